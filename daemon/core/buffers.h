@@ -1,0 +1,36 @@
+/*
+ * buffers.h: the budget of I/O memory of one reactor: aligned buffers of 4 KiB to 1 MiB, in powers of two.
+ *
+ * A buddy allocator over one arena that is mapped at start; no allocation afterwards. Whoever finds no buffer
+ * waits in line and is called on a later turn when one came back: first come, first served, so that a big request is
+ * not starved by small ones. Owner: one reactor.
+ */
+#pragma once
+
+#include "daemon/core/base.h"
+#include "daemon/core/list.h"
+#include "daemon/core/reactor.h"
+
+#define BUFFER_MIN_BYTES 4096u
+#define BUFFER_MAX_BYTES (1u << 20)
+
+struct buffers;
+
+struct buffer_waiter {
+	void (*ready)(struct buffer_waiter *w, void *data); /* data: the buffer, now yours */
+	struct list link;
+	uint32_t len_bytes;
+};
+
+/* budget_bytes: a multiple of BUFFER_MAX_BYTES. */
+must_check int buffers_create(struct reactor *r, uint64_t budget_bytes, struct buffers **out);
+void buffers_destroy(struct buffers *b); /* all must have come back */
+/* A buffer of at least len_bytes (at most BUFFER_MAX_BYTES), 4 KiB aligned, content undefined; NULL when there is none
+ * or others wait. */
+void *buffers_get(struct buffers *b, uint32_t len_bytes);
+/* Waits in line; the waiter belongs to the pool until ready() or buffers_cancel(). */
+void buffers_wait(struct buffers *b, struct buffer_waiter *w, uint32_t len_bytes);
+void buffers_cancel(struct buffers *b, struct buffer_waiter *w);
+void buffers_put(struct buffers *b, void *data, uint32_t len_bytes); /* the length it was asked for */
+uint64_t buffers_used_bytes(const struct buffers *b);
+uint64_t buffers_budget_bytes(const struct buffers *b);

@@ -1,0 +1,181 @@
+/*
+ * reactor.h: the one seam between quarry and the world: disk I/O, network, clock, randomness.
+ *
+ * A reactor is one thread's event loop. Everything that waits hands the reactor a `struct op` (or a timer)
+ * and is called back. There are two implementations behind the same calls: io_uring (reactor_uring.c), and
+ * the simulator (tests/sim/), with virtual time and a seed.
+ *
+ * A turn of the loop: deliver everything that completed, then run the turn-end hooks (where requests of one
+ * turn are gathered into shared writes), then submit all at once and wait.
+ *
+ * Rules
+ *  1. Submitting never completes inline: done() is called on a later turn, always on the reactor's thread.
+ *  2. Every submitted op is delivered exactly once. Until then the op, its iovecs and their buffers belong to
+ *     the kernel; whoever embeds the op counts it (`owed`).
+ *  3. All calls are made on the reactor's own thread, except reactor_post() and reactor_stop().
+ *  4. After start nothing here allocates on the I/O path; when the submission ring is full, ops queue in
+ *     their own links and keep their order.
+ */
+#pragma once
+
+#include "daemon/core/base.h"
+#include "daemon/core/list.h"
+
+#include <sys/uio.h>
+
+struct reactor;
+struct file;
+struct listener;
+struct stream;
+
+/* ---- operations ---- */
+
+enum op_kind {
+	OP_NONE, /* not submitted */
+	OP_READ,
+	OP_WRITE,
+	OP_FLUSH,
+	OP_PUNCH,
+	OP_ACCEPT,
+	OP_CONNECT,
+	OP_RECV,
+	OP_SEND,
+	OP_DEFER,
+};
+
+/* One operation; embedded in its owner, who reads nothing of it but through done(). */
+struct op {
+	void (*done)(struct op *op, int res); /* set once by the owner */
+	struct list link;		      /* the reactor's, while submitted */
+	enum op_kind kind;		      /* OP_NONE whenever the owner has it */
+	int res;
+	union {
+		struct file *file;
+		struct listener *listener;
+		struct stream *stream;
+	};
+	const struct iovec *iov; /* borrowed from the owner until done() */
+	uint32_t n_iov;
+	uint64_t pos_bytes;
+	uint64_t len_bytes;
+	uint64_t done_bytes; /* progress of a transfer that the kernel cut short */
+	struct iovec rest[2];	/* the implementation's, to continue one */
+};
+
+static inline void op_init(struct op *op, void (*done)(struct op *op, int res))
+{
+	*op = (struct op){.done = done};
+	list_init(&op->link);
+}
+
+/* ---- files: disks are opened with O_DIRECT; positions, lengths and memory are multiples of 512 bytes ---- */
+
+enum {
+	FILE_READ_ONLY = 1, /* else read and write */
+	FILE_CREATE = 2,    /* create, fail with -EEXIST if it is there */
+	FILE_BUFFERED = 4,  /* without O_DIRECT: for small side files and file systems that lack it */
+};
+
+/* Opens a regular file or block device; blocks. 0 or -errno (-ENOTSUP: neither of the two). */
+must_check int reactor_file_open(struct reactor *r, const char *path, unsigned flags, struct file **out);
+/* No op of it may be outstanding. Releases the lock. */
+void file_close(struct file *f);
+/* Locks against every other opener, on the description that carries the I/O. 0, or -EAGAIN: another holds it. */
+must_check int file_lock(struct file *f);
+/* Present size in bytes, asked anew; or -errno. */
+must_check int64_t file_size_bytes(struct file *f);
+must_check int file_set_size(struct file *f, uint64_t size_bytes); /* regular files only; blocks */
+/* Allocates and writes zeros over the whole range so that later writes never allocate; blocks. */
+must_check int file_reserve(struct file *f, uint64_t pos_bytes, uint64_t len_bytes);
+bool file_is_device(const struct file *f);
+
+/* res: 0 when all bytes were transferred, else -errno; reading past the end is -EIO. */
+void file_read(struct file *f, struct op *op, const struct iovec *iov, uint32_t n_iov, uint64_t pos_bytes);
+void file_write(struct file *f, struct op *op, const struct iovec *iov, uint32_t n_iov, uint64_t pos_bytes);
+/* Makes durable every write that had been delivered before this call (fdatasync). */
+void file_flush(struct file *f, struct op *op);
+/* Returns the range's space to what lies below (hole punching, discard); its content is undefined after.
+ * -EOPNOTSUPP where that cannot be done. */
+void file_punch(struct file *f, struct op *op, uint64_t pos_bytes, uint64_t len_bytes);
+
+/* ---- streams: unix and TCP sockets ---- */
+
+/* Addresses as text: "/run/x.sock" (has a slash: unix) or "127.0.0.1:10809", "[::1]:10809", "host:port".
+ * A unix socket left behind by a dead process is replaced; one that answers is -EADDRINUSE. */
+must_check int reactor_listen(struct reactor *r, const char *address, struct listener **out);
+void listener_close(struct listener *l); /* an accept under way is delivered with -ECANCELED; the file is removed */
+/* res 0: *out is the new stream. */
+void listener_accept(struct listener *l, struct op *op, struct stream **out);
+void reactor_connect(struct reactor *r, struct op *op, const char *address, struct stream **out);
+
+/* res: bytes received (1 or more), 0 when the other side has ended, or -errno. */
+void stream_recv(struct stream *s, struct op *op, const struct iovec *iov, uint32_t n_iov);
+/* As stream_recv, but delivered only when all iovecs are full; res: 0 all there, -ECONNRESET the other side
+ * ended before. */
+void stream_recv_all(struct stream *s, struct op *op, const struct iovec *iov, uint32_t n_iov);
+/* res: 0 when everything was handed to the kernel, else -errno. One send at a time. */
+void stream_send(struct stream *s, struct op *op, const struct iovec *iov, uint32_t n_iov);
+/* Ends both directions at once: what is under way is delivered soon, with an error or what had arrived. */
+void stream_shutdown(struct stream *s);
+/* Frees the stream; no op of it may be outstanding. */
+void stream_close(struct stream *s);
+/* For log lines: "unix" or the peer's address. Valid while the stream is. */
+const char *stream_peer(const struct stream *s);
+
+/* ---- time, order, randomness ---- */
+
+uint64_t reactor_now_ns(struct reactor *r);  /* monotonic, counts suspend; read anew at each call */
+uint64_t reactor_wall_ns(struct reactor *r); /* since 1970, for people */
+uint64_t reactor_random(struct reactor *r);
+
+struct timer {
+	void (*fired)(struct timer *t); /* set once by the owner */
+	uint64_t at_ns;
+	struct list link;
+	uint32_t heap_index; /* 0: not running */
+};
+static inline void timer_init(struct timer *t, void (*fired)(struct timer *t))
+{
+	*t = (struct timer){.fired = fired};
+	list_init(&t->link);
+}
+/* Starts or restarts; fires once, on a later turn, never early. */
+void timer_start(struct reactor *r, struct timer *t, uint64_t delay_ns);
+void timer_stop(struct reactor *r, struct timer *t); /* may be called when not running */
+static inline bool timer_is_running(const struct timer *t) { return t->heap_index != 0; }
+
+/* Delivers op with res on the next turn: for results known at once (rule 1). */
+void reactor_defer(struct reactor *r, struct op *op, int res);
+
+/* Runs once at the end of this turn, before submission; a hook may be set again from within. */
+struct turn_hook {
+	void (*run)(struct turn_hook *h);
+	struct list link;
+};
+static inline void turn_hook_init(struct turn_hook *h, void (*run)(struct turn_hook *h))
+{
+	h->run = run;
+	list_init(&h->link);
+}
+void reactor_at_turn_end(struct reactor *r, struct turn_hook *h); /* setting a set hook does nothing */
+
+/* A message from any thread; deliver() runs on the reactor's thread, in the order of posting. The sender gives
+ * the message away until then. */
+struct message {
+	void (*deliver)(struct message *m);
+	struct message *next;
+};
+void reactor_post(struct reactor *r, struct message *m);
+
+/* ---- life ---- */
+
+struct reactor_options {
+	uint32_t n_entries;    /* size of the submission ring; 0: 1024 */
+	uint32_t spin_max_us;  /* bound of the adaptive spinning before sleep; 0: never spin */
+};
+/* The io_uring reactor. 0 or -errno. Destroyed by the thread that ran it, after reactor_run() returned. */
+must_check int reactor_create(const struct reactor_options *options, struct reactor **out);
+void reactor_destroy(struct reactor *r);
+/* Runs turns until reactor_stop(). */
+void reactor_run(struct reactor *r);
+void reactor_stop(struct reactor *r); /* any thread, async-signal-safe */

@@ -1,0 +1,96 @@
+/*
+ * metadata.h: the store of cluster facts: keys and values with revisions, conditional transactions, watches, leases.
+ *
+ * Three implementations stand behind it: embedded (SQLite, one node), etcd (to come), and in-memory for tests and the
+ * simulator, with delays, lost replies and doubled requests. Values are JSON texts that the callers make; the store
+ * does not look inside.
+ *
+ * Requests are answered on the reactor that the store was opened with, on a later turn; the store's own work runs on a
+ * thread of its own. Requests are carried out in the order of submission.
+ *
+ * Outcome of a transaction: 0, or -EAGAIN when a condition did not hold (nothing was changed: reread and decide again), or
+ * -ETIMEDOUT when the outcome is unknown (reread), or another -errno (the store is broken; nothing was changed).
+ */
+#pragma once
+
+#include "daemon/core/list.h"
+#include "daemon/core/log.h"
+#include "daemon/core/reactor.h"
+
+struct metadata;
+
+struct metadata_item {
+	char *key, *value;
+	uint64_t revision; /* of the last change of this key; grows over the whole store */
+};
+
+struct metadata_condition {
+	const char *key;
+	uint64_t revision; /* must be the key's revision; 0: the key must not exist */
+};
+struct metadata_change {
+	const char *key;
+	const char *value; /* NULL: delete */
+};
+
+enum metadata_op { METADATA_GET, METADATA_LIST, METADATA_TRANSACT };
+
+#define METADATA_CONDITIONS_MAX 16
+#define METADATA_CHANGES_MAX 32
+
+struct metadata_request {
+	/* set by the caller; texts stay his until done() */
+	enum metadata_op op;
+	const char *key; /* GET: the key; LIST: a prefix */
+	struct metadata_condition conditions[METADATA_CONDITIONS_MAX];
+	uint32_t n_conditions;
+	struct metadata_change changes[METADATA_CHANGES_MAX];
+	uint32_t n_changes;
+	void (*done)(struct metadata_request *q, int res); /* GET of a missing key: -ENOENT */
+
+	/* set by the store; freed with metadata_request_clear() */
+	struct metadata_item *items; /* GET: one; LIST: by key */
+	uint32_t n_items;
+	uint64_t revision; /* TRANSACT: of the changes made; LIST, GET: of the store when it was read */
+
+	/* the store's own */
+	struct message message;
+	struct list link;
+	int res;
+};
+
+/* Embedded: one SQLite file, every transaction durable when answered. 0 or -errno with the reason in why. */
+#define METADATA_WHY_BYTES 200
+must_check int metadata_open_embedded(struct reactor *r, struct log *log, const char *path,
+				      char why[static METADATA_WHY_BYTES], struct metadata **out);
+/* In memory, on the reactor itself; nothing outlives it. */
+must_check int metadata_open_memory(struct reactor *r, struct metadata **out);
+/* No request may be under way. */
+void metadata_close(struct metadata *m);
+
+void metadata_submit(struct metadata *m, struct metadata_request *q);
+void metadata_request_clear(struct metadata_request *q);
+
+/* Calls changed() for every change under a prefix after the watch began, in order. */
+struct metadata_watch {
+	const char *prefix;
+	void (*changed)(struct metadata_watch *w, const struct metadata_item *item); /* value NULL: deleted */
+	struct list link;
+};
+void metadata_watch_start(struct metadata *m, struct metadata_watch *w);
+void metadata_watch_stop(struct metadata *m, struct metadata_watch *w);
+
+/* Leases: a key that exists for as long as its holder renews it. The embedded store has one node and its lease never
+ * runs out: granted when no other process holds the database, which its file lock already says. */
+must_check int metadata_lease(struct metadata *m, const char *key, uint64_t ttl_ns, struct metadata_request *q);
+
+/* The rules that every implementation must pass, as a test: tests/unit/test_metadata.c. */
+struct metadata_ops {
+	void (*submit)(struct metadata *m, struct metadata_request *q);
+	void (*close)(struct metadata *m);
+};
+struct metadata {
+	const struct metadata_ops *ops;
+	struct reactor *reactor;
+	struct list watches;
+};

@@ -1,0 +1,207 @@
+/*
+ * disk.h: one disk: trees of blocks on a file or block device, written anywhere, journalled, checksummed.
+ *
+ * What a disk promises
+ *  - A completed write survives a kill; after a completed DISK_FLUSH it survives power loss (P1). A write of up to
+ *    64 blocks is there whole or not at all after any crash (P5).
+ *  - A read returns the bytes that were written or -EIO, never anything else (P3).
+ *  - Trim and drop work on a full disk (P7). Memory stays within disk_options.cache_bytes (P8).
+ * What it asks of its caller (the head)
+ *  - No two overlapping writes or trims of a tree in flight, and no read of what is being written.
+ *  - Epochs of one tree never decrease, and grow between a fork and the next write.
+ *
+ * Owner: one reactor; all calls on its thread. Requests are embedded in their callers' own and belong to the disk from
+ * submission to done().
+ */
+#pragma once
+
+#include "daemon/core/log.h"
+#include "daemon/core/metrics.h"
+#include "daemon/core/reactor.h"
+#include "volumes/disk/disk_format.h"
+
+struct disk;
+struct disk_tree;
+
+/* ---- making a disk ---- */
+
+struct disk_format_options {
+	struct uuid disk, pool, cluster;
+	const char *label;    /* shorter than DISK_LABEL_BYTES */
+	uint64_t size_bytes;  /* 0: what the device or file has */
+	bool reserve;	      /* write the file through once, keep its space */
+	bool force;	      /* even if it holds data */
+};
+/* Formats the device or file at path (created when it does not exist and size_bytes is set). Blocks; before the
+ * reactor runs, or on a thread with a reactor of its own. 0 or -errno with the reason in why. */
+must_check int disk_format(struct reactor *r, const char *path, const struct disk_format_options *o,
+			   char why[static WHY_BYTES]);
+
+/* ---- opening: recovery is the only way to start ---- */
+
+enum disk_state { DISK_RECOVERING, DISK_RUNNING, DISK_FAILED, DISK_CLOSING, DISK_CLOSED };
+const char *disk_state_name(enum disk_state s);
+
+struct disk_options {
+	struct reactor *reactor;
+	struct log *log;
+	const char *path;
+	const struct uuid *cluster; /* NULL: any */
+	uint64_t cache_bytes;	    /* pages, counts and their bookkeeping */
+	bool is_read_only;
+	bool check_expensive; /* QUARRY_CHECK=1: verify whole structures at every checkpoint */
+	/* Called once when recovery has ended: 0 or -errno with the reason (disk_why()). */
+	void (*opened)(struct disk *d, int res, void *context);
+	/* Called when the disk fails later; nothing will be acknowledged any more. */
+	void (*failed)(struct disk *d, void *context);
+	void *context;
+};
+/* Begins to open; the rest happens on the reactor and ends with opened(). 0 or -errno (nothing is called then). */
+must_check int disk_open(const struct disk_options *o, struct disk **out, char why[static WHY_BYTES]);
+/* Waits for what is in flight, writes a last checkpoint marked clean, then calls closed(); the disk is freed after.
+ * New requests get -ESHUTDOWN. A failed disk is closed without writing. */
+void disk_close(struct disk *d, void (*closed)(struct disk *d, void *context), void *context);
+/* Frees everything at once, as a crash does: for the simulator, with no op left in its reactor. */
+void disk_abandon(struct disk *d);
+
+/* ---- requests ---- */
+
+enum disk_op {
+	DISK_READ,     /* blocks to iov; holes read as zeros */
+	DISK_WRITE,    /* blocks from iov */
+	DISK_TRIM,     /* any number of blocks become holes */
+	DISK_MAP,      /* where data and holes are */
+	DISK_FLUSH,    /* everything completed before is durable after; no tree */
+	DISK_CREATE,   /* a new empty tree; answered when durable, like all that follow */
+	DISK_FORK,     /* child = a copy of tree as it is now */
+	DISK_DROP,     /* the tree is gone; its space is freed in the background */
+	DISK_FENCE,    /* raise a volume's generation, begin a session, set its size */
+	DISK_COMPLETE, /* remember that an epoch is complete */
+	DISK_FORGET,   /* drop the record of a volume that has no trees */
+};
+
+struct disk_extent {
+	uint64_t first, n_blocks;
+	bool is_data;
+	uint64_t epoch; /* highest within */
+};
+
+#define DISK_READ_RUNS_MAX DISK_IO_BLOCKS_MAX
+#define DISK_IOV_MAX 130u /* segments of one request's memory, after cutting at runs */
+
+struct disk_io {
+	/* set by the caller */
+	enum disk_op op;
+	struct disk_tree *tree;	 /* READ WRITE TRIM MAP FORK DROP */
+	uint64_t first, n_blocks; /* in blocks; READ and WRITE: at most DISK_IO_BLOCKS_MAX */
+	uint64_t epoch;		 /* WRITE TRIM CREATE FORK COMPLETE */
+	uint64_t session;	 /* WRITE TRIM FORK DROP: the volume's newest, else -ESTALE [SESSION] */
+	bool is_ordered;	 /* WRITE that merged part of a block [RMWDEP] */
+	const struct iovec *iov; /* READ WRITE: exactly n_blocks * 4096 bytes; at most 64 segments, 512-byte aligned */
+	uint32_t n_iov;
+	const uint32_t *crcs;	 /* WRITE: CRC-32C of each block */
+	uint64_t zero_blocks;	 /* WRITE: bit i = block i is all zeros and becomes a hole */
+	struct disk_extent *extents; /* MAP: room for extents_max */
+	uint32_t extents_max;
+	uint64_t since; /* MAP: tell only what changed in epochs >= since (0: everything) */
+	struct uuid volume;   /* CREATE FENCE COMPLETE FORGET; FORK: the child's volume */
+	uint64_t tree_id;     /* CREATE, FORK: of the new tree */
+	uint64_t parent_id;   /* CREATE */
+	uint64_t generation, size_blocks; /* FENCE */
+	void (*done)(struct disk_io *io, int res);
+
+	/* set by the disk before done() */
+	uint32_t n_extents;	/* MAP: filled; they cover [first, first + n_blocks) or end early when room ran out */
+	struct disk_tree *new_tree; /* CREATE, FORK */
+	uint64_t new_session;	    /* FENCE: never repeats */
+	uint64_t complete_epoch;    /* FENCE: the last complete one this disk remembers */
+	uint64_t bad_blocks;	    /* READ with -EIO: bit i = block i failed */
+
+	/* the disk's own */
+	struct {
+		unsigned stage;
+		int err;
+		uint32_t owed;
+		struct list link;
+		uint64_t sequence; /* of the journal block that holds its record; 0: none */
+		uint64_t started_ns;
+		uint32_t n_runs, n_blocks_allocated, leaf, step;
+		uint64_t cursor;
+		unsigned read_side;
+		struct disk *disk;
+		struct pointer pointers[DISK_IO_BLOCKS_MAX];
+		struct disk_run {
+			struct op op;
+			struct disk_io *io;
+			uint32_t first, n_blocks;
+			uint32_t iov_first, n_iov;
+		} *runs; /* from the disk's pool, while reads are in flight */
+		struct iovec cut[DISK_IOV_MAX];
+	} own;
+};
+
+/* done() comes on a later turn with 0 or -errno: -EIO damage or a failed disk, -ENOSPC, -ESTALE, -ESHUTDOWN, -EROFS. */
+void disk_submit(struct disk *d, struct disk_io *io);
+
+/* ---- looking ---- */
+
+/* The live tree with this id, or NULL. Handles stay valid until the tree is dropped or the disk closed. */
+struct disk_tree *disk_tree_find(struct disk *d, const struct uuid *volume, uint64_t tree_id);
+uint64_t disk_tree_blocks(const struct disk_tree *t); /* data blocks it points to */
+/* Calls each() for every tree, dying ones too. */
+void disk_trees_each(struct disk *d, void (*each)(const struct tree_record *t, void *context), void *context);
+/* The disk's record of a volume; false: it has none. */
+bool disk_volume(const struct disk *d, const struct uuid *volume, struct volume_record *out);
+
+enum disk_state disk_state(const struct disk *d);
+const char *disk_why(const struct disk *d); /* of a failed disk or open: what happened and what to do */
+const struct superblock *disk_superblock(const struct disk *d); /* identity and geometry as of the last checkpoint */
+struct reactor *disk_reactor(const struct disk *d);
+
+struct disk_stats {
+	uint64_t n_blocks, free_blocks, waiting_blocks /* freed, until the next checkpoint */, reserve_blocks, dying_trees;
+	uint64_t cache_pages, cache_pages_max, dirty_pages, dirty_pages_max, regions_resident, deltas;
+	uint64_t journal_blocks, journal_used, checkpoint, checkpoints, checkpoint_last_ns;
+	uint64_t recovery_ns, replayed_records, dropped_records, punched_blocks;
+};
+void disk_stats(const struct disk *d, struct disk_stats *out);
+
+struct disk_counters {
+	counter reads, writes, trims, flushes, read_bytes, write_bytes, journal_writes, data_writes, page_reads,
+	    page_writes, cache_hits, cache_misses, checksum_errors, io_errors;
+	struct histogram read_ns, write_ns, flush_ns, checkpoint_ns;
+};
+const struct disk_counters *disk_counters(const struct disk *d);
+
+/* ---- tending ---- */
+
+/* Reads and verifies everything once at the given rate (bytes a second; 0: unlimited), straightening unshared leaves
+ * whose blocks lie in many runs when `straighten`. -EBUSY: one is under way. */
+must_check int disk_scrub_start(struct disk *d, uint64_t bytes_per_s, bool straighten);
+void disk_scrub_stop(struct disk *d);
+struct disk_scrub {
+	bool is_running;
+	uint64_t done_blocks, total_blocks, bad_blocks, straightened_leaves;
+	uint64_t started_wall_ns, ended_wall_ns;
+};
+void disk_scrub_status(const struct disk *d, struct disk_scrub *out);
+/* Asks for a checkpoint now (tests, drain); done() of a DISK_FLUSH does not need it. */
+void disk_checkpoint(struct disk *d);
+
+/* ---- the offline check: `quarry disk check` ---- */
+
+struct disk_check {
+	/* Reads one block; 0 or -errno. */
+	int (*read)(void *context, uint64_t block, void *out);
+	void (*say)(void *context, const char *line); /* a finding, or progress when is_verbose */
+	void *context;
+	uint64_t n_blocks; /* of the device, as it is */
+	bool is_verbose, skip_data /* verify structure only */;
+	/* results */
+	uint64_t errors, warnings, pages, data_blocks, trees, journal_blocks_to_replay;
+	bool is_clean; /* was closed cleanly */
+};
+/* Verifies the newest checkpoint: every pointer, checksum and count, and the journal after it. Changes nothing.
+ * 0: sound (perhaps with a journal to replay); -EUCLEAN: errors were found; -ENODEV: not a quarry disk;
+ * -ENOTSUP: a newer one; -ENOMEM, or what read() returned. */
+must_check int disk_check_run(struct disk_check *c);

@@ -1,0 +1,105 @@
+/*
+ * volume.h: a volume as its clients see it: bytes in, bytes out, over the trees of the pool's disks.
+ *
+ * The head of a volume orders its requests, merges what is smaller than a block, places each segment on a disk at its
+ * first write, splits large requests, and completes each request once.
+ *
+ * What a client may rely on
+ *  1. A read sees every write completed before it was submitted. Overlapping requests in flight are carried out one
+ *     after the other, in the order of submission.
+ *  2. A write of up to 256 KiB inside one segment (1 GiB) is atomic across crashes (P5); a larger one is a row of these.
+ *  3. VOLUME_FLUSH makes durable all that completed before it was submitted, whoever submitted it; VOLUME_FUA makes
+ *     its own request durable before it completes.
+ *  4. A full pool fails writes with -ENOSPC; trims and zeroes go on working.
+ *
+ * Owner: one reactor; all calls on its thread. A volume_io is embedded in the frontend's request and belongs to the head
+ * from submission to done().
+ */
+#pragma once
+
+#include "daemon/core/log.h"
+#include "daemon/core/metrics.h"
+#include "daemon/core/reactor.h"
+
+#include <sys/uio.h>
+
+struct volume;
+struct volume_set;
+
+#define SEGMENT_BYTES GIB
+#define SEGMENT_BLOCKS (SEGMENT_BYTES / BLOCK_BYTES)
+#define PLACEMENT_CHUNK 256u		   /* segments of one placement key in the metadata */
+#define VOLUME_NAME_MAX 63u		   /* [A-Za-z0-9][A-Za-z0-9._-]* */
+#define VOLUME_BYTES_MAX (4096 * TIB)
+#define VOLUME_IO_BYTES_MAX (32 * MIB)	   /* of a read or write; trims, zeroes and maps: any length */
+
+enum volume_op { VOLUME_READ, VOLUME_WRITE, VOLUME_FLUSH, VOLUME_TRIM, VOLUME_ZERO, VOLUME_MAP };
+
+enum {
+	VOLUME_FUA = 1,	      /* durable before it completes */
+	VOLUME_NO_HOLE = 2,   /* ZERO: keep the range allocated: zeros are written as data */
+	VOLUME_FAST_ZERO = 4, /* ZERO: only if it is quicker than writing, else -ENOTSUP */
+};
+
+struct volume_extent {
+	uint64_t len_bytes;
+	bool is_data; /* false: a hole, reads as zeros */
+};
+
+struct volume_io {
+	/* set by the caller */
+	enum volume_op op;
+	unsigned flags;
+	uint64_t pos_bytes, len_bytes; /* multiples of 512, inside the volume */
+	const struct iovec *iov;       /* READ, WRITE: len_bytes in all; memory 512-byte aligned, untouched until done() */
+	uint32_t n_iov;		       /* at most 64 */
+	struct volume_extent *extents; /* MAP */
+	uint32_t extents_max;
+	void (*done)(struct volume_io *io, int res);
+
+	/* set by the head */
+	uint32_t n_extents; /* MAP: they cover the range from its start, or end early when room ran out; at least one */
+
+	/* the head's own */
+	struct {
+		unsigned stage;
+		int err;
+		uint32_t owed;
+		struct volume *volume;
+		struct list link, waiters, waiting;
+		uint64_t first, last; /* blocks locked */
+		uint64_t cursor, started_ns;
+		bool is_locked;
+	} own;
+};
+
+/* done() comes on a later turn: 0; -EINVAL a range or alignment that breaks the rules above; -EROFS; -ENOSPC; -EIO;
+ * -ESHUTDOWN the volume is being detached; -ENOTSUP. */
+void volume_submit(struct volume *v, struct volume_io *io);
+
+/* ---- what frontends ask ---- */
+
+/* The volume that is attached under this export name, with a reference taken; NULL: none. */
+struct volume *volume_get(struct volume_set *set, const char *name);
+void volume_put(struct volume *v);
+const char *volume_name(const struct volume *v);
+const struct uuid *volume_uuid(const struct volume *v);
+uint64_t volume_size_bytes(const struct volume *v);
+bool volume_is_read_only(const struct volume *v);
+/* Calls each() for every volume attached over NBD, in order of name; for NBD_OPT_LIST. */
+void volume_each_export(struct volume_set *set, void (*each)(struct volume *v, void *context), void *context);
+
+/* A frontend that holds a reference is told of what happens to the volume; called on the reactor's thread. */
+enum volume_event { VOLUME_RESIZED, VOLUME_DETACHING /* end your clients and put the reference */ };
+struct volume_watch {
+	void (*event)(struct volume_watch *w, enum volume_event e);
+	struct list link;
+};
+void volume_watch_start(struct volume *v, struct volume_watch *w);
+void volume_watch_stop(struct volume *v, struct volume_watch *w);
+
+struct volume_counters {
+	counter reads, writes, trims, zeroes, flushes, maps, read_bytes, write_bytes, trim_bytes, errors, no_space;
+	struct histogram read_ns, write_ns, flush_ns;
+};
+const struct volume_counters *volume_counters(const struct volume *v);
