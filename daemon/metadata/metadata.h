@@ -8,7 +8,7 @@
  * Requests are answered on the reactor that the store was opened with, on a later turn; the store's own work runs on a
  * thread of its own. Requests are carried out in the order of submission.
  *
- * Outcome of a transaction: 0, or -EAGAIN when a condition did not hold (nothing was changed: reread and decide again), or
+ * Outcome of a transaction: 0, or -EAGAIN when a condition did not hold (nothing was changed: reread, decide again), or
  * -ETIMEDOUT when the outcome is unknown (reread), or another -errno (the store is broken; nothing was changed).
  */
 #pragma once
@@ -36,7 +36,7 @@ struct metadata_change {
 enum metadata_op { METADATA_GET, METADATA_LIST, METADATA_TRANSACT };
 
 #define METADATA_CONDITIONS_MAX 16
-#define METADATA_CHANGES_MAX 32
+#define METADATA_CHANGES_MAX    32
 
 struct metadata_request {
 	/* set by the caller; texts stay his until done() */
@@ -57,6 +57,7 @@ struct metadata_request {
 	struct message message;
 	struct list link;
 	int res;
+	uint32_t changed; /* bit i: changes[i] did change something; watches are told of these */
 };
 
 /* Embedded: one SQLite file, every transaction durable when answered. 0 or -errno with the reason in why. */
@@ -65,6 +66,17 @@ must_check int metadata_open_embedded(struct reactor *r, struct log *log, const 
 				      char why[static METADATA_WHY_BYTES], struct metadata **out);
 /* In memory, on the reactor itself; nothing outlives it. */
 must_check int metadata_open_memory(struct reactor *r, struct metadata **out);
+/* How the memory store misbehaves, as one far away would; zeros (the start): not at all. */
+struct metadata_faults {
+	uint64_t delay_max_ns;    /* each request is carried out after a random delay up to this */
+	uint32_t lost_percent;    /* of transactions: -ETIMEDOUT, carried out or not, as chance has it */
+	uint32_t doubled_percent; /* of transactions: carried out twice, the second outcome is answered */
+};
+void metadata_memory_set_faults(struct metadata *m, const struct metadata_faults *faults);
+/* The store's client has crashed: forgets its watches and its requests under way (the oldest of them may have been
+ * carried out) without touching them, and goes on with what it holds on r. To be called when the reactor used until now
+ * is gone or has forgotten its operations and timers. */
+void metadata_memory_crash(struct metadata *m, struct reactor *r);
 /* No request may be under way. */
 void metadata_close(struct metadata *m);
 
