@@ -39,6 +39,7 @@ enum op_kind {
 	OP_ACCEPT,
 	OP_CONNECT,
 	OP_RECV,
+	OP_RECV_ALL,
 	OP_SEND,
 	OP_DEFER,
 };
@@ -54,6 +55,7 @@ struct op {
 		struct listener *listener;
 		struct stream *stream;
 	};
+	struct stream **new_stream; /* of an accept or connect: where the stream goes */
 	const struct iovec *iov; /* borrowed from the owner until done() */
 	uint32_t n_iov;
 	uint64_t pos_bytes;
@@ -147,14 +149,16 @@ static inline bool timer_is_running(const struct timer *t) { return t->heap_inde
 /* Delivers op with res on the next turn: for results known at once (rule 1). */
 void reactor_defer(struct reactor *r, struct op *op, int res);
 
-/* Runs once at the end of this turn, before submission; a hook may be set again from within. */
+/* Runs once at the end of this turn, before submission. A hook that another one sets runs in the same turn's end; a
+ * hook that sets itself again runs at the end of the next turn, which comes at once. */
 struct turn_hook {
 	void (*run)(struct turn_hook *h);
 	struct list link;
+	uint64_t turn; /* the reactor's: when it ran last */
 };
 static inline void turn_hook_init(struct turn_hook *h, void (*run)(struct turn_hook *h))
 {
-	h->run = run;
+	*h = (struct turn_hook){.run = run};
 	list_init(&h->link);
 }
 void reactor_at_turn_end(struct reactor *r, struct turn_hook *h); /* setting a set hook does nothing */
@@ -176,6 +180,6 @@ struct reactor_options {
 /* The io_uring reactor. 0 or -errno. Destroyed by the thread that ran it, after reactor_run() returned. */
 must_check int reactor_create(const struct reactor_options *options, struct reactor **out);
 void reactor_destroy(struct reactor *r);
-/* Runs turns until reactor_stop(). */
+/* Runs turns until reactor_stop(), which it consumes: it may be run again, by the same thread. */
 void reactor_run(struct reactor *r);
 void reactor_stop(struct reactor *r); /* any thread, async-signal-safe */

@@ -35,7 +35,8 @@ struct reactor {
 	struct list turn_hooks;	  /* hooks to run at the end of this turn */
 	struct timer **heap;	  /* running timers, 1-based, the earliest first */
 	uint32_t n_timers, heap_size;
-	bool is_stopping;
+	uint64_t turn;		  /* of the loop, from 1 */
+	_Atomic bool is_stopping; /* set by any thread */
 };
 
 struct file {
