@@ -25,6 +25,7 @@ struct reactor_ops {
 	uint64_t (*random)(struct reactor *r);
 	void (*post)(struct reactor *r, struct message *m);
 	void (*wake)(struct reactor *r); /* any thread, async-signal-safe */
+	void (*run)(struct reactor *r);	 /* turns until is_stopping, which it clears before it returns */
 };
 
 /* The part that both implementations share; the first member of each one's own struct. reactor.c holds the
