@@ -1,20 +1,21 @@
 /*
- * disk_format.c: writes, reads and checks every structure that quarry keeps on a disk.
+ * disk_format.c: writes, reads and checks what a checkpoint leaves on a disk: superblock, pointers, tree and volume
+ * records, count deltas. (journal_format.c does the same for the journal.)
  *
  * disk_format.h has the byte tables; the structs below repeat them as fields, and static asserts hold each one to its
  * place. All of it is plain computation on bytes: no I/O, no state, callable on any thread.
  *
  * Invariants
- *  1. A reader copies, checks everything, then returns; nothing outside the bytes it was given is read, whatever they say.
+ *  1. A reader copies, checks everything, then returns; it reads nothing outside the bytes it was given.
  *  2. What a writer makes, its reader accepts: both use the same *_is_sane() function, the writer asserts it.
  *  3. Bytes that the format does not name are zero; a reader refuses others, so that they stay free for later versions.
  *  4. A checksum is verified before any field behind it is believed, with two exceptions that come before: the magic
  *     (whose is it?) and the place of the checksum, which no later version may move.
  *
- * What a reader here cannot know it leaves to its caller: whether a block lies inside the disk (only the superblock knows
- * how large that is), whether a slot is in use, whether epochs and sequences fit what came before.
+ * What a reader here cannot know it leaves to its caller: whether a block lies inside the disk (only the superblock
+ * knows how large that is), whether a slot is in use, whether epochs and sequences fit what came before.
  */
-#include "volumes/disk/disk_format.h"
+#include "volumes/disk/disk_format_internal.h"
 
 #include "daemon/core/bytes.h"
 #include "daemon/core/checksum.h"
@@ -27,14 +28,9 @@
 #define FLAG_RESERVED 2u
 #define FLAGS_KNOWN   (FLAG_CLEAN | FLAG_RESERVED)
 
-#define CRC64_SEED	   0ull
-#define TREE_MAGIC	   0x31545551u
-#define VOLUME_MAGIC	   0x31565551u
-#define RECORD_ORDERED	   1u
-#define RECORD_ALIGN	   8u
-#define VOLUME_BLOCKS_MAX  (1ull << BLOCK_NUMBER_BITS)
-/* Far from overflow, whatever is added to a sequence: a ring length at each recovery, a window at each write. */
-#define SEQUENCE_MAX	   (1ull << 62)
+#define CRC64_SEED   0ull
+#define TREE_MAGIC   0x31545551u
+#define VOLUME_MAGIC 0x31565551u
 
 /* ---- the bytes, as structs; every field lies at a multiple of its size ---- */
 
@@ -77,74 +73,6 @@ _Static_assert(offsetof(struct superblock_bytes, wall_ns) == 216, "format");
 _Static_assert(offsetof(struct superblock_bytes, label) == 224, "format");
 _Static_assert(sizeof(struct superblock_bytes) == 288, "format");
 
-struct journal_bytes {
-	uint32_t magic, crc;
-	uint64_t sequence, flushed, checkpoint;
-	uint16_t n_records, used_bytes;
-	uint8_t zero[28];
-};
-_Static_assert(offsetof(struct journal_bytes, crc) == 4, "format");
-_Static_assert(offsetof(struct journal_bytes, sequence) == 8, "format");
-_Static_assert(offsetof(struct journal_bytes, flushed) == 16, "format");
-_Static_assert(offsetof(struct journal_bytes, checkpoint) == 24, "format");
-_Static_assert(offsetof(struct journal_bytes, n_records) == 32, "format");
-_Static_assert(offsetof(struct journal_bytes, used_bytes) == 34, "format");
-_Static_assert(sizeof(struct journal_bytes) == JOURNAL_HEADER_BYTES, "format");
-
-struct record_head {
-	uint8_t type, flags;
-	uint16_t len_bytes;
-	uint32_t slot;
-};
-_Static_assert(sizeof(struct record_head) == 8, "format");
-
-/* What follows the head, by type; offsets in the table of disk_format.h are these plus 8. */
-union record_body {
-	struct {
-		uint64_t first, sum;
-	} write; /* then the pointers */
-	struct {
-		uint64_t first, n_blocks, epoch;
-	} range;
-	struct {
-		struct uuid volume;
-		uint64_t tree_id, epoch, parent_id;
-	} create;
-	struct {
-		struct uuid volume;
-		uint64_t tree_id, epoch;
-		uint32_t child_slot, zero;
-	} fork;
-	struct {
-		uint64_t zero;
-	} plain; /* DROP, CLEAN */
-	struct {
-		struct uuid volume;
-		uint64_t generation, session, size_blocks;
-	} fence;
-	struct {
-		struct uuid volume;
-		uint64_t epoch;
-	} complete;
-	struct {
-		struct uuid volume;
-	} forget;
-};
-_Static_assert(sizeof(((union record_body *)0)->write) == 16, "format");
-_Static_assert(sizeof(((union record_body *)0)->range) == 24, "format");
-_Static_assert(sizeof(((union record_body *)0)->create) == 40, "format");
-_Static_assert(offsetof(union record_body, fork.child_slot) == 32, "format");
-_Static_assert(sizeof(((union record_body *)0)->fork) == 40, "format");
-_Static_assert(sizeof(((union record_body *)0)->plain) == 8, "format");
-_Static_assert(sizeof(((union record_body *)0)->fence) == 40, "format");
-_Static_assert(sizeof(((union record_body *)0)->complete) == 24, "format");
-_Static_assert(sizeof(((union record_body *)0)->forget) == 16, "format");
-_Static_assert(sizeof(struct record_head) + sizeof(((union record_body *)0)->write) +
-		       DISK_IO_BLOCKS_MAX * sizeof(struct pointer) ==
-		   RECORD_BYTES_MAX,
-	       "format");
-_Static_assert(RECORD_BYTES_MAX <= JOURNAL_ROOM_BYTES, "a journal block holds the longest record");
-
 struct tree_record_bytes {
 	uint32_t magic;
 	uint8_t height, state, zero[2];
@@ -175,10 +103,12 @@ _Static_assert(sizeof(struct volume_record_bytes) == 56, "format");
 
 /* ---- checksums and pointers ---- */
 
-uint32_t block_crc(enum block_kind kind, const void *block) { return crc32c((uint32_t)kind, block, BLOCK_BYTES); }
+uint32_t block_crc(enum block_kind kind, const void *block)
+{
+	return crc32c((uint32_t)kind, block, BLOCK_BYTES);
+}
 
-/* The checksum of a block as if its own checksum field, 4 bytes at crc_at, were 0. */
-static uint32_t block_crc_without(uint32_t seed, const uint8_t *block, size_t crc_at)
+uint32_t block_crc_without(uint32_t seed, const uint8_t *block, size_t crc_at)
 {
 	static const uint8_t no_crc[4];
 	uint32_t crc = crc32c(seed, block, crc_at);
@@ -186,14 +116,6 @@ static uint32_t block_crc_without(uint32_t seed, const uint8_t *block, size_t cr
 	quarry_assert(crc_at + sizeof(no_crc) < BLOCK_BYTES);
 	crc = crc32c(crc, no_crc, sizeof(no_crc));
 	return crc32c(crc, block + crc_at + sizeof(no_crc), BLOCK_BYTES - crc_at - sizeof(no_crc));
-}
-
-/* Sound as far as it can be told without knowing the disk: a hole has no checksum, a block is no superblock slot. */
-static bool pointer_is_sane(struct pointer p)
-{
-	if (pointer_is_hole(p))
-		return pointer_crc(p) == 0;
-	return pointer_block(p) >= JOURNAL_START;
 }
 
 unsigned table_height(uint64_t n_slots)
@@ -208,12 +130,19 @@ unsigned table_height(uint64_t n_slots)
 
 /* ---- superblock ---- */
 
-/* Is this the lead byte of a well-formed UTF-8 character? Its length, or 0. */
+/* Length of the well-formed UTF-8 character that begins here; 0: it is none. The text ends with a zero byte. */
 static size_t utf8_length(const uint8_t *s)
 {
-	size_t n = s[0] < 0x80 ? 1 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : s[0] >= 0xe0 && s[0] < 0xf0 ? 3
-						 : s[0] >= 0xf0 && s[0] < 0xf5 ? 4 : 0;
+	size_t n = 0;
 
+	if (s[0] < 0x80)
+		n = 1;
+	else if (s[0] >= 0xc2 && s[0] < 0xe0)
+		n = 2;
+	else if (s[0] >= 0xe0 && s[0] < 0xf0)
+		n = 3;
+	else if (s[0] >= 0xf0 && s[0] < 0xf5)
+		n = 4;
 	for (size_t i = 1; i < n; i++)
 		if ((s[i] & 0xc0) != 0x80)
 			return 0;
@@ -288,28 +217,28 @@ static const char *superblock_fault(const struct superblock *sb)
 void superblock_encode(const struct superblock *sb, uint8_t block[static BLOCK_BYTES])
 {
 	struct superblock_bytes b = {
-		.version = DISK_FORMAT_VERSION,
-		.features_refuse = sb->features_refuse,
-		.features_read_only = sb->features_read_only,
-		.features_forget = sb->features_forget & FEATURES_FORGET_KNOWN, /* this is where the rest is forgotten */
-		.disk = sb->disk,
-		.pool = sb->pool,
-		.cluster = sb->cluster,
-		.checkpoint = sb->checkpoint,
-		.n_blocks = sb->n_blocks,
-		.journal_blocks = sb->journal_blocks,
-		.replay_from = sb->replay_from,
-		.crc64_polynomial = CRC64_POLYNOMIAL,
-		.crc64_seed = CRC64_SEED,
-		.trees = sb->trees,
-		.n_tree_slots = sb->n_tree_slots,
-		.n_volume_slots = sb->n_volume_slots,
-		.volumes = sb->volumes,
-		.counts = sb->counts,
-		.deltas = sb->deltas,
-		.n_deltas = sb->n_deltas,
-		.flags = (sb->is_clean ? FLAG_CLEAN : 0) | (sb->is_reserved ? FLAG_RESERVED : 0),
-		.wall_ns = sb->wall_ns,
+	    .version = DISK_FORMAT_VERSION,
+	    .features_refuse = sb->features_refuse,
+	    .features_read_only = sb->features_read_only,
+	    .features_forget = sb->features_forget & FEATURES_FORGET_KNOWN, /* this is where the rest is forgotten */
+	    .disk = sb->disk,
+	    .pool = sb->pool,
+	    .cluster = sb->cluster,
+	    .checkpoint = sb->checkpoint,
+	    .n_blocks = sb->n_blocks,
+	    .journal_blocks = sb->journal_blocks,
+	    .replay_from = sb->replay_from,
+	    .crc64_polynomial = CRC64_POLYNOMIAL,
+	    .crc64_seed = CRC64_SEED,
+	    .trees = sb->trees,
+	    .n_tree_slots = sb->n_tree_slots,
+	    .n_volume_slots = sb->n_volume_slots,
+	    .volumes = sb->volumes,
+	    .counts = sb->counts,
+	    .deltas = sb->deltas,
+	    .n_deltas = sb->n_deltas,
+	    .flags = (sb->is_clean ? FLAG_CLEAN : 0) | (sb->is_reserved ? FLAG_RESERVED : 0),
+	    .wall_ns = sb->wall_ns,
 	};
 
 	quarry_assert(superblock_fault(sb) == NULL);
@@ -375,349 +304,33 @@ enum superblock_verdict superblock_decode(const uint8_t block[static BLOCK_BYTES
 	if (!bytes_are_zero(block + sizeof(b), BLOCK_BYTES - sizeof(b)))
 		return verdict(SUPERBLOCK_DAMAGED, why, "the superblock's unused bytes are not zero");
 	*out = (struct superblock){
-		.disk = b.disk,
-		.pool = b.pool,
-		.cluster = b.cluster,
-		.features_refuse = b.features_refuse,
-		.features_read_only = b.features_read_only,
-		.features_forget = b.features_forget,
-		.checkpoint = b.checkpoint,
-		.n_blocks = b.n_blocks,
-		.journal_blocks = b.journal_blocks,
-		.replay_from = b.replay_from,
-		.trees = b.trees,
-		.volumes = b.volumes,
-		.counts = b.counts,
-		.deltas = b.deltas,
-		.n_tree_slots = b.n_tree_slots,
-		.n_volume_slots = b.n_volume_slots,
-		.n_deltas = b.n_deltas,
-		.is_clean = b.flags & FLAG_CLEAN,
-		.is_reserved = b.flags & FLAG_RESERVED,
-		.wall_ns = b.wall_ns,
+	    .disk = b.disk,
+	    .pool = b.pool,
+	    .cluster = b.cluster,
+	    .features_refuse = b.features_refuse,
+	    .features_read_only = b.features_read_only,
+	    .features_forget = b.features_forget,
+	    .checkpoint = b.checkpoint,
+	    .n_blocks = b.n_blocks,
+	    .journal_blocks = b.journal_blocks,
+	    .replay_from = b.replay_from,
+	    .trees = b.trees,
+	    .volumes = b.volumes,
+	    .counts = b.counts,
+	    .deltas = b.deltas,
+	    .n_tree_slots = b.n_tree_slots,
+	    .n_volume_slots = b.n_volume_slots,
+	    .n_deltas = b.n_deltas,
+	    .is_clean = b.flags & FLAG_CLEAN,
+	    .is_reserved = b.flags & FLAG_RESERVED,
+	    .wall_ns = b.wall_ns,
 	};
 	memcpy(out->label, b.label, sizeof(out->label));
 	fault = superblock_fault(out);
 	if (fault)
-		return verdict(SUPERBLOCK_DAMAGED, why, "the superblock is wrong although its checksum fits: %s", fault);
+		return verdict(SUPERBLOCK_DAMAGED, why, "the superblock is wrong although its checksum fits: %s",
+			       fault);
 	return SUPERBLOCK_VALID;
-}
-
-/* ---- journal blocks ---- */
-
-static bool journal_header_is_sane(const struct journal_header *h)
-{
-	return h->sequence > 0 && h->sequence <= SEQUENCE_MAX && h->flushed < h->sequence && h->checkpoint > 0 &&
-	       h->checkpoint <= SEQUENCE_MAX && h->used_bytes >= JOURNAL_HEADER_BYTES &&
-	       h->used_bytes <= BLOCK_BYTES && h->used_bytes % RECORD_ALIGN == 0;
-}
-
-/* Begun with the disk's UUID, so that another disk's journal, or an earlier one's on this medium, never fits. */
-static uint32_t journal_block_crc(const uint8_t *block, const struct uuid *disk)
-{
-	return block_crc_without(crc32c(0, disk->bytes, sizeof(disk->bytes)), block,
-				 offsetof(struct journal_bytes, crc));
-}
-
-/* Do the records fill exactly the bytes used, and decode? */
-static bool journal_records_are_sane(const uint8_t *block, const struct journal_header *h)
-{
-	uint32_t at = JOURNAL_HEADER_BYTES, n = 0;
-	struct record r;
-
-	while (at < h->used_bytes) {
-		int len = record_decode(block + at, h->used_bytes - at, &r);
-		if (len < 0)
-			return false;
-		at += (uint32_t)len;
-		n++;
-	}
-	return n == h->n_records;
-}
-
-void journal_block_seal(uint8_t block[static BLOCK_BYTES], const struct journal_header *h, const struct uuid *disk)
-{
-	struct journal_bytes b = {
-		.magic = JOURNAL_MAGIC,
-		.sequence = h->sequence,
-		.flushed = h->flushed,
-		.checkpoint = h->checkpoint,
-		.n_records = h->n_records,
-		.used_bytes = h->used_bytes,
-	};
-
-	quarry_assert(journal_header_is_sane(h));
-	quarry_assert(!uuid_is_zero(disk));
-	memcpy(block, &b, sizeof(b));
-	memset(block + h->used_bytes, 0, BLOCK_BYTES - h->used_bytes);
-	put_le32(block + offsetof(struct journal_bytes, crc), journal_block_crc(block, disk));
-}
-
-int journal_block_open(const uint8_t block[static BLOCK_BYTES], const struct uuid *disk, struct journal_header *out)
-{
-	struct journal_bytes b;
-
-	memcpy(&b, block, sizeof(b));
-	if (b.magic != JOURNAL_MAGIC || b.crc != journal_block_crc(block, disk))
-		return -EBADMSG;
-	*out = (struct journal_header){
-		.sequence = b.sequence,
-		.flushed = b.flushed,
-		.checkpoint = b.checkpoint,
-		.n_records = b.n_records,
-		.used_bytes = b.used_bytes,
-	};
-	if (!journal_header_is_sane(out) || !bytes_are_zero(b.zero, sizeof(b.zero)) ||
-	    !bytes_are_zero(block + out->used_bytes, BLOCK_BYTES - out->used_bytes) ||
-	    !journal_records_are_sane(block, out))
-		return -EBADMSG;
-	return 0;
-}
-
-/* ---- records ---- */
-
-/* Length of the body, without WRITE's pointers; 0: no such type. */
-static uint32_t record_body_bytes(enum record_type type)
-{
-	const union record_body *b = NULL;
-
-	switch (type) {
-	case RECORD_WRITE:
-		return sizeof(b->write);
-	case RECORD_RANGE:
-		return sizeof(b->range);
-	case RECORD_CREATE:
-		return sizeof(b->create);
-	case RECORD_FORK:
-		return sizeof(b->fork);
-	case RECORD_DROP:
-	case RECORD_CLEAN:
-		return sizeof(b->plain);
-	case RECORD_FENCE:
-		return sizeof(b->fence);
-	case RECORD_COMPLETE:
-		return sizeof(b->complete);
-	case RECORD_FORGET:
-		return sizeof(b->forget);
-	case RECORD_DROP_STEP:
-	case RECORD_FORK_RANGE:
-		break; /* reserved */
-	}
-	return 0;
-}
-
-uint32_t record_bytes(const struct record *r)
-{
-	uint32_t body = record_body_bytes(r->type);
-
-	quarry_assert(body > 0);
-	quarry_assert(r->type != RECORD_WRITE || r->n_blocks <= DISK_IO_BLOCKS_MAX);
-	return (uint32_t)sizeof(struct record_head) + body +
-	       (r->type == RECORD_WRITE ? (uint32_t)(r->n_blocks * sizeof(struct pointer)) : 0);
-}
-
-static bool range_is_sane(uint64_t first, uint64_t n_blocks)
-{
-	return n_blocks > 0 && n_blocks <= VOLUME_BLOCKS_MAX && first <= VOLUME_BLOCKS_MAX - n_blocks;
-}
-
-static bool write_is_sane(const struct record *r)
-{
-	if (r->n_blocks > DISK_IO_BLOCKS_MAX || !range_is_sane(r->first, r->n_blocks))
-		return false;
-	for (uint64_t i = 0; i < r->n_blocks; i++)
-		if (!pointer_is_sane(r->pointers[i]))
-			return false;
-	return true;
-}
-
-static bool new_tree_is_sane(const struct record *r)
-{
-	return !uuid_is_zero(&r->volume) && r->tree_id != 0 && r->epoch <= EPOCH_MAX;
-}
-
-static bool record_is_sane(const struct record *r)
-{
-	if (r->is_ordered && r->type != RECORD_WRITE)
-		return false;
-	switch (r->type) {
-	case RECORD_WRITE:
-		return r->slot < DISK_TREES_MAX && write_is_sane(r);
-	case RECORD_RANGE:
-		return r->slot < DISK_TREES_MAX && range_is_sane(r->first, r->n_blocks) && r->epoch <= EPOCH_MAX;
-	case RECORD_CREATE:
-		return r->slot < DISK_TREES_MAX && new_tree_is_sane(r) && r->parent_id != r->tree_id;
-	case RECORD_FORK:
-		return r->slot < DISK_TREES_MAX && new_tree_is_sane(r) && r->child_slot < DISK_TREES_MAX &&
-		       r->child_slot != r->slot;
-	case RECORD_DROP:
-		return r->slot < DISK_TREES_MAX;
-	case RECORD_FENCE:
-		return r->slot < DISK_VOLUMES_MAX && !uuid_is_zero(&r->volume) && r->size_blocks <= VOLUME_BLOCKS_MAX;
-	case RECORD_COMPLETE:
-		return r->slot < DISK_VOLUMES_MAX && !uuid_is_zero(&r->volume) && r->epoch <= EPOCH_MAX;
-	case RECORD_FORGET:
-		return r->slot < DISK_VOLUMES_MAX && !uuid_is_zero(&r->volume);
-	case RECORD_CLEAN:
-		return r->slot == 0;
-	case RECORD_DROP_STEP:
-	case RECORD_FORK_RANGE:
-		break;
-	}
-	return false;
-}
-
-static void record_body_encode(const struct record *r, union record_body *b)
-{
-	switch (r->type) {
-	case RECORD_WRITE:
-		b->write.first = r->first;
-		b->write.sum = r->sum;
-		break;
-	case RECORD_RANGE:
-		b->range.first = r->first;
-		b->range.n_blocks = r->n_blocks;
-		b->range.epoch = r->epoch;
-		break;
-	case RECORD_CREATE:
-		b->create.volume = r->volume;
-		b->create.tree_id = r->tree_id;
-		b->create.epoch = r->epoch;
-		b->create.parent_id = r->parent_id;
-		break;
-	case RECORD_FORK:
-		b->fork.volume = r->volume;
-		b->fork.tree_id = r->tree_id;
-		b->fork.epoch = r->epoch;
-		b->fork.child_slot = r->child_slot;
-		break;
-	case RECORD_FENCE:
-		b->fence.volume = r->volume;
-		b->fence.generation = r->generation;
-		b->fence.session = r->session;
-		b->fence.size_blocks = r->size_blocks;
-		break;
-	case RECORD_COMPLETE:
-		b->complete.volume = r->volume;
-		b->complete.epoch = r->epoch;
-		break;
-	case RECORD_FORGET:
-		b->forget.volume = r->volume;
-		break;
-	case RECORD_DROP:
-	case RECORD_CLEAN:
-	case RECORD_DROP_STEP:
-	case RECORD_FORK_RANGE:
-		break; /* nothing but the head */
-	}
-}
-
-uint32_t record_encode(const struct record *r, uint8_t *at)
-{
-	uint32_t len_bytes = record_bytes(r), body = record_body_bytes(r->type);
-	struct record_head head = {
-		.type = (uint8_t)r->type,
-		.flags = r->is_ordered ? RECORD_ORDERED : 0,
-		.len_bytes = (uint16_t)len_bytes,
-		.slot = r->slot,
-	};
-	union record_body b;
-
-	quarry_assert(record_is_sane(r));
-	quarry_assert(len_bytes <= RECORD_BYTES_MAX && len_bytes % RECORD_ALIGN == 0);
-	memset(&b, 0, sizeof(b));
-	record_body_encode(r, &b);
-	memcpy(at, &head, sizeof(head));
-	memcpy(at + sizeof(head), &b, body);
-	if (r->type == RECORD_WRITE)
-		memcpy(at + sizeof(head) + body, r->pointers, r->n_blocks * sizeof(struct pointer));
-	return len_bytes;
-}
-
-/* Copies the body's fields; false: bytes that must be zero are not. */
-static bool record_body_decode(const union record_body *b, struct record *out)
-{
-	switch (out->type) {
-	case RECORD_WRITE:
-		out->first = b->write.first;
-		out->sum = b->write.sum;
-		return true;
-	case RECORD_RANGE:
-		out->first = b->range.first;
-		out->n_blocks = b->range.n_blocks;
-		out->epoch = b->range.epoch;
-		return true;
-	case RECORD_CREATE:
-		out->volume = b->create.volume;
-		out->tree_id = b->create.tree_id;
-		out->epoch = b->create.epoch;
-		out->parent_id = b->create.parent_id;
-		return true;
-	case RECORD_FORK:
-		out->volume = b->fork.volume;
-		out->tree_id = b->fork.tree_id;
-		out->epoch = b->fork.epoch;
-		out->child_slot = b->fork.child_slot;
-		return b->fork.zero == 0;
-	case RECORD_DROP:
-	case RECORD_CLEAN:
-		return b->plain.zero == 0;
-	case RECORD_FENCE:
-		out->volume = b->fence.volume;
-		out->generation = b->fence.generation;
-		out->session = b->fence.session;
-		out->size_blocks = b->fence.size_blocks;
-		return true;
-	case RECORD_COMPLETE:
-		out->volume = b->complete.volume;
-		out->epoch = b->complete.epoch;
-		return true;
-	case RECORD_FORGET:
-		out->volume = b->forget.volume;
-		return true;
-	case RECORD_DROP_STEP:
-	case RECORD_FORK_RANGE:
-		break;
-	}
-	return false;
-}
-
-/* Does the length fit the type? WRITE's says how many pointers there are. */
-static bool record_length_decode(const struct record_head *head, const uint8_t *at, struct record *out)
-{
-	uint32_t fixed = record_body_bytes(out->type), rest;
-
-	if (fixed == 0 || head->len_bytes < sizeof(*head) + fixed)
-		return false;
-	rest = head->len_bytes - (uint32_t)sizeof(*head) - fixed;
-	if (out->type != RECORD_WRITE)
-		return rest == 0;
-	out->n_blocks = rest / sizeof(struct pointer);
-	out->pointers = (const struct pointer *)(const void *)(at + sizeof(*head) + fixed);
-	return rest % sizeof(struct pointer) == 0;
-}
-
-int record_decode(const uint8_t *at, uint32_t len_bytes, struct record *out)
-{
-	struct record_head head;
-	union record_body b;
-
-	quarry_assert((uintptr_t)at % RECORD_ALIGN == 0); /* WRITE's pointers are used in place */
-	if (len_bytes < sizeof(head))
-		return -EBADMSG;
-	memcpy(&head, at, sizeof(head));
-	*out = (struct record){
-		.type = (enum record_type)head.type,
-		.is_ordered = head.flags & RECORD_ORDERED,
-		.slot = head.slot,
-	};
-	if (head.len_bytes > len_bytes || (head.flags & ~RECORD_ORDERED) != 0 || !record_length_decode(&head, at, out))
-		return -EBADMSG;
-	memset(&b, 0, sizeof(b));
-	memcpy(&b, at + sizeof(head), record_body_bytes(out->type));
-	if (!record_body_decode(&b, out) || !record_is_sane(out))
-		return -EBADMSG;
-	return head.len_bytes;
 }
 
 /* ---- tree and volume records ---- */
@@ -738,16 +351,16 @@ static bool tree_record_is_sane(const struct tree_record *t)
 void tree_record_encode(const struct tree_record *t, uint8_t block[static BLOCK_BYTES])
 {
 	struct tree_record_bytes b = {
-		.magic = TREE_MAGIC,
-		.height = (uint8_t)t->height,
-		.state = (uint8_t)t->state,
-		.volume = t->volume,
-		.tree_id = t->tree_id,
-		.parent_id = t->parent_id,
-		.root = t->root,
-		.fork_epoch = t->fork_epoch,
-		.n_data_blocks = t->n_data_blocks,
-		.drop_cursor = t->drop_cursor,
+	    .magic = TREE_MAGIC,
+	    .height = (uint8_t)t->height,
+	    .state = (uint8_t)t->state,
+	    .volume = t->volume,
+	    .tree_id = t->tree_id,
+	    .parent_id = t->parent_id,
+	    .root = t->root,
+	    .fork_epoch = t->fork_epoch,
+	    .n_data_blocks = t->n_data_blocks,
+	    .drop_cursor = t->drop_cursor,
 	};
 
 	quarry_assert(tree_record_is_sane(t));
@@ -764,15 +377,15 @@ int tree_record_decode(const uint8_t block[static BLOCK_BYTES], struct tree_reco
 	    !bytes_are_zero(block + sizeof(b), BLOCK_BYTES - sizeof(b)))
 		return -EBADMSG;
 	*out = (struct tree_record){
-		.volume = b.volume,
-		.tree_id = b.tree_id,
-		.parent_id = b.parent_id,
-		.root = b.root,
-		.height = b.height,
-		.state = (enum tree_state)b.state,
-		.fork_epoch = b.fork_epoch,
-		.n_data_blocks = b.n_data_blocks,
-		.drop_cursor = b.drop_cursor,
+	    .volume = b.volume,
+	    .tree_id = b.tree_id,
+	    .parent_id = b.parent_id,
+	    .root = b.root,
+	    .height = b.height,
+	    .state = (enum tree_state)b.state,
+	    .fork_epoch = b.fork_epoch,
+	    .n_data_blocks = b.n_data_blocks,
+	    .drop_cursor = b.drop_cursor,
 	};
 	return tree_record_is_sane(out) ? 0 : -EBADMSG;
 }
@@ -785,13 +398,13 @@ static bool volume_record_is_sane(const struct volume_record *v)
 void volume_record_encode(const struct volume_record *v, uint8_t block[static BLOCK_BYTES])
 {
 	struct volume_record_bytes b = {
-		.magic = VOLUME_MAGIC,
-		.suspect = v->is_suspect,
-		.volume = v->volume,
-		.generation = v->generation,
-		.session = v->session,
-		.complete_epoch = v->complete_epoch,
-		.size_blocks = v->size_blocks,
+	    .magic = VOLUME_MAGIC,
+	    .suspect = v->is_suspect,
+	    .volume = v->volume,
+	    .generation = v->generation,
+	    .session = v->session,
+	    .complete_epoch = v->complete_epoch,
+	    .size_blocks = v->size_blocks,
 	};
 
 	quarry_assert(volume_record_is_sane(v));
@@ -808,12 +421,12 @@ int volume_record_decode(const uint8_t block[static BLOCK_BYTES], struct volume_
 	    !bytes_are_zero(block + sizeof(b), BLOCK_BYTES - sizeof(b)))
 		return -EBADMSG;
 	*out = (struct volume_record){
-		.volume = b.volume,
-		.generation = b.generation,
-		.session = b.session,
-		.complete_epoch = b.complete_epoch,
-		.size_blocks = b.size_blocks,
-		.is_suspect = b.suspect,
+	    .volume = b.volume,
+	    .generation = b.generation,
+	    .session = b.session,
+	    .complete_epoch = b.complete_epoch,
+	    .size_blocks = b.size_blocks,
+	    .is_suspect = b.suspect,
 	};
 	return volume_record_is_sane(out) ? 0 : -EBADMSG;
 }
@@ -822,8 +435,8 @@ int volume_record_decode(const uint8_t block[static BLOCK_BYTES], struct volume_
 
 #define DELTA_CHANGE_BITS  14u
 #define DELTA_CHANGE_SHIFT BLOCK_NUMBER_BITS
-#define DELTA_WAS_ZERO	   (1ull << 62)
-#define DELTA_IS_ZERO	   (1ull << 63)
+#define DELTA_WAS_ZERO     (1ull << 62)
+#define DELTA_IS_ZERO      (1ull << 63)
 
 uint64_t delta_pack(struct delta d)
 {
@@ -842,9 +455,9 @@ struct delta delta_unpack(uint64_t word)
 	if (change > DELTA_CHANGE_MAX)
 		change -= 1 << DELTA_CHANGE_BITS; /* the sign bit */
 	return (struct delta){
-		.block = word & ((1ull << BLOCK_NUMBER_BITS) - 1),
-		.change = change,
-		.was_zero = word & DELTA_WAS_ZERO,
-		.is_zero = word & DELTA_IS_ZERO,
+	    .block = word & ((1ull << BLOCK_NUMBER_BITS) - 1),
+	    .change = change,
+	    .was_zero = word & DELTA_WAS_ZERO,
+	    .is_zero = word & DELTA_IS_ZERO,
 	};
 }
