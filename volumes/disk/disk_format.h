@@ -318,5 +318,5 @@ struct delta {
 uint64_t delta_pack(struct delta d);
 struct delta delta_unpack(uint64_t word);
 
-/* Height of a table of n slots: the least h with 256^h >= n; 0 for no slots. */
+/* Height of a table of n slots: 0 for no slots, else the least h >= 1 with 256^h >= n (one slot needs a page, too). */
 unsigned table_height(uint64_t n_slots);
