@@ -56,6 +56,7 @@ void metadata_submit(struct metadata *m, struct metadata_request *q)
 	q->revision = 0;
 	q->res = 0;
 	q->changed = 0;
+	q->store = m;
 	list_init(&q->link);
 	m->ops->submit(m, q);
 }

@@ -54,13 +54,16 @@ struct metadata_request {
 	uint64_t revision; /* TRANSACT: of the changes made; LIST, GET: of the store when it was read */
 
 	/* the store's own */
+	struct metadata *store;
 	struct message message;
 	struct list link;
 	int res;
 	uint32_t changed; /* bit i: changes[i] did change something; watches are told of these */
 };
 
-/* Embedded: one SQLite file, every transaction durable when answered. 0 or -errno with the reason in why. */
+/* Embedded: one SQLite file, every transaction durable when answered. 0 or -errno with the reason in why: -EBUSY
+ * another process has it open, -EUCLEAN it is damaged, -ENOTSUP it is a newer or a foreign one. Blocks while it is
+ * verified. */
 #define METADATA_WHY_BYTES 200
 must_check int metadata_open_embedded(struct reactor *r, struct log *log, const char *path,
 				      char why[static METADATA_WHY_BYTES], struct metadata **out);
