@@ -181,8 +181,7 @@ static bool table_is_sane(const struct superblock *sb, struct pointer root, uint
 	       pointer_block(root) < sb->n_blocks;
 }
 
-/* NULL, or which rule of the format the superblock breaks. */
-static const char *superblock_fault(const struct superblock *sb)
+const char *superblock_fault(const struct superblock *sb)
 {
 	if (uuid_is_zero(&sb->disk))
 		return "the disk's UUID is zero";
@@ -195,9 +194,9 @@ static const char *superblock_fault(const struct superblock *sb)
 		return "the size of the journal is out of range";
 	if (sb->replay_from == 0 || sb->replay_from > SEQUENCE_MAX)
 		return "the journal position is out of range";
-	if (sb->n_tree_slots > DISK_TREES_MAX)
+	if (sb->n_tree_slots > TABLE_SLOTS_MAX)
 		return "too many tree slots";
-	if (sb->n_volume_slots > DISK_VOLUMES_MAX)
+	if (sb->n_volume_slots > TABLE_SLOTS_MAX)
 		return "too many volume slots";
 	if (sb->n_deltas > DELTA_LOG_MAX)
 		return "the log of count changes is too long";

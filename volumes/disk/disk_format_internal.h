@@ -6,6 +6,9 @@
 #include "volumes/disk/disk_format.h"
 
 #define VOLUME_BLOCKS_MAX (1ull << BLOCK_NUMBER_BITS)
+/* Tables grow by whole pages, so the last page of the longest has a slot or more that is never used. */
+#define TABLE_SLOTS_MAX (1u << 16)
+_Static_assert(DISK_TREES_MAX <= TABLE_SLOTS_MAX && DISK_VOLUMES_MAX <= TABLE_SLOTS_MAX, "format");
 /* Far from overflow, whatever is added to a sequence: a ring length at each recovery, a window at each write. */
 #define SEQUENCE_MAX (1ull << 62)
 
@@ -17,3 +20,6 @@ static inline bool pointer_is_sane(struct pointer p)
 {
 	return pointer_is_hole(p) ? pointer_crc(p) == 0 : pointer_block(p) >= JOURNAL_START;
 }
+
+/* NULL, or which rule of the format the superblock breaks. */
+const char *superblock_fault(const struct superblock *sb);
