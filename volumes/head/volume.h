@@ -20,6 +20,7 @@
 #include "daemon/core/log.h"
 #include "daemon/core/metrics.h"
 #include "daemon/core/reactor.h"
+#include "volumes/head/range_lock.h"
 
 #include <sys/uio.h>
 
@@ -62,14 +63,21 @@ struct volume_io {
 
 	/* the head's own */
 	struct {
-		unsigned stage;
+		unsigned stage, wait; /* what it waits for */
 		int err;
-		uint32_t owed;
+		uint32_t owed; /* parts on their way to a disk and back */
 		struct volume *volume;
-		struct list link, waiters, waiting;
-		uint64_t first, last; /* blocks locked */
-		uint64_t cursor, started_ns;
-		bool is_locked;
+		struct list link; /* among the volume's requests, in order of arrival */
+		struct list line; /* in line for a part, a chunk of placements or a placement */
+		struct range_lock lock;
+		struct op op; /* to go on, or to reply, on a later turn */
+		uint64_t cursor, end; /* bytes: what is not yet cut into parts */
+		uint64_t disks;	      /* bit per disk: to be flushed, or told of the epoch */
+		uint64_t epoch;	      /* of a barrier's COMPLETE; 0: none */
+		uint64_t started_ns;
+		uint32_t iov_index; /* the cursor in iov */
+		uint64_t iov_skip;
+		bool is_locked, is_submitting, is_internal, is_merging;
 	} own;
 };
 
