@@ -1,0 +1,537 @@
+/*
+ * config.c: reads quarryd's configuration.
+ *
+ *   text --libconfig--> tree --one table of keys--> struct config --rules between keys--> accepted
+ *
+ * Invariants
+ *  1. Every key stands in the table `keys` or is one of the two lists (node.labels, metadata.endpoints): what stands in
+ *     neither is an error that names it.
+ *  2. Nothing of the file is used before its type and range were checked; every message names file, line and key.
+ *  3. All errors are said, not just the first: an operator repairs a file in one go.
+ *  4. A key whose feature this release lacks is parsed and checked like the others, and refused when it asks for
+ *     something: silence would be a promise.
+ */
+#include "daemon/config.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <libconfig.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- the keys ---- */
+
+enum key_kind {
+	KEY_NAME,    /* [A-Za-z0-9][A-Za-z0-9._-]* */
+	KEY_PATH,    /* absolute; may be empty when min is 0 */
+	KEY_ADDRESS, /* HOST:PORT, or empty */
+	KEY_PREFIX,  /* begins with a slash */
+	KEY_INTEGER, /* from min to max */
+	KEY_BOOLEAN,
+	KEY_CHOICE, /* one of choices; the number of it is kept */
+};
+
+struct key {
+	const char *group, *name;
+	enum key_kind kind;
+	size_t offset, size; /* in struct config; size of a text with its final zero */
+	uint64_t min, max;
+	const char *choices[6];
+};
+
+#define AT(g, n)                                                                                                       \
+	.group = #g, .name = #n, .offset = offsetof(struct config, g.n), .size = sizeof(((struct config *)0)->g.n)
+
+static const struct key keys[] = {
+    {AT(node, name), .kind = KEY_NAME},
+    {AT(node, data_dir), .kind = KEY_PATH, .min = 1},
+    {AT(node, reactors), .kind = KEY_INTEGER, .max = 64},
+    {AT(node, cache_mb), .kind = KEY_INTEGER, .min = 16, .max = 1 << 20},
+    {AT(control, socket), .kind = KEY_PATH},
+    {AT(control, listen), .kind = KEY_ADDRESS},
+    {AT(control, token_file), .kind = KEY_PATH},
+    {AT(control, tls), .kind = KEY_CHOICE, .choices = {"off", "on"}},
+    {AT(control, cert_dir), .kind = KEY_PATH},
+    {AT(peer, listen), .kind = KEY_ADDRESS},
+    {AT(peer, key_file), .kind = KEY_PATH},
+    {AT(peer, insecure), .kind = KEY_BOOLEAN},
+    {AT(cluster, lease_ms), .kind = KEY_INTEGER, .min = 500, .max = 600000},
+    {AT(cluster, drift_ppm), .kind = KEY_INTEGER, .max = 100000},
+    {AT(cluster, replica_timeout_ms), .kind = KEY_INTEGER, .min = 50, .max = 60000},
+    {AT(cluster, rebuild_after_s), .kind = KEY_INTEGER, .max = 30 * 24 * 3600},
+    {AT(metadata, backend), .kind = KEY_CHOICE, .choices = {"embedded", "etcd"}},
+    {AT(metadata, prefix), .kind = KEY_PREFIX},
+    {AT(nbd, socket), .kind = KEY_PATH},
+    {AT(nbd, listen), .kind = KEY_ADDRESS},
+    {AT(nbd, tls), .kind = KEY_CHOICE, .choices = {"off", "on", "require"}},
+    {AT(nbd, cert_dir), .kind = KEY_PATH},
+    {AT(nbd, psk_file), .kind = KEY_PATH},
+    {AT(nbd, max_connections), .kind = KEY_INTEGER, .min = 1, .max = 65535},
+    {AT(vhost, dir), .kind = KEY_PATH, .min = 1},
+    {AT(vhost, poll_us), .kind = KEY_INTEGER, .max = 1000},
+    {AT(log, level), .kind = KEY_CHOICE, .choices = {"error", "warning", "notice", "info", "debug"}},
+};
+_Static_assert(LOG_ERROR == 0 && LOG_DEBUG == 4, "the choices of log.level are in the order of enum log_level");
+
+void config_defaults(struct config *out)
+{
+	*out = (struct config){
+	    .node = {.data_dir = "/var/lib/quarry", .cache_mb = 256},
+	    .control = {.socket = "/run/quarry/control.sock"},
+	    .cluster = {.lease_ms = 5000, .drift_ppm = 1000, .replica_timeout_ms = 700, .rebuild_after_s = 600},
+	    .metadata = {.backend = CONFIG_EMBEDDED, .prefix = "/quarry"},
+	    .nbd = {.socket = "/run/quarry/nbd.sock", .max_connections = 256},
+	    .vhost = {.dir = "/run/quarry/vhost"},
+	    .log = {.level = LOG_INFO},
+	};
+}
+
+/* ---- messages ---- */
+
+struct reading {
+	const char *file;
+	struct config *config;
+	struct config_report *report;
+	config_setting_t *root; /* to find the line of a key */
+};
+
+static void printf_like(3, 4) reading_error(struct reading *r, int line, const char *format, ...)
+{
+	char text[512], place[16] = "";
+	va_list args;
+	quarry_assert(r->report->say);
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	if (line > 0)
+		snprintf(place, sizeof(place), "%d:", line);
+	char whole[1024];
+	snprintf(whole, sizeof(whole), "%s:%s %s", r->file, place, text);
+	r->report->n_errors++;
+	r->report->say(r->report, whole);
+}
+
+static int line_of(const config_setting_t *s)
+{
+	return s ? (int)config_setting_source_line(s) : 0;
+}
+
+/* The line of "group.name" if the file has it, else 0. */
+static int line_of_key(struct reading *r, const char *path)
+{
+	return line_of(config_setting_lookup(r->root, path));
+}
+
+/* ---- texts ---- */
+
+static bool name_is_valid(const char *text)
+{
+	if (!isalnum((unsigned char)text[0]))
+		return false;
+	for (const char *c = text; *c; c++) {
+		if (!isalnum((unsigned char)*c) && !strchr("._-", *c))
+			return false;
+	}
+	return true;
+}
+
+/* HOST:PORT with a port from 1 to 65535; the host of an IPv6 address stands in brackets. */
+static bool address_is_valid(const char *text)
+{
+	const char *colon = strrchr(text, ':');
+	char *end;
+	if (!colon || colon == text || !isdigit((unsigned char)colon[1]))
+		return false;
+	long port = strtol(colon + 1, &end, 10);
+	if (*end != '\0' || port < 1 || port > 65535)
+		return false;
+	if (text[0] == '[')
+		return colon[-1] == ']' && colon - text > 2;
+	for (const char *c = text; c < colon; c++) {
+		if (!isalnum((unsigned char)*c) && !strchr(".-", *c))
+			return false;
+	}
+	return true;
+}
+
+bool config_address_is_loopback(const char *address)
+{
+	const char *colon = strrchr(address, ':');
+	size_t len = colon ? (size_t)(colon - address) : strlen(address);
+	return strncmp(address, "127.", 4) == 0 || (len == 5 && strncmp(address, "[::1]", 5) == 0) ||
+	       (len == 9 && strncmp(address, "localhost", 9) == 0);
+}
+
+static bool text_is_printable(const char *text)
+{
+	for (const char *c = text; *c; c++) {
+		if (iscntrl((unsigned char)*c))
+			return false;
+	}
+	return true;
+}
+
+/* What is wrong with a text for a key of this kind; NULL: nothing. */
+static const char *text_fault(const struct key *k, const char *text)
+{
+	if (!text_is_printable(text))
+		return "has a control character";
+	switch (k->kind) {
+	case KEY_NAME:
+		return name_is_valid(text)
+			   ? NULL
+			   : "must be of letters, digits, '.', '_' and '-', and begin with one of the first two";
+	case KEY_PATH:
+		if (text[0] == '\0')
+			return k->min > 0 ? "must not be empty" : NULL;
+		return text[0] == '/' ? NULL : "must be an absolute path";
+	case KEY_PREFIX:
+		return text[0] == '/' ? NULL : "must begin with a slash";
+	case KEY_ADDRESS:
+		return text[0] == '\0' || address_is_valid(text) ? NULL : "must be HOST:PORT, as in \"127.0.0.1:9750\"";
+	case KEY_INTEGER:
+	case KEY_BOOLEAN:
+	case KEY_CHOICE:
+		break;
+	}
+	quarry_assert(!"a text has a kind of text");
+	return NULL;
+}
+
+/* ---- one key ---- */
+
+static void read_text(struct reading *r, const struct key *k, config_setting_t *s)
+{
+	char *to = (char *)r->config + k->offset;
+	const char *text = config_setting_get_string(s);
+	if (!text) {
+		reading_error(r, line_of(s), "%s.%s: must be a text in quotes", k->group, k->name);
+		return;
+	}
+	const char *fault = text_fault(k, text);
+	if (fault)
+		reading_error(r, line_of(s), "%s.%s: %s", k->group, k->name, fault);
+	else if (strlen(text) >= k->size)
+		reading_error(r, line_of(s), "%s.%s: has %zu bytes, at most %zu fit", k->group, k->name, strlen(text),
+			      k->size - 1);
+	else
+		memcpy(to, text, strlen(text) + 1);
+}
+
+static void read_integer(struct reading *r, const struct key *k, config_setting_t *s)
+{
+	quarry_assert(k->size == sizeof(uint64_t));
+	int type = config_setting_type(s);
+	long long value = type == CONFIG_TYPE_INT || type == CONFIG_TYPE_INT64 ? config_setting_get_int64(s) : -1;
+	if (value < 0 || (uint64_t)value < k->min || (uint64_t)value > k->max) {
+		reading_error(r, line_of(s), "%s.%s: must be a whole number from %llu to %llu", k->group, k->name,
+			      (unsigned long long)k->min, (unsigned long long)k->max);
+		return;
+	}
+	*(uint64_t *)((char *)r->config + k->offset) = (uint64_t)value;
+}
+
+static void read_boolean(struct reading *r, const struct key *k, config_setting_t *s)
+{
+	quarry_assert(k->size == sizeof(bool));
+	if (config_setting_type(s) != CONFIG_TYPE_BOOL)
+		reading_error(r, line_of(s), "%s.%s: must be true or false", k->group, k->name);
+	else
+		*(bool *)((char *)r->config + k->offset) = config_setting_get_bool(s) != 0;
+}
+
+static void read_choice(struct reading *r, const struct key *k, config_setting_t *s)
+{
+	const char *text = config_setting_get_string(s);
+	char all[128] = "";
+	quarry_assert(k->size == sizeof(uint64_t));
+	for (size_t i = 0; i < array_size(k->choices) && k->choices[i]; i++) {
+		if (text && strcmp(text, k->choices[i]) == 0) {
+			*(uint64_t *)((char *)r->config + k->offset) = i;
+			return;
+		}
+		snprintf(all + strlen(all), sizeof(all) - strlen(all), "%s\"%s\"", i ? ", " : "", k->choices[i]);
+	}
+	reading_error(r, line_of(s), "%s.%s: must be one of %s", k->group, k->name, all);
+}
+
+static void read_key(struct reading *r, const struct key *k, config_setting_t *s)
+{
+	switch (k->kind) {
+	case KEY_NAME:
+	case KEY_PATH:
+	case KEY_ADDRESS:
+	case KEY_PREFIX:
+		read_text(r, k, s);
+		break;
+	case KEY_INTEGER:
+		read_integer(r, k, s);
+		break;
+	case KEY_BOOLEAN:
+		read_boolean(r, k, s);
+		break;
+	case KEY_CHOICE:
+		read_choice(r, k, s);
+		break;
+	}
+}
+
+/* ---- the two lists ---- */
+
+static void read_labels(struct reading *r, config_setting_t *s)
+{
+	static const struct key label = {.kind = KEY_NAME};
+	int n = config_setting_length(s);
+	if (!config_setting_is_group(s)) {
+		reading_error(r, line_of(s), "node.labels: must be a group, as in { zone = \"a\"; }");
+		return;
+	}
+	if (n > (int)CONFIG_LABELS_MAX) {
+		reading_error(r, line_of(s), "node.labels: has %d labels, at most %u are kept", n, CONFIG_LABELS_MAX);
+		return;
+	}
+	for (int i = 0; i < n; i++) {
+		config_setting_t *one = config_setting_get_elem(s, (unsigned)i);
+		const char *value = config_setting_get_string(one), *name = config_setting_name(one);
+		struct config_label *to = &r->config->node.labels[r->config->node.n_labels];
+		if (!value || text_fault(&label, value) || strlen(value) >= sizeof(to->value) ||
+		    strlen(name) >= sizeof(to->key)) {
+			reading_error(r, line_of(one), "node.labels.%.64s: must be a short name in quotes", name);
+			continue;
+		}
+		strcpy(to->key, name);
+		strcpy(to->value, value);
+		r->config->node.n_labels++;
+	}
+}
+
+static void read_endpoints(struct reading *r, config_setting_t *s)
+{
+	int n = config_setting_length(s);
+	if (!config_setting_is_array(s) && !config_setting_is_list(s)) {
+		reading_error(r, line_of(s), "metadata.endpoints: must be a list, as in [\"http://127.0.0.1:2379\"]");
+		return;
+	}
+	if (n > (int)CONFIG_ENDPOINTS_MAX) {
+		reading_error(r, line_of(s), "metadata.endpoints: has %d members, at most %u are used", n,
+			      CONFIG_ENDPOINTS_MAX);
+		return;
+	}
+	for (int i = 0; i < n; i++) {
+		config_setting_t *one = config_setting_get_elem(s, (unsigned)i);
+		const char *url = config_setting_get_string(one);
+		char *to = r->config->metadata.endpoints[r->config->metadata.n_endpoints];
+		if (!url || strlen(url) >= CONFIG_TEXT_MAX || !text_is_printable(url) ||
+		    (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)) {
+			reading_error(
+			    r, line_of(s),
+			    "metadata.endpoints: member %d must be a URL that begins with http:// or https://", i + 1);
+			continue;
+		}
+		strcpy(to, url);
+		r->config->metadata.n_endpoints++;
+	}
+}
+
+/* ---- groups ---- */
+
+static const struct key *key_find(const char *group, const char *name)
+{
+	for (size_t i = 0; i < array_size(keys); i++) {
+		if (strcmp(keys[i].group, group) == 0 && (!name || strcmp(keys[i].name, name) == 0))
+			return &keys[i];
+	}
+	return NULL;
+}
+
+static void say_unknown_key(struct reading *r, const char *group, config_setting_t *s)
+{
+	char all[256] = "";
+	for (size_t i = 0; i < array_size(keys); i++) {
+		if (strcmp(keys[i].group, group) == 0)
+			snprintf(all + strlen(all), sizeof(all) - strlen(all), " %s", keys[i].name);
+	}
+	const char *list = strcmp(group, "node") == 0 ? " labels" : strcmp(group, "metadata") == 0 ? " endpoints" : "";
+	reading_error(r, line_of(s), "%s.%.64s: unknown key; %s has:%s%s", group, config_setting_name(s), group, all,
+		      list);
+}
+
+static void read_group(struct reading *r, config_setting_t *group)
+{
+	const char *name = config_setting_name(group);
+	if (!key_find(name, NULL)) {
+		reading_error(r, line_of(group),
+			      "%.64s: unknown key; there are: node control peer cluster metadata nbd vhost log", name);
+		return;
+	}
+	if (!config_setting_is_group(group)) {
+		reading_error(r, line_of(group), "%s: must be a group, as in %s = { ... };", name, name);
+		return;
+	}
+	for (int i = 0; i < config_setting_length(group); i++) {
+		config_setting_t *s = config_setting_get_elem(group, (unsigned)i);
+		const struct key *k = key_find(name, config_setting_name(s));
+		if (k)
+			read_key(r, k, s);
+		else if (strcmp(name, "node") == 0 && strcmp(config_setting_name(s), "labels") == 0)
+			read_labels(r, s);
+		else if (strcmp(name, "metadata") == 0 && strcmp(config_setting_name(s), "endpoints") == 0)
+			read_endpoints(r, s);
+		else
+			say_unknown_key(r, name, s);
+	}
+}
+
+/* ---- rules between keys ---- */
+
+static void check_control(struct reading *r)
+{
+	const struct config *c = r->config;
+	int line = line_of_key(r, "control.listen");
+	if (c->control.socket[0] == '\0' && c->control.listen[0] == '\0')
+		reading_error(r, line_of_key(r, "control.socket"),
+			      "control.socket: without it and control.listen nobody can give orders");
+	if (c->control.tls != CONFIG_TLS_OFF && c->control.cert_dir[0] == '\0')
+		reading_error(r, line_of_key(r, "control.tls"),
+			      "control.tls: needs control.cert_dir with server-cert.pem and server-key.pem");
+	if (c->control.listen[0] == '\0')
+		return;
+	if (c->control.token_file[0] == '\0')
+		reading_error(r, line, "control.listen: needs control.token_file, which holds the bearer token");
+	if (c->control.tls == CONFIG_TLS_OFF && !config_address_is_loopback(c->control.listen))
+		reading_error(r, line, "control.listen: needs control.tls = \"on\" except on a loopback address");
+}
+
+static void check_nbd(struct reading *r)
+{
+	const struct config *c = r->config;
+	if (c->nbd.tls != CONFIG_TLS_OFF && c->nbd.cert_dir[0] == '\0' && c->nbd.psk_file[0] == '\0')
+		reading_error(r, line_of_key(r, "nbd.tls"), "nbd.tls: needs nbd.cert_dir or nbd.psk_file");
+	if (c->nbd.socket[0] != '\0' && strcmp(c->nbd.socket, c->control.socket) == 0)
+		reading_error(r, line_of_key(r, "nbd.socket"), "nbd.socket: is control.socket too; give each its own");
+	if (c->nbd.listen[0] != '\0' && strcmp(c->nbd.listen, c->control.listen) == 0)
+		reading_error(r, line_of_key(r, "nbd.listen"), "nbd.listen: is control.listen too; give each its own");
+}
+
+/* What needs several nodes, which this release does not have. */
+static void check_honoured(struct reading *r)
+{
+	static const char later[] = "not available in this release: one node has its own disks only";
+	const struct config *c = r->config;
+	if (c->metadata.backend != CONFIG_EMBEDDED)
+		reading_error(r, line_of_key(r, "metadata.backend"), "metadata.backend: \"etcd\" is %s", later);
+	else if (c->metadata.n_endpoints > 0)
+		reading_error(r, line_of_key(r, "metadata.endpoints"),
+			      "metadata.endpoints: go with backend = \"etcd\" only");
+	if (c->peer.listen[0] != '\0')
+		reading_error(r, line_of_key(r, "peer.listen"), "peer.listen: is %s", later);
+	if (c->node.reactors > 1)
+		reading_error(r, line_of_key(r, "node.reactors"),
+			      "node.reactors: more than 1 is not available in this release");
+	if (c->cluster.replica_timeout_ms >= c->cluster.lease_ms)
+		reading_error(r, line_of_key(r, "cluster.replica_timeout_ms"),
+			      "cluster.replica_timeout_ms: must be below cluster.lease_ms (%llu)",
+			      (unsigned long long)c->cluster.lease_ms);
+}
+
+/* ---- entry points ---- */
+
+/* The line of an @include, 0: there is none. One file is all there is, so that its lines are what messages name. */
+static int line_of_include(const char *text)
+{
+	int line = 1;
+	for (const char *c = text; c; line++) {
+		c += strspn(c, " \t");
+		if (strncmp(c, "@include", 8) == 0)
+			return line;
+		c = strchr(c, '\n');
+		c = c ? c + 1 : NULL;
+	}
+	return 0;
+}
+
+static void read_tree(struct reading *r)
+{
+	for (int i = 0; i < config_setting_length(r->root); i++)
+		read_group(r, config_setting_get_elem(r->root, (unsigned)i));
+	unsigned n_before_rules = r->report->n_errors;
+	if (!config_setting_lookup(r->root, "node.name"))
+		reading_error(r, line_of_key(r, "node"),
+			      "node.name: is missing; every node needs a name: node = { name = \"n1\"; };");
+	/* Rules between keys judge values that hold by themselves. */
+	if (n_before_rules > 0)
+		return;
+	check_control(r);
+	check_nbd(r);
+	check_honoured(r);
+}
+
+int config_parse(const char *name, const char *text, struct config *out, struct config_report *report)
+{
+	config_t tree;
+	struct reading r = {.file = name, .config = out, .report = report};
+	report->n_errors = 0;
+	config_defaults(out);
+	if (line_of_include(text) > 0) {
+		reading_error(&r, line_of_include(text), "@include is not supported");
+		return -EINVAL;
+	}
+	config_init(&tree);
+	if (config_read_string(&tree, text) == CONFIG_TRUE) {
+		r.root = config_root_setting(&tree);
+		read_tree(&r);
+	} else {
+		reading_error(&r, config_error_line(&tree), "%s", config_error_text(&tree));
+	}
+	config_destroy(&tree);
+	return report->n_errors > 0 ? -EINVAL : 0;
+}
+
+/* The whole file as a text; NULL and errno. */
+static char *file_text(const char *path)
+{
+	struct stat st;
+	char *text = NULL;
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return NULL;
+	if (fstat(fd, &st) < 0)
+		goto out;
+	errno = S_ISDIR(st.st_mode)                         ? EISDIR
+		: !S_ISREG(st.st_mode)                      ? EINVAL
+		: st.st_size > (off_t)CONFIG_FILE_BYTES_MAX ? EFBIG
+							    : 0;
+	if (errno != 0)
+		goto out;
+	text = calloc(1, (size_t)st.st_size + 1);
+	if (text && pread(fd, text, (size_t)st.st_size, 0) != st.st_size) {
+		free(text);
+		text = NULL;
+		errno = EIO;
+	}
+out:;
+	int saved = errno;
+	close(fd);
+	errno = saved;
+	return text;
+}
+
+int config_load(const char *path, struct config *out, struct config_report *report)
+{
+	char *text = file_text(path);
+	if (!text) {
+		int res = -errno;
+		struct reading r = {.file = path, .report = report};
+		report->n_errors = 0;
+		reading_error(&r, 0, "cannot be read: %s", strerror(-res));
+		return res;
+	}
+	int res = config_parse(path, text, out, report);
+	free(text);
+	return res;
+}
