@@ -1,0 +1,101 @@
+/*
+ * sim_internal.h: what sim.c, sim_disk.c and sim_net.c share.
+ */
+#pragma once
+
+#include "daemon/core/reactor_ops.h"
+#include "tests/sim/sim.h"
+
+#define SIM_NAME_BYTES 108
+
+/* Something that will happen to a reactor; embedded first in what knows more. Exactly one of the two is called. */
+struct sim_event {
+	uint64_t at_ns;
+	uint64_t order; /* random: breaks ties */
+	void (*happen)(struct sim_event *e);
+	void (*vanish)(struct sim_event *e); /* the reactor died before */
+};
+
+/* One process's reactor. Dead ones are kept until the world ends, so that what is left of the process may still
+ * name them. */
+struct sim_reactor {
+	struct reactor base; /* first */
+	struct sim_machine *machine;
+	bool is_dead;
+	struct sim_event **heap; /* 1-based, the earliest first */
+	uint32_t n_events, heap_size;
+	struct message *first_message, **last_message;
+	struct list unsubmitted; /* ops that came after the crash was due */
+	struct list link;
+};
+
+struct sim_machine {
+	struct sim *sim;
+	char name[SIM_NAME_BYTES];
+	struct sim_reactor *reactor; /* of the present process */
+	struct list reactors;        /* all, the present one last */
+	struct list files, handles, dead_handles;
+	struct list streams, dead_streams, listeners, dead_listeners;
+	uint64_t random_state; /* of reactor_random() */
+	uint64_t io_index, crash_at;
+	bool is_crash_due;
+	struct list link;
+};
+
+struct sim_link { /* a partition */
+	struct sim_machine *a, *b;
+	struct list link;
+};
+
+struct sim {
+	uint64_t random_state;
+	uint64_t now_ns;
+	bool is_stepping;
+	struct list machines;
+	struct list partitions;
+	struct list held; /* arrivals that a partition keeps */
+	uint64_t n_connections;
+	uint64_t latency_max_ns; /* of new files: the world's character */
+	uint64_t batch_max_ns;   /* how much later a turn may begin than its first event */
+};
+
+uint64_t sim_split(uint64_t *state); /* the next number of a splitmix64 stream */
+/* Mostly short, sometimes long: uniform in the logarithm. */
+uint64_t sim_latency_ns(struct sim *s, uint64_t min_ns, uint64_t max_ns);
+void sim_event_add(struct sim_reactor *r, struct sim_event *e, uint64_t delay_ns);
+/* Counts one file I/O; true: the crash is due and this one does not happen. */
+bool sim_io_counts(struct sim_machine *m);
+
+static inline struct sim_reactor *sim_reactor_of(struct reactor *r)
+{
+	return container_of(r, struct sim_reactor, base);
+}
+static inline struct sim *sim_of(struct reactor *r)
+{
+	return sim_reactor_of(r)->machine->sim;
+}
+/* An op of a process whose crash is due: it stays undelivered for ever. */
+void sim_op_keep(struct sim_reactor *r, struct op *op);
+
+/* sim_disk.c */
+int sim_file_open(struct reactor *r, const char *path, unsigned flags, struct file **out);
+void sim_handle_close(struct file *f);
+int sim_handle_lock(struct file *f);
+int64_t sim_handle_size(struct file *f);
+int sim_handle_set_size(struct file *f, uint64_t size_bytes);
+int sim_handle_reserve(struct file *f, uint64_t pos_bytes, uint64_t len_bytes);
+void sim_file_submit(struct sim_reactor *r, struct op *op);
+void sim_files_crash(struct sim_machine *m, enum sim_crash_kind kind); /* after its events have vanished */
+void sim_files_destroy(struct sim_machine *m);
+
+/* sim_net.c */
+int sim_net_listen(struct reactor *r, const char *address, struct listener **out);
+void sim_listener_close(struct listener *l);
+void sim_stream_shutdown(struct stream *s);
+void sim_stream_close(struct stream *s);
+const char *sim_stream_peer(const struct stream *s);
+void sim_net_connect(struct reactor *r, struct op *op, const char *address, struct stream **out);
+void sim_net_submit(struct sim_reactor *r, struct op *op);
+void sim_net_crash(struct sim_machine *m, enum sim_crash_kind kind);
+void sim_net_destroy(struct sim_machine *m);
+void sim_net_fini(struct sim *s);
