@@ -1,0 +1,339 @@
+/*
+ * nbd_tls.c: GnuTLS between two pieces of memory.
+ *
+ * GnuTLS pulls from `arrived` and pushes into `filling`; whoever owns the socket moves bytes from the one end and to the
+ * other. While `flying` is being sent, `filling` takes what comes next, and then they change places.
+ *
+ *      socket --> arrived --pull--> GnuTLS --nbd_tls_read()--> plain
+ *      socket <-- flying <-swap- filling <--push-- GnuTLS <--nbd_tls_write()-- plain
+ *
+ * Invariants
+ *  1. Pull and push never wait: an empty `arrived` and a full `filling` say EAGAIN.
+ *  2. nbd_tls_write() is called only with room for a whole record, so that a record is never left half pushed.
+ *  3. Only TLS 1.2 and 1.3 are spoken, and a client cannot start a second handshake.
+ *  4. Where a certificate authority was given, the handshake fails unless the client's certificate is signed by it.
+ */
+#include "frontends/nbd/nbd_tls.h"
+
+#include <errno.h>
+#include <gnutls/gnutls.h>
+#include <gnutls/x509.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define ARRIVED_BYTES (64u * 1024u)
+#define DEPART_BYTES (128u * 1024u)
+#define RECORD_EXTRA_BYTES 512u /* more than header, nonce, padding and tag of any cipher take */
+
+#define PRIORITIES "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:%NO_TICKETS"
+#define PRIORITIES_PSK PRIORITIES ":+ECDHE-PSK:+DHE-PSK:+PSK"
+
+struct nbd_tls_credentials {
+	gnutls_certificate_credentials_t x509;
+	gnutls_psk_server_credentials_t psk;
+	gnutls_priority_t priorities;
+	bool asks_for_certificate;
+};
+
+struct nbd_tls {
+	struct nbd_tls_credentials *credentials;
+	gnutls_session_t session;
+	const char *why;
+	uint32_t arrived_start, arrived_end;
+	uint32_t n_filling, n_flying;
+	bool is_established;
+	uint8_t *filling, *flying; /* DEPART_BYTES each */
+	uint8_t arrived[ARRIVED_BYTES];
+	uint8_t depart[2][DEPART_BYTES];
+};
+
+/* ---- credentials ---- */
+
+static int say(char why[static NBD_WHY_BYTES], const char *path, const char *what)
+{
+	snprintf(why, NBD_WHY_BYTES, "%.120s: %.70s", path, what);
+	return -EINVAL;
+}
+
+static int load_x509(struct nbd_tls_credentials *c, const char *dir, char why[static NBD_WHY_BYTES])
+{
+	char ca[512], certificate[512], key[512];
+
+	if ((size_t)snprintf(ca, sizeof(ca), "%s/ca-cert.pem", dir) >= sizeof(ca))
+		return say(why, "cert_dir", "the path is too long");
+	snprintf(certificate, sizeof(certificate), "%s/server-cert.pem", dir);
+	snprintf(key, sizeof(key), "%s/server-key.pem", dir);
+	if (gnutls_certificate_allocate_credentials(&c->x509) < 0)
+		return -ENOMEM;
+	int res = gnutls_certificate_set_x509_key_file(c->x509, certificate, key, GNUTLS_X509_FMT_PEM);
+	if (res < 0)
+		return say(why, certificate, gnutls_strerror(res));
+	if (access(ca, F_OK) != 0)
+		return 0; /* any client may come, the server still shows who it is */
+	res = gnutls_certificate_set_x509_trust_file(c->x509, ca, GNUTLS_X509_FMT_PEM);
+	if (res <= 0)
+		return say(why, ca, res == 0 ? "holds no certificate" : gnutls_strerror(res));
+	c->asks_for_certificate = true;
+	return 0;
+}
+
+static int load_psk(struct nbd_tls_credentials *c, const char *path, char why[static NBD_WHY_BYTES])
+{
+	if (access(path, R_OK) != 0)
+		return say(why, path, strerror(errno));
+	if (gnutls_psk_allocate_server_credentials(&c->psk) < 0)
+		return -ENOMEM;
+	int res = gnutls_psk_set_server_credentials_file(c->psk, path);
+	return res < 0 ? say(why, path, gnutls_strerror(res)) : 0;
+}
+
+int nbd_tls_load(const char *cert_dir, const char *psk_file, char why[static NBD_WHY_BYTES],
+		 struct nbd_tls_credentials **out)
+{
+	bool has_x509 = cert_dir && cert_dir[0], has_psk = psk_file && psk_file[0];
+
+	if (!has_x509 && !has_psk)
+		return say(why, "nbd.tls", "needs nbd.cert_dir or nbd.psk_file");
+	struct nbd_tls_credentials *c = calloc(1, sizeof(*c));
+	if (!c)
+		return -ENOMEM;
+	int res = has_x509 ? load_x509(c, cert_dir, why) : 0;
+	if (res == 0 && has_psk)
+		res = load_psk(c, psk_file, why);
+	if (res == 0 && gnutls_priority_init(&c->priorities, has_psk ? PRIORITIES_PSK : PRIORITIES, NULL) < 0)
+		res = say(why, "gnutls", "does not know the priorities " PRIORITIES_PSK);
+	if (res != 0) {
+		nbd_tls_unload(c);
+		return res;
+	}
+	quarry_assert(c->x509 != NULL || c->psk != NULL);
+	*out = c;
+	return 0;
+}
+
+void nbd_tls_unload(struct nbd_tls_credentials *c)
+{
+	if (!c)
+		return;
+	if (c->x509)
+		gnutls_certificate_free_credentials(c->x509);
+	if (c->psk)
+		gnutls_psk_free_server_credentials(c->psk);
+	if (c->priorities)
+		gnutls_priority_deinit(c->priorities);
+	free(c);
+}
+
+/* ---- what GnuTLS calls ---- */
+
+static ssize_t tls_pull(gnutls_transport_ptr_t context, void *data, size_t len_bytes)
+{
+	struct nbd_tls *t = context;
+	uint32_t there = t->arrived_end - t->arrived_start;
+
+	quarry_assert(t->arrived_end <= ARRIVED_BYTES && t->arrived_start <= t->arrived_end);
+	if (there == 0) {
+		gnutls_transport_set_errno(t->session, EAGAIN);
+		return -1;
+	}
+	uint32_t n = (uint32_t)min_u64(there, len_bytes);
+	memcpy(data, t->arrived + t->arrived_start, n);
+	t->arrived_start += n;
+	return (ssize_t)n;
+}
+
+static ssize_t tls_push(gnutls_transport_ptr_t context, const void *data, size_t len_bytes)
+{
+	struct nbd_tls *t = context;
+	uint32_t n = (uint32_t)min_u64(DEPART_BYTES - t->n_filling, len_bytes);
+
+	quarry_assert(t->n_filling <= DEPART_BYTES);
+	if (n == 0) {
+		gnutls_transport_set_errno(t->session, EAGAIN);
+		return -1;
+	}
+	memcpy(t->filling + t->n_filling, data, n);
+	t->n_filling += n;
+	return (ssize_t)n;
+}
+
+/* The client's certificate, after the handshake showed that it has the key. */
+static int check_client(gnutls_session_t session)
+{
+	struct nbd_tls *t = gnutls_session_get_ptr(session);
+	unsigned status = 0;
+
+	if (gnutls_auth_get_type(session) != GNUTLS_CRD_CERTIFICATE)
+		return 0; /* PSK: the key itself was the proof */
+	if (!t->credentials->asks_for_certificate)
+		return 0;
+	int res = gnutls_certificate_verify_peers2(session, &status);
+	if (res < 0 || status != 0) {
+		t->why = res < 0 ? "the client showed no certificate" : "the client's certificate is not trusted";
+		return GNUTLS_E_CERTIFICATE_ERROR;
+	}
+	return 0;
+}
+
+/* ---- a session ---- */
+
+static int session_prepare(struct nbd_tls *t)
+{
+	struct nbd_tls_credentials *c = t->credentials;
+
+	if (gnutls_priority_set(t->session, c->priorities) < 0)
+		return -EPROTO;
+	if (c->x509 && gnutls_credentials_set(t->session, GNUTLS_CRD_CERTIFICATE, c->x509) < 0)
+		return -EPROTO;
+	if (c->psk && gnutls_credentials_set(t->session, GNUTLS_CRD_PSK, c->psk) < 0)
+		return -EPROTO;
+	if (c->asks_for_certificate)
+		gnutls_certificate_server_set_request(t->session, GNUTLS_CERT_REQUIRE);
+	gnutls_session_set_ptr(t->session, t);
+	gnutls_session_set_verify_function(t->session, check_client);
+	gnutls_transport_set_ptr(t->session, t);
+	gnutls_transport_set_pull_function(t->session, tls_pull);
+	gnutls_transport_set_push_function(t->session, tls_push);
+	return 0;
+}
+
+int nbd_tls_create(struct nbd_tls_credentials *c, struct nbd_tls **out)
+{
+	struct nbd_tls *t = malloc(sizeof(*t)); /* its buffers stay untouched until they are used */
+
+	quarry_assert(c != NULL);
+	if (!t)
+		return -ENOMEM;
+	t->credentials = c;
+	t->session = NULL;
+	t->why = "";
+	t->arrived_start = t->arrived_end = t->n_filling = t->n_flying = 0;
+	t->is_established = false;
+	t->filling = t->depart[0];
+	t->flying = t->depart[1];
+	if (gnutls_init(&t->session, GNUTLS_SERVER | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL) < 0) {
+		free(t);
+		return -ENOMEM;
+	}
+	if (session_prepare(t) != 0) {
+		nbd_tls_destroy(t);
+		return -EPROTO;
+	}
+	*out = t;
+	return 0;
+}
+
+void nbd_tls_destroy(struct nbd_tls *t)
+{
+	if (!t)
+		return;
+	gnutls_deinit(t->session);
+	free(t);
+}
+
+const char *nbd_tls_why(const struct nbd_tls *t) { return t->why; }
+
+/* ---- ciphered side ---- */
+
+struct iovec nbd_tls_room(struct nbd_tls *t)
+{
+	if (t->arrived_start == t->arrived_end)
+		t->arrived_start = t->arrived_end = 0;
+	if (t->arrived_end == ARRIVED_BYTES && t->arrived_start > 0) {
+		memmove(t->arrived, t->arrived + t->arrived_start, t->arrived_end - t->arrived_start);
+		t->arrived_end -= t->arrived_start;
+		t->arrived_start = 0;
+	}
+	quarry_assert(t->arrived_end < ARRIVED_BYTES); /* GnuTLS said EAGAIN, so it has taken all that was there */
+	return (struct iovec){.iov_base = t->arrived + t->arrived_end, .iov_len = ARRIVED_BYTES - t->arrived_end};
+}
+
+void nbd_tls_arrived(struct nbd_tls *t, uint32_t len_bytes)
+{
+	quarry_assert(len_bytes <= ARRIVED_BYTES - t->arrived_end);
+	t->arrived_end += len_bytes;
+}
+
+struct iovec nbd_tls_depart(struct nbd_tls *t)
+{
+	uint8_t *flown = t->flying;
+
+	t->flying = t->filling;
+	t->n_flying = t->n_filling;
+	t->filling = flown;
+	t->n_filling = 0;
+	quarry_assert(t->flying != t->filling);
+	return (struct iovec){.iov_base = t->flying, .iov_len = t->n_flying};
+}
+
+/* ---- plain side ---- */
+
+/* What went wrong for good, in words; a reason noted earlier is the better one. */
+static int tls_failed(struct nbd_tls *t, int res)
+{
+	quarry_assert(res < 0);
+	if (t->why[0] == 0)
+		t->why = gnutls_strerror(res);
+	return -EPROTO;
+}
+
+int nbd_tls_handshake(struct nbd_tls *t)
+{
+	quarry_assert(!t->is_established);
+	for (;;) {
+		int res = gnutls_handshake(t->session);
+		if (res == GNUTLS_E_SUCCESS) {
+			t->is_established = true;
+			return 0;
+		}
+		if (res == GNUTLS_E_AGAIN)
+			return gnutls_record_get_direction(t->session) == 0 ? -EAGAIN : -ENOBUFS;
+		if (gnutls_error_is_fatal(res)) {
+			gnutls_alert_send_appropriate(t->session, res); /* lets the client say why */
+			return tls_failed(t, res);
+		}
+		/* a warning: go on; each took at least one record of what had arrived, so this ends */
+	}
+}
+
+int nbd_tls_read(struct nbd_tls *t, void *data, uint32_t len_bytes)
+{
+	quarry_assert(t->is_established && len_bytes > 0);
+	for (;;) {
+		ssize_t res = gnutls_record_recv(t->session, data, len_bytes);
+		if (res >= 0)
+			return (int)res;
+		if (res == GNUTLS_E_AGAIN)
+			return -EAGAIN;
+		if (res == GNUTLS_E_REHANDSHAKE || gnutls_error_is_fatal((int)res))
+			return tls_failed(t, (int)res);
+	}
+}
+
+bool nbd_tls_can_write(const struct nbd_tls *t)
+{
+	return DEPART_BYTES - t->n_filling >= NBD_TLS_WRITE_MAX + RECORD_EXTRA_BYTES;
+}
+
+int nbd_tls_write(struct nbd_tls *t, const void *data, uint32_t len_bytes)
+{
+	quarry_assert(t->is_established && nbd_tls_can_write(t));
+	quarry_assert(len_bytes > 0 && len_bytes <= NBD_TLS_WRITE_MAX);
+	const uint8_t *next = data;
+	while (len_bytes > 0) { /* more than one record only if the client asked for smaller ones */
+		ssize_t res = gnutls_record_send(t->session, next, len_bytes);
+		if (res <= 0)
+			return tls_failed(t, res < 0 ? (int)res : GNUTLS_E_PUSH_ERROR);
+		next += res;
+		len_bytes -= (uint32_t)res;
+	}
+	return 0;
+}
+
+void nbd_tls_end(struct nbd_tls *t)
+{
+	if (t->is_established)
+		(void)gnutls_bye(t->session, GNUTLS_SHUT_WR);
+}
