@@ -12,7 +12,7 @@
  *     client, a peer or a path is shown as \xNN where it is anything else.
  *  3. ring[(sequence - 1) % RING_EVENTS] holds event `sequence`; the last RING_EVENTS events are there.
  *
- * Owner: any thread; the lock guards the ring, the sequence and the clock, and is never held over a write().
+ * Owner: any thread; the lock guards the ring, the sequence, the clock and who hears, and is never held over a write().
  */
 #include "daemon/core/log.h"
 
@@ -36,6 +36,8 @@ struct log {
 	enum log_level level; /* immutable */
 	uint64_t (*wall_ns)(void *context);
 	void *clock_context;
+	void (*heard)(void *context); /* NULL: nobody waits for events */
+	void *heard_context;
 	uint64_t sequence; /* of the newest event; 0: none yet */
 	struct log_event_view ring[RING_EVENTS];
 };
@@ -207,6 +209,16 @@ static void event_append(struct log *l, struct log_event_view *e)
 	e->wall_ns = l->wall_ns(l->clock_context);
 	e->sequence = ++l->sequence;
 	l->ring[(e->sequence - 1) % RING_EVENTS] = *e;
+	if (l->heard)
+		l->heard(l->heard_context);
+	pthread_mutex_unlock(&l->lock);
+}
+
+void log_on_event(struct log *l, void (*heard)(void *context), void *context)
+{
+	pthread_mutex_lock(&l->lock);
+	l->heard = heard;
+	l->heard_context = context;
 	pthread_mutex_unlock(&l->lock);
 }
 

@@ -37,4 +37,7 @@ struct log_event_view {
 };
 /* Copies up to n_max events with a sequence above `after`, oldest first; returns how many. */
 size_t log_events(struct log *l, uint64_t after, struct log_event_view *out, size_t n_max);
+/* Calls heard() after every event, on the thread that logged it and under the log's lock: it posts a message and does
+ * no more. NULL: no longer, and no call is under way on return. */
+void log_on_event(struct log *l, void (*heard)(void *context), void *context);
 const char *log_level_name(enum log_level level);
