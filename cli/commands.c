@@ -1,0 +1,198 @@
+/*
+ * commands.c: the table of everything that can be said to `quarry`.
+ *
+ * 1. The commands of a noun stand together, in the order in which help shows them.
+ * 2. What is_later is recognised, so that the message can say that it is not in this release; it is never shown.
+ * 3. A command with verb NULL is the only one of its noun.
+ */
+#include "cli/command.h"
+
+#include "cli/handlers.h"
+#include "cli/text.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define REPLICAS_MAX 16
+
+static const char *const failure_domains[] = {"disk", "node", "rack", "zone", NULL};
+static const char *const shells[] = {"bash", "zsh", NULL};
+static const char *const name_kinds[] = {"volume", "pool", "disk", "node", NULL};
+
+#define WORD(SHOWN, KIND)	  {.shown = SHOWN, .kind = KIND}
+#define NUMBER(SHOWN, MIN, MAX)	  {.shown = SHOWN, .kind = VALUE_NUMBER, .min = MIN, .max = MAX}
+#define CHOICE(SHOWN, CHOICES)	  {.shown = SHOWN, .kind = VALUE_CHOICE, .choices = CHOICES}
+#define NO_VALUE		  {.shown = NULL}
+#define OPTION(NAME, VALUE, HELP) {.name = NAME, .value = VALUE, .help = HELP}
+#define NEEDED(NAME, VALUE, HELP) {.name = NAME, .value = VALUE, .help = HELP, .is_needed = true}
+#define LATER(NAME, VALUE)	  {.name = NAME, .value = VALUE, .is_later = true}
+#define END			  {.name = NULL}
+#define OPTIONS(...)		  (const struct option[]) { __VA_ARGS__, END }
+
+#define REPLICAS     OPTION("replicas", NUMBER("N", 1, REPLICAS_MAX), "copies of each piece of data")
+#define MIN_REPLICAS OPTION("min-replicas", NUMBER("N", 1, REPLICAS_MAX), "with fewer copies than this, writes wait, then fail")
+#define DOMAIN                                                                                                         \
+	OPTION("failure-domain", CHOICE("DOMAIN", failure_domains), "what no two copies share: disk, node, rack or zone")
+
+const struct option global_options[] = {
+	OPTION("socket", WORD("PATH", VALUE_PATH), "control socket of the daemon; else QUARRY_SOCKET, /run/quarry/control.sock"),
+	OPTION("server", WORD("URL", VALUE_TEXT), "daemon on another machine: https://HOST:PORT"),
+	OPTION("token-file", WORD("PATH", VALUE_PATH), "file with the token for --server; else QUARRY_TOKEN"),
+	OPTION("ca-file", WORD("PATH", VALUE_PATH), "certificate authority that signed the server's certificate"),
+	OPTION("json", NO_VALUE, "print one JSON value, with keys that do not change"),
+	OPTION("help", NO_VALUE, "show help for what stands before it"),
+	OPTION("version", NO_VALUE, "show the version"),
+	END,
+};
+
+const struct command commands[] = {
+	/* ---- disk ---- */
+	{.noun = "disk", .verb = "add", .run = disk_add, .arguments = {WORD("PATH", VALUE_PATH)},
+	 .summary = "format a file or block device and add it to a pool",
+	 .more = "What already holds data is refused. A file is made at --size when it does not exist; it is sparse, and freed space\n"
+		 "is given back to the file system, unless --reserve keeps it.",
+	 .options = OPTIONS(OPTION("size", WORD("SIZE", VALUE_SIZE), "size of the file to make; else what is there"),
+			    OPTION("pool", WORD("POOL", VALUE_POOL), "pool that it joins; else default"),
+			    OPTION("reserve", NO_VALUE, "write the file through once and keep its space: steadier, faster flushes"),
+			    OPTION("force", NO_VALUE, "format it even if it holds data, which is lost"))},
+	{.noun = "disk", .verb = "list", .run = disk_list, .summary = "list the disks"},
+	{.noun = "disk", .verb = "show", .run = disk_show, .arguments = {WORD("DISK", VALUE_DISK)},
+	 .summary = "show one disk", .more = "DISK is the name, the UUID or the path of a disk."},
+	{.noun = "disk", .verb = "drain", .is_later = true},
+	{.noun = "disk", .verb = "remove", .run = disk_remove, .arguments = {WORD("DISK", VALUE_DISK)},
+	 .summary = "take a disk out of its pool",
+	 .more = "Refused while volumes have data on it. The file or device is left as it is.",
+	 .options = OPTIONS(OPTION("force", NO_VALUE, "even if volumes have data on it, which is lost to them"))},
+	{.noun = "disk", .verb = "scrub", .run = disk_scrub, .arguments = {WORD("DISK", VALUE_DISK)},
+	 .summary = "read and verify everything on a disk",
+	 .more = "Runs in the background; 'quarry disk show' tells how far it is.",
+	 .options = OPTIONS(OPTION("wait", NO_VALUE, "wait for the end; exit 1 if bad blocks were found"))},
+	{.noun = "disk", .verb = "check", .run = disk_check, .arguments = {WORD("PATH", VALUE_PATH)},
+	 .summary = "verify a disk that no daemon uses, and explain what is found",
+	 .more = "Reads every pointer, checksum and count; changes nothing. Exit 1 when something is wrong."},
+
+	/* ---- node ---- */
+	{.noun = "node", .verb = "list", .run = node_list, .summary = "list the nodes"},
+	{.noun = "node", .verb = "show", .run = node_show, .arguments = {WORD("NODE", VALUE_NODE)},
+	 .summary = "show one node"},
+	{.noun = "node", .verb = "drain", .is_later = true},
+
+	/* ---- pool ---- */
+	{.noun = "pool", .verb = "create", .run = pool_create, .arguments = {WORD("NAME", VALUE_NAME)},
+	 .summary = "create a pool, to which disks can be added",
+	 .options = OPTIONS(REPLICAS, MIN_REPLICAS, DOMAIN)},
+	{.noun = "pool", .verb = "list", .run = pool_list, .summary = "list the pools"},
+	{.noun = "pool", .verb = "show", .run = pool_show, .arguments = {WORD("POOL", VALUE_POOL)},
+	 .summary = "show one pool"},
+	{.noun = "pool", .verb = "set", .run = pool_set, .arguments = {WORD("POOL", VALUE_POOL)},
+	 .summary = "change what new volumes of a pool get", .options = OPTIONS(REPLICAS, MIN_REPLICAS, DOMAIN)},
+	{.noun = "pool", .verb = "delete", .run = pool_delete, .arguments = {WORD("POOL", VALUE_POOL)},
+	 .summary = "delete a pool that has no disks and no volumes"},
+
+	/* ---- volume ---- */
+	{.noun = "volume", .verb = "create", .run = volume_create, .arguments = {WORD("NAME", VALUE_NAME)},
+	 .summary = "create a thin volume",
+	 .more = "It takes space only where it is written, and may be larger than the pool.",
+	 .options = OPTIONS(NEEDED("size", WORD("SIZE", VALUE_SIZE), "such as 10G or 1.5T"),
+			    OPTION("pool", WORD("POOL", VALUE_POOL), "pool that it is cut from; else default"), REPLICAS)},
+	{.noun = "volume", .verb = "list", .run = volume_list, .summary = "list the volumes"},
+	{.noun = "volume", .verb = "show", .run = volume_show, .arguments = {WORD("NAME", VALUE_VOLUME)},
+	 .summary = "show one volume"},
+	{.noun = "volume", .verb = "set", .run = volume_set, .arguments = {WORD("NAME", VALUE_VOLUME)},
+	 .summary = "change a volume's settings", .options = OPTIONS(REPLICAS, MIN_REPLICAS)},
+	{.noun = "volume", .verb = "resize", .run = volume_resize,
+	 .arguments = {WORD("NAME", VALUE_VOLUME), WORD("SIZE", VALUE_SIZE)},
+	 .summary = "grow or shrink a volume, also while it is attached",
+	 .more = "Shrinking below the last block in use is refused.",
+	 .options = OPTIONS(OPTION("force", NO_VALUE, "shrink even if data lies behind the new end; it is lost"))},
+	{.noun = "volume", .verb = "rename", .run = volume_rename,
+	 .arguments = {WORD("OLD", VALUE_VOLUME), WORD("NEW", VALUE_NAME)}, .summary = "give a volume another name"},
+	{.noun = "volume", .verb = "move", .is_later = true},
+	{.noun = "volume", .verb = "clone", .is_later = true},
+	{.noun = "volume", .verb = "delete", .run = volume_delete, .arguments = {WORD("NAME", VALUE_VOLUME)},
+	 .summary = "delete a volume and its data",
+	 .more = "Refused while it is attached. Its space is freed in the background."},
+	{.noun = "volume", .verb = "attach", .run = volume_attach, .arguments = {WORD("NAME", VALUE_VOLUME)},
+	 .summary = "serve a volume to clients and print where",
+	 .more = "Prints the URI for NBD clients. An attachment survives a restart of the daemon.",
+	 .options = OPTIONS(NEEDED("nbd", NO_VALUE, "over NBD"), LATER("vhost-user", NO_VALUE),
+			    LATER("queues", NUMBER("N", 1, 1024)),
+			    OPTION("read-only", NO_VALUE, "clients cannot write"), LATER("takeover", NO_VALUE))},
+	{.noun = "volume", .verb = "detach", .run = volume_detach, .arguments = {WORD("NAME", VALUE_VOLUME)},
+	 .summary = "end the serving of a volume; its clients are disconnected",
+	 .options = OPTIONS(OPTION("nbd", NO_VALUE, "only over NBD"), LATER("vhost-user", NO_VALUE))},
+	{.noun = "volume", .verb = "import", .is_later = true},
+	{.noun = "volume", .verb = "export", .is_later = true},
+
+	/* ---- later ---- */
+	{.noun = "snapshot", .verb = "create", .is_later = true},
+	{.noun = "snapshot", .verb = "list", .is_later = true},
+	{.noun = "snapshot", .verb = "show", .is_later = true},
+	{.noun = "snapshot", .verb = "delete", .is_later = true},
+	{.noun = "snapshot", .verb = "rollback", .is_later = true},
+	{.noun = "snapshot", .verb = "schedule", .is_later = true},
+	{.noun = "snapshot", .verb = "diff", .is_later = true},
+	{.noun = "backup", .verb = "create", .is_later = true},
+	{.noun = "backup", .verb = "list", .is_later = true},
+	{.noun = "backup", .verb = "restore", .is_later = true},
+	{.noun = "backup", .verb = "verify", .is_later = true},
+	{.noun = "backup", .verb = "prune", .is_later = true},
+	{.noun = "cluster", .verb = "import-embedded", .is_later = true},
+
+	/* ---- looking ---- */
+	{.noun = "status", .run = status_show, .summary = "tell whether everything is healthy, and what is not",
+	 .more = "Exit 1 while anything is not healthy."},
+	{.noun = "events", .run = events_show, .summary = "show what happened",
+	 .options = OPTIONS(OPTION("follow", NO_VALUE, "go on as things happen, until Ctrl-C; with --json a value each line"),
+			    OPTION("after", NUMBER("N", 0, INT64_MAX), "only events with a higher number"))},
+	{.noun = "top", .run = top_show, .summary = "show what is busy",
+	 .more = "On a terminal it goes on until Ctrl-C, else it shows one interval.",
+	 .options = OPTIONS(OPTION("interval", NUMBER("SECONDS", 1, 3600), "how long each measurement takes; else 1"),
+			    OPTION("once", NO_VALUE, "show one interval and end"))},
+	{.noun = "usage", .run = usage_show, .summary = "show where the space is"},
+	{.noun = "completion", .run = completion_print, .arguments = {CHOICE("SHELL", shells)},
+	 .summary = "print the completion script for bash or zsh"},
+	{.noun = "names", .run = names_print, .arguments = {CHOICE("KIND", name_kinds)}, .is_hidden = true},
+};
+const size_t n_commands = array_size(commands);
+
+bool command_begins_noun(const struct command *command)
+{
+	return command == commands || strcmp(command[-1].noun, command->noun) != 0;
+}
+
+char *command_title(const struct command *command)
+{
+	return command->verb ? text_format("%s %s", command->noun, command->verb) : text_format("%s", command->noun);
+}
+
+/* " --size SIZE" */
+static void option_synopsis(const struct option *option, FILE *out)
+{
+	fprintf(out, option->is_needed ? " --%s" : " [--%s", option->name);
+	if (option->value.shown)
+		fprintf(out, " %s", option->value.shown);
+	if (!option->is_needed)
+		fputc(']', out);
+}
+
+char *command_synopsis(const struct command *command)
+{
+	char *text = NULL;
+	size_t length = 0;
+	FILE *out = open_memstream(&text, &length);
+	if (!out)
+		abort();
+	fprintf(out, "%s", command->noun);
+	if (command->verb)
+		fprintf(out, " %s", command->verb);
+	for (size_t i = 0; i < command_n_arguments(command); i++)
+		fprintf(out, " %s", command->arguments[i].shown);
+	for (const struct option *o = command_options(command); o->name; o++) {
+		if (option_is_shown(o))
+			option_synopsis(o, out);
+	}
+	if (fclose(out) != 0)
+		abort();
+	return text;
+}

@@ -1,0 +1,244 @@
+/*
+ * disk.c: the disk commands that ask the daemon; `disk check`, which does not, is in disk_check.c.
+ *
+ * A disk is named by its name, its UUID or the path it was added under. The API knows the first two; a path, which has a
+ * slash, is looked up in the list of disks.
+ */
+#include "cli/call.h"
+#include "cli/client.h"
+#include "cli/handlers.h"
+#include "cli/progress.h"
+#include "cli/size.h"
+#include "cli/table.h"
+#include "cli/text.h"
+#include "cli/values.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SCRUB_POLL_MS 500
+
+/* ---- which disk ---- */
+
+static bool is_same_path(const char *typed, const char *path)
+{
+	if (strcmp(typed, path) == 0)
+		return true;
+	auto_free char *typed_real = realpath(typed, NULL);
+	auto_free char *path_real = realpath(path, NULL);
+	return typed_real && path_real && strcmp(typed_real, path_real) == 0;
+}
+
+/* The API's path of the disk that the command line names, to be freed. */
+static enum status disk_path(struct cli *c, const char *suffix, char **out)
+{
+	const char *typed = call_text(c->call, "DISK");
+	json_auto_t *answer = NULL;
+	if (!strchr(typed, '/')) {
+		*out = api_path("/v1/disks/", typed, suffix);
+		return DONE;
+	}
+	enum status status = client_get(c, "/v1/disks", &answer);
+	if (status != DONE)
+		return status;
+	size_t i;
+	json_t *disk;
+	json_array_foreach(json_object_get(answer, "disks"), i, disk)
+	{
+		if (is_same_path(typed, text_at(disk, "path"))) {
+			*out = api_path("/v1/disks/", text_at(disk, "uuid"), suffix);
+			return DONE;
+		}
+	}
+	return cli_refuse(c, "not-found", "no disk has the path '%s'; see 'quarry disk list'", typed);
+}
+
+/* ---- add ---- */
+
+/* The daemon has another working directory. */
+static enum status absolute_path(struct cli *c, const char *path, char **out)
+{
+	if (path[0] == '/') {
+		*out = text_format("%s", path);
+		return DONE;
+	}
+	if (client_is_remote(c))
+		return cli_misuse(c, "PATH '%s' is on another machine; write it from the root, like /srv/disk", path);
+	auto_free char *here = getcwd(NULL, 0);
+	if (!here)
+		return cli_refuse(c, "local", "cannot tell the working directory: %s", strerror(errno));
+	*out = text_format("%s/%s", here, path);
+	return DONE;
+}
+
+enum status disk_add(struct cli *c)
+{
+	json_auto_t *body = json_object(), *disk = NULL;
+	auto_free char *path = NULL;
+	enum status status = absolute_path(c, call_text(c->call, "PATH"), &path);
+	if (status != DONE)
+		return status;
+	json_t *path_value = json_string(path);
+	if (!path_value)
+		return cli_misuse(c, "PATH '%s' is not UTF-8", path);
+	json_object_set_new(body, "path", path_value);
+	body_number(c, body, "size_bytes", "size");
+	body_text(c, body, "pool", "pool");
+	body_flag(c, body, "reserve", "reserve");
+	body_flag(c, body, "force", "force");
+	struct request request = {.method = "POST", .path = "/v1/disks", .body = body, .timeout_s = TIMEOUT_NEVER_S,
+				  .progress = "formatting"};
+	status = client_call(c, &request, &disk);
+	if (status != DONE || cli_print_json(c, disk))
+		return status;
+	char size[SIZE_TEXT_BYTES];
+	size_to_text(number_at(disk, "size_bytes"), size);
+	auto_free char *name = text_printable(text_at(disk, "name"));
+	auto_free char *pool = text_printable(text_at(disk, "pool"));
+	printf("added disk '%s' of %s to pool '%s'\n", name, size, pool);
+	return DONE;
+}
+
+/* ---- look ---- */
+
+enum status disk_list(struct cli *c)
+{
+	static const char *const headers[] = {"NAME", "POOL", "STATE", ">SIZE", ">USED", ">FREE", "PATH"};
+	json_auto_t *answer = NULL;
+	enum status status = client_get(c, "/v1/disks", &answer);
+	if (status != DONE || cli_print_json(c, answer))
+		return status;
+	auto_table struct table *table = table_create(headers, array_size(headers));
+	size_t i;
+	json_t *disk;
+	json_array_foreach(json_object_get(answer, "disks"), i, disk)
+	{
+		table_text(table, text_at(disk, "name"));
+		table_text(table, text_at(disk, "pool"));
+		table_text(table, text_at(disk, "state"));
+		table_size(table, json_object_get(disk, "size_bytes"));
+		table_size(table, json_object_get(disk, "used_bytes"));
+		table_size(table, json_object_get(disk, "free_bytes"));
+		table_text(table, text_at(disk, "path"));
+	}
+	table_print(table, stdout);
+	return DONE;
+}
+
+/* "running, 12% of 10G, 0 bad blocks", "ended at ..., ..." or "never". */
+static char *scrub_text(const json_t *scrub)
+{
+	uint64_t done = number_at(scrub, "done_bytes"), total = number_at(scrub, "total_bytes");
+	unsigned long long bad = number_at(scrub, "bad_blocks");
+	char size[SIZE_TEXT_BYTES];
+	size_to_text(total, size);
+	if (bool_at(scrub, "running"))
+		return text_format("running, %u%% of %s, %llu bad blocks",
+				   total ? (unsigned)(100.0 * (double)done / (double)total) : 100u, size, bad);
+	if (*text_at(scrub, "ended_at"))
+		return text_format("ended at %s, %llu bad blocks", text_at(scrub, "ended_at"), bad);
+	return text_format("never");
+}
+
+static void counters_print(const json_t *counters)
+{
+	auto_free char *done =
+	    text_format("%llu reads, %llu writes, %llu trims, %llu flushes", (unsigned long long)number_at(counters, "reads"),
+			(unsigned long long)number_at(counters, "writes"), (unsigned long long)number_at(counters, "trims"),
+			(unsigned long long)number_at(counters, "flushes"));
+	auto_free char *errors = text_format("%llu checksums, %llu input or output",
+					     (unsigned long long)number_at(counters, "checksum_errors"),
+					     (unsigned long long)number_at(counters, "io_errors"));
+	field_text(stdout, "operations", done);
+	field_size(stdout, "read", json_object_get(counters, "read_bytes"));
+	field_size(stdout, "written", json_object_get(counters, "write_bytes"));
+	field_text(stdout, "errors", errors);
+}
+
+enum status disk_show(struct cli *c)
+{
+	json_auto_t *disk = NULL;
+	auto_free char *path = NULL;
+	enum status status = disk_path(c, "", &path);
+	if (status == DONE)
+		status = client_get(c, path, &disk);
+	if (status != DONE || cli_print_json(c, disk))
+		return status;
+	auto_free char *scrub = scrub_text(json_object_get(disk, "scrub"));
+	field_text(stdout, "name", text_at(disk, "name"));
+	field_text(stdout, "uuid", text_at(disk, "uuid"));
+	field_text(stdout, "node", text_at(disk, "node"));
+	field_text(stdout, "path", text_at(disk, "path"));
+	field_text(stdout, "pool", text_at(disk, "pool"));
+	field_text(stdout, "state", text_at(disk, "state"));
+	if (*text_at(disk, "why"))
+		field_text(stdout, "why", text_at(disk, "why"));
+	field_text(stdout, "reserved", bool_at(disk, "reserved") ? "yes" : "no");
+	field_size(stdout, "size", json_object_get(disk, "size_bytes"));
+	field_size(stdout, "used", json_object_get(disk, "used_bytes"));
+	field_size(stdout, "free", json_object_get(disk, "free_bytes"));
+	field_text(stdout, "scrub", scrub);
+	if (json_is_object(json_object_get(disk, "counters")))
+		counters_print(json_object_get(disk, "counters"));
+	return DONE;
+}
+
+/* ---- remove ---- */
+
+enum status disk_remove(struct cli *c)
+{
+	json_auto_t *answer = NULL;
+	auto_free char *path = NULL;
+	enum status status = disk_path(c, call_has(c->call, "force") ? "?force=true" : "", &path);
+	if (status == DONE)
+		status = client_call(c, &(struct request){.method = "DELETE", .path = path, .timeout_s = TIMEOUT_NEVER_S,
+							  .progress = "closing the disk"},
+				     &answer);
+	if (status != DONE || cli_print_json(c, answer))
+		return status;
+	printf("removed disk '%s'\n", call_text(c->call, "DISK"));
+	return DONE;
+}
+
+/* ---- scrub ---- */
+
+/* Asks again and again until the scrub has ended; *disk is the newest answer. */
+static enum status scrub_wait(struct cli *c, const char *path, json_t **disk)
+{
+	enum status status = DONE;
+	while (status == DONE && bool_at(json_object_get(*disk, "scrub"), "running")) {
+		auto_free char *text = scrub_text(json_object_get(*disk, "scrub"));
+		progress_show("%s", text);
+		pause_ms(SCRUB_POLL_MS);
+		json_decref(*disk);
+		*disk = NULL;
+		status = client_get(c, path, disk);
+	}
+	progress_end();
+	return status;
+}
+
+enum status disk_scrub(struct cli *c)
+{
+	json_auto_t *disk = NULL;
+	auto_free char *path = NULL, *path_scrub = NULL;
+	enum status status = disk_path(c, "", &path);
+	if (status != DONE)
+		return status;
+	path_scrub = text_format("%s/scrub", path);
+	status = client_call(c, &(struct request){.method = "POST", .path = path_scrub}, &disk);
+	if (status == DONE && call_has(c->call, "wait"))
+		status = scrub_wait(c, path, &disk);
+	if (status != DONE)
+		return status;
+	auto_free char *name = text_printable(text_at(disk, "name"));
+	auto_free char *text = scrub_text(json_object_get(disk, "scrub"));
+	uint64_t bad = number_at(json_object_get(disk, "scrub"), "bad_blocks");
+	if (!cli_print_json(c, disk))
+		printf("disk '%s': scrub %s\n", name, text);
+	if (call_has(c->call, "wait") && bad > 0)
+		return cli_refuse(c, "io-error", "disk '%s' has %llu bad blocks; 'quarry events' names them", name,
+				  (unsigned long long)bad);
+	return DONE;
+}

@@ -1,0 +1,80 @@
+/*
+ * node.c: the node commands.
+ */
+#include "cli/call.h"
+#include "cli/client.h"
+#include "cli/handlers.h"
+#include "cli/size.h"
+#include "cli/table.h"
+#include "cli/text.h"
+#include "cli/values.h"
+
+/* "rack=r1 zone=a"; to be freed. */
+static char *labels_text(json_t *labels)
+{
+	char *text = text_format("%s", "");
+	const char *key;
+	json_t *value;
+	json_object_foreach(labels, key, value)
+	{
+		const char *of_key = json_string_value(value);
+		char *longer = text_format("%s%s%s=%s", text, *text ? " " : "", key, of_key ? of_key : "");
+		free(text);
+		text = longer;
+	}
+	return text;
+}
+
+enum status node_list(struct cli *c)
+{
+	static const char *const headers[] = {"NAME", "STATE", ">DISKS", ">ATTACHED", "VERSION", "LABELS"};
+	json_auto_t *answer = NULL;
+	enum status status = client_get(c, "/v1/nodes", &answer);
+	if (status != DONE || cli_print_json(c, answer))
+		return status;
+	auto_table struct table *table = table_create(headers, array_size(headers));
+	size_t i;
+	json_t *node;
+	json_array_foreach(json_object_get(answer, "nodes"), i, node)
+	{
+		auto_free char *labels = labels_text(json_object_get(node, "labels"));
+		table_text(table, text_at(node, "name"));
+		table_text(table, text_at(node, "state"));
+		table_number(table, json_object_get(node, "disks"));
+		table_number(table, json_object_get(node, "attached_volumes"));
+		table_text(table, text_at(node, "version"));
+		table_text(table, *labels ? labels : NULL);
+	}
+	table_print(table, stdout);
+	return DONE;
+}
+
+enum status node_show(struct cli *c)
+{
+	json_auto_t *node = NULL;
+	auto_free char *path = api_path("/v1/nodes/", call_text(c->call, "NODE"), "");
+	enum status status = client_get(c, path, &node);
+	if (status != DONE || cli_print_json(c, node))
+		return status;
+	char uptime[SIZE_TEXT_BYTES];
+	const json_t *nbd = json_object_get(node, "nbd");
+	duration_to_text(number_at(node, "uptime_s"), uptime);
+	auto_free char *labels = labels_text(json_object_get(node, "labels"));
+	auto_free char *disks = text_format("%llu", (unsigned long long)number_at(node, "disks"));
+	auto_free char *attached = text_format("%llu", (unsigned long long)number_at(node, "attached_volumes"));
+	auto_free char *connections = text_format("%llu", (unsigned long long)number_at(nbd, "connections"));
+	field_text(stdout, "name", text_at(node, "name"));
+	field_text(stdout, "state", text_at(node, "state"));
+	field_text(stdout, "labels", labels);
+	field_text(stdout, "version", text_at(node, "version"));
+	field_text(stdout, "started", text_at(node, "started_at"));
+	field_text(stdout, "running for", uptime);
+	field_text(stdout, "disks", disks);
+	field_text(stdout, "attached volumes", attached);
+	field_size(stdout, "cache limit", json_object_get(node, "cache_bytes"));
+	field_size(stdout, "memory", json_object_get(node, "memory_bytes"));
+	field_text(stdout, "nbd socket", text_at(nbd, "socket"));
+	field_text(stdout, "nbd address", text_at(nbd, "listen"));
+	field_text(stdout, "nbd connections", connections);
+	return DONE;
+}

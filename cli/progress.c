@@ -1,0 +1,35 @@
+/*
+ * progress.c: one line on standard error that changes while something takes long.
+ */
+#include "cli/progress.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LINE_WIDTH 78
+
+void progress_show(const char *format, ...)
+{
+	char line[LINE_WIDTH + 1];
+	if (!isatty(STDERR_FILENO))
+		return;
+	va_list list;
+	va_start(list, format);
+	vsnprintf(line, sizeof(line), format, list);
+	va_end(list);
+	fprintf(stderr, "\r%-*s", LINE_WIDTH, line);
+}
+
+void progress_end(void)
+{
+	if (isatty(STDERR_FILENO))
+		fprintf(stderr, "\r%*s\r", LINE_WIDTH, "");
+}
+
+void pause_ms(long ms)
+{
+	struct timespec delay = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+	(void)nanosleep(&delay, NULL);
+}

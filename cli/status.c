@@ -1,0 +1,54 @@
+/*
+ * status.c: `quarry status`, which monitoring may call: exit 0 while everything is healthy.
+ */
+#include "cli/call.h"
+#include "cli/client.h"
+#include "cli/handlers.h"
+#include "cli/size.h"
+#include "cli/table.h"
+#include "cli/text.h"
+#include "cli/values.h"
+
+#include <stdio.h>
+
+static void status_print(const json_t *answer, bool is_healthy)
+{
+	static const char *const headers[] = {"PROBLEM", "OBJECT", "WHAT"};
+	char uptime[SIZE_TEXT_BYTES];
+	duration_to_text(number_at(answer, "uptime_s"), uptime);
+	auto_free char *node = text_printable(text_at(answer, "node"));
+	printf("%s: node '%s', running for %s: %llu pools, %llu disks, %llu volumes, %llu attached\n",
+	       is_healthy ? "healthy" : "not healthy", node, uptime, (unsigned long long)number_at(answer, "pools"),
+	       (unsigned long long)number_at(answer, "disks"), (unsigned long long)number_at(answer, "volumes"),
+	       (unsigned long long)number_at(answer, "attached_volumes"));
+	if (is_healthy)
+		return;
+	auto_table struct table *table = table_create(headers, array_size(headers));
+	size_t i;
+	json_t *problem;
+	json_array_foreach(json_object_get(answer, "problems"), i, problem)
+	{
+		table_text(table, text_at(problem, "code"));
+		table_text(table, text_at(problem, "object"));
+		table_text(table, text_at(problem, "message"));
+	}
+	table_print(table, stdout);
+}
+
+enum status status_show(struct cli *c)
+{
+	json_auto_t *answer = NULL;
+	enum status status = client_get(c, "/v1/status", &answer);
+	if (status != DONE)
+		return status;
+	bool is_healthy = bool_at(answer, "healthy");
+	if (!cli_print_json(c, answer))
+		status_print(answer, is_healthy);
+	if (is_healthy)
+		return DONE;
+	const json_t *first = json_array_get(json_object_get(answer, "problems"), 0);
+	size_t n = json_array_size(json_object_get(answer, "problems"));
+	(void)cli_refuse(c, "unhealthy", "%zu problem%s; the first: %s: %s", n, n == 1 ? "" : "s", text_at(first, "object"),
+			 text_at(first, "message"));
+	return REFUSED;
+}

@@ -1,0 +1,245 @@
+/*
+ * volume.c: the volume commands that are one request each; import and export are in transfer.c.
+ */
+#include "cli/volume.h"
+
+#include "cli/call.h"
+#include "cli/client.h"
+#include "cli/handlers.h"
+#include "cli/size.h"
+#include "cli/table.h"
+#include "cli/text.h"
+#include "cli/values.h"
+
+#include <string.h>
+
+static char *volume_path(const char *name, const char *suffix) { return api_path("/v1/volumes/", name, suffix); }
+
+/* ---- look ---- */
+
+/* "serving nbd", "serving nbd (read only)"; to be freed. */
+static char *state_text(const json_t *volume)
+{
+	json_t *attachments = json_object_get(volume, "attachments");
+	char *text = text_format("%s", text_at(volume, "state"));
+	size_t i;
+	json_t *attachment;
+	json_array_foreach(attachments, i, attachment)
+	{
+		char *longer = text_format("%s %s%s", text, text_at(attachment, "frontend"),
+					   bool_at(attachment, "read_only") ? " (read only)" : "");
+		free(text);
+		text = longer;
+	}
+	return text;
+}
+
+enum status volume_list(struct cli *c)
+{
+	static const char *const headers[] = {"NAME", "POOL", ">SIZE", ">ALLOCATED", ">REPLICAS", "STATE"};
+	json_auto_t *answer = NULL;
+	enum status status = client_get(c, "/v1/volumes", &answer);
+	if (status != DONE || cli_print_json(c, answer))
+		return status;
+	auto_table struct table *table = table_create(headers, array_size(headers));
+	size_t i;
+	json_t *volume;
+	json_array_foreach(json_object_get(answer, "volumes"), i, volume)
+	{
+		auto_free char *state = state_text(volume);
+		table_text(table, text_at(volume, "name"));
+		table_text(table, text_at(volume, "pool"));
+		table_size(table, json_object_get(volume, "size_bytes"));
+		table_size(table, json_object_get(volume, "allocated_bytes"));
+		table_number(table, json_object_get(volume, "replicas"));
+		table_text(table, state);
+	}
+	table_print(table, stdout);
+	return DONE;
+}
+
+static void volume_parts_print(const json_t *volume)
+{
+	size_t i;
+	json_t *attachment, *disk;
+	json_array_foreach(json_object_get(volume, "attachments"), i, attachment)
+	{
+		field_text(stdout, text_at(attachment, "frontend")[0] == 'n' ? "nbd" : "vhost-user",
+			   text_at(attachment, "uri"));
+	}
+	json_array_foreach(json_object_get(volume, "disks"), i, disk)
+	{
+		char size[SIZE_TEXT_BYTES];
+		size_to_text(number_at(disk, "allocated_bytes"), size);
+		auto_free char *text = text_format("%s, %s", text_at(disk, "name"), size);
+		field_text(stdout, "disk", text);
+	}
+}
+
+static void volume_counters_print(const json_t *counters)
+{
+	auto_free char *done = text_format("%llu reads, %llu writes, %llu trims, %llu zeroes, %llu flushes",
+					   (unsigned long long)number_at(counters, "reads"),
+					   (unsigned long long)number_at(counters, "writes"),
+					   (unsigned long long)number_at(counters, "trims"),
+					   (unsigned long long)number_at(counters, "zeroes"),
+					   (unsigned long long)number_at(counters, "flushes"));
+	auto_free char *errors = text_format("%llu, and %llu for lack of space",
+					     (unsigned long long)number_at(counters, "errors"),
+					     (unsigned long long)number_at(counters, "no_space"));
+	field_text(stdout, "operations", done);
+	field_size(stdout, "read", json_object_get(counters, "read_bytes"));
+	field_size(stdout, "written", json_object_get(counters, "write_bytes"));
+	field_text(stdout, "errors", errors);
+}
+
+enum status volume_show(struct cli *c)
+{
+	json_auto_t *volume = NULL;
+	auto_free char *path = volume_path(call_text(c->call, "NAME"), "");
+	enum status status = client_get(c, path, &volume);
+	if (status != DONE || cli_print_json(c, volume))
+		return status;
+	auto_free char *state = state_text(volume);
+	auto_free char *replicas = text_format("%llu", (unsigned long long)number_at(volume, "replicas"));
+	field_text(stdout, "name", text_at(volume, "name"));
+	field_text(stdout, "uuid", text_at(volume, "uuid"));
+	field_text(stdout, "pool", text_at(volume, "pool"));
+	field_text(stdout, "state", state);
+	if (*text_at(volume, "why"))
+		field_text(stdout, "why", text_at(volume, "why"));
+	field_size(stdout, "size", json_object_get(volume, "size_bytes"));
+	field_size(stdout, "allocated", json_object_get(volume, "allocated_bytes"));
+	field_text(stdout, "replicas", replicas);
+	field_text(stdout, "created", text_at(volume, "created_at"));
+	volume_parts_print(volume);
+	if (json_is_object(json_object_get(volume, "counters")))
+		volume_counters_print(json_object_get(volume, "counters"));
+	return DONE;
+}
+
+/* ---- change ---- */
+
+enum status volume_create(struct cli *c)
+{
+	json_auto_t *body = json_object(), *volume = NULL;
+	body_text(c, body, "name", "NAME");
+	body_number(c, body, "size_bytes", "size");
+	body_text(c, body, "pool", "pool");
+	body_number(c, body, "replicas", "replicas");
+	struct request request = {.method = "POST", .path = "/v1/volumes", .body = body};
+	enum status status = client_call(c, &request, &volume);
+	if (status != DONE || cli_print_json(c, volume))
+		return status;
+	char size[SIZE_TEXT_BYTES];
+	size_to_text(number_at(volume, "size_bytes"), size);
+	printf("created volume '%s' of %s\n", call_text(c->call, "NAME"), size);
+	return DONE;
+}
+
+static enum status volume_patch(struct cli *c, const char *name, const json_t *body, json_t **volume)
+{
+	auto_free char *path = volume_path(name, "");
+	return client_call(c, &(struct request){.method = "PATCH", .path = path, .body = body}, volume);
+}
+
+enum status volume_set(struct cli *c)
+{
+	json_auto_t *body = json_object(), *volume = NULL;
+	body_number(c, body, "replicas", "replicas");
+	body_number(c, body, "min_replicas", "min-replicas");
+	if (json_object_size(body) == 0)
+		return cli_misuse(c, "say what to change: --replicas or --min-replicas");
+	enum status status = volume_patch(c, call_text(c->call, "NAME"), body, &volume);
+	if (status == DONE && !cli_print_json(c, volume))
+		printf("changed volume '%s'\n", call_text(c->call, "NAME"));
+	return status;
+}
+
+enum status volume_resize(struct cli *c)
+{
+	json_auto_t *body = json_object(), *volume = NULL;
+	body_number(c, body, "size_bytes", "SIZE");
+	body_flag(c, body, "force", "force");
+	enum status status = volume_patch(c, call_text(c->call, "NAME"), body, &volume);
+	if (status != DONE || cli_print_json(c, volume))
+		return status;
+	char size[SIZE_TEXT_BYTES];
+	size_to_text(number_at(volume, "size_bytes"), size);
+	printf("volume '%s' has %s now\n", call_text(c->call, "NAME"), size);
+	return DONE;
+}
+
+enum status volume_rename(struct cli *c)
+{
+	json_auto_t *body = json_object(), *volume = NULL;
+	body_text(c, body, "name", "NEW");
+	enum status status = volume_patch(c, call_text(c->call, "OLD"), body, &volume);
+	if (status == DONE && !cli_print_json(c, volume))
+		printf("volume '%s' is now '%s'\n", call_text(c->call, "OLD"), call_text(c->call, "NEW"));
+	return status;
+}
+
+enum status volume_delete(struct cli *c)
+{
+	json_auto_t *answer = NULL;
+	auto_free char *path = volume_path(call_text(c->call, "NAME"), "");
+	enum status status = client_call(c, &(struct request){.method = "DELETE", .path = path}, &answer);
+	if (status == DONE && !cli_print_json(c, answer))
+		printf("deleted volume '%s'\n", call_text(c->call, "NAME"));
+	return status;
+}
+
+/* ---- attach ---- */
+
+/* On this machine the first one; from elsewhere the first that is no unix socket. */
+const char *attachment_uri(const struct cli *c, const json_t *attachment)
+{
+	size_t i;
+	json_t *uri;
+	json_array_foreach(json_object_get(attachment, "uris"), i, uri)
+	{
+		const char *text = json_string_value(uri);
+		if (text && client_is_remote(c) && !strstr(text, "+unix:"))
+			return text;
+	}
+	return text_at(attachment, "uri");
+}
+
+enum status volume_attach_nbd(struct cli *c, const char *name, bool is_read_only, json_t **attachment)
+{
+	auto_free char *path = volume_path(name, "/attachments");
+	json_auto_t *body = json_pack("{sssb}", "frontend", "nbd", "read_only", is_read_only);
+	enum status status = client_call(c, &(struct request){.method = "POST", .path = path, .body = body}, attachment);
+	if (status == DONE && !*attachment_uri(c, *attachment))
+		status = cli_refuse(c, "internal", "quarryd gave no URI for volume '%s'; is it of the same release?", name);
+	return status;
+}
+
+enum status volume_detach_from(struct cli *c, const char *name, const char *suffix, json_t **answer)
+{
+	auto_free char *path = volume_path(name, suffix);
+	return client_call(c, &(struct request){.method = "DELETE", .path = path}, answer);
+}
+
+enum status volume_attach(struct cli *c)
+{
+	json_auto_t *attachment = NULL;
+	enum status status =
+	    volume_attach_nbd(c, call_text(c->call, "NAME"), call_has(c->call, "read-only"), &attachment);
+	if (status != DONE || cli_print_json(c, attachment))
+		return status;
+	auto_free char *uri = text_printable(attachment_uri(c, attachment));
+	puts(uri);
+	return DONE;
+}
+
+enum status volume_detach(struct cli *c)
+{
+	json_auto_t *answer = NULL;
+	const char *suffix = call_has(c->call, "nbd") ? "/attachments/nbd" : "/attachments";
+	enum status status = volume_detach_from(c, call_text(c->call, "NAME"), suffix, &answer);
+	if (status == DONE && !cli_print_json(c, answer))
+		printf("detached volume '%s'\n", call_text(c->call, "NAME"));
+	return status;
+}
