@@ -141,10 +141,10 @@ daemon_start() {
 }
 
 daemon_try_start() {
-	local line from
+	local from
 	rm -f "$dir/pid"
 	exec {from}< <(exec "$here/ready.py" "$dir/notify" "$dir/pid" "${START_SECONDS:-60}")
-	read -r line <&"$from"
+	read -r _ <&"$from" # "bound"
 	# shellcheck disable=SC2086 # WRAP is a command with its words
 	NOTIFY_SOCKET=$dir/notify QUARRY_CHECK=${QUARRY_CHECK:-} ${WRAP:-} "$quarryd" --config "$dir/quarry.conf" \
 		2>>"$dir/log" </dev/null {from}<&- &

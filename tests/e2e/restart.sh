@@ -1,0 +1,84 @@
+#!/bin/bash
+# limit: 120
+# restart.sh: a restart, clean or by a kill, brings back everything: disks, volumes, attachments, data; nothing more.
+. "$(dirname "$0")/lib.sh"
+require nbdcopy nbdinfo jq cmp
+daemon_begin
+disk_make d1 1G
+disk_make d2 1G
+volume_make plain 64M
+volume_make spread 3G
+q volume create detached --size 1G >/dev/null
+volume_make frozen 32M
+nbd "$(uri frozen)" 'h.pwrite(b"f" * 4096, 0)'
+q volume detach frozen
+q volume attach frozen --nbd --read-only >/dev/null
+
+head -c 64M /dev/urandom >"$dir/image"
+nbdcopy "$dir/image" "$(uri plain)"
+nbd "$(uri spread)" '
+for segment in range(3):
+    h.pwrite(bytes([segment + 1]) * 65536, segment << 30)
+h.flush()'
+
+# What a restart must not change; counters and times are left out.
+state() {
+	q --json volume list | jq -S '[.volumes[] | {name, size_bytes, pool, replicas, uuid, attachments}]'
+	q --json disk list | jq -S '[.disks[] | {name, path, pool, uuid, size_bytes}]'
+}
+
+data_is_there() {
+	holds cmp "$dir/image" <(nbdcopy "$(uri plain)" -)
+	nbd "$(uri spread)" '
+for segment in range(3):
+    assert h.pread(65536, segment << 30) == bytes([segment + 1]) * 65536, segment
+    assert h.pread(4096, (segment << 30) + 65536) == b"\0" * 4096, segment'
+	expect 0 '' nbdinfo --is read-only "$(uri frozen)"
+	expect 1 '' nbdinfo "$(uri detached)"
+	n_checks=$((n_checks + 1))
+}
+
+state >"$dir/before"
+data_is_there
+for how in stop kill stop kill kill; do
+	say "$how"
+	"daemon_$how"
+	for image in "$dir"/disks/*.img; do
+		expect 0 '' q disk check "$image"
+	done
+	daemon_start
+	state >"$dir/after"
+	holds cmp "$dir/before" "$dir/after"
+	data_is_there
+done
+
+say "a second daemon on the same data is refused"
+pid=$daemon_pid
+daemon_try_start
+[ "$daemon_said" = died ] || fail "a second daemon said $daemon_said"
+wait "$daemon_pid" || second_status=$?
+is "its exit status" "${second_status:-0}" 1
+daemon_pid=$pid
+data_is_there
+
+say "a stop while clients are busy loses nothing that was completed"
+nbd "$(uri plain)" 'h.zero(64 << 20, 0)'
+mkfifo "$dir/to" "$dir/from"
+"$BUILD/tests/e2e/loadgen" "$(uri plain)" <"$dir/to" >"$dir/from" &
+others+=($!)
+exec 7>"$dir/to" 8<"$dir/from"
+read -r line <&8
+is "the load generator" "$line" ready
+echo load >&7
+read -r line <&8
+is "the load" "$line" loading
+daemon_stop
+read -r line <&8
+holds test "${line%% *}" = lost
+daemon_start
+echo verify >&7
+read -r line <&8
+echo "$line"
+is "the verdict" "${line%% *}" verified
+exec 7>&- 8<&-
+passed
