@@ -154,6 +154,8 @@ enum { /* command flags */
 	NBD_CMD_FAST_ZERO = 1u << 4,
 };
 
+#define NBD_CONTEXT_ALLOCATION 1u /* our id for base:allocation */
+
 #define NBD_CHUNK_DONE 1u /* chunk flag: the last chunk of its reply */
 
 #define NBD_CHUNK_NONE 0u

@@ -1,0 +1,784 @@
+/*
+ * nbd_request.c: one command of a client, from its header to the last byte of its reply.
+ *
+ *   ADMIT -> RECEIVE -> SERVE -> REPLY -> FREE
+ *
+ * ADMIT takes all the buffers the request will ever have: up to 1 MiB it is one piece, a larger one goes through a window of
+ * up to PIECES buffers, each used again for a later part when its part is written or sent. So a request that was admitted
+ * never waits for memory, and whatever is in flight comes to an end by itself.
+ *
+ * A connection gets a buffer only while it holds no more than half of what is free (or SHARE_MIN_BYTES, or nothing yet):
+ * clients that take their replies slowly leave half to the others, and those half of that, and so on.
+ *
+ *   a piece of a read:   IDLE -> WORKING -> FILLED -> QUEUED -> SENDING -> IDLE
+ *   a piece of a write:  IDLE -> FILLING -> WORKING -> IDLE
+ *   the last message:    IDLE -> QUEUED -> SENDING -> IDLE
+ *
+ * Invariants
+ *  1. Pieces are taken in turn: part n of the request is in pieces[n % n_pieces]; n_begun counts parts taken, n_queued
+ *     parts queued for sending, in order.
+ *  2. A buffer belongs to the volume while its piece is WORKING, to the wire while it is FILLING and a receive is under way
+ *     or while it is SENDING; a request returns to the pool only when all its pieces are IDLE.
+ *  3. Exactly one message ends a reply, and it is queued last.
+ *  4. A simple reply of several pieces begins when all of its first window was read without an error; what fails after that
+ *     cannot be said any more and ends the connection, as the protocol demands.
+ *  5. Payload of a write that was refused or failed is taken from the wire and thrown away before the reply goes out.
+ *  6. In ADMIT and RECEIVE a request is its connection's `arriving` one, and only transmission_receive() runs it.
+ */
+#include "frontends/nbd/nbd_internal.h"
+
+#include "daemon/core/checksum.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#define STATUS_BUFFER_BYTES (STATUS_EXTENTS * (uint32_t)sizeof(struct volume_extent))
+_Static_assert(sizeof(struct volume_extent) >= NBD_EXTENT_BYTES, "extents are encoded in place");
+_Static_assert(STATUS_BUFFER_BYTES <= BUFFER_MAX_BYTES, "the extents fit into a buffer");
+/* CACHE brings the maps of so much into memory, which is all that quarry caches. */
+#define CACHE_BYTES_MAX (64 * MIB)
+
+static void piece_done(struct volume_io *io, int res);
+
+/* ---- errors ---- */
+
+/* The first error is the one that is told. */
+static void request_fail(struct nbd_request *r, uint32_t error, const char *why)
+{
+	quarry_assert(error != NBD_OK);
+	if (r->error != NBD_OK)
+		return;
+	r->error = error;
+	r->why = why;
+}
+
+static void request_fail_volume(struct nbd_request *r, int res)
+{
+	uint32_t error = nbd_error_of(res);
+
+	/* ENOTSUP answers FAST_ZERO alone: there it is no failure but the question's answer */
+	bool is_answer = error == NBD_ENOTSUP && (r->flags & NBD_CMD_FAST_ZERO);
+	if (error == NBD_ENOTSUP && !is_answer)
+		error = NBD_EIO;
+	if (!is_answer)
+		counter_add(&r->connection->server->counters.errors, 1);
+	request_fail(r, error, nbd_error_text(error));
+}
+
+/* ---- buffers ---- */
+
+static bool share_allows(const struct nbd_connection *c, uint32_t len_bytes)
+{
+	const struct buffers *b = c->server->buffers;
+	uint64_t free_bytes = buffers_budget_bytes(b) - buffers_used_bytes(b);
+
+	if (c->held_bytes == 0)
+		return true;
+	return c->held_bytes + len_bytes <= max_u64(SHARE_MIN_BYTES, free_bytes / 2);
+}
+
+static void piece_give(struct nbd_piece *p, void *buffer)
+{
+	quarry_assert(p->stage == PIECE_IDLE && !p->buffer);
+	p->buffer = buffer;
+	p->request->connection->held_bytes += p->request->piece_bytes;
+}
+
+static void piece_put_buffer(struct nbd_piece *p)
+{
+	struct nbd_request *r = p->request;
+	struct nbd_connection *c = r->connection;
+
+	if (!p->buffer)
+		return;
+	quarry_assert(c->held_bytes >= r->piece_bytes);
+	c->held_bytes -= r->piece_bytes;
+	buffers_put(c->server->buffers, p->buffer, r->piece_bytes);
+	p->buffer = NULL;
+	connection_wake(c); /* its share has room again */
+}
+
+/* Has done its part; the buffer goes back unless there is more to do. */
+static void piece_rest(struct nbd_piece *p)
+{
+	struct nbd_request *r = p->request;
+
+	quarry_assert(p->stage != PIECE_IDLE);
+	p->stage = PIECE_IDLE;
+	if (r->next_bytes == r->end_bytes || r->error != NBD_OK)
+		piece_put_buffer(p);
+}
+
+/* ---- pieces ---- */
+
+/* The next part of the request, in the next piece; NULL: all parts are taken, or the piece is not free yet. */
+static struct nbd_piece *piece_begin(struct nbd_request *r)
+{
+	struct nbd_piece *p = &r->pieces[r->n_begun % r->n_pieces];
+	uint64_t left_bytes = r->end_bytes - r->next_bytes;
+
+	if (left_bytes == 0 || p->stage != PIECE_IDLE)
+		return NULL;
+	quarry_assert(p->buffer != NULL);
+	/* cut at block boundaries, so that a cut costs no read before write */
+	if (left_bytes > r->piece_bytes)
+		left_bytes = r->piece_bytes - r->next_bytes % BLOCK_BYTES;
+	p->pos_bytes = r->next_bytes;
+	p->len_bytes = (uint32_t)left_bytes;
+	p->filled_bytes = 0;
+	r->next_bytes += left_bytes;
+	r->n_begun++;
+	return p;
+}
+
+static void piece_submit(struct nbd_piece *p, enum volume_op op, unsigned flags)
+{
+	struct nbd_request *r = p->request;
+
+	quarry_assert(p->stage == PIECE_IDLE || p->stage == PIECE_FILLING);
+	p->stage = PIECE_WORKING;
+	r->n_working++;
+	p->io.op = op;
+	p->io.flags = flags;
+	p->io.pos_bytes = p->pos_bytes;
+	p->io.len_bytes = p->len_bytes;
+	p->iov = (struct iovec){.iov_base = p->buffer, .iov_len = p->len_bytes};
+	p->io.iov = &p->iov;
+	p->io.n_iov = op == VOLUME_READ || op == VOLUME_WRITE ? 1 : 0;
+	p->io.extents = NULL;
+	p->io.extents_max = 0;
+	p->io.n_extents = 0;
+	if (op == VOLUME_MAP) {
+		p->io.extents = (struct volume_extent *)(void *)p->buffer;
+		p->io.extents_max = r->flags & NBD_CMD_REQ_ONE ? 1 : STATUS_EXTENTS;
+	}
+	volume_submit(r->connection->volume, &p->io);
+}
+
+/* The door for what the volume completes. */
+static void piece_done(struct volume_io *io, int res)
+{
+	struct nbd_piece *p = container_of(io, struct nbd_piece, io);
+	struct nbd_request *r = p->request;
+
+	quarry_assert(p->stage == PIECE_WORKING && r->n_working > 0);
+	r->n_working--;
+	if (res != 0)
+		request_fail_volume(r, res);
+	if (r->error == NBD_OK && (r->command == NBD_CMD_READ || r->command == NBD_CMD_BLOCK_STATUS))
+		p->stage = PIECE_FILLED;
+	else
+		piece_rest(p);
+	if (r->stage >= REQUEST_SERVE)
+		request_run(r);
+	else
+		connection_wake(r->connection); /* invariant 6 */
+}
+
+/* ---- messages ---- */
+
+static void message_set(struct nbd_piece *p, uint32_t header_bytes, const void *payload, uint32_t payload_bytes)
+{
+	quarry_assert(header_bytes <= MESSAGE_HEADER_BYTES);
+	quarry_assert(header_bytes + payload_bytes > 0);
+	p->header_bytes = header_bytes;
+	p->payload = payload;
+	p->payload_bytes = payload_bytes;
+}
+
+static void message_queue(struct nbd_piece *p)
+{
+	struct nbd_request *r = p->request;
+	struct nbd_connection *c = r->connection;
+
+	quarry_assert(p->stage == PIECE_IDLE || p->stage == PIECE_FILLED);
+	p->stage = PIECE_QUEUED;
+	r->n_sending++;
+	list_append(r->in_progress && r->n_queued > 0 ? &r->following : &c->queue, &p->link);
+	connection_wake(c);
+}
+
+static void message_chunk(struct nbd_piece *p, uint16_t type, bool is_last, uint32_t len_bytes)
+{
+	struct nbd_chunk chunk = {.flags = is_last ? NBD_CHUNK_DONE : 0,
+				  .type = type,
+				  .cookie = p->request->cookie,
+				  .len_bytes = len_bytes};
+	nbd_chunk_encode(p->header, &chunk);
+}
+
+/* One part of a read. A part that is all zeros is told as a hole: reading it is truthful, and no byte of it travels. */
+static void message_read_chunk(struct nbd_piece *p)
+{
+	struct nbd_request *r = p->request;
+	bool is_last = p->pos_bytes + p->len_bytes == r->end_bytes;
+
+	if (!(r->flags & NBD_CMD_DF) && bytes_are_zero(p->buffer, p->len_bytes)) {
+		message_chunk(p, NBD_CHUNK_OFFSET_HOLE, is_last, 12);
+		put_be64(p->header + 20, p->pos_bytes);
+		put_be32(p->header + 28, p->len_bytes);
+		message_set(p, NBD_HOLE_CHUNK_BYTES, NULL, 0);
+	} else {
+		message_chunk(p, NBD_CHUNK_OFFSET_DATA, is_last, 8 + p->len_bytes);
+		put_be64(p->header + 20, p->pos_bytes);
+		message_set(p, NBD_DATA_CHUNK_BYTES, p->buffer, p->len_bytes);
+	}
+	r->is_answered |= is_last;
+}
+
+static void message_read_simple(struct nbd_piece *p)
+{
+	struct nbd_request *r = p->request;
+	bool is_first = p->pos_bytes == r->pos_bytes;
+
+	if (is_first)
+		nbd_simple_reply_encode(p->header, r->cookie, NBD_OK);
+	message_set(p, is_first ? NBD_SIMPLE_REPLY_BYTES : 0, p->buffer, p->len_bytes);
+	r->is_answered |= p->pos_bytes + p->len_bytes == r->end_bytes;
+}
+
+static void message_error(struct nbd_piece *p)
+{
+	struct nbd_request *r = p->request;
+	uint32_t why_bytes = (uint32_t)strlen(r->why);
+
+	quarry_assert(r->error != NBD_OK && why_bytes <= NBD_STRING_MAX);
+	if (!r->connection->terms.is_structured) {
+		nbd_simple_reply_encode(p->header, r->cookie, r->error);
+		message_set(p, NBD_SIMPLE_REPLY_BYTES, NULL, 0);
+		return;
+	}
+	message_chunk(p, NBD_CHUNK_ERROR, true, 6 + why_bytes);
+	put_be32(p->header + 20, r->error);
+	put_be16(p->header + 24, (uint16_t)why_bytes);
+	message_set(p, NBD_ERROR_CHUNK_BYTES, r->why, why_bytes);
+}
+
+/* Neighbours of the same state are one extent on the wire, which knows no extent of 4 GiB or more. Encoded over the extents
+ * themselves: what is written at 8 * n was read before from 16 * n. */
+static uint32_t encode_extents(struct nbd_piece *p)
+{
+	const struct volume_extent *extents = p->io.extents;
+	uint64_t left_bytes = p->len_bytes;
+	uint32_t n = 0, state_before = 0;
+
+	quarry_assert(p->io.n_extents >= 1 && p->io.n_extents <= p->io.extents_max);
+	for (uint32_t i = 0; i < p->io.n_extents && left_bytes > 0; i++) {
+		struct volume_extent e = extents[i];
+		uint32_t state = e.is_data ? 0 : NBD_STATE_HOLE | NBD_STATE_ZERO;
+		uint32_t len_bytes = (uint32_t)min_u64(e.len_bytes, left_bytes);
+		uint8_t *at = p->buffer + (size_t)n * NBD_EXTENT_BYTES;
+
+		quarry_assert(len_bytes > 0);
+		left_bytes -= len_bytes;
+		if (n > 0 && state == state_before) {
+			at -= NBD_EXTENT_BYTES;
+			len_bytes += get_be32(at); /* the sum is at most the request's 32 bits of length */
+		} else {
+			n++;
+		}
+		put_be32(at, len_bytes);
+		put_be32(at + 4, state);
+		state_before = state;
+	}
+	return n;
+}
+
+static void message_status(struct nbd_piece *p)
+{
+	uint32_t n = encode_extents(p);
+
+	message_chunk(p, NBD_CHUNK_BLOCK_STATUS, true, 4 + n * NBD_EXTENT_BYTES);
+	put_be32(p->header + 20, NBD_CONTEXT_ALLOCATION);
+	message_set(p, NBD_STATUS_CHUNK_BYTES, p->buffer, n * NBD_EXTENT_BYTES);
+}
+
+/* Done, and nothing more to say. */
+static void message_done(struct nbd_piece *p)
+{
+	struct nbd_request *r = p->request;
+
+	if (r->command == NBD_CMD_READ && r->connection->terms.is_structured) { /* of no bytes */
+		message_chunk(p, NBD_CHUNK_NONE, true, 0);
+		message_set(p, NBD_CHUNK_HEADER_BYTES, NULL, 0);
+		return;
+	}
+	nbd_simple_reply_encode(p->header, r->cookie, NBD_OK);
+	message_set(p, NBD_SIMPLE_REPLY_BYTES, NULL, 0);
+}
+
+/* ---- stage ADMIT ---- */
+
+static void buffer_granted(struct buffer_waiter *w, void *data)
+{
+	struct nbd_connection *c = container_of(w, struct nbd_connection, waiter);
+
+	quarry_assert(c->waiter_bytes > 0 && !c->granted);
+	c->granted = data;
+	c->server->n_in_line--;
+	connection_wake(c);
+}
+
+/* The first buffer: of the wanted size, or, when there is none, of the size that must be served whole, for which it waits
+ * in line. NULL: waits. */
+static void *admit_first(struct nbd_request *r, uint32_t want_bytes)
+{
+	struct nbd_connection *c = r->connection;
+	struct nbd_server *s = c->server;
+
+	if (c->granted) {
+		void *granted = c->granted;
+		r->piece_bytes = c->waiter_bytes;
+		c->granted = NULL;
+		c->waiter_bytes = 0;
+		return granted;
+	}
+	if (c->waiter_bytes > 0 || !share_allows(c, want_bytes))
+		return NULL; /* its own pieces come back first, and wake it */
+	void *data = buffers_get(s->buffers, want_bytes);
+	r->piece_bytes = want_bytes;
+	if (!data && want_bytes > SHARE_MIN_BYTES) {
+		r->piece_bytes = SHARE_MIN_BYTES;
+		data = buffers_get(s->buffers, SHARE_MIN_BYTES);
+	}
+	if (data)
+		return data;
+	c->waiter_bytes = r->piece_bytes;
+	c->waiter.ready = buffer_granted;
+	s->n_in_line++;
+	counter_add(&s->counters.waits_buffers, 1);
+	buffers_wait(s->buffers, &c->waiter, c->waiter_bytes);
+	server_watch(s);
+	return NULL;
+}
+
+/* More buffers for a request of several parts, as far as its share goes; it can do with one. */
+static void admit_window(struct nbd_request *r)
+{
+	struct nbd_connection *c = r->connection;
+	uint64_t len_bytes = r->end_bytes - r->pos_bytes;
+	uint64_t n_parts = (len_bytes + r->piece_bytes - 1) / r->piece_bytes;
+
+	while (r->n_pieces < min_u64(n_parts, PIECES) && share_allows(c, r->piece_bytes)) {
+		void *data = buffers_get(c->server->buffers, r->piece_bytes);
+		if (!data)
+			break;
+		piece_give(&r->pieces[r->n_pieces++], data);
+	}
+	r->in_order = r->command == NBD_CMD_READ && !c->terms.is_structured && len_bytes > r->piece_bytes;
+}
+
+static uint32_t buffer_wanted(const struct nbd_request *r)
+{
+	if (r->error != NBD_OK || r->pos_bytes == r->end_bytes)
+		return 0;
+	if (r->command == NBD_CMD_READ || r->command == NBD_CMD_WRITE)
+		return (uint32_t)min_u64(r->end_bytes - r->pos_bytes, PIECE_BYTES_MAX);
+	if (r->command == NBD_CMD_BLOCK_STATUS || r->command == NBD_CMD_CACHE)
+		return STATUS_BUFFER_BYTES;
+	return 0;
+}
+
+static enum flow request_admit(struct nbd_request *r)
+{
+	uint32_t want_bytes = buffer_wanted(r);
+
+	quarry_assert(r->n_pieces == 1);
+	if (want_bytes == 0)
+		return FLOW_NEXT;
+	void *data = admit_first(r, want_bytes);
+	if (!data)
+		return FLOW_WAIT;
+	piece_give(&r->pieces[0], data);
+	if (r->command == NBD_CMD_READ || r->command == NBD_CMD_WRITE)
+		admit_window(r);
+	return FLOW_NEXT;
+}
+
+/* ---- stage RECEIVE ---- */
+
+struct nbd_piece *request_filling(struct nbd_request *r)
+{
+	if (r->n_begun == 0)
+		return NULL;
+	struct nbd_piece *p = &r->pieces[(r->n_begun - 1) % r->n_pieces];
+	return p->stage == PIECE_FILLING ? p : NULL;
+}
+
+static void receive_skip(struct nbd_request *r)
+{
+	struct nbd_connection *c = r->connection;
+	uint32_t n = (uint32_t)min_u64(r->to_come_bytes, intake_bytes(c));
+
+	intake_take(c, n);
+	r->to_come_bytes -= n;
+}
+
+static void receive_copy(struct nbd_request *r, struct nbd_piece *p)
+{
+	struct nbd_connection *c = r->connection;
+	uint32_t n = (uint32_t)min_u64(p->len_bytes - p->filled_bytes, intake_bytes(c));
+
+	quarry_assert(n <= r->to_come_bytes);
+	memcpy(p->buffer + p->filled_bytes, intake_next(c), n);
+	intake_take(c, n);
+	p->filled_bytes += n;
+	r->to_come_bytes -= n;
+}
+
+/* Small payloads are copied out of the intake, where one receive brought many; of a large one only the beginning is, the
+ * rest is received into the piece. */
+static enum flow request_receive(struct nbd_request *r)
+{
+	unsigned flags = r->flags & NBD_CMD_FUA ? VOLUME_FUA : 0;
+
+	quarry_assert(r->command == NBD_CMD_WRITE || r->to_come_bytes == 0);
+	for (;;) {
+		struct nbd_piece *p = request_filling(r);
+		if (p && r->error != NBD_OK) {
+			piece_rest(p);
+			p = NULL;
+		}
+		if (p && p->filled_bytes == p->len_bytes) {
+			piece_submit(p, VOLUME_WRITE, flags);
+			p = NULL;
+		}
+		if (r->to_come_bytes == 0)
+			return FLOW_NEXT;
+		if (intake_bytes(r->connection) == 0 && (p || r->error != NBD_OK))
+			return FLOW_WAIT; /* for bytes */
+		if (r->error != NBD_OK) {
+			receive_skip(r);
+			continue;
+		}
+		if (!p && !(p = piece_begin(r)))
+			return FLOW_WAIT; /* for a piece to be written */
+		p->stage = PIECE_FILLING;
+		receive_copy(r, p);
+	}
+}
+
+/* ---- stage SERVE ---- */
+
+/* Queues what was read, in order, when its turn has come. */
+static void serve_release(struct nbd_request *r)
+{
+	if (r->in_order && !r->in_progress && r->n_working > 0)
+		return; /* invariant 4 */
+	while (r->error == NBD_OK && r->n_queued < r->n_begun) {
+		struct nbd_piece *p = &r->pieces[r->n_queued % r->n_pieces];
+		if (p->stage != PIECE_FILLED)
+			return;
+		if (r->connection->terms.is_structured)
+			message_read_chunk(p);
+		else
+			message_read_simple(p);
+		r->in_progress = r->in_order;
+		message_queue(p);
+		r->n_queued++;
+	}
+}
+
+/* A part failed: what was read behind it is not sent any more. */
+static void serve_abandon(struct nbd_request *r)
+{
+	quarry_assert(r->error != NBD_OK);
+	for (uint32_t i = 0; i < r->n_pieces; i++) {
+		struct nbd_piece *p = &r->pieces[i];
+		if (p->stage == PIECE_FILLED)
+			piece_rest(p);
+		else if (p->stage == PIECE_IDLE)
+			piece_put_buffer(p);
+	}
+	if (!r->in_progress)
+		return;
+	r->is_answered = true;
+	connection_close(r->connection, "a read failed when its reply had begun");
+}
+
+static enum flow serve_read(struct nbd_request *r)
+{
+	struct nbd_piece *p;
+
+	while (r->error == NBD_OK && (p = piece_begin(r)) != NULL)
+		piece_submit(p, VOLUME_READ, 0);
+	serve_release(r);
+	if (r->n_working > 0)
+		return FLOW_WAIT;
+	if (r->error != NBD_OK) {
+		serve_abandon(r);
+		return FLOW_NEXT;
+	}
+	return r->next_bytes == r->end_bytes && r->n_queued == r->n_begun ? FLOW_NEXT : FLOW_WAIT;
+}
+
+static unsigned zero_flags(const struct nbd_request *r)
+{
+	return (r->flags & NBD_CMD_FUA ? VOLUME_FUA : 0) | (r->flags & NBD_CMD_NO_HOLE ? VOLUME_NO_HOLE : 0) |
+	       (r->flags & NBD_CMD_FAST_ZERO ? VOLUME_FAST_ZERO : 0);
+}
+
+/* A command that is one request to the volume, whatever its length. */
+static void serve_submit(struct nbd_request *r)
+{
+	struct nbd_piece *p = &r->pieces[0];
+	unsigned fua = r->flags & NBD_CMD_FUA ? VOLUME_FUA : 0;
+
+	r->n_begun = 1;
+	r->next_bytes = r->end_bytes;
+	p->pos_bytes = r->pos_bytes;
+	p->len_bytes = (uint32_t)(r->end_bytes - r->pos_bytes);
+	switch (r->command) {
+	case NBD_CMD_FLUSH:
+		if (!r->connection->terms.is_read_only)
+			piece_submit(p, VOLUME_FLUSH, 0);
+		break;
+	case NBD_CMD_TRIM:
+		piece_submit(p, VOLUME_TRIM, fua);
+		break;
+	case NBD_CMD_WRITE_ZEROES:
+		piece_submit(p, VOLUME_ZERO, zero_flags(r));
+		break;
+	case NBD_CMD_CACHE:
+		p->len_bytes = (uint32_t)min_u64(p->len_bytes, CACHE_BYTES_MAX);
+		piece_submit(p, VOLUME_MAP, 0);
+		break;
+	case NBD_CMD_BLOCK_STATUS:
+		piece_submit(p, VOLUME_MAP, 0);
+		break;
+	default:
+		quarry_assert(r->command == NBD_CMD_WRITE); /* submitted as it arrived */
+	}
+}
+
+static enum flow request_serve(struct nbd_request *r)
+{
+	if (r->command == NBD_CMD_READ)
+		return serve_read(r);
+	bool is_empty = r->pos_bytes == r->end_bytes && r->command != NBD_CMD_FLUSH;
+	if (r->n_begun == 0 && r->error == NBD_OK && !is_empty)
+		serve_submit(r);
+	return r->n_working > 0 ? FLOW_WAIT : FLOW_NEXT;
+}
+
+/* ---- stage REPLY ---- */
+
+static struct nbd_piece *piece_idle(struct nbd_request *r)
+{
+	for (uint32_t i = 0; i < r->n_pieces; i++)
+		if (r->pieces[i].stage == PIECE_IDLE)
+			return &r->pieces[i];
+	return NULL;
+}
+
+/* The message that ends the reply, unless the last part of a read was it. */
+static void reply_last(struct nbd_request *r)
+{
+	struct nbd_piece *p = r->pieces;
+
+	r->is_answered = true;
+	if (r->command == NBD_CMD_BLOCK_STATUS && r->error == NBD_OK) {
+		message_status(p);
+	} else {
+		p = piece_idle(r);
+		quarry_assert(p != NULL); /* the one that failed, or the only one */
+		if (r->error != NBD_OK)
+			message_error(p);
+		else
+			message_done(p);
+	}
+	message_queue(p);
+}
+
+static enum flow request_reply(struct nbd_request *r)
+{
+	if (!r->is_answered)
+		reply_last(r);
+	return r->n_sending > 0 ? FLOW_WAIT : FLOW_NEXT;
+}
+
+static void request_count(const struct nbd_request *r)
+{
+	struct nbd_connection *c = r->connection;
+	struct nbd_counters *n = &c->server->counters;
+	uint64_t len_bytes = r->end_bytes - r->pos_bytes;
+
+	c->n_served++;
+	if (r->error != NBD_OK)
+		return;
+	if (r->command == NBD_CMD_READ) {
+		c->read_bytes += len_bytes;
+		counter_add(&n->read_bytes, len_bytes);
+	} else if (r->command == NBD_CMD_WRITE) {
+		c->write_bytes += len_bytes;
+		counter_add(&n->write_bytes, len_bytes);
+	}
+}
+
+static void request_end(struct nbd_request *r)
+{
+	struct nbd_connection *c = r->connection;
+
+	for (uint32_t i = 0; i < r->n_pieces; i++) {
+		quarry_assert(r->pieces[i].stage == PIECE_IDLE);
+		piece_put_buffer(&r->pieces[i]);
+	}
+	quarry_assert(list_is_empty(&r->following));
+	request_count(r);
+	list_remove(&r->link);
+	c->n_requests--;
+	r->connection = NULL;
+	server_request_put(c->server, r);
+	connection_wake(c);
+}
+
+/* ---- the dispatcher ---- */
+
+static void request_check(const struct nbd_request *r)
+{
+	const struct nbd_connection *c = r->connection;
+
+	quarry_assert(r->n_pieces >= 1 && r->n_pieces <= PIECES);
+	quarry_assert(r->next_bytes >= r->pos_bytes && r->next_bytes <= r->end_bytes);
+	quarry_assert(r->n_queued <= r->n_begun);
+	quarry_assert(r->n_working + r->n_sending <= r->n_pieces);
+	quarry_assert((r->error == NBD_OK) == (r->why == NULL));
+	if (r->stage == REQUEST_ADMIT || r->stage == REQUEST_RECEIVE)
+		quarry_assert(c->arriving == r && !c->wire.is_receiving && !r->is_answered);
+	else
+		quarry_assert(r->to_come_bytes == 0);
+	if (r->stage == REQUEST_REPLY)
+		quarry_assert(r->n_working == 0);
+}
+
+/* Read this function to know the life of a request. */
+void request_run(struct nbd_request *r)
+{
+	for (;;) {
+		request_check(r);
+		switch (r->stage) {
+		case REQUEST_ADMIT:
+			if (request_admit(r) == FLOW_WAIT)
+				return;
+			r->stage = REQUEST_RECEIVE;
+			break;
+		case REQUEST_RECEIVE:
+			if (request_receive(r) == FLOW_WAIT)
+				return;
+			r->stage = REQUEST_SERVE;
+			break;
+		case REQUEST_SERVE:
+			if (request_serve(r) == FLOW_WAIT)
+				return;
+			r->stage = REQUEST_REPLY;
+			break;
+		case REQUEST_REPLY:
+			if (request_reply(r) == FLOW_WAIT)
+				return;
+			r->stage = REQUEST_FREE;
+			request_end(r);
+			return;
+		case REQUEST_FREE:
+			quarry_assert(!"a request in the pool is not run");
+		}
+	}
+}
+
+/* ---- events ---- */
+
+void request_begin(struct nbd_request *r, struct nbd_connection *c, const struct nbd_request_header *h)
+{
+	struct nbd_verdict verdict = nbd_judge(h, &c->terms);
+
+	quarry_assert(r->stage == REQUEST_FREE && !r->connection);
+	r->stage = REQUEST_ADMIT;
+	r->connection = c;
+	r->command = h->command;
+	r->flags = h->flags;
+	r->cookie = h->cookie;
+	r->started_ns = c->now_ns;
+	r->pos_bytes = r->next_bytes = h->pos_bytes;
+	r->end_bytes = h->pos_bytes + (verdict.error == NBD_OK ? h->len_bytes : 0);
+	r->to_come_bytes = nbd_payload_bytes(h);
+	r->error = verdict.error;
+	r->why = verdict.why;
+	r->n_pieces = 1;
+	r->n_working = r->n_sending = r->n_begun = r->n_queued = r->piece_bytes = 0;
+	r->in_order = r->in_progress = r->is_answered = false;
+	list_init(&r->following);
+	list_append(&c->requests, &r->link);
+	c->n_requests++;
+	struct nbd_counters *n = &c->server->counters;
+	if (h->command < NBD_N_COMMANDS)
+		counter_add(&n->requests[h->command], 1);
+	if (verdict.error != NBD_OK)
+		counter_add(&n->requests_refused, 1);
+}
+
+void request_piece_sent(struct nbd_piece *p)
+{
+	struct nbd_request *r = p->request;
+
+	quarry_assert(p->stage == PIECE_QUEUED || p->stage == PIECE_SENDING);
+	quarry_assert(r->n_sending > 0);
+	r->n_sending--;
+	piece_rest(p);
+	request_run(r);
+}
+
+void request_cut(struct nbd_request *r)
+{
+	struct nbd_connection *c = r->connection;
+
+	if (c->arriving == r) {
+		quarry_assert(!c->wire.is_receiving);
+		if (c->waiter_bytes > 0 && c->granted) {
+			buffers_put(c->server->buffers, c->granted, c->waiter_bytes);
+		} else if (c->waiter_bytes > 0) {
+			buffers_cancel(c->server->buffers, &c->waiter);
+			c->server->n_in_line--;
+		}
+		c->granted = NULL;
+		c->waiter_bytes = 0;
+		r->to_come_bytes = 0;
+	}
+	request_fail(r, NBD_ESHUTDOWN, nbd_error_text(NBD_ESHUTDOWN));
+	if (c->arriving == r) {
+		request_run(r);
+		c->arriving = NULL;
+	}
+}
+
+/* ---- for people ---- */
+
+const char *request_stage_name(enum nbd_request_stage stage)
+{
+	static const char *const names[] = {
+#define X(name) #name,
+	    NBD_REQUEST_STAGES(X)
+#undef X
+	};
+	quarry_assert(stage < array_size(names));
+	return names[stage];
+}
+
+static const char *request_waits_for(const struct nbd_request *r)
+{
+	if (r->stage == REQUEST_ADMIT)
+		return "a buffer";
+	if (r->n_working > 0)
+		return "the volume";
+	return r->stage == REQUEST_RECEIVE ? "the client to send" : "the client to receive";
+}
+
+void request_to_text(const struct nbd_request *r, uint64_t now_ns, char text[static REQUEST_TEXT_BYTES])
+{
+	char connection[CONNECTION_TEXT_BYTES];
+
+	quarry_assert(r->connection != NULL);
+	connection_to_text(r->connection, connection);
+	snprintf(text, REQUEST_TEXT_BYTES, "%.220s %s pos=%llu len=%llu stage=%s age_ms=%llu waits for %s", connection,
+		 nbd_command_name(r->command), (unsigned long long)r->pos_bytes,
+		 (unsigned long long)(r->end_bytes - r->pos_bytes), request_stage_name(r->stage),
+		 (unsigned long long)((now_ns - r->started_ns) / NS_PER_MS), request_waits_for(r));
+}
