@@ -1,0 +1,144 @@
+#!/bin/bash
+# limit: 120
+# bad-input.sh: every wrong word, size, name, path and key gets a message that names it, the right exit status, and changes
+# nothing.
+. "$(dirname "$0")/lib.sh"
+require jq
+daemon_begin
+disk_make d1 256M
+volume_make v1 64M
+nbd "$(uri v1)" 'h.pwrite(b"v" * 65536, 0)'
+
+everything() { q --json volume list | jq -S '[.volumes[] | {name, size_bytes, attachments}]'; q --json pool list | jq -S '[.pools[] | .name]'
+	q --json disk list | jq -S '[.disks[] | .name]'; }
+everything >"$dir/before"
+
+say "the command: wrong usage is 2 and names the word"
+while IFS='|' read -r pattern words; do
+	# shellcheck disable=SC2086 # words of a command
+	expect 2 "$pattern" q $words
+done <<'END'
+frobnicate|frobnicate
+volum|volum list
+lst|volume lst
+size|volume create x
+size|volume create x --size
+tenG|volume create x --size tenG
+5Q|volume create x --size 5Q
+1e3|volume create x --size 1e3
+--sizes|volume create x --sizes 5G
+extra|volume list extra
+--nope|status --nope
+replicas|volume create x --size 1G --replicas none
+99999999999999999999|volume create x --size 99999999999999999999
+rack7|pool create p --failure-domain rack7
+END
+
+say "the daemon: refused is 1, with one line"
+while IFS='|' read -r pattern words; do
+	# shellcheck disable=SC2086
+	expect 1 "$pattern" q $words
+	is "lines said by: $words" "$(wc -l <"$dir/said")" 1
+done <<'END'
+nothing|volume show nothing
+nothing|volume delete nothing
+nothing|volume attach nothing --nbd
+nothing|volume resize nothing 1G
+nothing|disk show nothing
+nothing|disk remove nothing
+nothing|pool show nothing
+nothing|volume create x --size 1G --pool nothing
+v1|volume create v1 --size 65M
+attach|volume delete v1
+default|pool delete default
+512|volume create x --size 1000
+large|volume create x --size 8388608T
+replic|volume create x --size 1G --replicas 2
+release|snapshot create v1@s1
+release|volume clone v1@s1 v2
+release|backup list /tmp
+release|volume attach v1 --vhost-user
+END
+
+say "names"
+for name in .hidden -dash 'a b' 'a/b' "$(printf 'x%.0s' $(seq 64))" 'v1@s' 'ü' '..' ''; do
+	status=0
+	q volume create --size 1G -- "$name" >"$dir/said" 2>&1 || status=$?
+	holds test "$status" -ge 1
+	holds test -s "$dir/said"
+done
+for name in a A.b_c-d 9 "$(printf 'x%.0s' $(seq 63))"; do
+	expect 0 '' q volume create "$name" --size 1M
+	expect 0 '' q volume create "$name" --size 1M
+	expect 1 '' q volume create "$name" --size 2M
+	expect 0 '' q volume delete "$name"
+done
+gone() { everything | cmp -s - "$dir/before"; }
+until_true 10 gone
+
+say "no daemon there"
+expect 1 'quarryd|daemon' q --socket "$dir/nothing.sock" status
+expect 1 '' q --socket "$dir/quarry.conf" status
+
+say "the configuration: --check-config exits 2, with file and line"
+daemon_stop
+conf() { printf '%s\n' "$@" >"$dir/bad.conf"; }
+refuses() { # PATTERN: with file and line
+	expect 2 "bad.conf:[0-9]+.*$1|$1.*bad.conf" "$quarryd" --config "$dir/bad.conf" --check-config
+	expect 2 '' "$quarryd" --config "$dir/bad.conf"
+}
+conf 'node = { };'; refuses 'name'
+conf 'node = { name = "n"; };' 'colour = "blue";'; refuses 'colour'
+conf 'node = { name = "n"; cach_mb = 5; };'; refuses 'cach_mb'
+conf 'node = { name = "n"; cache_mb = "many"; };'; refuses 'cache_mb'
+conf 'node = { name = "n"; cache_mb = -5; };'; refuses 'cache_mb'
+conf 'node = { name = 5; };'; refuses 'name'
+conf 'node = { name = "n"'; refuses 'syntax|expected|error'
+conf 'node = { name = "a/b"; };'; refuses 'name'
+conf 'node = { name = "n"; };' 'log = { level = "loud"; };'; refuses 'level'
+conf 'node = { name = "n"; };' 'nbd = { listen = "nowhere"; };'; refuses 'listen'
+conf 'node = { name = "n"; };' 'nbd = { max_connections = 0; };'; refuses 'max_connections'
+conf 'node = { name = "n"; };' 'control = { listen = "127.0.0.1:1"; };'; refuses 'token_file'
+conf 'node = { name = "n"; };' 'metadata = { backend = "etcd"; };'; refuses 'backend|etcd'
+expect 2 'nothing.conf' "$quarryd" --config "$dir/nothing.conf"
+expect 2 '' "$quarryd" --nonsense
+expect 2 'config' "$quarryd"
+expect 0 '' "$quarryd" --config "$dir/quarry.conf" --check-config
+expect '2' '' "$quarryd" --check-disk
+expect 1 '' "$quarryd" --check-disk "$dir/quarry.conf"
+
+say "nothing of all that changed anything"
+daemon_start
+everything >"$dir/after"
+holds cmp "$dir/before" "$dir/after"
+nbd "$(uri v1)" 'assert h.pread(65536, 0) == b"v" * 65536'
+
+say "the control socket: what is no HTTP, no JSON, too long or unknown"
+curl_is() { # STATUS OPTIONS ...
+	local want=$1
+	shift
+	is "HTTP status of curl $*" "$(curl -s -o "$dir/answer" -w '%{http_code}' --unix-socket "$dir/control.sock" "$@")" "$want"
+	[ "${want:0:1}" = 2 ] || jq -e '.error.code and .error.message' "$dir/answer" >/dev/null || fail "no error object: $(cat "$dir/answer")"
+}
+api=http://localhost/v1
+curl_is 200 $api/version
+curl_is 404 $api/nothing
+curl_is 404 $api/volumes/nothing
+curl_is 405 -X DELETE $api/volumes
+curl_is 400 -X POST -d '{"name": "x"' $api/volumes
+curl_is 400 -X POST -d '[]' $api/volumes
+curl_is 400 -X POST -d '{"name": "x", "size_bytes": "1G"}' $api/volumes
+curl_is 400 -X POST -d '{"name": "x", "size_bytes": 1048576, "colour": 1}' $api/volumes
+curl_is 400 -X POST -d '{"size_bytes": 1048576}' $api/volumes
+head -c 200000 /dev/zero | tr '\0' 'a' >"$dir/long"
+curl_is 413 -X POST -d "@$dir/long" $api/volumes
+printf 'hello\r\n\r\n\0\1\2' | timeout 5 /usr/bin/python3 -c '
+import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+s.sendall(sys.stdin.buffer.read())
+s.shutdown(socket.SHUT_WR)
+s.settimeout(4)
+s.recv(4096)' "$dir/control.sock" || true
+curl_is 200 $api/status
+passed
