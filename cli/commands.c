@@ -16,6 +16,7 @@
 #define REPLICAS_MAX 16
 
 static const char *const failure_domains[] = {"disk", "node", "rack", "zone", NULL};
+static const char *const image_formats[] = {"raw", "qcow2", NULL};
 static const char *const shells[] = {"bash", "zsh", NULL};
 static const char *const name_kinds[] = {"volume", "pool", "disk", "node", NULL};
 
@@ -121,8 +122,18 @@ const struct command commands[] = {
 	{.noun = "volume", .verb = "detach", .run = volume_detach, .arguments = {WORD("NAME", VALUE_VOLUME)},
 	 .summary = "end the serving of a volume; its clients are disconnected",
 	 .options = OPTIONS(OPTION("nbd", NO_VALUE, "only over NBD"), LATER("vhost-user", NO_VALUE))},
-	{.noun = "volume", .verb = "import", .is_later = true},
-	{.noun = "volume", .verb = "export", .is_later = true},
+	{.noun = "volume", .verb = "import", .run = volume_import,
+	 .arguments = {WORD("SOURCE", VALUE_PATH), WORD("NAME", VALUE_NAME)},
+	 .summary = "create a volume from a raw or qcow2 file or an NBD URI",
+	 .more = "What a qcow2 file is made of must lie in this file: one with a backing file is refused.",
+	 .options = OPTIONS(OPTION("format", CHOICE("FORMAT", image_formats), "raw or qcow2; else what the file looks like"),
+			    OPTION("pool", WORD("POOL", VALUE_POOL), "pool that it is cut from; else default"), REPLICAS)},
+	{.noun = "volume", .verb = "export", .run = volume_export,
+	 .arguments = {WORD("NAME", VALUE_VOLUME), WORD("TARGET", VALUE_PATH)},
+	 .summary = "copy a volume into a raw or qcow2 file or to an NBD URI",
+	 .more = "Detach it before, or stop what writes to it: what changes meanwhile is copied as it comes.",
+	 .options = OPTIONS(OPTION("format", CHOICE("FORMAT", image_formats), "raw or qcow2; else qcow2 for names in .qcow2"),
+			    OPTION("force", NO_VALUE, "overwrite a file or device that is there"))},
 
 	/* ---- later ---- */
 	{.noun = "snapshot", .verb = "create", .is_later = true},

@@ -15,7 +15,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #define SCRUB_POLL_MS 500
 
@@ -56,7 +55,8 @@ static enum status disk_path(struct cli *c, const char *suffix, char **out)
 
 /* ---- add ---- */
 
-/* The daemon has another working directory. */
+/* The daemon has another working directory. A path from the root is left as it is: the links of /dev/disk/by-id are more
+ * lasting than what they point to today. */
 static enum status absolute_path(struct cli *c, const char *path, char **out)
 {
 	if (path[0] == '/') {
@@ -65,10 +65,12 @@ static enum status absolute_path(struct cli *c, const char *path, char **out)
 	}
 	if (client_is_remote(c))
 		return cli_misuse(c, "PATH '%s' is on another machine; write it from the root, like /srv/disk", path);
-	auto_free char *here = getcwd(NULL, 0);
-	if (!here)
-		return cli_refuse(c, "local", "cannot tell the working directory: %s", strerror(errno));
-	*out = text_format("%s/%s", here, path);
+	const char *slash = strrchr(path, '/'), *file = slash ? slash + 1 : path;
+	auto_free char *folder = slash ? text_format("%.*s", (int)(slash - path), path) : text_format(".");
+	auto_free char *real = realpath(folder, NULL);
+	if (!real)
+		return cli_refuse(c, "local", "cannot find the folder of '%s': %s", path, strerror(errno));
+	*out = text_format("%s/%s", strcmp(real, "/") == 0 ? "" : real, file);
 	return DONE;
 }
 

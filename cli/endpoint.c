@@ -1,0 +1,333 @@
+/*
+ * endpoint.c: one side of a copy.
+ *
+ * 1. A file's operations are done when the call returns; those over NBD when endpoint_polled() has met their replies.
+ * 2. libnbd's callbacks only mark the op: they run inside libnbd, from where it must not be called.
+ * 3. Nothing a server says about holes is believed beyond what was asked, and an answer without progress is an error.
+ */
+#include "cli/endpoint.h"
+
+#include "cli/text.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libnbd.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define STATUS_BYTES_MAX (1ull << 30) /* of one question about holes: well below the 32 bits that servers take */
+
+/* ---- open and close ---- */
+
+static void endpoint_begin(struct endpoint *e, const char *name)
+{
+	*e = (struct endpoint){.name = text_format("%s", name), .fd = -1, .knows_holes = true, .can_zero = true};
+}
+
+static enum status nbd_failed(struct cli *c, const struct endpoint *e, const char *what)
+{
+	const char *why = nbd_get_error();
+	return cli_refuse(c, "io-error", "cannot %s '%s': %s", what, e->name, why ? why : "unknown error");
+}
+
+/* After the connection stands: its size, and whether it tells about holes. */
+static enum status nbd_look(struct cli *c, struct endpoint *e)
+{
+	int64_t size = nbd_get_size(e->nbd);
+	if (size < 0)
+		return nbd_failed(c, e, "learn the size of");
+	e->size_bytes = (uint64_t)size;
+	e->knows_holes = nbd_can_meta_context(e->nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) == 1;
+	e->can_zero = nbd_can_zero(e->nbd) == 1;
+	return DONE;
+}
+
+static enum status nbd_begin(struct cli *c, struct endpoint *e)
+{
+	e->nbd = nbd_create();
+	if (!e->nbd || nbd_add_meta_context(e->nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0)
+		return nbd_failed(c, e, "prepare a connection to");
+	return DONE;
+}
+
+enum status endpoint_open_uri(struct cli *c, struct endpoint *e, const char *uri)
+{
+	endpoint_begin(e, uri);
+	enum status status = nbd_begin(c, e);
+	if (status != DONE)
+		return status;
+	/* Whoever types the URI may also name the key files in it. */
+	if (nbd_set_uri_allow_local_file(e->nbd, true) < 0 || nbd_connect_uri(e->nbd, uri) < 0)
+		return nbd_failed(c, e, "connect to");
+	return nbd_look(c, e);
+}
+
+enum status endpoint_open_program(struct cli *c, struct endpoint *e, const char *name, char **argv)
+{
+	endpoint_begin(e, name);
+	enum status status = nbd_begin(c, e);
+	if (status != DONE)
+		return status;
+	if (nbd_connect_systemd_socket_activation(e->nbd, argv) < 0)
+		return cli_refuse(c, "io-error", "%s could not open '%s': %s", argv[0], name, nbd_get_error());
+	return nbd_look(c, e);
+}
+
+static enum status file_look(struct cli *c, struct endpoint *e)
+{
+	struct stat stat;
+	if (fstat(e->fd, &stat) < 0)
+		return cli_refuse(c, "local", "cannot look at '%s': %s", e->name, strerror(errno));
+	e->size_bytes = (uint64_t)stat.st_size;
+	e->is_device = S_ISBLK(stat.st_mode);
+	if (e->is_device && ioctl(e->fd, BLKGETSIZE64, &e->size_bytes) < 0)
+		return cli_refuse(c, "local", "cannot learn the size of '%s': %s", e->name, strerror(errno));
+	if (!e->is_device && !S_ISREG(stat.st_mode))
+		return cli_refuse(c, "local", "'%s' is neither a file nor a block device", e->name);
+	return DONE;
+}
+
+enum status endpoint_open_file(struct cli *c, struct endpoint *e, const char *path, int flags)
+{
+	endpoint_begin(e, path);
+	/* Not to wait for the writer of a FIFO. */
+	e->fd = open(path, flags | O_CLOEXEC | O_NONBLOCK, 0666);
+	if (e->fd < 0)
+		return cli_refuse(c, "local", "cannot open '%s': %s", path, strerror(errno));
+	return file_look(c, e);
+}
+
+void endpoint_close(struct endpoint *e)
+{
+	if (e->nbd) {
+		(void)nbd_shutdown(e->nbd, 0);
+		nbd_close(e->nbd);
+	}
+	if (e->name && e->fd >= 0)
+		close(e->fd);
+	free(e->name);
+	*e = (struct endpoint){.fd = -1};
+}
+
+/* ---- read, write, zero ---- */
+
+static int op_completed(void *context, int *error)
+{
+	struct endpoint_op *op = context;
+	quarry_assert(!op->is_done);
+	op->error = *error;
+	op->is_done = true;
+	return 1; /* libnbd forgets the command */
+}
+
+static void op_end(struct endpoint_op *op, int error)
+{
+	op->error = error;
+	op->is_done = true;
+}
+
+/* libnbd did not even take the command, and will not call back. */
+static void op_refused(struct endpoint_op *op)
+{
+	int error = nbd_get_errno();
+	op_end(op, error ? error : EIO);
+}
+
+static nbd_completion_callback op_callback(struct endpoint_op *op)
+{
+	return (nbd_completion_callback){.callback = op_completed, .user_data = op};
+}
+
+void endpoint_read(struct endpoint *e, struct endpoint_op *op, void *data, size_t len_bytes, uint64_t pos_bytes)
+{
+	quarry_assert(len_bytes <= e->size_bytes && pos_bytes <= e->size_bytes - len_bytes);
+	*op = (struct endpoint_op){0};
+	if (e->nbd) {
+		if (nbd_aio_pread(e->nbd, data, len_bytes, pos_bytes, op_callback(op), 0) < 0)
+			op_refused(op);
+		return;
+	}
+	for (size_t done = 0; done < len_bytes;) {
+		ssize_t n = pread(e->fd, (char *)data + done, len_bytes - done, (off_t)(pos_bytes + done));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0) {
+			op_end(op, n < 0 ? errno : EIO); /* it has become shorter meanwhile */
+			return;
+		}
+		done += (size_t)n;
+	}
+	op_end(op, 0);
+}
+
+/* 0 or an errno. */
+static int file_write(struct endpoint *e, const void *data, size_t len_bytes, uint64_t pos_bytes)
+{
+	for (size_t done = 0; done < len_bytes;) {
+		ssize_t n = pwrite(e->fd, (const char *)data + done, len_bytes - done, (off_t)(pos_bytes + done));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? errno : EIO;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+void endpoint_write(struct endpoint *e, struct endpoint_op *op, const void *data, size_t len_bytes, uint64_t pos_bytes)
+{
+	quarry_assert(len_bytes > 0);
+	*op = (struct endpoint_op){0};
+	if (!e->nbd)
+		op_end(op, file_write(e, data, len_bytes, pos_bytes));
+	else if (nbd_aio_pwrite(e->nbd, data, len_bytes, pos_bytes, op_callback(op), 0) < 0)
+		op_refused(op);
+}
+
+/* The kernel zeroes a range of a file or device, or zeros are written where it cannot. 0 or an errno. */
+static int file_zero(struct endpoint *e, uint64_t len_bytes, uint64_t pos_bytes)
+{
+	static const char zeros[64 << 10];
+	int mode = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
+	if (fallocate(e->fd, mode, (off_t)pos_bytes, (off_t)len_bytes) == 0)
+		return 0;
+	for (uint64_t done = 0; done < len_bytes;) {
+		uint64_t n = len_bytes - done < sizeof(zeros) ? len_bytes - done : sizeof(zeros);
+		int error = file_write(e, zeros, n, pos_bytes + done);
+		if (error)
+			return error;
+		done += n;
+	}
+	return 0;
+}
+
+void endpoint_zero(struct endpoint *e, struct endpoint_op *op, uint64_t len_bytes, uint64_t pos_bytes)
+{
+	quarry_assert(e->can_zero);
+	*op = (struct endpoint_op){0};
+	if (!e->nbd)
+		op_end(op, file_zero(e, len_bytes, pos_bytes));
+	else if (nbd_aio_zero(e->nbd, len_bytes, pos_bytes, op_callback(op), 0) < 0)
+		op_refused(op);
+}
+
+int endpoint_flush(struct endpoint *e)
+{
+	if (!e->nbd)
+		return fsync(e->fd) < 0 ? errno : 0;
+	if (nbd_can_flush(e->nbd) != 1 || nbd_flush(e->nbd, 0) == 0)
+		return 0;
+	return nbd_get_errno() ? nbd_get_errno() : EIO;
+}
+
+/* ---- holes ---- */
+
+static int extents_take(void *context, const char *meta_context, uint64_t pos_bytes, uint32_t *entries, size_t n_entries,
+			int *error)
+{
+	struct endpoint *e = context;
+	uint64_t end_bytes = pos_bytes;
+	(void)error;
+	if (strcmp(meta_context, LIBNBD_CONTEXT_BASE_ALLOCATION) != 0)
+		return 0;
+	e->n_extents = e->next_extent = 0;
+	for (size_t i = 0; i + 1 < n_entries && e->n_extents < EXTENTS_MAX && entries[i] > 0; i += 2) {
+		end_bytes += entries[i];
+		e->extents[e->n_extents++] =
+		    (struct extent){.end_bytes = end_bytes, .is_hole = (entries[i + 1] & LIBNBD_STATE_ZERO) != 0};
+		if (end_bytes >= e->size_bytes)
+			break;
+	}
+	return 0;
+}
+
+static int nbd_extents_ask(struct endpoint *e, uint64_t pos_bytes)
+{
+	uint64_t len_bytes = e->size_bytes - pos_bytes;
+	nbd_extent_callback callback = {.callback = extents_take, .user_data = e};
+	e->n_extents = e->next_extent = 0;
+	if (len_bytes > STATUS_BYTES_MAX)
+		len_bytes = STATUS_BYTES_MAX;
+	if (nbd_block_status(e->nbd, len_bytes, pos_bytes, callback, 0) < 0)
+		return nbd_get_errno() ? nbd_get_errno() : EIO;
+	return e->n_extents > 0 ? 0 : EPROTO;
+}
+
+static int nbd_extent(struct endpoint *e, uint64_t pos_bytes, struct extent *out)
+{
+	while (e->next_extent < e->n_extents && e->extents[e->next_extent].end_bytes <= pos_bytes)
+		e->next_extent++;
+	if (e->next_extent == e->n_extents) {
+		int error = nbd_extents_ask(e, pos_bytes);
+		if (error)
+			return error;
+	}
+	*out = e->extents[e->next_extent];
+	return 0;
+}
+
+static void file_extent(struct endpoint *e, uint64_t pos_bytes, struct extent *out)
+{
+	off_t data = lseek(e->fd, (off_t)pos_bytes, SEEK_DATA);
+	if (data < 0 && errno == ENXIO) {
+		*out = (struct extent){.end_bytes = e->size_bytes, .is_hole = true};
+		return;
+	}
+	if (data > (off_t)pos_bytes) {
+		*out = (struct extent){.end_bytes = (uint64_t)data, .is_hole = true};
+		return;
+	}
+	off_t hole = data < 0 ? -1 : lseek(e->fd, (off_t)pos_bytes, SEEK_HOLE);
+	e->knows_holes = hole > (off_t)pos_bytes;
+	*out = (struct extent){.end_bytes = e->knows_holes ? (uint64_t)hole : e->size_bytes};
+}
+
+int endpoint_extent(struct endpoint *e, uint64_t pos_bytes, struct extent *out)
+{
+	int error = 0;
+	quarry_assert(pos_bytes < e->size_bytes);
+	if (!e->knows_holes)
+		*out = (struct extent){.end_bytes = e->size_bytes};
+	else if (e->nbd)
+		error = nbd_extent(e, pos_bytes, out);
+	else
+		file_extent(e, pos_bytes, out);
+	if (error)
+		return error;
+	if (out->end_bytes > e->size_bytes)
+		out->end_bytes = e->size_bytes;
+	quarry_assert(out->end_bytes > pos_bytes);
+	return 0;
+}
+
+/* ---- waiting ---- */
+
+struct pollfd endpoint_pollfd(struct endpoint *e)
+{
+	struct pollfd wait = {.fd = -1};
+	if (!e->nbd)
+		return wait;
+	unsigned direction = nbd_aio_get_direction(e->nbd);
+	wait.fd = nbd_aio_get_fd(e->nbd);
+	if (direction & LIBNBD_AIO_DIRECTION_READ)
+		wait.events |= POLLIN;
+	if (direction & LIBNBD_AIO_DIRECTION_WRITE)
+		wait.events |= POLLOUT;
+	return wait;
+}
+
+/* What fails here fails every op of the connection; their errors tell. */
+void endpoint_polled(struct endpoint *e, short events)
+{
+	if (!e->nbd || events == 0)
+		return;
+	unsigned direction = nbd_aio_get_direction(e->nbd);
+	if ((events & (POLLIN | POLLHUP | POLLERR)) && (direction & LIBNBD_AIO_DIRECTION_READ))
+		(void)nbd_aio_notify_read(e->nbd);
+	else if ((events & POLLOUT) && (direction & LIBNBD_AIO_DIRECTION_WRITE))
+		(void)nbd_aio_notify_write(e->nbd);
+}

@@ -1,0 +1,56 @@
+/*
+ * endpoint.h: one side of a copy: a raw file, a block device, or whatever answers over NBD.
+ */
+#pragma once
+
+#include "cli/cli.h"
+
+#include <poll.h>
+
+struct nbd_handle;
+
+/* One read, write or zeroing under way. Owner: the copy; the endpoint sets it when it is done. */
+struct endpoint_op {
+	bool is_done;
+	int error; /* 0 or an errno */
+};
+
+/* A run of the source that is all data or all hole. */
+struct extent {
+	uint64_t end_bytes; /* where it ends */
+	bool is_hole;	    /* reads as zeros */
+};
+#define EXTENTS_MAX 1024u
+
+struct endpoint {
+	char *name;	      /* for messages: a path or URI */
+	uint64_t size_bytes;
+	struct nbd_handle *nbd; /* NULL: a file */
+	int fd;		      /* of a file; else -1 */
+	bool is_fresh;	      /* reads as zeros where nothing was written: holes need not be written */
+	bool is_device;	      /* fd is a block device */
+	bool knows_holes;     /* cleared when it turns out not to */
+	bool can_zero;	      /* false: write zeros instead */
+	struct extent extents[EXTENTS_MAX]; /* the newest answer about holes, used up from next on */
+	uint32_t n_extents, next_extent;
+};
+
+/* All of these: DONE, or REFUSED with the reason in c->failure. endpoint_close() may be called in any case. */
+must_check enum status endpoint_open_uri(struct cli *c, struct endpoint *e, const char *uri);
+must_check enum status endpoint_open_file(struct cli *c, struct endpoint *e, const char *path, int flags);
+/* Runs a program that serves NBD on a socket that it is given (systemd's way), such as qemu-nbd. */
+must_check enum status endpoint_open_program(struct cli *c, struct endpoint *e, const char *name, char **argv);
+void endpoint_close(struct endpoint *e);
+
+/* These begin; the op is done later, or at once. Buffers are the caller's until then. */
+void endpoint_read(struct endpoint *e, struct endpoint_op *op, void *data, size_t len_bytes, uint64_t pos_bytes);
+void endpoint_write(struct endpoint *e, struct endpoint_op *op, const void *data, size_t len_bytes, uint64_t pos_bytes);
+void endpoint_zero(struct endpoint *e, struct endpoint_op *op, uint64_t len_bytes, uint64_t pos_bytes);
+/* Blocks. 0 or an errno. */
+must_check int endpoint_flush(struct endpoint *e);
+/* What begins at pos_bytes, at most to the end of the endpoint. Blocks. 0 or an errno. */
+must_check int endpoint_extent(struct endpoint *e, uint64_t pos_bytes, struct extent *out);
+
+/* What poll() must wait for, and what to do when it has come. A file waits for nothing (fd -1). */
+struct pollfd endpoint_pollfd(struct endpoint *e);
+void endpoint_polled(struct endpoint *e, short events);

@@ -1,0 +1,247 @@
+/*
+ * transfer.c: `quarry volume import` and `quarry volume export`.
+ *
+ * The volume is attached over NBD for as long as it takes, and this process copies between that and the file, the device
+ * or the server on the other side.
+ *
+ * 1. What runs a program (qemu-nbd) is opened before signals are held back, so that the program is born with none held.
+ *    What must be undone (a volume, an attachment) is done after, so that Ctrl-C leaves nothing behind.
+ * 2. An import makes its volume. One that fails deletes it again; an export that fails removes the file that it made.
+ * 3. A volume that was attached before stays attached.
+ */
+#include "cli/call.h"
+#include "cli/client.h"
+#include "cli/copy.h"
+#include "cli/handlers.h"
+#include "cli/image.h"
+#include "cli/size.h"
+#include "cli/text.h"
+#include "cli/values.h"
+#include "cli/volume.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define SECTOR_BYTES 512u
+
+struct transfer {
+	struct cli *cli;
+	const char *name;	   /* of the volume */
+	struct endpoint volume, other;
+	struct interrupt interrupt;
+	struct image_target target; /* of an export into a file */
+	uint64_t copied_bytes;
+	bool is_created, is_attached; /* by us */
+};
+
+static void transfer_begin(struct transfer *t, struct cli *c)
+{
+	*t = (struct transfer){.cli = c, .name = call_text(c->call, "NAME"), .interrupt = {.fd = -1}};
+}
+
+/* Attaches the volume, unless it is, and connects to it. */
+static enum status volume_connect(struct transfer *t, const json_t *present, bool is_read_only)
+{
+	json_auto_t *attachment = NULL;
+	enum status status = DONE;
+	if (present) {
+		attachment = json_incref((json_t *)present);
+	} else {
+		status = volume_attach_nbd(t->cli, t->name, is_read_only, &attachment);
+		t->is_attached = status == DONE;
+	}
+	if (status != DONE)
+		return status;
+	return endpoint_open_uri(t->cli, &t->volume, attachment_uri(t->cli, attachment));
+}
+
+/* Undoes what is only there for the transfer; what goes wrong in it is told behind the first reason. */
+static enum status transfer_end(struct transfer *t, enum status status)
+{
+	struct cli *c = t->cli;
+	struct failure first = c->failure;
+	endpoint_close(&t->volume);
+	endpoint_close(&t->other);
+	enum status undone = t->is_attached ? volume_detach_from(c, t->name, "/attachments/nbd", NULL) : DONE;
+	if (undone != DONE && status == DONE)
+		status = cli_refuse(c, c->failure.code, "all is copied, but volume '%s' is still attached: %s", t->name,
+				    c->failure.text);
+	else if (status != DONE && t->is_created) {
+		auto_free char *path = api_path("/v1/volumes/", t->name, "");
+		undone = client_call(c, &(struct request){.method = "DELETE", .path = path}, NULL);
+		status = cli_refuse(c, first.code, "%s; volume '%s' was %s", first.text, t->name,
+				    undone == DONE ? "deleted again" : "left incomplete: delete it");
+	} else if (status != DONE) {
+		c->failure = first;
+	}
+	if (status != DONE)
+		image_target_drop(&t->target);
+	free(t->target.path);
+	interrupt_end(&t->interrupt);
+	return status;
+}
+
+/* ---- import ---- */
+
+/* A second create of the same volume succeeds, and would import over the data of the first. */
+static enum status volume_is_new(struct cli *c, const char *name)
+{
+	auto_free char *path = api_path("/v1/volumes/", name, "");
+	enum status status = client_get(c, path, NULL);
+	if (status == DONE)
+		return cli_refuse(c, "exists", "volume '%s' exists; an import makes a new one: choose another name", name);
+	return strcmp(c->failure.code, "not-found") == 0 ? DONE : status;
+}
+
+static enum status import_create(struct transfer *t)
+{
+	struct cli *c = t->cli;
+	uint64_t size_bytes = (t->other.size_bytes + SECTOR_BYTES - 1) / SECTOR_BYTES * SECTOR_BYTES;
+	json_auto_t *body = json_object();
+	body_text(c, body, "name", "NAME");
+	json_object_set_new(body, "size_bytes", json_integer((json_int_t)size_bytes));
+	body_text(c, body, "pool", "pool");
+	body_number(c, body, "replicas", "replicas");
+	if (size_bytes == 0)
+		return cli_refuse(c, "invalid", "'%s' is empty", t->other.name);
+	enum status status = volume_is_new(c, t->name);
+	if (status == DONE)
+		status = client_call(c, &(struct request){.method = "POST", .path = "/v1/volumes", .body = body}, NULL);
+	t->is_created = status == DONE;
+	return status;
+}
+
+static enum status import_run(struct transfer *t)
+{
+	struct cli *c = t->cli;
+	const char *source = call_text(c->call, "SOURCE");
+	enum status status = is_nbd_uri(source) ? endpoint_open_uri(c, &t->other, source)
+						: image_open_source(c, &t->other, source, call_text(c->call, "format"));
+	if (status == DONE)
+		status = interrupt_begin(c, &t->interrupt);
+	if (status == DONE)
+		status = import_create(t);
+	if (status == DONE)
+		status = volume_connect(t, NULL, false);
+	if (status != DONE)
+		return status;
+	t->volume.is_fresh = true;
+	return copy_run(c, &t->other, &t->volume, &t->interrupt, &t->copied_bytes);
+}
+
+static enum status import_print(struct transfer *t)
+{
+	struct cli *c = t->cli;
+	json_auto_t *volume = NULL;
+	char size[SIZE_TEXT_BYTES], copied[SIZE_TEXT_BYTES];
+	auto_free char *path = api_path("/v1/volumes/", t->name, "");
+	enum status status = client_get(c, path, &volume);
+	if (status != DONE || cli_print_json(c, volume))
+		return status;
+	size_to_text(number_at(volume, "size_bytes"), size);
+	size_to_text(t->copied_bytes, copied);
+	printf("imported '%s' as volume '%s' of %s, %s of it data\n", call_text(c->call, "SOURCE"), t->name, size, copied);
+	return DONE;
+}
+
+enum status volume_import(struct cli *c)
+{
+	struct transfer transfer;
+	transfer_begin(&transfer, c);
+	if (is_nbd_uri(call_text(c->call, "SOURCE")) && call_has(c->call, "format"))
+		return cli_misuse(c, "--format is for files; an NBD server gives raw data");
+	enum status status = transfer_end(&transfer, import_run(&transfer));
+	return status == DONE ? import_print(&transfer) : status;
+}
+
+/* ---- export ---- */
+
+static enum image_format export_format(struct cli *c, const char *target)
+{
+	static const char ending[] = ".qcow2";
+	const char *format = call_text(c->call, "format");
+	size_t length = strlen(target);
+	if (format)
+		return strcmp(format, "qcow2") == 0 ? IMAGE_QCOW2 : IMAGE_RAW;
+	bool ends_so = length > strlen(ending) && strcmp(target + length - strlen(ending), ending) == 0;
+	return ends_so ? IMAGE_QCOW2 : IMAGE_RAW;
+}
+
+static const char *export_format_name(struct cli *c)
+{
+	const char *target = call_text(c->call, "TARGET");
+	if (is_nbd_uri(target))
+		return "nbd";
+	return export_format(c, target) == IMAGE_QCOW2 ? "qcow2" : "raw";
+}
+
+static enum status export_open(struct transfer *t, uint64_t size_bytes)
+{
+	struct cli *c = t->cli;
+	const char *target = call_text(c->call, "TARGET");
+	if (!is_nbd_uri(target)) {
+		t->target.path = text_format("%s", target);
+		return image_open_target(c, &t->other, &t->target, export_format(c, target), size_bytes,
+					 call_has(c->call, "force"));
+	}
+	enum status status = endpoint_open_uri(c, &t->other, target);
+	if (status == DONE && t->other.size_bytes < size_bytes)
+		status = cli_refuse(c, "no-space", "'%s' has %llu bytes, volume '%s' %llu", target,
+				    (unsigned long long)t->other.size_bytes, t->name, (unsigned long long)size_bytes);
+	return status;
+}
+
+/* The volume's attachment over NBD, if it has one. */
+static const json_t *export_attachment(const json_t *volume)
+{
+	size_t i;
+	json_t *attachment;
+	json_array_foreach(json_object_get(volume, "attachments"), i, attachment)
+	{
+		if (strcmp(text_at(attachment, "frontend"), "nbd") == 0)
+			return attachment;
+	}
+	return NULL;
+}
+
+static enum status export_run(struct transfer *t)
+{
+	struct cli *c = t->cli;
+	json_auto_t *volume = NULL;
+	auto_free char *path = api_path("/v1/volumes/", t->name, "");
+	enum status status = client_get(c, path, &volume);
+	if (status == DONE)
+		status = export_open(t, number_at(volume, "size_bytes"));
+	if (status == DONE)
+		status = interrupt_begin(c, &t->interrupt);
+	const json_t *attachment = export_attachment(volume);
+	if (status == DONE && attachment && !bool_at(attachment, "read_only"))
+		fprintf(stderr, "quarry: note: volume '%s' is attached; what is written to it now may be in the copy or not\n",
+			t->name);
+	if (status == DONE)
+		status = volume_connect(t, attachment, true);
+	if (status == DONE && t->volume.size_bytes > t->other.size_bytes)
+		status = cli_refuse(c, "in-use", "volume '%s' has grown meanwhile; try again", t->name);
+	if (status != DONE)
+		return status;
+	return copy_run(c, &t->volume, &t->other, &t->interrupt, &t->copied_bytes);
+}
+
+enum status volume_export(struct cli *c)
+{
+	struct transfer transfer;
+	transfer_begin(&transfer, c);
+	const char *target = call_text(c->call, "TARGET");
+	if (is_nbd_uri(target) && call_has(c->call, "format"))
+		return cli_misuse(c, "--format is for files; an NBD server takes raw data");
+	enum status status = transfer_end(&transfer, export_run(&transfer));
+	if (status != DONE)
+		return status;
+	json_auto_t *value = json_pack("{sssssssI}", "volume", transfer.name, "target", target, "format",
+				       export_format_name(c), "copied_bytes", (json_int_t)transfer.copied_bytes);
+	char copied[SIZE_TEXT_BYTES];
+	size_to_text(transfer.copied_bytes, copied);
+	if (!cli_print_json(c, value))
+		printf("exported volume '%s' to '%s', %s of it data\n", transfer.name, target, copied);
+	return DONE;
+}
