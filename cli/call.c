@@ -17,7 +17,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define GLOBALS_MAX 8u
+#define GLOBALS_MAX     8u
 #define NAME_MAX_LENGTH 63u
 
 struct given {
@@ -77,9 +77,9 @@ static enum status check_name(struct cli *c, const struct word *word, const char
 		return cli_refuse(c, "not-available", "'%s' names a snapshot; snapshots are not in this release", text);
 	if (name_is_valid(text))
 		return DONE;
-	return cli_misuse(c,
-			  "%s '%s' is not a name; a name has 1 to 63 letters, digits, '.', '_' or '-', a letter or digit first",
-			  what, text);
+	return cli_misuse(
+	    c, "%s '%s' is not a name; a name has 1 to 63 letters, digits, '.', '_' or '-', a letter or digit first",
+	    what, text);
 }
 
 static enum status check_choice(struct cli *c, const struct word *word, const char *what, const char *text)
@@ -329,11 +329,20 @@ enum status call_parse(struct cli *c, int argc, char *const *argv)
 	return call_is_complete(c);
 }
 
-void call_destroy(struct call *call) { free(call); }
+void call_destroy(struct call *call)
+{
+	free(call);
+}
 
-const struct command *call_command(const struct call *call) { return call->command; }
+const struct command *call_command(const struct call *call)
+{
+	return call->command;
+}
 
-const char *call_noun(const struct call *call) { return call->command ? NULL : call->noun; }
+const char *call_noun(const struct call *call)
+{
+	return call->command ? NULL : call->noun;
+}
 
 /* ---- reading ---- */
 
@@ -351,8 +360,17 @@ static const struct given *given_find(const struct call *call, const char *name)
 	return NULL;
 }
 
-bool call_has(const struct call *call, const char *name) { return given_find(call, name)->text != NULL; }
+bool call_has(const struct call *call, const char *name)
+{
+	return given_find(call, name)->text != NULL;
+}
 
-const char *call_text(const struct call *call, const char *name) { return given_find(call, name)->text; }
+const char *call_text(const struct call *call, const char *name)
+{
+	return given_find(call, name)->text;
+}
 
-uint64_t call_number(const struct call *call, const char *name) { return given_find(call, name)->number; }
+uint64_t call_number(const struct call *call, const char *name)
+{
+	return given_find(call, name)->number;
+}

@@ -18,21 +18,24 @@
 
 #define CLI_VERSION "0.1.0"
 
-#define must_check __attribute__((warn_unused_result))
+#define must_check             __attribute__((warn_unused_result))
 #define printf_like(fmt, args) __attribute__((format(printf, fmt, args)))
-#define array_size(a) (sizeof(a) / sizeof((a)[0]))
+#define array_size(a)          (sizeof(a) / sizeof((a)[0]))
 
 /* Guards what the programmer promised, never what a user or a daemon may get wrong. */
 _Noreturn void cli_assert_failed(const char *claim, const char *file, int line);
 #define quarry_assert(claim) ((claim) ? (void)0 : cli_assert_failed(#claim, __FILE__, __LINE__))
 
-static inline void free_text(char **text) { free(*text); }
+static inline void free_text(char **text)
+{
+	free(*text);
+}
 #define auto_free __attribute__((cleanup(free_text))) /* char *, freed at the end of its scope */
 
 /* The exit status of the process: a promise to scripts. */
 enum status {
 	DONE = 0,
-	REFUSED = 1,	 /* refused or failed: one line on standard error says why and what to do */
+	REFUSED = 1,     /* refused or failed: one line on standard error says why and what to do */
 	WRONG_USAGE = 2, /* the words on the command line are wrong: the line says which */
 };
 
@@ -51,7 +54,7 @@ struct client;
 struct cli {
 	struct call *call;     /* what the command line says */
 	struct client *client; /* made when the daemon is first asked */
-	bool is_json;	       /* --json: one JSON value on standard output, nothing else */
+	bool is_json;          /* --json: one JSON value on standard output, nothing else */
 	bool has_printed_json; /* that value is out */
 	struct failure failure;
 };

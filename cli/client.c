@@ -19,11 +19,11 @@
 #include <string.h>
 #include <sys/un.h>
 
-#define SOCKET_DEFAULT	   "/run/quarry/control.sock"
+#define SOCKET_DEFAULT     "/run/quarry/control.sock"
 #define CONNECT_TIMEOUT_MS 5000L
-#define TIMEOUT_S	   60u
+#define TIMEOUT_S          60u
 #define ANSWER_BYTES_MAX   (64u << 20)
-#define TOKEN_BYTES_MAX	   4096u
+#define TOKEN_BYTES_MAX    4096u
 
 struct client {
 	CURL *curl;
@@ -58,7 +58,8 @@ static enum status token_check(struct cli *c, const char *token, const char *fro
 		return cli_refuse(c, "local", "the token in %s is empty", from);
 	for (const char *p = token; *p; p++) {
 		if (*p <= ' ' || *p > '~')
-			return cli_refuse(c, "local", "the token in %s has a blank or a character that is not ASCII", from);
+			return cli_refuse(c, "local", "the token in %s has a blank or a character that is not ASCII",
+					  from);
 	}
 	return DONE;
 }
@@ -102,7 +103,8 @@ static enum status token_use(struct cli *c)
 	if (status != DONE)
 		return status;
 	if (strncmp(c->client->base, "https://", strlen("https://")) != 0 && !is_this_machine(c->client->base))
-		return cli_refuse(c, "local", "the token is not sent unencrypted to '%s'; use https://", c->client->base);
+		return cli_refuse(c, "local", "the token is not sent unencrypted to '%s'; use https://",
+				  c->client->base);
 	auto_free char *header = text_format("Authorization: Bearer %s", token);
 	header_add(c->client, header);
 	explicit_bzero(token, sizeof(token));
@@ -131,8 +133,8 @@ static enum status socket_use(struct cli *c)
 	if (!path || !*path)
 		path = SOCKET_DEFAULT;
 	if (strlen(path) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
-		return cli_refuse(c, "local", "the socket path '%s' is too long; a unix socket's has at most %zu bytes", path,
-				  sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1);
+		return cli_refuse(c, "local", "the socket path '%s' is too long; a unix socket's has at most %zu bytes",
+				  path, sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1);
 	c->client->base = text_format("http://localhost");
 	c->client->socket = text_format("%s", path);
 	curl_easy_setopt(c->client->curl, CURLOPT_UNIX_SOCKET_PATH, path);
@@ -165,7 +167,10 @@ void client_destroy(struct client *client)
 	free(client);
 }
 
-bool client_is_remote(const struct cli *c) { return call_has(c->call, "server"); }
+bool client_is_remote(const struct cli *c)
+{
+	return call_has(c->call, "server");
+}
 
 char *api_path(const char *prefix, const char *name, const char *suffix)
 {
@@ -183,17 +188,20 @@ static enum status socket_failed(struct cli *c, long os_error)
 {
 	const char *path = c->client->socket;
 	if (os_error == ENOENT)
-		return cli_refuse(c, "unreachable",
-				  "there is no quarryd at '%s'; start it (systemctl start quarryd), or name its control socket "
-				  "with --socket or QUARRY_SOCKET",
-				  path);
+		return cli_refuse(
+		    c, "unreachable",
+		    "there is no quarryd at '%s'; start it (systemctl start quarryd), or name its control socket "
+		    "with --socket or QUARRY_SOCKET",
+		    path);
 	if (os_error == EACCES || os_error == EPERM)
-		return cli_refuse(c, "unreachable",
-				  "no permission to use '%s'; run this as root, or as a member of the group that owns the socket",
-				  path);
+		return cli_refuse(
+		    c, "unreachable",
+		    "no permission to use '%s'; run this as root, or as a member of the group that owns the socket",
+		    path);
 	if (os_error == ECONNREFUSED)
 		return cli_refuse(c, "unreachable",
-				  "nobody answers at '%s': quarryd has ended; start it (systemctl start quarryd)", path);
+				  "nobody answers at '%s': quarryd has ended; start it (systemctl start quarryd)",
+				  path);
 	return cli_refuse(c, "unreachable", "cannot connect to '%s': %s", path,
 			  os_error ? strerror((int)os_error) : c->client->curl_text);
 }
@@ -210,17 +218,20 @@ static enum status transfer_failed(struct cli *c, CURLcode code, const struct an
 	if (code == CURLE_COULDNT_CONNECT && client->socket)
 		return socket_failed(c, os_error);
 	if (code == CURLE_OPERATION_TIMEDOUT)
-		return cli_refuse(c, "unreachable",
-				  "no answer from quarryd at '%s' in time; it may still carry the command out: see 'quarry status' "
-				  "and its log",
-				  where);
+		return cli_refuse(
+		    c, "unreachable",
+		    "no answer from quarryd at '%s' in time; it may still carry the command out: see 'quarry status' "
+		    "and its log",
+		    where);
 	if (code == CURLE_GOT_NOTHING || code == CURLE_RECV_ERROR || code == CURLE_SEND_ERROR)
-		return cli_refuse(c, "unreachable",
-				  "quarryd at '%s' ended the connection before its answer; whether the command was carried out is "
-				  "not known: it may be repeated",
-				  where);
+		return cli_refuse(
+		    c, "unreachable",
+		    "quarryd at '%s' ended the connection before its answer; whether the command was carried out is "
+		    "not known: it may be repeated",
+		    where);
 	if (code == CURLE_PEER_FAILED_VERIFICATION)
-		return cli_refuse(c, "unreachable", "the certificate of '%s' is not trusted (%s); give its authority with --ca-file",
+		return cli_refuse(c, "unreachable",
+				  "the certificate of '%s' is not trusted (%s); give its authority with --ca-file",
 				  where, text);
 	return cli_refuse(c, "unreachable", "cannot reach quarryd at '%s': %s", where, text);
 }
@@ -232,7 +243,8 @@ static enum status answer_refused(struct cli *c, long http_status, const json_t 
 	const char *code = json_string_value(json_object_get(error, "code"));
 	const char *message = json_string_value(json_object_get(error, "message"));
 	if (http_status == 401 && client_is_remote(c))
-		return cli_refuse(c, "unauthorized", "'%s' wants another token; give it with --token-file or QUARRY_TOKEN",
+		return cli_refuse(c, "unauthorized",
+				  "'%s' wants another token; give it with --token-file or QUARRY_TOKEN",
 				  c->client->base);
 	if (code && message)
 		return cli_refuse(c, code, "%s", message);

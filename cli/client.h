@@ -16,8 +16,8 @@ struct request {
 };
 #define TIMEOUT_NEVER_S 0xffffffffu
 
-/* Sends the request and hands out the answer, a JSON object (*out may be NULL: it is not wanted). Makes c->client when it
- * is the first one. Otherwise REFUSED, with the daemon's own words or what is wrong with the way to it. */
+/* Sends the request and hands out the answer, a JSON object (*out may be NULL: it is not wanted). Makes c->client when
+ * it is the first one. Otherwise REFUSED, with the daemon's own words or what is wrong with the way to it. */
 must_check enum status client_call(struct cli *c, const struct request *request, json_t **out);
 /* As client_call() with a method and path alone. */
 must_check enum status client_get(struct cli *c, const char *path, json_t **out);

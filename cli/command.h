@@ -26,7 +26,7 @@ enum value_kind {
 struct word {
 	const char *shown; /* in help: "NAME"; NULL ends a list, or: an option without a value */
 	enum value_kind kind;
-	uint64_t min, max;	    /* VALUE_NUMBER */
+	uint64_t min, max;          /* VALUE_NUMBER */
 	const char *const *choices; /* VALUE_CHOICE; ends with NULL */
 };
 
@@ -45,10 +45,10 @@ struct command {
 	const char *noun, *verb; /* verb NULL: the noun stands alone */
 	struct word arguments[ARGUMENTS_MAX];
 	const struct option *options; /* NULL: none but the global ones */
-	const char *summary;	      /* one line; NULL for what is later */
-	const char *more;	      /* further lines for --help; NULL: none */
+	const char *summary;          /* one line; NULL for what is later */
+	const char *more;             /* further lines for --help; NULL: none */
 	enum status (*run)(struct cli *c);
-	bool is_later;	/* known, not in this release */
+	bool is_later;  /* known, not in this release */
 	bool is_hidden; /* works; for the shells' completion, in no help */
 };
 
@@ -70,8 +70,14 @@ static inline const struct option *command_options(const struct command *command
 	return command->options ? command->options : none;
 }
 /* Does it appear in help, manual and completion? */
-static inline bool command_is_shown(const struct command *command) { return !command->is_later && !command->is_hidden; }
-static inline bool option_is_shown(const struct option *option) { return !option->is_later; }
+static inline bool command_is_shown(const struct command *command)
+{
+	return !command->is_later && !command->is_hidden;
+}
+static inline bool option_is_shown(const struct option *option)
+{
+	return !option->is_later;
+}
 /* Is this the first command of its noun in the table? */
 bool command_begins_noun(const struct command *command);
 /* "volume create NAME --size SIZE [--pool POOL]"; to be freed. */

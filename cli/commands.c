@@ -20,6 +20,8 @@ static const char *const image_formats[] = {"raw", "qcow2", NULL};
 static const char *const shells[] = {"bash", "zsh", NULL};
 static const char *const name_kinds[] = {"volume", "pool", "disk", "node", NULL};
 
+/* Everything in the tables is written short, a row a command, an option a line. */
+/* clang-format off */
 #define WORD(SHOWN, KIND)	  {.shown = SHOWN, .kind = KIND}
 #define NUMBER(SHOWN, MIN, MAX)	  {.shown = SHOWN, .kind = VALUE_NUMBER, .min = MIN, .max = MAX}
 #define CHOICE(SHOWN, CHOICES)	  {.shown = SHOWN, .kind = VALUE_CHOICE, .choices = CHOICES}
@@ -36,7 +38,7 @@ static const char *const name_kinds[] = {"volume", "pool", "disk", "node", NULL}
 	OPTION("failure-domain", CHOICE("DOMAIN", failure_domains), "what no two copies share: disk, node, rack or zone")
 
 const struct option global_options[] = {
-	OPTION("socket", WORD("PATH", VALUE_PATH), "control socket of the daemon; else QUARRY_SOCKET, /run/quarry/control.sock"),
+	OPTION("socket", WORD("PATH", VALUE_PATH), "the daemon's control socket; else QUARRY_SOCKET, /run/quarry/control.sock"),
 	OPTION("server", WORD("URL", VALUE_TEXT), "daemon on another machine: https://HOST:PORT"),
 	OPTION("token-file", WORD("PATH", VALUE_PATH), "file with the token for --server; else QUARRY_TOKEN"),
 	OPTION("ca-file", WORD("PATH", VALUE_PATH), "certificate authority that signed the server's certificate"),
@@ -50,11 +52,11 @@ const struct command commands[] = {
 	/* ---- disk ---- */
 	{.noun = "disk", .verb = "add", .run = disk_add, .arguments = {WORD("PATH", VALUE_PATH)},
 	 .summary = "format a file or block device and add it to a pool",
-	 .more = "What already holds data is refused. A file is made at --size when it does not exist; it is sparse, and freed space\n"
-		 "is given back to the file system, unless --reserve keeps it.",
+	 .more = "What already holds data is refused. A file is made at --size when it does not exist; it is sparse, and\n"
+		 "freed space is given back to the file system, unless --reserve keeps it.",
 	 .options = OPTIONS(OPTION("size", WORD("SIZE", VALUE_SIZE), "size of the file to make; else what is there"),
 			    OPTION("pool", WORD("POOL", VALUE_POOL), "pool that it joins; else default"),
-			    OPTION("reserve", NO_VALUE, "write the file through once and keep its space: steadier, faster flushes"),
+			    OPTION("reserve", NO_VALUE, "write the file through once, keep its space: steadier, faster flushes"),
 			    OPTION("force", NO_VALUE, "format it even if it holds data, which is lost"))},
 	{.noun = "disk", .verb = "list", .run = disk_list, .summary = "list the disks"},
 	{.noun = "disk", .verb = "show", .run = disk_show, .arguments = {WORD("DISK", VALUE_DISK)},
@@ -165,6 +167,7 @@ const struct command commands[] = {
 	 .summary = "print the completion script for bash or zsh"},
 	{.noun = "names", .run = names_print, .arguments = {CHOICE("KIND", name_kinds)}, .is_hidden = true},
 };
+/* clang-format on */
 const size_t n_commands = array_size(commands);
 
 bool command_begins_noun(const struct command *command)

@@ -26,11 +26,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define N_SLOTS		16u
-#define PIECE_BYTES	(256u << 10) /* every server takes requests of this size */
-#define ZERO_BYTES_MAX	(1ull << 30)
-#define SECTOR_BYTES	512u
-#define PROGRESS_MS	200
+#define N_SLOTS        16u
+#define PIECE_BYTES    (256u << 10) /* every server takes requests of this size */
+#define ZERO_BYTES_MAX (1ull << 30)
+#define SECTOR_BYTES   512u
+#define PROGRESS_MS    200
 
 #define SLOT_STAGES(X) X(FREE) X(READ) X(WRITE) X(ZERO)
 enum slot_stage {
@@ -44,7 +44,7 @@ struct slot {
 	struct endpoint_op op;
 	bool is_hole;
 	uint64_t pos_bytes, len_bytes; /* of the source */
-	char *data;		       /* PIECE_BYTES */
+	char *data;                    /* PIECE_BYTES */
 };
 
 struct copy {
@@ -95,8 +95,9 @@ static void copy_fail(struct copy *copy, const char *what, const struct endpoint
 {
 	if (copy->status != DONE)
 		return;
-	copy->status = cli_refuse(copy->cli, error == ENOSPC ? "no-space" : "io-error", "cannot %s '%s' at byte %llu: %s",
-				  what, e->name, (unsigned long long)pos_bytes, strerror(error));
+	copy->status =
+	    cli_refuse(copy->cli, error == ENOSPC ? "no-space" : "io-error", "cannot %s '%s' at byte %llu: %s", what,
+		       e->name, (unsigned long long)pos_bytes, strerror(error));
 }
 
 /* Makes copy->extent hold next_bytes. */
@@ -235,7 +236,8 @@ static bool copy_turn(struct copy *copy)
 static void copy_wait(struct copy *copy, const struct interrupt *interrupt)
 {
 	struct signalfd_siginfo signal;
-	struct pollfd waits[] = {endpoint_pollfd(copy->source), endpoint_pollfd(copy->target),
+	struct pollfd waits[] = {endpoint_pollfd(copy->source),
+				 endpoint_pollfd(copy->target),
 				 {.fd = copy->status == DONE ? interrupt->fd : -1, .events = POLLIN}};
 	if (poll(waits, array_size(waits), -1) < 0 && errno != EINTR)
 		copy_fail(copy, "wait for", copy->source, copy->next_bytes, errno);

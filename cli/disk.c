@@ -1,8 +1,8 @@
 /*
  * disk.c: the disk commands that ask the daemon; `disk check`, which does not, is in disk_check.c.
  *
- * A disk is named by its name, its UUID or the path it was added under. The API knows the first two; a path, which has a
- * slash, is looked up in the list of disks.
+ * A disk is named by its name, its UUID or the path it was added under. The API knows the first two; a path, which has
+ * a slash, is looked up in the list of disks.
  */
 #include "cli/call.h"
 #include "cli/client.h"
@@ -55,8 +55,8 @@ static enum status disk_path(struct cli *c, const char *suffix, char **out)
 
 /* ---- add ---- */
 
-/* The daemon has another working directory. A path from the root is left as it is: the links of /dev/disk/by-id are more
- * lasting than what they point to today. */
+/* The daemon has another working directory. A path from the root is left as it is: the links of /dev/disk/by-id are
+ * more lasting than what they point to today. */
 static enum status absolute_path(struct cli *c, const char *path, char **out)
 {
 	if (path[0] == '/') {
@@ -89,7 +89,10 @@ enum status disk_add(struct cli *c)
 	body_text(c, body, "pool", "pool");
 	body_flag(c, body, "reserve", "reserve");
 	body_flag(c, body, "force", "force");
-	struct request request = {.method = "POST", .path = "/v1/disks", .body = body, .timeout_s = TIMEOUT_NEVER_S,
+	struct request request = {.method = "POST",
+				  .path = "/v1/disks",
+				  .body = body,
+				  .timeout_s = TIMEOUT_NEVER_S,
 				  .progress = "formatting"};
 	status = client_call(c, &request, &disk);
 	if (status != DONE || cli_print_json(c, disk))
@@ -145,10 +148,10 @@ static char *scrub_text(const json_t *scrub)
 
 static void counters_print(const json_t *counters)
 {
-	auto_free char *done =
-	    text_format("%llu reads, %llu writes, %llu trims, %llu flushes", (unsigned long long)number_at(counters, "reads"),
-			(unsigned long long)number_at(counters, "writes"), (unsigned long long)number_at(counters, "trims"),
-			(unsigned long long)number_at(counters, "flushes"));
+	auto_free char *done = text_format(
+	    "%llu reads, %llu writes, %llu trims, %llu flushes", (unsigned long long)number_at(counters, "reads"),
+	    (unsigned long long)number_at(counters, "writes"), (unsigned long long)number_at(counters, "trims"),
+	    (unsigned long long)number_at(counters, "flushes"));
 	auto_free char *errors = text_format("%llu checksums, %llu input or output",
 					     (unsigned long long)number_at(counters, "checksum_errors"),
 					     (unsigned long long)number_at(counters, "io_errors"));
@@ -194,9 +197,11 @@ enum status disk_remove(struct cli *c)
 	auto_free char *path = NULL;
 	enum status status = disk_path(c, call_has(c->call, "force") ? "?force=true" : "", &path);
 	if (status == DONE)
-		status = client_call(c, &(struct request){.method = "DELETE", .path = path, .timeout_s = TIMEOUT_NEVER_S,
-							  .progress = "closing the disk"},
-				     &answer);
+		status = client_call(
+		    c,
+		    &(struct request){
+			.method = "DELETE", .path = path, .timeout_s = TIMEOUT_NEVER_S, .progress = "closing the disk"},
+		    &answer);
 	if (status != DONE || cli_print_json(c, answer))
 		return status;
 	printf("removed disk '%s'\n", call_text(c->call, "DISK"));

@@ -1,8 +1,8 @@
 /*
  * disk_check.c: `quarry disk check PATH`: runs `quarryd --check-disk PATH`, so that the format is known in one place.
  *
- * The daemon's program is looked for beside this one, in ../sbin, then in PATH. Its findings come on its standard output and
- * its exit status is ours: 0 sound, 1 not, 2 a wrong path.
+ * The daemon's program is looked for beside this one, in ../sbin, then in PATH. Its findings come on its standard
+ * output and its exit status is ours: 0 sound, 1 not, 2 a wrong path.
  */
 #include "cli/call.h"
 #include "cli/handlers.h"
@@ -66,7 +66,8 @@ static enum status check_end(struct cli *c, pid_t pid, int *exit_status)
 			return cli_refuse(c, "local", "cannot wait for the check: %s", strerror(errno));
 	}
 	if (!WIFEXITED(state))
-		return cli_refuse(c, "local", "the check ended by signal %d; what it had found is above", WTERMSIG(state));
+		return cli_refuse(c, "local", "the check ended by signal %d; what it had found is above",
+				  WTERMSIG(state));
 	*exit_status = WEXITSTATUS(state);
 	return DONE;
 }

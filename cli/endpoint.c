@@ -226,8 +226,8 @@ int endpoint_flush(struct endpoint *e)
 
 /* ---- holes ---- */
 
-static int extents_take(void *context, const char *meta_context, uint64_t pos_bytes, uint32_t *entries, size_t n_entries,
-			int *error)
+static int extents_take(void *context, const char *meta_context, uint64_t pos_bytes, uint32_t *entries,
+			size_t n_entries, int *error)
 {
 	struct endpoint *e = context;
 	uint64_t end_bytes = pos_bytes;

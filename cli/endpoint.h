@@ -18,19 +18,19 @@ struct endpoint_op {
 /* A run of the source that is all data or all hole. */
 struct extent {
 	uint64_t end_bytes; /* where it ends */
-	bool is_hole;	    /* reads as zeros */
+	bool is_hole;       /* reads as zeros */
 };
 #define EXTENTS_MAX 1024u
 
 struct endpoint {
-	char *name;	      /* for messages: a path or URI */
+	char *name; /* for messages: a path or URI */
 	uint64_t size_bytes;
-	struct nbd_handle *nbd; /* NULL: a file */
-	int fd;		      /* of a file; else -1 */
-	bool is_fresh;	      /* reads as zeros where nothing was written: holes need not be written */
-	bool is_device;	      /* fd is a block device */
-	bool knows_holes;     /* cleared when it turns out not to */
-	bool can_zero;	      /* false: write zeros instead */
+	struct nbd_handle *nbd;             /* NULL: a file */
+	int fd;                             /* of a file; else -1 */
+	bool is_fresh;                      /* reads as zeros where nothing was written: holes need not be written */
+	bool is_device;                     /* fd is a block device */
+	bool knows_holes;                   /* cleared when it turns out not to */
+	bool can_zero;                      /* false: write zeros instead */
 	struct extent extents[EXTENTS_MAX]; /* the newest answer about holes, used up from next on */
 	uint32_t n_extents, next_extent;
 };

@@ -15,10 +15,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#define WAIT_S	      30u /* how long the daemon holds an answer */
-#define WAIT_SLACK_S  30u /* and how much later than that it is given up */
-#define RETRY_MS      1000
-#define TIME_BYTES    20  /* "2025-01-31 12:34:56" and the zero */
+#define WAIT_S       30u /* how long the daemon holds an answer */
+#define WAIT_SLACK_S 30u /* and how much later than that it is given up */
+#define RETRY_MS     1000
+#define TIME_BYTES   20 /* "2025-01-31 12:34:56" and the zero */
 
 /* "2025-01-31T12:34:56.789Z" as people read it. */
 static void time_print(const char *moment)

@@ -26,8 +26,8 @@ static void options_print(const struct option *list)
 	for (const struct option *o = list; o->name; o++) {
 		if (!option_is_shown(o))
 			continue;
-		auto_free char *left = o->value.shown ? text_format("  --%s %s", o->name, o->value.shown)
-						      : text_format("  --%s", o->name);
+		auto_free char *left =
+		    o->value.shown ? text_format("  --%s %s", o->name, o->value.shown) : text_format("  --%s", o->name);
 		summary_print(left, OPTION_COLUMN, o->help);
 	}
 }
@@ -68,7 +68,8 @@ static void command_print(const struct command *command)
 		printf("\noptions\n");
 		options_print(command->options);
 	}
-	printf("\nSizes are written like 512, 4K, 10G or 1.5T, in powers of 1024. 'quarry --help' shows the options that stand "
+	printf("\nSizes are written like 512, 4K, 10G or 1.5T, in powers of 1024. 'quarry --help' shows the options "
+	       "that stand "
 	       "everywhere.\n");
 }
 

@@ -2,8 +2,8 @@
  * image.c: image files: what format a file has, and opening one as an endpoint.
  *
  * 1. A raw file is read and written here; a qcow2 file is served by qemu-nbd, which is asked for only then.
- * 2. An image is not trusted: a qcow2 header that names another file (a backing file, a data file) is refused, since that
- *    name was chosen by whoever made the image and the file would be read with our rights.
+ * 2. An image is not trusted: a qcow2 header that names another file (a backing file, a data file) is refused, since
+ * that name was chosen by whoever made the image and the file would be read with our rights.
  * 3. A file in a format that is not known as such is not taken for raw data when its first bytes say otherwise.
  * 4. A target that is there is left alone unless the user insists.
  */
@@ -29,19 +29,19 @@ extern char **environ;
  *      8     8  where the name of the backing file stands, 0: none
  *     32     4  encryption, 0: none
  *     72     8  version 3: features that one must know; bit 2: the data lies in another file */
-#define QCOW2_MAGIC		"QFI\xfb"
-#define QCOW2_VERSION		4
-#define QCOW2_BACKING		8
-#define QCOW2_ENCRYPTION	32
-#define QCOW2_FEATURES		72
-#define QCOW2_BYTES_2		72u  /* header of version 2 */
-#define QCOW2_BYTES_3		104u /* of version 3, at least */
+#define QCOW2_MAGIC             "QFI\xfb"
+#define QCOW2_VERSION           4
+#define QCOW2_BACKING           8
+#define QCOW2_ENCRYPTION        32
+#define QCOW2_FEATURES          72
+#define QCOW2_BYTES_2           72u  /* header of version 2 */
+#define QCOW2_BYTES_3           104u /* of version 3, at least */
 #define QCOW2_FEATURE_DATA_FILE 4u
 
 bool is_nbd_uri(const char *text)
 {
-	static const char *const schemes[] = {"nbd://", "nbds://", "nbd+unix://", "nbds+unix://", "nbd+vsock://",
-					      "nbds+vsock://"};
+	static const char *const schemes[] = {"nbd://",       "nbds://",      "nbd+unix://",
+					      "nbds+unix://", "nbd+vsock://", "nbds+vsock://"};
 	for (size_t i = 0; i < array_size(schemes); i++) {
 		if (strncmp(text, schemes[i], strlen(schemes[i])) == 0)
 			return true;
@@ -57,8 +57,9 @@ const char *image_format_name(const void *header, size_t n_bytes)
 		const char *name, *magic;
 		size_t n_magic, pos;
 	} formats[] = {
-	    {"qcow2", QCOW2_MAGIC, 4, 0},  {"vmdk", "KDMV", 4, 0},	       {"vhdx", "vhdxfile", 8, 0},
-	    {"vhd", "conectix", 8, 0},	   {"vdi", "\x7f\x10\xda\xbe", 4, 64}, {"qed", "QED\0", 4, 0},
+	    {"qcow2", QCOW2_MAGIC, 4, 0},       {"vmdk", "KDMV", 4, 0},
+	    {"vhdx", "vhdxfile", 8, 0},         {"vhd", "conectix", 8, 0},
+	    {"vdi", "\x7f\x10\xda\xbe", 4, 64}, {"qed", "QED\0", 4, 0},
 	    {"luks", "LUKS\xba\xbe", 6, 0},
 	};
 	for (size_t i = 0; i < array_size(formats); i++) {
@@ -102,7 +103,8 @@ int qcow2_check(const void *header, size_t n_bytes, char why[static IMAGE_WHY_BY
 	if (get_be32(h + QCOW2_ENCRYPTION) != 0)
 		return qcow2_refuse(why, "is encrypted; convert it with 'qemu-img convert'");
 	if (version == 3 && (get_be64(h + QCOW2_FEATURES) & QCOW2_FEATURE_DATA_FILE))
-		return qcow2_refuse(why, "has its data in another file; make one image of both with 'qemu-img convert'");
+		return qcow2_refuse(why,
+				    "has its data in another file; make one image of both with 'qemu-img convert'");
 	return 0;
 }
 
@@ -118,7 +120,8 @@ static enum status program_find(struct cli *c, const char *program)
 		if (access(file, X_OK) == 0)
 			return DONE;
 	}
-	return cli_refuse(c, "local", "qcow2 files are handled by '%s', which is not installed; on Debian: apt install qemu-utils",
+	return cli_refuse(c, "local",
+			  "qcow2 files are handled by '%s', which is not installed; on Debian: apt install qemu-utils",
 			  program);
 }
 
@@ -161,10 +164,11 @@ enum status image_open_source(struct cli *c, struct endpoint *e, const char *pat
 		return cli_refuse(c, "local", "cannot read '%s': %s", path, strerror(errno));
 	const char *seen = image_format_name(header, (size_t)n);
 	if (!format && seen && strcmp(seen, "qcow2") != 0)
-		return cli_refuse(c, "invalid",
-				  "'%s' looks like a %s image; convert it with 'qemu-img convert', or say --format raw to take its "
-				  "bytes as they are",
-				  path, seen);
+		return cli_refuse(
+		    c, "invalid",
+		    "'%s' looks like a %s image; convert it with 'qemu-img convert', or say --format raw to take its "
+		    "bytes as they are",
+		    path, seen);
 	if (!format)
 		format = seen ? seen : "raw";
 	if (strcmp(format, "raw") == 0)
@@ -222,7 +226,8 @@ static enum status target_make(struct cli *c, struct image_target *t, bool is_fo
 	if (errno != EEXIST)
 		return cli_refuse(c, "local", "cannot make '%s': %s", t->path, strerror(errno));
 	if (!is_forced)
-		return cli_refuse(c, "exists", "'%s' exists; choose another name, or overwrite it with --force", t->path);
+		return cli_refuse(c, "exists", "'%s' exists; choose another name, or overwrite it with --force",
+				  t->path);
 	return DONE;
 }
 

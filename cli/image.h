@@ -10,7 +10,7 @@ enum image_format { IMAGE_RAW, IMAGE_QCOW2 };
 bool is_nbd_uri(const char *text);
 
 #define IMAGE_HEADER_BYTES 512u
-#define IMAGE_WHY_BYTES	   200
+#define IMAGE_WHY_BYTES    200
 /* Tells what the first bytes of a file look like; NULL: raw data, or nothing that is known. */
 const char *image_format_name(const void *header, size_t n_bytes);
 /* Whether all of a qcow2 image lies in its own file and can be read: 0, or -ENOTSUP with the reason in why. */
@@ -25,6 +25,6 @@ struct image_target {
 	bool was_made;
 };
 /* Makes a file of size_bytes, or takes the block device that is there with is_forced. */
-must_check enum status image_open_target(struct cli *c, struct endpoint *e, struct image_target *t, enum image_format format,
-					 uint64_t size_bytes, bool is_forced);
+must_check enum status image_open_target(struct cli *c, struct endpoint *e, struct image_target *t,
+					 enum image_format format, uint64_t size_bytes, bool is_forced);
 void image_target_drop(struct image_target *t);

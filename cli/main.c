@@ -24,8 +24,7 @@ static void failure_print(struct cli *c)
 	if (!c->is_json || c->has_printed_json)
 		return;
 	auto_free char *code = text_printable(c->failure.code);
-	json_auto_t *value = json_pack("{s{ssss}}", "error", "code", code, "message",
-				       line);
+	json_auto_t *value = json_pack("{s{ssss}}", "error", "code", code, "message", line);
 	(void)cli_print_json(c, value);
 }
 

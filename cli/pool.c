@@ -34,8 +34,8 @@ enum status pool_create(struct cli *c)
 
 enum status pool_list(struct cli *c)
 {
-	static const char *const headers[] = {"NAME",  ">REPLICAS", "DOMAIN", ">DISKS",	    ">VOLUMES",
-					      ">SIZE", ">USED",	    ">FREE",  ">PROVISIONED"};
+	static const char *const headers[] = {"NAME",  ">REPLICAS", "DOMAIN", ">DISKS",      ">VOLUMES",
+					      ">SIZE", ">USED",     ">FREE",  ">PROVISIONED"};
 	json_auto_t *answer = NULL;
 	enum status status = client_get(c, "/v1/pools", &answer);
 	if (status != DONE || cli_print_json(c, answer))

@@ -1,8 +1,8 @@
 /*
  * size.c: sizes and numbers as people write and read them.
  *
- * 1. Nothing is guessed: "4KB", "4 K", "-1", "0x10" and what does not fit into 63 bits is refused, each with its reason,
- *    since a volume of the wrong size is found out too late.
+ * 1. Nothing is guessed: "4KB", "4 K", "-1", "0x10" and what does not fit into 63 bits is refused, each with its
+ * reason, since a volume of the wrong size is found out too late.
  * 2. No floating point: 0.1T is the same number of bytes on every machine.
  */
 #include "cli/size.h"
@@ -11,12 +11,15 @@
 #include <stdio.h>
 #include <string.h>
 
-#define UNIT_LETTERS	    "KMGTP" /* 1024^1 ... 1024^5 */
-#define FRACTION_DIGITS_MAX 9	    /* so that a fraction times a unit stays far below 2^127 */
-#define SECTOR_BYTES	    512u    /* the smallest unit that a volume can be addressed in */
-#define SIZE_BYTES_MAX	    ((uint64_t)INT64_MAX) /* JSON integers have a sign */
+#define UNIT_LETTERS        "KMGTP"               /* 1024^1 ... 1024^5 */
+#define FRACTION_DIGITS_MAX 9                     /* so that a fraction times a unit stays far below 2^127 */
+#define SECTOR_BYTES        512u                  /* the smallest unit that a volume can be addressed in */
+#define SIZE_BYTES_MAX      ((uint64_t)INT64_MAX) /* JSON integers have a sign */
 
-static bool is_digit(char c) { return c >= '0' && c <= '9'; }
+static bool is_digit(char c)
+{
+	return c >= '0' && c <= '9';
+}
 
 /* What may follow the digits of a size. 0: nothing (bytes), 1..5: the letter's power, -1: no unit. */
 static int unit_power(const char *text)

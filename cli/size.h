@@ -9,7 +9,7 @@
 #include "cli/cli.h"
 
 #define SIZE_TEXT_BYTES 24
-#define SIZE_WHY_BYTES	160
+#define SIZE_WHY_BYTES  160
 
 /* 0, or -EINVAL with a phrase in why that goes on after the text itself ("is not a size: ..."). A fraction of a unit is
  * rounded up to 512 bytes. Zero is not a size. */
@@ -17,7 +17,8 @@ must_check int size_parse(const char *text, uint64_t *out_bytes, char why[static
 /* Three figures or so: "512", "4K", "1.5T". */
 void size_to_text(uint64_t bytes, char text[static SIZE_TEXT_BYTES]);
 /* A whole decimal number between min and max; 0 or -EINVAL with why as above. */
-must_check int number_parse(const char *text, uint64_t min, uint64_t max, uint64_t *out, char why[static SIZE_WHY_BYTES]);
+must_check int number_parse(const char *text, uint64_t min, uint64_t max, uint64_t *out,
+			    char why[static SIZE_WHY_BYTES]);
 /* "850ns", "12us", "3.4ms", "1.2s". */
 void latency_to_text(uint64_t ns, char text[static SIZE_TEXT_BYTES]);
 /* "42s", "5m 3s", "2h 1m", "3d 4h". */

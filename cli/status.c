@@ -48,7 +48,7 @@ enum status status_show(struct cli *c)
 		return DONE;
 	const json_t *first = json_array_get(json_object_get(answer, "problems"), 0);
 	size_t n = json_array_size(json_object_get(answer, "problems"));
-	(void)cli_refuse(c, "unhealthy", "%zu problem%s; the first: %s: %s", n, n == 1 ? "" : "s", text_at(first, "object"),
-			 text_at(first, "message"));
+	(void)cli_refuse(c, "unhealthy", "%zu problem%s; the first: %s: %s", n, n == 1 ? "" : "s",
+			 text_at(first, "object"), text_at(first, "message"));
 	return REFUSED;
 }

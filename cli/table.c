@@ -13,7 +13,7 @@
 #include <string.h>
 
 #define COLUMNS_MAX 12u
-#define GAP	    2u /* blanks between columns */
+#define GAP         2u /* blanks between columns */
 #define FIELD_WIDTH 18
 
 struct table {

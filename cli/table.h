@@ -12,7 +12,10 @@ struct table;
 /* Headers as one word each; a header that begins with '>' stands for a column of numbers, aligned to the right. */
 struct table *table_create(const char *const *headers, size_t n_columns);
 void table_destroy(struct table *t);
-static inline void table_free(struct table **t) { table_destroy(*t); }
+static inline void table_free(struct table **t)
+{
+	table_destroy(*t);
+}
 #define auto_table __attribute__((cleanup(table_free)))
 
 /* Cells fill rows from left to right; NULL prints as "-". */

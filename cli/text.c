@@ -9,7 +9,10 @@
 
 #define WORD_MAX 48u /* longer words are nothing that was mistyped */
 
-static unsigned min_of(unsigned a, unsigned b) { return a < b ? a : b; }
+static unsigned min_of(unsigned a, unsigned b)
+{
+	return a < b ? a : b;
+}
 
 /* Optimal string alignment over three rows of the usual table. */
 unsigned text_distance(const char *a, const char *b)

@@ -33,7 +33,10 @@ static const json_t *object_find(const json_t *list, const char *name)
 	return NULL;
 }
 
-static uint64_t grown(uint64_t before, uint64_t now) { return now >= before ? now - before : now; }
+static uint64_t grown(uint64_t before, uint64_t now)
+{
+	return now >= before ? now - before : now;
+}
 
 static double rate(const json_t *before, const json_t *now, const char *key, double seconds)
 {
@@ -51,13 +54,13 @@ static uint64_t mean_ns(const json_t *before, const json_t *now, const char *key
 /* {"name", "reads_per_s", ...} for one object. */
 static json_t *rates_of(const char *name, const json_t *before, const json_t *now, double seconds)
 {
-	return json_pack("{sssfsfsfsfsfsIsIsI}", "name", name, "reads_per_s", rate(before, now, "reads", seconds),
-			 "writes_per_s", rate(before, now, "writes", seconds), "flushes_per_s",
-			 rate(before, now, "flushes", seconds), "read_bytes_per_s", rate(before, now, "read_bytes", seconds),
-			 "write_bytes_per_s", rate(before, now, "write_bytes", seconds), "read_mean_ns",
-			 (json_int_t)mean_ns(before, now, "read_latency"), "write_mean_ns",
-			 (json_int_t)mean_ns(before, now, "write_latency"), "flush_mean_ns",
-			 (json_int_t)mean_ns(before, now, "flush_latency"));
+	return json_pack(
+	    "{sssfsfsfsfsfsIsIsI}", "name", name, "reads_per_s", rate(before, now, "reads", seconds), "writes_per_s",
+	    rate(before, now, "writes", seconds), "flushes_per_s", rate(before, now, "flushes", seconds),
+	    "read_bytes_per_s", rate(before, now, "read_bytes", seconds), "write_bytes_per_s",
+	    rate(before, now, "write_bytes", seconds), "read_mean_ns", (json_int_t)mean_ns(before, now, "read_latency"),
+	    "write_mean_ns", (json_int_t)mean_ns(before, now, "write_latency"), "flush_mean_ns",
+	    (json_int_t)mean_ns(before, now, "flush_latency"));
 }
 
 static json_t *rates_of_all(const json_t *before, const json_t *now, double seconds)
@@ -68,8 +71,8 @@ static json_t *rates_of_all(const json_t *before, const json_t *now, double seco
 	json_array_foreach((json_t *)now, i, object)
 	{
 		const char *name = text_at(object, "name");
-		json_array_append_new(rates, rates_of(name, object_find(before, name),
-						      json_object_get(object, "counters"), seconds));
+		json_array_append_new(
+		    rates, rates_of(name, object_find(before, name), json_object_get(object, "counters"), seconds));
 	}
 	return rates;
 }
@@ -96,7 +99,7 @@ static void cell_latency(struct table *table, const json_t *rates, const char *k
 
 static void rates_print(const char *what, json_t *list)
 {
-	const char *const headers[] = {what,	    ">READS/S",	 ">WRITES/S", ">FLUSHES/S", ">READ B/S",
+	const char *const headers[] = {what,         ">READS/S",  ">WRITES/S",  ">FLUSHES/S", ">READ B/S",
 				       ">WRITE B/S", ">READ LAT", ">WRITE LAT", ">FLUSH LAT"};
 	auto_table struct table *table = table_create(headers, array_size(headers));
 	size_t i;
@@ -121,10 +124,10 @@ static void interval_print(struct cli *c, const json_t *before, const json_t *no
 	double seconds = (double)grown(number_at(before, "monotonic_ns"), number_at(now, "monotonic_ns")) / NS_PER_S;
 	if (seconds <= 0)
 		seconds = 1;
-	json_auto_t *value = json_pack("{sfsoso}", "seconds", seconds, "volumes",
-				       rates_of_all(json_object_get(before, "volumes"), json_object_get(now, "volumes"), seconds),
-				       "disks",
-				       rates_of_all(json_object_get(before, "disks"), json_object_get(now, "disks"), seconds));
+	json_auto_t *value =
+	    json_pack("{sfsoso}", "seconds", seconds, "volumes",
+		      rates_of_all(json_object_get(before, "volumes"), json_object_get(now, "volumes"), seconds),
+		      "disks", rates_of_all(json_object_get(before, "disks"), json_object_get(now, "disks"), seconds));
 	if (cli_print_json(c, value))
 		return;
 	if (clears)

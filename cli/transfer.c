@@ -1,8 +1,8 @@
 /*
  * transfer.c: `quarry volume import` and `quarry volume export`.
  *
- * The volume is attached over NBD for as long as it takes, and this process copies between that and the file, the device
- * or the server on the other side.
+ * The volume is attached over NBD for as long as it takes, and this process copies between that and the file, the
+ * device or the server on the other side.
  *
  * 1. What runs a program (qemu-nbd) is opened before signals are held back, so that the program is born with none held.
  *    What must be undone (a volume, an attachment) is done after, so that Ctrl-C leaves nothing behind.
@@ -26,7 +26,7 @@
 
 struct transfer {
 	struct cli *cli;
-	const char *name;	   /* of the volume */
+	const char *name; /* of the volume */
 	struct endpoint volume, other;
 	struct interrupt interrupt;
 	struct image_target target; /* of an export into a file */
@@ -89,7 +89,8 @@ static enum status volume_is_new(struct cli *c, const char *name)
 	auto_free char *path = api_path("/v1/volumes/", name, "");
 	enum status status = client_get(c, path, NULL);
 	if (status == DONE)
-		return cli_refuse(c, "exists", "volume '%s' exists; an import makes a new one: choose another name", name);
+		return cli_refuse(c, "exists", "volume '%s' exists; an import makes a new one: choose another name",
+				  name);
 	return strcmp(c->failure.code, "not-found") == 0 ? DONE : status;
 }
 
@@ -140,7 +141,8 @@ static enum status import_print(struct transfer *t)
 		return status;
 	size_to_text(number_at(volume, "size_bytes"), size);
 	size_to_text(t->copied_bytes, copied);
-	printf("imported '%s' as volume '%s' of %s, %s of it data\n", call_text(c->call, "SOURCE"), t->name, size, copied);
+	printf("imported '%s' as volume '%s' of %s, %s of it data\n", call_text(c->call, "SOURCE"), t->name, size,
+	       copied);
 	return DONE;
 }
 
@@ -216,7 +218,8 @@ static enum status export_run(struct transfer *t)
 		status = interrupt_begin(c, &t->interrupt);
 	const json_t *attachment = export_attachment(volume);
 	if (status == DONE && attachment && !bool_at(attachment, "read_only"))
-		fprintf(stderr, "quarry: note: volume '%s' is attached; what is written to it now may be in the copy or not\n",
+		fprintf(stderr,
+			"quarry: note: volume '%s' is attached; what is written to it now may be in the copy or not\n",
 			t->name);
 	if (status == DONE)
 		status = volume_connect(t, attachment, true);

@@ -17,7 +17,10 @@ uint64_t number_at(const json_t *object, const char *key)
 	return number < 0 ? 0 : (uint64_t)number;
 }
 
-bool bool_at(const json_t *object, const char *key) { return json_is_true(json_object_get(object, key)); }
+bool bool_at(const json_t *object, const char *key)
+{
+	return json_is_true(json_object_get(object, key));
+}
 
 static void body_put(json_t *body, const char *key, json_t *value)
 {

@@ -13,7 +13,10 @@
 
 #include <string.h>
 
-static char *volume_path(const char *name, const char *suffix) { return api_path("/v1/volumes/", name, suffix); }
+static char *volume_path(const char *name, const char *suffix)
+{
+	return api_path("/v1/volumes/", name, suffix);
+}
 
 /* ---- look ---- */
 
@@ -78,15 +81,14 @@ static void volume_parts_print(const json_t *volume)
 
 static void volume_counters_print(const json_t *counters)
 {
-	auto_free char *done = text_format("%llu reads, %llu writes, %llu trims, %llu zeroes, %llu flushes",
-					   (unsigned long long)number_at(counters, "reads"),
-					   (unsigned long long)number_at(counters, "writes"),
-					   (unsigned long long)number_at(counters, "trims"),
-					   (unsigned long long)number_at(counters, "zeroes"),
-					   (unsigned long long)number_at(counters, "flushes"));
-	auto_free char *errors = text_format("%llu, and %llu for lack of space",
-					     (unsigned long long)number_at(counters, "errors"),
-					     (unsigned long long)number_at(counters, "no_space"));
+	auto_free char *done = text_format(
+	    "%llu reads, %llu writes, %llu trims, %llu zeroes, %llu flushes",
+	    (unsigned long long)number_at(counters, "reads"), (unsigned long long)number_at(counters, "writes"),
+	    (unsigned long long)number_at(counters, "trims"), (unsigned long long)number_at(counters, "zeroes"),
+	    (unsigned long long)number_at(counters, "flushes"));
+	auto_free char *errors =
+	    text_format("%llu, and %llu for lack of space", (unsigned long long)number_at(counters, "errors"),
+			(unsigned long long)number_at(counters, "no_space"));
 	field_text(stdout, "operations", done);
 	field_size(stdout, "read", json_object_get(counters, "read_bytes"));
 	field_size(stdout, "written", json_object_get(counters, "write_bytes"));
@@ -210,9 +212,11 @@ enum status volume_attach_nbd(struct cli *c, const char *name, bool is_read_only
 {
 	auto_free char *path = volume_path(name, "/attachments");
 	json_auto_t *body = json_pack("{sssb}", "frontend", "nbd", "read_only", is_read_only);
-	enum status status = client_call(c, &(struct request){.method = "POST", .path = path, .body = body}, attachment);
+	enum status status =
+	    client_call(c, &(struct request){.method = "POST", .path = path, .body = body}, attachment);
 	if (status == DONE && !*attachment_uri(c, *attachment))
-		status = cli_refuse(c, "internal", "quarryd gave no URI for volume '%s'; is it of the same release?", name);
+		status =
+		    cli_refuse(c, "internal", "quarryd gave no URI for volume '%s'; is it of the same release?", name);
 	return status;
 }
 
