@@ -23,7 +23,9 @@ for n in 1 2; do
 	nbdcopy --flush "$dir/image" "$(uri v1)"
 	nbdcopy "$(uri v1)" null:
 	nbd "$(uri v2)" 'h.pwrite(b"x" * 512, 512); h.zero(1 << 20, 0); h.trim(2 << 30, 0); h.flush(); h.pread(4096, 1 << 30)'
-	"$BUILD/tests/e2e/loadgen" --window-mib 2 --depth 8 "$(uri v1)" >"$dir/loadgen.said" <<<"load 500" || true
+	volume_make "load$n" 64M
+	printf 'load 500\nverify\n' | "$BUILD/tests/e2e/loadgen" --window-mib 2 --depth 8 "$(uri "load$n")" >"$dir/said"
+	is "the load generator" "$(tail -n 1 "$dir/said" | cut -d" " -f1)" verified
 	expect 0 '' q volume resize v2 3G
 	expect 0 '' q status
 	expect 0 '' q disk scrub d1 --wait
