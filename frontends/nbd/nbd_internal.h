@@ -182,6 +182,7 @@ struct nbd_connection {
 	enum nbd_connection_stage stage;
 	bool is_ending; /* to FINISH at the end of the turn */
 	bool is_cut;	/* to CLOSE at the end of the turn */
+	bool is_goodbye_said;
 	uint64_t number;
 	struct list link;     /* in the server's connections */
 	struct list starving; /* in the server's line for requests */
@@ -316,6 +317,8 @@ void transmission_drop(struct nbd_connection *c);
 
 /* ---- nbd_request.c ---- */
 
+/* Once, for the pool. */
+void request_init(struct nbd_request *r);
 /* Begins the request whose header was taken. */
 void request_begin(struct nbd_request *r, struct nbd_connection *c, const struct nbd_request_header *h);
 /* The dispatcher. */
@@ -324,7 +327,7 @@ void request_run(struct nbd_request *r);
 void request_piece_sent(struct nbd_piece *p);
 /* The piece whose buffer the payload fills next, or NULL. */
 struct nbd_piece *request_filling(struct nbd_request *r);
-/* The connection is cut: the rest of it will not arrive, its buffers will not come. */
+/* The connection ends: what has not arrived will not, what was not begun is not. */
 void request_cut(struct nbd_request *r);
 const char *request_stage_name(enum nbd_request_stage stage);
 #define REQUEST_TEXT_BYTES 384

@@ -38,8 +38,6 @@ _Static_assert(STATUS_BUFFER_BYTES <= BUFFER_MAX_BYTES, "the extents fit into a 
 /* CACHE brings the maps of so much into memory, which is all that quarry caches. */
 #define CACHE_BYTES_MAX (64 * MIB)
 
-static void piece_done(struct volume_io *io, int res);
-
 /* ---- errors ---- */
 
 /* The first error is the one that is told. */
@@ -685,6 +683,22 @@ void request_run(struct nbd_request *r)
 }
 
 /* ---- events ---- */
+
+void request_init(struct nbd_request *r)
+{
+	r->stage = REQUEST_FREE;
+	r->connection = NULL;
+	list_init(&r->link);
+	list_init(&r->following);
+	for (uint32_t i = 0; i < PIECES; i++) {
+		struct nbd_piece *p = &r->pieces[i];
+		p->stage = PIECE_IDLE;
+		p->request = r;
+		p->buffer = NULL;
+		p->io.done = piece_done;
+		list_init(&p->link);
+	}
+}
 
 void request_begin(struct nbd_request *r, struct nbd_connection *c, const struct nbd_request_header *h)
 {
