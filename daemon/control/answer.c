@@ -1,0 +1,708 @@
+/*
+ * answer.c: makes the JSON of docs/openapi.yaml from a snapshot.
+ *
+ * Invariants
+ *  1. Every key that the description calls required is always there; what is not known is null.
+ *  2. Keys come in the description's order, so that people can read them.
+ *  3. No memory is never a half answer: the text is whole or NULL.
+ */
+#include "daemon/control/answer.h"
+
+#include "daemon/version.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+/* ---- small values ---- */
+
+static void put(json_t *object, const char *key, json_t *value)
+{
+	json_object_set_new(object, key, value);
+}
+
+/* A text that was cut inside a character is shown with question marks, not left out. */
+static void put_text(json_t *object, const char *key, const char *text)
+{
+	char plain[SET_TEXT_MAX + SET_WHY_BYTES];
+	json_t *value = json_string(text);
+	if (!value) {
+		size_t n = 0;
+		for (; text[n] && n + 1 < sizeof(plain); n++)
+			plain[n] = (unsigned char)text[n] < 0x80 ? text[n] : '?';
+		plain[n] = '\0';
+		value = json_string(plain);
+	}
+	put(object, key, value);
+}
+
+static void put_number(json_t *object, const char *key, uint64_t n)
+{
+	put(object, key, json_integer((json_int_t)n));
+}
+static void put_bool(json_t *object, const char *key, bool is_true)
+{
+	put(object, key, json_boolean(is_true));
+}
+static void put_counter(json_t *object, const char *key, const counter *c)
+{
+	put_number(object, key, counter_get(c));
+}
+
+/* A number that is known only when the disk is open. */
+static void put_number_if(json_t *object, const char *key, bool is_known, uint64_t n)
+{
+	put(object, key, is_known ? json_integer((json_int_t)n) : json_null());
+}
+
+static void put_uuid(json_t *object, const char *key, const struct uuid *u)
+{
+	char text[UUID_TEXT_BYTES];
+	uuid_to_text(u, text);
+	put_text(object, key, text);
+}
+
+void answer_time(uint64_t wall_ns, char text[static ANSWER_TIME_BYTES])
+{
+	time_t seconds = (time_t)(wall_ns / NS_PER_S);
+	struct tm utc;
+	gmtime_r(&seconds, &utc);
+	size_t n = strftime(text, ANSWER_TIME_BYTES, "%Y-%m-%dT%H:%M:%S", &utc);
+	quarry_assert(n > 0);
+	snprintf(text + n, ANSWER_TIME_BYTES - n, ".%03uZ", (unsigned)(wall_ns / NS_PER_MS % 1000));
+}
+
+/* Zero: it has not happened. */
+static void put_time(json_t *object, const char *key, uint64_t wall_ns)
+{
+	char text[ANSWER_TIME_BYTES];
+	if (wall_ns == 0) {
+		put(object, key, json_null());
+		return;
+	}
+	answer_time(wall_ns, text);
+	put_text(object, key, text);
+}
+
+static void put_latency(json_t *object, const char *key, const struct histogram *h)
+{
+	json_t *o = json_object();
+	put_counter(o, "count", &h->n);
+	put_counter(o, "sum_ns", &h->sum_ns);
+	put_number(o, "p50_ns", histogram_quantile_ns(h, 0.5));
+	put_number(o, "p99_ns", histogram_quantile_ns(h, 0.99));
+	put(object, key, o);
+}
+
+const char *failure_domain_name(enum failure_domain d)
+{
+	static const char *const names[] = {"disk", "node", "rack", "zone"};
+	quarry_assert((size_t)d < array_size(names));
+	return names[d];
+}
+
+/* ---- pools ---- */
+
+static json_t *pool_json(const struct pool_view *v)
+{
+	json_t *o = json_object();
+	put_text(o, "name", v->name);
+	put_uuid(o, "uuid", &v->uuid);
+	put_number(o, "replicas", v->replicas);
+	put_number(o, "min_replicas", v->min_replicas);
+	put_text(o, "failure_domain", failure_domain_name(v->failure_domain));
+	put_number(o, "disks", v->n_disks);
+	put_number(o, "volumes", v->n_volumes);
+	put_number(o, "size_bytes", v->size_bytes);
+	put_number(o, "used_bytes", v->used_bytes);
+	put_number(o, "free_bytes", v->free_bytes);
+	put_number(o, "provisioned_bytes", v->provisioned_bytes);
+	return o;
+}
+
+/* ---- disks ---- */
+
+static uint64_t bytes_of(uint64_t blocks)
+{
+	return blocks * BLOCK_BYTES;
+}
+static uint64_t used_blocks(const struct disk_stats *s)
+{
+	uint64_t not_used = s->free_blocks + s->waiting_blocks;
+	return s->n_blocks > not_used ? s->n_blocks - not_used : 0;
+}
+
+static json_t *disk_counters_json(const struct disk_counters *c)
+{
+	if (!c)
+		return json_null();
+	json_t *o = json_object();
+	put_counter(o, "reads", &c->reads);
+	put_counter(o, "writes", &c->writes);
+	put_counter(o, "trims", &c->trims);
+	put_counter(o, "flushes", &c->flushes);
+	put_counter(o, "read_bytes", &c->read_bytes);
+	put_counter(o, "write_bytes", &c->write_bytes);
+	put_counter(o, "checksum_errors", &c->checksum_errors);
+	put_counter(o, "io_errors", &c->io_errors);
+	put_counter(o, "cache_hits", &c->cache_hits);
+	put_counter(o, "cache_misses", &c->cache_misses);
+	put_latency(o, "read_latency", &c->read_ns);
+	put_latency(o, "write_latency", &c->write_ns);
+	put_latency(o, "flush_latency", &c->flush_ns);
+	return o;
+}
+
+static json_t *scrub_json(const struct disk_scrub *s)
+{
+	json_t *o = json_object();
+	put_bool(o, "running", s->is_running);
+	put_number(o, "done_bytes", bytes_of(s->done_blocks));
+	put_number(o, "total_bytes", bytes_of(s->total_blocks));
+	put_number(o, "bad_blocks", s->bad_blocks);
+	put_number(o, "straightened_leaves", s->straightened_leaves);
+	put_time(o, "started_at", s->started_wall_ns);
+	put_time(o, "ended_at", s->is_running ? 0 : s->ended_wall_ns);
+	return o;
+}
+
+static json_t *cache_json(const struct disk_stats *s)
+{
+	json_t *o = json_object();
+	put_number(o, "pages", s->cache_pages);
+	put_number(o, "pages_max", s->cache_pages_max);
+	put_number(o, "dirty_pages", s->dirty_pages);
+	return o;
+}
+
+static json_t *journal_json(const struct disk_stats *s)
+{
+	json_t *o = json_object();
+	put_number(o, "size_bytes", bytes_of(s->journal_blocks));
+	put_number(o, "used_bytes", bytes_of(s->journal_used));
+	return o;
+}
+
+static json_t *disk_json(const struct answer_context *c, const struct disk_view *v)
+{
+	json_t *o = json_object();
+	bool is_known = v->is_open;
+	put_text(o, "name", v->name);
+	put_uuid(o, "uuid", &v->uuid);
+	put_text(o, "node", c->config->node.name);
+	put_text(o, "path", v->path);
+	put_text(o, "pool", v->pool);
+	put_text(o, "state", disk_state_name(is_known ? v->state : DISK_FAILED));
+	put_text(o, "why", v->why);
+	put_bool(o, "reserved", v->is_reserved);
+	put_number_if(o, "size_bytes", is_known, bytes_of(v->stats.n_blocks));
+	put_number_if(o, "used_bytes", is_known, bytes_of(used_blocks(&v->stats)));
+	put_number_if(o, "free_bytes", is_known, bytes_of(v->stats.free_blocks));
+	put_number_if(o, "waiting_bytes", is_known, bytes_of(v->stats.waiting_blocks));
+	put(o, "cache", is_known ? cache_json(&v->stats) : json_null());
+	put(o, "journal", is_known ? journal_json(&v->stats) : json_null());
+	put_number_if(o, "checkpoints", is_known, v->stats.checkpoints);
+	put_number_if(o, "recovery_ns", is_known, v->stats.recovery_ns);
+	put(o, "scrub", is_known ? scrub_json(&v->scrub) : json_null());
+	put(o, "counters", disk_counters_json(v->counters));
+	return o;
+}
+
+/* ---- volumes ---- */
+
+static json_t *volume_counters_json(const struct volume_counters *c)
+{
+	if (!c)
+		return json_null();
+	json_t *o = json_object();
+	put_counter(o, "reads", &c->reads);
+	put_counter(o, "writes", &c->writes);
+	put_counter(o, "trims", &c->trims);
+	put_counter(o, "zeroes", &c->zeroes);
+	put_counter(o, "flushes", &c->flushes);
+	put_counter(o, "maps", &c->maps);
+	put_counter(o, "read_bytes", &c->read_bytes);
+	put_counter(o, "write_bytes", &c->write_bytes);
+	put_counter(o, "trim_bytes", &c->trim_bytes);
+	put_counter(o, "errors", &c->errors);
+	put_counter(o, "no_space", &c->no_space);
+	put_latency(o, "read_latency", &c->read_ns);
+	put_latency(o, "write_latency", &c->write_ns);
+	put_latency(o, "flush_latency", &c->flush_ns);
+	return o;
+}
+
+/* A path inside a URI: what may not stand there is percent-encoded. */
+static void uri_encode(const char *text, char *out, size_t out_bytes)
+{
+	static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/";
+	size_t n = 0;
+	for (const char *at = text; *at && n + 4 <= out_bytes; at++) {
+		if (strchr(plain, *at))
+			out[n++] = *at;
+		else
+			n += (size_t)snprintf(out + n, out_bytes - n, "%%%02X", (unsigned char)*at);
+	}
+	out[n] = '\0';
+}
+
+static json_t *nbd_uris_json(const struct config *config, const char *name)
+{
+	json_t *uris = json_array();
+	char path[3 * CONFIG_SOCKET_MAX], uri[3 * CONFIG_SOCKET_MAX + SET_TEXT_MAX + 64];
+	if (config->nbd.socket[0]) {
+		uri_encode(config->nbd.socket, path, sizeof(path));
+		snprintf(uri, sizeof(uri), "nbd%s+unix:///%s?socket=%s",
+			 config->nbd.tls == CONFIG_TLS_REQUIRE ? "s" : "", name, path);
+		json_array_append_new(uris, json_string(uri));
+	}
+	if (config->nbd.listen[0]) {
+		snprintf(uri, sizeof(uri), "nbd%s://%s/%s", config->nbd.tls == CONFIG_TLS_REQUIRE ? "s" : "",
+			 config->nbd.listen, name);
+		json_array_append_new(uris, json_string(uri));
+	}
+	return uris;
+}
+
+static json_t *attachment_json(const struct config *config, const struct volume_view *v, const char *frontend)
+{
+	json_t *o = json_object(), *uris;
+	if (strcmp(frontend, "nbd") == 0) {
+		uris = nbd_uris_json(config, v->name);
+	} else {
+		char path[CONFIG_TEXT_MAX + SET_TEXT_MAX + 8];
+		snprintf(path, sizeof(path), "%s/%s.sock", config->vhost.dir, v->name);
+		uris = json_array();
+		json_array_append_new(uris, json_string(path));
+	}
+	const char *first = json_string_value(json_array_get(uris, 0));
+	put_text(o, "frontend", frontend);
+	put_text(o, "uri", first ? first : "");
+	put(o, "uris", uris);
+	put_bool(o, "read_only", v->is_read_only);
+	return o;
+}
+
+static const char *volume_state(const struct volume_view *v)
+{
+	if (v->is_deleting)
+		return "deleting";
+	if (!v->is_attached_nbd && !v->is_attached_vhost)
+		return "detached";
+	return v->is_serving ? "serving" : "failing";
+}
+
+static json_t *volume_disks_json(const struct snapshot *s, const struct volume_view *v)
+{
+	json_t *array = json_array();
+	quarry_assert(v->n_disks <= array_size(v->on_disk));
+	for (uint32_t i = 0; i < v->n_disks; i++) {
+		json_t *o = json_object();
+		const char *name = snapshot_disk_name(s, &v->on_disk[i].disk);
+		put_uuid(o, "uuid", &v->on_disk[i].disk);
+		put_text(o, "name", name ? name : "");
+		put_number(o, "allocated_bytes", v->on_disk[i].allocated_bytes);
+		json_array_append_new(array, o);
+	}
+	return array;
+}
+
+static json_t *volume_json(const struct answer_context *c, const struct snapshot *s, const struct volume_view *v)
+{
+	json_t *o = json_object(), *attachments = json_array();
+	if (v->is_attached_nbd)
+		json_array_append_new(attachments, attachment_json(c->config, v, "nbd"));
+	if (v->is_attached_vhost)
+		json_array_append_new(attachments, attachment_json(c->config, v, "vhost-user"));
+	put_text(o, "name", v->name);
+	put_uuid(o, "uuid", &v->uuid);
+	put_text(o, "pool", v->pool);
+	put_number(o, "size_bytes", v->size_bytes);
+	put_number(o, "allocated_bytes", v->allocated_bytes);
+	put_number(o, "replicas", v->replicas);
+	put_text(o, "state", volume_state(v));
+	put_text(o, "why", v->why);
+	put_bool(o, "read_only", v->is_read_only);
+	put(o, "attachments", attachments);
+	put(o, "disks", volume_disks_json(s, v));
+	put_number(o, "generation", v->generation);
+	put_number(o, "epoch", v->epoch);
+	put_time(o, "created_at", v->created_ns);
+	put(o, "counters", volume_counters_json(v->counters));
+	return o;
+}
+
+/* The one that was asked for; one that is being deleted may have left its name to another. */
+static const struct volume_view *volume_shown(const struct snapshot *s)
+{
+	const struct volume_view *shown = NULL;
+	for (size_t i = 0; i < s->n_volumes; i++) {
+		if (!shown || shown->is_deleting)
+			shown = &s->volumes[i].view;
+	}
+	return shown;
+}
+
+/* ---- the node ---- */
+
+static uint64_t memory_bytes(void)
+{
+	unsigned long long total = 0, resident = 0;
+	FILE *f = fopen("/proc/self/statm", "re");
+	if (!f)
+		return 0;
+	if (fscanf(f, "%llu %llu", &total, &resident) != 2)
+		resident = 0;
+	fclose(f);
+	return resident * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static uint64_t attached_volumes(const struct snapshot *s)
+{
+	uint64_t n = 0;
+	for (size_t i = 0; i < s->n_volumes; i++)
+		n += s->volumes[i].view.is_attached_nbd || s->volumes[i].view.is_attached_vhost;
+	return n;
+}
+
+static uint64_t uptime_s(const struct answer_context *c)
+{
+	uint64_t now = c->wall_ns();
+	return now > c->started_wall_ns ? (now - c->started_wall_ns) / NS_PER_S : 0;
+}
+
+static json_t *node_json(const struct answer_context *c, const struct snapshot *s)
+{
+	json_t *o = json_object(), *labels = json_object(), *nbd = json_object();
+	for (uint32_t i = 0; i < c->config->node.n_labels; i++)
+		put_text(labels, c->config->node.labels[i].key, c->config->node.labels[i].value);
+	put_text(nbd, "socket", c->config->nbd.socket);
+	put_text(nbd, "listen", c->config->nbd.listen);
+	put_counter(nbd, "connections", &s->nbd.n_connections);
+	uint64_t memory = memory_bytes();
+	put_text(o, "name", c->config->node.name);
+	put_text(o, "state", "running");
+	put(o, "labels", labels);
+	put_text(o, "version", QUARRY_VERSION);
+	put_time(o, "started_at", c->started_wall_ns);
+	put_number(o, "uptime_s", uptime_s(c));
+	put_number(o, "disks", s->n_disks);
+	put_number(o, "attached_volumes", attached_volumes(s));
+	put_number(o, "cache_bytes", c->config->node.cache_mb * MIB);
+	put_number_if(o, "memory_bytes", memory > 0, memory);
+	put(o, "nbd", nbd);
+	return o;
+}
+
+static json_t *version_json(const struct answer_context *c)
+{
+	json_t *o = json_object();
+	put_text(o, "version", QUARRY_VERSION);
+	put_text(o, "api", QUARRY_API);
+	put_text(o, "node", c->config->node.name);
+	return o;
+}
+
+static void add_problem(const struct problem *p, void *context)
+{
+	json_t *o = json_object();
+	put_text(o, "code", p->code);
+	put_text(o, "object", p->object);
+	put_text(o, "message", p->message);
+	json_array_append_new(context, o);
+}
+
+static json_t *status_json(const struct answer_context *c, const struct snapshot *s)
+{
+	json_t *o = json_object(), *problems = json_array();
+	health_each(s, add_problem, problems);
+	put_bool(o, "healthy", json_array_size(problems) == 0);
+	put_text(o, "node", c->config->node.name);
+	put_text(o, "version", QUARRY_VERSION);
+	put_time(o, "started_at", c->started_wall_ns);
+	put_number(o, "uptime_s", uptime_s(c));
+	put(o, "problems", problems);
+	put_number(o, "pools", s->n_pools);
+	put_number(o, "disks", s->n_disks);
+	put_number(o, "volumes", s->n_volumes);
+	put_number(o, "attached_volumes", attached_volumes(s));
+	return o;
+}
+
+/* ---- events, usage, top, slow requests ---- */
+
+static json_t *events_json(const struct answer_context *c, const struct order *order)
+{
+	quarry_assert(order->limit >= 1 && order->limit <= ORDER_EVENTS_MAX);
+	struct log_event_view *events = calloc(order->limit, sizeof(*events));
+	json_t *o = events ? json_object() : NULL, *array = json_array();
+	size_t n = events ? log_events(c->log, order->after, events, order->limit) : 0;
+	for (size_t i = 0; i < n; i++) {
+		json_t *e = json_object();
+		put_number(e, "sequence", events[i].sequence);
+		put_time(e, "time", events[i].wall_ns);
+		put_text(e, "level", log_level_name(events[i].level));
+		put_text(e, "code", events[i].code);
+		put_text(e, "object", events[i].object);
+		put_text(e, "message", events[i].text);
+		json_array_append_new(array, e);
+	}
+	free(events);
+	put(o, "events", array);
+	put_time(o, "started_at", c->started_wall_ns);
+	return o;
+}
+
+static json_t *usage_pools_json(const struct snapshot *s)
+{
+	json_t *array = json_array();
+	for (size_t i = 0; i < s->n_pools; i++) {
+		json_t *o = json_object();
+		put_text(o, "name", s->pools[i].name);
+		put_number(o, "size_bytes", s->pools[i].size_bytes);
+		put_number(o, "used_bytes", s->pools[i].used_bytes);
+		put_number(o, "free_bytes", s->pools[i].free_bytes);
+		put_number(o, "provisioned_bytes", s->pools[i].provisioned_bytes);
+		json_array_append_new(array, o);
+	}
+	return array;
+}
+
+static json_t *usage_disks_json(const struct snapshot *s)
+{
+	json_t *array = json_array();
+	for (size_t i = 0; i < s->n_disks; i++) {
+		const struct disk_view *v = &s->disks[i].view;
+		json_t *o = json_object();
+		put_text(o, "name", v->name);
+		put_uuid(o, "uuid", &v->uuid);
+		put_text(o, "pool", v->pool);
+		put_number_if(o, "size_bytes", v->is_open, bytes_of(v->stats.n_blocks));
+		put_number_if(o, "used_bytes", v->is_open, bytes_of(used_blocks(&v->stats)));
+		put_number_if(o, "free_bytes", v->is_open, bytes_of(v->stats.free_blocks));
+		json_array_append_new(array, o);
+	}
+	return array;
+}
+
+static json_t *usage_json(const struct snapshot *s)
+{
+	json_t *o = json_object(), *volumes = json_array();
+	for (size_t i = 0; i < s->n_volumes; i++) {
+		const struct volume_view *v = &s->volumes[i].view;
+		json_t *one = json_object();
+		put_text(one, "name", v->name);
+		put_text(one, "pool", v->pool);
+		put_number(one, "size_bytes", v->size_bytes);
+		put_number(one, "allocated_bytes", v->allocated_bytes);
+		put(one, "disks", volume_disks_json(s, v));
+		json_array_append_new(volumes, one);
+	}
+	put(o, "pools", usage_pools_json(s));
+	put(o, "disks", usage_disks_json(s));
+	put(o, "volumes", volumes);
+	return o;
+}
+
+static json_t *top_json(const struct snapshot *s)
+{
+	json_t *o = json_object(), *volumes = json_array(), *disks = json_array();
+	for (size_t i = 0; i < s->n_volumes; i++) {
+		const struct volume_view *v = &s->volumes[i].view;
+		if (!v->counters)
+			continue;
+		json_t *one = json_object();
+		put_text(one, "name", v->name);
+		put(one, "counters", volume_counters_json(v->counters));
+		json_array_append_new(volumes, one);
+	}
+	for (size_t i = 0; i < s->n_disks; i++) {
+		const struct disk_view *v = &s->disks[i].view;
+		if (!v->counters)
+			continue;
+		json_t *one = json_object();
+		put_text(one, "name", v->name);
+		put(one, "counters", disk_counters_json(v->counters));
+		json_array_append_new(disks, one);
+	}
+	put_number(o, "monotonic_ns", s->now_ns);
+	put(o, "volumes", volumes);
+	put(o, "disks", disks);
+	return o;
+}
+
+static json_t *slow_json(const struct snapshot *s)
+{
+	json_t *o = json_object(), *array = json_array();
+	for (size_t i = 0; i < s->n_lines; i++)
+		json_array_append_new(array, json_string(s->lines[i]));
+	put(o, "requests", array);
+	return o;
+}
+
+/* ---- which of them ---- */
+
+unsigned answer_parts(const struct order *o)
+{
+	switch (o->show) {
+	case ORDER_STATUS:
+		return SNAPSHOT_DISKS | SNAPSHOT_VOLUMES | SNAPSHOT_POOLS;
+	case ORDER_NODES:
+	case ORDER_NODE:
+		return SNAPSHOT_DISKS | SNAPSHOT_VOLUMES | SNAPSHOT_NBD;
+	case ORDER_POOLS:
+	case ORDER_POOL:
+		return SNAPSHOT_POOLS;
+	case ORDER_DISKS:
+	case ORDER_DISK:
+		return SNAPSHOT_DISKS;
+	case ORDER_VOLUMES:
+	case ORDER_VOLUME:
+	case ORDER_ATTACHMENT:
+	case ORDER_TOP:
+		return SNAPSHOT_DISKS | SNAPSHOT_VOLUMES;
+	case ORDER_USAGE:
+		return SNAPSHOT_DISKS | SNAPSHOT_VOLUMES | SNAPSHOT_POOLS;
+	case ORDER_REQUESTS:
+		return SNAPSHOT_SLOW;
+	case ORDER_METRICS:
+		return SNAPSHOT_DISKS | SNAPSHOT_VOLUMES | SNAPSHOT_POOLS | SNAPSHOT_NBD;
+	case ORDER_VERSION:
+	case ORDER_EVENTS:
+	case ORDER_NOTHING:
+		break;
+	}
+	return 0;
+}
+
+static json_t *refuse_missing(const char *noun, const struct order *o, struct refusal *why)
+{
+	order_refuse(why, 404, "not-found", "there is no %s %s", noun, o->object);
+	return NULL;
+}
+
+static json_t *list_json(const char *key, json_t *array)
+{
+	json_t *o = json_object();
+	put(o, key, array);
+	return o;
+}
+
+static json_t *objects_json(const struct answer_context *c, const struct order *o, const struct snapshot *s)
+{
+	json_t *array = json_array();
+	if (o->show == ORDER_POOLS) {
+		for (size_t i = 0; i < s->n_pools; i++)
+			json_array_append_new(array, pool_json(&s->pools[i]));
+		return list_json("pools", array);
+	}
+	if (o->show == ORDER_DISKS) {
+		for (size_t i = 0; i < s->n_disks; i++)
+			json_array_append_new(array, disk_json(c, &s->disks[i].view));
+		return list_json("disks", array);
+	}
+	if (o->show == ORDER_VOLUMES) {
+		for (size_t i = 0; i < s->n_volumes; i++)
+			json_array_append_new(array, volume_json(c, s, &s->volumes[i].view));
+		return list_json("volumes", array);
+	}
+	quarry_assert(o->show == ORDER_NODES);
+	json_array_append_new(array, node_json(c, s));
+	return list_json("nodes", array);
+}
+
+/* One object, which the snapshot has or has not. */
+static json_t *object_json(const struct answer_context *c, const struct order *o, const struct snapshot *s,
+			   struct refusal *why)
+{
+	const struct volume_view *v = volume_shown(s);
+	if (o->show == ORDER_POOL)
+		return s->n_pools ? pool_json(&s->pools[0]) : refuse_missing("pool", o, why);
+	if (o->show == ORDER_DISK)
+		return s->n_disks ? disk_json(c, &s->disks[0].view) : refuse_missing("disk", o, why);
+	if (o->show == ORDER_NODE)
+		return strcmp(o->object, c->config->node.name) == 0 ? node_json(c, s) : refuse_missing("node", o, why);
+	if (!v)
+		return refuse_missing("volume", o, why);
+	if (o->show == ORDER_VOLUME)
+		return volume_json(c, s, v);
+	quarry_assert(o->show == ORDER_ATTACHMENT);
+	return attachment_json(c->config, v, o->command.other);
+}
+
+static json_t *answer_json(const struct answer_context *c, const struct order *o, const struct snapshot *s,
+			   struct refusal *why)
+{
+	switch (o->show) {
+	case ORDER_VERSION:
+		return version_json(c);
+	case ORDER_STATUS:
+		return status_json(c, s);
+	case ORDER_NODES:
+	case ORDER_POOLS:
+	case ORDER_DISKS:
+	case ORDER_VOLUMES:
+		return objects_json(c, o, s);
+	case ORDER_NODE:
+	case ORDER_POOL:
+	case ORDER_DISK:
+	case ORDER_VOLUME:
+	case ORDER_ATTACHMENT:
+		return object_json(c, o, s, why);
+	case ORDER_EVENTS:
+		return events_json(c, o);
+	case ORDER_USAGE:
+		return usage_json(s);
+	case ORDER_TOP:
+		return top_json(s);
+	case ORDER_REQUESTS:
+		return slow_json(s);
+	case ORDER_NOTHING:
+		return json_object();
+	case ORDER_METRICS:
+		break;
+	}
+	quarry_assert(!"metrics are no JSON");
+	return NULL;
+}
+
+/* The text with a final newline, for people at a terminal. Consumes the value. */
+static char *text_of(json_t *value)
+{
+	char *text = value ? json_dumps(value, JSON_COMPACT) : NULL, *longer = NULL;
+	size_t len = text ? strlen(text) : 0;
+	if (text)
+		longer = realloc(text, len + 2);
+	if (longer)
+		memcpy(longer + len, "\n", 2);
+	else
+		free(text);
+	json_decref(value);
+	return longer;
+}
+
+char *answer_make(const struct answer_context *c, const struct order *o, const struct snapshot *s, struct refusal *why)
+{
+	char *text = NULL;
+	order_refuse(why, 500, "internal", "the daemon has no memory for this answer");
+	if (s->is_short)
+		return NULL;
+	if (o->show == ORDER_METRICS)
+		text = metrics_text(c, s);
+	else
+		text = text_of(answer_json(c, o, s, why));
+	return text;
+}
+
+char *answer_refusal(const struct refusal *why)
+{
+	json_t *o = json_object(), *error = json_object();
+	quarry_assert(why->status >= 400 && why->code[0]);
+	put_text(error, "code", why->code);
+	put_text(error, "message", why->message);
+	put(o, "error", error);
+	return text_of(o);
+}

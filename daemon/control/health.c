@@ -1,0 +1,88 @@
+/*
+ * health.c: decides from a snapshot what is wrong with a node, in words for people.
+ *
+ * A problem is what someone should act on or wait for: a disk that does not serve, damage that was found, a volume
+ * whose clients get errors, a pool that is full or soon will be.
+ */
+#include "daemon/control/answer.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/* A pool with less than this part of its space free is told of: time enough to add a disk. */
+#define NEARLY_FULL_PART 20
+
+struct telling {
+	void (*each)(const struct problem *p, void *context);
+	void *context;
+};
+
+static void printf_like(4, 5)
+    tell(const struct telling *t, const char *code, const char *object, const char *format, ...)
+{
+	struct problem p = {.code = code};
+	va_list args;
+	quarry_assert(t->each);
+	snprintf(p.object, sizeof(p.object), "%s", object);
+	va_start(args, format);
+	vsnprintf(p.message, sizeof(p.message), format, args);
+	va_end(args);
+	t->each(&p, t->context);
+}
+
+static void tell_of_disk(const struct telling *t, const struct disk_view *v)
+{
+	char object[DISK_LABEL_BYTES + 8];
+	uint64_t errors = v->counters ? counter_get(&v->counters->checksum_errors) : 0;
+	snprintf(object, sizeof(object), "disk %s", v->name);
+	if (v->is_open && v->state == DISK_RECOVERING)
+		tell(t, "disk-recovering", object, "it replays its journal; its volumes wait for that");
+	else if (!v->is_open || v->state != DISK_RUNNING)
+		tell(t, "disk-failed", object, "%s",
+		     v->why[0] ? v->why : "it does not serve; the daemon's log says why");
+	if (v->scrub.bad_blocks > 0)
+		tell(t, "disk-damaged", object,
+		     "its last scrub found %llu blocks that fail their checksums; restore what the "
+		     "events name, then scrub again",
+		     (unsigned long long)v->scrub.bad_blocks);
+	else if (errors > 0)
+		tell(t, "disk-damaged", object,
+		     "%llu reads failed their checksums since the daemon's start; scrub it: quarry disk "
+		     "scrub %s",
+		     (unsigned long long)errors, v->name);
+}
+
+static void tell_of_volume(const struct telling *t, const struct volume_view *v)
+{
+	char object[SET_TEXT_MAX + 16];
+	snprintf(object, sizeof(object), "volume %s", v->name);
+	if ((v->is_attached_nbd || v->is_attached_vhost) && !v->is_serving)
+		tell(t, "volume-failing", object, "%s", v->why[0] ? v->why : "it is attached and does not serve");
+}
+
+static void tell_of_pool(const struct telling *t, const struct pool_view *v)
+{
+	char object[SET_TEXT_MAX + 16];
+	snprintf(object, sizeof(object), "pool %s", v->name);
+	if (v->n_disks == 0 && v->n_volumes > 0)
+		tell(t, "pool-empty", object, "it has volumes and no disk: quarry disk add PATH --pool %s", v->name);
+	else if (v->n_disks > 0 && v->free_bytes == 0)
+		tell(t, "pool-full", object,
+		     "writes to new places fail; add a disk, trim or delete: quarry disk add PATH --pool %s", v->name);
+	else if (v->n_disks > 0 && v->free_bytes < v->size_bytes / NEARLY_FULL_PART)
+		tell(t, "pool-nearly-full", object,
+		     "less than %d %% of it is free; add a disk: quarry disk add PATH --pool %s",
+		     100 / NEARLY_FULL_PART, v->name);
+}
+
+void health_each(const struct snapshot *s, void (*each)(const struct problem *p, void *context), void *context)
+{
+	struct telling t = {.each = each, .context = context};
+	for (size_t i = 0; i < s->n_disks; i++)
+		tell_of_disk(&t, &s->disks[i].view);
+	for (size_t i = 0; i < s->n_volumes; i++)
+		tell_of_volume(&t, &s->volumes[i].view);
+	for (size_t i = 0; i < s->n_pools; i++)
+		tell_of_pool(&t, &s->pools[i]);
+}

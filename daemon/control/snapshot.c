@@ -1,0 +1,132 @@
+/*
+ * snapshot.c: copies what the API shows.
+ *
+ * Invariants
+ *  1. snapshot_take() runs on the reactor that owns all it looks at; afterwards the snapshot points to nothing of
+ * theirs.
+ *  2. Without memory a snapshot is short, and says so; it never fails half way.
+ */
+#include "daemon/control/snapshot.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* One more member of an array whose room is always the next power of two; NULL: no memory. */
+static void *array_grow(struct snapshot *s, void *array, size_t *n, size_t member_bytes)
+{
+	void *grown = *(void **)array;
+	if ((*n & (*n - 1)) == 0)
+		grown = realloc(grown, (*n ? *n * 2 : 1) * member_bytes);
+	if (!grown) {
+		s->is_short = true;
+		return NULL;
+	}
+	*(void **)array = grown;
+	return (char *)grown + (*n)++ * member_bytes;
+}
+
+static void *copy_of(struct snapshot *s, const void *from, size_t bytes)
+{
+	void *copy = from ? malloc(bytes) : NULL;
+	if (copy)
+		memcpy(copy, from, bytes);
+	s->is_short |= from && !copy;
+	return copy;
+}
+
+static bool uuid_is_named(const struct uuid *u, const char *name)
+{
+	char text[UUID_TEXT_BYTES];
+	uuid_to_text(u, text);
+	return strcasecmp(text, name) == 0;
+}
+
+static void take_disk(const struct disk_view *v, void *context)
+{
+	struct snapshot *s = context;
+	bool is_wanted = !(s->only_parts & SNAPSHOT_DISKS) || strcmp(v->name, s->only) == 0 ||
+			 strcmp(v->path, s->only) == 0 || uuid_is_named(&v->uuid, s->only);
+	struct snapshot_disk *to = is_wanted ? array_grow(s, &s->disks, &s->n_disks, sizeof(*to)) : NULL;
+	if (!to)
+		return;
+	to->view = *v;
+	to->view.counters = copy_of(s, v->counters, sizeof(*v->counters));
+}
+
+static void take_volume(const struct volume_view *v, void *context)
+{
+	struct snapshot *s = context;
+	bool is_wanted = !(s->only_parts & SNAPSHOT_VOLUMES) || strcmp(v->name, s->only) == 0;
+	struct snapshot_volume *to = is_wanted ? array_grow(s, &s->volumes, &s->n_volumes, sizeof(*to)) : NULL;
+	if (!to)
+		return;
+	to->view = *v;
+	to->view.counters = copy_of(s, v->counters, sizeof(*v->counters));
+}
+
+static void take_pool(const struct pool_view *v, void *context)
+{
+	struct snapshot *s = context;
+	bool is_wanted = !(s->only_parts & SNAPSHOT_POOLS) || strcmp(v->name, s->only) == 0;
+	struct pool_view *to = is_wanted ? array_grow(s, &s->pools, &s->n_pools, sizeof(*to)) : NULL;
+	if (to)
+		*to = *v;
+}
+
+static void take_line(const char *line, void *context)
+{
+	struct snapshot *s = context;
+	char **to = array_grow(s, &s->lines, &s->n_lines, sizeof(*to));
+	if (!to)
+		return;
+	*to = copy_of(s, line, strlen(line) + 1);
+	if (!*to)
+		s->n_lines--;
+}
+
+void snapshot_take(struct snapshot *s, const struct snapshot_sources *from)
+{
+	quarry_assert(!s->disks && !s->volumes && !s->pools && !s->lines);
+	s->now_ns = reactor_now_ns(from->reactor);
+	if (s->parts & SNAPSHOT_DISKS)
+		volume_set_disks(from->volumes, take_disk, s);
+	if (s->parts & SNAPSHOT_VOLUMES)
+		volume_set_volumes(from->volumes, take_volume, s);
+	if (s->parts & SNAPSHOT_POOLS)
+		volume_set_pools(from->volumes, take_pool, s);
+	if (s->parts & SNAPSHOT_SLOW) {
+		volume_set_slow_requests(from->volumes, s->slow_age_ns, take_line, s);
+		if (from->nbd)
+			nbd_server_slow_requests(from->nbd, s->slow_age_ns, take_line, s);
+	}
+	if ((s->parts & SNAPSHOT_NBD) && from->nbd)
+		memcpy(&s->nbd, nbd_server_counters(from->nbd), sizeof(s->nbd));
+	if (from->buffers) {
+		s->buffers_used_bytes = buffers_used_bytes(from->buffers);
+		s->buffers_budget_bytes = buffers_budget_bytes(from->buffers);
+	}
+}
+
+void snapshot_clear(struct snapshot *s)
+{
+	for (size_t i = 0; i < s->n_disks; i++)
+		free((void *)s->disks[i].view.counters);
+	for (size_t i = 0; i < s->n_volumes; i++)
+		free((void *)s->volumes[i].view.counters);
+	for (size_t i = 0; i < s->n_lines; i++)
+		free(s->lines[i]);
+	free(s->disks);
+	free(s->volumes);
+	free(s->pools);
+	free(s->lines);
+	*s = (struct snapshot){0};
+}
+
+const char *snapshot_disk_name(const struct snapshot *s, const struct uuid *disk)
+{
+	for (size_t i = 0; i < s->n_disks; i++) {
+		if (uuid_equal(&s->disks[i].view.uuid, disk))
+			return s->disks[i].view.name;
+	}
+	return NULL;
+}

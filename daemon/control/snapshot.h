@@ -1,0 +1,55 @@
+/*
+ * snapshot.h: views of a node's objects with their counters, copied on the reactor, read on the API's thread.
+ *
+ * Making a text of them takes longer than copying them, and the reactor has volumes to serve.
+ */
+#pragma once
+
+#include "frontends/nbd/nbd_server.h"
+#include "volumes/head/volume_set.h"
+
+enum {
+	SNAPSHOT_DISKS = 1,
+	SNAPSHOT_VOLUMES = 2,
+	SNAPSHOT_POOLS = 4,
+	SNAPSHOT_NBD = 8,
+	SNAPSHOT_SLOW = 16, /* lines of slow requests */
+};
+
+struct snapshot_disk {
+	struct disk_view view; /* counters: NULL or a copy that the snapshot owns */
+};
+struct snapshot_volume {
+	struct volume_view view; /* the same */
+};
+
+struct snapshot {
+	unsigned parts;          /* SNAPSHOT_...: what was asked for */
+	unsigned only_parts;     /* of these only the objects that are named: */
+	char only[SET_TEXT_MAX]; /* name; of a disk: name, UUID or path */
+	uint64_t slow_age_ns;
+	bool is_short; /* there was no memory for some of it */
+	uint64_t now_ns;
+
+	struct snapshot_disk *disks;
+	struct snapshot_volume *volumes;
+	struct pool_view *pools;
+	char **lines;
+	size_t n_disks, n_volumes, n_pools, n_lines;
+	struct nbd_counters nbd; /* zeros when there is no server */
+	uint64_t buffers_used_bytes, buffers_budget_bytes;
+};
+
+struct snapshot_sources {
+	struct reactor *reactor;
+	struct volume_set *volumes;
+	struct nbd_server *nbd;  /* NULL: none */
+	struct buffers *buffers; /* NULL: none */
+};
+
+/* On the reactor. `parts`, `only` and `slow_age_ns` are set, the rest zeros. */
+void snapshot_take(struct snapshot *s, const struct snapshot_sources *from);
+/* Any thread. */
+void snapshot_clear(struct snapshot *s);
+/* The name of a disk in the snapshot; NULL: it is not there. */
+const char *snapshot_disk_name(const struct snapshot *s, const struct uuid *disk);
