@@ -20,6 +20,7 @@
 
 #include "daemon/core/base.h"
 #include "daemon/core/list.h"
+#include "daemon/core/metrics.h"
 
 #include <sys/uio.h>
 
@@ -106,11 +107,12 @@ void file_punch(struct file *f, struct op *op, uint64_t pos_bytes, uint64_t len_
  * A unix socket left behind by a dead process is replaced; one that answers is -EADDRINUSE. */
 must_check int reactor_listen(struct reactor *r, const char *address, struct listener **out);
 void listener_close(struct listener *l); /* an accept under way is delivered with -ECANCELED; the file is removed */
-/* res 0: *out is the new stream. */
+/* res 0: *out is the new stream. One accept of a listener at a time. */
 void listener_accept(struct listener *l, struct op *op, struct stream **out);
+/* The same; -ETIMEDOUT when nobody answered within five seconds: there is no other way to end it early. */
 void reactor_connect(struct reactor *r, struct op *op, const char *address, struct stream **out);
 
-/* res: bytes received (1 or more), 0 when the other side has ended, or -errno. */
+/* res: bytes received (1 or more), 0 when the other side has ended, or -errno. One receive at a time. */
 void stream_recv(struct stream *s, struct op *op, const struct iovec *iov, uint32_t n_iov);
 /* As stream_recv, but delivered only when all iovecs are full; res: 0 all there, -ECONNRESET the other side
  * ended before. */
@@ -176,6 +178,7 @@ void reactor_post(struct reactor *r, struct message *m);
 struct reactor_options {
 	uint32_t n_entries;    /* size of the submission ring; 0: 1024 */
 	uint32_t spin_max_us;  /* bound of the adaptive spinning before sleep; 0: never spin */
+	bool is_plain;	       /* do without what newer kernels offer, as on older ones (tests) */
 };
 /* The io_uring reactor. 0 or -errno. Destroyed by the thread that ran it, after reactor_run() returned. */
 must_check int reactor_create(const struct reactor_options *options, struct reactor **out);
@@ -183,3 +186,9 @@ void reactor_destroy(struct reactor *r);
 /* Runs turns until reactor_stop(), which it consumes: it may be run again, by the same thread. */
 void reactor_run(struct reactor *r);
 void reactor_stop(struct reactor *r); /* any thread, async-signal-safe */
+
+/* Of an io_uring reactor. `enters` are system calls, `spins` that found work are `spin_hits`. */
+struct reactor_counters {
+	counter turns, ops, enters, sleeps, spins, spin_hits, spin_ns, posts, ring_full;
+};
+const struct reactor_counters *reactor_counters(const struct reactor *r);

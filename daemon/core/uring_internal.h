@@ -1,0 +1,116 @@
+/*
+ * uring_internal.h: what the three files of the io_uring reactor share.
+ *
+ *   reactor_uring.c   life, the turn, submission and completion
+ *   uring_files.c     opening, locking and sizing files and devices
+ *   uring_streams.c   addresses, listeners, streams
+ */
+#pragma once
+
+#include "daemon/core/reactor_ops.h"
+
+#include <liburing.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+struct addrinfo;
+
+/* An op whose completion is nobody's: user_data is never a pointer to an op then. */
+enum uring_tag { TAG_WAKE = 1, TAG_CANCEL, TAG_CONNECT_LIMIT };
+
+#define RANDOM_NUMBERS 32u
+
+/* What is known about sleeping and waking; see spin_is_worth_it(). */
+struct uring_spin {
+	uint64_t max_ns;       /* never spin longer; 0: never spin */
+	uint64_t hit_ns;       /* how long a wait that paid took, on average */
+	uint64_t busy_ns;      /* how long a turn works, on average */
+	uint64_t wait_ns;      /* how long it waits, on average */
+	uint64_t turn_began_ns; /* when the last wait ended */
+	uint32_t n_misses;     /* spins in a row that ended in sleep */
+	uint32_t n_skip;       /* waits to go before the next try */
+};
+
+struct uring {
+	struct reactor base; /* first: a struct reactor is a struct uring */
+	struct io_uring ring;
+	struct list queued;  /* ops that found the submission ring full, in order */
+	uint32_t n_in_flight; /* ops that the kernel or `queued` holds */
+	uint32_t n_disk_in_flight; /* of these, the ones that wait for a disk */
+	bool is_enabled;     /* the ring belongs to a thread: `owner` */
+	pthread_t owner;
+
+	int wake_fd;
+	uint64_t wake_count; /* read from wake_fd */
+	bool is_wake_armed;
+	_Atomic bool is_sleeping;	 /* whoever posts must write to wake_fd */
+	_Atomic(struct message *) posted; /* newest first */
+
+	struct uring_spin spin;
+	struct reactor_counters counters;
+	uint64_t random[RANDOM_NUMBERS];
+	uint32_t n_random; /* numbers left */
+};
+
+struct uring_file {
+	struct file base;
+	int fd;
+	bool is_read_only;
+};
+
+struct uring_listener {
+	struct listener base;
+	int fd;
+	bool is_closing; /* freed when its accept has come back */
+	struct op *accepting;
+	struct sockaddr_un unix_address; /* path to remove; empty: TCP */
+	uint64_t unix_device, unix_inode; /* of the file that bind() made */
+};
+
+#define PEER_BYTES 64u
+
+struct uring_stream {
+	struct stream base;
+	int fd;
+	bool is_tcp;
+	char peer[PEER_BYTES];
+	struct op *receiving, *sending; /* one of each at most */
+	struct msghdr receive_header, send_header;
+	/* while connecting: */
+	union {
+		struct sockaddr any;
+		struct sockaddr_un un;
+		struct sockaddr_storage storage;
+	} address;
+	socklen_t address_bytes;
+	struct addrinfo *found, *next; /* all addresses of the name, and the one to try after this */
+};
+
+static inline struct uring *uring_of(struct reactor *r) { return container_of(r, struct uring, base); }
+
+/* reactor_uring.c */
+uint64_t uring_now_ns(struct reactor *r);
+/* Hands an op to the kernel, or queues it. */
+void uring_submit(struct reactor *r, struct op *op);
+/* Asks for an accept back early; its completion still comes, unless the kernel had not seen it: then it is deferred. */
+void uring_cancel(struct uring *u, struct op *op);
+
+/* uring_files.c */
+int uring_file_open(struct reactor *r, const char *path, unsigned flags, struct file **out);
+void uring_file_close(struct file *f);
+int uring_file_lock(struct file *f);
+int64_t uring_file_size_bytes(struct file *f);
+int uring_file_set_size(struct file *f, uint64_t size_bytes);
+int uring_file_reserve(struct file *f, uint64_t pos_bytes, uint64_t len_bytes);
+
+/* uring_streams.c */
+int uring_listen(struct reactor *r, const char *address, struct listener **out);
+void uring_listener_close(struct listener *l);
+void uring_connect(struct reactor *r, struct op *op, const char *address, struct stream **out);
+void uring_stream_shutdown(struct stream *s);
+void uring_stream_close(struct stream *s);
+const char *uring_stream_peer(const struct stream *s);
+/* The kernel has answered *res. True: *res is what the owner shall see; false: the op has to go to the kernel again. */
+bool uring_accept_is_over(struct op *op, int *res);
+bool uring_connect_is_over(struct op *op, int *res);
