@@ -86,8 +86,14 @@ struct disk_extent {
 	uint64_t epoch; /* highest within */
 };
 
-#define DISK_READ_RUNS_MAX DISK_IO_BLOCKS_MAX
 #define DISK_IOV_MAX 130u /* segments of one request's memory, after cutting at runs */
+
+/* Whoever waits inside the disk (for a page, a count, room): woken once, on the disk's reactor. */
+struct waiter {
+	void (*wake)(struct waiter *w, int res);
+	struct list link;
+	int res;
+};
 
 struct disk_io {
 	/* set by the caller */
@@ -121,21 +127,21 @@ struct disk_io {
 	struct {
 		unsigned stage;
 		int err;
-		uint32_t owed;
-		struct list link;
-		uint64_t sequence; /* of the journal block that holds its record; 0: none */
-		uint64_t started_ns;
-		uint32_t n_runs, n_blocks_allocated, leaf, step;
-		uint64_t cursor;
-		unsigned read_side;
+		uint32_t owed;	   /* operations the device may still touch our memory with */
 		struct disk *disk;
+		struct list link;  /* in the list of what it waits for, or of its journal block's requests */
+		struct waiter waiter;
+		struct op op;	   /* to be called again on the next turn */
+		uint64_t sequence; /* of the journal block that holds its last record; 0: none */
+		uint64_t started_ns;
+		uint64_t cursor;   /* TRIM, MAP: next block to look at */
+		uint32_t n_cut;	   /* of cut */
+		unsigned read_side;
+		bool is_submitting; /* inside disk_submit(): done() must wait for the next turn */
+		bool is_flushed;   /* the flush it waited for has ended */
+		bool is_counted;   /* in its tree's n_changes */
+		uint32_t slot;	   /* of the tree or volume that a command makes */
 		struct pointer pointers[DISK_IO_BLOCKS_MAX];
-		struct disk_run {
-			struct op op;
-			struct disk_io *io;
-			uint32_t first, n_blocks;
-			uint32_t iov_first, n_iov;
-		} *runs; /* from the disk's pool, while reads are in flight */
 		struct iovec cut[DISK_IOV_MAX];
 	} own;
 };

@@ -1,0 +1,88 @@
+/*
+ * drop.c: frees dying trees in the background, a step at a time, across restarts.
+ *
+ * A step changes counts and the tree's cursor in memory only; the next checkpoint makes both durable together, and after a crash
+ * what was freed since is freed again. So a step needs no journal record.
+ *
+ * It goes on while there is room for what a step may touch, and as a deferred op between the turns of the clients' requests.
+ */
+#include "volumes/disk/disk_internal.h"
+
+#include <errno.h>
+
+#define STEPS_A_TURN 8u
+#define STEP_DELTAS_MAX (PAGE_POINTERS + 4 * TREE_HEIGHT_MAX)
+
+static void drop_run(struct drop *p);
+
+static void drop_woken(struct waiter *w, int res)
+{
+	struct drop *p = container_of(w, struct drop, waiter);
+	if (res < 0) { /* a page that cannot be read: its subtree stays allocated, which `disk check` tells */
+		p->is_running = false;
+		disk_request_ended(p->disk);
+		return;
+	}
+	drop_run(p);
+}
+
+static void drop_again(struct op *op, int res)
+{
+	(void)res;
+	drop_run(container_of(op, struct drop, again));
+}
+
+void drop_init(struct drop *p, struct disk *d)
+{
+	*p = (struct drop){.disk = d};
+	p->waiter.wake = drop_woken;
+	list_init(&p->waiter.link);
+	op_init(&p->again, drop_again);
+}
+
+static void drop_end(struct drop *p)
+{
+	p->is_running = false;
+	disk_request_ended(p->disk);
+}
+
+static void drop_run(struct drop *p)
+{
+	struct disk *d = p->disk;
+	for (unsigned i = 0; i < STEPS_A_TURN; i++) {
+		if (d->state != DISK_RUNNING || list_is_empty(&d->dying)) {
+			drop_end(p);
+			return;
+		}
+		if (!space_has_delta_room(&d->space, STEP_DELTAS_MAX) ||
+		    d->pages.n_dirty + d->space.n_dirty >= d->pages.dirty_max) {
+			checkpoint_want(&d->checkpoint); /* pokes when it has ended */
+			drop_end(p);
+			return;
+		}
+		struct disk_tree *t = container_of(d->dying.next, struct disk_tree, dying);
+		int res = tree_drop_step(t, &p->waiter);
+		if (res == -EAGAIN)
+			return;
+		if (res < 0) {
+			drop_end(p);
+			return;
+		}
+		if (res == 1) {
+			disk_tree_end(t);
+			disk_watch_limits(d);
+		}
+	}
+	disk_watch_limits(d);
+	reactor_defer(d->reactor, &p->again, 0);
+}
+
+void drop_poke(struct drop *p)
+{
+	struct disk *d = p->disk;
+	if (p->is_running || d->state != DISK_RUNNING || d->options.is_read_only || list_is_empty(&d->dying))
+		return;
+	p->is_running = true;
+	d->n_requests++;
+	reactor_defer(d->reactor, &p->again, 0);
+}

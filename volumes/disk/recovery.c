@@ -1,0 +1,348 @@
+/*
+ * recovery.c: the only way to start: the newest checkpoint, then the journal after it, then a checkpoint of its own.
+ *
+ *   SUPERBLOCKS -> TABLES -> RECORDS -> DELTAS -> SCAN -> BEYOND -> FETCH -> VERIFY -> APPLY -> FLUSH -> CHECKPOINT -> END
+ *                                                            ^                   |
+ *                                                            +---- next batch ---+
+ *
+ * SCAN finds where the journal ends and the highest flush mark; BEYOND looks whether it really ends there. The records are replayed in
+ * batches: FETCH reads journal blocks, and the data of every record that no flush mark covers; VERIFY holds them against their sums [RECSUM];
+ * APPLY does, in order, what the records say, with the code that did it live.
+ *
+ * Invariants
+ *  1. Nothing is written before FLUSH has ended [RECFLUSH], so recovery can be interrupted anywhere and begun again.
+ *  2. A record past the last known flush counts whole or not at all (P5); an ordered one not after a dropped one [RMWDEP].
+ *  3. The journal goes on at its end + ring length [SEQSKIP]: no stale block can continue it.
+ *  4. Damage is told, never skipped: a hole in the journal, a superblock older than the journal, a record that does not fit.
+ */
+#include "volumes/disk/disk_internal.h"
+#include "volumes/disk/recovery_internal.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void recovery_run(struct recovery *r);
+
+int recovery_fail(struct recovery *r, const char *format, ...)
+{
+	va_list args;
+	va_start(args, format);
+	vsnprintf(r->disk->why, sizeof r->disk->why, format, args);
+	va_end(args);
+	return -EBADMSG;
+}
+
+/* ---- its door: reads, pages, flush, checkpoint ---- */
+
+static void read_done(struct op *op, int res)
+{
+	struct recovery_op *o = container_of(op, struct recovery_op, op);
+	struct recovery *r = o->recovery;
+	quarry_assert(r->owed > 0);
+	o->res = res;
+	if (res < 0)
+		r->read_res = res;
+	if (--r->owed == 0)
+		recovery_run(r);
+}
+
+static void woken(struct waiter *w, int res)
+{
+	struct recovery *r = container_of(w, struct recovery, waiter);
+	r->wait_res = res;
+	r->is_woken = true;
+	recovery_run(r);
+}
+
+void recovery_read(struct recovery *r, unsigned slot, void *memory, uint64_t block, uint64_t n_blocks)
+{
+	struct recovery_op *o = &r->ops[slot];
+	o->recovery = r;
+	o->iov = (struct iovec){memory, n_blocks * BLOCK_BYTES};
+	op_init(&o->op, read_done);
+	r->owed++;
+	file_read(r->disk->file, &o->op, &o->iov, 1, block * BLOCK_BYTES);
+}
+
+/* ---- superblocks ---- */
+
+static enum flow read_superblocks(struct recovery *r)
+{
+	if (r->cursor == 0) {
+		int64_t size = file_size_bytes(r->disk->file);
+		if (size < (int64_t)(DISK_MIN_BLOCKS * BLOCK_BYTES)) {
+			r->err = recovery_fail(r, "is only %lld bytes long: this is no quarry disk", (long long)size);
+			return FLOW_NEXT;
+		}
+		r->device_blocks = (uint64_t)size / BLOCK_BYTES;
+		for (unsigned i = 0; i < SUPERBLOCK_SLOTS; i++)
+			recovery_read(r, i, r->buffer + i * BLOCK_BYTES, superblock_slot_block(i), 1);
+		r->cursor = 1;
+	}
+	return r->owed > 0 ? FLOW_WAIT : FLOW_NEXT;
+}
+
+/* Takes the newest valid superblock; says what the others are. */
+static int choose_superblock(struct recovery *r)
+{
+	struct disk *d = r->disk;
+	struct superblock sb;
+	char why[WHY_BYTES], first_why[WHY_BYTES] = "";
+	enum superblock_verdict worst = SUPERBLOCK_BLANK;
+	bool found = false;
+	for (unsigned i = 0; i < SUPERBLOCK_SLOTS; i++) {
+		if (r->ops[i].res < 0) {
+			log_event(d->log, LOG_ERROR, "damage", d->name, "superblock slot %u cannot be read (error %d)", i, -r->ops[i].res);
+			continue;
+		}
+		enum superblock_verdict v = superblock_decode(r->buffer + i * BLOCK_BYTES, &sb, why);
+		if (v == SUPERBLOCK_NEWER)
+			return recovery_fail(r, "%s", why);
+		if (v == SUPERBLOCK_VALID && (!found || sb.checkpoint > d->superblock.checkpoint)) {
+			d->superblock = sb;
+			found = true;
+		} else if (v == SUPERBLOCK_DAMAGED || v == SUPERBLOCK_FOREIGN) {
+			if (worst == SUPERBLOCK_BLANK)
+				snprintf(first_why, sizeof first_why, "%s", why);
+			worst = v;
+			if (v == SUPERBLOCK_DAMAGED)
+				log_event(d->log, LOG_ERROR, "damage", d->name, "superblock slot %u: %s", i, why);
+		}
+	}
+	if (found)
+		return 0;
+	if (worst == SUPERBLOCK_DAMAGED)
+		return recovery_fail(r, "no valid superblock is left: %.150s", first_why);
+	const char *what = worst == SUPERBLOCK_FOREIGN ? first_why : "it is blank: format it with `quarry disk add`";
+	return recovery_fail(r, "this is no quarry disk: %.150s", what);
+}
+
+static int check_superblock(struct recovery *r)
+{
+	struct disk *d = r->disk;
+	int res = choose_superblock(r);
+	if (res < 0)
+		return res;
+	const struct superblock *sb = &d->superblock;
+	snprintf(d->name, sizeof d->name, "disk %.*s", (int)DISK_LABEL_BYTES, sb->label);
+	if (d->options.cluster && !uuid_is_zero(&sb->cluster) && !uuid_equal(&sb->cluster, d->options.cluster)) {
+		char text[UUID_TEXT_BYTES];
+		uuid_to_text(&sb->cluster, text);
+		return recovery_fail(r, "belongs to another cluster (%s): it is left alone", text);
+	}
+	if (sb->n_blocks > r->device_blocks)
+		return recovery_fail(r, "has shrunk from %llu to %llu blocks of 4 KiB: restore its size",
+				     (unsigned long long)sb->n_blocks, (unsigned long long)r->device_blocks);
+	if (sb->features_read_only & ~FEATURES_READ_ONLY_KNOWN)
+		d->options.is_read_only = true;
+	uint64_t n_blocks = min_u64(r->device_blocks, DISK_MAX_BLOCKS);
+	if (n_blocks > sb->n_blocks)
+		log_event(d->log, LOG_NOTICE, "disk-grown", d->name, "the device has grown from %llu to %llu blocks of 4 KiB",
+			  (unsigned long long)sb->n_blocks, (unsigned long long)n_blocks);
+	return disk_size_parts(d, n_blocks);
+}
+
+/* ---- the journal's end ---- */
+
+static enum flow scan(struct recovery *r)
+{
+	struct disk *d = r->disk;
+	const struct superblock *sb = &d->superblock;
+	for (;;) {
+		struct journal_header h;
+		if (chunk_read(r, r->next) == FLOW_WAIT)
+			return FLOW_WAIT;
+		bool is_whole = journal_block_open(chunk_block(r), &sb->disk, &h) == 0;
+		if (!is_whole || h.sequence != r->next || r->next - sb->replay_from >= sb->journal_blocks)
+			return FLOW_NEXT;
+		if (h.checkpoint > sb->checkpoint || h.flushed >= h.sequence) {
+			r->err = recovery_fail(r, "journal block %llu is newer than every superblock (checkpoint %llu, found %llu): "
+						  "a superblock was lost, and with it the way to the data; run `quarry disk check`",
+					       (unsigned long long)h.sequence, (unsigned long long)h.checkpoint,
+					       (unsigned long long)sb->checkpoint);
+			return FLOW_NEXT;
+		}
+		r->known_flushed = max_u64(r->known_flushed, h.flushed);
+		r->next++;
+		r->chunk_at++;
+	}
+}
+
+/* Is there a valid block of this journal behind its end that cannot have been in flight there? */
+static enum flow look_beyond(struct recovery *r)
+{
+	struct disk *d = r->disk;
+	const struct superblock *sb = &d->superblock;
+	uint64_t end = sb->replay_from + sb->journal_blocks;
+	while (r->cursor < end) {
+		struct journal_header h;
+		if (chunk_read(r, r->cursor) == FLOW_WAIT)
+			return FLOW_WAIT;
+		const uint8_t *block = chunk_block(r);
+		r->chunk_at++;
+		uint64_t expected = r->cursor++;
+		if (journal_block_open(block, &sb->disk, &h) < 0 || h.sequence != expected)
+			continue;
+		if (h.sequence < r->next + JOURNAL_IN_FLIGHT_MAX && h.flushed < r->next)
+			continue; /* was in flight when the journal was cut short: a crash */
+		r->err = recovery_fail(r, "journal block %llu is damaged, but block %llu after it is whole: completed writes would be "
+					  "lost; run `quarry disk check`",
+				       (unsigned long long)r->next, (unsigned long long)h.sequence);
+		return FLOW_NEXT;
+	}
+	return FLOW_NEXT;
+}
+
+/* ---- the end ---- */
+
+static void begin_journal(struct recovery *r)
+{
+	struct disk *d = r->disk;
+	journal_start(&d->journal, r->next + d->superblock.journal_blocks);
+	log_line(d->log, LOG_INFO, "disk", "%s: recovered to checkpoint %llu and %llu journal blocks: %llu records replayed, %llu dropped",
+		 d->name, (unsigned long long)d->superblock.checkpoint,
+		 (unsigned long long)(r->next - d->superblock.replay_from), (unsigned long long)d->replayed_records,
+		 (unsigned long long)d->dropped_records);
+}
+
+static void recovery_end(struct recovery *r)
+{
+	struct disk *d = r->disk;
+	int err = r->err ? r->err : d->state == DISK_FAILED ? -EIO : 0;
+	d->recovery_ns = reactor_now_ns(d->reactor) - r->started_ns;
+	d->recovery = NULL;
+	recovery_destroy(r);
+	if (err)
+		log_event(d->log, LOG_ERROR, "disk-unusable", d->name, "%s", d->why[0] ? d->why : strerror(-err));
+	disk_recovered(d, err);
+	disk_request_ended(d);
+}
+
+static enum recovery_stage after_journal_end(struct recovery *r)
+{
+	r->cursor = r->next + 1;
+	r->chunk_at = r->chunk_n = 0;
+	return RECOVERY_BEYOND;
+}
+
+/* Read this function to know a whole recovery. */
+static void recovery_run(struct recovery *r)
+{
+	struct disk *d = r->disk;
+	while (r->owed == 0) {
+		if (r->err || d->state == DISK_FAILED)
+			r->stage = RECOVERY_END;
+		switch (r->stage) {
+		case RECOVERY_SUPERBLOCKS:
+			if (read_superblocks(r) == FLOW_WAIT)
+				return;
+			if (!r->err)
+				r->err = check_superblock(r);
+			r->cursor = 0;
+			r->stage = RECOVERY_TABLES;
+			break;
+		case RECOVERY_TABLES:
+			if (recovery_tables(r) == FLOW_WAIT)
+				return;
+			r->cursor = 0;
+			r->stage = RECOVERY_RECORDS;
+			break;
+		case RECOVERY_RECORDS:
+			if (recovery_records(r) == FLOW_WAIT)
+				return;
+			r->cursor = 0;
+			r->stage = RECOVERY_DELTAS;
+			break;
+		case RECOVERY_DELTAS:
+			if (recovery_deltas(r) == FLOW_WAIT)
+				return;
+			space_start(&d->space);
+			r->next = d->superblock.replay_from;
+			r->known_flushed = r->next - 1;
+			r->stage = RECOVERY_SCAN;
+			break;
+		case RECOVERY_SCAN:
+			if (scan(r) == FLOW_WAIT)
+				return;
+			r->stage = after_journal_end(r);
+			break;
+		case RECOVERY_BEYOND:
+			if (look_beyond(r) == FLOW_WAIT)
+				return;
+			replay_begin(r);
+			r->stage = RECOVERY_FETCH;
+			break;
+		case RECOVERY_FETCH:
+			if (replay_fetch(r) == FLOW_WAIT)
+				return;
+			r->stage = r->n_batch > 0 ? RECOVERY_VERIFY : RECOVERY_FLUSH;
+			break;
+		case RECOVERY_VERIFY:
+			replay_verify(r);
+			r->stage = RECOVERY_APPLY;
+			break;
+		case RECOVERY_APPLY:
+			if (replay_apply(r) == FLOW_WAIT)
+				return;
+			r->stage = RECOVERY_FETCH;
+			break;
+		case RECOVERY_FLUSH:
+			if (!r->is_begun) {
+				r->is_begun = true;
+				begin_journal(r);
+				r->is_woken = d->options.is_read_only;
+				if (!r->is_woken)
+					flusher_wait(&d->flusher, &r->waiter);
+			}
+			if (!r->is_woken)
+				return;
+			r->is_begun = false;
+			r->stage = d->options.is_read_only ? RECOVERY_END : RECOVERY_CHECKPOINT;
+			break;
+		case RECOVERY_CHECKPOINT:
+			if (!r->is_begun) {
+				r->is_begun = true;
+				r->is_woken = false;
+				checkpoint_wait(&d->checkpoint, &r->waiter);
+			}
+			if (!r->is_woken)
+				return;
+			r->stage = RECOVERY_END;
+			break;
+		case RECOVERY_END:
+			recovery_end(r);
+			return;
+		}
+	}
+}
+
+int recovery_start(struct disk *d)
+{
+	struct recovery *r = calloc(1, sizeof(*r));
+	if (!r)
+		return -ENOMEM;
+	r->disk = d;
+	r->started_ns = reactor_now_ns(d->reactor);
+	r->waiter.wake = woken;
+	list_init(&r->waiter.link);
+	r->buffer = aligned_alloc(BLOCK_BYTES, RECOVERY_BUFFER_BLOCKS * BLOCK_BYTES);
+	r->data = aligned_alloc(BLOCK_BYTES, RECOVERY_DATA_BLOCKS * BLOCK_BYTES);
+	if (!r->buffer || !r->data) {
+		recovery_destroy(r);
+		return -ENOMEM;
+	}
+	d->recovery = r;
+	d->n_requests++;
+	recovery_run(r);
+	return 0;
+}
+
+void recovery_destroy(struct recovery *r)
+{
+	free(r->buffer);
+	free(r->data);
+	free(r);
+}

@@ -1,0 +1,222 @@
+/*
+ * recovery_replay.c: reads the journal and does again what it says.
+ *
+ * Blocks were allocated in the order of the records, so the data of a batch mostly lie side by side: reading them back to verify them
+ * takes a few large reads, not one a record.
+ */
+#include "volumes/disk/recovery_internal.h"
+
+#include "daemon/core/checksum.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* ---- journal blocks ---- */
+
+enum flow chunk_read(struct recovery *r, uint64_t sequence)
+{
+	const struct superblock *sb = &r->disk->superblock;
+	if (!r->is_reading && r->chunk_at < r->chunk_n)
+		return FLOW_NEXT;
+	if (!r->is_reading) {
+		uint64_t at = sequence % sb->journal_blocks;
+		r->chunk_n = (uint32_t)min_u64(RECOVERY_BUFFER_BLOCKS, sb->journal_blocks - at);
+		r->chunk_at = 0;
+		r->is_reading = true;
+		r->read_res = 0;
+		recovery_read(r, 0, r->buffer, JOURNAL_START + at, r->chunk_n);
+		return FLOW_WAIT;
+	}
+	if (r->read_res < 0 && r->chunk_n > 1) { /* some block of them cannot be read: one by one */
+		r->read_res = 0;
+		for (uint32_t i = 0; i < r->chunk_n; i++)
+			recovery_read(r, i, r->buffer + i * BLOCK_BYTES, JOURNAL_START + sequence % sb->journal_blocks + i, 1);
+		r->is_single = true;
+		return FLOW_WAIT;
+	}
+	r->is_reading = false;
+	if (r->is_single || r->read_res < 0)
+		for (uint32_t i = 0; i < r->chunk_n; i++)
+			if (r->ops[i].res < 0) /* reads as no journal block */
+				memset(r->buffer + i * BLOCK_BYTES, 0, BLOCK_BYTES);
+	r->is_single = false;
+	return FLOW_NEXT;
+}
+
+/* ---- batches ---- */
+
+void replay_begin(struct recovery *r)
+{
+	r->replayed = r->disk->superblock.replay_from;
+	r->record_at = 0;
+	r->chunk_at = r->chunk_n = 0;
+}
+
+/* Adds the record at the cursor to the batch, with room for its data if they are to be verified. 0; 1: the batch is full. */
+static int batch_add(struct recovery *r, const struct record *record)
+{
+	struct batch_record *b = &r->batch[r->n_batch];
+	uint32_t n_data = 0;
+	bool is_doubtful = record->type == RECORD_WRITE && r->replayed > r->known_flushed;
+	for (uint64_t i = 0; is_doubtful && i < record->n_blocks; i++)
+		n_data += !pointer_is_hole(record->pointers[i]);
+	if (r->n_batch == RECOVERY_RECORDS_MAX || r->n_data + n_data > RECOVERY_DATA_BLOCKS)
+		return 1;
+	*b = (struct batch_record){.record = *record, .sequence = r->replayed, .data = r->n_data, .is_doubtful = is_doubtful};
+	r->n_data += n_data;
+	r->n_batch++;
+	return 0;
+}
+
+/* Fills the batch from the journal blocks in the buffer. */
+static void batch_fill(struct recovery *r)
+{
+	const struct superblock *sb = &r->disk->superblock;
+	for (; r->chunk_at < r->chunk_n && r->replayed < r->next; r->chunk_at++, r->replayed++, r->record_at = 0) {
+		struct journal_header h;
+		const uint8_t *block = chunk_block(r);
+		if (journal_block_open(block, &sb->disk, &h) < 0 || h.sequence != r->replayed) {
+			r->err = recovery_fail(r, "journal block %llu changed while it was read", (unsigned long long)r->replayed);
+			return;
+		}
+		if (r->record_at == 0)
+			r->record_at = JOURNAL_HEADER_BYTES;
+		while (r->record_at < h.used_bytes) {
+			struct record record;
+			int len = record_decode(block + r->record_at, h.used_bytes - r->record_at, &record);
+			quarry_assert(len > 0); /* journal_block_open() looked at every record */
+			if (batch_add(r, &record))
+				return;
+			r->record_at += (uint32_t)len;
+		}
+	}
+}
+
+/* Reads the data of the doubtful records, runs that lie side by side at once. */
+static void batch_read_data(struct recovery *r)
+{
+	uint64_t start = 0, n = 0;
+	uint32_t at = 0, n_ops = 0;
+	r->read_res = 0;
+	for (uint32_t i = 0; i < r->n_batch; i++) {
+		struct batch_record *b = &r->batch[i];
+		for (uint64_t k = 0; b->is_doubtful && k < b->record.n_blocks; k++) {
+			uint64_t block = pointer_block(b->record.pointers[k]);
+			if (block == 0)
+				continue;
+			if (!space_is_block(&r->disk->space, block)) {
+				r->err = recovery_fail(r, "a journal record names block %llu, which is no block of the disk",
+						       (unsigned long long)block);
+				return;
+			}
+			if (n > 0 && block == start + n) {
+				n++;
+				continue;
+			}
+			if (n > 0)
+				recovery_read(r, n_ops++, r->data + (size_t)at * BLOCK_BYTES, start, n);
+			at += (uint32_t)n;
+			start = block;
+			n = 1;
+		}
+	}
+	if (n > 0)
+		recovery_read(r, n_ops++, r->data + (size_t)at * BLOCK_BYTES, start, n);
+}
+
+enum flow replay_fetch(struct recovery *r)
+{
+	if (r->is_fetched) { /* the data have come */
+		r->is_fetched = false;
+		return FLOW_NEXT;
+	}
+	if (r->replayed == r->next) {
+		r->n_batch = 0;
+		return FLOW_NEXT;
+	}
+	if (chunk_read(r, r->replayed) == FLOW_WAIT)
+		return FLOW_WAIT;
+	r->n_batch = r->batch_at = r->n_data = 0;
+	batch_fill(r);
+	if (r->err)
+		return FLOW_NEXT;
+	quarry_assert(r->n_batch > 0);
+	batch_read_data(r);
+	if (r->owed == 0 || r->err)
+		return FLOW_NEXT;
+	r->is_fetched = true;
+	return FLOW_WAIT;
+}
+
+/* ---- verification ---- */
+
+static bool data_matches(const struct recovery *r, const struct batch_record *b)
+{
+	const uint8_t *data = r->data + (size_t)b->data * BLOCK_BYTES;
+	uint64_t sum = 0;
+	for (uint64_t i = 0; i < b->record.n_blocks; i++) {
+		struct pointer p = b->record.pointers[i];
+		if (pointer_is_hole(p))
+			continue;
+		if (block_crc(KIND_DATA, data) != pointer_crc(p))
+			return false;
+		sum = crc64(sum, data, BLOCK_BYTES);
+		data += BLOCK_BYTES;
+	}
+	return sum == b->record.sum;
+}
+
+void replay_verify(struct recovery *r)
+{
+	/* What could not be read is not known to be there: poisoned, so that no old content of the buffer passes for it. */
+	for (uint32_t i = 0; r->read_res < 0 && i < RECOVERY_DATA_BLOCKS; i++)
+		if (r->ops[i].res < 0 && r->ops[i].iov.iov_base >= (void *)r->data &&
+		    r->ops[i].iov.iov_base < (void *)(r->data + (size_t)r->n_data * BLOCK_BYTES))
+			memset(r->ops[i].iov.iov_base, 0xa5, r->ops[i].iov.iov_len);
+	for (uint32_t i = 0; i < r->n_batch; i++) {
+		struct batch_record *b = &r->batch[i];
+		bool is_unknown = b->sequence > r->known_flushed;
+		b->is_dropped = (b->is_doubtful && !data_matches(r, b)) ||
+				(is_unknown && b->record.is_ordered && r->has_dropped);
+		if (!b->is_dropped)
+			continue;
+		r->has_dropped = true;
+		r->disk->dropped_records++;
+	}
+}
+
+/* ---- applying ---- */
+
+static int apply_one(struct recovery *r, const struct batch_record *b)
+{
+	struct disk *d = r->disk;
+	if (!pages_have(&d->pages, 2 * TREE_HEIGHT_MAX, NULL) && d->pages.n_loading == 0)
+		return recovery_fail(r, "replaying the journal needs more memory than cache_mb allows: raise it and start again");
+	int res = record_prepare(d, &b->record, true, &r->waiter);
+	if (res == 0)
+		res = record_apply(d, &b->record, true);
+	if (res == -EBADMSG)
+		return recovery_fail(r, "a record of journal block %llu (type %d) does not fit what the disk holds; run `quarry disk check`",
+				     (unsigned long long)b->sequence, (int)b->record.type);
+	if (res < 0 && res != -EAGAIN)
+		recovery_fail(r, "the journal cannot be replayed: a page or count page that it needs is damaged; run `quarry disk check`");
+	return res;
+}
+
+enum flow replay_apply(struct recovery *r)
+{
+	for (; r->batch_at < r->n_batch; r->batch_at++) {
+		const struct batch_record *b = &r->batch[r->batch_at];
+		if (b->is_dropped)
+			continue;
+		int res = apply_one(r, b);
+		if (res == -EAGAIN)
+			return FLOW_WAIT;
+		if (res < 0) {
+			r->err = res;
+			return FLOW_NEXT;
+		}
+		r->disk->replayed_records++;
+	}
+	return FLOW_NEXT;
+}

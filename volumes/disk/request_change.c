@@ -1,0 +1,251 @@
+/*
+ * request_change.c: the stages of a disk request that change something: each makes its record, applies it and hands it to the journal,
+ * all in the turn in which everything it needs was at hand.
+ *
+ * Invariants
+ *  1. Nothing is taken, appended or changed before all that may have to wait was asked for; what was taken is given back when a
+ *     later question must wait.
+ *  2. A command that finds its wish fulfilled succeeds without a record (P6): then its flush alone makes the earlier one durable.
+ */
+#include "volumes/disk/requests_internal.h"
+
+#include "daemon/core/checksum.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* ---- writes ---- */
+
+/* A write of zeros where only holes are changes nothing. */
+static int write_is_nothing(struct disk_io *io, uint64_t all)
+{
+	if (io->zero_blocks != all)
+		return 0;
+	int res = tree_get(io->tree, io->first, (uint32_t)io->n_blocks, io->own.pointers, &io->own.waiter);
+	if (res < 0)
+		return res;
+	for (uint32_t i = 0; i < io->n_blocks; i++)
+		if (!pointer_is_hole(io->own.pointers[i]))
+			return 0;
+	return 1;
+}
+
+struct taken { /* blocks taken for one write */
+	struct run runs[DISK_IO_BLOCKS_MAX];
+	uint32_t first[DISK_IO_BLOCKS_MAX]; /* of the request, for each run */
+	uint32_t n;
+};
+
+static void taken_give_back(struct disk *d, struct taken *taken)
+{
+	while (taken->n > 0)
+		space_give_back(&d->space, taken->runs[--taken->n]);
+}
+
+/* Takes blocks for all that is not zero; pointers are filled. */
+static int write_take_blocks(struct disk_io *io, struct taken *taken)
+{
+	struct disk *d = io->own.disk;
+	taken->n = 0;
+	for (uint32_t i = 0; i < io->n_blocks;) {
+		if (io->zero_blocks >> i & 1) {
+			io->own.pointers[i++] = pointer_make(0, 0, io->epoch);
+			continue;
+		}
+		uint32_t n = 1;
+		while (i + n < io->n_blocks && !(io->zero_blocks >> (i + n) & 1))
+			n++;
+		struct run *run = &taken->runs[taken->n];
+		int res = space_alloc(&d->space, SPACE_DATA, n, run, &io->own.waiter);
+		if (res < 0) {
+			taken_give_back(d, taken);
+			return res;
+		}
+		taken->first[taken->n++] = i;
+		for (uint32_t k = 0; k < run->n_blocks; k++, i++)
+			io->own.pointers[i] = pointer_make(io->crcs[i], run->block + k, io->epoch);
+	}
+	return 0;
+}
+
+/* The sum over all data of the record [RECSUM]. */
+static uint64_t write_sum(const struct disk_io *io, const struct taken *taken)
+{
+	uint64_t sum = 0;
+	for (uint32_t r = 0; r < taken->n; r++) {
+		struct iovec cut[DISK_IOV_MAX];
+		uint32_t n = iov_cut(io->iov, io->n_iov, (uint64_t)taken->first[r] * BLOCK_BYTES,
+				     (uint64_t)taken->runs[r].n_blocks * BLOCK_BYTES, cut, DISK_IOV_MAX);
+		for (uint32_t i = 0; i < n; i++)
+			sum = crc64(sum, cut[i].iov_base, cut[i].iov_len);
+	}
+	return sum;
+}
+
+static enum flow change_write(struct disk_io *io)
+{
+	struct disk *d = io->own.disk;
+	uint64_t all = io->n_blocks == 64 ? UINT64_MAX : (1ull << io->n_blocks) - 1;
+	struct record r = {.type = RECORD_WRITE, .slot = io->tree->slot, .first = io->first, .n_blocks = io->n_blocks,
+			   .pointers = io->own.pointers, .is_ordered = io->is_ordered};
+	struct taken taken;
+	quarry_assert((io->zero_blocks & ~all) == 0);
+	int res = write_is_nothing(io, all);
+	if (res == 1) {
+		io->own.err = 0;
+		return FLOW_NEXT;
+	}
+	if (res == 0) {
+		if (!writer_has_room(&d->writer, (uint32_t)io->n_blocks, &io->own.waiter) ||
+		    !journal_has_room(&d->journal, 1, record_bytes(&r), &io->own.waiter))
+			return FLOW_WAIT;
+		res = record_prepare(d, &r, false, &io->own.waiter);
+	}
+	if (res == 0)
+		res = write_take_blocks(io, &taken);
+	if (res == -EAGAIN)
+		return FLOW_WAIT;
+	io->own.err = res;
+	if (res < 0)
+		return FLOW_NEXT;
+	r.sum = write_sum(io, &taken);
+	io->own.sequence = journal_append(&d->journal, &r);
+	res = record_apply(d, &r, false);
+	quarry_assert(res == 0);
+	for (uint32_t i = 0; i < taken.n; i++)
+		writer_add(&d->writer, io, taken.first[i], taken.runs[i]);
+	return FLOW_NEXT;
+}
+
+/* ---- trims ---- */
+
+/* Trims the request's part of the leaf at the cursor. 0; -EAGAIN: waits; or -errno. */
+static int step_leaf(struct disk_io *io, uint64_t end)
+{
+	struct disk *d = io->own.disk;
+	uint64_t leaf = leaf_start(io->own.cursor);
+	uint64_t from = max_u64(io->first, leaf), to = min_u64(end, leaf + PAGE_POINTERS);
+	struct record r = {.type = RECORD_RANGE, .slot = io->tree->slot, .first = from, .n_blocks = to - from,
+			   .epoch = io->epoch};
+	if (!journal_has_room(&d->journal, 1, record_bytes(&r), &io->own.waiter))
+		return -EAGAIN;
+	int res = record_prepare(d, &r, false, &io->own.waiter);
+	if (res < 0)
+		return res;
+	io->own.sequence = journal_append(&d->journal, &r);
+	res = record_apply(d, &r, false);
+	io->own.cursor = to;
+	return res;
+}
+
+enum flow request_step(struct disk_io *io, uint32_t steps)
+{
+	struct disk *d = io->own.disk;
+	uint64_t end = io->first + io->n_blocks;
+	while (io->own.cursor < end) {
+		struct disk_extent piece;
+		if (steps-- == 0) { /* the dispatcher looks for room again */
+			reactor_defer(d->reactor, &io->own.op, 0);
+			return FLOW_WAIT;
+		}
+		int res = tree_look(io->tree, io->own.cursor, end, 0, &piece, &io->own.waiter);
+		if (res == 0 && !piece.is_data) { /* trimming a hole changes nothing */
+			io->own.cursor += piece.n_blocks;
+			continue;
+		}
+		if (res == 0)
+			res = step_leaf(io, end);
+		disk_watch_limits(d);
+		if (res == -EAGAIN)
+			return FLOW_WAIT;
+		io->own.err = res;
+		if (res < 0)
+			return FLOW_NEXT;
+	}
+	return FLOW_NEXT;
+}
+
+/* ---- commands: one record each ---- */
+
+/* The record of a command that is yet to be carried out. 0; 1: it is already as wished; -errno. */
+static int command_record(struct disk_io *io, struct record *r)
+{
+	struct disk *d = io->own.disk;
+	struct disk_volume *v = disk_volume_find(d, &io->volume);
+	int32_t slot;
+	*r = (struct record){.volume = io->volume, .tree_id = io->tree_id, .parent_id = io->parent_id, .epoch = io->epoch,
+			     .generation = io->generation, .size_blocks = io->size_blocks};
+	switch (io->op) {
+	case DISK_CREATE:
+	case DISK_FORK:
+		io->new_tree = disk_tree_find(d, &io->volume, io->tree_id);
+		if (io->new_tree)
+			return 1;
+		slot = disk_slot_for_tree(d);
+		if (slot < 0)
+			return slot;
+		r->type = io->op == DISK_CREATE ? RECORD_CREATE : RECORD_FORK;
+		r->slot = io->op == DISK_CREATE ? (uint32_t)slot : io->tree->slot;
+		r->child_slot = (uint32_t)slot;
+		io->own.slot = (uint32_t)slot;
+		return io->op == DISK_FORK && io->epoch < io->tree->last_epoch ? -EINVAL : 0;
+	case DISK_DROP:
+		*r = (struct record){.type = RECORD_DROP, .slot = io->tree->slot};
+		return 0;
+	case DISK_FENCE:
+		if (v && io->generation < v->record.generation)
+			return -ESTALE;
+		slot = v ? (int32_t)(v - d->volumes) : disk_slot_for_volume(d);
+		if (slot < 0)
+			return slot;
+		r->type = RECORD_FENCE;
+		r->slot = (uint32_t)slot;
+		r->session = io->new_session = v ? v->record.session + 1 : 1;
+		io->complete_epoch = v ? v->record.complete_epoch : 0;
+		return 0;
+	case DISK_COMPLETE:
+	case DISK_FORGET:
+		if (!v)
+			return io->op == DISK_FORGET ? 1 : -ENOENT;
+		r->type = io->op == DISK_COMPLETE ? RECORD_COMPLETE : RECORD_FORGET;
+		r->slot = (uint32_t)(v - d->volumes);
+		return 0;
+	case DISK_READ:
+	case DISK_WRITE:
+	case DISK_TRIM:
+	case DISK_MAP:
+	case DISK_FLUSH:
+		break;
+	}
+	return -EINVAL;
+}
+
+static enum flow change_command(struct disk_io *io)
+{
+	struct disk *d = io->own.disk;
+	struct record r;
+	int res = command_record(io, &r);
+	if (res == 0) {
+		if (!journal_has_room(&d->journal, 1, record_bytes(&r), &io->own.waiter))
+			return FLOW_WAIT;
+		res = record_prepare(d, &r, false, &io->own.waiter);
+	}
+	if (res == -EAGAIN)
+		return FLOW_WAIT;
+	if (res < 0 || res == 1) {
+		io->own.err = res < 0 ? res : 0;
+		io->own.sequence = journal_last(&d->journal); /* the record that fulfilled it may still be on its way */
+		return FLOW_NEXT;
+	}
+	io->own.sequence = journal_append(&d->journal, &r);
+	res = record_apply(d, &r, false);
+	quarry_assert(res == 0);
+	if (io->op == DISK_CREATE || io->op == DISK_FORK)
+		io->new_tree = disk_tree_at(d, io->own.slot);
+	return FLOW_NEXT;
+}
+
+enum flow request_change(struct disk_io *io)
+{
+	return io->op == DISK_WRITE ? change_write(io) : change_command(io);
+}

@@ -1,0 +1,169 @@
+/*
+ * request_read.c: how a disk request finds its blocks, reads and verifies them, and how it maps a range.
+ *
+ * A read goes straight into the caller's memory, one operation per run of blocks that lie side by side, and is verified there
+ * against the pointers that were looked up before. A block freed meanwhile keeps its bytes: the checkpoint that would let it be reused
+ * waits for the reads of its side [PIN].
+ */
+#include "volumes/disk/requests_internal.h"
+
+#include "daemon/core/checksum.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* ---- read ---- */
+
+static void run_done(struct op *op, int res)
+{
+	struct read_run *run = container_of(op, struct read_run, op);
+	struct disk_io *io = run->io;
+	struct disk *d = io->own.disk;
+	quarry_assert(io->own.owed > 0 && d->reads_in_flight[io->own.read_side] > 0);
+	if (res < 0) {
+		counter_add(&d->counters.io_errors, 1);
+		for (uint32_t i = run->first; i < run->first + run->n_blocks; i++)
+			io->bad_blocks |= 1ull << i;
+		disk_report_damage(d, "data", pointer_block(io->own.pointers[run->first]),
+				   "%u blocks from block %llu of a volume cannot be read (error %d)", run->n_blocks,
+				   (unsigned long long)(io->first + run->first), -res);
+	}
+	list_append(&d->free_runs, &run->link);
+	d->n_free_runs++;
+	waiters_wake(d, &d->run_waiters, 0);
+	if (--d->reads_in_flight[io->own.read_side] == 0 && io->own.read_side != d->read_side)
+		checkpoint_poke(&d->checkpoint);
+	if (--io->own.owed == 0)
+		disk_io_wake(io);
+}
+
+/* Blocks from `first` that lie side by side on the disk, or that are all holes. */
+static uint32_t run_length(const struct disk_io *io, uint32_t first)
+{
+	uint64_t block = pointer_block(io->own.pointers[first]);
+	uint32_t n = 1;
+	while (first + n < io->n_blocks && pointer_block(io->own.pointers[first + n]) == (block ? block + n : 0))
+		n++;
+	return n;
+}
+
+static void hole_fill(struct disk_io *io, uint32_t first, uint32_t n)
+{
+	uint32_t room = DISK_IOV_MAX - io->own.n_cut;
+	struct iovec *cut = io->own.cut + io->own.n_cut;
+	uint32_t n_cut = iov_cut(io->iov, io->n_iov, (uint64_t)first * BLOCK_BYTES, (uint64_t)n * BLOCK_BYTES, cut, room);
+	quarry_assert(n_cut > 0);
+	for (uint32_t i = 0; i < n_cut; i++)
+		memset(cut[i].iov_base, 0, cut[i].iov_len);
+}
+
+static void run_submit(struct disk_io *io, uint32_t first, uint32_t n)
+{
+	struct disk *d = io->own.disk;
+	struct read_run *run = container_of(list_pop(&d->free_runs), struct read_run, link);
+	struct iovec *cut = io->own.cut + io->own.n_cut;
+	uint32_t n_cut = iov_cut(io->iov, io->n_iov, (uint64_t)first * BLOCK_BYTES, (uint64_t)n * BLOCK_BYTES, cut,
+				 DISK_IOV_MAX - io->own.n_cut);
+	quarry_assert(n_cut > 0);
+	d->n_free_runs--;
+	io->own.n_cut += n_cut;
+	io->own.owed++;
+	d->reads_in_flight[io->own.read_side]++;
+	run->io = io;
+	run->first = first;
+	run->n_blocks = n;
+	op_init(&run->op, run_done);
+	file_read(d->file, &run->op, cut, n_cut, pointer_block(io->own.pointers[first]) * BLOCK_BYTES);
+}
+
+enum flow request_look(struct disk_io *io)
+{
+	struct disk *d = io->own.disk;
+	if (d->n_free_runs < io->n_blocks) {
+		list_append(&d->run_waiters, &io->own.waiter.link);
+		return FLOW_WAIT;
+	}
+	int res = tree_get(io->tree, io->first, (uint32_t)io->n_blocks, io->own.pointers, &io->own.waiter);
+	if (res == -EAGAIN)
+		return FLOW_WAIT;
+	io->own.err = res;
+	if (res < 0)
+		return FLOW_NEXT;
+	io->own.read_side = d->read_side;
+	for (uint32_t i = 0, n; i < io->n_blocks; i += n) {
+		n = run_length(io, i);
+		if (pointer_is_hole(io->own.pointers[i]))
+			hole_fill(io, i, n);
+		else
+			run_submit(io, i, n);
+	}
+	return FLOW_NEXT;
+}
+
+static uint32_t block_checksum(const struct disk_io *io, uint32_t block)
+{
+	struct iovec cut[BLOCK_BYTES / SECTOR_BYTES];
+	uint32_t n = iov_cut(io->iov, io->n_iov, (uint64_t)block * BLOCK_BYTES, BLOCK_BYTES, cut, array_size(cut)), crc = 0;
+	quarry_assert(n > 0); /* segments are multiples of 512 bytes */
+	for (uint32_t i = 0; i < n; i++)
+		crc = crc32c(crc, cut[i].iov_base, cut[i].iov_len);
+	return crc;
+}
+
+void request_verify(struct disk_io *io)
+{
+	struct disk *d = io->own.disk;
+	for (uint32_t i = 0; i < io->n_blocks; i++) {
+		struct pointer p = io->own.pointers[i];
+		if (pointer_is_hole(p) || io->bad_blocks >> i & 1)
+			continue;
+		if (block_checksum(io, i) == pointer_crc(p))
+			continue;
+		io->bad_blocks |= 1ull << i;
+		counter_add(&d->counters.checksum_errors, 1);
+		disk_report_damage(d, "data", pointer_block(p), "block %llu of a volume does not match its checksum",
+				   (unsigned long long)(io->first + i));
+	}
+	if (io->bad_blocks)
+		io->own.err = -EIO;
+}
+
+/* ---- map ---- */
+
+/* Adds a piece to the extents, or lengthens the last one; false: no room is left. */
+static bool extent_add(struct disk_io *io, const struct disk_extent *piece)
+{
+	struct disk_extent *last = io->n_extents > 0 ? &io->extents[io->n_extents - 1] : NULL;
+	if (piece->epoch < io->since)
+		return true; /* did not change since: not told */
+	if (last && last->is_data == piece->is_data && last->first + last->n_blocks == piece->first) {
+		last->n_blocks += piece->n_blocks;
+		last->epoch = max_u64(last->epoch, piece->epoch);
+		return true;
+	}
+	if (io->n_extents == io->extents_max)
+		return false;
+	io->extents[io->n_extents++] = *piece;
+	return true;
+}
+
+enum flow request_scan(struct disk_io *io, uint32_t steps)
+{
+	uint64_t end = io->first + io->n_blocks;
+	quarry_assert(io->extents_max > 0);
+	while (io->own.cursor < end) {
+		struct disk_extent piece;
+		if (steps-- == 0) {
+			reactor_defer(io->own.disk->reactor, &io->own.op, 0);
+			return FLOW_WAIT;
+		}
+		int res = tree_look(io->tree, io->own.cursor, end, io->since, &piece, &io->own.waiter);
+		if (res == -EAGAIN)
+			return FLOW_WAIT;
+		io->own.err = res;
+		if (res < 0 || !extent_add(io, &piece))
+			return FLOW_NEXT;
+		io->own.cursor += piece.n_blocks;
+	}
+	return FLOW_NEXT;
+}

@@ -1,0 +1,418 @@
+/*
+ * requests.c: every request to a disk, from submission to done().
+ *
+ *   READ                ADMIT -> LOOK -> READ -> REPLY
+ *   WRITE               ADMIT -> CHANGE -> GATHER -> DRAIN -> REPLY
+ *   TRIM                ADMIT -> STEP (and back, leaf by leaf) -> GATHER -> DRAIN -> REPLY
+ *   MAP                 ADMIT -> SCAN -> REPLY
+ *   FLUSH               ADMIT -> FLUSH -> REPLY
+ *   CREATE DROP FENCE COMPLETE FORGET     ADMIT -> CHANGE -> GATHER -> FLUSH -> REPLY
+ *   FORK                ADMIT -> QUIET -> CHANGE -> GATHER -> FLUSH -> REPLY
+ *
+ * Invariants
+ *  1. CHANGE happens in one turn: path prepared, blocks taken, record appended, state changed, data handed to the writer. So the order of
+ *     records is the order of changes, and replay repeats it.
+ *  2. `owed` counts what the device may still touch; a request is answered only at 0, however it failed.
+ *  3. Changes are admitted in order of arrival; one that must wait for room holds up those behind it, never a read.
+ *  4. A request waits in one place at a time: by own.link in the admission list or at its journal block, by own.waiter for pages, counts,
+ *     room or a flush.
+ *
+ * Owner: the disk's reactor, from disk_submit() to done().
+ */
+#include "volumes/disk/disk_internal.h"
+#include "volumes/disk/requests_internal.h"
+
+#include "daemon/core/checksum.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define DISK_IO_STAGES(X) X(DONE) X(ADMIT) X(QUIET) X(LOOK) X(READ) X(SCAN) X(STEP) X(CHANGE) X(GATHER) X(DRAIN) X(FLUSH) X(REPLY)
+enum disk_io_stage {
+#define STAGE_NAME(name) IO_##name,
+	DISK_IO_STAGES(STAGE_NAME)
+#undef STAGE_NAME
+};
+
+/* Counts that one change may touch outside resident regions: copies of shared pages along two paths. */
+#define CHANGE_DELTAS_MAX (2 * TREE_HEIGHT_MAX * (PAGE_POINTERS + 2))
+#define STEPS_A_TURN 16u /* leaves trimmed or pieces mapped before others get their turn */
+
+static void disk_io_run(struct disk_io *io);
+
+static void io_goto(struct disk_io *io, enum disk_io_stage stage) { io->own.stage = stage; }
+
+static bool is_change(enum disk_op op)
+{
+	return op != DISK_READ && op != DISK_MAP && op != DISK_FLUSH;
+}
+
+/* ---- doors ---- */
+
+static void io_woken(struct waiter *w, int res)
+{
+	struct disk_io *io = container_of(w, struct disk_io, own.waiter);
+	if (res < 0)
+		io->own.err = res;
+	if (io->own.stage == IO_FLUSH)
+		io->own.is_flushed = true;
+	disk_io_run(io);
+}
+
+static void io_again(struct op *op, int res)
+{
+	struct disk_io *io = container_of(op, struct disk_io, own.op);
+	(void)res;
+	disk_io_run(io);
+}
+
+void disk_io_wake(struct disk_io *io) { disk_io_run(io); }
+
+void disk_requests_init(struct disk *d)
+{
+	list_init(&d->admission);
+	list_init(&d->free_runs);
+	list_init(&d->run_waiters);
+	for (unsigned i = 0; i < RUNS_MAX; i++) {
+		d->runs[i].io = NULL;
+		list_append(&d->free_runs, &d->runs[i].link);
+	}
+	d->n_free_runs = RUNS_MAX;
+}
+
+void disk_submit(struct disk *d, struct disk_io *io)
+{
+	quarry_assert(io->done);
+	memset(&io->own, 0, offsetof(struct disk_io, own.pointers) - offsetof(struct disk_io, own));
+	io->own.disk = d;
+	io->own.started_ns = reactor_now_ns(d->reactor);
+	io->own.waiter.wake = io_woken;
+	list_init(&io->own.waiter.link);
+	list_init(&io->own.link);
+	op_init(&io->own.op, io_again);
+	io->own.cursor = io->first;
+	io->n_extents = 0;
+	io->bad_blocks = 0;
+	d->n_requests++;
+	io_goto(io, IO_ADMIT);
+	io->own.is_submitting = true;
+	disk_io_run(io);
+}
+
+/* ---- admission ---- */
+
+/* Volume record of a tree, as of now. */
+static const struct disk_volume *volume_of(struct disk *d, struct disk_tree *t)
+{
+	if (t->volume_slot < 0 || !d->volumes[t->volume_slot].is_used ||
+	    !uuid_equal(&d->volumes[t->volume_slot].record.volume, &t->record.volume)) {
+		const struct disk_volume *v = disk_volume_find(d, &t->record.volume);
+		if (!v)
+			return NULL;
+		t->volume_slot = (int32_t)(v - d->volumes);
+	}
+	return &d->volumes[t->volume_slot];
+}
+
+static int check_tree(struct disk *d, const struct disk_io *io)
+{
+	struct disk_tree *t = io->tree;
+	if (!t || t->disk != d || t->record.state != TREE_LIVE)
+		return -ENOENT;
+	if (io->op == DISK_READ || io->op == DISK_MAP)
+		return 0;
+	const struct disk_volume *v = volume_of(d, t);
+	if (!v || io->session != v->record.session)
+		return -ESTALE;
+	if ((io->op == DISK_WRITE || io->op == DISK_TRIM) && io->epoch <= t->record.fork_epoch)
+		return -EINVAL;
+	return 0;
+}
+
+static int check_range(const struct disk_io *io)
+{
+	uint64_t span = tree_span(TREE_HEIGHT_MAX);
+	if (io->n_blocks == 0 || io->first >= span || io->n_blocks > span - io->first)
+		return -EINVAL;
+	bool has_data = io->op == DISK_READ || io->op == DISK_WRITE;
+	if (has_data && (io->n_blocks > DISK_IO_BLOCKS_MAX || io->n_iov == 0 || io->n_iov > DISK_IO_BLOCKS_MAX))
+		return -EINVAL;
+	return 0;
+}
+
+static int io_check(struct disk *d, const struct disk_io *io)
+{
+	if (d->state == DISK_CLOSING || d->state == DISK_CLOSED)
+		return -ESHUTDOWN;
+	if (d->state != DISK_RUNNING)
+		return -EIO;
+	if (is_change(io->op) && d->options.is_read_only)
+		return -EROFS;
+	switch (io->op) {
+	case DISK_READ:
+	case DISK_WRITE:
+	case DISK_TRIM:
+	case DISK_MAP: {
+		int res = check_range(io);
+		if (res < 0 || io->epoch > EPOCH_MAX)
+			return -EINVAL;
+		return check_tree(d, io);
+	}
+	case DISK_FORK:
+	case DISK_DROP:
+		return io->epoch > EPOCH_MAX ? -EINVAL : check_tree(d, io);
+	case DISK_FLUSH:
+	case DISK_CREATE:
+	case DISK_FENCE:
+	case DISK_COMPLETE:
+	case DISK_FORGET:
+		return io->epoch > EPOCH_MAX ? -EINVAL : 0;
+	}
+	return -EINVAL;
+}
+
+/* Changes wait while dirty pages, deltas or blocks are short; a checkpoint makes room for all three. */
+static int io_has_room(struct disk *d, const struct disk_io *io)
+{
+	if (d->pages.n_dirty + d->space.n_dirty >= d->pages.dirty_max || !space_has_delta_room(&d->space, CHANGE_DELTAS_MAX))
+		return -EAGAIN;
+	if (io->op == DISK_WRITE && !space_has_room(&d->space, io->n_blocks)) {
+		bool may_come = d->space.waiting_blocks + d->space.frozen_waiting > 0 || !checkpoint_is_idle(&d->checkpoint);
+		return may_come ? -EAGAIN : -ENOSPC;
+	}
+	return 0;
+}
+
+static enum flow io_admit(struct disk_io *io)
+{
+	struct disk *d = io->own.disk;
+	int res = io_check(d, io);
+	if (res == 0 && is_change(io->op))
+		res = list_is_empty(&d->admission) ? io_has_room(d, io) : -EAGAIN;
+	if (res == -EAGAIN) {
+		checkpoint_want(&d->checkpoint);
+		list_append(&d->admission, &io->own.link);
+		return FLOW_WAIT;
+	}
+	io->own.err = res;
+	return FLOW_NEXT;
+}
+
+void disk_admit(struct disk *d)
+{
+	struct list now;
+	list_init(&now);
+	list_splice(&now, &d->admission);
+	for (struct list *link; (link = list_pop(&now)) != NULL;)
+		disk_io_run(container_of(link, struct disk_io, own.link));
+}
+
+void disk_watch_limits(struct disk *d)
+{
+	struct space *s = &d->space;
+	bool near = d->pages.n_dirty + s->n_dirty >= d->pages.dirty_max ||
+		    d->journal.sequence - d->journal.tail >= d->journal.n_blocks / 2 ||
+		    space_deltas(s) >= s->deltas_max / 4 * 3 ||
+		    (s->waiting_blocks > s->free_blocks / 4 && s->waiting_blocks >= PAGE_POINTERS);
+	if (near && checkpoint_is_idle(&d->checkpoint))
+		checkpoint_want(&d->checkpoint);
+}
+
+/* The tree's changes in flight are counted from admission to reply, for forks to wait for [FORKWAIT]. */
+static void io_count_change(struct disk_io *io)
+{
+	if ((io->op == DISK_WRITE || io->op == DISK_TRIM) && !io->own.is_counted) {
+		io->own.is_counted = true;
+		io->tree->n_changes++;
+	}
+}
+
+static void io_uncount_change(struct disk_io *io)
+{
+	if (!io->own.is_counted)
+		return;
+	io->own.is_counted = false;
+	quarry_assert(io->tree->n_changes > 0);
+	if (--io->tree->n_changes == 0)
+		waiters_wake(io->own.disk, &io->tree->waiters, 0);
+}
+
+/* ---- flush, replies ---- */
+
+static enum flow io_quiet(struct disk_io *io)
+{
+	if (io->tree->n_changes == 0)
+		return FLOW_NEXT;
+	list_append(&io->tree->waiters, &io->own.waiter.link);
+	return FLOW_WAIT;
+}
+
+static void io_reply(struct disk_io *io)
+{
+	struct disk *d = io->own.disk;
+	uint64_t took_ns = reactor_now_ns(d->reactor) - io->own.started_ns;
+	quarry_assert(io->own.owed == 0 && !list_is_linked(&io->own.link) && !list_is_linked(&io->own.waiter.link));
+	io_uncount_change(io);
+	if (io->op == DISK_READ) {
+		counter_add(&d->counters.reads, 1);
+		counter_add(&d->counters.read_bytes, io->n_blocks * BLOCK_BYTES);
+		histogram_add(&d->counters.read_ns, took_ns);
+	} else if (io->op == DISK_WRITE) {
+		counter_add(&d->counters.writes, 1);
+		counter_add(&d->counters.write_bytes, io->n_blocks * BLOCK_BYTES);
+		histogram_add(&d->counters.write_ns, took_ns);
+	} else if (io->op == DISK_TRIM) {
+		counter_add(&d->counters.trims, 1);
+	}
+	io_goto(io, IO_DONE);
+	int err = io->own.err;
+	io->done(io, err);
+	disk_request_ended(d);
+}
+
+static enum disk_io_stage first_stage(const struct disk_io *io)
+{
+	switch (io->op) {
+	case DISK_READ:
+		return IO_LOOK;
+	case DISK_MAP:
+		return IO_SCAN;
+	case DISK_TRIM:
+		return IO_STEP;
+	case DISK_FLUSH:
+		return IO_FLUSH;
+	case DISK_FORK:
+		return IO_QUIET;
+	case DISK_WRITE:
+	case DISK_CREATE:
+	case DISK_DROP:
+	case DISK_FENCE:
+	case DISK_COMPLETE:
+	case DISK_FORGET:
+		return IO_CHANGE;
+	}
+	return IO_REPLY;
+}
+
+static bool needs_flush(enum disk_op op)
+{
+	return op != DISK_WRITE && op != DISK_TRIM;
+}
+
+/* Waits for the record of the last change; with nothing changed there is none to wait for. */
+static enum disk_io_stage after_change(const struct disk_io *io)
+{
+	if (io->own.err)
+		return IO_REPLY;
+	if (io->own.sequence > 0)
+		return IO_GATHER;
+	return needs_flush(io->op) ? IO_FLUSH : IO_REPLY;
+}
+
+/* Read this function to know what happens to a request. */
+static void disk_io_run(struct disk_io *io)
+{
+	struct disk *d = io->own.disk;
+	for (;;) {
+		if (!disk_is_alive(d) && io->own.err == 0)
+			io->own.err = -EIO;
+		if (io->own.err && io->own.stage != IO_REPLY)
+			io_goto(io, IO_DRAIN);
+		switch ((enum disk_io_stage)io->own.stage) {
+		case IO_ADMIT:
+			if (io_admit(io) == FLOW_WAIT)
+				goto wait;
+			if (io->own.err)
+				break;
+			io_count_change(io);
+			io_goto(io, first_stage(io));
+			break;
+		case IO_QUIET:
+			if (io_quiet(io) == FLOW_WAIT)
+				goto wait;
+			io_goto(io, IO_CHANGE);
+			break;
+		case IO_LOOK:
+			if (request_look(io) == FLOW_WAIT)
+				goto wait;
+			io_goto(io, IO_READ);
+			break;
+		case IO_READ:
+			if (io->own.owed > 0)
+				goto wait;
+			request_verify(io);
+			io_goto(io, IO_REPLY);
+			break;
+		case IO_SCAN:
+			if (request_scan(io, STEPS_A_TURN) == FLOW_WAIT)
+				goto wait;
+			io_goto(io, IO_REPLY);
+			break;
+		case IO_STEP: /* a trim asks for admission again at every leaf: it may be long */
+			if (io_has_room(d, io) == -EAGAIN) {
+				io_goto(io, IO_ADMIT);
+				break;
+			}
+			if (request_step(io, STEPS_A_TURN) == FLOW_WAIT)
+				goto wait;
+			io_goto(io, after_change(io));
+			if (io->own.stage == IO_GATHER)
+				journal_wait(&d->journal, io, false);
+			break;
+		case IO_CHANGE:
+			if (request_change(io) == FLOW_WAIT)
+				goto wait;
+			disk_watch_limits(d);
+			io_goto(io, after_change(io));
+			if (io->own.stage == IO_GATHER) {
+				journal_wait(&d->journal, io, io->own.owed > 0);
+				goto wait;
+			}
+			break;
+		case IO_GATHER:
+			if (list_is_linked(&io->own.link))
+				goto wait;
+			io_goto(io, needs_flush(io->op) ? IO_FLUSH : IO_DRAIN);
+			break;
+		case IO_FLUSH:
+			if (!io->own.is_flushed) {
+				flusher_wait(&d->flusher, &io->own.waiter);
+				goto wait;
+			}
+			io_goto(io, IO_DRAIN);
+			break;
+		case IO_DRAIN:
+			if (io->own.owed > 0 || list_is_linked(&io->own.link) || list_is_linked(&io->own.waiter.link))
+				goto wait;
+			io_goto(io, IO_REPLY);
+			break;
+		case IO_REPLY:
+			if (io->own.is_submitting) {
+				reactor_defer(d->reactor, &io->own.op, 0);
+				goto wait;
+			}
+			io_reply(io);
+			return;
+		case IO_DONE:
+			quarry_assert(!"a request is run after its reply");
+		}
+	}
+wait:
+	io->own.is_submitting = false;
+}
+
+void disk_requests_fail(struct disk *d)
+{
+	disk_admit(d);
+	waiters_wake(d, &d->run_waiters, -EIO);
+	for (uint32_t i = 0; i < d->n_tree_slots; i++)
+		if (d->trees[i])
+			waiters_wake(d, &d->trees[i]->waiters, -EIO);
+	for (uint64_t i = 0; i < JOURNAL_WINDOW; i++) {
+		struct list now;
+		list_init(&now);
+		list_splice(&now, &d->journal.window[i].requests);
+		for (struct list *link; (link = list_pop(&now)) != NULL;)
+			disk_io_run(container_of(link, struct disk_io, own.link));
+	}
+}

@@ -1,0 +1,499 @@
+/*
+ * scrub.c: reads every tree's pages and data from the device, verifies them, and straightens leaves that lie in many runs.
+ *
+ *   FIND -> SETTLE -> READ -> VERIFY -> (PLACE -> WRITE -> SWAP) -> PAUSE -> FIND ... -> END
+ *
+ * The work goes leaf by leaf. FIND notes the leaf's pointers; SETTLE waits until every write that was under way then is on the device,
+ * so that what is read is what the pointers say or is damaged. Straightening writes the leaf's data once more, side by side, and
+ * then SWAP lets those pointers that are still the same name the new blocks.
+ *
+ * Invariants
+ *  1. From FIND to the end of READ the scrub counts as a read in flight: no block it looks at is reused [PIN].
+ *  2. SWAP changes where blocks lie, never what they hold; so it needs no record: after a crash the old places are still right,
+ *     since they are not reused before the next checkpoint [ckfree].
+ *  3. Only blocks younger than the tree's last fork are moved: others may be named by other pages as well.
+ *  4. Each finding is counted once, told as an event, and the scrub goes on.
+ */
+#include "volumes/disk/disk_internal.h"
+
+#include "daemon/core/checksum.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SCRUB_STAGES(X) X(FIND) X(SETTLE) X(READ) X(VERIFY) X(PLACE) X(WRITE) X(SWAP) X(PAUSE) X(END)
+enum scrub_stage {
+#define STAGE_NAME(name) SCRUB_##name,
+	SCRUB_STAGES(STAGE_NAME)
+#undef STAGE_NAME
+};
+
+#define SCRUB_READS_MAX (PAGE_POINTERS + TREE_HEIGHT_MAX + 1)
+
+struct scrub_op {
+	struct op op;
+	struct scrub *scrub;
+	struct iovec iov;
+	struct pointer pointer; /* of a page; data: of the first block */
+	enum block_kind kind;
+	uint32_t first, n_blocks; /* data: of the leaf */
+	int res;
+};
+
+struct scrub {
+	struct disk *disk;
+	enum scrub_stage stage;
+	struct disk_scrub status;
+	uint64_t bytes_per_s;
+	bool straighten, is_stopping, is_queued, is_swappable;
+	uint32_t slot;	     /* of the tree at hand */
+	uint64_t tree_id;    /* to see that the slot still holds it */
+	uint64_t cursor;     /* the leaf at hand: its first block */
+	uint64_t settle_at;  /* journal sequence */
+	uint32_t owed, n_ops;
+	unsigned read_side;
+	bool is_pinned;
+	struct pointer pointers[PAGE_POINTERS], moved[PAGE_POINTERS];
+	struct run runs[PAGE_POINTERS];
+	uint32_t n_runs, n_data;
+	uint8_t *data;	/* PAGE_POINTERS blocks, then SCRUB's pages */
+	struct scrub_op ops[SCRUB_READS_MAX];
+	struct waiter waiter;
+	struct timer timer;
+	struct op again;
+	uint64_t leaf_bytes;
+};
+
+static void scrub_run(struct scrub *s);
+
+/* ---- its door ---- */
+
+static void scrub_woken(struct waiter *w, int res)
+{
+	(void)res; /* what could not be read was told where it was found; the walk looks again and goes on */
+	struct scrub *s = container_of(w, struct scrub, waiter);
+	if (res < 0)
+		s->cursor += PAGE_POINTERS;
+	scrub_run(s);
+}
+
+static void scrub_op_done(struct op *op, int res)
+{
+	struct scrub_op *o = container_of(op, struct scrub_op, op);
+	struct scrub *s = o->scrub;
+	o->res = res;
+	quarry_assert(s->owed > 0);
+	if (--s->owed == 0)
+		scrub_run(s);
+}
+
+static void scrub_tick(struct timer *t) { scrub_run(container_of(t, struct scrub, timer)); }
+
+static void scrub_again(struct op *op, int res)
+{
+	(void)res;
+	scrub_run(container_of(op, struct scrub, again));
+}
+
+/* ---- finding the next leaf ---- */
+
+static struct disk_tree *scrub_tree(struct scrub *s)
+{
+	struct disk *d = s->disk;
+	for (; s->slot < d->n_tree_slots; s->slot++, s->cursor = 0) {
+		struct disk_tree *t = d->trees[s->slot];
+		if (!t || t->record.state != TREE_LIVE)
+			continue;
+		if (s->cursor > 0 && s->tree_id != t->record.tree_id)
+			s->cursor = 0;
+		s->tree_id = t->record.tree_id;
+		if (t->record.height > 0 && s->cursor < tree_span(t->record.height))
+			return t;
+	}
+	return NULL;
+}
+
+static void scrub_add(struct scrub *s, enum block_kind kind, struct pointer p, uint32_t first, uint32_t n, uint8_t *memory)
+{
+	struct scrub_op *o = &s->ops[s->n_ops++];
+	quarry_assert(s->n_ops <= SCRUB_READS_MAX);
+	*o = (struct scrub_op){.scrub = s, .kind = kind, .pointer = p, .first = first, .n_blocks = n,
+			       .iov = {memory, (size_t)n * BLOCK_BYTES}};
+}
+
+/* Notes the reads of the leaf at the cursor: its data in runs, and the pages above it that begin here. */
+static void scrub_note(struct scrub *s, struct disk_tree *t, const struct pointer path[TREE_HEIGHT_MAX + 1])
+{
+	s->n_ops = s->n_data = 0;
+	uint32_t n_runs = 0;
+	for (uint32_t i = 0, n; i < PAGE_POINTERS; i += n) {
+		uint64_t block = pointer_block(s->pointers[i]);
+		for (n = 1; i + n < PAGE_POINTERS && block && pointer_block(s->pointers[i + n]) == block + n;)
+			n++;
+		if (block == 0)
+			continue;
+		scrub_add(s, KIND_DATA, s->pointers[i], i, n, s->data + (size_t)i * BLOCK_BYTES);
+		s->n_data += n;
+		n_runs++;
+	}
+	s->is_swappable = s->straighten && n_runs >= SCRUB_RUNS_MIN;
+	for (uint32_t i = 0; i < PAGE_POINTERS; i++)
+		if (!pointer_is_hole(s->pointers[i]) && pointer_epoch(s->pointers[i]) <= t->record.fork_epoch)
+			s->is_swappable = false;
+	for (unsigned level = 1; level <= t->record.height; level++) {
+		if (s->cursor % tree_span(level) != 0 || pointer_is_hole(path[level]))
+			break;
+		if (!pointer_is_virtual(path[level]))
+			scrub_add(s, KIND_PAGE, path[level], 0, 1, s->data + (size_t)(PAGE_POINTERS + level) * BLOCK_BYTES);
+	}
+	s->leaf_bytes = (uint64_t)s->n_data * BLOCK_BYTES;
+}
+
+static enum flow scrub_find(struct scrub *s)
+{
+	struct disk *d = s->disk;
+	struct disk_tree *t;
+	for (unsigned steps = 0; (t = scrub_tree(s)) != NULL; steps++) {
+		struct pointer path[TREE_HEIGHT_MAX + 1];
+		struct disk_extent piece;
+		uint64_t end = tree_span(t->record.height);
+		if (steps == 64) {
+			reactor_defer(d->reactor, &s->again, 0);
+			return FLOW_WAIT;
+		}
+		int res = tree_look(t, s->cursor, end, 0, &piece, &s->waiter);
+		if (res == -EAGAIN)
+			return FLOW_WAIT;
+		if (res == 0 && !piece.is_data && piece.n_blocks >= PAGE_POINTERS) {
+			s->cursor = leaf_start(piece.first + piece.n_blocks);
+			continue;
+		}
+		pages_guard(&d->pages);
+		if (res == 0)
+			res = tree_path(t, s->cursor, path, &s->waiter);
+		if (res == 0)
+			res = tree_get(t, s->cursor, PAGE_POINTERS, s->pointers, &s->waiter);
+		if (res == -EAGAIN)
+			return FLOW_WAIT;
+		if (res == 0) {
+			scrub_note(s, t, path);
+			return FLOW_NEXT;
+		}
+		s->cursor += PAGE_POINTERS;
+	}
+	return FLOW_NEXT;
+}
+
+/* ---- reading and verifying ---- */
+
+static void scrub_pin(struct scrub *s)
+{
+	struct disk *d = s->disk;
+	s->is_pinned = true;
+	s->read_side = d->read_side;
+	d->reads_in_flight[s->read_side]++;
+	s->settle_at = d->journal.n_records > 0 ? d->journal.sequence : d->journal.sequence - 1;
+}
+
+static void scrub_unpin(struct scrub *s)
+{
+	struct disk *d = s->disk;
+	if (!s->is_pinned)
+		return;
+	s->is_pinned = false;
+	if (--d->reads_in_flight[s->read_side] == 0 && s->read_side != d->read_side)
+		checkpoint_poke(&d->checkpoint);
+}
+
+static void scrub_read(struct scrub *s)
+{
+	for (uint32_t i = 0; i < s->n_ops; i++) {
+		struct scrub_op *o = &s->ops[i];
+		op_init(&o->op, scrub_op_done);
+		s->owed++;
+		file_read(s->disk->file, &o->op, &o->iov, 1, pointer_block(o->pointer) * BLOCK_BYTES);
+	}
+}
+
+static void scrub_found(struct scrub *s, const char *what, struct pointer p, uint64_t block, int res)
+{
+	struct disk *d = s->disk;
+	s->status.bad_blocks++;
+	s->is_swappable = false;
+	counter_add(&d->counters.checksum_errors, 1);
+	disk_report_damage(d, what, pointer_block(p), "scrub: block %llu of tree %llu %s", (unsigned long long)block,
+			   (unsigned long long)s->tree_id, res < 0 ? "cannot be read" : "does not match its checksum");
+}
+
+static void scrub_verify(struct scrub *s)
+{
+	for (uint32_t i = 0; i < s->n_ops; i++) {
+		const struct scrub_op *o = &s->ops[i];
+		if (o->kind == KIND_PAGE) {
+			if (o->res < 0 || block_crc(KIND_PAGE, o->iov.iov_base) != pointer_crc(o->pointer))
+				scrub_found(s, "page", o->pointer, s->cursor, o->res);
+			continue;
+		}
+		for (uint32_t k = 0; k < o->n_blocks; k++) {
+			struct pointer p = s->pointers[o->first + k];
+			if (o->res < 0 || block_crc(KIND_DATA, (uint8_t *)o->iov.iov_base + (size_t)k * BLOCK_BYTES) != pointer_crc(p))
+				scrub_found(s, "data", p, s->cursor + o->first + k, o->res);
+		}
+		s->status.done_blocks += o->n_blocks;
+	}
+}
+
+/* ---- straightening ---- */
+
+/* Takes fresh blocks for the leaf's data, side by side where the disk has room. */
+static enum flow scrub_place(struct scrub *s)
+{
+	struct disk *d = s->disk;
+	s->n_runs = 0;
+	if (!space_has_room(&d->space, s->n_data)) {
+		s->is_swappable = false;
+		return FLOW_NEXT;
+	}
+	for (uint32_t n = 0; n < s->n_data;) {
+		int res = space_alloc(&d->space, SPACE_DATA, s->n_data - n, &s->runs[s->n_runs], &s->waiter);
+		if (res == 0) {
+			n += s->runs[s->n_runs++].n_blocks;
+			continue;
+		}
+		while (s->n_runs > 0)
+			space_give_back(&d->space, s->runs[--s->n_runs]);
+		if (res == -EAGAIN)
+			return FLOW_WAIT;
+		s->is_swappable = false;
+		return FLOW_NEXT;
+	}
+	if (s->n_runs > SCRUB_RUNS_MIN / 2) { /* the free space is no straighter than the leaf */
+		while (s->n_runs > 0)
+			space_give_back(&d->space, s->runs[--s->n_runs]);
+		s->is_swappable = false;
+	}
+	return FLOW_NEXT;
+}
+
+/* Brings the data together in memory, in order, and writes the runs. */
+static void scrub_write(struct scrub *s)
+{
+	uint32_t at = 0, run = 0, in_run = 0;
+	for (uint32_t i = 0; i < PAGE_POINTERS; i++) {
+		struct pointer p = s->pointers[i];
+		s->moved[i] = p;
+		if (pointer_is_hole(p))
+			continue;
+		memmove(s->data + (size_t)at++ * BLOCK_BYTES, s->data + (size_t)i * BLOCK_BYTES, BLOCK_BYTES);
+		s->moved[i] = pointer_make(pointer_crc(p), s->runs[run].block + in_run, pointer_epoch(p));
+		if (++in_run == s->runs[run].n_blocks) {
+			run++;
+			in_run = 0;
+		}
+	}
+	quarry_assert(at == s->n_data && run == s->n_runs);
+	at = 0;
+	for (uint32_t i = 0; i < s->n_runs; i++) {
+		struct scrub_op *o = &s->ops[i];
+		o->iov = (struct iovec){s->data + (size_t)at * BLOCK_BYTES, (size_t)s->runs[i].n_blocks * BLOCK_BYTES};
+		at += s->runs[i].n_blocks;
+		op_init(&o->op, scrub_op_done);
+		s->owed++;
+		flusher_note_written(&s->disk->flusher, o->iov.iov_len);
+		file_write(s->disk->file, &o->op, &o->iov, 1, s->runs[i].block * BLOCK_BYTES);
+	}
+}
+
+/* The new blocks take the places of those that are still named; the others were written anew meanwhile. */
+static enum flow scrub_swap(struct scrub *s)
+{
+	struct disk *d = s->disk;
+	struct disk_tree *t = disk_tree_at(d, s->slot);
+	struct pointer now[PAGE_POINTERS];
+	int res = 0;
+	for (uint32_t i = 0; i < s->n_runs; i++)
+		if (s->ops[i].res < 0)
+			disk_fail(d, "writing a straightened leaf failed (error %d)", -s->ops[i].res);
+	bool is_there = t && t->record.state == TREE_LIVE && t->record.tree_id == s->tree_id;
+	if (is_there && disk_is_alive(d)) {
+		pages_guard(&d->pages);
+		res = tree_prepare(t, s->cursor, &s->waiter);
+		if (res == 0)
+			res = tree_get(t, s->cursor, PAGE_POINTERS, now, &s->waiter);
+	}
+	if (res == -EAGAIN)
+		return FLOW_WAIT;
+	for (uint32_t i = 0; i < PAGE_POINTERS; i++) {
+		struct pointer old = s->pointers[i];
+		if (pointer_is_hole(old))
+			continue;
+		bool is_same = is_there && res == 0 && now[i].low == old.low && now[i].high == old.high &&
+			       pointer_epoch(old) > t->record.fork_epoch;
+		if (!is_same || !disk_is_alive(d)) {
+			space_give_back(&d->space, (struct run){pointer_block(s->moved[i]), 1});
+			continue;
+		}
+		space_take(&d->space, pointer_block(s->moved[i]), 1);
+		tree_set(t, s->cursor + i, &s->moved[i], 1);
+	}
+	s->status.straightened_leaves++;
+	disk_watch_limits(d);
+	return FLOW_NEXT;
+}
+
+/* ---- the walk ---- */
+
+static bool has_dirty_room(const struct disk *d)
+{
+	return d->pages.n_dirty + d->space.n_dirty < d->pages.dirty_max / 2;
+}
+
+/* Slower than asked for when the rate says so. */
+static enum flow scrub_pause(struct scrub *s)
+{
+	if (s->bytes_per_s == 0 || s->leaf_bytes == 0) {
+		reactor_defer(s->disk->reactor, &s->again, 0); /* between two leaves the clients get their turn */
+		return FLOW_WAIT;
+	}
+	timer_start(s->disk->reactor, &s->timer, s->leaf_bytes * NS_PER_S / s->bytes_per_s);
+	return FLOW_WAIT;
+}
+
+static void scrub_end(struct scrub *s)
+{
+	struct disk *d = s->disk;
+	scrub_unpin(s);
+	s->status.is_running = false;
+	s->status.ended_wall_ns = reactor_wall_ns(d->reactor);
+	log_event(d->log, s->status.bad_blocks ? LOG_ERROR : LOG_INFO, "scrub-ended", d->name,
+		  "%llu blocks verified, %llu damaged, %llu leaves straightened", (unsigned long long)s->status.done_blocks,
+		  (unsigned long long)s->status.bad_blocks, (unsigned long long)s->status.straightened_leaves);
+	disk_request_ended(d);
+}
+
+/* Read this function to know a whole scrub. */
+static void scrub_run(struct scrub *s)
+{
+	struct disk *d = s->disk;
+	while (s->status.is_running) {
+		if ((s->is_stopping || d->state != DISK_RUNNING) && s->stage <= SCRUB_PLACE && s->owed == 0)
+			s->stage = SCRUB_END;
+		switch (s->stage) {
+		case SCRUB_FIND:
+			if (scrub_find(s) == FLOW_WAIT)
+				return;
+			s->stage = SCRUB_END;
+			if (scrub_tree(s)) {
+				scrub_pin(s);
+				s->stage = SCRUB_SETTLE;
+			}
+			break;
+		case SCRUB_SETTLE:
+			if (d->journal.settled < s->settle_at) {
+				list_append(&d->journal.waiters, &s->waiter.link);
+				return;
+			}
+			s->stage = SCRUB_READ;
+			scrub_read(s);
+			break;
+		case SCRUB_READ:
+			if (s->owed > 0)
+				return;
+			s->stage = SCRUB_VERIFY;
+			break;
+		case SCRUB_VERIFY:
+			scrub_verify(s);
+			scrub_unpin(s);
+			s->stage = s->is_swappable && has_dirty_room(d) ? SCRUB_PLACE : SCRUB_PAUSE;
+			s->is_queued = false;
+			break;
+		case SCRUB_PLACE:
+			if (scrub_place(s) == FLOW_WAIT)
+				return;
+			s->stage = s->is_swappable ? SCRUB_WRITE : SCRUB_PAUSE;
+			if (s->is_swappable)
+				scrub_write(s);
+			break;
+		case SCRUB_WRITE:
+			if (s->owed > 0)
+				return;
+			s->stage = SCRUB_SWAP;
+			break;
+		case SCRUB_SWAP:
+			if (scrub_swap(s) == FLOW_WAIT)
+				return;
+			s->stage = SCRUB_PAUSE;
+			break;
+		case SCRUB_PAUSE:
+			if (!s->is_queued) {
+				s->is_queued = true;
+				s->cursor += PAGE_POINTERS;
+				s->stage = SCRUB_FIND;
+				if (scrub_pause(s) == FLOW_WAIT)
+					return;
+			}
+			break;
+		case SCRUB_END:
+			scrub_end(s);
+			return;
+		}
+	}
+}
+
+int disk_scrub_start(struct disk *d, uint64_t bytes_per_s, bool straighten)
+{
+	struct scrub *s = d->scrub;
+	if (d->state != DISK_RUNNING)
+		return -EIO;
+	if (s && s->status.is_running)
+		return -EBUSY;
+	if (s)
+		scrub_destroy(s);
+	d->scrub = s = calloc(1, sizeof(*s));
+	if (s)
+		s->data = aligned_alloc(BLOCK_BYTES, (size_t)(PAGE_POINTERS + TREE_HEIGHT_MAX + 1) * BLOCK_BYTES);
+	if (!s || !s->data) {
+		free(s);
+		d->scrub = NULL;
+		return -ENOMEM;
+	}
+	s->disk = d;
+	s->bytes_per_s = bytes_per_s;
+	s->straighten = straighten && !d->options.is_read_only;
+	s->waiter.wake = scrub_woken;
+	list_init(&s->waiter.link);
+	timer_init(&s->timer, scrub_tick);
+	op_init(&s->again, scrub_again);
+	s->status = (struct disk_scrub){.is_running = true, .started_wall_ns = reactor_wall_ns(d->reactor)};
+	for (uint32_t i = 0; i < d->n_tree_slots; i++)
+		if (d->trees[i] && d->trees[i]->record.state == TREE_LIVE)
+			s->status.total_blocks += d->trees[i]->record.n_data_blocks;
+	d->n_requests++;
+	reactor_defer(d->reactor, &s->again, 0);
+	return 0;
+}
+
+void disk_scrub_stop(struct disk *d)
+{
+	struct scrub *s = d->scrub;
+	if (!s || !s->status.is_running)
+		return;
+	s->is_stopping = true;
+	if (timer_is_running(&s->timer)) { /* it pauses: no need to wait for it */
+		timer_stop(d->reactor, &s->timer);
+		scrub_run(s);
+	}
+}
+
+void disk_scrub_status(const struct disk *d, struct disk_scrub *out)
+{
+	*out = d->scrub ? d->scrub->status : (struct disk_scrub){0};
+}
+
+void scrub_destroy(struct scrub *s)
+{
+	timer_stop(s->disk->reactor, &s->timer);
+	free(s->data);
+	free(s);
+}

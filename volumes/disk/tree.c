@@ -1,0 +1,528 @@
+/*
+ * tree.c: pages as trees: finding blocks, changing pointers, sharing by forks.
+ *
+ *      record.root --> page of height h --> ... --> leaf (height 1) --> data blocks
+ *                           \--> hole: nothing below; with an epoch: a tombstone for all of it
+ *
+ * Nothing is changed in place on the disk. A change needs every page on its path private and dirty: a page that only this
+ * tree points to becomes dirty where it is, and its block is given back; a shared one is copied, and its children have one pointer more.
+ * A dirty page may be shared too, right after a fork: then its frame counts its pointers.
+ *
+ * Invariants
+ *  1. The pages on the path from the root to a dirty page are dirty.
+ *  2. All that a tree wrote after its last fork carries an epoch above fork_epoch: such a block or page is private without
+ *     looking at its count. All from before has an epoch of at most fork_epoch.
+ *  3. tree_prepare() and the change it allows happen in one turn; between them nothing can take pages or counts away.
+ *  4. In a dying tree everything left of drop_cursor is freed: nobody looks there again.
+ *
+ * No recursion; a path is at most TREE_HEIGHT_MAX pages.
+ */
+#include "volumes/disk/disk_internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Which pointer of a page of this level leads to the block. */
+static inline uint32_t index_in(uint64_t block, unsigned level)
+{
+	return (uint32_t)(block >> (PAGE_SHIFT * (level - 1))) & (PAGE_POINTERS - 1);
+}
+
+static unsigned height_for(uint64_t block)
+{
+	unsigned h = 1;
+	while (block >= tree_span(h))
+		h++;
+	quarry_assert(h <= TREE_HEIGHT_MAX);
+	return h;
+}
+
+static bool is_private_by_epoch(const struct disk_tree *t, struct pointer p)
+{
+	return pointer_epoch(p) > t->record.fork_epoch;
+}
+
+/* ---- looking ---- */
+
+/* Walks to the leaf that maps `block`. *leaf NULL: a hole at *level, whose pointer is *hole. */
+static int walk(struct disk_tree *t, uint64_t block, struct frame **leaf, struct pointer *hole, unsigned *level, struct waiter *w)
+{
+	struct pages *pages = &t->disk->pages;
+	struct pointer p = t->record.root;
+	unsigned at = t->record.height;
+	*leaf = NULL;
+	while (at >= 1 && !pointer_is_hole(p)) {
+		struct frame *f = pages_find(pages, p);
+		if (!f) {
+			counter_add(&t->disk->counters.cache_misses, 1);
+			pages_load(pages, p, at, w);
+			return -EAGAIN;
+		}
+		if (at == 1) {
+			counter_add(&t->disk->counters.cache_hits, 1);
+			*leaf = f;
+			return 0;
+		}
+		p = f->page->p[index_in(block, at)];
+		at--;
+	}
+	*hole = p;
+	*level = at;
+	return 0;
+}
+
+static bool is_beyond(const struct disk_tree *t, uint64_t block)
+{
+	return t->record.height == 0 || block >= tree_span(t->record.height);
+}
+
+int tree_get(struct disk_tree *t, uint64_t first, uint32_t n, struct pointer *out, struct waiter *w)
+{
+	while (n > 0) {
+		uint32_t here = (uint32_t)min_u64(n, leaf_start(first) + PAGE_POINTERS - first);
+		struct frame *leaf = NULL;
+		struct pointer hole = {0};
+		unsigned level;
+		int res = is_beyond(t, first) ? 0 : walk(t, first, &leaf, &hole, &level, w);
+		if (res < 0)
+			return res;
+		for (uint32_t i = 0; i < here; i++)
+			out[i] = leaf ? leaf->page->p[index_in(first + i, 1)] : hole;
+		out += here;
+		first += here;
+		n -= here;
+	}
+	return 0;
+}
+
+/* The run of pointers alike in kind and age that begins at `first`, inside its leaf. */
+static void look_in_leaf(const struct page *leaf, uint64_t first, uint64_t end, uint64_t since, struct disk_extent *out)
+{
+	uint32_t i = index_in(first, 1);
+	bool is_data = !pointer_is_hole(leaf->p[i]), is_old = pointer_epoch(leaf->p[i]) < since;
+	*out = (struct disk_extent){.first = first, .is_data = is_data};
+	for (; i < PAGE_POINTERS && first + out->n_blocks < end; i++, out->n_blocks++) {
+		if (!pointer_is_hole(leaf->p[i]) != is_data || (pointer_epoch(leaf->p[i]) < since) != is_old)
+			break;
+		out->epoch = max_u64(out->epoch, pointer_epoch(leaf->p[i]));
+	}
+	quarry_assert(out->n_blocks > 0);
+}
+
+int tree_look(struct disk_tree *t, uint64_t first, uint64_t end, uint64_t since, struct disk_extent *out, struct waiter *w)
+{
+	struct pages *pages = &t->disk->pages;
+	struct pointer p = t->record.root;
+	unsigned level = t->record.height;
+	quarry_assert(first < end);
+	if (is_beyond(t, first)) {
+		*out = (struct disk_extent){.first = first, .n_blocks = end - first};
+		return 0;
+	}
+	while (level >= 1) {
+		bool is_old = !pointer_is_virtual(p) && pointer_epoch(p) < since;
+		if (pointer_is_hole(p) || is_old) {
+			uint64_t next = (first / tree_span(level) + 1) * tree_span(level);
+			*out = (struct disk_extent){.first = first, .n_blocks = min_u64(next, end) - first,
+						    .is_data = !pointer_is_hole(p), .epoch = pointer_epoch(p)};
+			return 0;
+		}
+		struct frame *f = pages_find(pages, p);
+		if (!f) {
+			pages_load(pages, p, level, w);
+			return -EAGAIN;
+		}
+		if (level == 1) {
+			look_in_leaf(f->page, first, end, since, out);
+			return 0;
+		}
+		p = f->page->p[index_in(first, level)];
+		level--;
+	}
+	quarry_assert(!"the walk ends at a leaf or a hole");
+	return -EIO;
+}
+
+int tree_path(struct disk_tree *t, uint64_t block, struct pointer path[TREE_HEIGHT_MAX + 1], struct waiter *w)
+{
+	struct pointer p = is_beyond(t, block) ? (struct pointer){0} : t->record.root;
+	for (unsigned level = t->record.height; level >= 1; level--) {
+		path[level] = p;
+		if (pointer_is_hole(p))
+			continue;
+		struct frame *f = pages_find(&t->disk->pages, p);
+		if (!f) {
+			pages_load(&t->disk->pages, p, level, w);
+			return -EAGAIN;
+		}
+		p = f->page->p[index_in(block, level)];
+	}
+	return 0;
+}
+
+/* ---- what is shared ---- */
+
+/* Do other pointers name this page too? above: something above it is shared, so it is. Prepared: needs no wait. */
+static int page_is_shared(struct disk_tree *t, struct pointer p, bool above, struct waiter *w)
+{
+	if (pointer_is_virtual(p))
+		return above || pages_find(&t->disk->pages, p)->refs > 1;
+	if (above)
+		return 1;
+	if (is_private_by_epoch(t, p))
+		return 0;
+	int count = space_count(&t->disk->space, pointer_block(p), w);
+	return count < 0 ? count : count > 1;
+}
+
+/* Every child's count can take one more, and every old child's one less. */
+static int children_can_change(struct disk_tree *t, const struct page *page, struct waiter *w)
+{
+	for (unsigned i = 0; i < PAGE_POINTERS; i++) {
+		struct pointer p = page->p[i];
+		if (pointer_is_hole(p) || pointer_is_virtual(p) || is_private_by_epoch(t, p))
+			continue;
+		int res = space_can_change(&t->disk->space, pointer_block(p), w);
+		if (res < 0)
+			return res;
+	}
+	return 0;
+}
+
+int tree_prepare(struct disk_tree *t, uint64_t block, struct waiter *w)
+{
+	struct pages *pages = &t->disk->pages;
+	struct pointer p = t->record.root;
+	bool above = false;
+	if (!pages_have(pages, 2 * TREE_HEIGHT_MAX, w))
+		return -EAGAIN;
+	if (is_beyond(t, block))
+		return 0;
+	for (unsigned level = t->record.height; level >= 1 && !pointer_is_hole(p); level--) {
+		struct frame *f = pages_find(pages, p);
+		if (!f) {
+			pages_load(pages, p, level, w);
+			return -EAGAIN;
+		}
+		int shared = page_is_shared(t, p, above, w);
+		if (shared < 0)
+			return shared;
+		int res = 0;
+		if (shared && !pointer_is_virtual(p))
+			res = space_can_change(&t->disk->space, pointer_block(p), w);
+		if (res == 0 && (shared || (level == 1 && t->record.fork_epoch > 0)))
+			res = children_can_change(t, f->page, w);
+		if (res < 0)
+			return res;
+		above = shared;
+		p = f->page->p[index_in(block, level)];
+	}
+	return 0;
+}
+
+/* ---- changing ---- */
+
+static void pointer_add(struct disk_tree *t, struct pointer p)
+{
+	if (pointer_is_hole(p))
+		return;
+	if (pointer_is_virtual(p))
+		pages_find(&t->disk->pages, p)->refs++;
+	else
+		space_add(&t->disk->space, pointer_block(p));
+}
+
+/* A private copy of a shared page, dirty; its children have one more pointer, the page one less. */
+static struct frame *page_copy_shared(struct disk_tree *t, struct frame *f, struct pointer p, unsigned level)
+{
+	struct frame *copy = pages_new_dirty(&t->disk->pages, level);
+	memcpy(copy->page, f->page, BLOCK_BYTES);
+	for (unsigned i = 0; i < PAGE_POINTERS; i++)
+		pointer_add(t, copy->page->p[i]);
+	if (pointer_is_virtual(p)) {
+		quarry_assert(f->refs > 1);
+		f->refs--;
+	} else {
+		space_drop(&t->disk->space, pointer_block(p), false);
+	}
+	return copy;
+}
+
+/* Makes the page at *at dirty and private. *shared: something above was shared; set when this page was. */
+static struct frame *page_for_change(struct disk_tree *t, struct pointer *at, unsigned level, bool *shared)
+{
+	struct pages *pages = &t->disk->pages;
+	struct pointer p = *at;
+	struct frame *f, *dirty;
+	if (pointer_is_hole(p)) {
+		dirty = pages_new_dirty(pages, level);
+		for (unsigned i = 0; i < PAGE_POINTERS; i++)
+			dirty->page->p[i] = pointer_make(0, 0, pointer_epoch(p));
+		*at = frame_pointer(pages, dirty);
+		return dirty;
+	}
+	f = pages_find(pages, p);
+	quarry_assert(f);
+	int is_shared = page_is_shared(t, p, *shared, NULL);
+	quarry_assert(is_shared >= 0);
+	if (is_shared) {
+		*shared = true;
+		dirty = page_copy_shared(t, f, p, level);
+	} else if (f->state == FRAME_DIRTY) {
+		return f;
+	} else {
+		space_drop(&t->disk->space, pointer_block(p), true);
+		if (f->state == FRAME_CLEAN) {
+			pages_dirty_in_place(pages, f);
+			dirty = f;
+		} else {
+			dirty = pages_new_dirty(pages, level);
+			memcpy(dirty->page, f->page, BLOCK_BYTES);
+			pages_forget(pages, f);
+		}
+	}
+	*at = frame_pointer(pages, dirty);
+	return dirty;
+}
+
+/* Raises the tree until it covers the block. */
+static void tree_grow(struct disk_tree *t, uint64_t block)
+{
+	unsigned wanted = height_for(block);
+	while (t->record.height < wanted) {
+		if (pointer_is_hole(t->record.root)) {
+			t->record.height = wanted;
+			break;
+		}
+		struct frame *f = pages_new_dirty(&t->disk->pages, t->record.height + 1);
+		memset(f->page, 0, BLOCK_BYTES);
+		f->page->p[0] = t->record.root;
+		t->record.root = frame_pointer(&t->disk->pages, f);
+		t->record.height++;
+	}
+}
+
+/* A path of private dirty pages from the root down to `to_level`; path[level] is its page. */
+static void path_for_change(struct disk_tree *t, uint64_t block, unsigned to_level, bool *shared,
+			    struct frame *path[TREE_HEIGHT_MAX + 1])
+{
+	tree_grow(t, block);
+	t->is_dirty = true;
+	struct pointer *at = &t->record.root;
+	for (unsigned level = t->record.height; level >= to_level; level--) {
+		path[level] = page_for_change(t, at, level, shared);
+		at = &path[level]->page->p[index_in(block, level)];
+	}
+}
+
+/* The leaf's pointer changes: what it named loses one, what it names was taken for it. */
+static void leaf_set(struct disk_tree *t, struct frame *leaf, uint32_t i, struct pointer p)
+{
+	struct pointer old = leaf->page->p[i];
+	if (!pointer_is_hole(old)) {
+		space_drop(&t->disk->space, pointer_block(old), is_private_by_epoch(t, old));
+		quarry_assert(t->record.n_data_blocks > 0);
+		t->record.n_data_blocks--;
+	}
+	t->record.n_data_blocks += !pointer_is_hole(p);
+	t->last_epoch = max_u64(t->last_epoch, pointer_epoch(p));
+	leaf->page->p[i] = p;
+}
+
+void tree_set(struct disk_tree *t, uint64_t first, const struct pointer *p, uint32_t n)
+{
+	struct frame *path[TREE_HEIGHT_MAX + 1];
+	quarry_assert(n > 0 && t->record.state == TREE_LIVE);
+	for (uint32_t i = 0; i < n;) {
+		bool shared = false;
+		path_for_change(t, first + i, 1, &shared, path);
+		do
+			leaf_set(t, path[1], index_in(first + i, 1), p[i]);
+		while (++i < n && (first + i) % PAGE_POINTERS != 0);
+	}
+}
+
+/* ---- giving back ---- */
+
+/* A private page itself; its children have been seen to. */
+static void page_release(struct disk_tree *t, struct pointer p)
+{
+	struct pages *pages = &t->disk->pages;
+	if (!pointer_is_virtual(p))
+		space_drop(&t->disk->space, pointer_block(p), true);
+	struct frame *f = pages_find(pages, p);
+	if (f)
+		pages_forget(pages, f);
+}
+
+/* One pointer less to a page that others name too. */
+static void page_unshare(struct disk_tree *t, struct pointer p)
+{
+	if (pointer_is_virtual(p)) {
+		struct frame *f = pages_find(&t->disk->pages, p);
+		quarry_assert(f->refs > 1);
+		f->refs--;
+	} else {
+		space_drop(&t->disk->space, pointer_block(p), false);
+	}
+}
+
+static void leaf_release(struct disk_tree *t, struct pointer p, struct frame *leaf, bool is_shared)
+{
+	for (unsigned i = 0; i < PAGE_POINTERS; i++) {
+		struct pointer data = leaf->page->p[i];
+		if (pointer_is_hole(data))
+			continue;
+		quarry_assert(t->record.n_data_blocks > 0);
+		t->record.n_data_blocks--;
+		if (!is_shared)
+			space_drop(&t->disk->space, pointer_block(data), is_private_by_epoch(t, data));
+	}
+	if (is_shared)
+		page_unshare(t, p);
+	else
+		page_release(t, p);
+}
+
+static bool page_is_all_holes(const struct page *page, uint64_t *epoch)
+{
+	*epoch = 0;
+	for (unsigned i = 0; i < PAGE_POINTERS; i++) {
+		if (!pointer_is_hole(page->p[i]))
+			return false;
+		*epoch = max_u64(*epoch, pointer_epoch(page->p[i]));
+	}
+	return true;
+}
+
+/* The whole leaf goes; pages above that have nothing but holes left become tombstones themselves. */
+static void trim_leaf(struct disk_tree *t, uint64_t block, uint64_t epoch)
+{
+	struct frame *path[TREE_HEIGHT_MAX + 1];
+	bool shared = false;
+	path_for_change(t, block, 2, &shared, path);
+	struct pointer *at = t->record.height == 1 ? &t->record.root : &path[2]->page->p[index_in(block, 2)];
+	struct frame *leaf = pages_find(&t->disk->pages, *at);
+	int is_shared = page_is_shared(t, *at, shared, NULL);
+	quarry_assert(leaf && is_shared >= 0);
+	leaf_release(t, *at, leaf, is_shared);
+	*at = pointer_make(0, 0, epoch);
+	for (unsigned level = 2; level <= t->record.height; level++) {
+		uint64_t highest;
+		if (!page_is_all_holes(path[level]->page, &highest))
+			break;
+		pages_forget(&t->disk->pages, path[level]);
+		at = level == t->record.height ? &t->record.root : &path[level + 1]->page->p[index_in(block, level + 1)];
+		*at = pointer_make(0, 0, highest);
+	}
+}
+
+void tree_trim_in_leaf(struct disk_tree *t, uint64_t first, uint64_t n_blocks, uint64_t epoch)
+{
+	struct frame *leaf = NULL, *path[TREE_HEIGHT_MAX + 1];
+	struct pointer hole;
+	unsigned level;
+	quarry_assert(n_blocks > 0 && first + n_blocks <= leaf_start(first) + PAGE_POINTERS);
+	t->last_epoch = max_u64(t->last_epoch, epoch);
+	if (is_beyond(t, first))
+		return;
+	int res = walk(t, first, &leaf, &hole, &level, NULL);
+	quarry_assert(res == 0);
+	if (!leaf)
+		return;
+	if (n_blocks == PAGE_POINTERS) {
+		trim_leaf(t, first, epoch);
+		return;
+	}
+	bool shared = false;
+	path_for_change(t, first, 1, &shared, path);
+	for (uint32_t i = index_in(first, 1); i < index_in(first, 1) + n_blocks; i++)
+		if (!pointer_is_hole(path[1]->page->p[i]))
+			leaf_set(t, path[1], i, pointer_make(0, 0, epoch));
+}
+
+/* ---- forks and drops ---- */
+
+void tree_fork(struct disk_tree *parent, struct disk_tree *child, uint64_t epoch)
+{
+	quarry_assert(parent->record.state == TREE_LIVE && child->record.state == TREE_LIVE);
+	quarry_assert(epoch >= parent->last_epoch);
+	child->record.root = parent->record.root;
+	child->record.height = parent->record.height;
+	child->record.n_data_blocks = parent->record.n_data_blocks;
+	pointer_add(parent, parent->record.root);
+	parent->record.fork_epoch = child->record.fork_epoch = epoch;
+	parent->last_epoch = child->last_epoch = epoch;
+	parent->is_dirty = child->is_dirty = true;
+}
+
+/* The page that *at names is gone. Where the page that holds the pointer is dirty, it must not go on naming a frame; where it
+ * is clean, the cursor says that nobody looks there any more. */
+static void drop_unlink(struct disk_tree *t, struct pointer *at)
+{
+	if (pointer_is_virtual(*at) || at == &t->record.root)
+		*at = (struct pointer){0};
+}
+
+/* Moves the cursor past the part of this level that it is in; the pages whose span ends there are done with. */
+static void drop_advance(struct disk_tree *t, struct pointer *slots[TREE_HEIGHT_MAX + 1], unsigned level)
+{
+	t->is_dirty = true;
+	t->record.drop_cursor = (t->record.drop_cursor / tree_span(level) + 1) * tree_span(level);
+	while (++level <= t->record.height && t->record.drop_cursor % tree_span(level) == 0) {
+		page_release(t, *slots[level]);
+		drop_unlink(t, slots[level]);
+	}
+}
+
+/* Frees what one pointer names, unless it is a private page above the leaves: then 1, and the walk goes on below it. */
+static int drop_one(struct disk_tree *t, struct pointer *at, unsigned level, struct frame **page, struct waiter *w)
+{
+	struct pointer p = *at;
+	int shared = page_is_shared(t, p, false, w);
+	if (shared < 0)
+		return shared;
+	int res = pointer_is_virtual(p) ? 0 : space_can_change(&t->disk->space, pointer_block(p), w);
+	if (res < 0)
+		return res;
+	if (shared) { /* what lies below belongs to the others */
+		page_unshare(t, p);
+		drop_unlink(t, at);
+		return 0;
+	}
+	*page = pages_find(&t->disk->pages, p);
+	if (!*page) {
+		pages_load(&t->disk->pages, p, level, w);
+		return -EAGAIN;
+	}
+	if (level > 1)
+		return 1;
+	res = children_can_change(t, (*page)->page, w);
+	if (res < 0)
+		return res;
+	leaf_release(t, p, *page, false);
+	drop_unlink(t, at);
+	return 0;
+}
+
+int tree_drop_step(struct disk_tree *t, struct waiter *w)
+{
+	struct pointer *slots[TREE_HEIGHT_MAX + 1], *at = &t->record.root;
+	unsigned level = t->record.height;
+	quarry_assert(t->record.state == TREE_DYING);
+	pages_guard(&t->disk->pages);
+	while (!pointer_is_hole(*at)) {
+		struct frame *page = NULL;
+		slots[level] = at;
+		int res = drop_one(t, at, level, &page, w);
+		if (res < 0)
+			return res;
+		if (res == 0)
+			break;
+		at = &page->page->p[index_in(t->record.drop_cursor, level)];
+		level--;
+	}
+	if (!pointer_is_hole(t->record.root))
+		drop_advance(t, slots, level);
+	return pointer_is_hole(t->record.root);
+}
