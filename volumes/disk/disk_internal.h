@@ -194,6 +194,9 @@ must_check int space_alloc(struct space *s, enum space_class class, uint32_t n, 
 /* Keeps a run of free blocks of a resident region from being allocated, until it is released; it counts as punched. */
 void space_hold(struct space *s, struct region *r, uint32_t first, uint32_t n);
 void space_release_hold(struct space *s, struct run run);
+/* A run was allocated and will be taken in a later turn: its region must stay resident until space_let_go(). */
+void space_keep(struct space *s, struct run run);
+void space_let_go(struct space *s, struct run run);
 /* Takes back what was allocated and never used. */
 void space_give_back(struct space *s, struct run run);
 /* Is there room for n more data blocks beside the reserve? */

@@ -250,7 +250,7 @@ static void scrub_verify(struct scrub *s)
 static enum flow scrub_place(struct scrub *s)
 {
 	struct disk *d = s->disk;
-	s->n_runs = 0;
+	s->n_runs = 0; /* nothing is kept from one turn to the next until all is taken */
 	if (!space_has_room(&d->space, s->n_data)) {
 		s->is_swappable = false;
 		return FLOW_NEXT;
@@ -273,6 +273,8 @@ static enum flow scrub_place(struct scrub *s)
 			space_give_back(&d->space, s->runs[--s->n_runs]);
 		s->is_swappable = false;
 	}
+	for (uint32_t i = 0; i < s->n_runs; i++)
+		space_keep(&d->space, s->runs[i]);
 	return FLOW_NEXT;
 }
 
@@ -337,6 +339,8 @@ static enum flow scrub_swap(struct scrub *s)
 		space_take(&d->space, pointer_block(s->moved[i]), 1);
 		tree_set(t, s->cursor + i, &s->moved[i], 1);
 	}
+	for (uint32_t i = 0; i < s->n_runs; i++)
+		space_let_go(&d->space, s->runs[i]);
 	s->status.straightened_leaves++;
 	disk_watch_limits(d);
 	return FLOW_NEXT;

@@ -394,17 +394,24 @@ int space_alloc(struct space *s, enum space_class class, uint32_t n, struct run 
 	return 0;
 }
 
-void space_hold(struct space *s, struct region *r, uint32_t first, uint32_t n)
-{
-	run_take(s, r, first, n);
-	r->n_held++;
-}
+void space_keep(struct space *s, struct run run) { s->resident[region_of(run.block)]->n_held++; }
 
-void space_release_hold(struct space *s, struct run run)
+void space_let_go(struct space *s, struct run run)
 {
 	struct region *r = s->resident[region_of(run.block)];
 	quarry_assert(r && r->n_held > 0);
 	r->n_held--;
+}
+
+void space_hold(struct space *s, struct region *r, uint32_t first, uint32_t n)
+{
+	run_take(s, r, first, n);
+	space_keep(s, (struct run){(uint64_t)r->number * COUNTS_PER_PAGE + first, n});
+}
+
+void space_release_hold(struct space *s, struct run run)
+{
+	space_let_go(s, run);
 	space_give_back(s, run);
 }
 
