@@ -1,0 +1,267 @@
+/*
+ * main.c: quarryd: reads the command line, runs one node until a signal ends it.
+ *
+ * SIGTERM and SIGINT stop the node in order; a second one ends the process at once, which is safe: recovery is the only
+ * way to start. Signals are taken by a thread that turns each into a message to the reactor.
+ *
+ * Exit status: 0 stopped in order; 1 it could not start; 2 wrong usage or configuration.
+ */
+#include "daemon/check_disk.h"
+#include "daemon/config.h"
+#include "daemon/node.h"
+#include "daemon/notify.h"
+#include "daemon/version.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define DEFAULT_CONFIG "/etc/quarry/quarry.conf"
+
+/* While it starts or stops, the service manager is asked for this much more time, this often. */
+#define PATIENCE_S       30
+#define PATIENCE_EVERY_S 10
+
+struct daemon {
+	struct config config;
+	struct reactor *reactor;
+	struct log *log;
+	struct node *node; /* NULL once it has ended */
+	struct notify notify;
+	struct timer patience;
+	int status;
+
+	pthread_t signal_thread;
+	sigset_t signals;
+	struct message stop;
+};
+
+/* ---- usage ---- */
+
+static const char usage[] =
+    "usage: quarryd [--config FILE]          run (default: " DEFAULT_CONFIG ")\n"
+    "       quarryd [--config FILE] --check-config\n"
+    "                                        say what is wrong with the configuration; exit 2 if anything is\n"
+    "       quarryd --check-disk PATH [--verbose]\n"
+    "                                        verify a disk that no quarryd has open; exit 1 if it is not sound\n"
+    "       quarryd --version | --help\n";
+
+struct arguments {
+	const char *config, *check_disk;
+	bool check_config, is_verbose, version, help;
+};
+
+static int arguments_read(int argc, char **argv, struct arguments *a)
+{
+	static const struct option options[] = {
+	    {"config", required_argument, NULL, 'c'},
+	    {"check-config", no_argument, NULL, 'C'},
+	    {"check-disk", required_argument, NULL, 'd'},
+	    {"verbose", no_argument, NULL, 'v'},
+	    {"version", no_argument, NULL, 'V'},
+	    {"help", no_argument, NULL, 'h'},
+	    {0},
+	};
+	int option;
+	*a = (struct arguments){.config = DEFAULT_CONFIG};
+	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		switch (option) {
+		case 'c':
+			a->config = optarg;
+			break;
+		case 'C':
+			a->check_config = true;
+			break;
+		case 'd':
+			a->check_disk = optarg;
+			break;
+		case 'v':
+			a->is_verbose = true;
+			break;
+		case 'V':
+			a->version = true;
+			break;
+		case 'h':
+			a->help = true;
+			break;
+		default:
+			return -EINVAL;
+		}
+	}
+	if (optind == argc)
+		return 0;
+	fprintf(stderr, "quarryd: %s: unexpected argument\n", argv[optind]);
+	return -EINVAL;
+}
+
+/* ---- signals ---- */
+
+static void stop_deliver(struct message *m)
+{
+	struct daemon *d = container_of(m, struct daemon, stop);
+	if (!d->node)
+		return;
+	notify_send(&d->notify, "STOPPING=1\nSTATUS=stopping");
+	node_stop(d->node);
+}
+
+/* SIGUSR1, sent by the end of main(), ends it. */
+static void *signal_run(void *context)
+{
+	struct daemon *d = context;
+	bool is_stop_posted = false;
+	int number;
+	while (sigwait(&d->signals, &number) == 0 && number != SIGUSR1) {
+		if (number == SIGHUP) {
+			log_line(d->log, LOG_NOTICE, "node", "SIGHUP ignored: the configuration is read at start only");
+		} else if (!is_stop_posted) {
+			is_stop_posted = true;
+			reactor_post(d->reactor, &d->stop);
+		} else {
+			log_line(d->log, LOG_WARNING, "node",
+				 "a second signal: ending at once, recovery will follow the next start");
+			_exit(1);
+		}
+	}
+	return NULL;
+}
+
+/* All threads are started after this, so all of them have the signals blocked and only sigwait() sees them. */
+static void signals_block(struct daemon *d)
+{
+	sigemptyset(&d->signals);
+	sigaddset(&d->signals, SIGTERM);
+	sigaddset(&d->signals, SIGINT);
+	sigaddset(&d->signals, SIGHUP);
+	sigaddset(&d->signals, SIGUSR1);
+	pthread_sigmask(SIG_BLOCK, &d->signals, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+/* ---- the node's life as the service manager sees it ---- */
+
+static void patience_fired(struct timer *t)
+{
+	struct daemon *d = container_of(t, struct daemon, patience);
+	if (!d->node)
+		return;
+	notify_send(&d->notify, "EXTEND_TIMEOUT_USEC=%u000000\nSTATUS=%s", PATIENCE_S, node_stage_text(d->node));
+	timer_start(d->reactor, t, PATIENCE_EVERY_S * NS_PER_S);
+}
+
+static void node_started(struct node *n, void *context)
+{
+	struct daemon *d = context;
+	timer_stop(d->reactor, &d->patience);
+	notify_send(&d->notify, "READY=1\nSTATUS=serving");
+}
+
+static void node_ended(int res, const char *why, void *context)
+{
+	struct daemon *d = context;
+	d->node = NULL;
+	d->status = res < 0 ? 1 : 0;
+	timer_stop(d->reactor, &d->patience);
+	if (res < 0) {
+		log_line(d->log, LOG_ERROR, "node", "cannot start: %s", why);
+		notify_send(&d->notify, "ERRNO=%d\nSTATUS=cannot start", -res);
+	} else {
+		log_line(d->log, LOG_NOTICE, "node", "stopped");
+	}
+	reactor_stop(d->reactor);
+}
+
+static bool environment_says(const char *name)
+{
+	const char *value = getenv(name);
+	return value && strcmp(value, "1") == 0;
+}
+
+static int daemon_serve(struct daemon *d)
+{
+	const struct node_options options = {
+	    .reactor = d->reactor,
+	    .log = d->log,
+	    .config = &d->config,
+	    .check_expensive = environment_says("QUARRY_CHECK"),
+	    .started = node_started,
+	    .ended = node_ended,
+	    .context = d,
+	};
+	int res = node_start(&options, &d->node);
+	if (res < 0)
+		return res;
+	res = -pthread_create(&d->signal_thread, NULL, signal_run, d);
+	quarry_assert(res == 0);
+	timer_start(d->reactor, &d->patience, PATIENCE_EVERY_S * NS_PER_S);
+	reactor_run(d->reactor);
+	quarry_assert(!d->node);
+	pthread_kill(d->signal_thread, SIGUSR1);
+	pthread_join(d->signal_thread, NULL);
+	return 0;
+}
+
+static int daemon_run(struct daemon *d)
+{
+	const struct reactor_options options = {.spin_max_us = 50};
+	int res = log_create(STDERR_FILENO, (enum log_level)d->config.log.level, &d->log);
+	if (res < 0) {
+		fprintf(stderr, "quarryd: %s\n", strerror(-res));
+		return 1;
+	}
+	signals_block(d);
+	notify_open(&d->notify);
+	timer_init(&d->patience, patience_fired);
+	d->stop.deliver = stop_deliver;
+	d->status = 1;
+	res = reactor_create(&options, &d->reactor);
+	if (res < 0) {
+		log_line(d->log, LOG_ERROR, "node",
+			 "cannot start: io_uring: %s; quarryd needs Linux 5.19 or newer with io_uring "
+			 "allowed (sysctl kernel.io_uring_disabled)",
+			 strerror(-res));
+	} else {
+		if (daemon_serve(d) < 0)
+			log_line(d->log, LOG_ERROR, "node", "cannot start: no memory");
+		reactor_destroy(d->reactor);
+	}
+	notify_close(&d->notify);
+	log_destroy(d->log);
+	return d->status;
+}
+
+/* ---- main ---- */
+
+static void say_error(struct config_report *report, const char *line)
+{
+	fprintf(stderr, "%s\n", line);
+}
+
+int main(int argc, char **argv)
+{
+	struct arguments a;
+	struct daemon d = {0};
+	struct config_report report = {.say = say_error};
+	if (arguments_read(argc, argv, &a) < 0) {
+		fputs(usage, stderr);
+		return 2;
+	}
+	if (a.help || a.version) {
+		fputs(a.help ? usage : "quarryd " QUARRY_VERSION "\n", stdout);
+		return 0;
+	}
+	if (a.check_disk)
+		return check_disk(a.check_disk, a.is_verbose);
+	if (config_load(a.config, &d.config, &report) < 0)
+		return 2;
+	if (a.check_config) {
+		printf("%s: nothing is wrong\n", a.config);
+		return 0;
+	}
+	return daemon_run(&d);
+}
