@@ -30,7 +30,7 @@ struct sim_block *block_find(const struct sim_file *f, uint64_t number)
 	return f->table[table_slot(f, number)];
 }
 
-void table_grow(struct sim_file *f)
+void blocks_grow(struct sim_file *f)
 {
 	struct sim_block **old = f->table;
 	uint64_t old_size = f->table_size;
@@ -48,7 +48,7 @@ void table_grow(struct sim_file *f)
 struct sim_block *block_make(struct sim_file *f, uint64_t number)
 {
 	if (f->n_blocks * 2 >= f->table_size)
-		table_grow(f);
+		blocks_grow(f);
 	uint64_t slot = table_slot(f, number);
 	if (f->table[slot] != NULL)
 		return f->table[slot];

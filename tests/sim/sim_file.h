@@ -61,7 +61,7 @@ static inline struct sim_handle *handle_of(struct file *f)
 struct sim_block *block_find(const struct sim_file *f, uint64_t number); /* NULL: never written */
 struct sim_block *block_make(struct sim_file *f, uint64_t number);
 void block_free(struct sim_block *b);
-void table_grow(struct sim_file *f);
+void blocks_grow(struct sim_file *f);
 uint8_t *content_copy(const uint8_t *content); /* NULL: zeros */
 void content_flip(uint8_t *content, uint32_t bit);
 /* Mixes in sectors of another content, and garbage. */

@@ -123,7 +123,7 @@ struct sim_file *sim_file_create(struct sim_machine *m, const char *path, uint64
 	    .torn_ppm = TORN_PPM, .latency_min_ns = LATENCY_MIN_NS, .latency_max_ns = m->sim->latency_max_ns};
 	list_init(&f->volatile_blocks);
 	list_init(&f->in_flight);
-	table_grow(f);
+	blocks_grow(f);
 	list_append(&m->files, &f->link);
 	return f;
 }
@@ -283,8 +283,8 @@ void sim_file_break(struct sim_file *f, uint64_t block)
 void sim_file_fail(struct sim_file *f, enum op_kind kind, uint32_t skip, int error)
 {
 	quarry_assert(kind >= OP_READ && kind <= OP_PUNCH);
-	quarry_assert(error > 0);
-	f->failures[kind] = (struct sim_failure){.is_armed = true, .skip = skip, .error = error};
+	quarry_assert(error >= 0);
+	f->failures[kind] = (struct sim_failure){.is_armed = error != 0, .skip = skip, .error = error};
 }
 
 struct sim_file_stats sim_file_stats(const struct sim_file *f)
