@@ -1,0 +1,103 @@
+# completion of quarry for bash, made by `quarry completion bash`
+
+_quarry_nouns() {
+	echo 'disk node pool volume status events top usage completion'
+}
+_quarry_verbs() {
+	case "$1" in
+	disk) echo 'add list show remove scrub check' ;;
+	node) echo 'list show' ;;
+	pool) echo 'create list show set delete' ;;
+	volume) echo 'create list show set resize rename delete attach detach import export' ;;
+	esac
+}
+_quarry_options() {
+	case "$1" in
+	'disk add') echo ' --size:text --pool:pool --reserve --force ' ;;
+	'disk remove') echo ' --force ' ;;
+	'disk scrub') echo ' --wait ' ;;
+	'pool create') echo ' --replicas:text --min-replicas:text --failure-domain:=disk,node,rack,zone ' ;;
+	'pool set') echo ' --replicas:text --min-replicas:text --failure-domain:=disk,node,rack,zone ' ;;
+	'volume create') echo ' --size:text --pool:pool --replicas:text ' ;;
+	'volume set') echo ' --replicas:text --min-replicas:text ' ;;
+	'volume resize') echo ' --force ' ;;
+	'volume attach') echo ' --nbd --read-only ' ;;
+	'volume detach') echo ' --nbd ' ;;
+	'volume import') echo ' --format:=raw,qcow2 --pool:pool --replicas:text ' ;;
+	'volume export') echo ' --format:=raw,qcow2 --force ' ;;
+	'events') echo ' --follow --after:text ' ;;
+	'top') echo ' --interval:text --once ' ;;
+	esac
+	echo ' --socket:path --server:text --token-file:path --ca-file:path --json --help --version'
+}
+_quarry_arguments() {
+	case "$1" in
+	'disk add') echo 'path' ;;
+	'disk show') echo 'disk' ;;
+	'disk remove') echo 'disk' ;;
+	'disk scrub') echo 'disk' ;;
+	'disk check') echo 'path' ;;
+	'node show') echo 'node' ;;
+	'pool create') echo 'text' ;;
+	'pool show') echo 'pool' ;;
+	'pool set') echo 'pool' ;;
+	'pool delete') echo 'pool' ;;
+	'volume create') echo 'text' ;;
+	'volume show') echo 'volume' ;;
+	'volume set') echo 'volume' ;;
+	'volume resize') echo 'volume text' ;;
+	'volume rename') echo 'volume text' ;;
+	'volume delete') echo 'volume' ;;
+	'volume attach') echo 'volume' ;;
+	'volume detach') echo 'volume' ;;
+	'volume import') echo 'path text' ;;
+	'volume export') echo 'volume path' ;;
+	'completion') echo '=bash,zsh' ;;
+	esac
+}
+_quarry() {
+	local current=${COMP_WORDS[COMP_CWORD]} noun='' verb='' expects='' n=0 i word option arguments
+	[[ $current == = ]] && current=''
+	for ((i = 1; i < COMP_CWORD; i++)); do
+		word=${COMP_WORDS[i]}
+		if [[ $word == = ]]; then
+			continue
+		elif [[ $expects ]]; then
+			expects=''
+		elif [[ $word == -* ]]; then
+			for option in $(_quarry_options "$noun${verb:+ $verb}"); do
+				[[ $option == "$word":* ]] && expects=${option#*:}
+			done
+		elif [[ ! $noun ]]; then
+			noun=$word
+		elif [[ ! $verb && $(_quarry_verbs "$noun") ]]; then
+			verb=$word
+		else
+			n=$((n + 1))
+		fi
+	done
+	if [[ ! $expects ]]; then
+		if [[ $current == -* ]]; then
+			COMPREPLY=($(for option in $(_quarry_options "$noun${verb:+ $verb}"); do
+				echo "${option%%:*}"
+			done | compgen -W "$(cat)" -- "$current"))
+			return
+		elif [[ ! $noun ]]; then
+			COMPREPLY=($(compgen -W "$(_quarry_nouns)" -- "$current"))
+			return
+		elif [[ ! $verb && $(_quarry_verbs "$noun") ]]; then
+			COMPREPLY=($(compgen -W "$(_quarry_verbs "$noun")" -- "$current"))
+			return
+		fi
+		arguments=($(_quarry_arguments "$noun${verb:+ $verb}"))
+		expects=${arguments[n]}
+	fi
+	case "$expects" in
+	path) compopt -o filenames && mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
+	volume | pool | disk | node)
+		COMPREPLY=($(compgen -W "$("${COMP_WORDS[0]}" names "$expects" 2> /dev/null)" -- "$current")) ;;
+	=*) expects=${expects#=}
+		COMPREPLY=($(compgen -W "${expects//,/ }" -- "$current")) ;;
+	esac
+}
+complete -F _quarry quarry

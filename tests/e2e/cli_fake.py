@@ -1,0 +1,334 @@
+#!/usr/bin/env python3
+"""A control server that stands in for quarryd, for what a good daemon never does and for what is slow to provoke.
+
+    cli_fake.py SOCKET FOLDER [--tcp PORT_FILE TOKEN]
+
+It keeps volumes in memory and their data in files of FOLDER, served by nbdkit while they are attached. FOLDER/mode, when it
+exists, holds one word that spoils every answer: close, html, array, empty, hang, refuse, unhealthy, or bad-nbd, which lets
+writes to attached volumes fail. FOLDER/requests gets a line for every request: method, path, body.
+"""
+
+import http.server
+import json
+import os
+import re
+import signal
+import socketserver
+import subprocess
+import sys
+import threading
+
+NODE = {"name": "n1", "state": "running", "labels": {"zone": "a", "rack": "r1"}, "version": "0.1.0",
+        "started_at": "2025-01-31T12:34:56Z", "uptime_s": 93784, "disks": 1, "attached_volumes": 0,
+        "cache_bytes": 268435456, "memory_bytes": 50000000,
+        "nbd": {"socket": "/run/quarry/nbd.sock", "listen": "", "connections": 3}}
+LATENCY = {"count": 4, "sum_ns": 400000, "p50_ns": 90000, "p99_ns": 200000}
+COUNTERS = {"reads": 10, "writes": 20, "trims": 3, "zeroes": 2, "flushes": 4, "maps": 1, "read_bytes": 40960,
+            "write_bytes": 81920, "trim_bytes": 4096, "errors": 0, "no_space": 0, "checksum_errors": 0, "io_errors": 0,
+            "cache_hits": 5, "cache_misses": 1,
+            "read_latency": LATENCY, "write_latency": LATENCY, "flush_latency": LATENCY}
+POOL = {"name": "default", "uuid": "5b0d6e2c-5a0a-4a56-8a6e-111111111111", "replicas": 1, "min_replicas": 1,
+        "failure_domain": "node", "disks": 1, "volumes": 0, "size_bytes": 10 << 30, "used_bytes": 1 << 30,
+        "free_bytes": 9 << 30, "provisioned_bytes": 0}
+EVENTS = [{"sequence": 1, "time": "2025-01-31T12:34:56.123Z", "level": "notice", "code": "disk-added",
+           "object": "disk d1", "message": "added to pool default"},
+          {"sequence": 2, "time": "2025-01-31T12:34:57.000Z", "level": "error", "code": "checksum-mismatch",
+           "object": "disk d1", "message": "block 7 \u001b[31mis damaged"}]
+
+
+class Refusal(Exception):
+    def __init__(self, status, code, message):
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+class State:
+    """Everything the server knows; requests take turns."""
+
+    def __init__(self, folder):
+        self.folder, self.lock = folder, threading.Lock()
+        self.volumes, self.servers, self.pools = {}, {}, {"default": dict(POOL)}
+        self.disks = {}
+        self.scrub_asked = 0
+
+    def mode(self):
+        try:
+            with open(os.path.join(self.folder, "mode"), encoding="utf-8") as f:
+                return f.read().strip()
+        except FileNotFoundError:
+            return ""
+
+    def volume(self, name):
+        if name not in self.volumes:
+            raise Refusal(404, "not-found", f"there is no volume '{name}'; see 'quarry volume list'")
+        return self.volumes[name]
+
+    # ---- volumes ----
+
+    def volume_create(self, body):
+        name = body["name"]
+        if name in self.volumes and self.volumes[name]["size_bytes"] != body["size_bytes"]:
+            raise Refusal(409, "exists", f"volume '{name}' exists with another size")
+        if name not in self.volumes:
+            self.volumes[name] = {
+                "name": name, "uuid": "5b0d6e2c-5a0a-4a56-8a6e-222222222222", "pool": body.get("pool", "default"),
+                "size_bytes": body["size_bytes"], "allocated_bytes": 4096, "replicas": body.get("replicas", 1),
+                "state": "detached", "why": "", "read_only": False, "attachments": [],
+                "disks": [{"uuid": "u1", "name": "d1", "allocated_bytes": 4096}], "generation": 1, "epoch": 1,
+                "created_at": "2025-01-31T12:34:56Z", "counters": None}
+            with open(os.path.join(self.folder, name + ".data"), "wb") as f:
+                f.truncate(body["size_bytes"])
+        return 201, self.volumes[name]
+
+    def volume_patch(self, name, body):
+        volume = self.volume(name)
+        if "name" in body:
+            if body["name"] in self.volumes:
+                raise Refusal(409, "exists", f"volume '{body['name']}' exists")
+            self.volumes[body["name"]] = self.volumes.pop(name)
+        if "size_bytes" in body and body["size_bytes"] < volume["size_bytes"] and not body.get("force"):
+            raise Refusal(409, "in-use", f"volume '{name}' has data behind {body['size_bytes']} bytes; --force loses it")
+        volume.update({k: v for k, v in body.items() if k != "force"})
+        return 200, volume
+
+    def volume_delete(self, name):
+        if self.volume(name)["attachments"]:
+            raise Refusal(409, "in-use", f"volume '{name}' is attached; detach it first")
+        del self.volumes[name]
+        os.unlink(os.path.join(self.folder, name + ".data"))
+        return 200, {}
+
+    def attach(self, name, body):
+        volume = self.volume(name)
+        socket = os.path.join(self.folder, name + ".nbd")
+        command = ["nbdkit", "-f", "--exit-with-parent", "-U", socket, "-P", socket + ".pid", "-e", name]
+        if body.get("read_only"):
+            command.append("-r")
+        if self.mode() == "bad-nbd":
+            command.append("--filter=error")
+        if not volume["attachments"]:
+            command += ["file", os.path.join(self.folder, name + ".data")]
+            if self.mode() == "bad-nbd":
+                command += ["error-pwrite=EIO", "error-pwrite-rate=100%"]
+            self.servers[name] = subprocess.Popen(command)
+            while not os.path.exists(socket + ".pid"):
+                if self.servers[name].poll() is not None:
+                    raise Refusal(500, "internal", "nbdkit ended")
+            volume["attachments"] = [{"frontend": "nbd", "uri": f"nbd+unix:///{name}?socket={socket}",
+                                      "uris": [f"nbd+unix:///{name}?socket={socket}"],
+                                      "read_only": bool(body.get("read_only"))}]
+            volume["state"], volume["counters"] = "serving", COUNTERS
+        return 201, volume["attachments"][0]
+
+    def detach(self, name):
+        volume = self.volume(name)
+        if volume["attachments"]:
+            server = self.servers.pop(name)
+            server.terminate()
+            server.wait()
+            os.unlink(os.path.join(self.folder, name + ".nbd.pid"))
+            os.unlink(os.path.join(self.folder, name + ".nbd"))
+        volume["attachments"], volume["state"], volume["counters"] = [], "detached", None
+        return 200, {}
+
+    # ---- disks and the rest ----
+
+    def disk(self, name):
+        for disk in self.disks.values():
+            if name in (disk["name"], disk["uuid"]):
+                return disk
+        raise Refusal(404, "not-found", f"there is no disk '{name}'; see 'quarry disk list'")
+
+    def disk_add(self, body):
+        name = os.path.basename(body["path"])
+        self.disks[name] = {
+            "name": name, "uuid": "5b0d6e2c-5a0a-4a56-8a6e-333333333333", "node": "n1", "path": body["path"],
+            "pool": body.get("pool", "default"), "state": "running", "why": "", "reserved": body.get("reserve", False),
+            "size_bytes": body.get("size_bytes", 1 << 30), "used_bytes": 1 << 20, "free_bytes": None,
+            "waiting_bytes": 0, "counters": COUNTERS,
+            "scrub": {"running": False, "done_bytes": 0, "total_bytes": 0, "bad_blocks": 0, "straightened_leaves": 0,
+                      "started_at": None, "ended_at": None}}
+        return 201, self.disks[name]
+
+    def disk_get(self, name):
+        disk = self.disk(name)
+        if disk["scrub"]["running"]:
+            disk["scrub"]["done_bytes"] += 512 << 20
+            if disk["scrub"]["done_bytes"] >= disk["scrub"]["total_bytes"]:
+                disk["scrub"].update(running=False, ended_at="2025-01-31T13:00:00Z",
+                                     bad_blocks=2 if "bad" in name else 0)
+        return 200, disk
+
+    def disk_scrub(self, name):
+        self.disk(name)["scrub"].update(running=True, done_bytes=0, total_bytes=1 << 30, ended_at=None,
+                                        started_at="2025-01-31T12:59:00Z")
+        return 202, self.disk(name)
+
+    def disk_remove(self, name, query):
+        disk = self.disk(name)
+        if "force=true" not in query:
+            raise Refusal(409, "in-use", f"disk '{name}' holds data of 1 volume; --force loses it")
+        del self.disks[disk["name"]]
+        return 200, {}
+
+    def status(self):
+        problems = []
+        if self.mode() == "unhealthy":
+            problems = [{"code": "disk-failed", "object": "disk d1", "message": "a write failed; replace it"}]
+        return 200, {"healthy": not problems, "node": "n1", "version": "0.1.0", "started_at": "2025-01-31T12:34:56Z",
+                     "uptime_s": 3700, "problems": problems, "pools": 1, "disks": len(self.disks),
+                     "volumes": len(self.volumes), "attached_volumes": len(self.servers)}
+
+    def events(self, query):
+        after = int((re.search(r"after=(\d+)", query) or [0, "0"])[1])
+        return 200, {"events": [e for e in EVENTS if e["sequence"] > after], "started_at": "2025-01-31T12:34:56Z"}
+
+    def top(self):
+        self.scrub_asked += 1
+        counters = dict(COUNTERS, reads=1000 * self.scrub_asked)
+        return 200, {"monotonic_ns": 10**9 * self.scrub_asked, "volumes": [{"name": "v1", "counters": counters}],
+                     "disks": [{"name": "d1", "counters": counters}]}
+
+    def usage(self):
+        return 200, {"pools": list(self.pools.values()), "disks": list(self.disks.values()),
+                     "volumes": list(self.volumes.values())}
+
+    def pool(self, name):
+        if name not in self.pools:
+            raise Refusal(404, "not-found", f"there is no pool '{name}'; see 'quarry pool list'")
+        return self.pools[name]
+
+    def pool_change(self, name, body):
+        if body.get("replicas", 1) > 1:
+            raise Refusal(501, "not-available", "replication is not in this release")
+        self.pool(name).update(body)
+        return 200, self.pool(name)
+
+    def pool_create(self, body):
+        self.pools.setdefault(body["name"], dict(POOL, **body))
+        return 201, self.pools[body["name"]]
+
+    def pool_delete(self, name):
+        self.pool(name)
+        del self.pools[name]
+        return 200, {}
+
+    def answer(self, method, path, query, body):
+        by_name = lambda values: [values[k] for k in sorted(values)]
+        routes = [
+            ("GET /v1/status", lambda: self.status()),
+            ("GET /v1/nodes", lambda: (200, {"nodes": [NODE]})),
+            ("GET /v1/nodes/n1", lambda: (200, NODE)),
+            ("GET /v1/events", lambda: self.events(query)),
+            ("GET /v1/top", lambda: self.top()),
+            ("GET /v1/usage", lambda: self.usage()),
+            ("GET /v1/pools", lambda: (200, {"pools": by_name(self.pools)})),
+            ("POST /v1/pools", lambda: self.pool_create(body)),
+            ("GET /v1/pools/(.*)", lambda name: (200, self.pool(name))),
+            ("PATCH /v1/pools/(.*)", lambda name: self.pool_change(name, body)),
+            ("DELETE /v1/pools/(.*)", lambda name: self.pool_delete(name)),
+            ("GET /v1/disks", lambda: (200, {"disks": by_name(self.disks)})),
+            ("POST /v1/disks", lambda: self.disk_add(body)),
+            ("POST /v1/disks/(.*)/scrub", lambda name: self.disk_scrub(name)),
+            ("GET /v1/disks/(.*)", lambda name: self.disk_get(name)),
+            ("DELETE /v1/disks/(.*)", lambda name: self.disk_remove(name, query)),
+            ("GET /v1/volumes", lambda: (200, {"volumes": by_name(self.volumes)})),
+            ("POST /v1/volumes", lambda: self.volume_create(body)),
+            ("POST /v1/volumes/(.*)/attachments", lambda name: self.attach(name, body)),
+            ("DELETE /v1/volumes/(.*)/attachments", lambda name: self.detach(name)),
+            ("DELETE /v1/volumes/(.*)/attachments/nbd", lambda name: self.detach(name)),
+            ("GET /v1/volumes/(.*)", lambda name: (200, self.volume(name))),
+            ("PATCH /v1/volumes/(.*)", lambda name: self.volume_patch(name, body)),
+            ("DELETE /v1/volumes/(.*)", lambda name: self.volume_delete(name)),
+        ]
+        for route, handler in routes:
+            match = re.fullmatch(route.replace("(.*)", "([^/]*)"), f"{method} {path}")
+            if match:
+                return handler(*match.groups())
+        raise Refusal(404, "not-found", f"there is no resource {method} {path}")
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def address_string(self):
+        return "client"
+
+    def log_message(self, *arguments):
+        pass
+
+    def reply(self, status, text, kind="application/json"):
+        data = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def spoil(self, mode):
+        """True when the mode has taken care of the answer."""
+        if mode == "close":
+            self.close_connection = True
+        elif mode == "html":
+            self.reply(200, "<html>hello</html>", "text/html")
+        elif mode == "array":
+            self.reply(200, "[1, 2]")
+        elif mode == "empty":
+            self.reply(503, "")
+        elif mode == "refuse":
+            self.reply(503, json.dumps({"error": {"code": "busy", "message": "stopping\nnow \u001b[2J"}}))
+        else:
+            return False
+        return True
+
+    def serve(self):
+        state, token = self.server.state, self.server.token
+        path, _, query = self.path.partition("?")
+        text = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        with open(os.path.join(state.folder, "requests"), "a", encoding="utf-8") as f:
+            f.write(f"{self.command} {self.path} {text}\n")
+        if self.spoil(state.mode()):
+            return
+        if token and self.headers.get("Authorization") != f"Bearer {token}":
+            self.reply(401, json.dumps({"error": {"code": "unauthorized", "message": "no"}}))
+            return
+        try:
+            with state.lock:
+                status, value = state.answer(self.command, path, query, json.loads(text) if text else {})
+        except Refusal as refusal:
+            status, value = refusal.status, {"error": {"code": refusal.code, "message": str(refusal)}}
+        self.reply(status, json.dumps(value))
+
+    do_GET = do_POST = do_PATCH = do_DELETE = serve
+
+
+class UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+    token = None
+
+
+class TcpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    daemon_threads = True
+
+
+def main():
+    state = State(sys.argv[2])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if len(sys.argv) > 3:
+        tcp = TcpServer(("127.0.0.1", 0), Handler)
+        tcp.state, tcp.token = state, sys.argv[5]
+        threading.Thread(target=tcp.serve_forever, daemon=True).start()
+        with open(sys.argv[4] + ".new", "w", encoding="utf-8") as f:
+            f.write(str(tcp.server_address[1]))
+        os.rename(sys.argv[4] + ".new", sys.argv[4])
+    server = UnixServer(sys.argv[1], Handler)
+    server.state = state
+    try:
+        server.serve_forever()
+    finally:
+        for child in state.servers.values():
+            child.kill()
+            child.wait()
+
+
+main()
