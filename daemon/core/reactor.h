@@ -180,8 +180,10 @@ struct reactor_options {
 	uint32_t spin_max_us;  /* bound of the adaptive spinning before sleep; 0: never spin */
 	bool is_plain;	       /* do without what newer kernels offer, as on older ones (tests) */
 };
-/* The io_uring reactor. 0 or -errno. Destroyed by the thread that ran it, after reactor_run() returned. */
+/* The io_uring reactor. 0 or -errno. */
 must_check int reactor_create(const struct reactor_options *options, struct reactor **out);
+/* After reactor_run() has returned, with no op outstanding, by any thread. Nobody may still be inside reactor_post() or
+ * reactor_stop(): a thread that was asked to stop is joined first, and its reactor destroyed then. */
 void reactor_destroy(struct reactor *r);
 /* Runs turns until reactor_stop(), which it consumes: it may be run again, by the same thread. */
 void reactor_run(struct reactor *r);

@@ -42,7 +42,6 @@ struct uring {
 	pthread_t owner;
 
 	int wake_fd;
-	uint64_t wake_count; /* read from wake_fd */
 	bool is_wake_armed;
 	_Atomic bool is_sleeping;	 /* whoever posts must write to wake_fd */
 	_Atomic(struct message *) posted; /* newest first */

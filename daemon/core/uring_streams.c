@@ -428,6 +428,7 @@ bool uring_connect_is_over(struct op *op, int *res)
 
 struct resolving {
 	struct message message;
+	pthread_t thread;
 	struct reactor *reactor;
 	struct op *op;
 	struct host_port name;
@@ -440,6 +441,7 @@ static void name_resolved(struct message *m)
 	struct resolving *w = container_of(m, struct resolving, message);
 
 	uring_of(w->reactor)->n_in_flight--;
+	pthread_join(w->thread, NULL); /* it may still be leaving reactor_post(), which must not outlast the reactor */
 	if (w->res < 0)
 		fail_later(w->reactor, w->op, w->res);
 	else
@@ -457,18 +459,13 @@ static void *name_resolve(void *context)
 }
 
 /* Starts the thread, with all signals blocked: they are for the threads of the program. */
-static int thread_start(void *(*run)(void *context), void *context)
+static int resolving_start(struct resolving *w)
 {
-	pthread_t thread;
-	pthread_attr_t attributes;
 	sigset_t all, before;
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	pthread_attr_init(&attributes);
-	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-	int res = -pthread_create(&thread, &attributes, run, context);
-	pthread_attr_destroy(&attributes);
+	int res = -pthread_create(&w->thread, NULL, name_resolve, w);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return res;
 }
@@ -482,7 +479,7 @@ static void connect_named(struct reactor *r, struct op *op, const struct host_po
 		return;
 	}
 	*w = (struct resolving){.message.deliver = name_resolved, .reactor = r, .op = op, .name = *name};
-	int res = thread_start(name_resolve, w);
+	int res = resolving_start(w);
 	if (res < 0) {
 		free(w);
 		fail_later(r, op, res);
