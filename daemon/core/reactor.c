@@ -43,8 +43,6 @@ void reactor_base_fini(struct reactor *r)
 	r->heap_size = r->n_timers = 0;
 }
 
-void reactor_run(struct reactor *r) { r->ops->run(r); }
-
 void reactor_run(struct reactor *r)
 {
 	r->ops->run(r);
