@@ -10,6 +10,8 @@
  * request only ever resolves cells, which makes it easier for older ones; so the set found is the largest, and if a
  * request is not in it, it is in none. An ordered write that misses a predecessor is forbidden, and the walk repeated.
  *
+ * A trim may be long and is not atomic: each of its cells stands for itself, but a trim that must be there is whole.
+ *
  * A fork copies: a request on a tree shows in the tree and in every tree forked from it (or from such a one) later. A
  * tree that is not there constrains nothing.
  *
@@ -438,6 +440,18 @@ uint32_t oracle_damage(struct oracle *o, uint64_t token)
 	return n;
 }
 
+bool oracle_has_damage(const struct oracle *o)
+{
+	for (uint32_t i = 0; i < o->n_trees; i++) {
+		const struct tree *t = &o->trees[i];
+		for (uint32_t cell = 0; t->base != NULL && cell < o->n_cells; cell++) {
+			if (t->base[cell] == ORACLE_BAD)
+				return true;
+		}
+	}
+	return false;
+}
+
 /* ---- after a crash ---- */
 
 void oracle_crash(struct oracle *o, bool is_power_loss)
@@ -516,45 +530,55 @@ static bool tree_descends(const struct oracle *o, uint32_t tree, const struct re
 	return true;
 }
 
-/* Is each cell that the request covers in this tree resolved, or as the request left it? */
-static bool cells_allow(const struct oracle *o, const struct tree *t, const struct request *r)
+/* Could the cell, in every tree that has it from the request's tree, be as the request left it? */
+static bool cell_allows(const struct oracle *o, const struct request *r, uint32_t cell, uint64_t value)
 {
+	for (uint32_t i = r->tree; i < o->n_trees; i++) {
+		const struct tree *t = &o->trees[i];
+		if (!t->is_seen || t->is_resolved[cell] || t->seen[cell] == value || t->seen[cell] == ORACLE_BAD)
+			continue;
+		if (tree_descends(o, i, r))
+			return false;
+	}
+	return true;
+}
+
+static void cell_resolve(struct oracle *o, const struct request *r, uint32_t cell)
+{
+	for (uint32_t i = r->tree; i < o->n_trees; i++) {
+		if (o->trees[i].is_seen && tree_descends(o, i, r))
+			o->trees[i].is_resolved[cell] = 1;
+	}
+}
+
+/* Walks over the request's cells. A write is kept whole or not at all; each cell of a trim is trimmed or not. */
+static bool cells_judge(struct oracle *o, const struct request *r, bool is_resolving)
+{
+	bool is_whole = true;
 	struct cover c;
 
 	for (uint32_t w = 0; w < o->n_windows; w++) {
 		if (!cover_window(o, r, w, &c))
 			continue;
 		for (uint32_t i = 0; i < c.n; i++) {
-			uint64_t seen = t->seen[c.cell + i];
-			if (!t->is_resolved[c.cell + i] && seen != request_value(r, c.offset + i) && seen != ORACLE_BAD)
-				return false;
+			if (!cell_allows(o, r, c.cell + i, request_value(r, c.offset + i)))
+				is_whole = false;
+			else if (is_resolving)
+				cell_resolve(o, r, c.cell + i);
 		}
 	}
-	return true;
-}
-
-static void cells_resolve(const struct oracle *o, struct tree *t, const struct request *r)
-{
-	struct cover c;
-
-	for (uint32_t w = 0; w < o->n_windows; w++) {
-		if (cover_window(o, r, w, &c))
-			memset(t->is_resolved + c.cell, 1, c.n);
-	}
+	return is_whole;
 }
 
 /* Keeps the write or trim if that explains all its cells. */
 static void change_judge(struct oracle *o, struct request *r)
 {
 	r->is_kept = !r->is_forbidden && r->state != REQUEST_REFUSED;
-	for (uint32_t i = r->tree; i < o->n_trees && r->is_kept; i++) {
-		if (o->trees[i].is_seen && tree_descends(o, i, r))
-			r->is_kept = cells_allow(o, &o->trees[i], r);
-	}
-	for (uint32_t i = r->tree; i < o->n_trees && r->is_kept; i++) {
-		if (o->trees[i].is_seen && tree_descends(o, i, r))
-			cells_resolve(o, &o->trees[i], r);
-	}
+	if (!r->is_kept)
+		return;
+	r->is_kept = cells_judge(o, r, r->kind == ORACLE_TRIM);
+	if (r->is_kept && r->kind == ORACLE_WRITE)
+		cells_judge(o, r, true);
 }
 
 static bool drop_was_asked(const struct oracle *o, uint32_t tree)

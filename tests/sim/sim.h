@@ -38,6 +38,8 @@ uint64_t sim_now_ns(const struct sim *s);
 uint64_t sim_random(struct sim *s);
 uint64_t sim_below(struct sim *s, uint64_t n); /* 0 .. n - 1; n > 0 */
 bool sim_chance(struct sim *s, uint32_t per_million);
+/* The next number of a stream of the test's own (splitmix64): what the test asks for does not shift what happens. */
+uint64_t sim_split(uint64_t *state);
 
 enum sim_outcome {
 	SIM_DONE,      /* the predicate holds */
@@ -109,7 +111,7 @@ struct sim_file_faults *sim_file_faults(struct sim_file *f);          /* to chan
 void sim_file_flip(struct sim_file *f, uint64_t block, uint32_t bit); /* bit 0 .. 32767, durably */
 /* Reads of the block fail with -EIO until it is written again. */
 void sim_file_break(struct sim_file *f, uint64_t block);
-/* The operation of this kind that completes after `skip` others fails with -errno `error`. */
+/* The operation of this kind that completes after `skip` others fails with -errno `error`; 0: none does. */
 void sim_file_fail(struct sim_file *f, enum op_kind kind, uint32_t skip, int error);
 
 struct sim_file_stats {

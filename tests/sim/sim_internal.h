@@ -59,7 +59,6 @@ struct sim {
 	uint64_t batch_max_ns;   /* how much later a turn may begin than its first event */
 };
 
-uint64_t sim_split(uint64_t *state); /* the next number of a splitmix64 stream */
 /* Mostly short, sometimes long: uniform in the logarithm. */
 uint64_t sim_latency_ns(struct sim *s, uint64_t min_ns, uint64_t max_ns);
 void sim_event_add(struct sim_reactor *r, struct sim_event *e, uint64_t delay_ns);

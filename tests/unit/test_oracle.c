@@ -145,6 +145,20 @@ static void refused_leaves_nothing(void)
 	oracle_destroy(h.o);
 }
 
+static void trims_are_whole_when_promised(void)
+{
+	for (int is_completed = 0; is_completed <= 1; is_completed++) {
+		struct history h = history_begin();
+		uint64_t a = oracle_token(h.o, write_done(&h, 0, 4, false), 0);
+		uint32_t trim = oracle_trim(h.o, h.tree, 0, UINT64_MAX);
+		if (is_completed)
+			oracle_done(h.o, trim, true, false);
+		CU_ASSERT_EQUAL(oracle_expect(h.o, h.tree, 1), is_completed ? 0 : a + 1);
+		CU_ASSERT_EQUAL(shows(&h, false, (uint64_t[6]){a, 0, a + 2, 0}), !is_completed);
+		oracle_destroy(h.o);
+	}
+}
+
 static void forks_copy_and_part(void)
 {
 	struct history h = history_begin();
@@ -285,17 +299,23 @@ static bool judge(struct small *m, const struct small_content *seen)
 	return oracle_judge(m->o, ORACLE_STRICT, why);
 }
 
-static void small_complete(struct small *m, struct small_request *r, uint64_t *state)
+/* The newest n small requests are one request, which completes now; sometimes a flush follows. */
+static void small_complete(struct small *m, uint32_t n, uint64_t *state)
 {
-	r->is_completed = true;
-	r->completed_at = ++m->n_completed;
-	oracle_done(m->o, r->number, true, false);
-	if (r->kind == ORACLE_FORK) {
+	struct small_request *last = &m->requests[m->n - 1];
+
+	m->n_completed++;
+	for (uint32_t i = 0; i < n; i++) {
+		last[-(int)i].is_completed = true;
+		last[-(int)i].completed_at = m->n_completed;
+	}
+	oracle_done(m->o, last->number, true, false);
+	if (last->kind == ORACLE_FORK) {
 		for (uint32_t i = 0; i < m->n; i++) {
 			struct small_request *before = &m->requests[i];
-			before->is_flushed |= before->is_completed && before->completed_at <= r->submitted_at;
+			before->is_flushed |= before->is_completed && before->completed_at <= last->submitted_at;
 		}
-		r->is_flushed = true;
+		last->is_flushed = true;
 	}
 	if (chance(state, 4) > 0)
 		return;
@@ -304,36 +324,48 @@ static void small_complete(struct small *m, struct small_request *r, uint64_t *s
 		m->requests[i].is_flushed = m->requests[i].is_completed;
 }
 
-/* Requests on live trees; every second fork is of a fork. Only the last of a tree may stay open. */
+/* Each block of a trim is a small request of its own, since a trim is not atomic. */
+static void small_add_trim(struct small *m, struct small_request r, uint64_t *state)
+{
+	r.kind = ORACLE_TRIM;
+	uint32_t n = 1 + (uint32_t)chance(state, 6 - r.cell);
+	n = n < REQUESTS_MAX - m->n ? n : REQUESTS_MAX - m->n;
+	r.n = 1;
+	r.number = oracle_trim(m->o, r.tree, window.first + r.cell, n);
+	for (uint32_t i = 0; i < n; i++, r.cell++)
+		m->requests[m->n++] = r;
+	small_complete(m, n, state);
+}
+
 static void small_add(struct small *m, uint64_t *state)
 {
-	struct small_request *r = &m->requests[m->n++];
+	struct small_request *r = &m->requests[m->n];
 	uint64_t pick = chance(state, 10);
 
 	*r = (struct small_request){.tree = (uint32_t)chance(state, m->n_trees), .submitted_at = m->n_completed};
+	r->cell = (uint32_t)chance(state, 6);
+	if (pick == 1 || pick == 2) {
+		small_add_trim(m, *r, state);
+		return;
+	}
+	m->n++;
 	if (pick == 0 && m->n_trees < TREES_MAX) {
 		r->kind = ORACLE_FORK;
 		r->parent = r->tree;
 		r->number = oracle_fork(m->o, r->parent, 1 + m->n_trees);
 		r->tree = m->n_trees++;
-		small_complete(m, r, state);
+		small_complete(m, 1, state);
 		return;
 	}
-	r->cell = (uint32_t)chance(state, 6);
 	r->n = 1 + (uint32_t)chance(state, 6 - r->cell);
-	if (pick < 3) {
-		r->kind = ORACLE_TRIM;
-		r->number = oracle_trim(m->o, r->tree, window.first + r->cell, r->n);
-	} else {
-		struct oracle_write w = {.tree = r->tree, .first = window.first + r->cell, .n_blocks = r->n};
-		w.zero_blocks = r->zero_blocks = chance(state, 3) ? 0 : chance(state, 64);
-		w.is_ordered = r->is_ordered = chance(state, 4) == 0;
-		r->kind = ORACLE_WRITE;
-		r->number = oracle_write(m->o, &w);
-		for (uint32_t i = 0; i < r->n; i++)
-			r->token = (r->zero_blocks >> i & 1) ? r->token : oracle_token(m->o, r->number, i) - i;
-	}
-	small_complete(m, r, state);
+	struct oracle_write w = {.tree = r->tree, .first = window.first + r->cell, .n_blocks = r->n};
+	w.zero_blocks = r->zero_blocks = chance(state, 3) ? 0 : chance(state, 64);
+	w.is_ordered = r->is_ordered = chance(state, 4) == 0;
+	r->kind = ORACLE_WRITE;
+	r->number = oracle_write(m->o, &w);
+	for (uint32_t i = 0; i < r->n; i++)
+		r->token = (r->zero_blocks >> i & 1) ? r->token : oracle_token(m->o, r->number, i) - i;
+	small_complete(m, 1, state);
 }
 
 /* What is seen: the content of some subset, sometimes with a cell of another one. */
@@ -381,6 +413,7 @@ int main(void)
 	CU_ADD_TEST(suite, flush_covers_what_had_completed);
 	CU_ADD_TEST(suite, ordered_needs_its_predecessors);
 	CU_ADD_TEST(suite, refused_leaves_nothing);
+	CU_ADD_TEST(suite, trims_are_whole_when_promised);
 	CU_ADD_TEST(suite, forks_copy_and_part);
 	CU_ADD_TEST(suite, damage_reads_as_such);
 	CU_ADD_TEST(suite, agrees_with_a_search);
