@@ -39,6 +39,7 @@ static void leak_end(struct compare *m)
 
 static void leak_add(struct compare *m, uint64_t block)
 {
+	quarry_assert(m->leak_blocks == 0 || block >= m->leak_first + m->leak_blocks);
 	m->n_leaked++;
 	if (m->leak_blocks == 0 || m->leak_first + m->leak_blocks != block) {
 		leak_end(m);
@@ -52,6 +53,8 @@ static void tell_wrong_count(struct compare *m, uint64_t block, uint32_t count, 
 	struct check *k = m->k;
 	const char *use = use_name(refs_use(k, block));
 
+	quarry_assert(count != refs && refs > 0);
+	quarry_assert(k->n_suspects <= SUSPECTS_MAX);
 	leak_end(m);
 	if (count > refs) {
 		m->n_leaked++;

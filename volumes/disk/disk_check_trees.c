@@ -193,11 +193,16 @@ static struct page_seen *page_see(struct tree_walk *t, struct pointer p, unsigne
 		page_lost(t, p, level, first, block_state_text(state));
 		return NULL;
 	}
-	if (before != USE_NONE && before != use) {
+	if (before > USE_PAGE && before < USE_TABLE && before != use) {
 		snprintf(why, sizeof(why), "is also used as %s", use_name(before));
 		page_lost(t, p, level, first, why);
 		return NULL;
 	}
+	if (before != USE_NONE && before != use) /* its checksum says that it is a page: go on */
+		check_error(k,
+			    "%s: the page of blocks %" PRIu64 " to %" PRIu64 ", disk block %" PRIu64
+			    ", is also used as %s: one of the two will overwrite the other",
+			    t->name, first, first + tree_span(level) - 1, pointer_block(p), use_name(before));
 	seen = pages_seen_find(k, pointer_block(p));
 	*is_first = seen == NULL;
 	if (!seen && k->err == 0)
