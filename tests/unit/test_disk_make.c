@@ -1,0 +1,242 @@
+/*
+ * test_disk_make.c: disk_format() makes a disk of what is blank and of nothing else, and tells why not. On the
+ * simulator, with each of its operations failing in turn.
+ */
+#include "daemon/core/checksum.h"
+#include "tests/sim/sim.h"
+#include "volumes/disk/disk.h"
+
+#include <CUnit/Basic.h>
+#include <errno.h>
+#include <string.h>
+
+static const struct uuid disk_uuid = {{0xd1, 1, 2, 3}};
+static const struct uuid pool_uuid = {{0xb0, 4, 5, 6}};
+static const struct uuid cluster_uuid = {{0xc1, 7, 8, 9}};
+
+#define MEDIUM_BYTES (32 * MIB)
+
+struct bench {
+	struct sim *world;
+	struct sim_machine *machine;
+	struct disk_format_options options;
+	char why[WHY_BYTES];
+};
+
+static struct bench bench_make(void)
+{
+	struct bench b = {.world = sim_create(5)};
+
+	b.machine = sim_machine_create(b.world, "n1");
+	b.options =
+	    (struct disk_format_options){.disk = disk_uuid, .pool = pool_uuid, .cluster = cluster_uuid, .label = "d1"};
+	return b;
+}
+
+static int bench_format(struct bench *b)
+{
+	return disk_format(sim_reactor(b->machine), "d1", &b->options, b->why);
+}
+
+static struct superblock slot_of(struct sim_file *f, unsigned slot, enum superblock_verdict want)
+{
+	uint8_t block[BLOCK_BYTES];
+	char why[WHY_BYTES];
+	struct superblock sb = {.checkpoint = 0};
+
+	sim_file_peek(f, superblock_slot_block(slot), block);
+	CU_ASSERT_EQUAL(superblock_decode(block, &sb, why), want);
+	return sb;
+}
+
+static void formatting_makes_an_empty_disk(void)
+{
+	struct bench b = bench_make();
+	struct sim_file *f = sim_file_create(b.machine, "d1", MEDIUM_BYTES + 512);
+
+	CU_ASSERT_EQUAL(bench_format(&b), 0);
+	sim_crash(b.machine, SIM_POWER_LOSS); /* it is durable */
+	slot_of(f, 0, SUPERBLOCK_BLANK);
+	slot_of(f, 2, SUPERBLOCK_BLANK);
+	for (unsigned slot = 1; slot <= 3; slot += 2) {
+		struct superblock sb = slot_of(f, slot, SUPERBLOCK_VALID);
+		CU_ASSERT_EQUAL(sb.checkpoint, 1);
+		CU_ASSERT_EQUAL(sb.n_blocks, MEDIUM_BYTES / BLOCK_BYTES);
+		CU_ASSERT_EQUAL(sb.journal_blocks, journal_blocks_for(sb.n_blocks));
+		CU_ASSERT_EQUAL(sb.replay_from, 1);
+		CU_ASSERT_EQUAL(sb.n_tree_slots + sb.n_volume_slots + sb.n_deltas, 0);
+		CU_ASSERT_TRUE(pointer_is_hole(sb.counts));
+		CU_ASSERT_TRUE(uuid_equal(&sb.disk, &disk_uuid) && uuid_equal(&sb.pool, &pool_uuid));
+		CU_ASSERT_STRING_EQUAL(sb.label, "d1");
+	}
+	sim_destroy(b.world);
+}
+
+static void formatting_creates_a_file(void)
+{
+	struct bench b = bench_make();
+
+	CU_ASSERT_EQUAL(bench_format(&b), -ENOENT);
+	CU_ASSERT_PTR_NOT_NULL(strstr(b.why, "give a size"));
+	b.options.size_bytes = MEDIUM_BYTES;
+	b.options.reserve = true;
+	CU_ASSERT_EQUAL(bench_format(&b), 0);
+	struct sim_file *f = sim_file_find(b.machine, "d1");
+	CU_ASSERT_PTR_NOT_NULL_FATAL(f);
+	CU_ASSERT_EQUAL(sim_file_size_bytes(f), MEDIUM_BYTES);
+	CU_ASSERT_TRUE(slot_of(f, 1, SUPERBLOCK_VALID).is_reserved);
+	sim_destroy(b.world);
+}
+
+static void formatting_refuses_what_holds_data(void)
+{
+	static const uint64_t places[] = {0, MIB / BLOCK_BYTES - 1, MEDIUM_BYTES / BLOCK_BYTES - 1};
+	uint8_t block[BLOCK_BYTES] = {0}, after[BLOCK_BYTES];
+
+	block[BLOCK_BYTES - 1] = 1;
+	for (size_t i = 0; i < array_size(places); i++) {
+		struct bench b = bench_make();
+		struct sim_file *f = sim_file_create(b.machine, "d1", MEDIUM_BYTES);
+		sim_file_poke(f, places[i], block);
+		b.options.size_bytes = 2 * MEDIUM_BYTES;
+		CU_ASSERT_EQUAL(bench_format(&b), -EEXIST);
+		CU_ASSERT_PTR_NOT_NULL(strstr(b.why, i == 2 ? "near its end" : "holds data"));
+		CU_ASSERT_PTR_NOT_NULL(strstr(b.why, "--force"));
+		CU_ASSERT_EQUAL(sim_file_size_bytes(f), MEDIUM_BYTES); /* untouched */
+		CU_ASSERT_EQUAL(sim_file_stats(f).writes, 0);
+		b.options.force = true;
+		b.options.size_bytes = 0;
+		CU_ASSERT_EQUAL(bench_format(&b), 0);
+		sim_file_peek(f, places[i], after);
+		CU_ASSERT_TRUE(bytes_are_zero(after, BLOCK_BYTES));
+		slot_of(f, 1, SUPERBLOCK_VALID);
+		sim_destroy(b.world);
+	}
+}
+
+static void formatting_refuses_a_quarry_disk(void)
+{
+	struct bench b = bench_make();
+	struct sim_file *f = sim_file_create(b.machine, "d1", MEDIUM_BYTES);
+	struct journal_header h = {.sequence = 1, .checkpoint = 1, .used_bytes = JOURNAL_HEADER_BYTES};
+	_Alignas(8) uint8_t block[BLOCK_BYTES] = {0};
+	struct superblock sb = {.disk = disk_uuid,
+				.checkpoint = 8,
+				.n_blocks = DISK_MIN_BLOCKS,
+				.replay_from = 9,
+				.journal_blocks = JOURNAL_MIN_BLOCKS,
+				.label = "old"};
+
+	CU_ASSERT_EQUAL(bench_format(&b), 0);
+	CU_ASSERT_EQUAL(bench_format(&b), -EEXIST);
+	CU_ASSERT_PTR_NOT_NULL(strstr(b.why, "existing quarry disk \"d1\" (pool b0040506-"));
+	/* Formatted again with the same UUID, nothing of the old one is left: slots of both checkpoints, the journal.
+	 */
+	superblock_encode(&sb, block);
+	sim_file_poke(f, superblock_slot_block(0), block);
+	memset(block, 0, sizeof block);
+	journal_block_seal(block, &h, &disk_uuid);
+	sim_file_poke(f, JOURNAL_START + 1, block);
+	sim_file_poke(f, JOURNAL_START + journal_blocks_for(MEDIUM_BYTES / BLOCK_BYTES) - 1, block);
+	b.options.force = true;
+	CU_ASSERT_EQUAL(bench_format(&b), 0);
+	slot_of(f, 0, SUPERBLOCK_BLANK);
+	slot_of(f, 1, SUPERBLOCK_VALID);
+	sim_file_peek(f, JOURNAL_START + 1, block);
+	CU_ASSERT_TRUE(bytes_are_zero(block, sizeof block));
+	sim_file_peek(f, JOURNAL_START + journal_blocks_for(MEDIUM_BYTES / BLOCK_BYTES) - 1, block);
+	CU_ASSERT_TRUE(bytes_are_zero(block, sizeof block));
+	sim_destroy(b.world);
+}
+
+static void formatting_refuses_bad_sizes(void)
+{
+	struct bench b = bench_make();
+	struct sim_file *f = sim_file_create(b.machine, "d1", MEDIUM_BYTES);
+
+	b.options.size_bytes = DISK_MIN_BLOCKS * BLOCK_BYTES - 1;
+	b.options.force = true;
+	CU_ASSERT_EQUAL(bench_format(&b), -EINVAL);
+	CU_ASSERT_PTR_NOT_NULL(strstr(b.why, "too small"));
+	b.options.force = false;
+	b.options.size_bytes = MEDIUM_BYTES / 2;
+	CU_ASSERT_EQUAL(bench_format(&b), -EINVAL);
+	CU_ASSERT_PTR_NOT_NULL(strstr(b.why, "more than asked for"));
+	b.options.size_bytes = DISK_MAX_BLOCKS * BLOCK_BYTES + BLOCK_BYTES;
+	CU_ASSERT_EQUAL(bench_format(&b), -EINVAL);
+	CU_ASSERT_PTR_NOT_NULL(strstr(b.why, "too large"));
+	sim_file_set_device(f, true);
+	b.options.size_bytes = MEDIUM_BYTES / 2;
+	CU_ASSERT_EQUAL(bench_format(&b), -EINVAL);
+	CU_ASSERT_PTR_NOT_NULL(strstr(b.why, "used whole"));
+	CU_ASSERT_EQUAL(sim_file_stats(f).writes, 0);
+	b.options.size_bytes = 0;
+	b.options.label = "a label that is far too long for the sixty-four bytes it has to fit in";
+	CU_ASSERT_EQUAL(bench_format(&b), -EINVAL);
+	b.options.label = "bell\a";
+	CU_ASSERT_EQUAL(bench_format(&b), -EINVAL);
+	CU_ASSERT_PTR_NOT_NULL(strstr(b.why, "label"));
+	sim_destroy(b.world);
+}
+
+static void formatting_refuses_a_disk_in_use(void)
+{
+	struct bench b = bench_make();
+	struct file *file;
+
+	sim_file_create(b.machine, "d1", MEDIUM_BYTES);
+	CU_ASSERT_EQUAL_FATAL(reactor_file_open(sim_reactor(b.machine), "d1", 0, &file), 0);
+	CU_ASSERT_EQUAL_FATAL(file_lock(file), 0);
+	b.options.force = true;
+	CU_ASSERT_EQUAL(bench_format(&b), -EBUSY);
+	CU_ASSERT_PTR_NOT_NULL(strstr(b.why, "in use"));
+	file_close(file);
+	CU_ASSERT_EQUAL(bench_format(&b), 0);
+	sim_destroy(b.world);
+}
+
+/* Each operation in turn fails: told with what was being done, and never a disk that looks good but is not. */
+static void formatting_tells_of_errors(void)
+{
+	static const struct {
+		enum op_kind kind;
+		uint32_t skip;
+		const char *why;
+	} fail[] = {
+	    {OP_READ, 0, "read the beginning"},
+	    {OP_READ, 1, "read the end"},
+	    {OP_FLUSH, 0, "flush"},
+	    {OP_WRITE, 0, "first superblock"},
+	    {OP_WRITE, 1, "second superblock"},
+	    {OP_FLUSH, 1, "flush the superblocks"},
+	};
+
+	for (size_t i = 0; i < array_size(fail); i++) {
+		struct bench b = bench_make();
+		struct sim_file *f = sim_file_create(b.machine, "d1", MEDIUM_BYTES);
+		sim_file_fail(f, fail[i].kind, fail[i].skip, EIO);
+		CU_ASSERT_EQUAL(bench_format(&b), -EIO);
+		CU_ASSERT_PTR_NOT_NULL(strstr(b.why, fail[i].why));
+		CU_ASSERT_PTR_NOT_NULL(strstr(b.why, "d1"));
+		b.options.force = true;
+		CU_ASSERT_EQUAL(bench_format(&b), 0);
+		sim_destroy(b.world);
+	}
+}
+
+int main(void)
+{
+	CU_initialize_registry();
+	CU_pSuite suite = CU_add_suite("disk make", NULL, NULL);
+	CU_add_test(suite, "formatting makes an empty disk", formatting_makes_an_empty_disk);
+	CU_add_test(suite, "formatting creates a file", formatting_creates_a_file);
+	CU_add_test(suite, "formatting refuses what holds data", formatting_refuses_what_holds_data);
+	CU_add_test(suite, "formatting refuses a quarry disk", formatting_refuses_a_quarry_disk);
+	CU_add_test(suite, "formatting refuses bad sizes and labels", formatting_refuses_bad_sizes);
+	CU_add_test(suite, "formatting refuses a disk in use", formatting_refuses_a_disk_in_use);
+	CU_add_test(suite, "formatting tells of errors", formatting_tells_of_errors);
+	CU_basic_run_tests();
+	unsigned failures = CU_get_number_of_failures();
+	CU_cleanup_registry();
+	return failures != 0;
+}
