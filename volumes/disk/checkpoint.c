@@ -204,6 +204,7 @@ static void checkpoint_run(struct checkpoint *c)
 				break;
 			cut(c);
 			checkpoint_goto(c, CHECKPOINT_WRITE);
+			disk_admit(d); /* nothing is dirty now: changes need not wait for the end */
 			break;
 		case CHECKPOINT_WRITE:
 			if (d->pages.n_writing > 0)

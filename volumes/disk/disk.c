@@ -58,6 +58,8 @@ static void turn_end(struct turn_hook *h)
 	if (disk_is_alive(d)) {
 		writer_submit(&d->writer);
 		journal_submit(&d->journal);
+	} else {
+		writer_drop(&d->writer);
 	}
 	if (!list_is_empty(&d->woken))
 		disk_turn(d);

@@ -329,6 +329,8 @@ void writer_add(struct writer *w, struct disk_io *io, uint32_t first, struct run
 /* Writes a sealed or bare frame to its block. */
 void writer_add_frame(struct writer *w, struct frame *f);
 void writer_submit(struct writer *w);
+/* The disk has failed: what was not submitted yet ends here. */
+void writer_drop(struct writer *w);
 
 /* Cuts the request's memory of blocks [first, first + n) into out; returns the segments, 0 when out_max is too small. */
 uint32_t iov_cut(const struct iovec *iov, uint32_t n_iov, uint64_t from_bytes, uint64_t len_bytes, struct iovec *out,

@@ -145,14 +145,11 @@ void writer_submit(struct writer *w)
 	}
 }
 
-static void batch_done(struct op *op, int res)
+/* The device is done with the batch, or never had it: tells whose parts it held, and puts it back. */
+static void batch_end(struct batch *b)
 {
-	struct batch *b = container_of(op, struct batch, op);
 	struct disk *d = b->disk;
 	struct writer *w = &d->writer;
-	if (res < 0)
-		disk_fail(d, "writing blocks %llu to %llu failed (error %d)", (unsigned long long)b->block,
-			  (unsigned long long)(b->block + b->n_blocks - 1), -res);
 	for (uint32_t i = 0; i < b->n_parts; i++) {
 		if (b->parts[i].frame) {
 			pages_written(&d->pages, b->parts[i].frame);
@@ -176,5 +173,22 @@ static void batch_done(struct op *op, int res)
 	list_append(&w->free, &b->link);
 	w->n_free++;
 	waiters_wake(d, &w->waiters, 0);
+}
+
+static void batch_done(struct op *op, int res)
+{
+	struct batch *b = container_of(op, struct batch, op);
+	struct disk *d = b->disk;
+	if (res < 0)
+		disk_fail(d, "writing blocks %llu to %llu failed (error %d)", (unsigned long long)b->block,
+			  (unsigned long long)(b->block + b->n_blocks - 1), -res);
+	batch_end(b);
 	disk_request_ended(d);
+}
+
+void writer_drop(struct writer *w)
+{
+	quarry_assert(!disk_is_alive(w->disk));
+	for (struct list *link; (link = list_pop(&w->queue)) != NULL;)
+		batch_end(container_of(link, struct batch, link));
 }
