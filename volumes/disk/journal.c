@@ -199,6 +199,8 @@ uint64_t journal_append(struct journal *j, const struct record *r)
 void journal_wait(struct journal *j, struct disk_io *io, bool data_owed)
 {
 	struct journal_block *b = block_at(j, io->own.sequence);
+	if (!data_owed && request_may_end(j, io))
+		return; /* a long trim's last record may be on the device before its last look */
 	quarry_assert(b->sequence == io->own.sequence);
 	b->data_owed += data_owed;
 	list_append(&b->requests, &io->own.link);
