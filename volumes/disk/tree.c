@@ -162,17 +162,18 @@ int tree_path(struct disk_tree *t, uint64_t block, struct pointer path[TREE_HEIG
 
 /* ---- what is shared ---- */
 
-/* Do other pointers name this page too? above: something above it is shared, so it is. Prepared: needs no wait. */
+/* Do other pointers name this page too? above: something above it is shared, so it is; its count is made ready all the
+ * same, since a second path of the same record finds what is above it copied, and has to ask. Prepared: needs no wait. */
 static int page_is_shared(struct disk_tree *t, struct pointer p, bool above, struct waiter *w)
 {
 	if (pointer_is_virtual(p))
 		return above || pages_find(&t->disk->pages, p)->refs > 1;
-	if (above)
+	if (above && !w)
 		return 1;
-	if (is_private_by_epoch(t, p))
+	if (!above && is_private_by_epoch(t, p))
 		return 0;
 	int count = space_count(&t->disk->space, pointer_block(p), w);
-	return count < 0 ? count : count > 1;
+	return count < 0 ? count : above || count > 1;
 }
 
 /* Every child's count can take one more, and every old child's one less. */
