@@ -37,7 +37,7 @@ struct uring {
 	struct io_uring ring;
 	struct list queued;  /* ops that found the submission ring full, in order */
 	uint32_t n_in_flight; /* ops that the kernel or `queued` holds */
-	uint32_t n_disk_in_flight; /* of these, the ones that wait for a disk */
+	uint32_t disk_load;   /* of these, the ones that wait for a disk, by disk_load_of() */
 	bool is_enabled;     /* the ring belongs to a thread: `owner` */
 	pthread_t owner;
 
