@@ -195,11 +195,23 @@ static bool table_place(struct disk *d, struct table *t)
 	return progress;
 }
 
-/* Fresh blocks for the delta log: as many as its entries need, and one for the page that points to them. */
+/* Entries of the next log: a block that both maps know has one. */
+static uint32_t log_entries(const struct space *s)
+{
+	uint32_t n = s->log.n + s->current.n;
+	struct delta unused;
+	deltas_each(word, &s->current)
+	{
+		n -= deltas_get(&s->log, delta_unpack(word).block, &unused);
+	}
+	return n;
+}
+
+/* Fresh blocks for the delta log: just as many as its entries need, and one for the page that points to them. */
 static bool log_place(struct disk *d, struct delta_log *log)
 {
 	bool progress = false;
-	uint32_t n = d->space.log.n + d->space.current.n;
+	uint32_t n = log_entries(&d->space);
 	uint32_t wanted = n == 0 ? 0 : (n + DELTAS_PER_BLOCK - 1) / DELTAS_PER_BLOCK;
 	quarry_assert(wanted <= PAGE_POINTERS);
 	for (; log->n_blocks < wanted; log->n_blocks++, progress = true)
@@ -300,6 +312,7 @@ static void log_send(struct checkpoint *c)
 	struct delta_log *log = &c->log;
 	uint32_t n = log_gather(&d->space, c->words);
 	struct pointer root = {0};
+	quarry_assert((n + DELTAS_PER_BLOCK - 1) / DELTAS_PER_BLOCK == log->n_blocks); /* none is missing, none leaks */
 	if (n > 0) {
 		struct frame *page = pages_new_bare(&d->pages);
 		for (uint32_t i = 0; i * DELTAS_PER_BLOCK < n; i++) {
