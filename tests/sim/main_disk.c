@@ -210,6 +210,7 @@ int main(int argc, char **argv)
 	struct board *b = mmap(NULL, sizeof(*b), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
 	quarry_assert(p != NULL && b != MAP_FAILED);
+	setvbuf(stdout, NULL, _IOLBF, 0); /* in order with the disk's log */
 	p->options = &o;
 	if (o.replay != NULL && !o.every_index)
 		kept_read(p);
