@@ -326,8 +326,7 @@ static void check_fork_waited(const struct oracle *o, const struct request *fork
 {
 	for (const struct request *r = o->log; r < fork; r++) {
 		bool is_change = r->kind == ORACLE_WRITE || r->kind == ORACLE_TRIM;
-		quarry_assert(!is_change || r->tree != fork->parent || r->state != REQUEST_OPEN ||
-			      r->completed_at != 0);
+		quarry_assert(!is_change || r->tree != fork->parent || r->is_answered);
 	}
 }
 

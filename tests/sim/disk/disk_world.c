@@ -102,6 +102,7 @@ enum sim_outcome world_wait(struct disk_world *w, bool (*is_done)(void *w), cons
 
 bool world_is_idle(void *context)
 {
+	world_retry(context);
 	return ((struct disk_world *)context)->n_busy == 0;
 }
 
@@ -280,7 +281,8 @@ static void slot_answer(struct slot *s, int res)
 	}
 	check_result(s, res);
 	if (s->request != ORACLE_NONE)
-		oracle_done(w->oracle, s->request, res == 0, res == -ENOSPC || res == -ESTALE);
+		oracle_done(w->oracle, s->request, res == 0,
+			    res == -ENOSPC || (res == -ESTALE && s->io.op != DISK_TRIM));
 	if (s->volume != ORACLE_NONE)
 		volume_answer(s, res);
 	if (s->io.op == DISK_FLUSH && res == 0)
@@ -301,6 +303,11 @@ static void slot_done(struct disk_io *io, int res)
 			  io->n_blocks, (int)s->request, res);
 	s->res = res;
 	slot_answer(s, res);
+	if (io->op == DISK_TRIM &&
+	    res == -ESTALE) { /* part of it may be done: its blocks are unknown until it is repeated */
+		s->is_cut_short = true;
+		return;
+	}
 	s->is_busy = false;
 	w->n_busy--;
 	w->n_done++;
@@ -337,6 +344,20 @@ void slot_submit(struct slot *s)
 			  s->tree == ORACLE_NONE ? -1 : (int)oracle_tree_id(w->oracle, s->tree), s->io.first,
 			  s->io.n_blocks, (int)s->request, s->io.is_ordered ? " ordered" : "");
 	disk_submit(w->disk, &s->io);
+}
+
+void world_retry(struct disk_world *w)
+{
+	for (uint32_t i = 0; i < WORLD_SLOTS; i++) {
+		struct slot *s = &w->slots[i];
+		if (!s->is_busy || !s->is_cut_short || w->volumes[world_volume_of(w, s->tree)].is_busy)
+			continue;
+		s->is_busy = s->is_cut_short = false;
+		w->n_busy--;
+		s->io.session = world_session(w, s->tree);
+		s->request = oracle_trim(w->oracle, s->tree, s->io.first, s->io.n_blocks);
+		slot_submit(s);
+	}
 }
 
 int slot_call(struct slot *s)
@@ -546,7 +567,7 @@ void world_crash(struct disk_world *w, enum sim_crash_kind kind)
 		disk_abandon(w->disk);
 	w->disk = NULL;
 	for (uint32_t i = 0; i < WORLD_SLOTS; i++)
-		w->slots[i].is_busy = false;
+		w->slots[i].is_busy = w->slots[i].is_cut_short = false;
 	w->n_busy = 0;
 	for (uint32_t i = 0; i < WORLD_VOLUMES; i++)
 		w->volumes[i].is_busy = false;

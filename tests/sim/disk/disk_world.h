@@ -23,7 +23,8 @@ struct slot {
 	struct disk_io io; /* first */
 	struct disk_world *world;
 	bool is_busy;
-	int res; /* of the last one */
+	bool is_cut_short; /* TRIM: a fence came between; it waits to be submitted again, and its range with it */
+	int res;           /* of the last one */
 	uint32_t tree;
 	uint32_t cell;    /* READ, MAP: of the first block */
 	uint32_t request; /* the oracle's; ORACLE_NONE: none */
@@ -114,7 +115,8 @@ void world_fence(struct disk_world *w);
 
 /* Steps until the predicate holds. SIM_DONE or SIM_CRASH_DUE; when nothing gets on, it is a mistake. */
 enum sim_outcome world_wait(struct disk_world *w, bool (*is_done)(void *w), const char *what);
-bool world_is_idle(void *w); /* nothing in flight */
+bool world_is_idle(void *w);            /* nothing in flight */
+void world_retry(struct disk_world *w); /* submits again what was cut short, where the volume's session is known */
 
 /* ---- requests ---- */
 
