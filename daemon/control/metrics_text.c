@@ -86,7 +86,7 @@ static void sample_histogram(struct sheet *p, const struct sample *s, const stru
 	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++) {
 		uint64_t bound_ns = histogram_bound_ns(i);
 		n += counter_get(&h->bucket[i]);
-		if (bound_ns == UINT64_MAX || i % BUCKETS_STEP != BUCKETS_STEP - 1)
+		if (bound_ns == UINT64_MAX || i % BUCKETS_STEP != 0)
 			continue;
 		sample_labels(p, s, "_bucket");
 		fprintf(p->out, ",le=\"%llu.%09llu\"} %llu\n", (unsigned long long)(bound_ns / NS_PER_S),
