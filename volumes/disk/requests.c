@@ -254,6 +254,8 @@ static void io_reply(struct disk_io *io)
 	quarry_assert(io->own.owed == 0 && !list_is_linked(&io->own.link) && !list_is_linked(&io->own.waiter.link));
 	io_uncount_change(io);
 	if (io->op == DISK_READ) {
+		if (io->own.err == -EIO && io->bad_blocks == 0) /* nobody knows where they are: a page or the disk failed */
+			io->bad_blocks = io->n_blocks == 64 ? UINT64_MAX : (1ull << io->n_blocks) - 1;
 		counter_add(&d->counters.reads, 1);
 		counter_add(&d->counters.read_bytes, io->n_blocks * BLOCK_BYTES);
 		histogram_add(&d->counters.read_ns, took_ns);
