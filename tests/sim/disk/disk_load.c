@@ -229,7 +229,7 @@ static bool has_room_for_tree(const struct disk_world *w)
 {
 	uint32_t trees[WORLD_TREES_MAX];
 
-	return world_live_trees(w, trees) + trees_in_making(w) < WORLD_TREES_MAX;
+	return world_live_trees(w, trees) + trees_in_making(w) < WORLD_TREES_WANTED;
 }
 
 /* The volume of a tree is in its id. */

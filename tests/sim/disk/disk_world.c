@@ -346,15 +346,29 @@ void slot_submit(struct slot *s)
 	disk_submit(w->disk, &s->io);
 }
 
+/* Its volume's session is known, and its tree is not being forked. */
+static bool can_retry(const struct disk_world *w, const struct slot *s)
+{
+	if (w->volumes[world_volume_of(w, s->tree)].is_busy)
+		return false;
+	for (uint32_t i = 0; i < WORLD_SLOTS; i++) {
+		const struct slot *other = &w->slots[i];
+		if (other->is_busy && other->tree == s->tree && other->io.op == DISK_FORK)
+			return false;
+	}
+	return true;
+}
+
 void world_retry(struct disk_world *w)
 {
 	for (uint32_t i = 0; i < WORLD_SLOTS; i++) {
 		struct slot *s = &w->slots[i];
-		if (!s->is_busy || !s->is_cut_short || w->volumes[world_volume_of(w, s->tree)].is_busy)
+		if (!s->is_busy || !s->is_cut_short || !can_retry(w, s))
 			continue;
 		s->is_busy = s->is_cut_short = false;
 		w->n_busy--;
 		s->io.session = world_session(w, s->tree);
+		s->io.epoch = w->epoch;
 		s->request = oracle_trim(w->oracle, s->tree, s->io.first, s->io.n_blocks);
 		slot_submit(s);
 	}

@@ -12,7 +12,8 @@
 #define WORLD_SLOTS        16u
 #define WORLD_VOLUMES      3u /* two with trees, one that comes and goes */
 #define WORLD_TREE_VOLUMES 2u
-#define WORLD_TREES_MAX    8u /* live at a time */
+#define WORLD_TREES_WANTED 8u  /* no more are made while so many live */
+#define WORLD_TREES_MAX    64u /* a crash may bring back what was being dropped */
 #define WORLD_EXTENTS      40u
 #define WORLD_PATH         "d1"
 
