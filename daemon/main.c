@@ -68,7 +68,7 @@ static int arguments_read(int argc, char **argv, struct arguments *a)
 	    {0},
 	};
 	int option;
-	*a = (struct arguments){.config = DEFAULT_CONFIG};
+	*a = (struct arguments){0};
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (option) {
 		case 'c':
@@ -247,6 +247,7 @@ int main(int argc, char **argv)
 	struct arguments a;
 	struct daemon d = {0};
 	struct config_report report = {.say = say_error};
+	const char *path;
 	if (arguments_read(argc, argv, &a) < 0) {
 		fputs(usage, stderr);
 		return 2;
@@ -257,10 +258,14 @@ int main(int argc, char **argv)
 	}
 	if (a.check_disk)
 		return check_disk(a.check_disk, a.is_verbose);
-	if (config_load(a.config, &d.config, &report) < 0)
+	path = a.config ? a.config : DEFAULT_CONFIG;
+	if (config_load(path, &d.config, &report) < 0) {
+		if (!a.config)
+			fputs("quarryd: another configuration is given with --config FILE\n", stderr);
 		return 2;
+	}
 	if (a.check_config) {
-		printf("%s: nothing is wrong\n", a.config);
+		printf("%s: nothing is wrong\n", path);
 		return 0;
 	}
 	return daemon_run(&d);

@@ -30,7 +30,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define IO_BUFFERS_BYTES (48 * MIB) /* promised beside cache_mb: docs/reference/configuration.md */
+#define IO_BUFFERS_BYTES (48 * MIB) /* promised beside cache_mb: quarry.conf(5) */
 
 #define NODE_STAGES(X)                                                                                                 \
 	X(FOLDERS, "making its folders")                                                                               \
