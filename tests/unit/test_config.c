@@ -283,6 +283,15 @@ static void test_files(void)
 	unlink(path);
 }
 
+/* What is installed as an example must be accepted (the tests run at the top of the tree). */
+static void test_sample(void)
+{
+	struct config c;
+	struct heard h = {.report = {.say = heard_say}};
+	CU_ASSERT_EQUAL(config_load("packaging/quarry.conf", &c, &h.report), 0);
+	CU_ASSERT_STRING_EQUAL(h.lines, "");
+}
+
 int main(void)
 {
 	if (CU_initialize_registry() != CUE_SUCCESS)
@@ -300,6 +309,7 @@ int main(void)
 	CU_add_test(suite, "what is not there yet", test_what_is_not_there_yet);
 	CU_add_test(suite, "all errors are said", test_all_errors_are_said);
 	CU_add_test(suite, "files", test_files);
+	CU_add_test(suite, "the sample", test_sample);
 	CU_basic_set_mode(CU_BRM_NORMAL);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();
