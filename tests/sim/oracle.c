@@ -439,18 +439,6 @@ uint32_t oracle_damage(struct oracle *o, uint64_t token)
 	return n;
 }
 
-bool oracle_has_damage(const struct oracle *o)
-{
-	for (uint32_t i = 0; i < o->n_trees; i++) {
-		const struct tree *t = &o->trees[i];
-		for (uint32_t cell = 0; t->base != NULL && cell < o->n_cells; cell++) {
-			if (t->base[cell] == ORACLE_BAD)
-				return true;
-		}
-	}
-	return false;
-}
-
 /* ---- after a crash ---- */
 
 void oracle_crash(struct oracle *o, bool is_power_loss)

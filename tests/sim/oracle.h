@@ -74,7 +74,6 @@ uint32_t oracle_tree_changes(const struct oracle *o, uint32_t tree); /* writes, 
 uint64_t oracle_expect(const struct oracle *o, uint32_t tree, uint32_t cell);
 /* Every cell with this token is damaged from now on. The history must be empty (just judged). Returns how many. */
 uint32_t oracle_damage(struct oracle *o, uint64_t token);
-bool oracle_has_damage(const struct oracle *o); /* in the base */
 
 /* ---- after a crash ---- */
 

@@ -55,7 +55,6 @@ static bool recover(struct disk_world *w, uint32_t crash_one_in)
 	}
 	sim_crash_at(w->machine, 0);
 	world_verify(w);
-	w->has_bad_cells = oracle_has_damage(w->oracle);
 	world_fence(w);
 	return true;
 }

@@ -81,7 +81,7 @@ struct disk_world {
 	struct slot *slots; /* WORLD_SLOTS */
 	uint32_t n_busy;
 	uint64_t n_done;
-	bool has_bad_cells; /* blocks were damaged and may still be referred to */
+	bool has_bad_cells; /* a data block was damaged, and a dying tree or the last checkpoint may still name it */
 	bool is_lenient;    /* structures were damaged: errors are no mistake */
 	struct world_totals totals;
 };
