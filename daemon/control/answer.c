@@ -97,7 +97,7 @@ static void put_latency(json_t *object, const char *key, const struct histogram 
 	put(object, key, o);
 }
 
-const char *failure_domain_name(enum failure_domain d)
+static const char *domain_name(enum failure_domain d)
 {
 	static const char *const names[] = {"disk", "node", "rack", "zone"};
 	quarry_assert((size_t)d < array_size(names));
@@ -113,7 +113,7 @@ static json_t *pool_json(const struct pool_view *v)
 	put_uuid(o, "uuid", &v->uuid);
 	put_number(o, "replicas", v->replicas);
 	put_number(o, "min_replicas", v->min_replicas);
-	put_text(o, "failure_domain", failure_domain_name(v->failure_domain));
+	put_text(o, "failure_domain", domain_name(v->failure_domain));
 	put_number(o, "disks", v->n_disks);
 	put_number(o, "volumes", v->n_volumes);
 	put_number(o, "size_bytes", v->size_bytes);

@@ -37,4 +37,3 @@ struct problem {
 	char message[SET_WHY_BYTES];
 };
 void health_each(const struct snapshot *s, void (*each)(const struct problem *p, void *context), void *context);
-const char *failure_domain_name(enum failure_domain d);
