@@ -304,8 +304,8 @@ static void read_labels(struct reading *r, config_setting_t *s)
 			reading_error(r, line_of(one), "node.labels.%.64s: must be a short name in quotes", name);
 			continue;
 		}
-		strcpy(to->key, name);
-		strcpy(to->value, value);
+		snprintf(to->key, sizeof(to->key), "%s", name);
+		snprintf(to->value, sizeof(to->value), "%s", value);
 		r->config->node.n_labels++;
 	}
 }
@@ -333,7 +333,7 @@ static void read_endpoints(struct reading *r, config_setting_t *s)
 			    "metadata.endpoints: member %d must be a URL that begins with http:// or https://", i + 1);
 			continue;
 		}
-		strcpy(to, url);
+		snprintf(to, CONFIG_TEXT_MAX, "%s", url);
 		r->config->metadata.n_endpoints++;
 	}
 }

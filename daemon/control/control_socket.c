@@ -55,7 +55,7 @@ int control_socket_unix(const char *path, char why[static CONTROL_WHY_BYTES])
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	if (strlen(path) >= sizeof(address.sun_path))
 		return refuse(why, -ENAMETOOLONG, "control.socket: %s: the path is too long for a socket", path);
-	strcpy(address.sun_path, path);
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
 	int res = clear_stale(&address);
 	if (res == -EADDRINUSE)
 		return refuse(why, res, "control.socket: %s: another daemon answers there", path);

@@ -42,7 +42,7 @@ void order_refuse(struct refusal *why, unsigned status, const char *code, const 
 	quarry_assert(status >= 400 && status < 600);
 	quarry_assert(strlen(code) < sizeof(why->code));
 	why->status = status;
-	strcpy(why->code, code);
+	snprintf(why->code, sizeof(why->code), "%s", code);
 	why->allow[0] = '\0';
 	va_start(args, format);
 	vsnprintf(why->message, sizeof(why->message), format, args);
@@ -119,8 +119,8 @@ static int object_take(const struct parts *p, struct order *out, struct refusal 
 		order_refuse(why, 404, "not-found", "there is nothing with a name of %zu bytes", strlen(name));
 		return -EINVAL;
 	}
-	strcpy(out->object, name);
-	strcpy(out->command.object, name);
+	snprintf(out->object, sizeof(out->object), "%s", name);
+	snprintf(out->command.object, sizeof(out->command.object), "%s", name);
 	return 0;
 }
 
@@ -168,7 +168,7 @@ static int read_pool_create(const struct order_text *t, const struct parts *p, s
 	};
 	if (queries_check(t, NULL, why) < 0 || body_read(t, keys, &out->command, NULL, why) < 0)
 		return -EINVAL;
-	strcpy(out->object, out->command.object);
+	snprintf(out->object, sizeof(out->object), "%s", out->command.object);
 	return 0;
 }
 
@@ -203,7 +203,7 @@ static int read_disk_add(const struct order_text *t, const struct parts *p, stru
 		order_refuse(why, 400, "invalid", "path: must be absolute");
 		return -EINVAL;
 	}
-	strcpy(out->object, out->command.path);
+	snprintf(out->object, sizeof(out->object), "%s", out->command.path);
 	return 0;
 }
 
@@ -227,7 +227,7 @@ static int read_volume_create(const struct order_text *t, const struct parts *p,
 	};
 	if (queries_check(t, NULL, why) < 0 || body_read(t, keys, &out->command, NULL, why) < 0)
 		return -EINVAL;
-	strcpy(out->object, out->command.object);
+	snprintf(out->object, sizeof(out->object), "%s", out->command.object);
 	return 0;
 }
 
@@ -249,7 +249,7 @@ static int read_volume_set(const struct order_text *t, const struct parts *p, st
 		return -EINVAL;
 	if (seen == NAME) {
 		out->command.kind = SET_VOLUME_RENAME;
-		strcpy(out->object, out->command.other);
+		snprintf(out->object, sizeof(out->object), "%s", out->command.other);
 	} else if (seen == SIZE || seen == (SIZE | FORCE)) {
 		out->command.kind = SET_VOLUME_RESIZE;
 	} else if (seen != 0 && (seen & ~(uint32_t)(REPLICAS | MIN_REPLICAS)) == 0) {
@@ -293,7 +293,7 @@ static int read_detach(const struct order_text *t, const struct parts *p, struct
 		return 0;
 	if (frontend_check(p->part[4], why) < 0)
 		return -EINVAL;
-	strcpy(out->command.other, p->part[4]);
+	snprintf(out->command.other, sizeof(out->command.other), "%s", p->part[4]);
 	return 0;
 }
 
@@ -415,7 +415,7 @@ static const struct route *route_find(const struct order_text *t, const struct p
 	}
 	if (allow[0]) {
 		order_refuse(why, 405, "method-not-allowed", "this resource knows: %s", allow);
-		strcpy(why->allow, allow);
+		snprintf(why->allow, sizeof(why->allow), "%s", allow);
 		return NULL;
 	}
 	for (size_t i = 0; i < array_size(later); i++) {

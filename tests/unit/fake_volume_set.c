@@ -88,8 +88,8 @@ static int fake_create(struct fake_volume_set *s, struct set_command *c)
 		return -ENOMEM;
 	*v = (struct volume_view){
 	    .size_bytes = c->size_bytes, .replicas = 1, .created_ns = 1000 * NS_PER_S, .n_disks = 1};
-	strcpy(v->name, c->object);
-	strcpy(v->pool, "default");
+	snprintf(v->name, sizeof(v->name), "%s", c->object);
+	snprintf(v->pool, sizeof(v->pool), "%s", "default");
 	v->uuid.bytes[15] = (uint8_t)++s->n_volumes;
 	v->on_disk[0].allocated_bytes = 4096;
 	return 0;
@@ -110,7 +110,7 @@ static int fake_carry_out(struct fake_volume_set *s, struct set_command *c)
 		v->is_attached_nbd = v->is_serving = false;
 		v->counters = NULL;
 	} else if (c->kind == SET_VOLUME_RENAME) {
-		strcpy(v->name, c->other);
+		snprintf(v->name, sizeof(v->name), "%s", c->other);
 	} else if (c->kind == SET_VOLUME_DELETE) {
 		*v = s->volumes[--s->n_volumes];
 	} else {

@@ -214,7 +214,7 @@ static void test_lists(void)
 	char text[2048] = "node = { name = \"n1\"; labels = {";
 	for (int i = 0; i < 17; i++)
 		snprintf(text + strlen(text), sizeof(text) - strlen(text), " l%d = \"v\";", i);
-	strcat(text, "}; };");
+	snprintf(text + strlen(text), sizeof(text) - strlen(text), "}; };");
 	expect(text, "q.conf:1: node.labels: has 17 labels, at most 16 are kept");
 }
 

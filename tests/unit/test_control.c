@@ -176,7 +176,7 @@ static void bench_create(struct bench *b)
 	b->stop.deliver = stop_deliver;
 	b->release.deliver = release_deliver;
 	config_defaults(&b->config);
-	strcpy(b->config.node.name, "n1");
+	snprintf(b->config.node.name, sizeof(b->config.node.name), "%s", "n1");
 	if (!mkdtemp(b->folder) || reactor_create(&(struct reactor_options){0}, &b->reactor) < 0 ||
 	    log_create(-1, LOG_ERROR, &b->log) < 0)
 		abort();
@@ -501,7 +501,7 @@ static void test_socket(void)
 	CU_ASSERT_EQUAL(st.st_mode & 0777, 0660);
 	/* what a live one listens on is not */
 	bench_create(&second);
-	strcpy(second.config.control.socket, b.config.control.socket);
+	snprintf(second.config.control.socket, sizeof(second.config.control.socket), "%s", b.config.control.socket);
 	CU_ASSERT_EQUAL(bench_start(&second), -EADDRINUSE);
 	CU_ASSERT_PTR_NOT_NULL(strstr(second.why, b.config.control.socket));
 	/* nor is what is no socket at all */
@@ -583,7 +583,7 @@ static void check_metrics(char *text, const char *reference)
 		char name[128], quoted[140];
 		double number;
 		if (sscanf(line, "# TYPE %127s", name) == 1) {
-			strcpy(type_of, name);
+			snprintf(type_of, sizeof(type_of), "%s", name);
 			snprintf(quoted, sizeof(quoted), "`%s`", name);
 			CU_ASSERT_PTR_NOT_NULL(strstr(reference, quoted));
 			if (!strstr(reference, quoted))
@@ -678,8 +678,8 @@ static void test_health(void)
 		disks[i].view.is_open = true;
 		disks[i].view.state = DISK_RUNNING;
 	}
-	strcpy(volumes[0].view.name, "v0");
-	strcpy(volumes[1].view.name, "v1");
+	snprintf(volumes[0].view.name, sizeof(volumes[0].view.name), "%s", "v0");
+	snprintf(volumes[1].view.name, sizeof(volumes[1].view.name), "%s", "v1");
 	volumes[0].view.is_attached_nbd = volumes[0].view.is_serving = true;
 	told[0] = '\0';
 	health_each(&s, tell, NULL);

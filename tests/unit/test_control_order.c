@@ -302,7 +302,7 @@ static void test_failures_of_commands(void)
 		CU_ASSERT_STRING_EQUAL(why.code, expected[i].code);
 		CU_ASSERT(strlen(why.message) > 0);
 	}
-	strcpy(c.code, "never-heard-of");
+	snprintf(c.code, sizeof(c.code), "%s", "never-heard-of");
 	order_refusal_of(&c, -ENOENT, &why);
 	CU_ASSERT_EQUAL(why.status, 500);
 }

@@ -45,7 +45,7 @@ static void asked_done(struct metadata_request *q, int res)
 static void bench_start(struct bench *b)
 {
 	memset(b, 0, sizeof(*b));
-	strcpy(b->folder, "/tmp/quarry-test-XXXXXX");
+	snprintf(b->folder, sizeof(b->folder), "%s", "/tmp/quarry-test-XXXXXX");
 	if (!mkdtemp(b->folder) || reactor_create(&(struct reactor_options){0}, &b->reactor) < 0 ||
 	    log_create(-1, LOG_ERROR, &b->log) < 0)
 		abort();
@@ -440,7 +440,7 @@ static _Noreturn void write_until_killed(struct bench *b, int said_fd)
 static uint32_t number_at(struct bench *b, const char *key)
 {
 	struct asked a = {.q = {.op = METADATA_GET, .key = key}};
-	uint32_t number = ask(b, &a) == 0 ? (uint32_t)atol(a.q.items[0].value) : 0;
+	uint32_t number = ask(b, &a) == 0 ? (uint32_t)strtoul(a.q.items[0].value, NULL, 10) : 0;
 	metadata_request_clear(&a.q);
 	return number;
 }
