@@ -308,16 +308,16 @@ uint32_t oracle_request_tree(const struct oracle *o, uint32_t request)
 	return o->log[request].tree;
 }
 
-static void request_apply_live(struct oracle *o, const struct request *r)
+static void request_apply_live(struct oracle *o, const struct request *r, bool is_known)
 {
 	struct tree *t = tree_at(o, r->tree);
 	struct cover c;
 
-	for (uint32_t w = 0; w < o->n_windows; w++) {
+	for (uint32_t w = 0; w < o->n_windows && t->live != NULL; w++) {
 		if (!cover_window(o, r, w, &c))
 			continue;
 		for (uint32_t i = 0; i < c.n; i++)
-			t->live[c.cell + i] = request_value(r, c.offset + i);
+			t->live[c.cell + i] = is_known ? request_value(r, c.offset + i) : ORACLE_UNKNOWN;
 	}
 }
 
@@ -339,7 +339,7 @@ static void request_completed(struct oracle *o, struct request *r)
 	switch (r->kind) {
 	case ORACLE_WRITE:
 	case ORACLE_TRIM:
-		request_apply_live(o, r);
+		request_apply_live(o, r, true);
 		return;
 	case ORACLE_FORK:
 		check_fork_waited(o, r);
@@ -372,6 +372,8 @@ void oracle_done(struct oracle *o, uint32_t request, bool is_completed, bool is_
 		request_completed(o, r);
 	else if (is_refused)
 		r->state = REQUEST_REFUSED;
+	else if (r->kind == ORACLE_WRITE || r->kind == ORACLE_TRIM)
+		request_apply_live(o, r, false);
 	if (is_refused && r->kind == ORACLE_DROP)
 		tree_at(o, r->tree)->is_live = true;
 }

@@ -26,7 +26,8 @@ enum oracle_kind { ORACLE_WRITE, ORACLE_TRIM, ORACLE_CREATE, ORACLE_FORK, ORACLE
 /* ---- contents ---- */
 
 void content_fill(uint64_t token, void *block);
-#define CONTENT_WRONG (UINT64_MAX - 1)
+#define CONTENT_WRONG  (UINT64_MAX - 1)
+#define ORACLE_UNKNOWN (UINT64_MAX - 2)    /* expected of a cell whose last change was answered with an error */
 uint64_t content_token(const void *block); /* CONTENT_WRONG: no content_fill() made this */
 static inline uint64_t token_epoch(uint64_t token)
 {

@@ -104,7 +104,7 @@ static void damage_data(struct disk_world *w)
 		return;
 	uint32_t cell = (uint32_t)world_pick(w, oracle_cells(w->oracle));
 	uint64_t token = oracle_expect(w->oracle, trees[world_pick(w, n)], cell);
-	if (token == 0 || token == ORACLE_BAD)
+	if (token == 0 || token == ORACLE_BAD || token == ORACLE_UNKNOWN)
 		return;
 	struct hunt h = {.medium = w->medium, .token = token, .bit = (uint32_t)world_pick(w, BLOCK_BYTES * 8)};
 	sim_file_each(w->medium, hunt_token, &h);
