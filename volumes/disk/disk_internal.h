@@ -374,6 +374,8 @@ must_check int tree_look(struct disk_tree *t, uint64_t first, uint64_t end, uint
 /* The pointers to the pages on the way to the leaf that maps `block`, path[height] first, path[1] the leaf's; a hole from where there is
  * none. 0; -EAGAIN and w waits; -EIO. */
 must_check int tree_path(struct disk_tree *t, uint64_t block, struct pointer path[TREE_HEIGHT_MAX + 1], struct waiter *w);
+/* Does this tree alone name the leaf that maps `block`? 1 or 0; -EAGAIN and w waits; -EIO. */
+must_check int tree_leaf_is_private(struct disk_tree *t, uint64_t block, struct waiter *w);
 /* The child becomes a copy of the parent; the root's count was prepared with space_can_change(). */
 void tree_fork(struct disk_tree *parent, struct disk_tree *child, uint64_t epoch);
 /* Frees the dying tree's next part. 0: go on; 1: all is free; -EAGAIN and w waits; -EIO. */

@@ -11,7 +11,7 @@
  *  1. From FIND to the end of READ the scrub counts as a read in flight: no block it looks at is reused [PIN].
  *  2. SWAP changes where blocks lie, never what they hold; so it needs no record: after a crash the old places are still right,
  *     since they are not reused before the next checkpoint [ckfree].
- *  3. Only blocks younger than the tree's last fork are moved: others may be named by other pages as well.
+ *  3. Only blocks that this tree alone names are moved: its leaf is unshared, and each block's count is 1.
  *  4. Each finding is counted once, told as an event, and the scrub goes on.
  */
 #include "volumes/disk/disk_internal.h"
@@ -138,9 +138,6 @@ static void scrub_note(struct scrub *s, struct disk_tree *t, const struct pointe
 		n_runs++;
 	}
 	s->is_swappable = s->straighten && n_runs >= SCRUB_RUNS_MIN;
-	for (uint32_t i = 0; i < PAGE_POINTERS; i++)
-		if (!pointer_is_hole(s->pointers[i]) && pointer_epoch(s->pointers[i]) <= t->record.fork_epoch)
-			s->is_swappable = false;
 	for (unsigned level = 1; level <= t->record.height; level++) {
 		if (s->cursor % tree_span(level) != 0 || pointer_is_hole(path[level]))
 			break;
@@ -148,6 +145,25 @@ static void scrub_note(struct scrub *s, struct disk_tree *t, const struct pointe
 			scrub_add(s, KIND_PAGE, path[level], 0, 1, s->data + (size_t)(PAGE_POINTERS + level) * BLOCK_BYTES);
 	}
 	s->leaf_bytes = (uint64_t)s->n_data * BLOCK_BYTES;
+}
+
+/* Is the block named by nobody else? What is younger than the last fork is not; else its count says. */
+static int block_is_private(struct disk_tree *t, struct pointer p, struct waiter *w)
+{
+	if (pointer_is_hole(p) || pointer_epoch(p) > t->record.fork_epoch)
+		return 1;
+	int count = space_count(&t->disk->space, pointer_block(p), w);
+	return count < 0 ? count : count == 1;
+}
+
+/* Whether the leaf at the cursor may be straightened, if that is wanted. 0, or -EAGAIN: waits. */
+static int scrub_ask(struct scrub *s, struct disk_tree *t)
+{
+	int res = s->is_swappable ? tree_leaf_is_private(t, s->cursor, &s->waiter) : 0;
+	for (uint32_t i = 0; i < PAGE_POINTERS && res == 1; i++)
+		res = block_is_private(t, s->pointers[i], &s->waiter);
+	s->is_swappable = res == 1;
+	return res == -EAGAIN ? res : 0;
 }
 
 static enum flow scrub_find(struct scrub *s)
@@ -178,7 +194,7 @@ static enum flow scrub_find(struct scrub *s)
 			return FLOW_WAIT;
 		if (res == 0) {
 			scrub_note(s, t, path);
-			return FLOW_NEXT;
+			return scrub_ask(s, t) == -EAGAIN ? FLOW_WAIT : FLOW_NEXT;
 		}
 		s->cursor += PAGE_POINTERS;
 	}
@@ -313,7 +329,7 @@ static enum flow scrub_swap(struct scrub *s)
 	struct disk *d = s->disk;
 	struct disk_tree *t = disk_tree_at(d, s->slot);
 	struct pointer now[PAGE_POINTERS];
-	int res = 0;
+	int res = 0, is_private = 0;
 	for (uint32_t i = 0; i < s->n_runs; i++)
 		if (s->ops[i].res < 0)
 			disk_fail(d, "writing a straightened leaf failed (error %d)", -s->ops[i].res);
@@ -323,6 +339,8 @@ static enum flow scrub_swap(struct scrub *s)
 		res = tree_prepare(t, s->cursor, &s->waiter);
 		if (res == 0)
 			res = tree_get(t, s->cursor, PAGE_POINTERS, now, &s->waiter);
+		if (res == 0)
+			res = is_private = tree_leaf_is_private(t, s->cursor, &s->waiter);
 	}
 	if (res == -EAGAIN)
 		return FLOW_WAIT;
@@ -330,8 +348,8 @@ static enum flow scrub_swap(struct scrub *s)
 		struct pointer old = s->pointers[i];
 		if (pointer_is_hole(old))
 			continue;
-		bool is_same = is_there && res == 0 && now[i].low == old.low && now[i].high == old.high &&
-			       pointer_epoch(old) > t->record.fork_epoch;
+		bool is_same = is_private == 1 && now[i].low == old.low && now[i].high == old.high &&
+			       block_is_private(t, old, NULL) == 1;
 		if (!is_same || !disk_is_alive(d)) {
 			space_give_back(&d->space, (struct run){pointer_block(s->moved[i]), 1});
 			continue;
@@ -348,9 +366,10 @@ static enum flow scrub_swap(struct scrub *s)
 
 /* ---- the walk ---- */
 
+/* Straightening takes no more of the dirty pages than the clients leave. */
 static bool has_dirty_room(const struct disk *d)
 {
-	return d->pages.n_dirty + d->space.n_dirty < d->pages.dirty_max / 2;
+	return d->pages.n_dirty + d->space.n_dirty < d->pages.dirty_max / 4 * 3;
 }
 
 /* Slower than asked for when the rate says so. */
@@ -409,10 +428,14 @@ static void scrub_run(struct scrub *s)
 		case SCRUB_VERIFY:
 			scrub_verify(s);
 			scrub_unpin(s);
-			s->stage = s->is_swappable && has_dirty_room(d) ? SCRUB_PLACE : SCRUB_PAUSE;
+			s->stage = s->is_swappable ? SCRUB_PLACE : SCRUB_PAUSE;
 			s->is_queued = false;
 			break;
 		case SCRUB_PLACE:
+			if (!has_dirty_room(d)) {
+				checkpoint_wait(&d->checkpoint, &s->waiter);
+				return;
+			}
 			if (scrub_place(s) == FLOW_WAIT)
 				return;
 			s->stage = s->is_swappable ? SCRUB_WRITE : SCRUB_PAUSE;
