@@ -7,7 +7,8 @@
  * What a client may rely on
  *  1. A read sees every write completed before it was submitted. Overlapping requests in flight are carried out one
  *     after the other, in the order of submission.
- *  2. A write of up to 256 KiB inside one segment (1 GiB) is atomic across crashes (P5); a larger one is a row of these.
+ *  2. A write that touches at most 64 blocks of 4 KiB (256 KiB when aligned) inside one segment (1 GiB) is atomic across
+ *     crashes (P5); a larger one is a row of these, cut at multiples of 256 KiB.
  *  3. VOLUME_FLUSH makes durable all that completed before it was submitted, whoever submitted it; VOLUME_FUA makes
  *     its own request durable before it completes.
  *  4. A full pool fails writes with -ENOSPC; trims and zeroes go on working.
@@ -24,6 +25,7 @@
 
 #include <sys/uio.h>
 
+struct part;
 struct volume;
 struct volume_set;
 
@@ -69,6 +71,7 @@ struct volume_io {
 		struct volume *volume;
 		struct list link; /* among the volume's requests, in order of arrival */
 		struct list line; /* in line for a part, a chunk of placements or a placement */
+		struct part *part; /* handed over to it while it waited in line */
 		struct range_lock lock;
 		struct op op; /* to go on, or to reply, on a later turn */
 		uint64_t cursor, end; /* bytes: what is not yet cut into parts */
@@ -77,7 +80,7 @@ struct volume_io {
 		uint64_t started_ns;
 		uint32_t iov_index; /* the cursor in iov */
 		uint64_t iov_skip;
-		bool is_locked, is_submitting, is_internal, is_merging;
+		bool is_locked, is_submitting, is_internal;
 	} own;
 };
 

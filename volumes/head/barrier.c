@@ -1,0 +1,250 @@
+/*
+ * barrier.c: closes a volume's epoch, at most once a second under writes, and when attach or detach ask for it.
+ *
+ *   REST -> RESERVE -> CLOSE -> DRAIN -> FLUSH -> COMPLETE -> END -> REST
+ *                                          +---- on error -----^
+ *   RESERVE   takes a new range of epochs from the record when the old one is used up [EPRANGE]
+ *   CLOSE     from here on, writes take e + 1
+ *   DRAIN     those of e finish
+ *   FLUSH     on every disk with writes
+ *   COMPLETE  every disk of the volume remembers e, or none is told [VOLBAR]
+ *
+ * Invariants
+ *  1. Writes of at most two epochs are in flight: the one being closed and the next. in_flight[] counts them by parity.
+ *  2. COMPLETE(e) is sent only when every write of epochs <= e is durable on every disk of the volume; while one of them
+ *     cannot be reached, no epoch becomes complete.
+ *  3. No barrier runs while a placer joins a disk, and none of its joins begins while a barrier runs [PLACEBAR].
+ *  4. Without writes the timer does not run: an idle volume costs nothing.
+ *
+ * Owner: the volume.
+ */
+#include "volumes/head/head_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+static struct volume *volume_of(struct barrier *b)
+{
+	return container_of(b, struct volume, barrier);
+}
+
+/* What must hold whenever the dispatcher is entered. */
+static void barrier_check(const struct volume *v)
+{
+	const struct barrier *b = &v->barrier;
+	quarry_assert(b->stage <= BARRIER_RESERVE || v->epoch >= b->epoch);
+	quarry_assert(b->stage < BARRIER_FLUSH || b->err != 0 || v->in_flight[b->epoch & 1] == 0);
+}
+
+/* ---- RESERVE ---- */
+
+static int barrier_change(struct record_update *u, struct volume_facts *facts)
+{
+	if (facts->epoch_base > EPOCH_MAX - 2 * EPOCHS_PER_ATTACH)
+		return -EOVERFLOW;
+	facts->epoch_base += EPOCHS_PER_ATTACH;
+	return 0;
+}
+
+static void barrier_reserved(struct record_update *u, int res)
+{
+	struct volume *v = container_of(u, struct barrier_update, update)->volume;
+	struct barrier *b = &v->barrier;
+	quarry_assert(b->stage == BARRIER_RESERVE && &b->update->update == u);
+	free(b->update);
+	b->update = NULL;
+	b->err = res;
+	if (res == -ESTALE || res == -ENOENT)
+		volume_fence(v, "another head has attached it");
+	if (res == 0) /* ranges follow each other: the new one begins where the old one ends */
+		v->epoch_end = v->entry->facts.epoch_base + EPOCHS_PER_ATTACH;
+	barrier_run(v);
+}
+
+static enum flow barrier_reserve(struct volume *v)
+{
+	struct barrier *b = &v->barrier;
+	if (b->err != 0 || v->epoch + 1 < v->epoch_end)
+		return FLOW_NEXT;
+	b->update = calloc(1, sizeof(*b->update));
+	if (!b->update) {
+		b->err = -ENOMEM;
+		return FLOW_NEXT;
+	}
+	b->update->volume = v;
+	b->update->update.generation = v->generation;
+	b->update->update.change = barrier_change;
+	b->update->update.done = barrier_reserved;
+	record_update_start(&b->update->update, v->entry);
+	return FLOW_WAIT;
+}
+
+/* ---- the other stages' work ---- */
+
+static void barrier_close(struct volume *v)
+{
+	quarry_assert(v->in_flight[(v->epoch + 1) & 1] == 0);
+	v->barrier.epoch = v->epoch++;
+	v->has_written = false;
+	quarry_assert(v->epoch < v->epoch_end);
+}
+
+static void barrier_io_done(struct volume_io *io, int res)
+{
+	struct volume *v = io->own.volume;
+	quarry_assert(v->barrier.is_waiting);
+	v->barrier.is_waiting = false;
+	v->barrier.err = res;
+	barrier_run(v);
+}
+
+static void barrier_io(struct volume *v)
+{
+	struct volume_io *io = &v->barrier.io;
+	io->op = VOLUME_FLUSH;
+	io->flags = 0;
+	io->pos_bytes = io->len_bytes = 0;
+	io->done = barrier_io_done;
+}
+
+/* Is every disk that the volume uses there to be told? */
+static bool barrier_reaches_all(const struct volume *v)
+{
+	bool reaches_all = !v->is_fenced;
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
+		if (v->disks[i].state == VOLUME_DISK_LOST ||
+		    (v->disks[i].state == VOLUME_DISK_JOINED && !volume_disk_is_good(v, i)))
+			reaches_all = false;
+	return reaches_all;
+}
+
+static void barrier_end(struct volume *v)
+{
+	struct barrier *b = &v->barrier;
+	void (*ended)(struct volume *v, int res) = b->ended;
+	b->ended = NULL;
+	b->stage = BARRIER_REST;
+	if (v->has_written)
+		timer_start(v->set->reactor, &b->timer, BARRIER_NS);
+	placer_run(v);
+	if (ended)
+		ended(v, b->err);
+}
+
+/* ---- the dispatcher ---- */
+
+void barrier_run(struct volume *v)
+{
+	struct barrier *b = &v->barrier;
+	for (;;) {
+		barrier_check(v);
+		switch (b->stage) {
+		case BARRIER_REST:
+			if (!b->is_wanted || v->placer.is_joining)
+				return;
+			b->is_wanted = false;
+			b->ended = b->wanted;
+			b->wanted = NULL;
+			b->err = 0;
+			timer_stop(v->set->reactor, &b->timer);
+			b->stage = BARRIER_RESERVE;
+			if (barrier_reserve(v) == FLOW_WAIT)
+				return;
+			break;
+		case BARRIER_RESERVE:
+			if (b->update)
+				return;
+			b->stage = b->err ? BARRIER_END : BARRIER_CLOSE;
+			break;
+		case BARRIER_CLOSE:
+			barrier_close(v);
+			b->stage = BARRIER_DRAIN;
+			break;
+		case BARRIER_DRAIN:
+			if (v->in_flight[b->epoch & 1] > 0)
+				return;
+			b->stage = BARRIER_FLUSH;
+			b->is_waiting = true;
+			barrier_io(v);
+			volume_submit_internal(v, &b->io);
+			return;
+		case BARRIER_FLUSH:
+			if (b->is_waiting)
+				return;
+			b->stage = BARRIER_END;
+			if (b->err != 0 || !barrier_reaches_all(v))
+				break;
+			b->stage = BARRIER_COMPLETE;
+			b->is_waiting = true;
+			barrier_io(v);
+			volume_submit_complete(v, &b->io, b->epoch);
+			return;
+		case BARRIER_COMPLETE:
+			if (b->is_waiting)
+				return;
+			if (b->err == 0)
+				v->complete_epoch = b->epoch;
+			b->stage = BARRIER_END;
+			break;
+		case BARRIER_END:
+			barrier_end(v); /* the volume may be gone */
+			return;
+		}
+	}
+}
+
+/* ---- who asks for one ---- */
+
+static void barrier_timer_fired(struct timer *t)
+{
+	struct barrier *b = container_of(t, struct barrier, timer);
+	b->is_wanted = true;
+	barrier_run(volume_of(b));
+}
+
+static void barrier_turn(struct op *op, int res)
+{
+	barrier_run(volume_of(container_of(op, struct barrier, op)));
+}
+
+void barrier_note_write(struct volume *v)
+{
+	struct barrier *b = &v->barrier;
+	if (v->has_written)
+		return;
+	v->has_written = true;
+	if (b->stage == BARRIER_REST && !timer_is_running(&b->timer))
+		timer_start(v->set->reactor, &b->timer, BARRIER_NS);
+}
+
+void barrier_now(struct volume *v, void (*ended)(struct volume *v, int res))
+{
+	struct barrier *b = &v->barrier;
+	quarry_assert(ended && !b->wanted);
+	b->wanted = ended;
+	b->is_wanted = true;
+	if (b->op.kind == OP_NONE)
+		reactor_defer(v->set->reactor, &b->op, 0);
+}
+
+bool barrier_is_resting(const struct volume *v)
+{
+	return v->barrier.stage == BARRIER_REST;
+}
+
+void barrier_init(struct volume *v)
+{
+	struct barrier *b = &v->barrier;
+	timer_init(&b->timer, barrier_timer_fired);
+	op_init(&b->op, barrier_turn);
+}
+
+void barrier_abandon(struct volume *v)
+{
+	struct barrier *b = &v->barrier;
+	if (b->update)
+		record_update_abandon(&b->update->update);
+	free(b->update);
+	b->update = NULL;
+	timer_stop(v->set->reactor, &b->timer);
+}

@@ -1,0 +1,298 @@
+/*
+ * chunk.c: where the segments of a volume lie, 256 to a chunk, one key of the metadata store each, cached.
+ *
+ *   not in memory -> is_loading -> loaded -> evicted
+ *                        |  ^
+ *                        +-> is_broken, while something pins it: read again by the next who asks
+ *
+ * Invariants
+ *  1. volume->chunks[n] is NULL, or the chunk numbered n, which is also in the cache's list of use.
+ *  2. A loaded chunk holds what the store was last known to hold; it changes only when the store has said so.
+ *  3. At most CHUNKS_MAX chunks are loaded, beside those that are pinned (P8); the longest unused goes first.
+ *  4. What a broken chunk says is never used: neither to read (its data would look like holes) nor to write it back.
+ *  5. A chunk without a key (revision 0) is a chunk of holes: it is kept like any other, so nobody asks twice.
+ *
+ * Owner: the volume's reactor.
+ */
+#include "volumes/head/head_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void chunk_bit_set(uint64_t *bits, uint64_t segment, bool is_set)
+{
+	uint64_t bit = 1ull << segment % 64;
+	uint64_t *word = &bits[segment % PLACEMENT_CHUNK / 64];
+	*word = is_set ? *word | bit : *word & ~bit;
+}
+
+struct chunk *chunk_get(struct volume *v, uint64_t segment)
+{
+	uint64_t number = segment / PLACEMENT_CHUNK;
+	quarry_assert(number < v->n_chunks);
+	struct chunk *c = v->chunks[number];
+	return c && !c->is_loading && !c->is_broken ? c : NULL;
+}
+
+static void chunk_use(struct chunk *c)
+{
+	struct list *used = &c->volume->set->chunks.used;
+	if (used->prev == &c->link)
+		return;
+	list_remove(&c->link);
+	list_append(used, &c->link);
+}
+
+enum placed chunk_find(struct volume *v, uint64_t segment, uint32_t *disk)
+{
+	struct chunk *c = chunk_get(v, segment);
+	if (!c)
+		return PLACED_UNKNOWN;
+	chunk_use(c);
+	uint16_t index = c->disk[segment % PLACEMENT_CHUNK];
+	if (index == CHUNK_NOWHERE)
+		return PLACED_NOWHERE;
+	quarry_assert(index < SET_DISKS_MAX);
+	*disk = index;
+	return chunk_bit(c->moving, segment) ? PLACED_MOVING : PLACED_ON_DISK;
+}
+
+uint64_t chunk_skip_empty(struct volume *v, uint64_t segment, uint64_t end)
+{
+	while (segment < end) {
+		struct chunk *c = chunk_get(v, segment);
+		if (!c || c->n_placed > 0)
+			break;
+		segment = (segment / PLACEMENT_CHUNK + 1) * PLACEMENT_CHUNK;
+	}
+	return min_u64(segment, end);
+}
+
+void chunk_place(struct chunk *c, uint64_t segment, uint32_t disk)
+{
+	uint16_t *at = &c->disk[segment % PLACEMENT_CHUNK];
+	quarry_assert(disk < SET_DISKS_MAX);
+	c->n_placed += *at == CHUNK_NOWHERE;
+	*at = (uint16_t)disk;
+	chunk_bit_set(c->fresh, segment, true);
+	chunk_bit_set(c->moving, segment, false);
+}
+
+/* ---- the cache ---- */
+
+static bool chunk_may_go(const struct chunk *c)
+{
+	return !c->is_loading && c->pins == 0 && c->fresh_in_flight == 0;
+}
+
+void chunk_evict(struct chunk *c)
+{
+	struct chunk_cache *cache = &c->volume->set->chunks;
+	quarry_assert(chunk_may_go(c));
+	quarry_assert(c->volume->chunks[c->number] == c && cache->n > 0);
+	c->volume->chunks[c->number] = NULL;
+	list_remove(&c->link);
+	cache->n--;
+	free(c);
+}
+
+static void chunks_make_room(struct chunk_cache *cache)
+{
+	list_each_safe(node, &cache->used) {
+		struct chunk *c = container_of(node, struct chunk, link);
+		if (cache->n < CHUNKS_MAX)
+			return;
+		if (chunk_may_go(c))
+			chunk_evict(c);
+	}
+}
+
+static struct chunk *chunk_create(struct volume *v, uint32_t number)
+{
+	struct chunk *c = calloc(1, sizeof(*c));
+	if (!c)
+		return NULL;
+	c->volume = v;
+	c->number = number;
+	for (uint32_t i = 0; i < PLACEMENT_CHUNK; i++)
+		c->disk[i] = CHUNK_NOWHERE;
+	list_init(&c->waiters);
+	list_append(&v->set->chunks.used, &c->link);
+	v->set->chunks.n++;
+	v->chunks[number] = c;
+	return c;
+}
+
+void chunks_fini(struct volume *v)
+{
+	for (uint32_t i = 0; i < v->n_chunks; i++) {
+		struct chunk *c = v->chunks[i];
+		if (!c)
+			continue;
+		if (c->read)
+			metadata_request_clear(&c->read->request);
+		free(c->read);
+		c->read = NULL;
+		c->is_loading = false;
+		c->pins = c->fresh_in_flight = 0;
+		chunk_evict(c);
+	}
+	free(v->chunks);
+	v->chunks = NULL;
+	v->n_chunks = 0;
+}
+
+/* ---- JSON: {"segments": {"3": ["DISK-UUID"], ...}}, segments counted from the chunk's first ---- */
+
+static int chunk_read_segment(struct chunk *c, const char *name, json_t *disks)
+{
+	struct uuid uuid;
+	char *end;
+	unsigned long segment = strtoul(name, &end, 10);
+	const char *text = json_string_value(json_array_get(disks, 0));
+	if (end == name || *end || segment >= PLACEMENT_CHUNK || json_array_size(disks) != 1 || !text ||
+	    uuid_from_text(text, &uuid) < 0)
+		return -EINVAL;
+	struct set_disk *d = set_disk_known(c->volume->set, &uuid);
+	if (!d)
+		return -EMFILE;
+	c->disk[segment] = (uint16_t)d->index;
+	c->n_placed++;
+	return 0;
+}
+
+static int chunk_from_json(struct chunk *c, const char *text)
+{
+	json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+	json_t *segments = json_object_get(root, "segments"), *disks;
+	const char *name;
+	int err = json_is_object(segments) ? 0 : -EINVAL;
+	json_object_foreach(segments, name, disks)
+		err = err ? err : chunk_read_segment(c, name, disks);
+	json_decref(root);
+	return err;
+}
+
+static int segment_to_json(json_t *segments, const struct chunk *c, uint64_t at, uint32_t disk)
+{
+	char uuid[UUID_TEXT_BYTES], name[24];
+	uuid_to_text(&c->volume->set->disks[disk]->facts.uuid, uuid);
+	snprintf(name, sizeof(name), "%u", (unsigned)at);
+	return json_object_set_new(segments, name, json_pack("[s]", uuid));
+}
+
+char *chunk_to_json(const struct chunk *c, const struct place_pick *picks, uint32_t n_picks)
+{
+	json_t *root = json_object(), *segments = json_object();
+	int err = root && segments ? 0 : -ENOMEM;
+	for (uint32_t i = 0; i < PLACEMENT_CHUNK && err == 0; i++)
+		if (c->disk[i] != CHUNK_NOWHERE)
+			err = segment_to_json(segments, c, i, c->disk[i]);
+	for (uint32_t i = 0; i < n_picks && err == 0; i++)
+		if (picks[i].segment / PLACEMENT_CHUNK == c->number)
+			err = segment_to_json(segments, c, picks[i].segment % PLACEMENT_CHUNK, picks[i].disk);
+	if (json_object_set_new(root, "segments", segments) < 0 || err != 0) {
+		json_decref(root);
+		return NULL;
+	}
+	char *text = json_dumps(root, JSON_COMPACT);
+	json_decref(root);
+	return text;
+}
+
+/* ---- loading ---- */
+
+static void chunk_wake_all(struct chunk *c, int err)
+{
+	for (struct list *node = c->waiters.next; node != &c->waiters; node = c->waiters.next)
+		volume_io_wake(container_of(node, struct volume_io, own.line), err);
+}
+
+/* Takes over what the store holds; what is fresh or moving stays so. */
+static int chunk_take(struct chunk *c, const struct metadata_request *q, int res)
+{
+	c->n_placed = 0;
+	c->revision = 0;
+	memset(c->disk, 0xff, sizeof(c->disk));
+	if (res == -ENOENT)
+		return 0;
+	if (res != 0)
+		return res;
+	c->revision = q->items[0].revision;
+	return chunk_from_json(c, q->items[0].value);
+}
+
+static void chunk_read_done(struct metadata_request *q, int res)
+{
+	struct chunk_read *read = container_of(q, struct chunk_read, request);
+	struct chunk *c = read->chunk;
+	struct volume *v = c->volume;
+	quarry_assert(c->is_loading && c->read == read);
+	int err = chunk_take(c, q, res);
+	if (err != 0)
+		log_event(v->set->log, LOG_ERROR, "placement-unreadable", v->entry->facts.name,
+			  "the placement of segments %u to %u of volume %s cannot be used (%s): requests there fail",
+			  c->number * PLACEMENT_CHUNK, (c->number + 1) * PLACEMENT_CHUNK - 1, v->entry->facts.name,
+			  strerror(-err));
+	metadata_request_clear(q);
+	free(read);
+	c->read = NULL;
+	c->is_loading = false;
+	c->is_broken = err != 0;
+	chunk_wake_all(c, err ? -EIO : 0);
+	if (err != 0) {
+		placement_moves_fail(v, c->number, -EIO);
+		if (chunk_may_go(c))
+			chunk_evict(c);
+	}
+	placer_run(v);
+}
+
+static int chunk_read(struct chunk *c)
+{
+	struct volume *v = c->volume;
+	struct chunk_read *read = calloc(1, sizeof(*read));
+	char uuid[UUID_TEXT_BYTES];
+	quarry_assert(!c->is_loading);
+	if (!read)
+		return -ENOMEM;
+	uuid_to_text(&v->entry->facts.uuid, uuid);
+	snprintf(read->key, sizeof(read->key), CHUNK_KEY, uuid, c->number);
+	read->chunk = c;
+	read->request = (struct metadata_request){.op = METADATA_GET, .key = read->key, .done = chunk_read_done};
+	c->read = read;
+	c->is_loading = true;
+	metadata_submit(v->set->metadata, &read->request);
+	return 0;
+}
+
+int chunk_load(struct volume *v, uint64_t segment, struct volume_io *io)
+{
+	uint32_t number = (uint32_t)(segment / PLACEMENT_CHUNK);
+	struct chunk *c = v->chunks[number];
+	if (!c) {
+		chunks_make_room(&v->set->chunks);
+		c = chunk_create(v, number);
+		if (!c)
+			return -ENOMEM;
+	}
+	int err = c->is_loading ? 0 : chunk_read(c);
+	if (err != 0) {
+		if (chunk_may_go(c))
+			chunk_evict(c);
+		return err;
+	}
+	list_append(&c->waiters, &io->own.line);
+	return 0;
+}
+
+void chunk_reload(struct chunk *c)
+{
+	if (chunk_may_go(c))
+		chunk_evict(c);
+	else if (chunk_read(c) != 0) /* its revision is old: the next transaction fails and comes here again */
+		log_line(c->volume->set->log, LOG_WARNING, "placement", "no memory to read a placement of volume %s again",
+			 c->volume->entry->facts.name);
+}

@@ -1,0 +1,525 @@
+/*
+ * head_internal.h: what the files of volumes/head share: the set, its disks, its volumes, and who owns what.
+ *
+ *   volume.c         a volume's life and what frontends ask     volume_io.c    every request: stages and dispatcher
+ *   part.c           the pieces that go to disks                range_lock.c   whose turn it is
+ *   slice.c          scattered memory                           barrier.c      closing epochs
+ *   placement.c      chooses disks, and records it              chunk.c        the cached records of it
+ *   join.c           a volume's first words to a disk           volume_attach.c  and detach
+ *   facts.c          JSON of the store                          record_update.c, transaction.c
+ *   set_start.c      load, open, bring back; stop               set_commands.c the queue of commands
+ *   set_pools.c, set_volumes.c, set_disks.c, set_resize.c       the commands
+ *   reaper.c         deletes volumes in the background          views.c        what people look at
+ *
+ * One reactor owns everything here; there are no locks.
+ */
+#pragma once
+
+#include "volumes/head/facts.h"
+#include "volumes/head/record_update.h"
+#include "volumes/head/slice.h"
+#include "volumes/head/volume_set.h"
+
+#define PART_BLOCKS DISK_IO_BLOCKS_MAX
+#define PART_BYTES ((uint64_t)PART_BLOCKS * BLOCK_BYTES)
+#define PARTS_DEFAULT 512u
+#define BARRIER_NS NS_PER_S /* an epoch is closed at most this often */
+
+struct command;
+
+/* ---- the set's disks ---- */
+
+#define SET_DISK_STATES(X) X(ABSENT) X(OPENING) X(RUNNING) X(FAILED) X(CLOSING) X(REMOVED)
+#define X(name) SET_DISK_##name,
+enum set_disk_state { SET_DISK_STATES(X) };
+#undef X
+
+struct set_disk {
+	struct volume_set *set;
+	uint32_t index; /* in set->disks; placements in memory name disks by it */
+	struct disk_facts facts;
+	enum set_disk_state state;
+	struct disk *disk;	  /* NULL unless open */
+	uint64_t cache_bytes;	  /* its share while open */
+	char why[WHY_BYTES];	  /* ABSENT, FAILED: what happened */
+	void (*changed)(struct set_disk *d, void *context); /* who waits for it to be open or closed */
+	void *context;
+};
+
+/* May requests be sent to it? */
+static inline bool set_disk_is_running(const struct set_disk *d) { return d && d->state == SET_DISK_RUNNING; }
+
+/* ---- chunks: where 256 segments lie ---- */
+
+#define CHUNK_NOWHERE UINT16_MAX
+struct chunk {
+	struct volume *volume;
+	uint32_t number;
+	bool is_loading;
+	bool is_broken; /* the last reading failed */
+	uint32_t n_placed;
+	uint32_t pins;		  /* picks and moves that rely on it: not to be evicted */
+	uint32_t fresh_in_flight; /* writes on their way to fresh segments */
+	uint64_t revision;	  /* of its key; 0: there is none yet */
+	uint16_t disk[PLACEMENT_CHUNK];		/* index of a set_disk, or CHUNK_NOWHERE */
+	uint64_t fresh[PLACEMENT_CHUNK / 64];	/* placed by this head, and no write has succeeded there yet */
+	uint64_t moving[PLACEMENT_CHUNK / 64];	/* its disk was full: another is being chosen */
+	struct list link;			/* in the order of use, for eviction */
+	struct list waiters;			/* requests, by own.line, while is_loading */
+	struct chunk_read *read;		/* while is_loading */
+};
+struct chunk_read { /* a chunk on its way from the store */
+	struct metadata_request request;
+	struct chunk *chunk;
+	char key[KEY_BYTES];
+};
+#define CHUNKS_MAX 4096u /* cached, of all volumes together: 3 MiB */
+
+struct chunk_cache {
+	struct list used; /* the longest unused first */
+	uint32_t n;
+};
+
+/* ---- placement of one volume ---- */
+
+#define PLACE_PICKS_MAX 64u
+struct place_pick {
+	uint64_t segment;
+	uint32_t disk;
+	bool is_move;
+};
+struct placer_update {
+	struct record_update update;
+	struct volume *volume;
+};
+struct placer {
+	unsigned stage;
+	bool is_joining;     /* a disk is being joined, or a placement on it is not yet recorded [PLACEBAR] */
+	struct list wanting; /* requests by own.line: their cursor stands in a segment that has no disk */
+	struct list moving;  /* parts by link: their disk was full */
+	struct place_pick picks[PLACE_PICKS_MAX];
+	uint32_t n_picks;
+	uint64_t refused;    /* bit per disk that could not be joined */
+	uint64_t new_disks;  /* bit per disk joined for these picks and not yet in the record */
+	struct op op;
+	struct join *join;	       /* under way */
+	struct placer_update *update; /* under way */
+};
+
+/* ---- a volume's dealings with one disk ---- */
+
+enum volume_disk_state {
+	VOLUME_DISK_UNUSED, /* has nothing of the volume */
+	VOLUME_DISK_JOINED, /* session and tree are good */
+	VOLUME_DISK_LOST,   /* holds data of the volume and cannot be reached */
+};
+
+struct volume_disk {
+	enum volume_disk_state state;
+	struct disk_tree *tree;
+	uint64_t session;
+	uint64_t written, flushed; /* writes completed; of these, known flushed */
+};
+
+#define BARRIER_STAGES(X) X(REST) X(RESERVE) X(CLOSE) X(DRAIN) X(FLUSH) X(COMPLETE) X(END)
+struct barrier_update {
+	struct record_update update;
+	struct volume *volume;
+};
+#define X(name) BARRIER_##name,
+enum barrier_stage { BARRIER_STAGES(X) };
+#undef X
+struct barrier {
+	enum barrier_stage stage;
+	int err;
+	bool is_wanted;	 /* to begin as soon as nothing is in the way */
+	bool is_waiting; /* io is on its way */
+	uint64_t epoch; /* the one that is being closed */
+	struct timer timer;
+	struct op op;
+	struct volume_io io; /* its FLUSH, then its COMPLETE */
+	struct barrier_update *update;
+	void (*wanted)(struct volume *v, int res); /* who waits for the next one; NULL: nobody */
+	void (*ended)(struct volume *v, int res);  /* who waits for the one under way */
+};
+
+/* ---- the head of an attached volume ---- */
+
+enum volume_state { VOLUME_JOINING, VOLUME_SERVING, VOLUME_DRAINING };
+
+struct volume {
+	struct volume_set *set;
+	struct set_volume *entry;
+	enum volume_state state;
+	bool is_read_only, is_fenced;
+	char why[SET_WHY_BYTES]; /* what is wrong with it, else "" */
+	uint64_t size_bytes;	 /* what clients may address; less than the record's while it shrinks */
+	uint64_t generation;
+	uint64_t epoch;		 /* of new writes */
+	uint64_t epoch_end;	 /* first epoch this head may not use [EPRANGE] */
+	uint64_t complete_epoch;
+	uint32_t in_flight[2];	 /* writes and trims at the disks, by the parity of their epoch */
+	bool has_written;	 /* in this epoch */
+	struct range_locks locks;
+	struct list requests; /* by own.link */
+	uint32_t n_requests;
+	struct volume_disk disks[SET_DISKS_MAX]; /* by index */
+	struct chunk **chunks;	/* by number; NULL: not loaded */
+	uint32_t n_chunks;
+	struct placer placer;
+	struct barrier barrier;
+	struct list watches;
+	uint32_t refs; /* frontends' */
+	void (*drained)(struct volume *v); /* DRAINING: called when no reference and no request is left */
+	struct op drained_op;
+	struct volume_counters counters;
+};
+
+/* A volume of the store, attached or not. */
+struct set_volume {
+	struct volume_set *set;
+	struct list link; /* by name */
+	struct volume_facts facts;
+	struct volume *head;	/* NULL: not attached */
+	struct attach *attach;	/* under way */
+	struct reap *reap;	/* being deleted */
+	struct list updates;	/* record_update.own.turn: the first has its turn */
+	char why[SET_WHY_BYTES]; /* recorded as attached and could not be */
+};
+
+struct set_pool {
+	struct list link; /* by name */
+	struct pool_facts facts;
+};
+
+/* ---- the pool of parts ---- */
+
+struct parts {
+	struct part *all;
+	uint8_t *edges; /* two blocks per part */
+	uint32_t n;
+	struct list free;
+	struct list line; /* requests by own.line that found none */
+};
+
+/* ---- the set ---- */
+
+struct volume_set {
+	struct reactor *reactor;
+	struct log *log;
+	struct metadata *metadata;
+	char node_name[NAME_BYTES];
+	uint64_t cache_bytes, cache_given;
+	uint64_t cache_share; /* of each disk, while the set starts; 0: half of what is left */
+	bool check_expensive;
+	struct uuid cluster;
+	struct list pools, volumes;
+	struct set_disk *disks[SET_DISKS_MAX];
+	struct parts parts;
+	struct chunk_cache chunks;
+	struct list commands; /* in the order of submission; the first is carried out */
+	struct list aside;    /* commands that others may pass */
+	struct op command_op;
+	bool is_stopping;
+	struct set_start *start;
+	struct set_stop *stop;
+};
+
+/* ---- volume.c ---- */
+
+must_check int volume_create(struct set_volume *entry, struct volume **out); /* its memory; JOINING */
+void volume_destroy(struct volume *v);
+void volume_abandon(struct volume *v);
+uint32_t volume_chunks_for(uint64_t size_bytes);
+must_check int volume_grow_chunks(struct volume *v, uint64_t size_bytes); /* 0 or -ENOMEM */
+void volume_start_draining(struct volume *v, void (*drained)(struct volume *v));
+void volume_check_drained(struct volume *v);
+/* Tells the volume's watches. */
+void volume_tell(struct volume *v, enum volume_event e);
+/* Another head has the volume: no request is answered with success any more. */
+void volume_fence(struct volume *v, const char *format, ...) printf_like(2, 3);
+/* Sets v->why by the state of its disks. */
+void volume_explain(struct volume *v);
+static inline uint64_t blocks_of(uint64_t size_bytes) { return (size_bytes + BLOCK_BYTES - 1) / BLOCK_BYTES; }
+/* Can requests be sent to the volume's disk? */
+static inline bool volume_disk_is_good(const struct volume *v, uint32_t disk)
+{
+	return v->disks[disk].state == VOLUME_DISK_JOINED && set_disk_is_running(v->set->disks[disk]);
+}
+
+/* ---- volume_io.c ---- */
+
+#define VOLUME_IO_STAGES(X) X(FREE) X(LOCK) X(ISSUE) X(GATHER) X(HARDEN) X(REPLY)
+#define X(name) VOLUME_IO_##name,
+enum volume_io_stage { VOLUME_IO_STAGES(X) };
+#undef X
+#define VOLUME_IO_WAITS(X) X(NOTHING) X(TURN) X(LOCK) X(PART) X(CHUNK) X(PLACEMENT) X(DISKS)
+#define X(name) WAIT_##name,
+enum volume_io_wait { VOLUME_IO_WAITS(X) };
+#undef X
+
+/* A request of the head's own: not bound by size, read-only or draining. */
+void volume_submit_internal(struct volume *v, struct volume_io *io);
+/* Tells every disk that is joined that the epoch is complete; io is a FLUSH. */
+void volume_submit_complete(struct volume *v, struct volume_io *io, uint64_t epoch);
+void volume_io_init_locks(struct volume *v);
+/* What it waited for has come (PART, CHUNK, PLACEMENT), or has failed with err: it goes on, on the next turn. */
+void volume_io_wake(struct volume_io *io, int err);
+/* A part of it has ended; the part is free again. */
+void volume_io_part_done(struct volume_io *io, int err);
+/* MAP: an extent of blocks becomes the client's, cut to the range asked for. Returns false when its room is full. */
+bool volume_io_map_add(struct volume_io *io, uint64_t first_block, uint64_t n_blocks, bool is_data);
+/* One line: stage, what it waits for, what it is. */
+void volume_io_to_text(const struct volume_io *io, char *text, size_t room);
+
+/* ---- part.c ---- */
+
+#define PART_STAGES(X) X(FREE) X(FETCH) X(MERGE) X(CARRY) X(MOVE) X(SETTLE) X(END)
+#define X(name) PART_##name,
+enum part_stage { PART_STAGES(X) };
+#undef X
+
+#define PART_IOV_MAX (64u + 2u)
+#define PART_EXTENTS_MAX (PART_IOV_MAX * sizeof(struct iovec) / sizeof(struct disk_extent))
+enum part_kind { PART_READ, PART_WRITE, PART_ZEROS /* written as data */, PART_TRIM, PART_MAP, PART_FLUSH, PART_COMPLETE };
+struct part {
+	struct disk_io io;
+	enum part_stage stage;
+	enum part_kind kind;
+	int err;
+	uint32_t disk; /* index */
+	struct volume *volume;
+	struct volume_io *request;
+	struct list link;	       /* free, or in the placer's list of moves */
+	uint64_t pos_bytes, len_bytes; /* of the client's range */
+	uint64_t first, n_blocks;      /* the blocks it touches */
+	uint32_t head_bytes, tail_bytes; /* of the first and last block, what lies outside the range */
+	bool has_head, has_tail;	       /* the first, the last block lies partly outside */
+	uint32_t n_fetched;	       /* of these, read so far */
+	bool is_counted;
+	struct chunk *fresh; /* of a write on its way to a fresh segment, else NULL; not evicted meanwhile */
+	bool must_allocate; /* zeros become blocks, not holes */
+	uint64_t segment, epoch, written, tried; /* tried: bit per disk that was full */
+	struct slice slice;	       /* the client's memory for it */
+	uint8_t *edges;		       /* two blocks: the first and the last one, merged */
+	union {
+		struct {
+			struct iovec iov[PART_IOV_MAX];
+			uint32_t crcs[PART_BLOCKS];
+		};
+		struct disk_extent extents[PART_EXTENTS_MAX];
+	};
+};
+
+must_check int parts_init(struct parts *p, uint32_t n);
+void parts_fini(struct parts *p);
+/* A free part, or NULL: the request then waits in line and is woken when there is one. */
+struct part *part_get(struct volume_set *s, struct volume_io *io);
+void part_put(struct part *p); /* of a part that was not started */
+/* Kind, place and request are set by the caller. */
+void part_start(struct part *p);
+/* The placer has an answer: 0 the segment has another disk now; -ENOSPC there is none. */
+void part_moved(struct part *p, int res);
+void part_to_text(const struct part *p, char *text, size_t room);
+
+/* ---- chunk.c ---- */
+
+enum placed { PLACED_ON_DISK, PLACED_NOWHERE, PLACED_UNKNOWN, PLACED_MOVING };
+/* Where a segment lies; only memory is asked. */
+enum placed chunk_find(struct volume *v, uint64_t segment, uint32_t *disk);
+/* The first segment from here on that may be placed, at most `end`: chunks known to be empty are stepped over. */
+uint64_t chunk_skip_empty(struct volume *v, uint64_t segment, uint64_t end);
+/* The request waits until the segment's chunk is loaded. 0, or -ENOMEM and it does not wait. */
+must_check int chunk_load(struct volume *v, uint64_t segment, struct volume_io *io);
+struct chunk *chunk_get(struct volume *v, uint64_t segment); /* loaded, or NULL */
+/* The key's value with these picks made. NULL: no memory. */
+char *chunk_to_json(const struct chunk *c, const struct place_pick *picks, uint32_t n_picks);
+void chunk_place(struct chunk *c, uint64_t segment, uint32_t disk); /* recorded: from now on it lies there */
+void chunk_evict(struct chunk *c);
+void chunk_reload(struct chunk *c); /* what the store holds is in doubt: requests wait until it is read again */
+void chunks_fini(struct volume *v);
+static inline bool chunk_bit(const uint64_t *bits, uint64_t segment)
+{
+	return bits[segment % PLACEMENT_CHUNK / 64] >> segment % 64 & 1;
+}
+void chunk_bit_set(uint64_t *bits, uint64_t segment, bool is_set);
+
+/* ---- placement.c ---- */
+
+/* Chooses a disk for a segment by chance, weighted by free space; `excluded`: bit per disk. 0; -ENOSPC: disks run and
+ * are full; -EIO: none runs. */
+must_check int placement_choose(struct volume *v, uint64_t excluded, uint32_t *disk);
+void placer_init(struct volume *v);
+/* The request waits until the segment under its cursor has a disk, or none can be had. */
+void placement_want(struct volume *v, struct volume_io *io);
+/* The disk had no room for the first writes of a segment: is another to be had? Ends with part_moved(). */
+void placement_move(struct volume *v, struct part *p);
+/* The chunk cannot be read: the parts that wait for a move in it are told so. */
+void placement_moves_fail(struct volume *v, uint32_t chunk, int err);
+void placer_run(struct volume *v); /* something it may wait for has happened */
+void placer_abandon(struct volume *v);
+bool placer_is_idle(const struct volume *v);
+
+/* ---- join.c: a volume begins to use a disk: FENCE, CREATE where it has no tree yet, COMPLETE ---- */
+
+#define JOIN_STAGES(X) X(FENCE) X(CREATE) X(COMPLETE) X(END)
+#define X(name) JOIN_##name,
+enum join_stage { JOIN_STAGES(X) };
+#undef X
+struct join {
+	struct disk_io io;
+	struct volume *volume;
+	uint32_t disk;
+	enum join_stage stage;
+	int err;
+	bool is_answered;
+	uint64_t complete_epoch; /* set by the caller: to be told to the disk; 0: nothing */
+	uint64_t remembered;	 /* the last complete epoch that the disk had remembered */
+	void (*done)(struct join *j, int res); /* the disk is JOINED, or LOST if it is recorded as used */
+	void *context;
+};
+must_check int join_start(struct volume *v, uint32_t disk, uint64_t complete_epoch,
+			  void (*done)(struct join *j, int res), void *context, struct join **out);
+
+/* ---- barrier.c ---- */
+
+void barrier_init(struct volume *v);
+/* A write was sent: the epoch will be closed within BARRIER_NS. */
+void barrier_note_write(struct volume *v);
+/* Closes the epoch now; ended() once it is complete. */
+void barrier_now(struct volume *v, void (*ended)(struct volume *v, int res));
+void barrier_run(struct volume *v);
+bool barrier_is_resting(const struct volume *v);
+void barrier_abandon(struct volume *v);
+
+/* ---- volume_attach.c ---- */
+
+struct attach_options {
+	bool is_nbd, is_vhost, is_read_only; /* all false: none is recorded; for the set's own work */
+	bool is_return;	 /* recorded already: brought back after a restart */
+};
+/* done(): 0 and entry->head serves; or -errno with the reason in entry->why, and there is no head. */
+void volume_attach(struct set_volume *entry, const struct attach_options *o,
+		   void (*done)(struct set_volume *entry, int res, void *context), void *context);
+/* Ends clients, drains, flushes, completes the epoch; entry->head is NULL after. is_recorded: the store forgets the
+ * attachment too. */
+void volume_detach(struct set_volume *entry, bool is_recorded,
+		   void (*done)(struct set_volume *entry, int res, void *context), void *context);
+void attach_abandon(struct attach *a);
+
+/* ---- set_load.c: this node's copy of what the store holds ---- */
+
+struct set_load {
+	unsigned stage;
+	int err;
+	struct volume_set *set;
+	struct metadata_request request;
+	void (*done)(struct set_load *l, int res); /* 0, or what the store said */
+	void *context;
+};
+/* Reads pools, disks and volumes, and brings the set's copies up to date. What cannot be used is an event and left out. */
+void set_load_start(struct set_load *l, struct volume_set *s, void (*done)(struct set_load *l, int res), void *context);
+
+struct set_pool *set_pool_find(struct volume_set *s, const char *name);
+struct set_volume *set_volume_find(struct volume_set *s, const char *name); /* not those being deleted */
+struct set_disk *set_disk_by_uuid(struct volume_set *s, const struct uuid *uuid); /* or NULL */
+/* The same; one that nobody knows is taken in as absent, so that what lies there is still accounted for. NULL: no room. */
+struct set_disk *set_disk_known(struct volume_set *s, const struct uuid *uuid);
+/* Takes the facts over (of a volume: its memory too); NULL: no memory or, of disks, no room. */
+struct set_pool *set_pool_put(struct volume_set *s, const struct pool_facts *facts);
+struct set_volume *set_volume_put(struct volume_set *s, struct volume_facts *facts);
+struct set_disk *set_disk_put(struct volume_set *s, const struct disk_facts *facts);
+void set_pool_remove(struct set_pool *p);
+void set_volume_remove(struct set_volume *v); /* nothing is under way for it */
+void set_disk_forget(struct set_disk *d);     /* nothing names it any more */
+void set_volume_sort(struct set_volume *v);   /* its name has changed */
+struct uuid set_random_uuid(struct volume_set *s);
+
+/* ---- set_disks.c ---- */
+
+#define DISK_CACHE_MIN_BYTES (4 * MIB) /* below this a disk is not opened */
+/* Volumes that use the disk, as names in a row ("a, b and 3 more"); returns how many. */
+uint32_t set_disk_users(const struct set_disk *d, char *names, size_t room);
+
+/* Begins to open a disk; changed() is called when it runs or has failed. 0 or -errno with d->why. */
+must_check int set_disk_open(struct set_disk *d, void (*changed)(struct set_disk *d, void *context), void *context);
+/* changed() is called when it is closed. */
+void set_disk_close(struct set_disk *d, void (*changed)(struct set_disk *d, void *context), void *context);
+/* By name, path or UUID. */
+struct set_disk *set_disk_find(struct volume_set *s, const char *object);
+
+/* ---- reaper.c: deletes volumes in the background ---- */
+
+void reap_start(struct set_volume *entry); /* it is recorded as being deleted */
+bool reap_stop(struct set_volume *entry);  /* true: it has stopped; false: asks again, something is under way */
+void reap_abandon(struct reap *r);
+
+/* ---- set_commands.c: one command at a time ---- */
+
+struct command {
+	struct set_command *order;
+	struct volume_set *set;
+	const struct command_kind *kind;
+	unsigned stage;
+	int err;
+	uint32_t tries;
+	bool is_resuming;  /* it was aside, and goes on when it is the first in line */
+	bool is_undecided; /* an earlier try has an unknown outcome */
+	struct transaction transaction;
+	struct set_load load;
+	struct record_update update;
+	struct set_volume *volume;
+	struct set_disk *disk;
+	struct pool_facts pool;
+	struct disk_facts disk_facts;
+	struct volume_facts volume_facts;
+	struct volume_io io;
+	struct volume_extent extent;
+	bool was_running;      /* DISK_REMOVE: the disk */
+	bool is_attached_here; /* the command attached the volume for itself */
+	struct disk_maker *maker;
+};
+
+struct command_kind {
+	const char *name;
+	void (*run)(struct command *c); /* its dispatcher, first entered at stage 0 */
+	/* For change_run(), one transaction: looks at the set's copies and prepares c->transaction (1), finds it done already
+	 * (0), or refuses (-errno). */
+	int (*decide)(struct command *c);
+	void (*apply)(struct command *c, uint64_t revision); /* the store has it: so do the copies */
+};
+extern const struct command_kind command_disk_add, command_disk_remove, command_disk_scrub, command_pool_create,
+    command_pool_set, command_pool_delete, command_volume_create, command_volume_delete, command_volume_resize,
+    command_volume_rename, command_volume_set, command_volume_attach, command_volume_detach;
+
+/* Sets the error, its stable code and the sentence; returns err. */
+int command_refuse(struct command *c, int err, const char *code, const char *format, ...) printf_like(4, 5);
+/* The store failed with err: says so. Returns err. */
+int command_refuse_store(struct command *c, int err);
+void command_end(struct command *c); /* with c->err */
+/* Decides, transacts, applies, decides again after a refusal; then calls kind->run with c->err. */
+void change_run(struct command *c);
+/* The dispatcher of a command that is nothing but one transaction. */
+void command_change_run(struct command *c);
+/* Checks of what was ordered: 0, or refused. */
+must_check int command_check_name(struct command *c, const char *name);
+must_check int command_check_size(struct command *c, uint64_t size_bytes);
+int command_check_replicas(struct command *c, uint32_t replicas, uint32_t min_replicas);
+must_check int command_check_pool(struct command *c, struct set_pool **out);
+const char *order_pool(const struct set_command *o); /* the pool it names, or "default" */
+void pool_facts_init(struct volume_set *s, const char *name, struct pool_facts *out);
+/* Finds the volume the command is about, or refuses. */
+must_check int command_find_volume(struct command *c);
+void commands_init(struct volume_set *s);
+void commands_abandon(struct volume_set *s);
+void disk_maker_abandon(struct disk_maker *m);
+/* The next one in line may run. */
+void commands_wake(struct volume_set *s);
+/* Lets others pass: the command goes on with command_step_back_in(). */
+void command_step_aside(struct command *c);
+void command_step_back_in(struct command *c);
+
+/* ---- set_start.c, set_stop.c ---- */
+
+void set_free(struct volume_set *s);
+void set_stop_run(struct volume_set *s); /* something it may wait for has happened */

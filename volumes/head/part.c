@@ -1,0 +1,474 @@
+/*
+ * part.c: one piece of a request: what goes to one disk at once, at most 64 blocks of one segment for data.
+ *
+ *   FETCH -> MERGE -> CARRY -> SETTLE -> END            FETCH only where a write covers part of a block
+ *                       ^         |
+ *                       +- MOVE <-+                     the disk was full, and nothing lies in the segment yet
+ *
+ *   FETCH    reads the first and the last block of the range, if they lie partly outside of it
+ *   MERGE    lays the client's bytes over them, lays out the memory of the whole, sums and looks for zeros
+ *   CARRY    sends it; SETTLE takes the disk's answer
+ *
+ * Invariants
+ *  1. A part has its two edge blocks from the start, so nothing here waits for memory.
+ *  2. A write or trim takes the volume's epoch when it is sent, so the epochs that a tree sees never decrease; it counts in
+ *     in_flight of that epoch until it is answered.
+ *  3. A merged write is ordered [RMWDEP].
+ *  4. `written` of a disk grows before the request that wrote is answered, so a FLUSH submitted after sees it.
+ *  5. A free part is at the head of the free list when it was used last: few are ever touched while few are in flight.
+ *
+ * Owner: the request it belongs to.
+ */
+#include "volumes/head/head_internal.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define EDGES_BYTES (2 * BLOCK_BYTES)
+
+static const uint8_t zero_block[BLOCK_BYTES] __attribute__((aligned(BLOCK_BYTES)));
+
+static const char *const stage_names[] = {
+#define X(name) #name,
+    PART_STAGES(X)
+#undef X
+};
+static const char *const kind_names[] = {
+    [PART_READ] = "read", [PART_WRITE] = "write", [PART_ZEROS] = "zeros",	[PART_TRIM] = "trim",
+    [PART_MAP] = "map",	  [PART_FLUSH] = "flush", [PART_COMPLETE] = "complete",
+};
+
+static void part_run(struct part *p);
+
+static void part_done(struct disk_io *disk_io, int res)
+{
+	struct part *p = container_of(disk_io, struct part, io);
+	p->err = res;
+	part_run(p);
+}
+
+/* ---- the pool ---- */
+
+int parts_init(struct parts *p, uint32_t n)
+{
+	list_init(&p->free);
+	list_init(&p->line);
+	p->n = n;
+	p->all = calloc(n, sizeof(*p->all));
+	p->edges = mmap(NULL, (size_t)n * EDGES_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (!p->all || p->edges == MAP_FAILED)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < n; i++) {
+		p->all[i].edges = p->edges + (size_t)i * EDGES_BYTES;
+		p->all[i].io.done = part_done;
+		list_append(&p->free, &p->all[i].link);
+	}
+	return 0;
+}
+
+void parts_fini(struct parts *p)
+{
+	if (p->edges && p->edges != MAP_FAILED)
+		munmap(p->edges, (size_t)p->n * EDGES_BYTES);
+	free(p->all);
+	p->all = NULL;
+	p->edges = NULL;
+}
+
+struct part *part_get(struct volume_set *s, struct volume_io *io)
+{
+	struct part *p = io->own.part;
+	io->own.part = NULL;
+	if (!p && list_is_empty(&s->parts.line)) {
+		struct list *node = list_pop(&s->parts.free);
+		p = node ? container_of(node, struct part, link) : NULL;
+	}
+	if (!p) {
+		list_append(&s->parts.line, &io->own.line);
+		return NULL;
+	}
+	quarry_assert(p->stage == PART_FREE);
+	p->request = io;
+	p->volume = io->own.volume;
+	return p;
+}
+
+/* The first in line gets it into his hand, so that nobody who comes later takes it from him. */
+void part_put(struct part *p)
+{
+	struct parts *parts = &p->volume->set->parts;
+	struct list *next = list_pop(&parts->line);
+	p->stage = PART_FREE;
+	if (!next) {
+		list_prepend(&parts->free, &p->link);
+		return;
+	}
+	struct volume_io *io = container_of(next, struct volume_io, own.line);
+	quarry_assert(!io->own.part);
+	io->own.part = p;
+	p->volume = io->own.volume;
+	volume_io_wake(io, 0);
+}
+
+/* ---- small words ---- */
+
+static struct volume_disk *part_volume_disk(const struct part *p)
+{
+	return &p->volume->disks[p->disk];
+}
+
+static struct disk *part_disk(const struct part *p)
+{
+	return p->volume->set->disks[p->disk]->disk;
+}
+
+static bool part_writes(const struct part *p)
+{
+	return p->kind == PART_WRITE || p->kind == PART_ZEROS;
+}
+
+static bool part_changes(const struct part *p)
+{
+	return part_writes(p) || p->kind == PART_TRIM;
+}
+
+/* The part's disk failed or went away while it waited for something else. */
+static bool part_is_stranded(const struct part *p)
+{
+	return !volume_disk_is_good(p->volume, p->disk);
+}
+
+/* ---- FETCH ---- */
+
+static void part_read_edge(struct part *p, uint64_t block, uint8_t *to)
+{
+	p->iov[0] = (struct iovec){to, BLOCK_BYTES};
+	p->io.op = DISK_READ;
+	p->io.tree = part_volume_disk(p)->tree;
+	p->io.first = block;
+	p->io.n_blocks = 1;
+	p->io.iov = p->iov;
+	p->io.n_iov = 1;
+	disk_submit(part_disk(p), &p->io);
+}
+
+static enum flow part_fetch(struct part *p)
+{
+	if (p->err != 0)
+		return FLOW_NEXT;
+	if (p->n_fetched == (uint32_t)p->has_head + p->has_tail)
+		return FLOW_NEXT;
+	if (part_is_stranded(p)) {
+		p->err = -EIO;
+		return FLOW_NEXT;
+	}
+	if (p->n_fetched++ == 0 && p->has_head)
+		part_read_edge(p, p->first, p->edges);
+	else
+		part_read_edge(p, p->first + p->n_blocks - 1, p->edges + BLOCK_BYTES);
+	return FLOW_WAIT;
+}
+
+/* ---- MERGE: [first block, merged] [the client's own memory] [last block, merged] ---- */
+
+/* Bytes of the client's range that lie in the first and last block, when these are edges. */
+static uint64_t part_head_len(const struct part *p)
+{
+	return p->has_head ? min_u64(p->len_bytes, BLOCK_BYTES - p->head_bytes) : 0;
+}
+
+static uint64_t part_tail_len(const struct part *p)
+{
+	return p->has_tail ? BLOCK_BYTES - p->tail_bytes : 0;
+}
+
+static void part_overlay(struct part *p, struct slice *s, uint8_t *to, uint64_t len_bytes)
+{
+	if (p->kind == PART_WRITE)
+		slice_copy_to(s, to, len_bytes);
+	else if (p->kind == PART_ZEROS)
+		memset(to, 0, len_bytes);
+	else
+		slice_skip(s, len_bytes); /* a read: the edges are copied out when they have come */
+}
+
+static uint32_t part_lay_middle(struct part *p, struct slice *s, uint64_t len_bytes, uint32_t n_iov)
+{
+	if (p->kind != PART_ZEROS)
+		return n_iov + (len_bytes ? slice_take(s, len_bytes, p->iov + n_iov, PART_IOV_MAX - 1 - n_iov) : 0);
+	for (; len_bytes > 0; len_bytes -= BLOCK_BYTES)
+		p->iov[n_iov++] = (struct iovec){(void *)zero_block, BLOCK_BYTES};
+	return n_iov;
+}
+
+static void part_lay_out(struct part *p)
+{
+	struct slice s = p->slice;
+	uint64_t head = part_head_len(p), tail = part_tail_len(p);
+	uint32_t n_iov = 0;
+	if (p->has_head) {
+		part_overlay(p, &s, p->edges + p->head_bytes, head);
+		p->iov[n_iov++] = (struct iovec){p->edges, BLOCK_BYTES};
+	}
+	n_iov = part_lay_middle(p, &s, p->len_bytes - head - tail, n_iov);
+	if (p->has_tail) {
+		part_overlay(p, &s, p->edges + BLOCK_BYTES, tail);
+		p->iov[n_iov++] = (struct iovec){p->edges + BLOCK_BYTES, BLOCK_BYTES};
+	}
+	quarry_assert(n_iov > 0 && n_iov <= PART_IOV_MAX);
+	p->io.iov = p->iov;
+	p->io.n_iov = n_iov;
+}
+
+static void part_merge(struct part *p)
+{
+	part_lay_out(p);
+	if (!part_writes(p))
+		return;
+	p->io.zero_blocks = blocks_sum(p->iov, p->io.n_iov, (uint32_t)p->n_blocks, p->crcs);
+	if (p->must_allocate)
+		p->io.zero_blocks = 0;
+	p->io.crcs = p->crcs;
+}
+
+/* A read has come: its edges go to where the client wants them. */
+static void part_scatter_edges(struct part *p)
+{
+	struct slice s = p->slice;
+	uint64_t head = part_head_len(p), tail = part_tail_len(p);
+	if (p->has_head)
+		slice_fill_from(&s, p->edges + p->head_bytes, head);
+	if (!p->has_tail)
+		return;
+	slice_skip(&s, p->len_bytes - head - tail);
+	slice_fill_from(&s, p->edges + BLOCK_BYTES, tail);
+}
+
+/* ---- CARRY ---- */
+
+static enum disk_op part_op(const struct part *p)
+{
+	switch (p->kind) {
+	case PART_READ:
+		return DISK_READ;
+	case PART_WRITE:
+	case PART_ZEROS:
+		return DISK_WRITE;
+	case PART_TRIM:
+		return DISK_TRIM;
+	case PART_MAP:
+		return DISK_MAP;
+	case PART_FLUSH:
+		return DISK_FLUSH;
+	case PART_COMPLETE:
+		break;
+	}
+	return DISK_COMPLETE;
+}
+
+/* Counts a change in its epoch, and in its chunk while the segment is fresh. */
+static void part_enter(struct part *p)
+{
+	struct volume *v = p->volume;
+	struct chunk *c = chunk_get(v, p->segment);
+	p->epoch = v->epoch;
+	p->is_counted = true;
+	v->in_flight[p->epoch & 1]++;
+	p->fresh = part_writes(p) && c && chunk_bit(c->fresh, p->segment) ? c : NULL;
+	if (p->fresh)
+		p->fresh->fresh_in_flight++;
+	barrier_note_write(v);
+}
+
+static void part_carry(struct part *p)
+{
+	struct volume_disk *vd = part_volume_disk(p);
+	quarry_assert(!p->is_counted);
+	if (part_changes(p))
+		part_enter(p);
+	p->written = vd->written;
+	p->io.op = part_op(p);
+	p->io.tree = vd->tree;
+	p->io.session = vd->session;
+	p->io.epoch = p->epoch;
+	p->io.first = p->first;
+	p->io.n_blocks = p->n_blocks;
+	p->io.is_ordered = p->n_fetched > 0;
+	p->io.volume = p->volume->entry->facts.uuid;
+	p->io.since = 0;
+	p->io.extents = p->extents;
+	p->io.extents_max = PART_EXTENTS_MAX;
+	disk_submit(part_disk(p), &p->io);
+}
+
+/* ---- SETTLE ---- */
+
+static void part_leave(struct part *p)
+{
+	struct volume *v = p->volume;
+	quarry_assert(v->in_flight[p->epoch & 1] > 0);
+	p->is_counted = false;
+	v->in_flight[p->epoch & 1]--;
+	part_volume_disk(p)->written++;
+	if (p->fresh) {
+		quarry_assert(p->fresh->fresh_in_flight > 0);
+		p->fresh->fresh_in_flight--;
+		if (p->err == 0)
+			chunk_bit_set(p->fresh->fresh, p->segment, false);
+		if (!list_is_empty(&v->placer.moving))
+			placer_run(v);
+	}
+	if (v->barrier.stage == BARRIER_DRAIN)
+		barrier_run(v);
+}
+
+static void part_map_extents(struct part *p)
+{
+	for (uint32_t i = 0; i < p->io.n_extents; i++) {
+		const struct disk_extent *e = &p->extents[i];
+		if (!volume_io_map_add(p->request, e->first, e->n_blocks, e->is_data)) {
+			p->request->own.cursor = p->request->own.end;
+			return;
+		}
+	}
+	quarry_assert(p->io.n_extents > 0);
+	/* Perhaps the extents ran out of room here: the request goes on where the answer ends. */
+	const struct disk_extent *last = &p->extents[p->io.n_extents - 1];
+	uint64_t told = (last->first + last->n_blocks) * BLOCK_BYTES;
+	if (told < p->pos_bytes + p->len_bytes)
+		p->request->own.cursor = told;
+}
+
+/* What a client is told of it. */
+static int part_error(const struct part *p, int err)
+{
+	if (err == -ESTALE)
+		volume_fence(p->volume, "disk %s has heard of a newer attachment of it",
+			     p->volume->set->disks[p->disk]->facts.name);
+	return err == 0 || err == -ENOSPC ? err : -EIO;
+}
+
+static void part_settle(struct part *p)
+{
+	struct volume_disk *vd = part_volume_disk(p);
+	p->err = part_error(p, p->err);
+	if (p->is_counted)
+		part_leave(p);
+	if (p->err != 0)
+		return;
+	if (p->kind == PART_READ)
+		part_scatter_edges(p);
+	else if (p->kind == PART_MAP)
+		part_map_extents(p);
+	else if (p->kind == PART_FLUSH)
+		vd->flushed = max_u64(vd->flushed, p->written);
+}
+
+/* The first writes of a segment found their disk full: another one may have room. */
+static bool part_may_move(const struct part *p)
+{
+	return p->err == -ENOSPC && p->fresh && chunk_get(p->volume, p->segment) == p->fresh &&
+	       chunk_bit(p->fresh->fresh, p->segment);
+}
+
+void part_moved(struct part *p, int res)
+{
+	quarry_assert(p->stage == PART_MOVE);
+	uint32_t disk = p->disk;
+	p->err = res;
+	if (res == 0 && chunk_find(p->volume, p->segment, &disk) == PLACED_ON_DISK)
+		p->request->own.disks |= 1ull << disk;
+	else if (res == 0)
+		p->err = -EIO;
+	p->disk = disk;
+	part_run(p);
+}
+
+static void part_end(struct part *p)
+{
+	struct volume_io *io = p->request;
+	int err = p->err;
+	part_put(p);
+	volume_io_part_done(io, err);
+}
+
+/* ---- the dispatcher ---- */
+
+static void part_run(struct part *p)
+{
+	for (;;) {
+		switch (p->stage) {
+		case PART_FETCH:
+			if (part_fetch(p) == FLOW_WAIT)
+				return;
+			p->stage = p->err ? PART_END : PART_MERGE;
+			break;
+		case PART_MERGE:
+			part_merge(p);
+			p->stage = PART_CARRY;
+			break;
+		case PART_CARRY:
+			if (part_is_stranded(p)) {
+				p->err = -EIO;
+				p->stage = PART_END;
+				break;
+			}
+			part_carry(p);
+			p->stage = PART_SETTLE;
+			return;
+		case PART_SETTLE:
+			part_settle(p);
+			p->stage = PART_END;
+			if (part_may_move(p)) {
+				p->stage = PART_MOVE;
+				placement_move(p->volume, p);
+				return;
+			}
+			break;
+		case PART_MOVE: /* the placer has answered */
+			p->stage = p->err ? PART_END : PART_CARRY;
+			break;
+		case PART_END:
+			part_end(p);
+			return;
+		case PART_FREE:
+			quarry_assert(!"a part that is free runs");
+		}
+	}
+}
+
+void part_start(struct part *p)
+{
+	bool has_memory = p->kind == PART_READ || part_writes(p);
+	uint64_t end_bytes = p->pos_bytes + p->len_bytes;
+	p->segment = p->pos_bytes / SEGMENT_BYTES;
+	p->first = p->pos_bytes / BLOCK_BYTES;
+	p->n_blocks = blocks_of(end_bytes) - p->first;
+	p->head_bytes = (uint32_t)(p->pos_bytes % BLOCK_BYTES);
+	p->tail_bytes = (uint32_t)(-end_bytes % BLOCK_BYTES);
+	p->has_head = has_memory && (p->head_bytes || (p->n_blocks == 1 && p->tail_bytes));
+	p->has_tail = has_memory && p->n_blocks > 1 && p->tail_bytes;
+	p->n_fetched = 0;
+	p->err = 0;
+	p->is_counted = false;
+	p->fresh = NULL;
+	p->tried = 0;
+	quarry_assert(!has_memory || p->n_blocks <= PART_BLOCKS);
+	quarry_assert(p->request->own.owed > 0);
+	if (part_writes(p) && (p->has_head || p->has_tail))
+		p->stage = PART_FETCH;
+	else
+		p->stage = has_memory ? PART_MERGE : PART_CARRY;
+	part_run(p);
+}
+
+void part_to_text(const struct part *p, char *text, size_t room)
+{
+	const struct set_disk *d = p->volume->set->disks[p->disk];
+	snprintf(text, room, "%s of %" PRIu64 " blocks at %" PRIu64 " on disk %s: %s", kind_names[p->kind], p->n_blocks,
+		 p->first, d ? d->facts.name : "?", stage_names[p->stage]);
+}

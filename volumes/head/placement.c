@@ -1,0 +1,514 @@
+/*
+ * placement.c: gives segments their disks, at their first write, and records it before anything is written there.
+ *
+ *   REST -> CHOOSE -> JOIN -> RECORD -> REST
+ *              ^        |
+ *              +--------+ a disk could not be joined: choose again without it
+ *
+ *   CHOOSE   picks a disk for every segment that requests wait for, as many as one transaction holds
+ *   JOIN     one after the other, the disks that hold nothing of the volume yet: fence, tree, complete epoch [PLACEL]
+ *   RECORD   one transaction over the chunks' keys and, when a disk is new, the volume's record
+ *
+ * Invariants
+ *  1. A write goes only to a segment whose placement the store has confirmed; a failed or unknown outcome is settled by
+ *     reading the chunk again, never by assuming.
+ *  2. Requests that want the same segment, or segments placed in the same round, share one transaction.
+ *  3. From the first JOIN to the outcome no barrier runs, and none is under way when it begins [PLACEBAR].
+ *  4. A segment moves to another disk only while it is fresh: no write of it has ever succeeded, none is in flight, and
+ *     new ones wait (its `moving` bit).
+ *  5. Picked chunks are pinned until the outcome.
+ *
+ * Owner: the volume.
+ */
+#include "volumes/head/head_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum placer_stage { PLACER_REST, PLACER_CHOOSE, PLACER_JOIN, PLACER_RECORD };
+
+/* ---- choosing ---- */
+
+/* Blocks that the disk can still take; what is freed and waits for a checkpoint counts. */
+static uint64_t disk_room(const struct set_disk *d)
+{
+	struct disk_stats stats;
+	disk_stats(d->disk, &stats);
+	uint64_t room = stats.free_blocks + stats.waiting_blocks;
+	return room > stats.reserve_blocks ? room - stats.reserve_blocks : 0;
+}
+
+static bool disk_may_take(struct volume *v, const struct set_disk *d)
+{
+	if (!set_disk_is_running(d) || strcmp(d->facts.pool, v->entry->facts.pool) != 0)
+		return false;
+	const struct volume_disk_facts *known = volume_facts_disk(&v->entry->facts, &d->facts.uuid);
+	return v->disks[d->index].state != VOLUME_DISK_LOST && !(known && known->is_stale);
+}
+
+int placement_choose(struct volume *v, uint64_t excluded, uint32_t *disk)
+{
+	uint64_t rooms[SET_DISKS_MAX] = {0}, total = 0;
+	int err = -EIO;
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
+		if (!disk_may_take(v, v->set->disks[i]))
+			continue;
+		err = -ENOSPC;
+		rooms[i] = excluded >> i & 1 ? 0 : disk_room(v->set->disks[i]);
+		total += rooms[i];
+	}
+	if (total == 0)
+		return err;
+	uint64_t at = reactor_random(v->set->reactor) % total;
+	for (*disk = 0; at >= rooms[*disk]; (*disk)++)
+		at -= rooms[*disk];
+	quarry_assert(*disk < SET_DISKS_MAX && rooms[*disk] > 0);
+	return 0;
+}
+
+/* ---- CHOOSE ---- */
+
+static struct place_pick *pick_find(struct placer *p, uint64_t segment)
+{
+	for (uint32_t i = 0; i < p->n_picks; i++)
+		if (p->picks[i].segment == segment)
+			return &p->picks[i];
+	return NULL;
+}
+
+static bool pick_is_first_of_chunk(const struct placer *p, uint32_t i)
+{
+	for (uint32_t j = 0; j < i; j++)
+		if (p->picks[j].segment / PLACEMENT_CHUNK == p->picks[i].segment / PLACEMENT_CHUNK)
+			return false;
+	return true;
+}
+
+static uint32_t picks_chunks(const struct placer *p)
+{
+	uint32_t n = 0;
+	for (uint32_t i = 0; i < p->n_picks; i++)
+		n += pick_is_first_of_chunk(p, i);
+	return n;
+}
+
+/* Room for one more pick, whatever chunk it is in? One condition is the record's. */
+static bool picks_have_room(const struct placer *p)
+{
+	return p->n_picks < PLACE_PICKS_MAX && picks_chunks(p) < METADATA_CONDITIONS_MAX - 1;
+}
+
+static int pick_add(struct volume *v, uint64_t segment, uint64_t excluded, bool is_move)
+{
+	struct placer *p = &v->placer;
+	struct place_pick *pick = &p->picks[p->n_picks];
+	int err = placement_choose(v, excluded | p->refused, &pick->disk);
+	if (err != 0)
+		return err;
+	pick->segment = segment;
+	pick->is_move = is_move;
+	chunk_get(v, segment)->pins++;
+	p->n_picks++;
+	return 0;
+}
+
+static void picks_clear(struct volume *v)
+{
+	struct placer *p = &v->placer;
+	for (uint32_t i = 0; i < p->n_picks; i++) {
+		struct chunk *c = chunk_get(v, p->picks[i].segment);
+		quarry_assert(c && c->pins > 0);
+		c->pins--;
+	}
+	p->n_picks = 0;
+}
+
+/* A request whose segment has a disk meanwhile, or whose chunk must be read again, is sent back to look. */
+static void choose_for_request(struct volume *v, struct volume_io *io)
+{
+	struct placer *p = &v->placer;
+	uint64_t segment = io->own.cursor / SEGMENT_BYTES;
+	uint32_t disk;
+	enum placed placed = chunk_find(v, segment, &disk);
+	if (placed == PLACED_MOVING || pick_find(p, segment))
+		return;
+	if (placed != PLACED_NOWHERE)
+		return volume_io_wake(io, 0);
+	if (!picks_have_room(p))
+		return;
+	int err = pick_add(v, segment, 0, false);
+	if (err != 0)
+		volume_io_wake(io, err);
+}
+
+/* All parts that wait for the segment's move get the answer. */
+static void moves_answer(struct volume *v, uint64_t segment, int res)
+{
+	struct chunk *c = v->chunks[segment / PLACEMENT_CHUNK];
+	quarry_assert(c && c->pins > 0);
+	chunk_bit_set(c->moving, segment, false);
+	list_each_safe(node, &v->placer.moving) {
+		struct part *part = container_of(node, struct part, link);
+		if (part->segment != segment)
+			continue;
+		list_remove(&part->link);
+		quarry_assert(c->pins > 0);
+		c->pins--;
+		part_moved(part, res);
+	}
+}
+
+/* Disks that any part has tried for this segment. */
+static uint64_t moves_tried(const struct volume *v, uint64_t segment)
+{
+	uint64_t tried = 0;
+	list_each(node, &v->placer.moving) {
+		const struct part *part = container_of(node, struct part, link);
+		if (part->segment == segment)
+			tried |= part->tried;
+	}
+	return tried;
+}
+
+/* Decides one segment's move. true: the list has changed, look at it anew. */
+static bool choose_for_move(struct volume *v, const struct part *part)
+{
+	uint64_t segment = part->segment;
+	struct chunk *c = chunk_get(v, segment);
+	if (!c) /* being read again: the placer runs when it is here */
+		return false;
+	if (pick_find(&v->placer, segment) || !picks_have_room(&v->placer))
+		return false;
+	int err = -ENOSPC; /* something was written there after all: it stays */
+	if (chunk_bit(c->fresh, segment)) {
+		if (c->fresh_in_flight > 0)
+			return false;
+		err = pick_add(v, segment, moves_tried(v, segment), true);
+	}
+	if (err != 0)
+		moves_answer(v, segment, err);
+	return err != 0;
+}
+
+static void choose_moves(struct volume *v)
+{
+	bool has_changed;
+	do {
+		has_changed = false;
+		list_each(node, &v->placer.moving) {
+			has_changed = choose_for_move(v, container_of(node, struct part, link));
+			if (has_changed)
+				break;
+		}
+	} while (has_changed);
+}
+
+static void placer_choose(struct volume *v)
+{
+	picks_clear(v);
+	choose_moves(v); /* first: requests may wait for their outcome */
+	list_each_safe(node, &v->placer.wanting)
+		choose_for_request(v, container_of(node, struct volume_io, own.line));
+}
+
+/* ---- JOIN ---- */
+
+/* A disk among the picks that the volume does not use yet; SET_DISKS_MAX: none. */
+static uint32_t placer_unjoined(const struct volume *v)
+{
+	const struct placer *p = &v->placer;
+	for (uint32_t i = 0; i < p->n_picks; i++)
+		if (v->disks[p->picks[i].disk].state != VOLUME_DISK_JOINED)
+			return p->picks[i].disk;
+	return SET_DISKS_MAX;
+}
+
+static void placer_joined(struct join *j, int res)
+{
+	struct volume *v = j->volume;
+	struct placer *p = &v->placer;
+	uint64_t bit = 1ull << j->disk;
+	quarry_assert(p->stage == PLACER_JOIN && p->join == j);
+	p->join = NULL;
+	if (res == 0)
+		p->new_disks |= bit;
+	else
+		p->refused |= bit;
+	if (res != 0)
+		p->stage = PLACER_CHOOSE;
+	placer_run(v);
+}
+
+static enum flow placer_join(struct volume *v)
+{
+	struct placer *p = &v->placer;
+	uint32_t disk = placer_unjoined(v);
+	if (disk == SET_DISKS_MAX)
+		return FLOW_NEXT;
+	quarry_assert(p->is_joining && !p->join);
+	if (join_start(v, disk, v->complete_epoch, placer_joined, NULL, &p->join) == 0)
+		return FLOW_WAIT;
+	p->refused |= 1ull << disk;
+	p->stage = PLACER_CHOOSE;
+	return FLOW_NEXT;
+}
+
+/* ---- RECORD ---- */
+
+static struct volume *volume_of_update(struct record_update *u)
+{
+	return container_of(u, struct placer_update, update)->volume;
+}
+
+/* The record names every disk that holds a tree of the volume. */
+static int placer_change(struct record_update *u, struct volume_facts *facts)
+{
+	struct volume *v = volume_of_update(u);
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
+		if (!(v->placer.new_disks >> i & 1))
+			continue;
+		const struct uuid *uuid = &v->set->disks[i]->facts.uuid;
+		if (volume_facts_disk(facts, uuid))
+			continue;
+		if (facts->n_disks == SET_DISKS_MAX)
+			return -ENOSPC;
+		facts->disks[facts->n_disks++] = (struct volume_disk_facts){.uuid = *uuid};
+	}
+	return 0;
+}
+
+static void placer_extend(struct record_update *u, struct transaction *t)
+{
+	struct volume *v = volume_of_update(u);
+	struct placer *p = &v->placer;
+	char uuid[UUID_TEXT_BYTES];
+	uuid_to_text(&v->entry->facts.uuid, uuid);
+	for (uint32_t i = 0; i < p->n_picks; i++) {
+		if (!pick_is_first_of_chunk(p, i))
+			continue;
+		const struct chunk *c = chunk_get(v, p->picks[i].segment);
+		transaction_condition(t, c->revision, CHUNK_KEY, uuid, c->number);
+		transaction_put(t, chunk_to_json(c, p->picks, p->n_picks), CHUNK_KEY, uuid, c->number);
+	}
+}
+
+/* The store has recorded the picks. */
+static void placer_apply(struct volume *v, uint64_t revision)
+{
+	struct placer *p = &v->placer;
+	for (uint32_t i = 0; i < p->n_picks; i++) {
+		struct chunk *c = chunk_get(v, p->picks[i].segment);
+		chunk_place(c, p->picks[i].segment, p->picks[i].disk);
+		c->revision = revision;
+	}
+}
+
+/* What the store holds is not known: the chunks are read again, and requests there wait for it. */
+static void placer_doubt(struct volume *v)
+{
+	struct placer *p = &v->placer;
+	struct chunk *chunks[PLACE_PICKS_MAX];
+	uint32_t n = 0;
+	for (uint32_t i = 0; i < p->n_picks; i++)
+		if (pick_is_first_of_chunk(p, i))
+			chunks[n++] = chunk_get(v, p->picks[i].segment);
+	picks_clear(v);
+	for (uint32_t i = 0; i < n; i++)
+		chunk_reload(chunks[i]);
+}
+
+static void placer_wake_all(struct volume *v, int err)
+{
+	list_each_safe(node, &v->placer.wanting)
+		volume_io_wake(container_of(node, struct volume_io, own.line), err);
+}
+
+static void placer_answer_moves(struct volume *v, int res)
+{
+	struct place_pick picks[PLACE_PICKS_MAX];
+	uint32_t n_picks = v->placer.n_picks;
+	memcpy(picks, v->placer.picks, n_picks * sizeof(picks[0]));
+	for (uint32_t i = 0; i < n_picks; i++)
+		if (picks[i].is_move)
+			moves_answer(v, picks[i].segment, res);
+}
+
+/* What those who wait are told: 0 look again, or an error. */
+static int placer_judge(struct volume *v, int res)
+{
+	if (res == 0 || res == -EAGAIN || res == -ETIMEDOUT)
+		return 0;
+	if (res == -ESTALE || res == -ENOENT)
+		volume_fence(v, "another head has attached it");
+	else
+		log_event(v->set->log, LOG_ERROR, "placement-failed", v->entry->facts.name,
+			  "no placement could be recorded for volume %s: the metadata store says: %s",
+			  v->entry->facts.name, strerror(-res));
+	return -EIO;
+}
+
+static void placer_rest(struct volume *v)
+{
+	v->placer.stage = PLACER_REST;
+	v->placer.is_joining = false;
+	barrier_run(v);
+	placer_run(v);
+}
+
+static void placer_recorded(struct record_update *u, int res)
+{
+	struct volume *v = volume_of_update(u);
+	struct placer *p = &v->placer;
+	bool is_applied = res == 0 && u->is_certain;
+	uint64_t revision = u->revision;
+	quarry_assert(p->stage == PLACER_RECORD && &p->update->update == u);
+	free(p->update);
+	p->update = NULL;
+	int err = placer_judge(v, res);
+	if (res == 0)
+		p->new_disks = 0;
+	if (is_applied)
+		placer_apply(v, revision);
+	placer_answer_moves(v, is_applied ? 0 : -ENOSPC);
+	if (is_applied)
+		picks_clear(v);
+	else
+		placer_doubt(v);
+	placer_wake_all(v, err);
+	placer_rest(v);
+}
+
+static int placer_record(struct volume *v)
+{
+	struct placer *p = &v->placer;
+	quarry_assert(p->n_picks > 0 && !p->update);
+	p->update = calloc(1, sizeof(*p->update));
+	if (!p->update)
+		return -ENOMEM;
+	p->update->volume = v;
+	p->update->update.generation = v->generation;
+	p->update->update.change = p->new_disks ? placer_change : NULL;
+	p->update->update.extend = placer_extend;
+	p->update->update.done = placer_recorded;
+	record_update_start(&p->update->update, v->entry);
+	return 0;
+}
+
+/* ---- the dispatcher ---- */
+
+void placer_run(struct volume *v)
+{
+	struct placer *p = &v->placer;
+	while (!p->join && !p->update) {
+		switch ((enum placer_stage)p->stage) {
+		case PLACER_REST:
+			if (list_is_empty(&p->wanting) && list_is_empty(&p->moving)) {
+				volume_check_drained(v);
+				return;
+			}
+			p->refused = 0;
+			p->stage = PLACER_CHOOSE;
+			break;
+		case PLACER_CHOOSE:
+			placer_choose(v);
+			if (p->n_picks == 0) { /* all are answered, or wait for writes in flight */
+				p->stage = PLACER_REST;
+				p->is_joining = false;
+				barrier_run(v);
+				return;
+			}
+			if (placer_unjoined(v) != SET_DISKS_MAX) {
+				if (!p->is_joining && !barrier_is_resting(v))
+					return; /* its end calls again [PLACEBAR] */
+				p->is_joining = true;
+			}
+			p->stage = PLACER_JOIN;
+			break;
+		case PLACER_JOIN:
+			if (placer_join(v) == FLOW_WAIT)
+				return;
+			if (p->stage == PLACER_CHOOSE)
+				break;
+			p->stage = PLACER_RECORD;
+			if (placer_record(v) == 0)
+				return;
+			placer_answer_moves(v, -ENOSPC);
+			picks_clear(v);
+			placer_wake_all(v, -ENOMEM);
+			placer_rest(v);
+			return;
+		case PLACER_RECORD:
+			quarry_assert(!"without an update under way");
+		}
+	}
+}
+
+static void placer_turn(struct op *op, int res)
+{
+	placer_run(container_of(op, struct volume, placer.op));
+}
+
+/* On the next turn, so that all that comes in this one shares a transaction. */
+static void placer_wake(struct volume *v)
+{
+	if (v->placer.op.kind == OP_NONE)
+		reactor_defer(v->set->reactor, &v->placer.op, 0);
+}
+
+void placement_want(struct volume *v, struct volume_io *io)
+{
+	list_append(&v->placer.wanting, &io->own.line);
+	placer_wake(v);
+}
+
+void placement_move(struct volume *v, struct part *part)
+{
+	struct chunk *c = chunk_get(v, part->segment);
+	quarry_assert(c && !list_is_linked(&part->link));
+	part->tried |= 1ull << part->disk;
+	c->pins++;
+	chunk_bit_set(c->moving, part->segment, true);
+	list_append(&v->placer.moving, &part->link);
+	placer_wake(v);
+}
+
+void placement_moves_fail(struct volume *v, uint32_t chunk, int err)
+{
+	struct list *moving = &v->placer.moving;
+	for (struct list *node = moving->next; node != moving;) {
+		uint64_t segment = container_of(node, struct part, link)->segment;
+		node = node->next;
+		if (segment / PLACEMENT_CHUNK != chunk)
+			continue;
+		moves_answer(v, segment, err);
+		node = moving->next;
+	}
+}
+
+void placer_init(struct volume *v)
+{
+	struct placer *p = &v->placer;
+	p->stage = PLACER_REST;
+	list_init(&p->wanting);
+	list_init(&p->moving);
+	op_init(&p->op, placer_turn);
+}
+
+bool placer_is_idle(const struct volume *v)
+{
+	const struct placer *p = &v->placer;
+	return p->stage == PLACER_REST && list_is_empty(&p->wanting) && list_is_empty(&p->moving) &&
+	       p->op.kind == OP_NONE;
+}
+
+void placer_abandon(struct volume *v)
+{
+	struct placer *p = &v->placer;
+	if (p->update)
+		record_update_abandon(&p->update->update);
+	free(p->update);
+	free(p->join);
+	p->update = NULL;
+	p->join = NULL;
+}

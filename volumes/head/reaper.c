@@ -1,0 +1,393 @@
+/*
+ * reaper.c: deletes a volume in the background, across restarts: first its data on every disk, then what the store keeps.
+ *
+ *   LOOK -> FENCE -> DROP* -> WAIT* -> FORGET -> LOOK ... (each disk) ... -> LIST -> ERASE -> LIST ... -> RECORD -> END
+ *     |                                                                       ^
+ *     +-> PARKED: a disk that holds its data is not there; the next start tries again
+ *
+ *   LOOK     what does this disk hold of the volume? Nothing: the next disk
+ *   FENCE    a session of our own; the volume's former head is refused from now on
+ *   DROP     each of its trees; the disk frees them in the background, WAIT looks again until they are gone
+ *   FORGET   the disk's record of the volume
+ *   ERASE    the placements, some keys at a time; RECORD: the volume's record last, so that nothing is ever forgotten half way
+ *
+ * Invariants
+ *  1. The record exists until no disk that is there holds anything of the volume, and no placement key is left.
+ *  2. Each step may be repeated: after a restart all begins with LOOK.
+ *  3. A disk that was removed by force is not waited for; when no volume names it any more, its key goes too.
+ *
+ * Owner: entry->reap.
+ */
+#include "volumes/head/head_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define REAP_STAGES(X) X(LOOK) X(FENCE) X(DROP) X(WAIT) X(FORGET) X(LIST) X(ERASE) X(RECORD) X(END) X(PARKED)
+#define X(name) REAP_##name,
+enum reap_stage { REAP_STAGES(X) };
+#undef X
+
+#define REAP_POLL_NS  (200 * NS_PER_MS) /* a large tree takes the disk seconds to free */
+#define REAP_RETRY_NS (5 * NS_PER_S)	/* after the store failed */
+
+struct reap {
+	enum reap_stage stage;
+	int err;
+	bool is_busy, is_stopping;
+	uint32_t disk; /* index of the one at hand */
+	uint64_t session;
+	struct set_volume *entry;
+	struct disk_io io;
+	struct metadata_request list;
+	char prefix[KEY_BYTES];
+	struct transaction transaction;
+	struct timer timer;
+};
+
+static void reap_run(struct reap *r);
+
+/* ---- the one door ---- */
+
+static void reap_complete(struct reap *r, int res)
+{
+	quarry_assert(r->is_busy);
+	r->is_busy = false;
+	r->err = res;
+	if (r->is_stopping) {
+		set_stop_run(r->entry->set); /* which asks again, and we are gone */
+		return;
+	}
+	reap_run(r);
+}
+
+static void reap_disk_done(struct disk_io *io, int res)
+{
+	reap_complete(container_of(io, struct reap, io), res);
+}
+
+static void reap_listed(struct metadata_request *q, int res)
+{
+	reap_complete(container_of(q, struct reap, list), res);
+}
+
+static void reap_transacted(struct metadata_request *q, int res)
+{
+	reap_complete(container_of(transaction_of(q), struct reap, transaction), res);
+}
+
+static void reap_timer_fired(struct timer *t)
+{
+	reap_run(container_of(t, struct reap, timer));
+}
+
+static void reap_pause(struct reap *r, uint64_t delay_ns)
+{
+	timer_start(r->entry->set->reactor, &r->timer, delay_ns);
+}
+
+/* ---- what a disk holds ---- */
+
+struct holding {
+	const struct uuid *volume;
+	uint32_t n_trees;
+	uint64_t live_tree;
+	bool has_live;
+};
+
+static void holding_count(const struct tree_record *t, void *context)
+{
+	struct holding *h = context;
+	if (!uuid_equal(&t->volume, h->volume))
+		return;
+	h->n_trees++;
+	if (t->state != TREE_LIVE)
+		return;
+	h->has_live = true;
+	h->live_tree = t->tree_id;
+}
+
+static struct set_disk *reap_disk(const struct reap *r)
+{
+	return r->disk < SET_DISKS_MAX ? r->entry->set->disks[r->disk] : NULL;
+}
+
+static struct holding reap_holding(const struct reap *r)
+{
+	struct holding h = {.volume = &r->entry->facts.uuid};
+	disk_trees_each(reap_disk(r)->disk, holding_count, &h);
+	return h;
+}
+
+/* Goes on to the next disk with something of the volume. false: a disk that has is not there. */
+static bool reap_look(struct reap *r)
+{
+	struct volume_record record;
+	for (; r->disk < SET_DISKS_MAX; r->disk++) {
+		struct set_disk *d = reap_disk(r);
+		if (!d || d->state == SET_DISK_REMOVED)
+			continue;
+		if (!set_disk_is_running(d)) {
+			if (!volume_facts_disk(&r->entry->facts, &d->facts.uuid))
+				continue;
+			text_print(r->entry->why, sizeof(r->entry->why), "its deletion waits for disk %s (%s): %s", d->facts.name,
+				   d->facts.path, d->why);
+			return false;
+		}
+		if (reap_holding(r).n_trees > 0 || disk_volume(d->disk, &r->entry->facts.uuid, &record))
+			return true;
+	}
+	return true;
+}
+
+/* ---- requests to the disk ---- */
+
+static bool reap_send(struct reap *r, enum disk_op op)
+{
+	struct set_disk *d = reap_disk(r);
+	if (!set_disk_is_running(d))
+		return false;
+	r->io.op = op;
+	r->io.done = reap_disk_done;
+	r->io.volume = r->entry->facts.uuid;
+	r->io.generation = r->entry->facts.generation;
+	r->io.size_blocks = blocks_of(r->entry->facts.size_bytes);
+	r->io.session = r->session;
+	r->io.epoch = 0;
+	r->is_busy = true;
+	disk_submit(d->disk, &r->io);
+	return true;
+}
+
+/* ---- the store ---- */
+
+static void reap_list(struct reap *r)
+{
+	char uuid[UUID_TEXT_BYTES];
+	uuid_to_text(&r->entry->facts.uuid, uuid);
+	snprintf(r->prefix, sizeof(r->prefix), CHUNK_PREFIX, uuid);
+	r->list = (struct metadata_request){.op = METADATA_LIST, .key = r->prefix, .done = reap_listed};
+	r->is_busy = true;
+	metadata_submit(r->entry->set->metadata, &r->list);
+}
+
+static void reap_transact(struct reap *r)
+{
+	r->is_busy = true;
+	if (transaction_submit(&r->transaction, r->entry->set->metadata) != 0)
+		quarry_assert(!"a transaction that only deletes needs no memory");
+}
+
+static void reap_erase(struct reap *r)
+{
+	transaction_begin(&r->transaction, reap_transacted);
+	for (uint32_t i = 0; i < r->list.n_items && i < METADATA_CHANGES_MAX; i++)
+		transaction_delete(&r->transaction, "%s", r->list.items[i].key);
+	metadata_request_clear(&r->list);
+	reap_transact(r);
+}
+
+/* Was the disk removed by force, and is this the last volume that names it? */
+static bool reap_is_last_user(const struct reap *r, const struct set_disk *d)
+{
+	return d && d->state == SET_DISK_REMOVED && d->facts.revision != 0 && set_disk_users(d, NULL, 0) == 1 &&
+	       volume_facts_disk(&r->entry->facts, &d->facts.uuid);
+}
+
+static void reap_record(struct reap *r)
+{
+	struct volume_set *s = r->entry->set;
+	char uuid[UUID_TEXT_BYTES];
+	transaction_begin(&r->transaction, reap_transacted);
+	uuid_to_text(&r->entry->facts.uuid, uuid);
+	transaction_delete(&r->transaction, VOLUME_KEY, uuid);
+	for (uint32_t i = 0; i < SET_DISKS_MAX && transaction_room(&r->transaction) > 0; i++)
+		if (reap_is_last_user(r, s->disks[i])) {
+			uuid_to_text(&s->disks[i]->facts.uuid, uuid);
+			transaction_delete(&r->transaction, DISK_KEY, uuid);
+		}
+	reap_transact(r);
+}
+
+static void reap_end(struct reap *r)
+{
+	struct set_volume *entry = r->entry;
+	struct volume_set *s = entry->set;
+	bool is_forgotten[SET_DISKS_MAX] = {0};
+	log_event(s->log, LOG_INFO, "volume-deleted", entry->facts.name, "volume %s is deleted and its space is free",
+		  entry->facts.name);
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
+		is_forgotten[i] = reap_is_last_user(r, s->disks[i]);
+	entry->reap = NULL;
+	free(r);
+	set_volume_remove(entry);
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
+		if (is_forgotten[i])
+			set_disk_forget(s->disks[i]);
+}
+
+static void reap_park(struct reap *r)
+{
+	const struct set_disk *d = reap_disk(r);
+	if (r->err != 0)
+		text_print(r->entry->why, sizeof(r->entry->why), "its deletion stopped at disk %s: %s",
+			   d ? d->facts.name : "?", strerror(-r->err));
+	log_event(r->entry->set->log, LOG_WARNING, "deletion-waits", r->entry->facts.name, "volume %s: %s; it goes on at the "
+		  "next start", r->entry->facts.name, r->entry->why);
+	r->stage = REAP_PARKED;
+}
+
+/* ---- the dispatcher ---- */
+
+/* The stages on one disk. true: go on at once. */
+static bool reap_run_disk(struct reap *r)
+{
+	struct holding h;
+	bool is_sent = true;
+	switch (r->stage) {
+	case REAP_LOOK:
+		if (!reap_look(r)) {
+			reap_park(r);
+			return false;
+		}
+		r->stage = r->disk == SET_DISKS_MAX ? REAP_LIST : REAP_FENCE;
+		if (r->stage == REAP_LIST)
+			return true;
+		is_sent = reap_send(r, DISK_FENCE);
+		break;
+	case REAP_FENCE:
+		r->session = r->io.new_session;
+		r->stage = REAP_DROP;
+		return true;
+	case REAP_DROP:
+		h = reap_holding(r);
+		if (!h.has_live) {
+			r->stage = REAP_WAIT;
+			return true;
+		}
+		r->io.tree = disk_tree_find(reap_disk(r)->disk, h.volume, h.live_tree);
+		is_sent = reap_send(r, DISK_DROP);
+		break;
+	case REAP_WAIT:
+		if (reap_holding(r).n_trees > 0) {
+			reap_pause(r, REAP_POLL_NS);
+			return false;
+		}
+		r->stage = REAP_FORGET;
+		is_sent = reap_send(r, DISK_FORGET);
+		break;
+	case REAP_FORGET:
+		r->disk++;
+		r->stage = REAP_LOOK;
+		return true;
+	case REAP_LIST:
+	case REAP_ERASE:
+	case REAP_RECORD:
+	case REAP_END:
+	case REAP_PARKED:
+		quarry_assert(!"not a stage on a disk");
+	}
+	if (!is_sent)
+		r->stage = REAP_LOOK; /* the disk is gone; LOOK says what that means */
+	return !is_sent;
+}
+
+/* The stages in the store. true: go on at once. */
+static bool reap_run_store(struct reap *r)
+{
+	if (r->stage == REAP_LIST) {
+		reap_list(r);
+		r->stage = REAP_ERASE;
+		return false;
+	}
+	if (r->stage == REAP_ERASE) {
+		bool has_more = r->list.n_items > 0;
+		r->stage = has_more ? REAP_LIST : REAP_RECORD;
+		if (has_more)
+			reap_erase(r);
+		return !has_more;
+	}
+	reap_record(r);
+	r->stage = REAP_END;
+	return false;
+}
+
+static void reap_run(struct reap *r)
+{
+	for (;;) {
+		int err = r->err;
+		if (err != 0 && r->stage <= REAP_FORGET) {
+			reap_park(r);
+			return;
+		}
+		r->err = 0;
+		if (err != 0) { /* the store: from LIST on everything may be repeated */
+			metadata_request_clear(&r->list);
+			r->stage = REAP_LIST;
+			reap_pause(r, REAP_RETRY_NS);
+			return;
+		}
+		switch (r->stage) {
+		case REAP_LOOK:
+		case REAP_FENCE:
+		case REAP_DROP:
+		case REAP_WAIT:
+		case REAP_FORGET:
+			if (!set_disk_is_running(reap_disk(r)))
+				r->stage = REAP_LOOK;
+			if (!reap_run_disk(r))
+				return;
+			break;
+		case REAP_LIST:
+		case REAP_ERASE:
+		case REAP_RECORD:
+			if (!reap_run_store(r))
+				return;
+			break;
+		case REAP_END:
+			reap_end(r);
+			return;
+		case REAP_PARKED:
+			return;
+		}
+	}
+}
+
+void reap_start(struct set_volume *entry)
+{
+	struct reap *r = calloc(1, sizeof(*r));
+	quarry_assert(entry->facts.is_deleting && !entry->reap && !entry->head);
+	if (!r) {
+		log_event(entry->set->log, LOG_WARNING, "deletion-waits", entry->facts.name,
+			  "there is no memory to delete volume %s now: it goes on at the next start", entry->facts.name);
+		return;
+	}
+	r->entry = entry;
+	entry->reap = r;
+	timer_init(&r->timer, reap_timer_fired);
+	transaction_begin(&r->transaction, reap_transacted);
+	reap_pause(r, 0);
+}
+
+bool reap_stop(struct set_volume *entry)
+{
+	struct reap *r = entry->reap;
+	if (!r)
+		return true;
+	r->is_stopping = true;
+	if (r->is_busy)
+		return false;
+	timer_stop(entry->set->reactor, &r->timer);
+	reap_abandon(r);
+	entry->reap = NULL;
+	return true;
+}
+
+void reap_abandon(struct reap *r)
+{
+	transaction_clear(&r->transaction);
+	metadata_request_clear(&r->list);
+	free(r);
+}

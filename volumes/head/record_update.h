@@ -1,0 +1,48 @@
+/*
+ * record_update.h: changing one volume's record in the metadata store, and this node's copy of it.
+ *
+ * Everything that changes a record, or relies on it while it changes something else (placement), goes through here: one
+ * after the other per volume, conditional on the record's revision [REVISION].
+ */
+#pragma once
+
+#include "volumes/head/facts.h"
+#include "volumes/head/transaction.h"
+
+struct set_volume;
+
+struct record_update {
+	/* set by the caller */
+	uint64_t generation; /* the volume's must be this; 0: any */
+	/* Changes the copy it is given; may be called again on what the record has become. 0, or -errno: give up. NULL: the
+	 * record stays as it is and is only a condition. */
+	int (*change)(struct record_update *u, struct volume_facts *facts);
+	/* May add to the transaction; NULL: nothing. */
+	void (*extend)(struct record_update *u, struct transaction *t);
+	/* 0; -ESTALE another generation; -ENOENT the record is gone; -EAGAIN a condition of extend() did not hold; -ETIMEDOUT
+	 * outcome unknown (only where the record was not to change); what change() or the store said. */
+	void (*done)(struct record_update *u, int res);
+
+	/* set here */
+	bool is_certain; /* at done(0): the store said so, and the revision is that of all that was changed */
+	uint64_t revision;
+
+	struct {
+		unsigned stage;
+		int err;
+		uint32_t tries;
+		bool is_refused; /* the last transaction: a condition did not hold */
+		struct set_volume *entry;
+		struct list turn;
+		struct op op;
+		struct transaction transaction;
+		struct metadata_request read;
+		struct volume_facts wanted;
+		char *wanted_text;
+	} own;
+};
+
+/* done() comes on a later turn. */
+void record_update_start(struct record_update *u, struct set_volume *entry);
+bool record_update_is_idle(const struct record_update *u); /* zeroed, or done */
+void record_update_abandon(struct record_update *u);	   /* frees what it holds, as a crash does */

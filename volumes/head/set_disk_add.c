@@ -1,0 +1,345 @@
+/*
+ * set_disk_add.c: the command that makes a disk of a file or device and takes it into a pool.
+ *
+ *   CHECK -> FORMAT -> PROBE -> REGISTER -> OPEN -> END
+ *
+ *   FORMAT    blocks for as long as writing a file through takes: on a thread of its own, while other commands pass
+ *   PROBE     opens what is there now. Where FORMAT refused to destroy something: an empty disk of this cluster and pool,
+ *             with the wanted properties and unknown to the store, is what an earlier try has formatted, and is taken as
+ *             it is (P6); anything else stays refused
+ *   REGISTER  one transaction, after which the disk exists
+ *
+ * Invariants
+ *  1. Nothing is formatted that is registered.
+ *  2. A crash between FORMAT and REGISTER leaves a formatted, empty file; the next try finds and registers it.
+ *  3. The thread has the maker to itself until it has posted its message; nothing else of it touches the set.
+ */
+#include "volumes/head/head_internal.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ADD_STAGES(X) X(CHECK) X(FORMAT) X(PROBE) X(REGISTER) X(OPEN) X(END)
+#define X(name) ADD_##name,
+enum add_stage { ADD_STAGES(X) };
+#undef X
+
+struct disk_maker {
+	struct message message;
+	struct command *command;
+	struct reactor *home;
+	pthread_t thread;
+	bool has_thread;
+	char path[SET_TEXT_MAX], label[DISK_LABEL_BYTES];
+	struct disk_format_options options;
+	int err;
+	char why[WHY_BYTES];
+	struct disk *probed;
+	bool is_found;
+	struct superblock found;
+	uint32_t n_trees;
+};
+
+/* ---- CHECK ---- */
+
+/* Has a disk this name, or one that is being made? */
+static bool disk_name_is_taken(struct volume_set *s, const char *name)
+{
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
+		if (s->disks[i] && strcmp(s->disks[i]->facts.name, name) == 0)
+			return true;
+	list_each(node, &s->aside) {
+		const struct command *c = container_of(node, struct set_command, link)->own;
+		if (c->maker && strcmp(c->maker->label, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* NODE-dN with the least N that is free. */
+static void disk_name_choose(struct volume_set *s, char name[static DISK_LABEL_BYTES])
+{
+	uint32_t n = 1;
+	do {
+		text_print(name, DISK_LABEL_BYTES, "%.50s-d%u", s->node_name, n++);
+	} while (disk_name_is_taken(s, name));
+}
+
+static uint32_t set_disks_count(const struct volume_set *s)
+{
+	uint32_t n = 0;
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
+		n += s->disks[i] != NULL;
+	return n;
+}
+
+/* The path is registered: the same again is success. */
+static int add_exists(struct command *c, const struct set_disk *d)
+{
+	const struct set_command *o = c->order;
+	bool is_alike = strcmp(d->facts.pool, order_pool(o)) == 0 && d->facts.is_reserved == o->reserve &&
+			(o->size_bytes == 0 || o->size_bytes == d->facts.size_bytes);
+	if (!is_alike)
+		return command_refuse(c, -EEXIST, "exists",
+				      "%s is disk %s of pool %s already, with other properties: remove it first (quarry disk "
+				      "remove)",
+				      o->path, d->facts.name, d->facts.pool);
+	if (!set_disk_is_running(d))
+		return command_refuse(c, -EIO, "failed", "%s is disk %s already, and does not run: %s", o->path,
+				      d->facts.name, d->why);
+	return 0;
+}
+
+/* 1: go on; 0: it is there already; -errno. */
+static int add_check(struct command *c)
+{
+	const struct set_command *o = c->order;
+	struct set_pool *pool = NULL;
+	if (o->path[0] == 0)
+		return command_refuse(c, -EINVAL, "invalid", "no path was given");
+	if (o->size_bytes % BLOCK_BYTES != 0)
+		return command_refuse(c, -EINVAL, "invalid", "the size %" PRIu64 " is not a multiple of 4096", o->size_bytes);
+	if (command_check_pool(c, &pool) != 0)
+		return c->err;
+	struct set_disk *there = set_disk_find(c->set, o->path);
+	if (there)
+		return add_exists(c, there);
+	if (set_disks_count(c->set) == SET_DISKS_MAX)
+		return command_refuse(c, -EMFILE, "too-many", "this node has %u disks already", SET_DISKS_MAX);
+	if ((c->set->cache_bytes - c->set->cache_given) / 2 < DISK_CACHE_MIN_BYTES)
+		return command_refuse(c, -ENOMEM, "no-memory",
+				      "the cache is too small for one more disk: raise node.cache_mb and start the daemon again");
+	return 1;
+}
+
+static int add_prepare(struct command *c)
+{
+	const struct set_command *o = c->order;
+	struct disk_maker *m = calloc(1, sizeof(*m));
+	if (!m)
+		return command_refuse(c, -ENOMEM, "no-memory", "there is no memory to add a disk");
+	c->maker = m;
+	m->command = c;
+	m->home = c->set->reactor;
+	text_print(m->path, sizeof(m->path), "%s", o->path);
+	disk_name_choose(c->set, m->label);
+	m->options = (struct disk_format_options){
+	    .disk = set_random_uuid(c->set), .pool = set_pool_find(c->set, order_pool(o))->facts.uuid,
+	    .cluster = c->set->cluster, .label = m->label, .size_bytes = o->size_bytes, .reserve = o->reserve,
+	    .force = o->force};
+	return 0;
+}
+
+/* ---- FORMAT ---- */
+
+static void maker_delivered(struct message *message)
+{
+	struct disk_maker *m = container_of(message, struct disk_maker, message);
+	pthread_join(m->thread, NULL);
+	m->has_thread = false;
+	command_step_back_in(m->command);
+}
+
+static void *maker_thread(void *context)
+{
+	struct disk_maker *m = context;
+	struct reactor_options options = {.n_entries = 64};
+	struct reactor *r;
+	m->err = reactor_create(&options, &r);
+	if (m->err != 0) {
+		text_print(m->why, sizeof(m->why), "no reactor could be made: %s", strerror(-m->err));
+	} else {
+		m->err = disk_format(r, m->path, &m->options, m->why);
+		reactor_destroy(r);
+	}
+	reactor_post(m->home, &m->message);
+	return NULL;
+}
+
+static int maker_start(struct command *c)
+{
+	struct disk_maker *m = c->maker;
+	m->message.deliver = maker_delivered;
+	int err = pthread_create(&m->thread, NULL, maker_thread, m);
+	if (err != 0)
+		return command_refuse(c, -err, "no-memory", "no thread could be started: %s", strerror(err));
+	m->has_thread = true;
+	command_step_aside(c);
+	return 0;
+}
+
+/* ---- PROBE ---- */
+
+static void probe_count(const struct tree_record *t, void *context)
+{
+	((struct disk_maker *)context)->n_trees++;
+}
+
+static void probe_closed(struct disk *d, void *context)
+{
+	struct disk_maker *m = context;
+	m->probed = NULL;
+	m->command->kind->run(m->command);
+}
+
+static void probe_opened(struct disk *d, int res, void *context)
+{
+	struct disk_maker *m = context;
+	m->is_found = res == 0;
+	if (res == 0) {
+		m->found = *disk_superblock(d);
+		disk_trees_each(d, probe_count, m);
+	} else if (m->err == 0) {
+		text_print(m->why, sizeof(m->why), "%s was formatted and does not open: %s", m->path, disk_why(d));
+	}
+	disk_close(d, probe_closed, m);
+}
+
+/* Looks at the disk that is there, ours or not. false: it cannot even be opened. */
+static bool probe_start(struct command *c)
+{
+	struct disk_maker *m = c->maker;
+	char why[WHY_BYTES];
+	if (m->err != 0 && m->err != -EEXIST)
+		return false;
+	struct disk_options o = {.reactor = c->set->reactor, .log = c->set->log, .path = m->path, .cluster = &c->set->cluster,
+				 .cache_bytes = DISK_CACHE_MIN_BYTES, .is_read_only = true, .opened = probe_opened,
+				 .context = m};
+	int err = disk_open(&o, &m->probed, why);
+	if (err != 0 && m->err == 0)
+		text_print(m->why, sizeof(m->why), "%s was formatted and cannot be opened: %s", m->path, why);
+	return err == 0;
+}
+
+static bool probe_fits(const struct command *c)
+{
+	const struct disk_maker *m = c->maker;
+	return m->n_trees == 0 && pointer_is_hole(m->found.volumes) && uuid_equal(&m->found.pool, &m->options.pool) &&
+	       m->found.is_reserved == m->options.reserve && !set_disk_by_uuid(c->set, &m->found.disk) &&
+	       (m->options.size_bytes == 0 || m->options.size_bytes == m->found.n_blocks * BLOCK_BYTES);
+}
+
+static void add_judge(struct command *c)
+{
+	struct disk_maker *m = c->maker;
+	if (m->err == -EEXIST && m->is_found && probe_fits(c))
+		m->err = 0;
+	if (m->err == 0 && !m->is_found)
+		m->err = -EIO;
+	if (m->err != 0) {
+		command_refuse(c, m->err, m->err == -EEXIST ? "holds-data" : "failed", "%s", m->why);
+		return;
+	}
+	m->options.disk = m->found.disk;
+	text_print(m->label, sizeof(m->label), "%s", m->found.label);
+}
+
+/* ---- REGISTER ---- */
+
+static int add_decide(struct command *c)
+{
+	const struct disk_maker *m = c->maker;
+	char uuid[UUID_TEXT_BYTES];
+	struct set_pool *pool;
+	uuid_to_text(&m->options.disk, uuid);
+	if (set_disk_by_uuid(c->set, &m->options.disk))
+		return 0;
+	if (command_check_pool(c, &pool) != 0)
+		return c->err;
+	c->disk_facts = (struct disk_facts){
+	    .uuid = m->options.disk, .size_bytes = m->found.n_blocks * BLOCK_BYTES, .is_reserved = m->options.reserve};
+	text_print(c->disk_facts.node, sizeof(c->disk_facts.node), "%s", c->set->node_name);
+	text_print(c->disk_facts.path, sizeof(c->disk_facts.path), "%s", m->path);
+	text_print(c->disk_facts.pool, sizeof(c->disk_facts.pool), "%s", pool->facts.name);
+	text_print(c->disk_facts.name, sizeof(c->disk_facts.name), "%s", m->label);
+	transaction_condition(&c->transaction, pool->facts.revision, POOL_KEY, pool->facts.name);
+	transaction_condition(&c->transaction, 0, DISK_KEY, uuid);
+	transaction_put(&c->transaction, disk_to_json(&c->disk_facts), DISK_KEY, uuid);
+	return 1;
+}
+
+static void add_apply(struct command *c, uint64_t revision)
+{
+	c->disk_facts.revision = revision;
+	if (!set_disk_put(c->set, &c->disk_facts))
+		command_refuse(c, -ENOMEM, "no-memory", "it is done, but there is no memory to remember it: start the daemon again");
+}
+
+/* ---- OPEN ---- */
+
+static void add_opened(struct set_disk *d, void *context)
+{
+	struct command *c = context;
+	if (!set_disk_is_running(d))
+		command_refuse(c, -EIO, "failed", "disk %s was added and does not open: %s", d->facts.name, d->why);
+	else
+		log_event(c->set->log, LOG_NOTICE, "disk-added", d->facts.name, "disk %s (%s) is in pool %s", d->facts.name,
+			  d->facts.path, d->facts.pool);
+	c->kind->run(c);
+}
+
+static int add_open(struct command *c)
+{
+	struct set_disk *d = set_disk_by_uuid(c->set, &c->maker->options.disk);
+	quarry_assert(d);
+	if (set_disk_open(d, add_opened, c) == 0)
+		return 0;
+	return command_refuse(c, -EIO, "failed", "disk %s was added and does not open: %s", d->facts.name, d->why);
+}
+
+/* ---- the dispatcher ---- */
+
+static void disk_add_run(struct command *c)
+{
+	for (;;) {
+		if (c->err != 0)
+			c->stage = ADD_END;
+		switch ((enum add_stage)c->stage) {
+		case ADD_CHECK:
+			c->stage = add_check(c) == 1 && add_prepare(c) == 0 ? ADD_FORMAT : ADD_END;
+			if (c->stage == ADD_FORMAT && maker_start(c) == 0)
+				return;
+			break;
+		case ADD_FORMAT:
+			c->stage = ADD_PROBE;
+			if (probe_start(c))
+				return;
+			break;
+		case ADD_PROBE:
+			add_judge(c);
+			c->stage = ADD_REGISTER;
+			if (c->err != 0)
+				break;
+			change_run(c);
+			return;
+		case ADD_REGISTER:
+			c->stage = ADD_OPEN;
+			if (add_open(c) == 0)
+				return;
+			break;
+		case ADD_OPEN:
+			c->stage = ADD_END;
+			break;
+		case ADD_END:
+			free(c->maker);
+			c->maker = NULL;
+			command_end(c);
+			return;
+		}
+	}
+}
+
+void disk_maker_abandon(struct disk_maker *m)
+{
+	quarry_assert(!m->has_thread);
+	if (m->probed)
+		disk_abandon(m->probed);
+	free(m);
+}
+
+const struct command_kind command_disk_add = {
+    .name = "disk add", .run = disk_add_run, .decide = add_decide, .apply = add_apply};

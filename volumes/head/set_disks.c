@@ -1,0 +1,310 @@
+/*
+ * set_disks.c: the disks of the set: opened, failed, closed, found; and the commands that remove and scrub one.
+ *
+ *   ABSENT -> OPENING -> RUNNING -> CLOSING -> ABSENT or REMOVED
+ *               |           |          ^
+ *               +-> ABSENT  +-> FAILED-+
+ *
+ *   ABSENT    not open: `why` says what kept it from opening, if anything
+ *   FAILED    it ran and failed: nothing is acknowledged, until the daemon is started again and recovers it
+ *   REMOVED   by force, while volumes had data on it: their requests there fail with -EIO until they are deleted
+ *
+ * Invariants
+ *  1. Only a RUNNING disk is given requests.
+ *  2. `disk` is not NULL from OPENING to the end of CLOSING.
+ *  3. The cache is shared out so that one more disk always finds some: at the start each gets an equal part and one part
+ *     is left; a disk added later gets half of what is left (cache_given counts).
+ *
+ * Owner: the set.
+ */
+#include "volumes/head/head_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+/* A scrub asked for by a person should end while he waits, and still leave most of the device to the clients. */
+#define SCRUB_BYTES_PER_S (256 * MIB)
+
+static void set_disk_changed(struct set_disk *d)
+{
+	void (*changed)(struct set_disk *d, void *context) = d->changed;
+	d->changed = NULL;
+	if (changed)
+		changed(d, d->context);
+}
+
+/* What the volumes of the set say of themselves depends on their disks. */
+static void set_disks_explain(struct volume_set *s)
+{
+	list_each(node, &s->volumes) {
+		struct set_volume *v = container_of(node, struct set_volume, link);
+		if (v->head)
+			volume_explain(v->head);
+	}
+}
+
+/* ---- opening ---- */
+
+static void set_disk_closed(struct disk *disk, void *context)
+{
+	struct set_disk *d = context;
+	quarry_assert(d->disk == disk);
+	d->disk = NULL;
+	d->state = d->facts.is_removed ? SET_DISK_REMOVED : SET_DISK_ABSENT;
+	d->set->cache_given -= d->cache_bytes;
+	d->cache_bytes = 0;
+	set_disk_changed(d);
+}
+
+static void set_disk_opened(struct disk *disk, int res, void *context)
+{
+	struct set_disk *d = context;
+	quarry_assert(d->state == SET_DISK_OPENING);
+	d->disk = disk;
+	if (res == 0 && !uuid_equal(&disk_superblock(disk)->disk, &d->facts.uuid)) {
+		text_print(d->why, sizeof(d->why), "%s holds another disk (%s) than the one registered", d->facts.path,
+			   disk_superblock(disk)->label);
+		res = -ENODEV;
+	} else if (res != 0) {
+		text_print(d->why, sizeof(d->why), "%s", disk_why(disk));
+	}
+	if (res == 0) {
+		d->state = SET_DISK_RUNNING;
+		d->why[0] = 0;
+		set_disk_changed(d);
+		return;
+	}
+	log_event(d->set->log, LOG_ERROR, "disk-not-opened", d->facts.name, "disk %s (%s) does not open: %s",
+		  d->facts.name, d->facts.path, d->why);
+	d->state = SET_DISK_CLOSING;
+	disk_close(disk, set_disk_closed, d);
+}
+
+static void set_disk_failed(struct disk *disk, void *context)
+{
+	struct set_disk *d = context;
+	if (d->state != SET_DISK_RUNNING)
+		return;
+	d->state = SET_DISK_FAILED;
+	text_print(d->why, sizeof(d->why), "%s", disk_why(disk));
+	set_disks_explain(d->set);
+}
+
+static uint64_t set_disk_share(const struct volume_set *s)
+{
+	return s->cache_share ? s->cache_share : (s->cache_bytes - s->cache_given) / 2;
+}
+
+int set_disk_open(struct set_disk *d, void (*changed)(struct set_disk *d, void *context), void *context)
+{
+	struct volume_set *s = d->set;
+	quarry_assert(d->state == SET_DISK_ABSENT && !d->disk && !d->changed);
+	d->cache_bytes = set_disk_share(s);
+	if (d->cache_bytes < DISK_CACHE_MIN_BYTES) {
+		text_print(d->why, sizeof(d->why), "the cache is too small for one more disk: raise node.cache_mb");
+		return -ENOMEM;
+	}
+	struct disk_options o = {.reactor = s->reactor, .log = s->log, .path = d->facts.path, .cluster = &s->cluster,
+				 .cache_bytes = d->cache_bytes, .check_expensive = s->check_expensive,
+				 .opened = set_disk_opened, .failed = set_disk_failed, .context = d};
+	int err = disk_open(&o, &d->disk, d->why);
+	if (err != 0) {
+		log_event(s->log, LOG_ERROR, "disk-not-opened", d->facts.name, "disk %s (%s) does not open: %s",
+			  d->facts.name, d->facts.path, d->why);
+		d->disk = NULL;
+		return err;
+	}
+	s->cache_given += d->cache_bytes;
+	d->state = SET_DISK_OPENING;
+	d->changed = changed;
+	d->context = context;
+	return 0;
+}
+
+void set_disk_close(struct set_disk *d, void (*changed)(struct set_disk *d, void *context), void *context)
+{
+	quarry_assert(d->disk && d->state != SET_DISK_OPENING && !d->changed);
+	d->state = SET_DISK_CLOSING;
+	d->changed = changed;
+	d->context = context;
+	disk_close(d->disk, set_disk_closed, d);
+}
+
+/* ---- finding ---- */
+
+static bool set_disk_is_called(const struct set_disk *d, const char *object, const struct uuid *uuid)
+{
+	if (d->facts.is_removed || d->facts.path[0] == 0)
+		return false;
+	return strcmp(d->facts.name, object) == 0 || strcmp(d->facts.path, object) == 0 ||
+	       uuid_equal(&d->facts.uuid, uuid);
+}
+
+struct set_disk *set_disk_find(struct volume_set *s, const char *object)
+{
+	struct uuid uuid;
+	if (uuid_from_text(object, &uuid) != 0)
+		uuid = (struct uuid){0};
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
+		if (s->disks[i] && set_disk_is_called(s->disks[i], object, &uuid))
+			return s->disks[i];
+	return NULL;
+}
+
+static int command_find_disk(struct command *c)
+{
+	c->disk = set_disk_find(c->set, c->order->object);
+	if (c->disk)
+		return 0;
+	return command_refuse(c, -ENOENT, "not-found", "there is no disk \"%s\": give its name, path or UUID (quarry disk list)",
+			      c->order->object);
+}
+
+static bool volume_uses(struct set_volume *v, const struct set_disk *d)
+{
+	return volume_facts_disk(&v->facts, &d->facts.uuid) ||
+	       (v->head && v->head->disks[d->index].state != VOLUME_DISK_UNUSED);
+}
+
+uint32_t set_disk_users(const struct set_disk *d, char *names, size_t room)
+{
+	uint32_t n = 0;
+	size_t used = 0;
+	if (room > 0)
+		names[0] = 0;
+	list_each(node, &d->set->volumes) {
+		struct set_volume *v = container_of(node, struct set_volume, link);
+		if (!volume_uses(v, d))
+			continue;
+		size_t len = strlen(v->facts.name) + 2;
+		if (used + len < room) {
+			text_print(names + used, room - used, "%s%s", n ? ", " : "", v->facts.name);
+			used = strlen(names);
+		}
+		n++;
+	}
+	return n;
+}
+
+/* ---- disk remove: CHECK -> CHANGE -> CLOSE -> END ---- */
+
+enum disk_remove_stage { REMOVE_CHECK, REMOVE_CHANGE, REMOVE_CLOSE, REMOVE_END };
+
+static int disk_remove_check(struct command *c)
+{
+	char names[160];
+	int err = command_find_disk(c);
+	if (err != 0)
+		return err;
+	uint32_t n = set_disk_users(c->disk, names, sizeof(names));
+	if (n > 0 && !c->order->force)
+		return command_refuse(c, -EBUSY, "in-use",
+				      "disk %s holds data of %u volume%s (%s): delete them first, or lose what lies there with "
+				      "--force",
+				      c->disk->facts.name, n, n == 1 ? "" : "s", names);
+	c->was_running = c->disk->state == SET_DISK_RUNNING;
+	if (c->was_running)
+		c->disk->state = SET_DISK_CLOSING; /* nothing is placed on it from now on */
+	return 0;
+}
+
+static void disk_remove_undo(struct command *c)
+{
+	if (c->was_running && c->disk->state == SET_DISK_CLOSING)
+		c->disk->state = SET_DISK_RUNNING;
+}
+
+static int disk_remove_decide(struct command *c)
+{
+	char uuid[UUID_TEXT_BYTES];
+	uuid_to_text(&c->disk->facts.uuid, uuid);
+	if (c->disk->facts.is_removed)
+		return 0;
+	transaction_condition(&c->transaction, c->disk->facts.revision, DISK_KEY, uuid);
+	c->disk_facts = c->disk->facts;
+	c->disk_facts.is_removed = true;
+	if (set_disk_users(c->disk, NULL, 0) > 0)
+		transaction_put(&c->transaction, disk_to_json(&c->disk_facts), DISK_KEY, uuid);
+	else
+		transaction_delete(&c->transaction, DISK_KEY, uuid);
+	return 1;
+}
+
+static void disk_remove_apply(struct command *c, uint64_t revision)
+{
+	c->disk->facts.is_removed = true;
+	c->disk->facts.revision = revision;
+}
+
+static void disk_remove_closed(struct set_disk *d, void *context)
+{
+	struct command *c = context;
+	quarry_assert(c->disk == d && !d->disk);
+	c->kind->run(c);
+}
+
+static void disk_remove_finish(struct command *c)
+{
+	struct set_disk *d = c->disk;
+	log_event(c->set->log, LOG_NOTICE, "disk-removed", d->facts.name, "disk %s (%s) has been removed from pool %s%s",
+		  d->facts.name, d->facts.path, d->facts.pool, c->order->force ? " by force" : "");
+	d->state = SET_DISK_REMOVED;
+	text_print(d->why, sizeof(d->why), "it was removed by force");
+	if (set_disk_users(d, NULL, 0) == 0)
+		set_disk_forget(d);
+	set_disks_explain(c->set);
+}
+
+static void disk_remove_run(struct command *c)
+{
+	for (;;) {
+		switch ((enum disk_remove_stage)c->stage) {
+		case REMOVE_CHECK:
+			c->stage = disk_remove_check(c) == 0 ? REMOVE_CHANGE : REMOVE_END;
+			if (c->stage == REMOVE_END)
+				break;
+			change_run(c);
+			return;
+		case REMOVE_CHANGE:
+			c->stage = c->err ? REMOVE_END : REMOVE_CLOSE;
+			if (c->err != 0) {
+				disk_remove_undo(c);
+				break;
+			}
+			if (!c->disk->disk)
+				break;
+			set_disk_close(c->disk, disk_remove_closed, c);
+			return;
+		case REMOVE_CLOSE:
+			disk_remove_finish(c);
+			c->stage = REMOVE_END;
+			break;
+		case REMOVE_END:
+			command_end(c);
+			return;
+		}
+	}
+}
+
+const struct command_kind command_disk_remove = {
+    .name = "disk remove", .run = disk_remove_run, .decide = disk_remove_decide, .apply = disk_remove_apply};
+
+/* ---- disk scrub ---- */
+
+static void disk_scrub_run(struct command *c)
+{
+	if (command_find_disk(c) == 0) {
+		if (!set_disk_is_running(c->disk)) {
+			command_refuse(c, -EIO, "failed", "disk %s does not run: %s", c->disk->facts.name, c->disk->why);
+		} else {
+			int err = disk_scrub_start(c->disk->disk, SCRUB_BYTES_PER_S, true);
+			if (err != 0 && err != -EBUSY) /* one is under way: that is what was asked for */
+				command_refuse(c, err, "failed", "disk %s cannot be scrubbed: %s", c->disk->facts.name,
+					       strerror(-err));
+		}
+	}
+	command_end(c);
+}
+
+const struct command_kind command_disk_scrub = {.name = "disk scrub", .run = disk_scrub_run};

@@ -1,0 +1,336 @@
+/*
+ * set_load.c: this node's copy of what the metadata store holds of pools, disks and volumes.
+ *
+ *   POOLS -> DISKS -> VOLUMES -> END
+ *
+ * The copy is made at start, and again when a transaction was refused or its outcome is unknown. Commands decide by the
+ * copy; the store decides whether that was right, by revisions.
+ *
+ * Invariants
+ *  1. A copy is never newer than the store and is replaced only by a newer revision.
+ *  2. A value that cannot be read is left out with an event: it does not keep the others from serving.
+ *  3. Pools and volumes are sorted by name; a disk keeps its index for as long as anything may name it.
+ *
+ * Owner: the set.
+ */
+#include "volumes/head/head_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LOAD_STAGES(X) X(POOLS) X(DISKS) X(VOLUMES) X(END)
+#define X(name) LOAD_##name,
+enum load_stage { LOAD_STAGES(X) };
+#undef X
+
+static const char *const prefixes[] = {[LOAD_POOLS] = "pools/", [LOAD_DISKS] = "disks/", [LOAD_VOLUMES] = "volumes/"};
+
+/* ---- finding ---- */
+
+struct set_pool *set_pool_find(struct volume_set *s, const char *name)
+{
+	list_each(node, &s->pools) {
+		struct set_pool *p = container_of(node, struct set_pool, link);
+		if (strcmp(p->facts.name, name) == 0)
+			return p;
+	}
+	return NULL;
+}
+
+struct set_volume *set_volume_find(struct volume_set *s, const char *name)
+{
+	list_each(node, &s->volumes) {
+		struct set_volume *v = container_of(node, struct set_volume, link);
+		if (!v->facts.is_deleting && strcmp(v->facts.name, name) == 0)
+			return v;
+	}
+	return NULL;
+}
+
+static struct set_volume *set_volume_by_uuid(struct volume_set *s, const struct uuid *uuid)
+{
+	list_each(node, &s->volumes) {
+		struct set_volume *v = container_of(node, struct set_volume, link);
+		if (uuid_equal(&v->facts.uuid, uuid))
+			return v;
+	}
+	return NULL;
+}
+
+struct set_disk *set_disk_by_uuid(struct volume_set *s, const struct uuid *uuid)
+{
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
+		if (s->disks[i] && uuid_equal(&s->disks[i]->facts.uuid, uuid))
+			return s->disks[i];
+	return NULL;
+}
+
+struct uuid set_random_uuid(struct volume_set *s)
+{
+	uint64_t high = reactor_random(s->reactor);
+	return uuid_make(high, reactor_random(s->reactor));
+}
+
+/* ---- taking in ---- */
+
+struct set_pool *set_pool_put(struct volume_set *s, const struct pool_facts *facts)
+{
+	struct set_pool *p = set_pool_find(s, facts->name);
+	if (p) {
+		p->facts = *facts;
+		return p;
+	}
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		return NULL;
+	p->facts = *facts;
+	struct list *before = s->pools.next;
+	while (before != &s->pools && strcmp(container_of(before, struct set_pool, link)->facts.name, facts->name) < 0)
+		before = before->next;
+	list_append(before, &p->link);
+	return p;
+}
+
+void set_pool_remove(struct set_pool *p)
+{
+	list_remove(&p->link);
+	free(p);
+}
+
+static struct set_disk *set_disk_add(struct volume_set *s, const struct disk_facts *facts)
+{
+	uint32_t index = 0;
+	while (index < SET_DISKS_MAX && s->disks[index])
+		index++;
+	struct set_disk *d = index < SET_DISKS_MAX ? calloc(1, sizeof(*d)) : NULL;
+	if (!d)
+		return NULL;
+	*d = (struct set_disk){.set = s, .index = index, .facts = *facts};
+	d->state = facts->is_removed ? SET_DISK_REMOVED : SET_DISK_ABSENT;
+	s->disks[index] = d;
+	return d;
+}
+
+struct set_disk *set_disk_put(struct volume_set *s, const struct disk_facts *facts)
+{
+	struct set_disk *d = set_disk_by_uuid(s, &facts->uuid);
+	if (!d)
+		return set_disk_add(s, facts);
+	d->facts = *facts;
+	return d;
+}
+
+struct set_disk *set_disk_known(struct volume_set *s, const struct uuid *uuid)
+{
+	struct set_disk *d = set_disk_by_uuid(s, uuid);
+	struct disk_facts facts = {.uuid = *uuid};
+	if (d)
+		return d;
+	uuid_to_text(uuid, facts.name);
+	d = set_disk_add(s, &facts);
+	if (d)
+		text_print(d->why, sizeof(d->why), "it is not registered in the metadata store");
+	return d;
+}
+
+void set_disk_forget(struct set_disk *d)
+{
+	quarry_assert(!d->disk && d->set->disks[d->index] == d);
+	d->set->disks[d->index] = NULL;
+	free(d);
+}
+
+void set_volume_sort(struct set_volume *v)
+{
+	struct list *volumes = &v->set->volumes;
+	list_remove(&v->link);
+	struct list *before = volumes->next;
+	while (before != volumes &&
+	       strcmp(container_of(before, struct set_volume, link)->facts.name, v->facts.name) < 0)
+		before = before->next;
+	list_append(before, &v->link);
+}
+
+struct set_volume *set_volume_put(struct volume_set *s, struct volume_facts *facts)
+{
+	struct set_volume *v = set_volume_by_uuid(s, &facts->uuid);
+	if (v && v->facts.revision >= facts->revision) {
+		volume_facts_clear(facts);
+		return v;
+	}
+	if (v) {
+		volume_facts_clear(&v->facts);
+	} else {
+		v = calloc(1, sizeof(*v));
+		if (!v)
+			return NULL;
+		v->set = s;
+		list_init(&v->link);
+		list_init(&v->updates);
+	}
+	v->facts = *facts;
+	*facts = (struct volume_facts){0};
+	set_volume_sort(v);
+	return v;
+}
+
+void set_volume_remove(struct set_volume *v)
+{
+	quarry_assert(!v->head && !v->attach && !v->reap && list_is_empty(&v->updates));
+	list_remove(&v->link);
+	volume_facts_clear(&v->facts);
+	free(v);
+}
+
+/* ---- merging what was listed ---- */
+
+static const char *item_name(const struct set_load *l, const struct metadata_item *item)
+{
+	return item->key + strlen(prefixes[l->stage]);
+}
+
+static int merge_pool(struct volume_set *s, const char *name, const struct metadata_item *item, char *why)
+{
+	struct pool_facts facts;
+	int err = pool_from_json(name, item->value, &facts, why);
+	facts.revision = item->revision;
+	if (err == 0 && !set_pool_put(s, &facts))
+		err = -ENOMEM;
+	return err;
+}
+
+static int merge_disk(struct volume_set *s, const char *name, const struct metadata_item *item, char *why)
+{
+	struct disk_facts facts;
+	int err = disk_from_json(name, item->value, &facts, why);
+	facts.revision = item->revision;
+	if (err == 0 && !set_disk_put(s, &facts)) {
+		text_print(why, WHY_BYTES, "this node can use %u disks", SET_DISKS_MAX);
+		err = -EMFILE;
+	}
+	return err;
+}
+
+static int merge_volume(struct volume_set *s, const char *name, const struct metadata_item *item, char *why)
+{
+	struct volume_facts facts;
+	int err = volume_from_json(name, item->value, &facts, why);
+	facts.revision = item->revision;
+	if (err == 0 && !set_volume_put(s, &facts)) {
+		volume_facts_clear(&facts);
+		err = -ENOMEM;
+	}
+	return err;
+}
+
+static int load_merge_item(struct set_load *l, const struct metadata_item *item, char *why)
+{
+	const char *name = item_name(l, item);
+	switch ((enum load_stage)l->stage) {
+	case LOAD_POOLS:
+		return merge_pool(l->set, name, item, why);
+	case LOAD_DISKS:
+		return merge_disk(l->set, name, item, why);
+	case LOAD_VOLUMES:
+		return merge_volume(l->set, name, item, why);
+	case LOAD_END:
+		break;
+	}
+	quarry_assert(!"nothing is listed at the end");
+	return -EINVAL;
+}
+
+static bool load_has(const struct set_load *l, const char *name)
+{
+	for (uint32_t i = 0; i < l->request.n_items; i++)
+		if (strcmp(item_name(l, &l->request.items[i]), name) == 0)
+			return true;
+	return false;
+}
+
+static void load_mark_removed_disks(struct set_load *l)
+{
+	char uuid[UUID_TEXT_BYTES];
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
+		struct set_disk *d = l->set->disks[i];
+		if (!d || d->facts.revision == 0)
+			continue;
+		uuid_to_text(&d->facts.uuid, uuid);
+		if (!load_has(l, uuid))
+			d->facts.is_removed = true;
+	}
+}
+
+/* Pools and idle volumes that the store does not hold any more are gone here too; a disk counts as removed. */
+static void load_drop_missing(struct set_load *l)
+{
+	char uuid[UUID_TEXT_BYTES];
+	if (l->stage == LOAD_DISKS)
+		load_mark_removed_disks(l);
+	if (l->stage == LOAD_POOLS)
+		list_each_safe(node, &l->set->pools) {
+			struct set_pool *p = container_of(node, struct set_pool, link);
+			if (!load_has(l, p->facts.name))
+				set_pool_remove(p);
+		}
+	if (l->stage != LOAD_VOLUMES)
+		return;
+	list_each_safe(node, &l->set->volumes) {
+		struct set_volume *v = container_of(node, struct set_volume, link);
+		uuid_to_text(&v->facts.uuid, uuid);
+		if (!load_has(l, uuid) && !v->head && !v->attach && !v->reap && list_is_empty(&v->updates))
+			set_volume_remove(v);
+	}
+}
+
+static void load_merge(struct set_load *l)
+{
+	for (uint32_t i = 0; i < l->request.n_items; i++) {
+		const struct metadata_item *item = &l->request.items[i];
+		char why[WHY_BYTES] = "no memory";
+		int err = load_merge_item(l, item, why);
+		if (err != 0)
+			log_event(l->set->log, LOG_ERROR, "record-damaged", item->key,
+				  "%s in the metadata store cannot be used and is left out: %s", item->key, why);
+	}
+	load_drop_missing(l);
+}
+
+/* ---- the dispatcher ---- */
+
+static void load_run(struct set_load *l);
+
+static void load_listed(struct metadata_request *q, int res)
+{
+	struct set_load *l = container_of(q, struct set_load, request);
+	l->err = res;
+	if (res == 0)
+		load_merge(l);
+	metadata_request_clear(q);
+	l->stage = res == 0 ? l->stage + 1 : LOAD_END;
+	load_run(l);
+}
+
+static void load_run(struct set_load *l)
+{
+	switch ((enum load_stage)l->stage) {
+	case LOAD_POOLS:
+	case LOAD_DISKS:
+	case LOAD_VOLUMES:
+		l->request =
+		    (struct metadata_request){.op = METADATA_LIST, .key = prefixes[l->stage], .done = load_listed};
+		metadata_submit(l->set->metadata, &l->request);
+		return;
+	case LOAD_END:
+		l->done(l, l->err);
+		return;
+	}
+}
+
+void set_load_start(struct set_load *l, struct volume_set *s, void (*done)(struct set_load *l, int res), void *context)
+{
+	*l = (struct set_load){.stage = LOAD_POOLS, .set = s, .done = done, .context = context};
+	load_run(l);
+}

@@ -1,0 +1,431 @@
+/*
+ * set_start.c: the set begins and ends.
+ *
+ *   CLUSTER -> (FOUND) -> LOAD -> OPEN -> ATTACH -> READY                 start
+ *   COMMANDS -> REAP -> DETACH -> CLOSE -> FREE                          stop
+ *
+ *   CLUSTER   whose node is this? FOUND: nobody's yet: a new cluster with the pool "default", in one transaction
+ *   LOAD      pools, disks, volumes
+ *   OPEN      all disks of this node in parallel, each its own recovery
+ *   ATTACH    every volume that this node had attached, in parallel; deletions go on in the background
+ *   COMMANDS  those under way end, new ones are refused; then deletions pause, volumes are detached in memory (the store
+ *             still says attached), disks are closed cleanly
+ *
+ * Invariants
+ *  1. ready() is called once. What does not work by then has an event and a `why`, and keeps nothing else from working.
+ *  2. Only a store that cannot be read makes a start fail; the set is then to be stopped.
+ *  3. stopped() is the last that is heard of the set; all its memory is gone.
+ *
+ * Owner: the node.
+ */
+#include "volumes/head/head_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define START_STAGES(X) X(CLUSTER) X(FOUND) X(LOAD) X(OPEN) X(ATTACH) X(READY)
+#define STOP_STAGES(X) X(COMMANDS) X(REAP) X(DETACH) X(CLOSE)
+#define X(name) START_##name,
+enum start_stage { START_STAGES(X) };
+#undef X
+#define X(name) STOP_##name,
+enum stop_stage { STOP_STAGES(X) };
+#undef X
+
+#define FOUND_TRIES_MAX 8u
+
+struct set_start {
+	enum start_stage stage;
+	int err;
+	uint32_t owed, tries;
+	struct volume_set *set;
+	struct metadata_request get;
+	struct transaction transaction;
+	struct set_load load;
+	void (*ready)(struct volume_set *s, int res, void *context);
+	void *context;
+};
+struct set_stop {
+	enum stop_stage stage;
+	uint32_t owed;
+	void (*stopped)(void *context);
+	void *context;
+};
+
+static void start_run(struct set_start *t);
+
+static void start_complete(struct set_start *t, int res)
+{
+	t->err = res;
+	start_run(t);
+}
+
+/* ---- CLUSTER, FOUND ---- */
+
+static void start_got(struct metadata_request *q, int res)
+{
+	start_complete(container_of(q, struct set_start, get), res);
+}
+
+static void start_founded(struct metadata_request *q, int res)
+{
+	struct set_start *t = container_of(transaction_of(q), struct set_start, transaction);
+	transaction_clear(&t->transaction);
+	start_complete(t, res);
+}
+
+static void start_get_cluster(struct set_start *t)
+{
+	t->get = (struct metadata_request){.op = METADATA_GET, .key = CLUSTER_KEY, .done = start_got};
+	metadata_submit(t->set->metadata, &t->get);
+}
+
+static int start_take_cluster(struct set_start *t)
+{
+	char why[WHY_BYTES];
+	int err = cluster_from_json(t->get.items[0].value, &t->set->cluster, why);
+	if (err != 0)
+		log_event(t->set->log, LOG_ERROR, "record-damaged", "cluster",
+			  "the metadata store does not say which cluster this is: %s; restore it from a backup", why);
+	return err;
+}
+
+static int start_found(struct set_start *t)
+{
+	struct pool_facts pool;
+	struct uuid cluster = set_random_uuid(t->set);
+	pool_facts_init(t->set, "default", &pool);
+	transaction_begin(&t->transaction, start_founded);
+	transaction_condition(&t->transaction, 0, CLUSTER_KEY);
+	transaction_condition(&t->transaction, 0, POOL_KEY, pool.name);
+	transaction_put(&t->transaction, cluster_to_json(&cluster), CLUSTER_KEY);
+	transaction_put(&t->transaction, pool_to_json(&pool), POOL_KEY, pool.name);
+	return transaction_submit(&t->transaction, t->set->metadata);
+}
+
+/* ---- OPEN, ATTACH ---- */
+
+static void start_loaded(struct set_load *l, int res)
+{
+	start_complete(l->context, res);
+}
+
+static void start_disk_changed(struct set_disk *d, void *context)
+{
+	struct set_start *t = context;
+	quarry_assert(t->owed > 0);
+	t->owed--;
+	start_complete(t, 0);
+}
+
+static bool disk_is_ours(const struct volume_set *s, const struct set_disk *d)
+{
+	return d && !d->facts.is_removed && strcmp(d->facts.node, s->node_name) == 0;
+}
+
+/* An equal share each, and one left for a disk to come. */
+static uint64_t start_share(const struct volume_set *s)
+{
+	uint64_t n = 0;
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
+		n += disk_is_ours(s, s->disks[i]);
+	if (n == 0)
+		return 0;
+	uint64_t share = s->cache_bytes / (n + 1);
+	return share >= DISK_CACHE_MIN_BYTES ? share : s->cache_bytes / n;
+}
+
+static void start_open(struct set_start *t)
+{
+	struct volume_set *s = t->set;
+	s->cache_share = start_share(s);
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
+		struct set_disk *d = s->disks[i];
+		if (!disk_is_ours(s, d))
+			continue;
+		t->owed++;
+		if (set_disk_open(d, start_disk_changed, t) != 0)
+			t->owed--;
+	}
+	s->cache_share = 0;
+}
+
+static void start_attached(struct set_volume *entry, int res, void *context)
+{
+	struct set_start *t = context;
+	if (res != 0)
+		log_event(t->set->log, LOG_ERROR, "volume-not-attached", entry->facts.name,
+			  "volume %s was attached and could not be brought back: %s", entry->facts.name, entry->why);
+	quarry_assert(t->owed > 0);
+	t->owed--;
+	start_complete(t, 0);
+}
+
+static void start_attach(struct set_start *t)
+{
+	struct volume_set *s = t->set;
+	struct attach_options o = {.is_return = true};
+	t->owed = 1; /* this loop's own */
+	list_each(node, &s->volumes) {
+		struct set_volume *v = container_of(node, struct set_volume, link);
+		if (v->facts.is_deleting) {
+			reap_start(v);
+		} else if ((v->facts.is_attached_nbd || v->facts.is_attached_vhost) &&
+			   strcmp(v->facts.owner, s->node_name) == 0) {
+			t->owed++;
+			volume_attach(v, &o, start_attached, t);
+		}
+	}
+	t->owed--;
+}
+
+static void start_ready(struct set_start *t)
+{
+	struct volume_set *s = t->set;
+	void (*ready)(struct volume_set *s, int res, void *context) = t->ready;
+	void *context = t->context;
+	int err = t->err;
+	s->start = NULL;
+	free(t);
+	ready(s, err, context);
+	if (s->stop)
+		commands_wake(s);
+}
+
+/* ---- the dispatcher of the start ---- */
+
+static void start_run(struct set_start *t)
+{
+	for (;;) {
+		switch (t->stage) {
+		case START_CLUSTER: /* the store has answered */
+			if (t->err == 0)
+				t->err = start_take_cluster(t);
+			metadata_request_clear(&t->get);
+			t->stage = t->err ? START_READY : START_LOAD;
+			if (t->err != -ENOENT)
+				break;
+			t->err = start_found(t);
+			t->stage = t->err ? START_READY : START_FOUND;
+			if (t->err == 0)
+				return;
+			break;
+		case START_FOUND:
+			if (t->err != 0 && t->err != -EAGAIN && t->err != -ETIMEDOUT) {
+				t->stage = START_READY;
+				break;
+			}
+			t->stage = ++t->tries < FOUND_TRIES_MAX ? START_CLUSTER : START_READY;
+			if (t->stage == START_READY)
+				break;
+			start_get_cluster(t); /* also after success: what the store holds is what counts */
+			return;
+		case START_LOAD:
+			t->stage = START_OPEN;
+			set_load_start(&t->load, t->set, start_loaded, t);
+			return;
+		case START_OPEN:
+			t->stage = t->err ? START_READY : START_ATTACH;
+			if (t->err == 0)
+				start_open(t);
+			break;
+		case START_ATTACH:
+			if (t->owed > 0)
+				return;
+			t->stage = START_READY;
+			start_attach(t);
+			break;
+		case START_READY:
+			if (t->owed > 0)
+				return;
+			start_ready(t);
+			return;
+		}
+	}
+}
+
+static int set_create(const struct volume_set_options *o, struct volume_set **out)
+{
+	struct volume_set *s = calloc(1, sizeof(*s));
+	if (!s)
+		return -ENOMEM;
+	s->reactor = o->reactor;
+	s->log = o->log;
+	s->metadata = o->metadata;
+	s->cache_bytes = o->cache_bytes;
+	s->check_expensive = o->check_expensive;
+	text_print(s->node_name, sizeof(s->node_name), "%s", o->node_name);
+	list_init(&s->pools);
+	list_init(&s->volumes);
+	list_init(&s->chunks.used);
+	commands_init(s);
+	int err = parts_init(&s->parts, o->n_parts ? o->n_parts : PARTS_DEFAULT);
+	if (err != 0) {
+		set_free(s);
+		return err;
+	}
+	*out = s;
+	return 0;
+}
+
+int volume_set_start(const struct volume_set_options *o, void (*ready)(struct volume_set *s, int res, void *context),
+		     void *context, struct volume_set **out)
+{
+	quarry_assert(o->reactor && o->log && o->metadata && ready);
+	if (!name_is_valid(o->node_name))
+		return -EINVAL;
+	struct set_start *t = calloc(1, sizeof(*t));
+	int err = t ? set_create(o, out) : -ENOMEM;
+	if (err != 0) {
+		free(t);
+		return err;
+	}
+	t->set = *out;
+	t->ready = ready;
+	t->context = context;
+	t->stage = START_CLUSTER;
+	(*out)->start = t;
+	transaction_begin(&t->transaction, start_founded);
+	start_get_cluster(t);
+	return 0;
+}
+
+/* ---- stop ---- */
+
+static void stop_disk_closed(struct set_disk *d, void *context)
+{
+	struct volume_set *s = context;
+	quarry_assert(s->stop->owed > 0);
+	s->stop->owed--;
+	commands_wake(s);
+}
+
+static void stop_detached(struct set_volume *entry, int res, void *context)
+{
+	struct volume_set *s = context;
+	quarry_assert(s->stop->owed > 0);
+	s->stop->owed--;
+	commands_wake(s);
+}
+
+static bool stop_reaps(struct volume_set *s)
+{
+	bool has_stopped = true;
+	list_each(node, &s->volumes)
+		has_stopped &= reap_stop(container_of(node, struct set_volume, link));
+	return has_stopped;
+}
+
+static void stop_detach(struct volume_set *s)
+{
+	list_each(node, &s->volumes) {
+		struct set_volume *v = container_of(node, struct set_volume, link);
+		if (!v->head)
+			continue;
+		s->stop->owed++;
+		volume_detach(v, false, stop_detached, s);
+	}
+}
+
+static void stop_close(struct volume_set *s)
+{
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
+		struct set_disk *d = s->disks[i];
+		if (!d || !d->disk)
+			continue;
+		s->stop->owed++;
+		set_disk_close(d, stop_disk_closed, s);
+	}
+}
+
+void set_stop_run(struct volume_set *s)
+{
+	struct set_stop *t = s->stop;
+	if (!t)
+		return;
+	for (;;) {
+		switch (t->stage) {
+		case STOP_COMMANDS:
+			if (s->start || !list_is_empty(&s->commands) || !list_is_empty(&s->aside))
+				return;
+			t->stage = STOP_REAP;
+			break;
+		case STOP_REAP:
+			if (!stop_reaps(s))
+				return;
+			t->stage = STOP_DETACH;
+			stop_detach(s);
+			break;
+		case STOP_DETACH:
+			if (t->owed > 0)
+				return;
+			t->stage = STOP_CLOSE;
+			stop_close(s);
+			break;
+		case STOP_CLOSE:
+			if (t->owed > 0)
+				return;
+			void (*stopped)(void *context) = t->stopped;
+			void *context = t->context;
+			set_free(s);
+			stopped(context);
+			return;
+		}
+	}
+}
+
+void volume_set_stop(struct volume_set *s, void (*stopped)(void *context), void *context)
+{
+	struct set_stop *t = calloc(1, sizeof(*t));
+	quarry_assert(!s->stop && stopped);
+	quarry_assert(t); /* 32 bytes: without them there is no clean end to be had */
+	t->stopped = stopped;
+	t->context = context;
+	s->stop = t;
+	s->is_stopping = true;
+	commands_wake(s);
+}
+
+/* ---- memory ---- */
+
+static void set_free_volume(struct set_volume *v)
+{
+	if (v->attach)
+		attach_abandon(v->attach);
+	if (v->reap)
+		reap_abandon(v->reap);
+	if (v->head)
+		volume_abandon(v->head);
+	volume_facts_clear(&v->facts);
+	free(v);
+}
+
+void set_free(struct volume_set *s)
+{
+	for (struct list *node; (node = list_pop(&s->volumes)) != NULL;)
+		set_free_volume(container_of(node, struct set_volume, link));
+	for (struct list *node; (node = list_pop(&s->pools)) != NULL;)
+		free(container_of(node, struct set_pool, link));
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
+		free(s->disks[i]);
+	parts_fini(&s->parts);
+	free(s->stop);
+	free(s);
+}
+
+void volume_set_abandon(struct volume_set *s)
+{
+	commands_abandon(s);
+	if (s->start) {
+		transaction_clear(&s->start->transaction);
+		metadata_request_clear(&s->start->get);
+		metadata_request_clear(&s->start->load.request);
+		free(s->start);
+	}
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
+		if (s->disks[i] && s->disks[i]->disk)
+			disk_abandon(s->disks[i]->disk);
+	set_free(s);
+}

@@ -1,0 +1,306 @@
+/*
+ * set_volumes.c: the commands that create, rename, change, attach, detach and delete volumes.
+ *
+ * A name belongs to at most one volume: the key volume-names/NAME is made, moved and deleted in the same transaction as the
+ * volume's record, on the condition that nobody else has it.
+ */
+#include "volumes/head/head_internal.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+int command_check_size(struct command *c, uint64_t size_bytes)
+{
+	if (size_bytes > 0 && size_bytes % SECTOR_BYTES == 0 && size_bytes <= VOLUME_BYTES_MAX)
+		return 0;
+	return command_refuse(c, -EINVAL, "invalid",
+			      "a volume of %" PRIu64 " bytes is not possible: the size is a multiple of 512, at most 4096T",
+			      size_bytes);
+}
+
+/* ---- create: one transaction ---- */
+
+static int volume_create_exists(struct command *c, const struct set_volume *there)
+{
+	const struct set_command *o = c->order;
+	const struct volume_facts *f = &there->facts;
+	uint32_t replicas = o->replicas ? o->replicas : f->replicas;
+	if (f->size_bytes == o->size_bytes && f->replicas == replicas && strcmp(f->pool, order_pool(o)) == 0)
+		return 0;
+	return command_refuse(c, -EEXIST, "exists",
+			      "volume %s exists with other properties (%" PRIu64 " bytes in pool %s): choose another name, or "
+			      "resize or delete it",
+			      o->object, f->size_bytes, f->pool);
+}
+
+static int volume_create_facts(struct command *c, const struct set_pool *pool)
+{
+	struct volume_facts *f = &c->volume_facts;
+	volume_facts_clear(f);
+	*f = (struct volume_facts){.uuid = set_random_uuid(c->set), .size_bytes = c->order->size_bytes,
+				   .replicas = c->order->replicas ? c->order->replicas : pool->facts.replicas,
+				   .live_tree = 1, .next_tree = 2, .created_ns = reactor_wall_ns(c->set->reactor)};
+	text_print(f->name, sizeof(f->name), "%s", c->order->object);
+	text_print(f->pool, sizeof(f->pool), "%s", pool->facts.name);
+	f->trees = calloc(1, sizeof(*f->trees));
+	if (!f->trees)
+		return command_refuse(c, -ENOMEM, "no-memory", "there is no memory for one more volume");
+	f->trees[0] = (struct tree_facts){.id = 1, .state = TREE_IS_LIVE};
+	f->n_trees = 1;
+	return 0;
+}
+
+static char *name_to_json(const struct uuid *uuid)
+{
+	return cluster_to_json(uuid); /* {"uuid": ...} */
+}
+
+static int volume_create_decide(struct command *c)
+{
+	const struct set_command *o = c->order;
+	const struct set_volume *there = set_volume_find(c->set, o->object);
+	struct set_pool *pool = NULL;
+	char uuid[UUID_TEXT_BYTES];
+	int err = command_check_name(c, o->object);
+	if (err == 0)
+		err = command_check_size(c, o->size_bytes);
+	if (err == 0)
+		err = command_check_pool(c, &pool);
+	if (err == 0)
+		err = command_check_replicas(c, o->replicas ? o->replicas : pool->facts.replicas, 1);
+	if (err == 0 && there)
+		return volume_create_exists(c, there);
+	if (err == 0)
+		err = volume_create_facts(c, pool);
+	if (err != 0)
+		return err;
+	uuid_to_text(&c->volume_facts.uuid, uuid);
+	transaction_condition(&c->transaction, pool->facts.revision, POOL_KEY, pool->facts.name);
+	transaction_condition(&c->transaction, 0, VOLUME_NAME_KEY, o->object);
+	transaction_condition(&c->transaction, 0, VOLUME_KEY, uuid);
+	transaction_put(&c->transaction, volume_to_json(&c->volume_facts), VOLUME_KEY, uuid);
+	transaction_put(&c->transaction, name_to_json(&c->volume_facts.uuid), VOLUME_NAME_KEY, o->object);
+	return 1;
+}
+
+static void volume_create_apply(struct command *c, uint64_t revision)
+{
+	c->volume_facts.revision = revision;
+	if (!set_volume_put(c->set, &c->volume_facts))
+		command_refuse(c, -ENOMEM, "no-memory", "it is done, but there is no memory to remember it: start the daemon again");
+}
+
+const struct command_kind command_volume_create = {.name = "volume create",
+						   .run = command_change_run,
+						   .decide = volume_create_decide,
+						   .apply = volume_create_apply};
+
+/* ---- commands that change a record: CHECK -> UPDATE -> END ---- */
+
+enum update_command_stage { UPDATE_CHECK, UPDATE_WAIT };
+
+static struct command *command_of(struct record_update *u)
+{
+	return container_of(u, struct command, update);
+}
+
+static void update_done(struct record_update *u, int res)
+{
+	struct command *c = command_of(u);
+	if (res == -ENOENT)
+		command_refuse(c, -ENOENT, "not-found", "volume %s is gone", c->order->object);
+	else if (res != 0 && c->err == 0)
+		command_refuse_store(c, res);
+	c->kind->run(c);
+}
+
+static void update_start(struct command *c, int (*change)(struct record_update *u, struct volume_facts *facts),
+			 void (*extend)(struct record_update *u, struct transaction *t))
+{
+	c->update.change = change;
+	c->update.extend = extend;
+	c->update.done = update_done;
+	record_update_start(&c->update, c->volume);
+}
+
+/* ---- rename ---- */
+
+static int rename_change(struct record_update *u, struct volume_facts *facts)
+{
+	const struct set_command *o = command_of(u)->order;
+	text_print(facts->renamed_from, sizeof(facts->renamed_from), "%s", o->object);
+	text_print(facts->name, sizeof(facts->name), "%s", o->other);
+	return 0;
+}
+
+static void rename_extend(struct record_update *u, struct transaction *t)
+{
+	const struct command *c = command_of(u);
+	transaction_condition(t, 0, VOLUME_NAME_KEY, c->order->other);
+	transaction_put(t, name_to_json(&c->volume->facts.uuid), VOLUME_NAME_KEY, c->order->other);
+	transaction_delete(t, VOLUME_NAME_KEY, c->order->object);
+}
+
+/* 1: go on; 0: it is done already; -errno. */
+static int rename_check(struct command *c)
+{
+	const struct set_command *o = c->order;
+	const struct set_volume *there = set_volume_find(c->set, o->other);
+	c->volume = set_volume_find(c->set, o->object);
+	if (command_check_name(c, o->other) != 0)
+		return c->err;
+	if (!c->volume && there && strcmp(there->facts.renamed_from, o->object) == 0)
+		return 0;
+	if (command_find_volume(c) != 0)
+		return c->err;
+	if (there == c->volume)
+		return 0;
+	if (there)
+		return command_refuse(c, -EEXIST, "exists", "a volume \"%s\" exists: choose another name", o->other);
+	return 1;
+}
+
+static void rename_run(struct command *c)
+{
+	if (c->stage == UPDATE_CHECK) {
+		c->stage = UPDATE_WAIT;
+		if (rename_check(c) == 1) {
+			update_start(c, rename_change, rename_extend);
+			return;
+		}
+	} else if (c->err == 0) {
+		set_volume_sort(c->volume);
+	}
+	command_end(c);
+}
+
+const struct command_kind command_volume_rename = {.name = "volume rename", .run = rename_run};
+
+/* ---- set ---- */
+
+static void volume_set_run(struct command *c)
+{
+	if (command_find_volume(c) == 0)
+		command_check_replicas(c, c->order->replicas, 1);
+	command_end(c);
+}
+
+const struct command_kind command_volume_set = {.name = "volume set", .run = volume_set_run};
+
+/* ---- delete: the record says so, the name is free, the reaper does the rest ---- */
+
+static int delete_change(struct record_update *u, struct volume_facts *facts)
+{
+	struct command *c = command_of(u);
+	if (facts->is_attached_nbd || facts->is_attached_vhost)
+		return command_refuse(c, -EBUSY, "in-use", "volume %s is in use: detach it first", c->order->object);
+	if (facts->generation >= INT64_MAX)
+		return -EOVERFLOW;
+	facts->is_deleting = true;
+	facts->generation++; /* fences whoever may still believe to be its head */
+	return 0;
+}
+
+static void delete_extend(struct record_update *u, struct transaction *t)
+{
+	transaction_delete(t, VOLUME_NAME_KEY, command_of(u)->volume->facts.name);
+}
+
+static void volume_delete_run(struct command *c)
+{
+	if (c->stage == UPDATE_CHECK) {
+		c->stage = UPDATE_WAIT;
+		if (command_find_volume(c) == 0 && c->volume->head)
+			command_refuse(c, -EBUSY, "in-use", "volume %s is in use: detach it first", c->order->object);
+		if (c->err == 0) {
+			update_start(c, delete_change, delete_extend);
+			return;
+		}
+	} else if (c->err == 0) {
+		reap_start(c->volume);
+	}
+	command_end(c);
+}
+
+const struct command_kind command_volume_delete = {.name = "volume delete", .run = volume_delete_run};
+
+/* ---- attach and detach ---- */
+
+static void attach_done(struct set_volume *entry, int res, void *context)
+{
+	struct command *c = context;
+	if (res != 0)
+		command_refuse(c, res == -ENOENT ? -ENOENT : -EIO, "failed", "volume %s: %s", entry->facts.name, entry->why);
+	c->kind->run(c);
+}
+
+static int order_kind(struct command *c, bool is_none_allowed)
+{
+	const char *kind = c->order->other;
+	if (strcmp(kind, "nbd") == 0 || (is_none_allowed && kind[0] == 0))
+		return 0;
+	if (strcmp(kind, "vhost-user") == 0)
+		return command_refuse(c, -EOPNOTSUPP, "not-supported",
+				      "vhost-user attachments are not available in this release: attach it with --nbd");
+	return command_refuse(c, -EINVAL, "invalid", "a volume cannot be attached as \"%.40s\": give nbd", kind);
+}
+
+/* 1: attach it; 0: it is attached just so; -errno. */
+static int attach_check(struct command *c)
+{
+	if (order_kind(c, false) != 0 || command_find_volume(c) != 0)
+		return c->err;
+	if (!c->volume->head)
+		return 1;
+	if (c->volume->facts.is_read_only == c->order->read_only)
+		return 0;
+	return command_refuse(c, -EEXIST, "exists", "volume %s is attached %s already: detach it first", c->order->object,
+			      c->volume->facts.is_read_only ? "read-only" : "for writing");
+}
+
+static void volume_attach_run(struct command *c)
+{
+	if (c->stage == UPDATE_CHECK) {
+		c->stage = UPDATE_WAIT;
+		if (attach_check(c) == 1) {
+			struct attach_options o = {.is_nbd = true, .is_read_only = c->order->read_only};
+			volume_attach(c->volume, &o, attach_done, c);
+			return;
+		}
+	}
+	command_end(c);
+}
+
+const struct command_kind command_volume_attach = {.name = "volume attach", .run = volume_attach_run};
+
+static int detach_change(struct record_update *u, struct volume_facts *facts)
+{
+	facts->is_attached_nbd = facts->is_attached_vhost = facts->is_read_only = false;
+	facts->owner[0] = 0;
+	return 0;
+}
+
+/* A volume that could not be brought back is recorded as attached and has no head: only the record changes. */
+static void volume_detach_run(struct command *c)
+{
+	if (c->stage == UPDATE_CHECK) {
+		c->stage = UPDATE_WAIT;
+		if (order_kind(c, true) == 0 && command_find_volume(c) == 0 && strcmp(c->order->other, "vhost-user") != 0) {
+			if (c->volume->head) {
+				volume_detach(c->volume, true, attach_done, c);
+				return;
+			}
+			if (c->volume->facts.is_attached_nbd || c->volume->facts.is_attached_vhost) {
+				update_start(c, detach_change, NULL);
+				return;
+			}
+		}
+	} else if (c->err == 0) {
+		c->volume->why[0] = 0;
+	}
+	command_end(c);
+}
+
+const struct command_kind command_volume_detach = {.name = "volume detach", .run = volume_detach_run};

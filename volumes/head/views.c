@@ -1,0 +1,196 @@
+/*
+ * views.c: what people look at: disks, volumes and pools as they are now, copied out; and requests that take long.
+ *
+ * Nothing here changes anything, waits or keeps anything.
+ */
+#include "volumes/head/head_internal.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- disks ---- */
+
+static enum disk_state view_disk_state(const struct set_disk *d)
+{
+	if (d->disk && d->state != SET_DISK_OPENING)
+		return disk_state(d->disk);
+	return d->state == SET_DISK_OPENING ? DISK_RECOVERING : DISK_CLOSED;
+}
+
+static void disk_view_fill(const struct set_disk *d, struct disk_view *v)
+{
+	*v = (struct disk_view){.uuid = d->facts.uuid, .is_reserved = d->facts.is_reserved};
+	text_print(v->name, sizeof(v->name), "%s", d->facts.name);
+	text_print(v->path, sizeof(v->path), "%s", d->facts.path);
+	text_print(v->pool, sizeof(v->pool), "%s", d->facts.pool);
+	text_print(v->why, sizeof(v->why), "%s", d->why);
+	v->state = view_disk_state(d);
+	v->is_open = d->disk && (d->state == SET_DISK_RUNNING || d->state == SET_DISK_FAILED);
+	if (!v->is_open) {
+		v->stats.n_blocks = d->facts.size_bytes / BLOCK_BYTES;
+		return;
+	}
+	disk_stats(d->disk, &v->stats);
+	disk_scrub_status(d->disk, &v->scrub);
+	v->counters = disk_counters(d->disk);
+}
+
+/* The disk whose name comes next after `after`; NULL: there is none. */
+static const struct set_disk *disk_next(const struct volume_set *s, const struct set_disk *after)
+{
+	const struct set_disk *next = NULL;
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
+		const struct set_disk *d = s->disks[i];
+		if (!d || d->facts.is_removed || d->facts.path[0] == 0)
+			continue;
+		bool is_later = !after || strcmp(d->facts.name, after->facts.name) > 0;
+		if (is_later && (!next || strcmp(d->facts.name, next->facts.name) < 0))
+			next = d;
+	}
+	return next;
+}
+
+void volume_set_disks(struct volume_set *s, void (*each)(const struct disk_view *v, void *context), void *context)
+{
+	for (const struct set_disk *d = disk_next(s, NULL); d; d = disk_next(s, d)) {
+		struct disk_view v;
+		disk_view_fill(d, &v);
+		each(&v, context);
+	}
+}
+
+/* ---- volumes ---- */
+
+struct allocation {
+	const struct uuid *volume;
+	uint64_t blocks;
+};
+
+static void allocation_count(const struct tree_record *t, void *context)
+{
+	struct allocation *a = context;
+	if (uuid_equal(&t->volume, a->volume))
+		a->blocks += t->n_data_blocks;
+}
+
+static void volume_view_disks(const struct set_volume *entry, struct volume_view *v)
+{
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
+		const struct set_disk *d = entry->set->disks[i];
+		if (!d || !d->disk || d->state != SET_DISK_RUNNING)
+			continue;
+		struct allocation a = {.volume = &entry->facts.uuid};
+		disk_trees_each(d->disk, allocation_count, &a);
+		if (a.blocks == 0 || v->n_disks == array_size(v->on_disk))
+			continue;
+		v->on_disk[v->n_disks].disk = d->facts.uuid;
+		v->on_disk[v->n_disks++].allocated_bytes = a.blocks * BLOCK_BYTES;
+		v->allocated_bytes += a.blocks * BLOCK_BYTES;
+	}
+}
+
+static void volume_view_fill(struct set_volume *entry, struct volume_view *v)
+{
+	const struct volume_facts *f = &entry->facts;
+	const struct volume *head = entry->head;
+	*v = (struct volume_view){.uuid = f->uuid, .size_bytes = f->size_bytes, .replicas = f->replicas,
+				  .is_attached_nbd = f->is_attached_nbd, .is_attached_vhost = f->is_attached_vhost,
+				  .is_read_only = f->is_read_only, .is_deleting = f->is_deleting,
+				  .generation = f->generation, .created_ns = f->created_ns};
+	text_print(v->name, sizeof(v->name), "%s", f->name);
+	text_print(v->pool, sizeof(v->pool), "%s", f->pool);
+	text_print(v->why, sizeof(v->why), "%s", head ? head->why : entry->why);
+	volume_view_disks(entry, v);
+	if (!head)
+		return;
+	v->is_serving = head->state == VOLUME_SERVING && !head->is_fenced && head->why[0] == 0;
+	v->epoch = head->epoch;
+	v->counters = &head->counters;
+}
+
+void volume_set_volumes(struct volume_set *s, void (*each)(const struct volume_view *v, void *context), void *context)
+{
+	list_each(node, &s->volumes) {
+		struct volume_view v;
+		volume_view_fill(container_of(node, struct set_volume, link), &v);
+		each(&v, context);
+	}
+}
+
+/* ---- pools ---- */
+
+static void pool_view_count(struct volume_set *s, struct pool_view *v)
+{
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
+		const struct set_disk *d = s->disks[i];
+		struct disk_stats stats;
+		if (!d || d->facts.is_removed || strcmp(d->facts.pool, v->name) != 0)
+			continue;
+		v->n_disks++;
+		if (!set_disk_is_running(d))
+			continue;
+		disk_stats(d->disk, &stats);
+		uint64_t is_free = stats.free_blocks + stats.waiting_blocks;
+		v->size_bytes += stats.n_blocks * BLOCK_BYTES;
+		v->free_bytes += is_free * BLOCK_BYTES;
+		v->used_bytes += (stats.n_blocks - is_free) * BLOCK_BYTES;
+	}
+	list_each(node, &s->volumes) {
+		const struct set_volume *volume = container_of(node, struct set_volume, link);
+		if (volume->facts.is_deleting || strcmp(volume->facts.pool, v->name) != 0)
+			continue;
+		v->n_volumes++;
+		v->provisioned_bytes += volume->facts.size_bytes;
+	}
+}
+
+void volume_set_pools(struct volume_set *s, void (*each)(const struct pool_view *v, void *context), void *context)
+{
+	list_each(node, &s->pools) {
+		const struct pool_facts *f = &container_of(node, struct set_pool, link)->facts;
+		struct pool_view v = {.uuid = f->uuid, .replicas = f->replicas, .min_replicas = f->min_replicas,
+				      .failure_domain = f->failure_domain};
+		text_print(v.name, sizeof(v.name), "%s", f->name);
+		pool_view_count(s, &v);
+		each(&v, context);
+	}
+}
+
+/* ---- what takes long ---- */
+
+static void slow_parts(struct volume_set *s, const struct volume_io *io,
+		       void (*each)(const char *line, void *context), void *context)
+{
+	char text[200], line[256];
+	for (uint32_t i = 0; i < s->parts.n; i++) {
+		const struct part *p = &s->parts.all[i];
+		if (p->stage == PART_FREE || p->request != io)
+			continue;
+		part_to_text(p, text, sizeof(text));
+		text_print(line, sizeof(line), "    %s", text);
+		each(line, context);
+	}
+}
+
+void volume_set_slow_requests(struct volume_set *s, uint64_t age_ns, void (*each)(const char *line, void *context),
+			      void *context)
+{
+	uint64_t now_ns = reactor_now_ns(s->reactor);
+	list_each(volume_node, &s->volumes) {
+		const struct volume *head = container_of(volume_node, struct set_volume, link)->head;
+		if (!head)
+			continue;
+		list_each(node, &head->requests) {
+			const struct volume_io *io = container_of(node, struct volume_io, own.link);
+			char text[300], line[340];
+			if (now_ns - io->own.started_ns < age_ns)
+				break; /* they are in order of arrival */
+			volume_io_to_text(io, text, sizeof(text));
+			text_print(line, sizeof(line), "%s, for %.1f s", text,
+				   (double)(now_ns - io->own.started_ns) / (double)NS_PER_S);
+			each(line, context);
+			slow_parts(s, io, each, context);
+		}
+	}
+}

@@ -1,0 +1,218 @@
+/*
+ * volume.c: the life of an attached volume, and what frontends ask of it.
+ *
+ *   JOINING -> SERVING -> DRAINING -> gone
+ *
+ *   JOINING   its disks are being fenced; no frontend knows of it
+ *   SERVING   requests are carried out
+ *   DRAINING  new requests get -ESHUTDOWN; frontends have been told and put their references; when the last reference and the
+ *             last request are gone, whoever drains it goes on
+ *
+ * Invariants
+ *  1. A reference is taken only while SERVING, and holds the volume in memory; so does every request in flight.
+ *  2. A fenced volume stays fenced: it answers everything with -EIO until it is detached.
+ *
+ * Owner: the set's reactor.
+ */
+#include "volumes/head/head_internal.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- life ---- */
+
+static void volume_drained_turn(struct op *op, int res)
+{
+	struct volume *v = container_of(op, struct volume, drained_op);
+	void (*drained)(struct volume *v) = v->drained;
+	v->drained = NULL;
+	drained(v);
+}
+
+uint32_t volume_chunks_for(uint64_t size_bytes)
+{
+	uint64_t segments = (size_bytes + SEGMENT_BYTES - 1) / SEGMENT_BYTES;
+	return (uint32_t)((segments + PLACEMENT_CHUNK - 1) / PLACEMENT_CHUNK);
+}
+
+int volume_create(struct set_volume *entry, struct volume **out)
+{
+	struct volume *v = calloc(1, sizeof(*v));
+	if (!v)
+		return -ENOMEM;
+	v->n_chunks = volume_chunks_for(entry->facts.size_bytes);
+	v->chunks = calloc(v->n_chunks, sizeof(*v->chunks));
+	if (!v->chunks) {
+		free(v);
+		return -ENOMEM;
+	}
+	v->set = entry->set;
+	v->entry = entry;
+	v->state = VOLUME_JOINING;
+	v->size_bytes = entry->facts.size_bytes;
+	list_init(&v->requests);
+	list_init(&v->watches);
+	op_init(&v->drained_op, volume_drained_turn);
+	volume_io_init_locks(v);
+	placer_init(v);
+	barrier_init(v);
+	*out = v;
+	return 0;
+}
+
+void volume_destroy(struct volume *v)
+{
+	quarry_assert(v->refs == 0 && list_is_empty(&v->requests) && list_is_empty(&v->watches));
+	quarry_assert(placer_is_idle(v) && barrier_is_resting(v));
+	volume_abandon(v);
+}
+
+void volume_abandon(struct volume *v)
+{
+	placer_abandon(v);
+	barrier_abandon(v);
+	chunks_fini(v);
+	free(v);
+}
+
+int volume_grow_chunks(struct volume *v, uint64_t size_bytes)
+{
+	uint32_t n = volume_chunks_for(size_bytes);
+	if (n <= v->n_chunks)
+		return 0;
+	struct chunk **chunks = realloc(v->chunks, n * sizeof(*chunks));
+	if (!chunks)
+		return -ENOMEM;
+	memset(chunks + v->n_chunks, 0, (n - v->n_chunks) * sizeof(*chunks));
+	v->chunks = chunks;
+	v->n_chunks = n;
+	return 0;
+}
+
+void volume_tell(struct volume *v, enum volume_event e)
+{
+	list_each_safe(node, &v->watches) {
+		struct volume_watch *w = container_of(node, struct volume_watch, link);
+		w->event(w, e);
+	}
+}
+
+void volume_start_draining(struct volume *v, void (*drained)(struct volume *v))
+{
+	quarry_assert(v->state != VOLUME_DRAINING && !v->drained);
+	v->state = VOLUME_DRAINING;
+	v->drained = drained;
+	volume_tell(v, VOLUME_DETACHING);
+	volume_check_drained(v);
+}
+
+void volume_check_drained(struct volume *v)
+{
+	if (!v->drained || v->refs > 0 || v->n_requests > 0 || !placer_is_idle(v) || v->drained_op.kind != OP_NONE)
+		return;
+	reactor_defer(v->set->reactor, &v->drained_op, 0);
+}
+
+void volume_fence(struct volume *v, const char *format, ...)
+{
+	char reason[SET_WHY_BYTES / 2];
+	va_list args;
+	if (v->is_fenced)
+		return;
+	va_start(args, format);
+	vsnprintf(reason, sizeof(reason), format, args);
+	va_end(args);
+	v->is_fenced = true;
+	text_print(v->why, sizeof(v->why), "fenced: %s; detach it and attach it again", reason);
+	log_event(v->set->log, LOG_ERROR, "volume-fenced", v->entry->facts.name, "volume %s answers nothing any more: %s",
+		  v->entry->facts.name, reason);
+}
+
+void volume_explain(struct volume *v)
+{
+	if (v->is_fenced)
+		return;
+	v->why[0] = 0;
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
+		const struct set_disk *d = v->set->disks[i];
+		if (v->disks[i].state == VOLUME_DISK_UNUSED || volume_disk_is_good(v, i))
+			continue;
+		text_print(v->why, sizeof(v->why), "what lies on disk %s (%s) answers with an I/O error: %s", d->facts.name,
+			 d->facts.path, d->why[0] ? d->why : "it could not be joined");
+		return;
+	}
+}
+
+/* ---- what frontends ask ---- */
+
+static bool volume_is_exported(const struct set_volume *entry)
+{
+	return entry->head && entry->head->state == VOLUME_SERVING && entry->facts.is_attached_nbd;
+}
+
+struct volume *volume_get(struct volume_set *set, const char *name)
+{
+	struct set_volume *entry = set_volume_find(set, name);
+	if (!entry || !entry->head || entry->head->state != VOLUME_SERVING)
+		return NULL;
+	if (!entry->facts.is_attached_nbd && !entry->facts.is_attached_vhost)
+		return NULL;
+	entry->head->refs++;
+	return entry->head;
+}
+
+void volume_put(struct volume *v)
+{
+	quarry_assert(v->refs > 0);
+	v->refs--;
+	volume_check_drained(v);
+}
+
+const char *volume_name(const struct volume *v)
+{
+	return v->entry->facts.name;
+}
+
+const struct uuid *volume_uuid(const struct volume *v)
+{
+	return &v->entry->facts.uuid;
+}
+
+uint64_t volume_size_bytes(const struct volume *v)
+{
+	return v->size_bytes;
+}
+
+bool volume_is_read_only(const struct volume *v)
+{
+	return v->is_read_only;
+}
+
+const struct volume_counters *volume_counters(const struct volume *v)
+{
+	return &v->counters;
+}
+
+void volume_each_export(struct volume_set *set, void (*each)(struct volume *v, void *context), void *context)
+{
+	list_each_safe(node, &set->volumes) {
+		struct set_volume *entry = container_of(node, struct set_volume, link);
+		if (volume_is_exported(entry))
+			each(entry->head, context);
+	}
+}
+
+void volume_watch_start(struct volume *v, struct volume_watch *w)
+{
+	quarry_assert(v->refs > 0 && w->event);
+	list_append(&v->watches, &w->link);
+}
+
+void volume_watch_stop(struct volume *v, struct volume_watch *w)
+{
+	quarry_assert(list_is_linked(&w->link));
+	list_remove(&w->link);
+}

@@ -1,0 +1,315 @@
+/*
+ * volume_attach.c: a node becomes the head of a volume, and ceases to be.
+ *
+ *   RECORD -> JOIN -> BARRIER -> SERVE -> END                    attach
+ *               +------ on error -------^
+ *   DRAIN -> FLUSH -> FORGET -> END                              detach
+ *
+ *   RECORD   one transaction: generation + 1, a fresh range of epochs [EPRANGE], the owner, the attachment [ATTACHREC]
+ *   JOIN     every disk that the record names, in parallel: fence, session, tree
+ *   BARRIER  closes the first epoch of the new range, so that all disks agree where they stand [RECBAR]
+ *   DRAIN    frontends end their clients, requests in flight finish
+ *   FLUSH    a last barrier; a volume that cannot have one (its disk failed, it is fenced) is detached all the same
+ *   FORGET   the record loses the attachment; not when the daemon stops, which brings it back at the next start
+ *
+ * Invariants
+ *  1. Until SERVE no frontend can reach the volume; entry->head is set from RECORD's success on.
+ *  2. A disk that cannot be joined is LOST: the volume serves what lies elsewhere, and says so in its `why`.
+ *  3. A volume is being attached or detached by at most one of these at a time: entry->attach.
+ */
+#include "volumes/head/head_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ATTACH_STAGES(X) X(RECORD) X(JOIN) X(BARRIER) X(DRAIN) X(FLUSH) X(FORGET) X(END)
+#define X(name) ATTACH_##name,
+enum attach_stage { ATTACH_STAGES(X) };
+#undef X
+
+struct attach {
+	enum attach_stage stage;
+	int err;
+	uint32_t owed; /* joins under way */
+	bool is_recorded;
+	struct set_volume *entry;
+	struct attach_options options;
+	struct record_update update;
+	struct join *joins[SET_DISKS_MAX];
+	uint64_t remembered; /* highest complete epoch of any disk */
+	void (*done)(struct set_volume *entry, int res, void *context);
+	void *context;
+};
+
+static void attach_run(struct attach *a);
+
+static void attach_complete(struct attach *a, int res)
+{
+	if (a->err == 0)
+		a->err = res;
+	attach_run(a);
+}
+
+static struct attach *attach_begin(struct set_volume *entry,
+				   void (*done)(struct set_volume *entry, int res, void *context), void *context)
+{
+	struct attach *a = calloc(1, sizeof(*a));
+	quarry_assert(!entry->attach);
+	if (!a)
+		return NULL;
+	a->entry = entry;
+	a->done = done;
+	a->context = context;
+	entry->attach = a;
+	return a;
+}
+
+static void attach_end(struct attach *a)
+{
+	struct set_volume *entry = a->entry;
+	void (*done)(struct set_volume *entry, int res, void *context) = a->done;
+	void *context = a->context;
+	int err = a->err;
+	entry->attach = NULL;
+	free(a);
+	done(entry, err, context);
+}
+
+/* ---- RECORD ---- */
+
+static struct attach *attach_of(struct record_update *u)
+{
+	return container_of(u, struct attach, update);
+}
+
+static int attach_change(struct record_update *u, struct volume_facts *facts)
+{
+	const struct attach *a = attach_of(u);
+	if (facts->is_deleting)
+		return -ENOENT;
+	if (facts->epoch_base > EPOCH_MAX - 2 * EPOCHS_PER_ATTACH || facts->generation >= INT64_MAX)
+		return -EOVERFLOW;
+	facts->generation++;
+	facts->epoch_base += EPOCHS_PER_ATTACH;
+	snprintf(facts->owner, sizeof(facts->owner), "%s", a->entry->set->node_name);
+	if (a->options.is_return)
+		return 0;
+	facts->is_attached_nbd |= a->options.is_nbd;
+	facts->is_attached_vhost |= a->options.is_vhost;
+	facts->is_read_only = a->options.is_read_only;
+	return 0;
+}
+
+static void attach_recorded(struct record_update *u, int res)
+{
+	struct attach *a = attach_of(u);
+	if (res != 0)
+		text_print(a->entry->why, sizeof(a->entry->why), "its attachment could not be recorded: %s", strerror(-res));
+	attach_complete(a, res);
+}
+
+static void attach_record(struct attach *a)
+{
+	a->update.change = attach_change;
+	a->update.done = attach_recorded;
+	record_update_start(&a->update, a->entry);
+}
+
+/* The head, as the record says. */
+static int attach_make_head(struct attach *a)
+{
+	const struct volume_facts *facts = &a->entry->facts;
+	struct volume *v;
+	int err = volume_create(a->entry, &v);
+	if (err != 0) {
+		text_print(a->entry->why, sizeof(a->entry->why), "there is no memory to attach it");
+		return err;
+	}
+	v->generation = facts->generation;
+	v->is_read_only = facts->is_read_only;
+	v->epoch = facts->epoch_base;
+	v->epoch_end = facts->epoch_base + EPOCHS_PER_ATTACH;
+	a->entry->head = v;
+	a->entry->why[0] = 0;
+	return 0;
+}
+
+/* ---- JOIN ---- */
+
+static void attach_joined(struct join *j, int res)
+{
+	struct attach *a = j->context;
+	quarry_assert(a->owed > 0 && a->joins[j->disk] == j);
+	a->joins[j->disk] = NULL;
+	a->owed--;
+	a->remembered = max_u64(a->remembered, j->remembered);
+	attach_complete(a, 0); /* an error made the disk LOST; the volume goes on with the others */
+}
+
+static void attach_join(struct attach *a)
+{
+	struct volume *v = a->entry->head;
+	const struct volume_facts *facts = &a->entry->facts;
+	a->owed = 1; /* this loop's own: no join ends before all have begun */
+	for (uint32_t i = 0; i < facts->n_disks; i++) {
+		struct set_disk *d = set_disk_known(v->set, &facts->disks[i].uuid);
+		if (!d) {
+			a->err = -EMFILE;
+			text_print(a->entry->why, sizeof(a->entry->why), "its record names more than %u disks", SET_DISKS_MAX);
+			break;
+		}
+		v->disks[d->index].state = VOLUME_DISK_LOST;
+		if (!set_disk_is_running(d))
+			continue;
+		a->owed++;
+		if (join_start(v, d->index, 0, attach_joined, a, &a->joins[d->index]) != 0)
+			a->owed--;
+	}
+	a->owed--;
+}
+
+/* ---- BARRIER, FLUSH ---- */
+
+static void attach_barrier_ended(struct volume *v, int res)
+{
+	attach_complete(v->entry->attach, 0); /* a failed disk has an event of its own, and does not stop the rest */
+}
+
+static void attach_barrier(struct attach *a)
+{
+	struct volume *v = a->entry->head;
+	v->complete_epoch = a->remembered;
+	barrier_now(v, attach_barrier_ended);
+}
+
+static void attach_serve(struct attach *a)
+{
+	struct volume *v = a->entry->head;
+	v->state = VOLUME_SERVING;
+	volume_explain(v);
+	if (v->why[0])
+		log_event(v->set->log, LOG_WARNING, "volume-degraded", a->entry->facts.name, "volume %s: %s",
+			  a->entry->facts.name, v->why);
+}
+
+/* ---- DRAIN, FORGET ---- */
+
+static void detach_drained(struct volume *v)
+{
+	attach_complete(v->entry->attach, 0);
+}
+
+static int detach_change(struct record_update *u, struct volume_facts *facts)
+{
+	facts->is_attached_nbd = facts->is_attached_vhost = facts->is_read_only = false;
+	facts->owner[0] = 0;
+	return 0;
+}
+
+static void detach_recorded(struct record_update *u, int res)
+{
+	struct attach *a = attach_of(u);
+	if (res != 0)
+		text_print(a->entry->why, sizeof(a->entry->why), "its detachment could not be recorded: %s", strerror(-res));
+	attach_complete(a, res);
+}
+
+static void detach_forget(struct attach *a)
+{
+	a->update.change = detach_change;
+	a->update.done = detach_recorded;
+	record_update_start(&a->update, a->entry);
+}
+
+/* ---- the dispatcher: read it to know both ways ---- */
+
+static void attach_run(struct attach *a)
+{
+	struct set_volume *entry = a->entry;
+	for (;;) {
+		switch (a->stage) {
+		case ATTACH_RECORD:
+			if (a->err == 0)
+				a->err = attach_make_head(a);
+			a->stage = a->err ? ATTACH_END : ATTACH_JOIN;
+			if (a->err == 0)
+				attach_join(a);
+			break;
+		case ATTACH_JOIN:
+			if (a->owed > 0)
+				return;
+			a->stage = a->err ? ATTACH_END : ATTACH_BARRIER;
+			if (a->err != 0)
+				break;
+			attach_barrier(a);
+			return;
+		case ATTACH_BARRIER:
+			attach_serve(a);
+			a->stage = ATTACH_END;
+			break;
+		case ATTACH_DRAIN:
+			a->stage = ATTACH_FLUSH;
+			barrier_now(entry->head, attach_barrier_ended);
+			return;
+		case ATTACH_FLUSH:
+			volume_destroy(entry->head);
+			entry->head = NULL;
+			a->stage = ATTACH_FORGET;
+			if (a->is_recorded) {
+				detach_forget(a);
+				return;
+			}
+			break;
+		case ATTACH_FORGET:
+			a->stage = ATTACH_END;
+			break;
+		case ATTACH_END:
+			if (a->err != 0 && entry->head) {
+				volume_destroy(entry->head);
+				entry->head = NULL;
+			}
+			attach_end(a);
+			return;
+		}
+	}
+}
+
+void volume_attach(struct set_volume *entry, const struct attach_options *o,
+		   void (*done)(struct set_volume *entry, int res, void *context), void *context)
+{
+	struct attach *a = attach_begin(entry, done, context);
+	quarry_assert(!entry->head);
+	if (!a) {
+		text_print(entry->why, sizeof(entry->why), "there is no memory to attach it");
+		done(entry, -ENOMEM, context);
+		return;
+	}
+	a->options = *o;
+	a->stage = ATTACH_RECORD;
+	attach_record(a);
+}
+
+void volume_detach(struct set_volume *entry, bool is_recorded,
+		   void (*done)(struct set_volume *entry, int res, void *context), void *context)
+{
+	struct attach *a = attach_begin(entry, done, context);
+	quarry_assert(entry->head && entry->head->state == VOLUME_SERVING);
+	if (!a) {
+		text_print(entry->why, sizeof(entry->why), "there is no memory to detach it");
+		done(entry, -ENOMEM, context);
+		return;
+	}
+	a->is_recorded = is_recorded;
+	a->stage = ATTACH_DRAIN;
+	volume_start_draining(entry->head, detach_drained);
+}
+
+void attach_abandon(struct attach *a)
+{
+	record_update_abandon(&a->update);
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
+		free(a->joins[i]);
+	free(a);
+}
