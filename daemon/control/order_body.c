@@ -123,7 +123,7 @@ static int body_value(const struct body_key *k, const json_t *value, struct set_
 static void name_to_text(const char *name, char out[static 41])
 {
 	size_t n = 0;
-	for (; name[n] && n < 40; n++)
+	for (; n < 40 && name[n]; n++)
 		out[n] = name[n] > 0x20 && name[n] < 0x7f ? name[n] : '?';
 	out[n] = '\0';
 }

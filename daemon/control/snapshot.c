@@ -14,15 +14,16 @@
 /* One more member of an array whose room is always the next power of two; NULL: no memory. */
 static void *array_grow(struct snapshot *s, void *array, size_t *n, size_t member_bytes)
 {
-	void *grown = *(void **)array;
-	if ((*n & (*n - 1)) == 0)
-		grown = realloc(grown, (*n ? *n * 2 : 1) * member_bytes);
-	if (!grown) {
-		s->is_short = true;
-		return NULL;
+	char *members = *(void **)array;
+	if ((*n & (*n - 1)) == 0) {
+		members = realloc(members, (*n ? *n * 2 : 1) * member_bytes);
+		if (!members) {
+			s->is_short = true; /* what there was is kept */
+			return NULL;
+		}
+		*(void **)array = members;
 	}
-	*(void **)array = grown;
-	return (char *)grown + (*n)++ * member_bytes;
+	return members + (*n)++ * member_bytes;
 }
 
 static void *copy_of(struct snapshot *s, const void *from, size_t bytes)
