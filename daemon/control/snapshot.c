@@ -16,12 +16,12 @@ static void *array_grow(struct snapshot *s, void *array, size_t *n, size_t membe
 {
 	char *members = *(void **)array;
 	if ((*n & (*n - 1)) == 0) {
-		members = realloc(members, (*n ? *n * 2 : 1) * member_bytes);
-		if (!members) {
+		char *larger = realloc(members, (*n ? *n * 2 : 1) * member_bytes);
+		if (!larger) {
 			s->is_short = true; /* what there was is kept */
 			return NULL;
 		}
-		*(void **)array = members;
+		*(void **)array = members = larger;
 	}
 	return members + (*n)++ * member_bytes;
 }
