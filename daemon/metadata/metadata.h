@@ -108,4 +108,5 @@ struct metadata {
 	const struct metadata_ops *ops;
 	struct reactor *reactor;
 	struct list watches;
+	_Atomic bool is_broken; /* an error was met after which nothing is answered with success until a restart */
 };

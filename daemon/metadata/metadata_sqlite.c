@@ -68,7 +68,6 @@ struct sqlite_store {
 	sqlite3 *db;
 	sqlite3_stmt *statements[N_STATEMENTS];
 	uint64_t revision; /* the thread's copy of state.revision */
-	bool is_broken;
 	bool has_thread;
 	pthread_t thread;
 	pthread_mutex_t mutex;
@@ -171,7 +170,7 @@ static int store_error(struct sqlite_store *s, const char *what)
 	log_event(s->log, LOG_ERROR, "metadata-failed", s->path, "cannot %s: %s (SQLite error %d)", what,
 		  sqlite3_errmsg(s->db), code);
 	if (res != -ENOSPC && res != -ENOMEM)
-		s->is_broken = true;
+		s->base.is_broken = true;
 	return res;
 }
 
@@ -277,7 +276,7 @@ static int store_transact_inside(struct sqlite_store *s, struct metadata_request
 static int store_commit(struct sqlite_store *s)
 {
 	int res = store_run(s, store_statement(s, COMMIT, NULL), "commit");
-	if (res < 0 && s->is_broken)
+	if (res < 0 && s->base.is_broken)
 		return -ETIMEDOUT; /* the log may hold the commit, or not: a restart will tell */
 	return res;
 }
@@ -299,13 +298,13 @@ static int store_transact(struct sqlite_store *s, struct metadata_request *q)
 	q->changed = 0;
 	/* SQLite has already rolled back after some errors. */
 	if (!sqlite3_get_autocommit(s->db) && store_run(s, store_statement(s, ROLLBACK, NULL), "roll back") < 0)
-		s->is_broken = true;
+		s->base.is_broken = true;
 	return res;
 }
 
 static int store_carry_out(struct sqlite_store *s, struct metadata_request *q)
 {
-	if (s->is_broken)
+	if (s->base.is_broken)
 		return -EIO;
 	return q->op == METADATA_TRANSACT ? store_transact(s, q) : store_read(s, q);
 }
