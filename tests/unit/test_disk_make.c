@@ -8,7 +8,12 @@
 
 #include <CUnit/Basic.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static const struct uuid disk_uuid = {{0xd1, 1, 2, 3}};
 static const struct uuid pool_uuid = {{0xb0, 4, 5, 6}};
@@ -224,6 +229,46 @@ static void formatting_tells_of_errors(void)
 	}
 }
 
+/* ---- on a real file, with the real reactor ---- */
+
+static int read_real(void *context, uint64_t block, void *out)
+{
+	int fd = *(int *)context;
+
+	return pread(fd, out, BLOCK_BYTES, (off_t)(block * BLOCK_BYTES)) == BLOCK_BYTES ? 0 : -EIO;
+}
+
+static void formatting_makes_a_real_file(void)
+{
+	char folder[] = "/tmp/quarry-make-XXXXXX", path[64], why[WHY_BYTES];
+	struct disk_format_options o = {
+	    .disk = disk_uuid, .label = "real", .reserve = true, .size_bytes = MEDIUM_BYTES};
+	struct reactor *r;
+	int fd;
+
+	CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(folder));
+	snprintf(path, sizeof path, "%s/d1", folder);
+	CU_ASSERT_EQUAL_FATAL(reactor_create(&(struct reactor_options){.n_entries = 8}, &r), 0);
+	CU_ASSERT_EQUAL(disk_format(r, path, &o, why), 0);
+	CU_ASSERT_EQUAL(disk_format(r, path, &o, why), -EEXIST); /* the reactor can be run again, the lock is gone */
+	o.force = true;
+	CU_ASSERT_EQUAL(disk_format(r, path, &o, why), 0);
+	CU_ASSERT_EQUAL(disk_format(r, folder, &o, why), -ENOTSUP);
+	CU_ASSERT_PTR_NOT_NULL(strstr(why, "neither a regular file nor a block device"));
+	CU_ASSERT_EQUAL(disk_format(r, "/dev/null", &o, why), -ENOTSUP);
+	reactor_destroy(r);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct disk_check c = {.read = read_real, .context = &fd, .n_blocks = MEDIUM_BYTES / BLOCK_BYTES};
+	CU_ASSERT_EQUAL(disk_check_run(&c), 0);
+	CU_ASSERT_EQUAL(c.warnings, 0);
+	struct stat st;
+	CU_ASSERT_EQUAL(fstat(fd, &st), 0);
+	CU_ASSERT_TRUE((uint64_t)st.st_blocks * 512 >= MEDIUM_BYTES); /* reserved */
+	close(fd);
+	unlink(path);
+	rmdir(folder);
+}
+
 int main(void)
 {
 	CU_initialize_registry();
@@ -235,6 +280,7 @@ int main(void)
 	CU_add_test(suite, "formatting refuses bad sizes and labels", formatting_refuses_bad_sizes);
 	CU_add_test(suite, "formatting refuses a disk in use", formatting_refuses_a_disk_in_use);
 	CU_add_test(suite, "formatting tells of errors", formatting_tells_of_errors);
+	CU_add_test(suite, "formatting makes a real file", formatting_makes_a_real_file);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();
 	CU_cleanup_registry();
