@@ -40,7 +40,7 @@ static void bench_say(void *context, const char *line)
 
 	CU_ASSERT_PTR_NULL(strchr(line, '\n'));
 	if (b->len + strlen(line) + 2 < TEXT_BYTES)
-		b->len += (size_t)sprintf(b->text + b->len, "%s\n", line);
+		b->len += (size_t)snprintf(b->text + b->len, TEXT_BYTES - b->len, "%s\n", line);
 	b->n_lines++;
 }
 
