@@ -99,6 +99,8 @@ static int arguments_read(int argc, char **argv, struct arguments *a)
 	return -EINVAL;
 }
 
+static void patience_fired(struct timer *t);
+
 /* ---- signals ---- */
 
 static void stop_deliver(struct message *m)
@@ -106,8 +108,9 @@ static void stop_deliver(struct message *m)
 	struct daemon *d = container_of(m, struct daemon, stop);
 	if (!d->node)
 		return;
-	notify_send(&d->notify, "STOPPING=1\nSTATUS=stopping");
+	notify_send(&d->notify, "STOPPING=1");
 	node_stop(d->node);
+	patience_fired(&d->patience);
 }
 
 /* SIGUSR1, sent by the end of main(), ends it. */
@@ -198,7 +201,7 @@ static int daemon_serve(struct daemon *d)
 		return res;
 	res = -pthread_create(&d->signal_thread, NULL, signal_run, d);
 	quarry_assert(res == 0);
-	timer_start(d->reactor, &d->patience, PATIENCE_EVERY_S * NS_PER_S);
+	patience_fired(&d->patience);
 	reactor_run(d->reactor);
 	quarry_assert(!d->node);
 	pthread_kill(d->signal_thread, SIGUSR1);

@@ -218,7 +218,11 @@ static void node_let_commands_in(struct node *n)
 	const struct control_options o = {
 	    .log = n->log,
 	    .config = n->config,
-	    .sources = {.reactor = n->reactor, .volumes = n->volumes, .nbd = n->nbd, .buffers = n->buffers},
+	    .sources = {.reactor = n->reactor,
+			.metadata = n->metadata,
+			.volumes = n->volumes,
+			.nbd = n->nbd,
+			.buffers = n->buffers},
 	    .started_wall_ns = n->started_wall_ns,
 	};
 	int res = control_start(&o, why, &n->control);

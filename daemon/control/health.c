@@ -79,6 +79,11 @@ static void tell_of_pool(const struct telling *t, const struct pool_view *v)
 void health_each(const struct snapshot *s, void (*each)(const struct problem *p, void *context), void *context)
 {
 	struct telling t = {.each = each, .context = context};
+	if (s->is_metadata_broken)
+		tell(&t, "metadata-failed", "metadata store",
+		     "writing it failed, so no command can be carried out; make sure that its disk has space and is "
+		     "sound, "
+		     "then restart the daemon");
 	for (size_t i = 0; i < s->n_disks; i++)
 		tell_of_disk(&t, &s->disks[i].view);
 	for (size_t i = 0; i < s->n_volumes; i++)

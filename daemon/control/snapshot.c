@@ -102,6 +102,7 @@ void snapshot_take(struct snapshot *s, const struct snapshot_sources *from)
 	}
 	if ((s->parts & SNAPSHOT_NBD) && from->nbd)
 		memcpy(&s->nbd, nbd_server_counters(from->nbd), sizeof(s->nbd));
+	s->is_metadata_broken = from->metadata && from->metadata->is_broken;
 	if (from->buffers) {
 		s->buffers_used_bytes = buffers_used_bytes(from->buffers);
 		s->buffers_budget_bytes = buffers_budget_bytes(from->buffers);

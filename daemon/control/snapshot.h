@@ -37,14 +37,16 @@ struct snapshot {
 	char **lines;
 	size_t n_disks, n_volumes, n_pools, n_lines;
 	struct nbd_counters nbd; /* zeros when there is no server */
+	bool is_metadata_broken;
 	uint64_t buffers_used_bytes, buffers_budget_bytes;
 };
 
 struct snapshot_sources {
 	struct reactor *reactor;
 	struct volume_set *volumes;
-	struct nbd_server *nbd;  /* NULL: none */
-	struct buffers *buffers; /* NULL: none */
+	struct metadata *metadata; /* NULL: not looked at */
+	struct nbd_server *nbd;    /* NULL: none */
+	struct buffers *buffers;   /* NULL: none */
 };
 
 /* On the reactor. `parts`, `only` and `slow_age_ns` are set, the rest zeros. */

@@ -684,6 +684,7 @@ static void test_health(void)
 	told[0] = '\0';
 	health_each(&s, tell, NULL);
 	CU_ASSERT_STRING_EQUAL(told, "");
+	s.is_metadata_broken = true;
 	disks[0].view.is_open = false;
 	disks[1].view.state = DISK_FAILED;
 	disks[2].view.state = DISK_RECOVERING;
@@ -694,9 +695,10 @@ static void test_health(void)
 	pools[2].n_disks = 0;
 	pools[2].n_volumes = 1;
 	health_each(&s, tell, NULL);
-	CU_ASSERT_STRING_EQUAL(told, "disk-failed(disk d0) disk-failed(disk d1) disk-recovering(disk d2) "
-				     "disk-damaged(disk d3) volume-failing(volume v0) pool-full(pool p0) "
-				     "pool-nearly-full(pool p1) pool-empty(pool p2) ");
+	CU_ASSERT_STRING_EQUAL(
+	    told, "metadata-failed(metadata store) disk-failed(disk d0) disk-failed(disk d1) disk-recovering(disk d2) "
+		  "disk-damaged(disk d3) volume-failing(volume v0) pool-full(pool p0) "
+		  "pool-nearly-full(pool p1) pool-empty(pool p2) ");
 }
 
 int main(void)
