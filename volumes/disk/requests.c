@@ -198,6 +198,20 @@ static enum flow io_admit(struct disk_io *io)
 	return FLOW_NEXT;
 }
 
+/* Much may have happened since it was admitted: others took the room that was meant for it, a fence made its session stale
+ * [SESSION]. Asked in the very turn of the change. FLOW_WAIT: it is to be admitted anew. */
+static enum flow io_still_admitted(struct disk_io *io)
+{
+	bool has_tree = io->op == DISK_WRITE || io->op == DISK_TRIM || io->op == DISK_FORK || io->op == DISK_DROP;
+	int res = has_tree ? check_tree(io->own.disk, io) : 0;
+	if (res == 0)
+		res = io_has_room(io->own.disk, io);
+	if (res == -EAGAIN)
+		return FLOW_WAIT;
+	io->own.err = res;
+	return FLOW_NEXT;
+}
+
 void disk_admit(struct disk *d)
 {
 	struct list now;
@@ -350,11 +364,13 @@ static void disk_io_run(struct disk_io *io)
 				goto wait;
 			io_goto(io, IO_REPLY);
 			break;
-		case IO_STEP: /* a trim asks for admission again at every leaf: it may be long */
-			if (io_has_room(d, io) == -EAGAIN) {
+		case IO_STEP: /* a trim asks for admission again at every few leaves: it may be long */
+			if (io_still_admitted(io) == FLOW_WAIT) {
 				io_goto(io, IO_ADMIT);
 				break;
 			}
+			if (io->own.err)
+				break;
 			if (request_step(io, STEPS_A_TURN) == FLOW_WAIT)
 				goto wait;
 			io_goto(io, after_change(io));
@@ -362,6 +378,12 @@ static void disk_io_run(struct disk_io *io)
 				journal_wait(&d->journal, io, false);
 			break;
 		case IO_CHANGE:
+			if (io_still_admitted(io) == FLOW_WAIT) {
+				io_goto(io, IO_ADMIT);
+				break;
+			}
+			if (io->own.err)
+				break;
 			if (request_change(io) == FLOW_WAIT)
 				goto wait;
 			disk_watch_limits(d);
