@@ -164,7 +164,7 @@ static const char bash_walk[] =
     "\t\texpects=${arguments[n]}\n"
     "\tfi\n"
     "\tcase \"$expects\" in\n"
-    "\tpath) compopt -o filenames && mapfile -t COMPREPLY < <(compgen -f -- \"$current\") ;;\n"
+    "\tpath) compopt -o filenames 2> /dev/null; mapfile -t COMPREPLY < <(compgen -f -- \"$current\") ;;\n"
     "\tvolume | pool | disk | node)\n"
     "\t\tCOMPREPLY=($(compgen -W \"$(\"${COMP_WORDS[0]}\" names \"$expects\" 2> /dev/null)\" -- \"$current\")) ;;\n"
     "\t=*) expects=${expects#=}\n"

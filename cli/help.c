@@ -58,6 +58,15 @@ static void nouns_print(const char *only)
 	}
 }
 
+static bool noun_is_shown(const char *noun)
+{
+	for (const struct command *command = commands; command < commands + n_commands; command++) {
+		if (strcmp(command->noun, noun) == 0 && command_is_shown(command))
+			return true;
+	}
+	return false;
+}
+
 static void command_print(const struct command *command)
 {
 	auto_free char *synopsis = command_synopsis(command);
@@ -81,6 +90,8 @@ enum status help_print(struct cli *c)
 		command_print(command);
 		return DONE;
 	}
+	if ((command && command->is_later) || (noun && !noun_is_shown(noun)))
+		return cli_refuse(c, "not-available", "'%s' is not in this release", command ? command->noun : noun);
 	if (noun) {
 		printf("usage: quarry %s VERB ...\n", noun);
 		nouns_print(noun);

@@ -93,7 +93,7 @@ _quarry() {
 		expects=${arguments[n]}
 	fi
 	case "$expects" in
-	path) compopt -o filenames && mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
+	path) compopt -o filenames 2> /dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
 	volume | pool | disk | node)
 		COMPREPLY=($(compgen -W "$("${COMP_WORDS[0]}" names "$expects" 2> /dev/null)" -- "$current")) ;;
 	=*) expects=${expects#=}

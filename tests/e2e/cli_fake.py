@@ -8,11 +8,11 @@ exists, holds one word that spoils every answer: close, html, array, empty, hang
 writes to attached volumes fail. FOLDER/requests gets a line for every request: method, path, body.
 """
 
+import concurrent.futures
 import http.server
 import json
 import os
 import re
-import signal
 import socketserver
 import subprocess
 import sys
@@ -49,7 +49,9 @@ class State:
         self.folder, self.lock = folder, threading.Lock()
         self.volumes, self.servers, self.pools = {}, {}, {"default": dict(POOL)}
         self.disks = {}
-        self.scrub_asked = 0
+        self.top_asked = 0
+        # One thread for good: a child that ends with its parent ends with the thread that made it.
+        self.starter = concurrent.futures.ThreadPoolExecutor(max_workers=1)
 
     def mode(self):
         try:
@@ -86,6 +88,7 @@ class State:
             if body["name"] in self.volumes:
                 raise Refusal(409, "exists", f"volume '{body['name']}' exists")
             self.volumes[body["name"]] = self.volumes.pop(name)
+            os.rename(os.path.join(self.folder, name + ".data"), os.path.join(self.folder, body["name"] + ".data"))
         if "size_bytes" in body and body["size_bytes"] < volume["size_bytes"] and not body.get("force"):
             raise Refusal(409, "in-use", f"volume '{name}' has data behind {body['size_bytes']} bytes; --force loses it")
         volume.update({k: v for k, v in body.items() if k != "force"})
@@ -110,7 +113,7 @@ class State:
             command += ["file", os.path.join(self.folder, name + ".data")]
             if self.mode() == "bad-nbd":
                 command += ["error-pwrite=EIO", "error-pwrite-rate=100%"]
-            self.servers[name] = subprocess.Popen(command)
+            self.servers[name] = self.starter.submit(subprocess.Popen, command).result()
             while not os.path.exists(socket + ".pid"):
                 if self.servers[name].poll() is not None:
                     raise Refusal(500, "internal", "nbdkit ended")
@@ -184,9 +187,9 @@ class State:
         return 200, {"events": [e for e in EVENTS if e["sequence"] > after], "started_at": "2025-01-31T12:34:56Z"}
 
     def top(self):
-        self.scrub_asked += 1
-        counters = dict(COUNTERS, reads=1000 * self.scrub_asked)
-        return 200, {"monotonic_ns": 10**9 * self.scrub_asked, "volumes": [{"name": "v1", "counters": counters}],
+        self.top_asked += 1
+        counters = dict(COUNTERS, reads=1000 * self.top_asked)
+        return 200, {"monotonic_ns": 10**9 * self.top_asked, "volumes": [{"name": "v1", "counters": counters}],
                      "disks": [{"name": "d1", "counters": counters}]}
 
     def usage(self):
@@ -313,7 +316,6 @@ class TcpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
 def main():
     state = State(sys.argv[2])
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if len(sys.argv) > 3:
         tcp = TcpServer(("127.0.0.1", 0), Handler)
         tcp.state, tcp.token = state, sys.argv[5]
@@ -323,12 +325,7 @@ def main():
         os.rename(sys.argv[4] + ".new", sys.argv[4])
     server = UnixServer(sys.argv[1], Handler)
     server.state = state
-    try:
-        server.serve_forever()
-    finally:
-        for child in state.servers.values():
-            child.kill()
-            child.wait()
+    server.serve_forever()
 
 
 main()
