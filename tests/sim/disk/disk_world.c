@@ -222,11 +222,13 @@ static void check_enospc(struct slot *s)
 /* Only a fence that is under way, or came between, makes a session stale. */
 static void check_estale(struct slot *s)
 {
-	const struct disk_world *w = s->world;
+	struct disk_world *w = s->world;
 	const struct volume_state *v = s->tree == ORACLE_NONE ? NULL : &w->volumes[world_volume_of(w, s->tree)];
 
+	if (disk_state(w->disk) == DISK_FAILED) /* a fence that was not answered made it so */
+		return;
 	if (v == NULL || (!v->is_busy && v->session == s->io.session))
-		world_fail(s->world, "%s answered -ESTALE in session %" PRIu64, op_name(s->io.op), s->io.session);
+		world_fail(w, "%s answered -ESTALE in session %" PRIu64, op_name(s->io.op), s->io.session);
 }
 
 static void volume_answer(struct slot *s, int res)
