@@ -24,7 +24,10 @@
 
 #define RESERVE_STEP_BYTES MIB
 
-static struct uring_file *file_of(struct file *f) { return container_of(f, struct uring_file, base); }
+static struct uring_file *file_of(struct file *f)
+{
+	return container_of(f, struct uring_file, base);
+}
 
 static int open_flags(unsigned flags)
 {
@@ -36,8 +39,8 @@ static int open_flags(unsigned flags)
 	return result;
 }
 
-/* Looks before it opens: opening a pipe or a terminal would wait, and may do things. For a device that is to be written,
- * O_EXCL refuses (-EBUSY) one that is mounted or part of something else. */
+/* Looks before it opens: opening a pipe or a terminal would wait, and may do things. For a device that is to be
+ * written, O_EXCL refuses (-EBUSY) one that is mounted or part of something else. */
 static int path_open(const char *path, unsigned flags, struct stat *st)
 {
 	int how = open_flags(flags);
@@ -123,8 +126,8 @@ int uring_file_set_size(struct file *base, uint64_t size_bytes)
 	return ftruncate(file_of(base)->fd, (off_t)size_bytes) < 0 ? -errno : 0;
 }
 
-/* Writes zeros over the range, in steps. Allocating alone would leave extents marked unwritten, whose marks later writes
- * would have to clear one by one. */
+/* Writes zeros over the range, in steps. Allocating alone would leave extents marked unwritten, whose marks later
+ * writes would have to clear one by one. */
 static int zeros_write(int fd, const void *zeros, uint64_t pos_bytes, uint64_t len_bytes)
 {
 	while (len_bytes > 0) {

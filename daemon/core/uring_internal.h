@@ -1,7 +1,8 @@
 /*
- * uring_internal.h: what the three files of the io_uring reactor share.
+ * uring_internal.h: what the files of the io_uring reactor share.
  *
  *   reactor_uring.c   life, the turn, submission and completion
+ *   uring_spin.c      whether to look for completions before sleeping
  *   uring_files.c     opening, locking and sizing files and devices
  *   uring_streams.c   addresses, listeners, streams
  */
@@ -21,29 +22,40 @@ enum uring_tag { TAG_WAKE = 1, TAG_CANCEL, TAG_CONNECT_LIMIT };
 
 #define RANDOM_NUMBERS 32u
 
-/* What is known about sleeping and waking; see spin_is_worth_it(). */
+/* What is known about waiting; see uring_spin.c. */
 struct uring_spin {
-	uint64_t max_ns;       /* never spin longer; 0: never spin */
-	uint64_t hit_ns;       /* how long a wait that paid took, on average */
-	uint64_t busy_ns;      /* how long a turn works, on average */
-	uint64_t wait_ns;      /* how long it waits, on average */
+	uint64_t max_ns;        /* never spin longer; 0: never spin */
+	uint64_t hit_ns;        /* how long a wait for a disk takes that is within the bound, on average */
+	uint64_t busy_ns;       /* how long a turn works, on average */
+	uint64_t wait_ns;       /* how long it waits, on average */
 	uint64_t turn_began_ns; /* when the last wait ended */
-	uint32_t n_misses;     /* spins in a row that ended in sleep */
-	uint32_t n_skip;       /* waits to go before the next try */
+	uint64_t wait_began_ns;
+	bool is_for_disk;  /* the present wait is one that spinning may shorten */
+	uint32_t n_misses; /* spins in a row that ended in sleep */
+	uint32_t n_skip;   /* waits to go before the next try */
+};
+
+#define SPIN_DISK_LOAD_MAX 2u /* a write and its journal block; with more in flight throughput counts, not latency */
+
+enum spin_outcome {
+	SPIN_NONE,       /* slept at once */
+	SPIN_NOT_NEEDED, /* something had completed while it was submitted */
+	SPIN_HIT,
+	SPIN_MISS,
 };
 
 struct uring {
 	struct reactor base; /* first: a struct reactor is a struct uring */
 	struct io_uring ring;
-	struct list queued;  /* ops that found the submission ring full, in order */
+	struct list queued;   /* ops that found the submission ring full, in order */
 	uint32_t n_in_flight; /* ops that the kernel or `queued` holds */
 	uint32_t disk_load;   /* of these, the ones that wait for a disk, by disk_load_of() */
-	bool is_enabled;     /* the ring belongs to a thread: `owner` */
+	bool is_enabled;      /* the ring belongs to a thread: `owner` */
 	pthread_t owner;
 
 	int wake_fd;
 	bool is_wake_armed;
-	_Atomic bool is_sleeping;	 /* whoever posts must write to wake_fd */
+	_Atomic bool is_sleeping;         /* whoever posts must write to wake_fd */
 	_Atomic(struct message *) posted; /* newest first */
 
 	struct uring_spin spin;
@@ -63,7 +75,7 @@ struct uring_listener {
 	int fd;
 	bool is_closing; /* freed when its accept has come back */
 	struct op *accepting;
-	struct sockaddr_un unix_address; /* path to remove; empty: TCP */
+	struct sockaddr_un unix_address;  /* path to remove; empty: TCP */
 	uint64_t unix_device, unix_inode; /* of the file that bind() made */
 };
 
@@ -86,7 +98,10 @@ struct uring_stream {
 	struct addrinfo *found, *next; /* all addresses of the name, and the one to try after this */
 };
 
-static inline struct uring *uring_of(struct reactor *r) { return container_of(r, struct uring, base); }
+static inline struct uring *uring_of(struct reactor *r)
+{
+	return container_of(r, struct uring, base);
+}
 
 /* reactor_uring.c */
 uint64_t uring_now_ns(struct reactor *r);
@@ -94,6 +109,13 @@ uint64_t uring_now_ns(struct reactor *r);
 void uring_submit(struct reactor *r, struct op *op);
 /* Asks for an accept back early; its completion still comes, unless the kernel had not seen it: then it is deferred. */
 void uring_cancel(struct uring *u, struct op *op);
+
+/* uring_spin.c */
+void spin_init(struct uring_spin *s, uint64_t max_ns);
+/* The reactor has nothing to do from now on: how long to spin before it sleeps; 0: not at all. */
+uint64_t spin_limit_ns(struct uring_spin *s, uint64_t now_ns, uint32_t disk_load);
+/* The wait has ended. */
+void spin_learn(struct uring_spin *s, uint64_t now_ns, enum spin_outcome outcome);
 
 /* uring_files.c */
 int uring_file_open(struct reactor *r, const char *path, unsigned flags, struct file **out);

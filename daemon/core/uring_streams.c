@@ -30,11 +30,17 @@
 #define PORT_BYTES 6u
 #define PORT_MAX   65535ul
 
-static struct uring_stream *stream_of(struct stream *s) { return container_of(s, struct uring_stream, base); }
+static struct uring_stream *stream_of(struct stream *s)
+{
+	return container_of(s, struct uring_stream, base);
+}
 
 /* ---- addresses ---- */
 
-static bool is_unix_address(const char *address) { return strchr(address, '/') != NULL; }
+static bool is_unix_address(const char *address)
+{
+	return strchr(address, '/') != NULL;
+}
 
 static int unix_address_fill(struct sockaddr_un *un, const char *path)
 {
@@ -136,12 +142,21 @@ static void stream_free(struct uring_stream *s)
 	free(s);
 }
 
-void uring_stream_close(struct stream *s) { stream_free(stream_of(s)); }
+void uring_stream_close(struct stream *s)
+{
+	stream_free(stream_of(s));
+}
 
 /* Wakes what waits in either direction: a receive ends, a send fails. Fails only when the other side was quicker. */
-void uring_stream_shutdown(struct stream *s) { shutdown(stream_of(s)->fd, SHUT_RDWR); }
+void uring_stream_shutdown(struct stream *s)
+{
+	shutdown(stream_of(s)->fd, SHUT_RDWR);
+}
 
-const char *uring_stream_peer(const struct stream *s) { return container_of(s, const struct uring_stream, base)->peer; }
+const char *uring_stream_peer(const struct stream *s)
+{
+	return container_of(s, const struct uring_stream, base)->peer;
+}
 
 /* ---- listening ---- */
 

@@ -1,6 +1,6 @@
 /*
- * test_reactor.c: the shared half of the reactor on a clock that is moved by hand, then the io_uring reactor against real
- * files, sockets, threads and a process that is killed; once as this kernel allows and once as older ones do.
+ * test_reactor.c: the shared half of the reactor on a clock that is moved by hand, then the io_uring reactor against
+ * real files, sockets, threads and a process that is killed; once as this kernel allows and once as older ones do.
  */
 #include "daemon/core/reactor_ops.h"
 
@@ -25,7 +25,10 @@
 
 static uint64_t fake_now_ns;
 
-static uint64_t fake_clock(struct reactor *r) { return fake_now_ns; }
+static uint64_t fake_clock(struct reactor *r)
+{
+	return fake_now_ns;
+}
 
 static const struct reactor_ops fake_ops = {.now_ns = fake_clock};
 
@@ -52,7 +55,7 @@ struct told_timer {
 	struct timer timer;
 	struct reactor *reactor;
 	struct told_timer *other; /* to stop when fired */
-	uint64_t again_ns;	  /* != UINT64_MAX: start again with this delay */
+	uint64_t again_ns;        /* != UINT64_MAX: start again with this delay */
 	char name;
 };
 
@@ -300,7 +303,10 @@ static void world_open_with(struct world *w, uint32_t n_entries, uint32_t spin_m
 	CU_ASSERT_EQUAL_FATAL(reactor_create(&options, &w->reactor), 0);
 }
 
-static void world_open(struct world *w) { world_open_with(w, 0, 0); }
+static void world_open(struct world *w)
+{
+	world_open_with(w, 0, 0);
+}
 
 static void world_close(struct world *w)
 {
@@ -573,7 +579,8 @@ static _Noreturn void child_write_for_ever(const char *path, int ready_fd)
 		_exit(1);
 	for (unsigned i = 0; i < N_IN_FLIGHT; i++) {
 		void *data = mmap(NULL, WRITE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		writes[i] = (struct endless){.file = f, .iov = {data, WRITE_BYTES}, .pos_bytes = (uint64_t)i * WRITE_BYTES};
+		writes[i] =
+		    (struct endless){.file = f, .iov = {data, WRITE_BYTES}, .pos_bytes = (uint64_t)i * WRITE_BYTES};
 		writes[i].ready_fd = i == 0 ? ready_fd : -1;
 		memset(data, 1, 512);
 		op_init(&writes[i].op, endless_write);
@@ -612,7 +619,8 @@ static void read_all(struct world *w, struct file *f, unsigned char *data)
 
 	wait_init(&op, w->reactor);
 	for (unsigned i = 0; i < N_IN_FLIGHT; i++) {
-		file_read(f, &op.op, &(struct iovec){data + (size_t)i * WRITE_BYTES, WRITE_BYTES}, 1, (uint64_t)i * WRITE_BYTES);
+		file_read(f, &op.op, &(struct iovec){data + (size_t)i * WRITE_BYTES, WRITE_BYTES}, 1,
+			  (uint64_t)i * WRITE_BYTES);
 		CU_ASSERT_EQUAL(wait_for(&op), 0);
 	}
 }
@@ -749,8 +757,8 @@ static void tcp_streams_work(void)
 
 static void bad_addresses_are_refused(void)
 {
-	static const char *const bad[] = {"",	    "nonsense", "1.2.3.4",    "1.2.3.4:", "1.2.3.4:99999", "1.2.3.4:80x",
-					  "::1:80", "[::1]80",	"[::1:80",    "[]:",	  "1.2.3.4:123456"};
+	static const char *const bad[] = {"",       "nonsense", "1.2.3.4", "1.2.3.4:", "1.2.3.4:99999", "1.2.3.4:80x",
+					  "::1:80", "[::1]80",  "[::1:80", "[]:",      "1.2.3.4:123456"};
 	char long_path[200];
 	struct listener *l;
 	struct stream *s;
@@ -1054,7 +1062,7 @@ static void spinning_that_never_pays_stops(void)
 }
 
 #define N_SENDERS 3
-#define N_EACH	  2000
+#define N_EACH    2000
 
 struct numbered {
 	struct message message;
@@ -1171,7 +1179,10 @@ static void no_wake_up_is_lost(void)
 
 static struct reactor *signalled;
 
-static void on_signal(int number) { reactor_stop(signalled); }
+static void on_signal(int number)
+{
+	reactor_stop(signalled);
+}
 
 static void a_signal_handler_may_stop_it(void)
 {
@@ -1244,7 +1255,8 @@ int main(void)
 	CU_add_test(shared, "many timers agree with a simple count", many_timers_agree_with_a_simple_count);
 	CU_add_test(shared, "what is deferred comes one turn later", what_is_deferred_comes_one_turn_later);
 	CU_add_test(shared, "hooks run once a turn", hooks_run_once_a_turn);
-	CU_pSuite suites[] = {CU_add_suite("io_uring", set_newest, NULL), CU_add_suite("io_uring, plain", set_plain, NULL)};
+	CU_pSuite suites[] = {CU_add_suite("io_uring", set_newest, NULL),
+			      CU_add_suite("io_uring, plain", set_plain, NULL)};
 	for (size_t s = 0; s < array_size(suites); s++)
 		for (size_t i = 0; i < array_size(uring_tests); i++)
 			CU_add_test(suites[s], uring_tests[i].name, uring_tests[i].run);
