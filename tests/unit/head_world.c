@@ -1,0 +1,286 @@
+/*
+ * head_world.c: a volume set with real disks on a simulated machine.
+ */
+#include "tests/unit/head_world.h"
+
+#include <CUnit/CUnit.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool is_world_done(void *context)
+{
+	return ((struct head_world *)context)->is_done;
+}
+
+void world_until(struct head_world *w, bool (*is_done)(void *context), void *context)
+{
+	enum sim_outcome outcome = sim_run(w->sim, is_done, context, WORLD_STEPS_MAX);
+	CU_ASSERT_EQUAL_FATAL(outcome, SIM_DONE);
+}
+
+static void world_wait(struct head_world *w)
+{
+	world_until(w, is_world_done, w);
+	w->is_done = false;
+}
+
+void world_let_pass(struct head_world *w, uint64_t duration_ns)
+{
+	CU_ASSERT_EQUAL_FATAL(sim_run_for(w->sim, duration_ns), SIM_DONE);
+}
+
+void *world_memory(size_t len_bytes)
+{
+	void *memory = aligned_alloc(BLOCK_BYTES, (len_bytes + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(memory);
+	return memory;
+}
+
+/* ---- the store ---- */
+
+struct world_transaction {
+	struct transaction transaction;
+	struct head_world *world;
+};
+
+static void world_transacted(struct metadata_request *q, int res)
+{
+	struct head_world *w = container_of(transaction_of(q), struct world_transaction, transaction)->world;
+	w->is_done = true;
+	w->res = res;
+}
+
+static void world_put(struct head_world *w, const char *key, char *value)
+{
+	struct world_transaction t = {.world = w};
+	transaction_begin(&t.transaction, world_transacted);
+	transaction_put(&t.transaction, value, "%s", key);
+	CU_ASSERT_EQUAL_FATAL(transaction_submit(&t.transaction, w->metadata), 0);
+	world_wait(w);
+	CU_ASSERT_EQUAL_FATAL(w->res, 0);
+	transaction_clear(&t.transaction);
+}
+
+void world_open(struct head_world *w, uint64_t seed)
+{
+	struct pool_facts pool = {.name = "default", .replicas = 1, .min_replicas = 1};
+	*w = (struct head_world){.cluster = uuid_make(1, 2), .pool = uuid_make(3, 4)};
+	w->sim = sim_create(seed);
+	w->machine = sim_machine_create(w->sim, "n1");
+	CU_ASSERT_EQUAL_FATAL(log_create(-1, LOG_INFO, &w->log), 0);
+	CU_ASSERT_EQUAL_FATAL(metadata_open_memory(sim_reactor(w->machine), &w->metadata), 0);
+	pool.uuid = w->pool;
+	world_put(w, "cluster", cluster_to_json(&w->cluster));
+	world_put(w, "pools/default", pool_to_json(&pool));
+}
+
+void world_add_disk(struct head_world *w, uint64_t size_bytes)
+{
+	struct disk_facts facts = {.uuid = uuid_make(5, ++w->n_disks), .node = "n1", .pool = "default", .size_bytes = size_bytes};
+	struct disk_format_options o = {
+	    .disk = facts.uuid, .pool = w->pool, .cluster = w->cluster, .label = facts.name, .force = false};
+	char why[WHY_BYTES], uuid[UUID_TEXT_BYTES], key[KEY_BYTES];
+	text_print(facts.path, sizeof(facts.path), "d%u", w->n_disks);
+	text_print(facts.name, sizeof(facts.name), "n1-d%u", w->n_disks);
+	uuid_to_text(&facts.uuid, uuid);
+	text_print(key, sizeof(key), DISK_KEY, uuid);
+	sim_file_create(w->machine, facts.path, size_bytes);
+	CU_ASSERT_EQUAL_FATAL(disk_format(sim_reactor(w->machine), facts.path, &o, why), 0);
+	world_put(w, key, disk_to_json(&facts));
+}
+
+struct sim_file *world_disk_file(struct head_world *w, uint32_t number)
+{
+	char path[16];
+	text_print(path, sizeof(path), "d%u", number);
+	return sim_file_find(w->machine, path);
+}
+
+/* ---- life ---- */
+
+static void world_ready(struct volume_set *s, int res, void *context)
+{
+	struct head_world *w = context;
+	w->is_done = true;
+	w->res = res;
+}
+
+int world_start(struct head_world *w)
+{
+	struct volume_set_options o = {.reactor = sim_reactor(w->machine), .log = w->log, .metadata = w->metadata,
+				       .node_name = "n1", .cache_bytes = WORLD_CACHE_BYTES, .check_expensive = true};
+	CU_ASSERT_EQUAL_FATAL(volume_set_start(&o, world_ready, w, &w->set), 0);
+	world_wait(w);
+	return w->res;
+}
+
+static void world_stopped(void *context)
+{
+	struct head_world *w = context;
+	w->is_done = true;
+	w->set = NULL;
+}
+
+void world_stop(struct head_world *w)
+{
+	volume_set_stop(w->set, world_stopped, w);
+	world_wait(w);
+}
+
+void world_crash(struct head_world *w, enum sim_crash_kind kind)
+{
+	sim_crash(w->machine, kind);
+	if (w->set)
+		volume_set_abandon(w->set);
+	w->set = NULL;
+	w->is_done = false;
+	metadata_memory_crash(w->metadata, sim_reactor(w->machine));
+}
+
+void world_close(struct head_world *w)
+{
+	if (w->set)
+		world_stop(w);
+	metadata_close(w->metadata);
+	sim_destroy(w->sim);
+	log_destroy(w->log);
+}
+
+/* ---- commands ---- */
+
+struct world_command {
+	struct set_command command;
+	struct head_world *world;
+};
+
+static void world_command_done(struct set_command *c, int res)
+{
+	struct head_world *w = container_of(c, struct world_command, command)->world;
+	w->is_done = true;
+	w->res = res;
+}
+
+int world_command(struct head_world *w, struct set_command *c)
+{
+	struct world_command wrapped = {.command = *c, .world = w};
+	wrapped.command.done = world_command_done;
+	volume_set_command(w->set, &wrapped.command);
+	world_wait(w);
+	*c = wrapped.command;
+	CU_ASSERT(w->res == 0 || (c->why[0] && c->code[0]));
+	return w->res;
+}
+
+static struct set_command command_on(enum set_command_kind kind, const char *object)
+{
+	struct set_command c = {.kind = kind};
+	text_print(c.object, sizeof(c.object), "%s", object);
+	return c;
+}
+
+int world_create(struct head_world *w, const char *name, uint64_t size_bytes)
+{
+	struct set_command c = command_on(SET_VOLUME_CREATE, name);
+	c.size_bytes = size_bytes;
+	return world_command(w, &c);
+}
+
+int world_attach(struct head_world *w, const char *name)
+{
+	struct set_command c = command_on(SET_VOLUME_ATTACH, name);
+	text_print(c.other, sizeof(c.other), "nbd");
+	return world_command(w, &c);
+}
+
+int world_detach(struct head_world *w, const char *name)
+{
+	struct set_command c = command_on(SET_VOLUME_DETACH, name);
+	return world_command(w, &c);
+}
+
+struct volume *world_head(struct head_world *w, const char *name)
+{
+	struct set_volume *entry = set_volume_find(w->set, name);
+	return entry ? entry->head : NULL;
+}
+
+struct volume *world_volume(struct head_world *w, const char *name, uint64_t size_bytes)
+{
+	CU_ASSERT_EQUAL_FATAL(world_create(w, name, size_bytes), 0);
+	CU_ASSERT_EQUAL_FATAL(world_attach(w, name), 0);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(world_head(w, name));
+	return world_head(w, name);
+}
+
+/* ---- requests ---- */
+
+struct world_io {
+	struct volume_io io;
+	struct head_world *world;
+};
+
+static void world_io_done(struct volume_io *io, int res)
+{
+	struct head_world *w = container_of(io, struct world_io, io)->world;
+	w->is_done = true;
+	w->res = res;
+}
+
+static int world_io(struct head_world *w, struct volume *v, struct world_io *io)
+{
+	io->world = w;
+	io->io.done = world_io_done;
+	volume_submit(v, &io->io);
+	CU_ASSERT_FALSE(w->is_done); /* never inside the call */
+	world_wait(w);
+	return w->res;
+}
+
+static int world_transfer(struct head_world *w, struct volume *v, struct volume_io io, void *data)
+{
+	struct iovec iov = {data, io.len_bytes};
+	struct world_io one = {.io = io};
+	one.io.iov = &iov;
+	one.io.n_iov = 1;
+	return world_io(w, v, &one);
+}
+
+int world_write(struct head_world *w, struct volume *v, uint64_t pos, const void *data, uint64_t len, unsigned flags)
+{
+	struct volume_io io = {.op = VOLUME_WRITE, .pos_bytes = pos, .len_bytes = len, .flags = flags};
+	return world_transfer(w, v, io, (void *)data);
+}
+
+int world_read(struct head_world *w, struct volume *v, uint64_t pos, void *data, uint64_t len)
+{
+	struct volume_io io = {.op = VOLUME_READ, .pos_bytes = pos, .len_bytes = len};
+	return world_transfer(w, v, io, data);
+}
+
+int world_op(struct head_world *w, struct volume *v, enum volume_op op, uint64_t pos, uint64_t len, unsigned flags)
+{
+	struct world_io one = {.io = {.op = op, .pos_bytes = pos, .len_bytes = len, .flags = flags}};
+	return world_io(w, v, &one);
+}
+
+uint32_t world_map(struct head_world *w, struct volume *v, uint64_t pos, uint64_t len, struct volume_extent *out,
+		   uint32_t max)
+{
+	struct world_io one = {
+	    .io = {.op = VOLUME_MAP, .pos_bytes = pos, .len_bytes = len, .extents = out, .extents_max = max}};
+	CU_ASSERT_EQUAL_FATAL(world_io(w, v, &one), 0);
+	CU_ASSERT(one.io.n_extents > 0);
+	return one.io.n_extents;
+}
+
+uint32_t world_events(struct head_world *w, const char *code)
+{
+	static struct log_event_view events[256];
+	size_t n = log_events(w->log, 0, events, array_size(events));
+	uint32_t found = 0;
+	for (size_t i = 0; i < n; i++)
+		found += strcmp(events[i].code, code) == 0;
+	return found;
+}

@@ -1,0 +1,58 @@
+/*
+ * head_world.h: a volume set with real disks on a simulated machine, for the tests of volumes/head.
+ *
+ * The metadata store is the one in memory; it and the disks outlive the set, so a test may stop or crash it and start
+ * again. Calls that say "waits" step the world until it is done.
+ */
+#pragma once
+
+#include "tests/sim/sim.h"
+#include "volumes/head/head_internal.h"
+
+#define WORLD_CACHE_BYTES (64 * MIB)
+#define WORLD_STEPS_MAX	  3000000u
+
+struct head_world {
+	struct sim *sim;
+	struct sim_machine *machine;
+	struct metadata *metadata;
+	struct log *log;
+	struct volume_set *set; /* NULL: not started */
+	struct uuid cluster, pool;
+	uint32_t n_disks;
+	bool is_done;
+	int res;
+};
+
+void world_open(struct head_world *w, uint64_t seed);
+void world_close(struct head_world *w); /* stops the set first */
+/* A formatted disk "n1-dN" with the path "dN", registered in the store; before the set starts. */
+void world_add_disk(struct head_world *w, uint64_t size_bytes);
+struct sim_file *world_disk_file(struct head_world *w, uint32_t number);
+/* Waits; returns what ready() said. */
+int world_start(struct head_world *w);
+void world_stop(struct head_world *w); /* waits */
+void world_crash(struct head_world *w, enum sim_crash_kind kind);
+
+/* Waits for a command; why and code stay in c. */
+int world_command(struct head_world *w, struct set_command *c);
+int world_create(struct head_world *w, const char *name, uint64_t size_bytes);
+int world_attach(struct head_world *w, const char *name);
+int world_detach(struct head_world *w, const char *name);
+/* Creates, attaches, and gives the head; the test fails otherwise. */
+struct volume *world_volume(struct head_world *w, const char *name, uint64_t size_bytes);
+struct volume *world_head(struct head_world *w, const char *name); /* NULL: not attached */
+
+/* One request; waits. */
+int world_write(struct head_world *w, struct volume *v, uint64_t pos, const void *data, uint64_t len, unsigned flags);
+int world_read(struct head_world *w, struct volume *v, uint64_t pos, void *data, uint64_t len);
+int world_op(struct head_world *w, struct volume *v, enum volume_op op, uint64_t pos, uint64_t len, unsigned flags);
+/* The extents of a range; returns how many. */
+uint32_t world_map(struct head_world *w, struct volume *v, uint64_t pos, uint64_t len, struct volume_extent *out,
+		   uint32_t max);
+/* Steps the world until the predicate holds; the test fails if it never does. */
+void world_until(struct head_world *w, bool (*is_done)(void *context), void *context);
+void world_let_pass(struct head_world *w, uint64_t duration_ns);
+uint32_t world_events(struct head_world *w, const char *code); /* how many with this code */
+/* 4 KiB-aligned memory. */
+void *world_memory(size_t len_bytes);
