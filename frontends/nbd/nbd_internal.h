@@ -246,9 +246,9 @@ struct nbd_server {
 	uint64_t n_accepted;
 	bool is_refusing; /* the limit of connections was met; said once until one leaves */
 
-	struct nbd_request *requests;
+	struct nbd_request *requests; /* SERVER_REQUESTS, the first n_made of them used before */
 	struct list free_requests;
-	uint32_t n_free;
+	uint32_t n_made, n_free;
 	struct list starving; /* connections in line for a request */
 	uint32_t n_in_line;   /* connections in line for a buffer */
 	struct timer watchdog;

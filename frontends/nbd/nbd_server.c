@@ -9,7 +9,7 @@
  * that we wait for, and has not taken or given a byte for NBD_STALL_S is disconnected.
  *
  * Invariants
- *  1. requests in the pool + requests of connections = SERVER_REQUESTS.
+ *  1. requests in the pool (used before or not) + requests of connections = SERVER_REQUESTS.
  *  2. n_connections counts those in the list; at most max_connections of them are not being closed, and at most as many
  *     again are.
  *  3. A stopped server is freed when both doors are shut and the last connection is gone, never earlier.
@@ -46,6 +46,10 @@ struct nbd_request *server_request_get(struct nbd_server *s)
 {
 	struct list *node = list_pop(&s->free_requests);
 
+	if (!node && s->n_made < SERVER_REQUESTS) { /* memory that was never needed is never touched */
+		request_init(&s->requests[s->n_made]);
+		node = &s->requests[s->n_made++].link;
+	}
 	quarry_assert((node == NULL) == (s->n_free == 0));
 	if (!node)
 		return NULL;
@@ -276,10 +280,6 @@ static struct nbd_server *server_create(const struct nbd_server_options *o)
 		s->doors[i].server = s;
 		op_init(&s->doors[i].op, door_accepted);
 		timer_init(&s->doors[i].pause, door_paused);
-	}
-	for (uint32_t i = 0; i < SERVER_REQUESTS; i++) {
-		request_init(&s->requests[i]);
-		list_append(&s->free_requests, &s->requests[i].link);
 	}
 	s->n_free = SERVER_REQUESTS;
 	return s;

@@ -59,7 +59,8 @@ static void content_copy(struct volume *v, uint64_t pos_bytes, uint8_t *out, con
 		} else {
 			memset(out, 0, n);
 		}
-		out += out ? n : 0;
+		if (out)
+			out += n;
 		pos_bytes += n;
 		len_bytes -= n;
 	}

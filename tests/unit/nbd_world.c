@@ -22,9 +22,10 @@ void world_start(struct nbd_world *w, const struct nbd_world_options *o)
 	quarry_assert(log_create(-1, LOG_DEBUG, &w->log) == 0);
 	quarry_assert(buffers_create(w->reactor, o->budget_bytes ? o->budget_bytes : 8 * MIB, &w->buffers) == 0);
 	w->set = fake_set_create(w->reactor);
+	uint64_t size_bytes = o->volume_bytes ? o->volume_bytes : WORLD_VOLUME_BYTES;
 	w->readonly = fake_volume_add(
-	    w->set, &(struct fake_options){.name = "snap", .size_bytes = WORLD_VOLUME_BYTES, .is_read_only = true});
-	w->vm = fake_volume_add(w->set, &(struct fake_options){.name = "vm1", .size_bytes = WORLD_VOLUME_BYTES});
+	    w->set, &(struct fake_options){.name = "snap", .size_bytes = size_bytes, .is_read_only = true});
+	w->vm = fake_volume_add(w->set, &(struct fake_options){.name = "vm1", .size_bytes = size_bytes});
 	struct nbd_server_options options = {
 	    .reactor = w->reactor,
 	    .log = w->log,
