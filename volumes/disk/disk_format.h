@@ -199,7 +199,7 @@ must_check int journal_block_open(const uint8_t block[static BLOCK_BYTES], const
  *  WRITE     8    8  first block of the volume
  *           16    8  CRC-64 over the data blocks it names, in order, holes skipped [RECSUM]
  *           24 16*n  pointers, 1 <= n <= 64; a hole is a block of zeros
- *  RANGE     8    8  first block     16  8  number of blocks     24  8  epoch     (trim, zero)
+ *  RANGE     8    8  first block     16  8  number of blocks, inside one leaf     24  8  epoch     (trim, zero)
  *  CREATE    8   16  volume UUID     24  8  tree id     32  8  epoch     40  8  parent's tree id
  *  FORK      8   16  child's volume UUID    24  8  child's tree id     32  8  epoch of the fork     40  4  child's slot
  *           44    4  zero
@@ -306,7 +306,8 @@ must_check int volume_record_decode(const uint8_t block[static BLOCK_BYTES], str
  *   bits  0-47  block number
  *   bits 48-61  signed change of its count
  *   bit     62  the count page says 0 (so the change is the count)
- *   bit     63  with the change the count is 0, and the count page says it was not
+ *   bit     63  with the change the count is 0, and the count page says it was not (the reverse does not hold: that a
+ *               shared block has lost its last pointer is known only with its count page)
  */
 #define DELTAS_PER_BLOCK 512u
 #define DELTA_CHANGE_MAX 8191
