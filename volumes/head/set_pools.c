@@ -22,7 +22,7 @@ const char *order_pool(const struct set_command *o)
 int command_check_replicas(struct command *c, uint32_t replicas, uint32_t min_replicas)
 {
 	if (replicas > 1 || min_replicas > 1)
-		return command_refuse(c, -EOPNOTSUPP, "not-supported",
+		return command_refuse(c, -EOPNOTSUPP, "not-available",
 				      "replication is not available in this release: every volume has one replica (leave out "
 				      "--replicas, or give 1)");
 	return 0;

@@ -242,7 +242,7 @@ static int order_kind(struct command *c, bool is_none_allowed)
 	if (strcmp(kind, "nbd") == 0 || (is_none_allowed && kind[0] == 0))
 		return 0;
 	if (strcmp(kind, "vhost-user") == 0)
-		return command_refuse(c, -EOPNOTSUPP, "not-supported",
+		return command_refuse(c, -EOPNOTSUPP, "not-available",
 				      "vhost-user attachments are not available in this release: attach it with --nbd");
 	return command_refuse(c, -EINVAL, "invalid", "a volume cannot be attached as \"%.40s\": give nbd", kind);
 }
