@@ -1,0 +1,237 @@
+#!/usr/bin/python3
+"""Holds docs/openapi.yaml against a daemon: cli_api.py OPENAPI SOCKET DISK-FILE
+
+Every operation is called at least once. An answer must have a status that is described for it and match its schema, and may
+not hold a key that is not described. Every body is sent with an unknown key and with each value of a wrong type, too, and
+must be refused with the key's name in the message.
+"""
+
+import http.client
+import json
+import re
+import socket
+import sys
+
+import yaml
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("localhost", timeout=60)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+class Contract:
+    """The description, and what was found to differ from it."""
+
+    def __init__(self, path):
+        with open(path, encoding="utf-8") as f:
+            self.spec = yaml.safe_load(f)
+        self.called, self.wrong, self.n_checks = set(), [], 0
+        self.operations = [o for p in self.spec["paths"].values() for m, o in p.items() if m != "parameters"]
+
+    def resolve(self, schema):
+        while "$ref" in schema:
+            node = self.spec
+            for part in schema["$ref"][2:].split("/"):
+                node = node[part]
+            schema = node
+        return schema
+
+    def complain(self, where, what):
+        self.wrong.append(f"{where}: {what}")
+
+    def check(self, where, schema, value):
+        self.n_checks += 1
+        schema = self.resolve(schema)
+        if value is None:
+            if not schema.get("nullable"):
+                self.complain(where, "is null")
+            return
+        for part in schema.get("allOf", []):
+            self.check(where, part, value)
+        kind = schema.get("type")
+        kinds = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool, "number": (int, float)}
+        if kind and (not isinstance(value, kinds[kind]) or (kind == "integer" and isinstance(value, bool))):
+            self.complain(where, f"is {value!r}, not of type {kind}")
+        elif kind == "object":
+            self.check_object(where, schema, value)
+        elif kind == "array":
+            for i, item in enumerate(value):
+                self.check(f"{where}[{i}]", schema["items"], item)
+        elif kind == "string":
+            self.check_text(where, schema, value)
+        elif kind == "integer" and not schema.get("minimum", 0) <= value:
+            self.complain(where, f"is {value}")
+
+    def check_object(self, where, schema, value):
+        for key in schema.get("required", []):
+            if key not in value:
+                self.complain(where, f"lacks the key {key}")
+        known, others = schema.get("properties", {}), schema.get("additionalProperties")
+        for key, item in value.items():
+            if key in known:
+                self.check(f"{where}.{key}", known[key], item)
+            elif isinstance(others, dict):
+                self.check(f"{where}.{key}", others, item)
+            else:
+                self.complain(where, f"has the key {key}, which is not described")
+
+    def check_text(self, where, schema, value):
+        if "enum" in schema and value not in schema["enum"]:
+            self.complain(where, f"is '{value}', not one of {schema['enum']}")
+        if "pattern" in schema and not re.search(schema["pattern"], value):
+            self.complain(where, f"is '{value}', against {schema['pattern']}")
+        if schema.get("format") == "uuid" and not re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", value):
+            self.complain(where, f"is '{value}', not a UUID")
+        moment = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"
+        if schema.get("format") == "date-time" and not re.fullmatch(moment, value):
+            self.complain(where, f"is '{value}', not a moment in UTC")
+
+    def find(self, method, path):
+        """The operation that a request means."""
+        for pattern, methods in self.spec["paths"].items():
+            if re.fullmatch(re.sub(r"{\w+}", "[^/]+", pattern), path) and method.lower() in methods:
+                return methods[method.lower()]
+        raise SystemExit(f"{method} {path} is not in the description")
+
+
+class Api:
+    def __init__(self, contract, socket_path):
+        self.contract, self.socket_path = contract, socket_path
+
+    def raw(self, method, path, body=None):
+        connection = UnixConnection(self.socket_path)
+        connection.request(method, path, None if body is None else json.dumps(body))
+        answer = connection.getresponse()
+        text = answer.read()
+        connection.close()
+        return answer.status, answer.headers.get("Content-Type", ""), text
+
+    def call(self, wanted, method, path, body=None, code=None):
+        """One request, whose status must be `wanted`; the answer."""
+        contract = self.contract
+        operation = contract.find(method, path.partition("?")[0])
+        status, kind, text = self.raw(method, path, body)
+        where = f"{method} {path} -> {status}"
+        if status < 300:
+            contract.called.add(operation["operationId"])
+        if status != wanted:
+            contract.complain(where, f"expected {wanted}: {text[:200]}")
+            return {}
+        described = operation["responses"].get(str(status))
+        if described is None:
+            contract.complain(where, "this status is not described")
+            return {}
+        content = contract.resolve(described)["content"]
+        if kind.partition(";")[0] not in content:
+            contract.complain(where, f"has the type {kind}")
+            return {}
+        if "application/json" not in content:
+            return text.decode()
+        value = json.loads(text)
+        contract.check(where, content["application/json"]["schema"], value)
+        if code and value.get("error", {}).get("code") != code:
+            contract.complain(where, f"expected the code {code}: {value}")
+        return value
+
+    def refusals(self, method, path, good):
+        """Bodies that are wrong in one key, each refused by its name."""
+        operation = self.contract.find(method, path)
+        schema = self.contract.resolve(operation["requestBody"]["content"]["application/json"]["schema"])
+        bodies = [("colour", dict(good, colour="blue"))]
+        bodies += [(key, dict(good, **{key: {"a": 1}})) for key in schema["properties"]]
+        bodies += [(key, {k: v for k, v in good.items() if k != key}) for key in schema.get("required", [])]
+        for key, body in bodies:
+            value = self.call(400, method, path, body, "invalid")
+            if key not in value.get("error", {}).get("message", ""):
+                self.contract.complain(f"{method} {path} {body}", f"the message does not name {key}: {value}")
+
+
+def walk(api, disk_file):
+    """A short life of a pool, a disk and volumes, with every operation in it."""
+    disk = api.call(201, "POST", "/v1/disks", {"path": disk_file, "size_bytes": 256 << 20})
+    api.refusals("POST", "/v1/disks", {"path": disk_file + "x", "size_bytes": 256 << 20})
+    api.call(404, "POST", "/v1/disks", {"path": disk_file + "x", "size_bytes": 256 << 20, "pool": "none"}, "not-found")
+    api.call(201, "POST", "/v1/pools", {"name": "p1", "failure_domain": "disk"})
+    api.call(201, "POST", "/v1/pools", {"name": "p1", "failure_domain": "disk"})
+    api.refusals("POST", "/v1/pools", {"name": "p2"})
+    api.refusals("PATCH", "/v1/pools/p1", {"replicas": 1})
+    api.call(400, "PATCH", "/v1/pools/p1", {}, "invalid")
+    api.call(200, "PATCH", "/v1/pools/p1", {"failure_domain": "node"})
+    api.call(200, "GET", "/v1/pools/p1")
+    api.call(404, "GET", "/v1/pools/none", code="not-found")
+
+    create = {"name": "v1", "size_bytes": 64 << 20}
+    first = api.call(201, "POST", "/v1/volumes", create)
+    again = api.call(201, "POST", "/v1/volumes", create)
+    if first.get("uuid") != again.get("uuid"):
+        api.contract.complain("POST /v1/volumes", "a second create gave another volume")
+    api.call(409, "POST", "/v1/volumes", dict(create, size_bytes=65 << 20), "exists")
+    api.call(404, "POST", "/v1/volumes", dict(create, name="v2", pool="none"), "not-found")
+    api.call(501, "POST", "/v1/volumes", dict(create, name="v2", replicas=2), "not-available")
+    api.refusals("POST", "/v1/volumes", dict(create, name="v2"))
+    for size in (0, -512, 1000, 2**53, 4503599627370496 + 512):
+        api.call(400, "POST", "/v1/volumes", {"name": "v2", "size_bytes": size}, "invalid")
+    for name in ("", ".a", "a/b", "a b", "x" * 64, "v@s"):
+        api.call(400, "POST", "/v1/volumes", {"name": name, "size_bytes": 1 << 20}, "invalid")
+    api.call(200, "PATCH", "/v1/volumes/v1", {"size_bytes": 128 << 20})
+    api.call(400, "PATCH", "/v1/volumes/v1", {"size_bytes": 1 << 20, "name": "v3"}, "invalid")
+    api.call(400, "PATCH", "/v1/volumes/v1", {"force": True}, "invalid")
+    api.call(400, "PATCH", "/v1/volumes/v1", {}, "invalid")
+    api.refusals("PATCH", "/v1/volumes/v1", {"size_bytes": 128 << 20})
+    api.call(200, "PATCH", "/v1/volumes/v1", {"name": "v3"})
+    api.call(404, "GET", "/v1/volumes/v1", code="not-found")
+    api.call(200, "PATCH", "/v1/volumes/v3", {"name": "v1"})
+
+    api.refusals("POST", "/v1/volumes/v1/attachments", {"frontend": "nbd"})
+    attachment = api.call(201, "POST", "/v1/volumes/v1/attachments", {"frontend": "nbd"})
+    if api.call(201, "POST", "/v1/volumes/v1/attachments", {"frontend": "nbd"}) != attachment:
+        api.contract.complain("POST attachments", "a second attach gave another attachment")
+    api.call(501, "POST", "/v1/volumes/v1/attachments", {"frontend": "vhost-user"}, "not-available")
+    volume = api.call(200, "GET", "/v1/volumes/v1")
+    if volume.get("attachments") != [attachment] or volume.get("state") != "serving":
+        api.contract.complain("GET /v1/volumes/v1", f"is not attached: {volume}")
+    api.call(409, "DELETE", "/v1/volumes/v1", code="in-use")
+    api.call(202, "POST", f"/v1/disks/{disk.get('uuid')}/scrub")
+    api.call(200, "GET", f"/v1/disks/{disk.get('name')}")
+    for path in ("version", "status", "nodes", "pools", "disks", "volumes", "events", "usage", "top", "requests"):
+        api.call(200, "GET", f"/v1/{path}")
+    api.call(200, "GET", "/v1/nodes/" + api.call(200, "GET", "/v1/version").get("node", ""))
+    api.call(404, "GET", "/v1/nodes/none", code="not-found")
+    api.call(200, "GET", "/v1/events?after=1&limit=1&wait=0")
+    api.call(400, "GET", "/v1/events?after=x", code="invalid")
+    api.call(400, "GET", "/v1/events?wait=61", code="invalid")
+    api.call(200, "GET", "/v1/requests?older_than_ms=0")
+    if "quarry_" not in api.call(200, "GET", "/metrics"):
+        api.contract.complain("GET /metrics", "has no metric")
+
+    api.call(200, "DELETE", "/v1/volumes/v1/attachments/nbd")
+    api.call(200, "DELETE", "/v1/volumes/v1/attachments")
+    api.call(404, "DELETE", "/v1/volumes/none/attachments", code="not-found")
+    api.call(200, "DELETE", "/v1/volumes/v1")
+    api.call(409, "DELETE", "/v1/pools/default", code="in-use")
+    api.call(200, "DELETE", "/v1/pools/p1")
+    api.call(200, "DELETE", f"/v1/disks/{disk.get('uuid')}?force=true")
+    api.call(404, "DELETE", f"/v1/disks/{disk.get('uuid')}?force=true", code="not-found")
+
+
+def main():
+    contract = Contract(sys.argv[1])
+    walk(Api(contract, sys.argv[2]), sys.argv[3])
+    for operation in contract.operations:
+        if operation["operationId"] not in contract.called:
+            contract.complain(operation["operationId"], "was never answered well")
+    for line in contract.wrong:
+        print(line)
+    if contract.wrong or contract.n_checks < 500:
+        sys.exit(1)
+    print(f"{len(contract.called)} operations, {contract.n_checks} values")
+
+
+main()
