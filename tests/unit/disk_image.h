@@ -452,9 +452,8 @@ static inline uint32_t image_deltas(struct image *g, uint64_t *words, int32_t *b
 
 	for (uint64_t block = 0; block < g->n_blocks; block++) {
 		struct delta d = {.block = block};
-		for (uint32_t i = 0; i < IMAGE_FREED; i++)
-			if (g->freed[i] == block)
-				d.change = -1, d.is_zero = true;
+		if (block >= g->freed[0] && block <= g->freed[IMAGE_FREED - 1]) /* they lie side by side */
+			d.change = -1, d.is_zero = true;
 		if (block == g->leaf_b)
 			d.change = 1;
 		if (block == g->root_1)

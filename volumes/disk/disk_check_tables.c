@@ -89,7 +89,7 @@ static void table_walk(struct table_walk *t, struct pointer root)
 /* ---- what the tables hold ---- */
 
 /* Loads a record into k->block; false: told as an error. */
-static bool load_record(struct check *k, const char *what, uint64_t slot, struct pointer p)
+static bool load_record(struct check *k, const char *what, uint64_t slot, struct pointer p, const char *loss)
 {
 	enum block_state state = check_load(k, p, KIND_RECORD, k->block);
 
@@ -99,29 +99,29 @@ static bool load_record(struct check *k, const char *what, uint64_t slot, struct
 		return false;
 	if (state == BLOCK_GOOD)
 		return true;
-	check_error(k, "%s, slot %" PRIu64 ": the record in disk block %" PRIu64 " %s", what, slot, pointer_block(p),
-		    block_state_text(state));
+	check_error(k, "%s, slot %" PRIu64 ": the record in disk block %" PRIu64 " %s: %s", what, slot,
+		    pointer_block(p), block_state_text(state), loss);
 	return false;
 }
 
 static void each_tree(struct check *k, uint64_t slot, struct pointer p)
 {
+	static const char loss[] =
+	    "a tree is lost on this disk: its volume has to be rebuilt here from another replica";
 	struct check_tree t = {.slot = (uint32_t)slot};
 
 	quarry_assert(slot < UINT32_MAX);
-	if (!load_record(k, "table of trees", slot, p)) {
-		check_more(k, "a tree is lost on this disk: its volume has to be rebuilt here from another replica");
-		k->n_lost_pages++;
+	k->n_lost_pages++; /* until it is read */
+	if (!load_record(k, "table of trees", slot, p, loss))
 		return;
-	}
 	if (tree_record_decode(k->block, &t.record) != 0) {
 		check_error(k,
 			    "table of trees, slot %" PRIu64 ": the record in disk block %" PRIu64
-			    " is no tree record, though its checksum fits: a tree is lost on this disk",
-			    slot, pointer_block(p));
-		k->n_lost_pages++;
+			    " is no tree record, though its checksum fits: %s",
+			    slot, pointer_block(p), loss);
 		return;
 	}
+	k->n_lost_pages--;
 	if (!check_grow(k, &k->trees, k->n_trees, sizeof(t)))
 		return;
 	k->trees[k->n_trees++] = t;
@@ -130,22 +130,22 @@ static void each_tree(struct check *k, uint64_t slot, struct pointer p)
 
 static void each_volume(struct check *k, uint64_t slot, struct pointer p)
 {
+	static const char loss[] = "the fence of a volume is lost: this disk cannot be trusted for it";
 	struct check_volume v = {.slot = (uint32_t)slot};
+	bool had_lost = k->has_lost_volumes;
 
 	quarry_assert(slot < UINT32_MAX);
-	if (!load_record(k, "table of volumes", slot, p)) {
-		check_more(k, "the fence of a volume is lost on this disk: the disk cannot be trusted for that volume");
-		k->has_lost_volumes = true;
+	k->has_lost_volumes = true; /* until it is read */
+	if (!load_record(k, "table of volumes", slot, p, loss))
 		return;
-	}
 	if (volume_record_decode(k->block, &v.record) != 0) {
 		check_error(k,
 			    "table of volumes, slot %" PRIu64 ": the record in disk block %" PRIu64
-			    " is no volume record, though its checksum fits",
-			    slot, pointer_block(p));
-		k->has_lost_volumes = true;
+			    " is no volume record, though its checksum fits: %s",
+			    slot, pointer_block(p), loss);
 		return;
 	}
+	k->has_lost_volumes = had_lost;
 	if (check_grow(k, &k->volumes, k->n_volumes, sizeof(v)))
 		k->volumes[k->n_volumes++] = v;
 }
