@@ -6,14 +6,15 @@
  *   TRANSMIT --> FINISH --> GOODBYE --> CLOSE --> freed
  *       any stage -----------------------^
  *
- * FINISH lets what is in flight come to its end: after the client's DISC or end of stream, and when the volume is detached
- * or the server stops. CLOSE cuts the stream and waits for what the kernel and the volume still hold.
+ * FINISH lets what is in flight come to its end: after the client's DISC or end of stream, and when the volume is
+ * detached or the server stops. CLOSE cuts the stream and waits for what the kernel and the volume still hold.
  *
  * Invariants
- *  1. connection_run() is called at the end of a turn only, through the hook; events note what happened and set the hook.
- *     So a connection is freed in one place, and nobody above it on the stack still uses it.
- *  2. The handshake's timer runs in NEGOTIATE and SECURE, the grace's in FINISH and GOODBYE, none in TRANSMIT: a client may
- *     be silent for as long as it likes, if it holds nothing that others wait for (see the watchdog of nbd_server.c).
+ *  1. connection_run() is called at the end of a turn only, through the hook; events note what happened and set the
+ *     hook. So a connection is freed in one place, and nobody above it on the stack still uses it.
+ *  2. The handshake's timer runs in NEGOTIATE and SECURE, the grace's in FINISH and GOODBYE, none in TRANSMIT: a
+ *     client may be silent for as long as it likes, if it holds nothing that others wait for (see the watchdog of
+ *     nbd_server.c).
  *  3. The volume is referenced and watched from the agreement on an export until the connection is freed.
  *  4. Freed only when the wire is idle, no request is left, and the hook is not set.
  */
@@ -27,7 +28,10 @@ static void connection_run(struct turn_hook *h);
 
 /* ---- events ---- */
 
-void connection_wake(struct nbd_connection *c) { reactor_at_turn_end(c->server->reactor, &c->hook); }
+void connection_wake(struct nbd_connection *c)
+{
+	reactor_at_turn_end(c->server->reactor, &c->hook);
+}
 
 void connection_finish(struct nbd_connection *c)
 {
@@ -98,7 +102,8 @@ static void connection_timed_out(struct timer *t)
 	struct nbd_connection *c = container_of(t, struct nbd_connection, timer);
 	bool is_handshake = c->stage == CONNECTION_NEGOTIATE || c->stage == CONNECTION_SECURE;
 
-	connection_close(c, is_handshake ? "no export was agreed on in time" : "the last replies were not taken in time");
+	connection_close(c,
+			 is_handshake ? "no export was agreed on in time" : "the last replies were not taken in time");
 }
 
 static void connection_event(struct volume_watch *w, enum volume_event e)
@@ -257,8 +262,7 @@ static enum flow connection_goodbye(struct nbd_connection *c)
 /* Nobody will read the rest. */
 static enum flow connection_drain(struct nbd_connection *c)
 {
-	list_each(node, &c->requests)
-	{
+	list_each (node, &c->requests) {
 		struct nbd_request *r = container_of(node, struct nbd_request, link);
 		if (r != c->arriving)
 			request_cut(r);

@@ -50,34 +50,35 @@
 
 /* ---- sizes ---- */
 
-#define NBD_GREETING_BYTES 18u
-#define NBD_CLIENT_FLAGS_BYTES 4u
-#define NBD_OPTION_HEADER_BYTES 16u
+#define NBD_GREETING_BYTES            18u
+#define NBD_CLIENT_FLAGS_BYTES        4u
+#define NBD_OPTION_HEADER_BYTES       16u
 #define NBD_OPTION_REPLY_HEADER_BYTES 20u
-#define NBD_EXPORT_ANSWER_BYTES 10u
-#define NBD_EXPORT_ANSWER_ZEROES 124u
-#define NBD_REQUEST_BYTES 28u
-#define NBD_SIMPLE_REPLY_BYTES 16u
-#define NBD_CHUNK_HEADER_BYTES 20u
-#define NBD_DATA_CHUNK_BYTES (NBD_CHUNK_HEADER_BYTES + 8u)
-#define NBD_HOLE_CHUNK_BYTES (NBD_CHUNK_HEADER_BYTES + 12u)
-#define NBD_STATUS_CHUNK_BYTES (NBD_CHUNK_HEADER_BYTES + 4u)
-#define NBD_ERROR_CHUNK_BYTES (NBD_CHUNK_HEADER_BYTES + 6u)
-#define NBD_EXTENT_BYTES 8u
-#define NBD_STRING_MAX 4096u /* no string of the protocol is longer */
+#define NBD_EXPORT_ANSWER_BYTES       10u
+#define NBD_EXPORT_ANSWER_ZEROES      124u
+#define NBD_REQUEST_BYTES             28u
+#define NBD_SIMPLE_REPLY_BYTES        16u
+#define NBD_CHUNK_HEADER_BYTES        20u
+#define NBD_DATA_CHUNK_BYTES          (NBD_CHUNK_HEADER_BYTES + 8u)
+#define NBD_HOLE_CHUNK_BYTES          (NBD_CHUNK_HEADER_BYTES + 12u)
+#define NBD_STATUS_CHUNK_BYTES        (NBD_CHUNK_HEADER_BYTES + 4u)
+#define NBD_ERROR_CHUNK_BYTES         (NBD_CHUNK_HEADER_BYTES + 6u)
+#define NBD_EXTENT_BYTES              8u
+#define NBD_STRING_MAX                4096u /* no string of the protocol is longer */
 
 /* ---- magic numbers ---- */
 
-#define NBD_GREETING_MAGIC 0x4e42444d41474943ull /* "NBDMAGIC" */
-#define NBD_OPTION_MAGIC 0x49484156454f5054ull	 /* "IHAVEOPT" */
+#define NBD_GREETING_MAGIC     0x4e42444d41474943ull /* "NBDMAGIC" */
+#define NBD_OPTION_MAGIC       0x49484156454f5054ull /* "IHAVEOPT" */
 #define NBD_OPTION_REPLY_MAGIC 0x0003e889045565a9ull
-#define NBD_REQUEST_MAGIC 0x25609513u
+#define NBD_REQUEST_MAGIC      0x25609513u
 #define NBD_SIMPLE_REPLY_MAGIC 0x67446698u
-#define NBD_CHUNK_MAGIC 0x668e33efu
+#define NBD_CHUNK_MAGIC        0x668e33efu
 
 /* ---- negotiation ---- */
 
-enum { /* handshake flags, and the client's answer to them: the same bits */
+/* handshake flags, and the client's answer to them: the same bits */
+enum {
 	NBD_FIXED_NEWSTYLE = 1u << 0,
 	NBD_NO_ZEROES = 1u << 1,
 };
@@ -99,22 +100,23 @@ enum {
 #undef X
 };
 
-#define NBD_REP_ERROR (1u << 31)
-#define NBD_REP_ACK 1u
-#define NBD_REP_SERVER 2u
-#define NBD_REP_INFO 3u
+#define NBD_REP_ERROR        (1u << 31)
+#define NBD_REP_ACK          1u
+#define NBD_REP_SERVER       2u
+#define NBD_REP_INFO         3u
 #define NBD_REP_META_CONTEXT 4u
-#define NBD_REP_ERR_UNSUP (NBD_REP_ERROR | 1u)
-#define NBD_REP_ERR_POLICY (NBD_REP_ERROR | 2u)
-#define NBD_REP_ERR_INVALID (NBD_REP_ERROR | 3u)
+#define NBD_REP_ERR_UNSUP    (NBD_REP_ERROR | 1u)
+#define NBD_REP_ERR_POLICY   (NBD_REP_ERROR | 2u)
+#define NBD_REP_ERR_INVALID  (NBD_REP_ERROR | 3u)
 #define NBD_REP_ERR_TLS_REQD (NBD_REP_ERROR | 5u)
-#define NBD_REP_ERR_UNKNOWN (NBD_REP_ERROR | 6u)
+#define NBD_REP_ERR_UNKNOWN  (NBD_REP_ERROR | 6u)
 #define NBD_REP_ERR_SHUTDOWN (NBD_REP_ERROR | 7u)
-#define NBD_REP_ERR_TOO_BIG (NBD_REP_ERROR | 9u)
+#define NBD_REP_ERR_TOO_BIG  (NBD_REP_ERROR | 9u)
 
 enum { NBD_INFO_EXPORT = 0, NBD_INFO_NAME = 1, NBD_INFO_DESCRIPTION = 2, NBD_INFO_BLOCK_SIZE = 3 };
 
-enum { /* transmission flags */
+/* transmission flags */
+enum {
 	NBD_HAS_FLAGS = 1u << 0,
 	NBD_READ_ONLY = 1u << 1,
 	NBD_SEND_FLUSH = 1u << 2,
@@ -146,7 +148,8 @@ enum {
 	    NBD_N_COMMANDS
 };
 
-enum { /* command flags */
+/* command flags */
+enum {
 	NBD_CMD_FUA = 1u << 0,
 	NBD_CMD_NO_HOLE = 1u << 1,
 	NBD_CMD_DF = 1u << 2,
@@ -158,15 +161,16 @@ enum { /* command flags */
 
 #define NBD_CHUNK_DONE 1u /* chunk flag: the last chunk of its reply */
 
-#define NBD_CHUNK_NONE 0u
-#define NBD_CHUNK_OFFSET_DATA 1u
-#define NBD_CHUNK_OFFSET_HOLE 2u
+#define NBD_CHUNK_NONE         0u
+#define NBD_CHUNK_OFFSET_DATA  1u
+#define NBD_CHUNK_OFFSET_HOLE  2u
 #define NBD_CHUNK_BLOCK_STATUS 5u
-#define NBD_CHUNK_ERROR ((1u << 15) | 1u)
+#define NBD_CHUNK_ERROR        ((1u << 15) | 1u)
 
 enum { NBD_STATE_HOLE = 1u << 0, NBD_STATE_ZERO = 1u << 1 };
 
-enum { /* the errors that may be on the wire, whatever errno.h says here */
+/* the errors that may be on the wire, whatever errno.h says here */
+enum {
 	NBD_OK = 0,
 	NBD_EPERM = 1,
 	NBD_EIO = 5,

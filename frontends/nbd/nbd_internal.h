@@ -38,7 +38,7 @@ _Static_assert(OPTION_DATA_MAX + NBD_OPTION_HEADER_BYTES < INTAKE_BYTES, "an opt
 /* Pieces of one request under way: one with the volume, one on the wire, and one in hand for each. */
 #define PIECES 4u
 /* One send gathers up to so many messages or bytes; a slow client then holds no more than these. */
-#define SEND_MESSAGES 128u
+#define SEND_MESSAGES  128u
 #define SEND_BYTES_MAX (1u << 20)
 /* How long an ended connection may take to send its last replies. */
 #define GRACE_NS (5 * NS_PER_S)
@@ -51,7 +51,7 @@ struct nbd_request;
 /* ---- a piece: buffer, transfer, message ---- */
 
 #define NBD_PIECE_STAGES(X)                                                                                            \
-	X(IDLE)	   /* has nothing to do */                                                                             \
+	X(IDLE)    /* has nothing to do */                                                                             \
 	X(FILLING) /* payload arrives in its buffer */                                                                 \
 	X(WORKING) /* with the volume */                                                                               \
 	X(FILLED)  /* read, and its turn to be sent has not come */                                                    \
@@ -70,16 +70,16 @@ _Static_assert(MESSAGE_HEADER_BYTES >= NBD_HOLE_CHUNK_BYTES && MESSAGE_HEADER_BY
 
 struct nbd_piece {
 	enum nbd_piece_stage stage;
-	uint32_t len_bytes;	  /* of its part of the request */
+	uint32_t len_bytes; /* of its part of the request */
 	uint64_t pos_bytes;
-	uint32_t filled_bytes;	  /* FILLING: arrived so far */
-	uint32_t header_bytes;	  /* of the message */
-	uint32_t payload_bytes;	  /* of the message, after the header */
+	uint32_t filled_bytes;  /* FILLING: arrived so far */
+	uint32_t header_bytes;  /* of the message */
+	uint32_t payload_bytes; /* of the message, after the header */
 	const uint8_t *payload;
-	uint8_t *buffer;	  /* NULL: none */
+	uint8_t *buffer; /* NULL: none */
 	struct nbd_request *request;
-	struct list link;	  /* in a queue of messages */
-	struct iovec iov;	  /* the buffer, for the volume */
+	struct list link; /* in a queue of messages */
+	struct iovec iov; /* the buffer, for the volume */
 	uint8_t header[MESSAGE_HEADER_BYTES];
 	struct volume_io io;
 };
@@ -87,7 +87,7 @@ struct nbd_piece {
 /* ---- a request ---- */
 
 #define NBD_REQUEST_STAGES(X)                                                                                          \
-	X(FREE)	   /* in the pool */                                                                                   \
+	X(FREE)    /* in the pool */                                                                                   \
 	X(ADMIT)   /* waits for its share of the buffers */                                                            \
 	X(RECEIVE) /* its payload arrives; full pieces are with the volume already */                                  \
 	X(SERVE)   /* with the volume; what was read goes out as it comes */                                           \
@@ -103,19 +103,19 @@ struct nbd_request {
 	enum nbd_request_stage stage;
 	uint16_t command, flags;
 	struct nbd_connection *connection;
-	struct list link;	  /* in the pool, or in its connection's requests */
+	struct list link; /* in the pool, or in its connection's requests */
 	uint64_t cookie, started_ns;
 	uint64_t pos_bytes, end_bytes;
-	uint64_t next_bytes;	  /* begin of what no piece has taken yet */
-	uint32_t to_come_bytes;	  /* of the payload, on the wire */
-	uint32_t error;		  /* NBD_*: what it is answered; the first that happened */
+	uint64_t next_bytes;    /* begin of what no piece has taken yet */
+	uint32_t to_come_bytes; /* of the payload, on the wire */
+	uint32_t error;         /* NBD_*: what it is answered; the first that happened */
 	const char *why;
 	uint32_t n_pieces, n_working, n_sending; /* pieces in use; with the volume; queued or being sent */
-	uint32_t n_begun, n_queued;		 /* since the request began: the next is pieces[n % n_pieces] */
-	uint32_t piece_bytes;			 /* size of each piece's buffer; 0: none */
-	bool in_order;	  /* a simple reply of several pieces: nothing may come between them */
-	bool in_progress; /* in_order: its first piece was queued, it can no longer fail politely */
-	bool is_answered; /* the message that ends the reply was queued */
+	uint32_t n_begun, n_queued;              /* since the request began: the next is pieces[n % n_pieces] */
+	uint32_t piece_bytes;                    /* size of each piece's buffer; 0: none */
+	bool in_order;                           /* a simple reply of several pieces: nothing may come between them */
+	bool in_progress;      /* in_order: its first piece was queued, it can no longer fail politely */
+	bool is_answered;      /* the message that ends the reply was queued */
 	struct list following; /* in_order: its queued pieces but the first */
 	struct nbd_piece pieces[PIECES];
 };
@@ -140,11 +140,11 @@ enum nbd_connection_stage {
 	X(GREET)  /* compose the greeting */                                                                           \
 	X(FLAGS)  /* waits for the client's flags */                                                                   \
 	X(OPTION) /* waits for an option's header */                                                                   \
-	X(DATA)	  /* waits for its data */                                                                             \
-	X(SKIP)	  /* throws away data that is too long */                                                              \
+	X(DATA)   /* waits for its data */                                                                             \
+	X(SKIP)   /* throws away data that is too long */                                                              \
 	X(ANSWER) /* carry it out, compose the answer */                                                               \
-	X(SEND)	  /* the answer goes out */                                                                            \
-	X(OVER)	  /* the connection goes on by talk.verdict */
+	X(SEND)   /* the answer goes out */                                                                            \
+	X(OVER)   /* the connection goes on by talk.verdict */
 
 enum nbd_talk_stage {
 #define X(name) TALK_##name,
@@ -154,11 +154,11 @@ enum nbd_talk_stage {
 
 /* What comes after an answer is sent. */
 enum nbd_talk_verdict {
-	VERDICT_ON,	  /* the next option */
-	VERDICT_MORE,	  /* more of the same answer */
-	VERDICT_SECURE,	  /* TLS */
+	VERDICT_ON,       /* the next option */
+	VERDICT_MORE,     /* more of the same answer */
+	VERDICT_SECURE,   /* TLS */
 	VERDICT_TRANSMIT, /* an export was agreed on */
-	VERDICT_END,	  /* disconnect */
+	VERDICT_END,      /* disconnect */
 };
 
 /* Negotiation: what was said so far. */
@@ -181,7 +181,7 @@ struct nbd_connection {
 	struct nbd_server *server;
 	enum nbd_connection_stage stage;
 	bool is_ending; /* to FINISH at the end of the turn */
-	bool is_cut;	/* to CLOSE at the end of the turn */
+	bool is_cut;    /* to CLOSE at the end of the turn */
 	bool is_goodbye_said;
 	uint64_t number;
 	struct list link;     /* in the server's connections */
@@ -200,22 +200,22 @@ struct nbd_connection {
 	/* receiving: bytes that arrived and were not taken yet are intake[intake_start .. intake_end) */
 	uint8_t *intake; /* INTAKE_BYTES */
 	uint32_t intake_start, intake_end;
-	uint32_t receiving_bytes; /* of a receive under way: room in a piece; the rest goes to the intake */
+	uint32_t receiving_bytes;     /* of a receive under way: room in a piece; the rest goes to the intake */
 	struct nbd_request *arriving; /* the request whose header was read and whose payload was not, or NULL */
 	struct buffer_waiter waiter;
-	uint32_t waiter_bytes;	/* asked for; 0: not in line */
-	void *granted;		/* what the line gave, of waiter_bytes */
+	uint32_t waiter_bytes; /* asked for; 0: not in line */
+	void *granted;         /* what the line gave, of waiter_bytes */
 
 	/* requests and replies */
-	struct list requests;	   /* all of them, oldest first */
+	struct list requests; /* all of them, oldest first */
 	uint32_t n_requests;
-	uint64_t held_bytes;	   /* of buffers */
-	struct list queue, sending; /* messages, by piece.link */
+	uint64_t held_bytes;           /* of buffers */
+	struct list queue, sending;    /* messages, by piece.link */
 	struct nbd_request *exclusive; /* its pieces go out before anything else */
 	struct iovec send_iov[2 * SEND_MESSAGES];
 
-	uint64_t now_ns;	/* of this turn, about: saves a look at the clock per request */
-	uint64_t n_moved;	/* receives and sends that came to an end */
+	uint64_t now_ns;              /* of this turn, about: saves a look at the clock per request */
+	uint64_t n_moved;             /* receives and sends that came to an end */
 	uint64_t seen_moved, seen_ns; /* the watchdog's: n_moved when it last changed */
 	uint64_t accepted_ns;
 	uint64_t n_served, read_bytes, write_bytes;
@@ -296,8 +296,14 @@ void negotiation_restart(struct nbd_connection *c);
 
 /* ---- nbd_transmission.c ---- */
 
-static inline uint32_t intake_bytes(const struct nbd_connection *c) { return c->intake_end - c->intake_start; }
-static inline const uint8_t *intake_next(const struct nbd_connection *c) { return c->intake + c->intake_start; }
+static inline uint32_t intake_bytes(const struct nbd_connection *c)
+{
+	return c->intake_end - c->intake_start;
+}
+static inline const uint8_t *intake_next(const struct nbd_connection *c)
+{
+	return c->intake + c->intake_start;
+}
 static inline void intake_take(struct nbd_connection *c, uint32_t len_bytes)
 {
 	quarry_assert(len_bytes <= intake_bytes(c));

@@ -9,8 +9,8 @@
  * Invariants
  *  1. The client is heard only when nothing is being sent to it: one option, one answer.
  *  2. An option's data is looked at only when all of it is in the intake; longer data than fits is never kept.
- *  3. Where TLS is required, nothing but STARTTLS and ABORT is carried out before it; after STARTTLS nothing that was said
- *     in the clear counts, and bytes that were sent ahead of the handshake end the connection.
+ *  3. Where TLS is required, nothing but STARTTLS and ABORT is carried out before it; after STARTTLS nothing that was
+ *     said in the clear counts, and bytes that were sent ahead of the handshake end the connection.
  *  4. A metadata context counts only for the export it was selected for, and only with structured replies.
  *  5. Only TALK_OVER with VERDICT_TRANSMIT leaves a volume referenced.
  */
@@ -39,7 +39,10 @@ static uint8_t *answer_reply(struct nbd_talk *t, uint32_t type, uint32_t len_byt
 	return p + NBD_OPTION_REPLY_HEADER_BYTES;
 }
 
-static void answer_ack(struct nbd_talk *t) { (void)answer_reply(t, NBD_REP_ACK, 0); }
+static void answer_ack(struct nbd_talk *t)
+{
+	(void)answer_reply(t, NBD_REP_ACK, 0);
+}
 
 /* An error with a text for a person; the negotiation goes on. */
 static void answer_error(struct nbd_talk *t, uint32_t type, const char *text)

@@ -3,25 +3,25 @@
  *
  *   ADMIT -> RECEIVE -> SERVE -> REPLY -> FREE
  *
- * ADMIT takes all the buffers the request will ever have: up to 1 MiB it is one piece, a larger one goes through a window of
- * up to PIECES buffers, each used again for a later part when its part is written or sent. So a request that was admitted
- * never waits for memory, and whatever is in flight comes to an end by itself.
+ * ADMIT takes all the buffers the request will ever have: up to 1 MiB it is one piece, a larger one goes through a
+ * window of up to PIECES buffers, each used again for a later part when its part is written or sent. So a request that
+ * was admitted never waits for memory, and whatever is in flight comes to an end by itself.
  *
- * A connection gets a buffer only while it holds no more than half of what is free (or SHARE_MIN_BYTES, or nothing yet):
- * clients that take their replies slowly leave half to the others, and those half of that, and so on.
+ * A connection gets a buffer only while it holds no more than half of what is free (or SHARE_MIN_BYTES, or nothing
+ * yet): clients that take their replies slowly leave half to the others, and those half of that, and so on.
  *
  *   a piece of a read:   IDLE -> WORKING -> FILLED -> QUEUED -> SENDING -> IDLE
  *   a piece of a write:  IDLE -> FILLING -> WORKING -> IDLE
  *   the last message:    IDLE -> QUEUED -> SENDING -> IDLE
  *
  * Invariants
- *  1. Pieces are taken in turn: part n of the request is in pieces[n % n_pieces]; n_begun counts parts taken, n_queued
- *     parts queued for sending, in order.
- *  2. A buffer belongs to the volume while its piece is WORKING, to the wire while it is FILLING and a receive is under way
- *     or while it is SENDING; a request returns to the pool only when all its pieces are IDLE.
+ *  1. Pieces are taken in turn: part n of the request is in pieces[n % n_pieces]; n_begun counts parts taken,
+ *     n_queued parts queued for sending, in order.
+ *  2. A buffer belongs to the volume while its piece is WORKING, to the wire while it is FILLING and a receive is
+ *     under way or while it is SENDING; a request returns to the pool only when all its pieces are IDLE.
  *  3. Exactly one message ends a reply, and it is queued last.
- *  4. A simple reply of several pieces begins when all of its first window was read without an error; what fails after that
- *     cannot be said any more and ends the connection, as the protocol demands.
+ *  4. A simple reply of several pieces begins when all of its first window was read without an error; what fails
+ *     after that cannot be said any more and ends the connection, as the protocol demands.
  *  5. Payload of a write that was refused or failed is taken from the wire and thrown away before the reply goes out.
  *  6. In ADMIT and RECEIVE a request is its connection's `arriving` one, and only transmission_receive() runs it.
  */
@@ -198,10 +198,8 @@ static void message_queue(struct nbd_piece *p)
 
 static void message_chunk(struct nbd_piece *p, uint16_t type, bool is_last, uint32_t len_bytes)
 {
-	struct nbd_chunk chunk = {.flags = is_last ? NBD_CHUNK_DONE : 0,
-				  .type = type,
-				  .cookie = p->request->cookie,
-				  .len_bytes = len_bytes};
+	struct nbd_chunk chunk = {
+	    .flags = is_last ? NBD_CHUNK_DONE : 0, .type = type, .cookie = p->request->cookie, .len_bytes = len_bytes};
 	nbd_chunk_encode(p->header, &chunk);
 }
 
@@ -252,8 +250,8 @@ static void message_error(struct nbd_piece *p)
 	message_set(p, NBD_ERROR_CHUNK_BYTES, r->why, why_bytes);
 }
 
-/* Neighbours of the same state are one extent on the wire, which knows no extent of 4 GiB or more. Encoded over the extents
- * themselves: what is written at 8 * n was read before from 16 * n. */
+/* Neighbours of the same state are one extent on the wire, which knows no extent of 4 GiB or more. Encoded over the
+ * extents themselves: what is written at 8 * n was read before from 16 * n. */
 static uint32_t encode_extents(struct nbd_piece *p)
 {
 	const struct volume_extent *extents = p->io.extents;
@@ -317,8 +315,8 @@ static void buffer_granted(struct buffer_waiter *w, void *data)
 	connection_wake(c);
 }
 
-/* The first buffer: of the wanted size, or, when there is none, of the size that must be served whole, for which it waits
- * in line. NULL: waits. */
+/* The first buffer: of the wanted size, or, when there is none, of the size that must be served whole, for which it
+ * waits in line. NULL: waits. */
 static void *admit_first(struct nbd_request *r, uint32_t want_bytes)
 {
 	struct nbd_connection *c = r->connection;
@@ -424,8 +422,8 @@ static void receive_copy(struct nbd_request *r, struct nbd_piece *p)
 	r->to_come_bytes -= n;
 }
 
-/* Small payloads are copied out of the intake, where one receive brought many; of a large one only the beginning is, the
- * rest is received into the piece. */
+/* Small payloads are copied out of the intake, where one receive brought many; of a large one only the beginning is,
+ * the rest is received into the piece. */
 static enum flow request_receive(struct nbd_request *r)
 {
 	unsigned flags = r->flags & NBD_CMD_FUA ? VOLUME_FUA : 0;

@@ -1,8 +1,8 @@
 /*
  * nbd_rules.c: the protocol's rules for requests, as plain functions.
  *
- * The specification says which error answers which breach; where it leaves a choice, the comment beside the rule says what
- * was chosen and why.
+ * The specification says which error answers which breach; where it leaves a choice, the comment beside the rule says
+ * what was chosen and why.
  *
  * Invariants
  *  1. A request that is judged NBD_OK has a known command, flags that command knows, and a range inside the export in

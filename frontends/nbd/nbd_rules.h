@@ -10,7 +10,7 @@
 struct nbd_terms {
 	uint64_t size_bytes;
 	bool is_read_only;
-	bool is_structured;    /* structured replies were agreed on */
+	bool is_structured;      /* structured replies were agreed on */
 	bool reports_allocation; /* base:allocation was selected for this export */
 };
 

@@ -1,17 +1,18 @@
 /*
  * nbd_server.c: the doors, the limits, and what all connections share.
  *
- * Each door (unix socket, TCP address) always has one accept under way, unless the last one failed for want of descriptors
- * or memory: then it pauses for a moment. A client over the limit of connections is let in only if somebody who has not
- * agreed on an export yet can be sent away for it, the oldest first; so silent clients cannot keep others out.
+ * Each door (unix socket, TCP address) always has one accept under way, unless the last one failed for want of
+ * descriptors or memory: then it pauses for a moment. A client over the limit of connections is let in only if somebody
+ * who has not agreed on an export yet can be sent away for it, the oldest first; so silent clients cannot keep others
+ * out.
  *
- * The watchdog runs while any connection waits for buffers or requests that others hold. A client that holds some, is the one
- * that we wait for, and has not taken or given a byte for NBD_STALL_S is disconnected.
+ * The watchdog runs while any connection waits for buffers or requests that others hold. A client that holds some, is
+ * the one that we wait for, and has not taken or given a byte for NBD_STALL_S is disconnected.
  *
  * Invariants
  *  1. requests in the pool (used before or not) + requests of connections = SERVER_REQUESTS.
- *  2. n_connections counts those in the list; at most max_connections of them are not being closed, and at most as many
- *     again are.
+ *  2. n_connections counts those in the list; at most max_connections of them are not being closed, and at most as
+ *     many again are.
  *  3. A stopped server is freed when both doors are shut and the last connection is gone, never earlier.
  */
 #include "frontends/nbd/nbd_internal.h"
@@ -21,15 +22,14 @@
 #include <stdlib.h>
 
 #define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
-#define WATCHDOG_NS NS_PER_S
+#define WATCHDOG_NS     NS_PER_S
 
 static void door_accept(struct nbd_door *d);
 static void server_stop_if_empty(struct nbd_server *s);
 
 int nbd_tls_mode_from_text(const char *text, enum nbd_tls_mode *out)
 {
-	static const char *const names[] = {
-	    [NBD_TLS_OFF] = "off", [NBD_TLS_ON] = "on", [NBD_TLS_REQUIRE] = "require"};
+	static const char *const names[] = {[NBD_TLS_OFF] = "off", [NBD_TLS_ON] = "on", [NBD_TLS_REQUIRE] = "require"};
 
 	for (size_t i = 0; i < array_size(names); i++) {
 		if (strcmp(text, names[i]) == 0) {
@@ -92,7 +92,7 @@ void server_watch(struct nbd_server *s)
 	if (timer_is_running(&s->watchdog))
 		return;
 	uint64_t now_ns = reactor_now_ns(s->reactor);
-	list_each(node, &s->connections)
+	list_each (node, &s->connections)
 		connection_look(container_of(node, struct nbd_connection, link), now_ns);
 	timer_start(s->reactor, &s->watchdog, WATCHDOG_NS);
 }
@@ -131,7 +131,7 @@ static void watchdog_fired(struct timer *t)
 	if (s->n_in_line == 0 && list_is_empty(&s->starving))
 		return;
 	uint64_t now_ns = reactor_now_ns(s->reactor);
-	list_each(node, &s->connections)
+	list_each (node, &s->connections)
 		watchdog_judge(container_of(node, struct nbd_connection, link), now_ns);
 	timer_start(s->reactor, &s->watchdog, WATCHDOG_NS);
 }
@@ -141,11 +141,9 @@ static void watchdog_fired(struct timer *t)
 /* Somebody who has not agreed on an export yet, the one who came first; NULL: nobody. */
 static struct nbd_connection *oldest_undecided(struct nbd_server *s)
 {
-	list_each(node, &s->connections)
-	{
+	list_each (node, &s->connections) {
 		struct nbd_connection *c = container_of(node, struct nbd_connection, link);
-		if (!c->is_cut && !c->is_ending &&
-		    (c->stage == CONNECTION_NEGOTIATE || c->stage == CONNECTION_SECURE))
+		if (!c->is_cut && !c->is_ending && (c->stage == CONNECTION_NEGOTIATE || c->stage == CONNECTION_SECURE))
 			return c;
 	}
 	return NULL;
@@ -187,7 +185,10 @@ static void server_admit(struct nbd_server *s, struct stream *stream)
 	counter_set(&s->counters.n_connections, s->n_connections);
 }
 
-void server_connection_closing(struct nbd_server *s) { s->n_closing++; }
+void server_connection_closing(struct nbd_server *s)
+{
+	s->n_closing++;
+}
 
 void server_connection_gone(struct nbd_server *s, struct nbd_connection *c)
 {
@@ -230,7 +231,10 @@ static void door_accept(struct nbd_door *d)
 	listener_accept(d->listener, &d->op, &d->stream);
 }
 
-static void door_paused(struct timer *t) { door_accept(container_of(t, struct nbd_door, pause)); }
+static void door_paused(struct timer *t)
+{
+	door_accept(container_of(t, struct nbd_door, pause));
+}
 
 static int door_open(struct nbd_server *s, struct nbd_door *d, const char *address, char why[static NBD_WHY_BYTES])
 {
@@ -354,7 +358,7 @@ void nbd_server_stop(struct nbd_server *s, void (*stopped)(void *context), void 
 	op_init(&s->stopped_op, server_stopped);
 	for (uint32_t i = 0; i < NBD_DOORS; i++)
 		door_close(&s->doors[i]);
-	list_each(node, &s->connections)
+	list_each (node, &s->connections)
 		connection_finish(container_of(node, struct nbd_connection, link));
 	server_stop_if_empty(s);
 }
@@ -372,15 +376,17 @@ void nbd_server_abandon(struct nbd_server *s)
 
 /* ---- looking ---- */
 
-const struct nbd_counters *nbd_server_counters(const struct nbd_server *s) { return &s->counters; }
+const struct nbd_counters *nbd_server_counters(const struct nbd_server *s)
+{
+	return &s->counters;
+}
 
 void nbd_server_connections(struct nbd_server *s, void (*each)(const struct nbd_connection_view *v, void *context),
 			    void *context)
 {
 	uint64_t now_ns = reactor_now_ns(s->reactor);
 
-	list_each(node, &s->connections)
-	{
+	list_each (node, &s->connections) {
 		struct nbd_connection *c = container_of(node, struct nbd_connection, link);
 		struct nbd_connection_view v = {
 		    .number = c->number,
@@ -406,11 +412,9 @@ void nbd_server_slow_requests(struct nbd_server *s, uint64_t age_ns, void (*each
 	uint64_t now_ns = reactor_now_ns(s->reactor);
 	char text[REQUEST_TEXT_BYTES];
 
-	list_each(node, &s->connections)
-	{
+	list_each (node, &s->connections) {
 		struct nbd_connection *c = container_of(node, struct nbd_connection, link);
-		list_each(member, &c->requests)
-		{
+		list_each (member, &c->requests) {
 			struct nbd_request *r = container_of(member, struct nbd_request, link);
 			if (now_ns - r->started_ns < age_ns)
 				continue;

@@ -21,18 +21,18 @@
 
 struct nbd_server;
 
-#define NBD_BLOCK_MIN SECTOR_BYTES	    /* what clients may address */
-#define NBD_BLOCK_PREFERRED BLOCK_BYTES	    /* what needs no read before a write */
-#define NBD_PAYLOAD_MAX VOLUME_IO_BYTES_MAX /* of one read or write */
+#define NBD_BLOCK_MIN           SECTOR_BYTES        /* what clients may address */
+#define NBD_BLOCK_PREFERRED     BLOCK_BYTES         /* what needs no read before a write */
+#define NBD_PAYLOAD_MAX         VOLUME_IO_BYTES_MAX /* of one read or write */
 #define NBD_CONNECTIONS_DEFAULT 256u
-#define NBD_HANDSHAKE_S 30u
-#define NBD_STALL_S 30u
-#define NBD_WHY_BYTES 200
-#define NBD_EXPORT_NAME_BYTES (2 * VOLUME_NAME_MAX + 2) /* NAME or NAME@SNAP, with the final zero */
+#define NBD_HANDSHAKE_S         30u
+#define NBD_STALL_S             30u
+#define NBD_WHY_BYTES           200
+#define NBD_EXPORT_NAME_BYTES   (2 * VOLUME_NAME_MAX + 2) /* NAME or NAME@SNAP, with the final zero */
 
 enum nbd_tls_mode {
-	NBD_TLS_OFF,	 /* STARTTLS is refused */
-	NBD_TLS_ON,	 /* STARTTLS is there for who asks */
+	NBD_TLS_OFF,     /* STARTTLS is refused */
+	NBD_TLS_ON,      /* STARTTLS is there for who asks */
 	NBD_TLS_REQUIRE, /* nothing but STARTTLS and ABORT is answered before it */
 };
 must_check int nbd_tls_mode_from_text(const char *text, enum nbd_tls_mode *out); /* "off" "on" "require"; -EINVAL */
@@ -45,9 +45,10 @@ struct nbd_server_options {
 	const char *socket; /* path; NULL or "": none */
 	const char *listen; /* "host:port"; NULL or "": none */
 	enum nbd_tls_mode tls;
-	/* X.509: server-cert.pem, server-key.pem; with ca-cert.pem there, a client must show a certificate signed by it. */
+	/* X.509: server-cert.pem, server-key.pem; with ca-cert.pem there, a client must show a certificate signed by
+	 * it. */
 	const char *cert_dir;
-	const char *psk_file;	  /* lines NAME:HEXKEY; beside or instead of cert_dir */
+	const char *psk_file;     /* lines NAME:HEXKEY; beside or instead of cert_dir */
 	uint32_t max_connections; /* 0: NBD_CONNECTIONS_DEFAULT */
 };
 
@@ -61,14 +62,14 @@ void nbd_server_stop(struct nbd_server *s, void (*stopped)(void *context), void 
 void nbd_server_abandon(struct nbd_server *s);
 
 struct nbd_counters {
-	counter accepted, refused;	       /* connections; refused: over the limit */
+	counter accepted, refused;             /* connections; refused: over the limit */
 	counter handshakes_failed, stalled;    /* ended: broken or late handshake; stall while others waited */
-	counter tls_handshakes;		       /* that succeeded */
+	counter tls_handshakes;                /* that succeeded */
 	counter requests[NBD_N_COMMANDS];      /* by NBD_CMD_* */
-	counter requests_refused;	       /* answered with an error before the volume saw them */
-	counter errors;			       /* that the volume gave */
+	counter requests_refused;              /* answered with an error before the volume saw them */
+	counter errors;                        /* that the volume gave */
 	counter read_bytes, write_bytes;       /* payload */
-	counter receives, sends;	       /* system calls' worth: how well requests and replies are gathered */
+	counter receives, sends;               /* system calls' worth: how well requests and replies are gathered */
 	counter n_connections, n_requests;     /* now */
 	counter waits_buffers, waits_requests; /* times a connection had to wait for its share */
 };

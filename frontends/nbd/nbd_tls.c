@@ -1,8 +1,8 @@
 /*
  * nbd_tls.c: GnuTLS between two pieces of memory.
  *
- * GnuTLS pulls from `arrived` and pushes into `filling`; whoever owns the socket moves bytes from the one end and to the
- * other. While `flying` is being sent, `filling` takes what comes next, and then they change places.
+ * GnuTLS pulls from `arrived` and pushes into `filling`; whoever owns the socket moves bytes from the one end and to
+ * the other. While `flying` is being sent, `filling` takes what comes next, and then they change places.
  *
  *      socket --> arrived --pull--> GnuTLS --nbd_tls_read()--> plain
  *      socket <-- flying <-swap- filling <--push-- GnuTLS <--nbd_tls_write()-- plain
@@ -23,11 +23,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#define ARRIVED_BYTES (64u * 1024u)
-#define DEPART_BYTES (128u * 1024u)
+#define ARRIVED_BYTES      (64u * 1024u)
+#define DEPART_BYTES       (128u * 1024u)
 #define RECORD_EXTRA_BYTES 512u /* more than header, nonce, padding and tag of any cipher take */
 
-#define PRIORITIES "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:%NO_TICKETS"
+#define PRIORITIES     "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:%NO_TICKETS"
 #define PRIORITIES_PSK PRIORITIES ":+ECDHE-PSK:+DHE-PSK:+PSK"
 
 struct nbd_tls_credentials {
@@ -233,7 +233,10 @@ void nbd_tls_destroy(struct nbd_tls *t)
 	free(t);
 }
 
-const char *nbd_tls_why(const struct nbd_tls *t) { return t->why; }
+const char *nbd_tls_why(const struct nbd_tls *t)
+{
+	return t->why;
+}
 
 /* ---- ciphered side ---- */
 

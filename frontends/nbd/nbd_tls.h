@@ -29,8 +29,8 @@ struct iovec nbd_tls_depart(struct nbd_tls *t);
 
 /* ---- plain side ---- */
 
-/* 0 done; -EAGAIN more must arrive; -ENOBUFS what is to be sent must depart first; else -EPROTO with nbd_tls_why(). After
- * every call something may wait to depart. */
+/* 0 done; -EAGAIN more must arrive; -ENOBUFS what is to be sent must depart first; else -EPROTO with nbd_tls_why().
+ * After every call something may wait to depart. */
 must_check int nbd_tls_handshake(struct nbd_tls *t);
 /* Bytes read; 0 the client has ended; -EAGAIN; -EPROTO. */
 must_check int nbd_tls_read(struct nbd_tls *t, void *data, uint32_t len_bytes);

@@ -1,25 +1,26 @@
 /*
  * nbd_transmission.c: requests out of a connection's bytes, replies into one send per turn.
  *
- * Receiving: one receive brings what there is, usually many requests, into the intake; their headers and small payloads are
- * taken out of it. When a payload goes on beyond the intake, the next receive puts the rest straight into the request's
- * buffer and what follows behind it into the intake again. Nothing is received while a request waits for its share, so the
- * client is held back by its own socket.
+ * Receiving: one receive brings what there is, usually many requests, into the intake; their headers and small payloads
+ * are taken out of it. When a payload goes on beyond the intake, the next receive puts the rest straight into the
+ * request's buffer and what follows behind it into the intake again. Nothing is received while a request waits for its
+ * share, so the client is held back by its own socket.
  *
- * Sending: messages queue up during a turn and leave together at its end, straight from the buffers that the volume filled.
+ * Sending: messages queue up during a turn and leave together at its end, straight from the buffers that the volume
+ * filled.
  *
  * Invariants
  *  1. While a receive is under way the intake holds no whole header, and nothing is taken from it.
  *  2. At most one request is arriving; the next header is looked at when it has all its bytes.
- *  3. Messages go out in the order of the queue, except that the parts of a simple reply follow each other with nothing
- *     between them (`exclusive`).
+ *  3. Messages go out in the order of the queue, except that the parts of a simple reply follow each other with
+ *     nothing between them (`exclusive`).
  *  4. A message is in exactly one of: queue, a request's following, sending.
  */
 #include "frontends/nbd/nbd_internal.h"
 
 /* Behind the rest of a large payload only headers are expected: what else came would have to be copied. */
 #define LARGE_PAYLOAD_BYTES (64u * 1024u)
-#define BEHIND_LARGE_BYTES 4096u
+#define BEHIND_LARGE_BYTES  4096u
 
 /* ---- receiving ---- */
 
@@ -148,7 +149,10 @@ void transmission_receive(struct nbd_connection *c)
 
 /* ---- sending ---- */
 
-static bool is_last_part(const struct nbd_piece *p) { return p->pos_bytes + p->len_bytes == p->request->end_bytes; }
+static bool is_last_part(const struct nbd_piece *p)
+{
+	return p->pos_bytes + p->len_bytes == p->request->end_bytes;
+}
 
 static struct nbd_piece *next_message(struct nbd_connection *c)
 {
@@ -216,7 +220,7 @@ void transmission_drop(struct nbd_connection *c)
 	list_init(&dropped);
 	c->exclusive = NULL;
 	do {
-		list_each(node, &c->requests)
+		list_each (node, &c->requests)
 			list_splice(&dropped, &container_of(node, struct nbd_request, link)->following);
 		list_splice(&dropped, &c->queue);
 		messages_end(&dropped);

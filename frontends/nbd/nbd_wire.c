@@ -1,16 +1,17 @@
 /*
  * nbd_wire.c: moves a client's bytes, through TLS where it was agreed on.
  *
- * Plain: one hop to the stream. TLS: a receive first takes what was deciphered already, and only then asks the stream for
- * more; a send ciphers as much as has room, sends that, and goes on until all is sent. The handshake uses both directions,
- * one at a time: what arrived is handed to TLS, what TLS wants to say is sent, and so on until it is done.
+ * Plain: one hop to the stream. TLS: a receive first takes what was deciphered already, and only then asks the stream
+ * for more; a send ciphers as much as has room, sends that, and goes on until all is sent. The handshake uses both
+ * directions, one at a time: what arrived is handed to TLS, what TLS wants to say is sent, and so on until it is done.
  *
  * Invariants
- *  1. is_receiving from wire_receive() to received(), is_sending from wire_send(), wire_secure() or wire_goodbye() to sent().
+ *  1. is_receiving from wire_receive() to received(), is_sending from wire_send(), wire_secure() or wire_goodbye() to
+ *     sent().
  *  2. received() and sent() are never called inside the call that asked for them: a result that is known at once is
  *     deferred to the next turn.
- *  3. Under TLS no plain byte reaches the stream, and none that arrived before the handshake is taken for a secured one
- *     (the negotiation sees to it that there is none).
+ *  3. Under TLS no plain byte reaches the stream, and none that arrived before the handshake is taken for a secured
+ *     one (the negotiation sees to it that there is none).
  */
 #include "frontends/nbd/nbd_wire.h"
 
@@ -40,7 +41,10 @@ void wire_fini(struct nbd_wire *w)
 	w->stream = NULL;
 }
 
-void wire_shutdown(struct nbd_wire *w) { stream_shutdown(w->stream); }
+void wire_shutdown(struct nbd_wire *w)
+{
+	stream_shutdown(w->stream);
+}
 
 /* ---- receiving ---- */
 
@@ -229,8 +233,8 @@ int wire_secure(struct nbd_wire *w, struct nbd_tls_credentials *c)
 }
 
 /*
- * Entered with nothing under way. handshake_res says where we are: 0 ask TLS what to do with what arrived; -EAGAIN what it
- * had to say is sent, receive more; -EALREADY done and all is sent; anything else: failed.
+ * Entered with nothing under way. handshake_res says where we are: 0 ask TLS what to do with what arrived; -EAGAIN what
+ * it had to say is sent, receive more; -EALREADY done and all is sent; anything else: failed.
  */
 static void wire_handshake(struct nbd_wire *w)
 {

@@ -22,7 +22,7 @@ struct nbd_wire {
 	struct op receive_op, send_op;
 	struct nbd_tls *tls; /* NULL: plain */
 	bool is_receiving, is_sending;
-	bool is_deferred;  /* receive_op carries a result that was known at once */
+	bool is_deferred; /* receive_op carries a result that was known at once */
 	bool is_handshaking;
 	int handshake_res;
 	struct iovec wanted[WIRE_RECEIVE_VECTORS]; /* TLS: where the plain bytes go */
@@ -47,4 +47,7 @@ must_check int wire_secure(struct nbd_wire *w, struct nbd_tls_credentials *c);
 must_check bool wire_goodbye(struct nbd_wire *w);
 /* Ends both directions: what is under way is delivered soon. */
 void wire_shutdown(struct nbd_wire *w);
-static inline bool wire_is_busy(const struct nbd_wire *w) { return w->is_receiving || w->is_sending; }
+static inline bool wire_is_busy(const struct nbd_wire *w)
+{
+	return w->is_receiving || w->is_sending;
+}

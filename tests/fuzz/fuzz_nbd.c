@@ -2,9 +2,9 @@
  * fuzz_nbd.c: a client that sends any bytes at all.
  *
  * Byte 0 of an input says how the connection begins and how the volume behaves (see below), byte 1 is the seed of the
- * simulated world, which cuts the stream into pieces of any size; the rest is what the client sends. After it the client
- * leaves. Then the server must have answered or ended the connection, must serve somebody else, and must be left with no
- * request, buffer or reference: the asserts of server and world see to that.
+ * simulated world, which cuts the stream into pieces of any size; the rest is what the client sends. After it the
+ * client leaves. Then the server must have answered or ended the connection, must serve somebody else, and must be left
+ * with no request, buffer or reference: the asserts of server and world see to that.
  */
 #include "tests/unit/nbd_world.h"
 

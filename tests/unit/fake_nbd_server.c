@@ -4,8 +4,8 @@
  * usage: fake_nbd_server KEY=VALUE ...
  *      socket=PATH listen=ADDRESS size=BYTES tls=off|on|require certs=FOLDER psk=FILE connections=N budget=MIB
  *
- * Exports: "vm1" and "vm2" of that size, "readonly" of 64 MiB, "null" of 1 GiB that keeps nothing. Prints "ready" when it
- * listens; ends on SIGTERM or SIGINT and prints what it counted.
+ * Exports: "vm1" and "vm2" of that size, "readonly" of 64 MiB, "null" of 1 GiB that keeps nothing. Prints "ready" when
+ * it listens; ends on SIGTERM or SIGINT and prints what it counted.
  */
 #include "frontends/nbd/nbd_server.h"
 #include "tests/unit/fake_volume.h"
@@ -37,9 +37,9 @@ static const char *value_of(int argc, char **argv, const char *key, const char *
 static void print_one(const struct nbd_connection_view *v, void *context)
 {
 	(void)context;
-	fprintf(stderr, "connection %llu %s %s %s requests=%llu in_flight=%u held=%llu\n", (unsigned long long)v->number,
-		v->peer, v->stage, v->export_, (unsigned long long)v->requests, v->n_requests,
-		(unsigned long long)v->held_bytes);
+	fprintf(stderr, "connection %llu %s %s %s requests=%llu in_flight=%u held=%llu\n",
+		(unsigned long long)v->number, v->peer, v->stage, v->export_, (unsigned long long)v->requests,
+		v->n_requests, (unsigned long long)v->held_bytes);
 }
 
 static void print_counters(struct nbd_server *s)
@@ -117,8 +117,8 @@ int main(int argc, char **argv)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
-	struct reactor_options options = {
-	    .spin_max_us = (uint32_t)strtoul(value_of(argc, argv, "spin", "0"), NULL, 10)};
+	struct reactor_options options = {.spin_max_us =
+					      (uint32_t)strtoul(value_of(argc, argv, "spin", "0"), NULL, 10)};
 	if (nbd_tls_mode_from_text(value_of(argc, argv, "tls", "off"), &o.tls) != 0 ||
 	    log_create(STDERR_FILENO, LOG_INFO, &log) != 0 || reactor_create(&options, &p.reactor) != 0)
 		return 2;

@@ -1,9 +1,9 @@
 /*
  * fake_volume.c: volumes in memory.
  *
- * Content is a table of 4 KiB blocks that exist from their first write on; trimming and zeroing whole blocks removes them,
- * so that block status has holes to tell. Requests are carried out when they are submitted and complete on the next turn,
- * in order, unless they are held.
+ * Content is a table of 4 KiB blocks that exist from their first write on; trimming and zeroing whole blocks removes
+ * them, so that block status has holes to tell. Requests are carried out when they are submitted and complete on the
+ * next turn, in order, unless they are held.
  *
  * Invariants
  *  1. An io is in exactly one list from its submission to its done(): `ready` or `held`.
@@ -217,11 +217,26 @@ void volume_put(struct volume *v)
 	v->counts.references--;
 }
 
-const char *volume_name(const struct volume *v) { return v->name; }
-const struct uuid *volume_uuid(const struct volume *v) { return &v->uuid; }
-uint64_t volume_size_bytes(const struct volume *v) { return v->size_bytes; }
-bool volume_is_read_only(const struct volume *v) { return v->is_read_only; }
-const struct volume_counters *volume_counters(const struct volume *v) { return &v->counters; }
+const char *volume_name(const struct volume *v)
+{
+	return v->name;
+}
+const struct uuid *volume_uuid(const struct volume *v)
+{
+	return &v->uuid;
+}
+uint64_t volume_size_bytes(const struct volume *v)
+{
+	return v->size_bytes;
+}
+bool volume_is_read_only(const struct volume *v)
+{
+	return v->is_read_only;
+}
+const struct volume_counters *volume_counters(const struct volume *v)
+{
+	return &v->counters;
+}
 
 void volume_each_export(struct volume_set *set, void (*each)(struct volume *v, void *context), void *context)
 {
@@ -289,7 +304,10 @@ struct volume *fake_volume_add(struct volume_set *set, const struct fake_options
 	return v;
 }
 
-void fake_volume_fail(struct volume *v, enum volume_op op, int res) { fake_volume_fail_at(v, op, UINT64_MAX, res); }
+void fake_volume_fail(struct volume *v, enum volume_op op, int res)
+{
+	fake_volume_fail_at(v, op, UINT64_MAX, res);
+}
 
 void fake_volume_fail_at(struct volume *v, enum volume_op op, uint64_t pos_bytes, int res)
 {
@@ -297,20 +315,22 @@ void fake_volume_fail_at(struct volume *v, enum volume_op op, uint64_t pos_bytes
 	v->fail_at[op] = pos_bytes;
 }
 
-void fake_volume_hold(struct volume *v, bool holds) { v->holds = holds; }
+void fake_volume_hold(struct volume *v, bool holds)
+{
+	v->holds = holds;
+}
 
 uint32_t fake_volume_n_held(const struct volume *v)
 {
 	uint32_t n = 0;
-	list_each(node, &v->held)
+	list_each (node, &v->held)
 		n++;
 	return n;
 }
 
 void fake_volume_let_go(struct volume *v, uint32_t index)
 {
-	list_each_safe(node, &v->held)
-	{
+	list_each_safe (node, &v->held) {
 		if (index-- > 0)
 			continue;
 		list_remove(node);
@@ -322,8 +342,7 @@ void fake_volume_let_go(struct volume *v, uint32_t index)
 
 static void tell(struct volume *v, enum volume_event e)
 {
-	list_each_safe(node, &v->watches)
-	{
+	list_each_safe (node, &v->watches) {
 		struct volume_watch *w = container_of(node, struct volume_watch, link);
 		w->event(w, e);
 	}
@@ -357,4 +376,7 @@ bool fake_volume_is_data(const struct volume *v, uint64_t pos_bytes)
 	return v->blocks[pos_bytes / BLOCK_BYTES] != NULL;
 }
 
-struct fake_counts fake_volume_counts(const struct volume *v) { return v->counts; }
+struct fake_counts fake_volume_counts(const struct volume *v)
+{
+	return v->counts;
+}

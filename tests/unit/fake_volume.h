@@ -1,8 +1,8 @@
 /*
  * fake_volume.h: volumes in memory behind volume.h, for tests of frontends: thin, checked, and obedient.
  *
- * Every rule of volume.h that a frontend could break is asserted. What a test wants to happen is asked for here: errors,
- * completions that are held back and let go in any order, detaching, resizing.
+ * Every rule of volume.h that a frontend could break is asserted. What a test wants to happen is asked for here:
+ * errors, completions that are held back and let go in any order, detaching, resizing.
  */
 #pragma once
 

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STEPS_MAX 2000000u
+#define STEPS_MAX    2000000u
 #define CLIENT_BYTES (1u << 16)
 
 /* ---- the world ---- */
@@ -45,10 +45,19 @@ bool world_run(struct nbd_world *w, bool (*is_done)(void *context), void *contex
 	return sim_run(w->sim, is_done, context, STEPS_MAX) == SIM_DONE;
 }
 
-void world_pass(struct nbd_world *w, uint64_t duration_ns) { sim_run_for(w->sim, duration_ns); }
+void world_pass(struct nbd_world *w, uint64_t duration_ns)
+{
+	sim_run_for(w->sim, duration_ns);
+}
 
-static void note_stopped(void *context) { *(bool *)context = true; }
-static bool is_true(void *context) { return *(bool *)context; }
+static void note_stopped(void *context)
+{
+	*(bool *)context = true;
+}
+static bool is_true(void *context)
+{
+	return *(bool *)context;
+}
 
 void world_stop_server(struct nbd_world *w)
 {
@@ -206,7 +215,8 @@ bool client_hears_nothing(struct nbd_client *c)
 	return c->start == c->end;
 }
 
-void client_pause(struct nbd_client *c, bool is_paused) {
+void client_pause(struct nbd_client *c, bool is_paused)
+{
 	c->is_paused = is_paused;
 	client_receive(c);
 }
@@ -240,10 +250,8 @@ struct option_reply client_option_reply(struct nbd_client *c)
 	const uint8_t *p = client_take(c, NBD_OPTION_REPLY_HEADER_BYTES);
 	if (!p)
 		return (struct option_reply){0};
-	struct option_reply r = {.magic = get_be64(p),
-				 .option = get_be32(p + 8),
-				 .type = get_be32(p + 12),
-				 .len_bytes = get_be32(p + 16)};
+	struct option_reply r = {
+	    .magic = get_be64(p), .option = get_be32(p + 8), .type = get_be32(p + 12), .len_bytes = get_be32(p + 16)};
 	r.data = client_take(c, r.len_bytes);
 	return r;
 }

@@ -1,8 +1,8 @@
 /*
  * nbd_world.h: an NBD server over volumes in memory in a simulated world, and clients that send it bytes.
  *
- * Everything is synchronous for the test: a call steps the world until what it asks for has happened, or nothing can happen
- * any more.
+ * Everything is synchronous for the test: a call steps the world until what it asks for has happened, or nothing can
+ * happen any more.
  */
 #pragma once
 
@@ -10,7 +10,7 @@
 #include "tests/sim/sim.h"
 #include "tests/unit/fake_volume.h"
 
-#define WORLD_ADDRESS "/nbd.sock"
+#define WORLD_ADDRESS      "/nbd.sock"
 #define WORLD_VOLUME_BYTES (64 * MIB)
 
 struct nbd_world {
@@ -25,7 +25,7 @@ struct nbd_world {
 };
 
 struct nbd_world_options {
-	uint64_t seed; /* 0: 1 */
+	uint64_t seed;         /* 0: 1 */
 	uint64_t budget_bytes; /* 0: 8 MiB */
 	uint64_t volume_bytes; /* 0: WORLD_VOLUME_BYTES */
 	uint32_t max_connections;
@@ -33,7 +33,8 @@ struct nbd_world_options {
 	const char *cert_dir, *psk_file;
 };
 void world_start(struct nbd_world *w, const struct nbd_world_options *o);
-/* Stops the server, waits until it is gone, and asserts that nothing is left over. Clients are closed before or after. */
+/* Stops the server, waits until it is gone, and asserts that nothing is left over. Clients are closed before or after.
+ */
 void world_stop_server(struct nbd_world *w);
 void world_end(struct nbd_world *w);
 /* Lets all happen that happens by itself within so much time. */

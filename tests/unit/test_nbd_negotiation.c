@@ -160,7 +160,6 @@ static void test_list_names_every_export(void)
 	end(&c);
 }
 
-
 /* Long names, so that they do not fit into one answer. */
 static void test_list_longer_than_one_answer(void)
 {
@@ -213,8 +212,8 @@ static void test_info_tells_what_was_asked(void)
 		if (info == NBD_INFO_EXPORT)
 			CU_ASSERT(r.len_bytes == 12 && get_be64(r.data + 2) == WORLD_VOLUME_BYTES);
 		if (info == NBD_INFO_BLOCK_SIZE)
-			CU_ASSERT(r.len_bytes == 14 && get_be32(r.data + 2) == 512 &&
-				  get_be32(r.data + 6) == 4096 && get_be32(r.data + 10) == 32 << 20);
+			CU_ASSERT(r.len_bytes == 14 && get_be32(r.data + 2) == 512 && get_be32(r.data + 6) == 4096 &&
+				  get_be32(r.data + 10) == 32 << 20);
 		if (info == NBD_INFO_NAME)
 			CU_ASSERT(r.len_bytes == 5 && memcmp(r.data + 2, "vm1", 3) == 0);
 	}

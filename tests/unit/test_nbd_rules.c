@@ -66,7 +66,7 @@ static void test_sizes(void)
 
 static void test_unaligned_is_refused(void)
 {
-	static const uint16_t commands[] = {NBD_CMD_READ,  NBD_CMD_WRITE,	 NBD_CMD_TRIM,
+	static const uint16_t commands[] = {NBD_CMD_READ,  NBD_CMD_WRITE,        NBD_CMD_TRIM,
 					    NBD_CMD_CACHE, NBD_CMD_WRITE_ZEROES, NBD_CMD_BLOCK_STATUS};
 	for (size_t i = 0; i < array_size(commands); i++) {
 		CU_ASSERT_EQUAL(judge(&full, commands[i], 0, 1, 512), NBD_EINVAL);
@@ -78,9 +78,14 @@ static void test_unaligned_is_refused(void)
 static void test_each_command_knows_its_flags(void)
 {
 	static const uint16_t known[NBD_N_COMMANDS] = {
-	    [NBD_CMD_READ] = 1 | 4,	[NBD_CMD_WRITE] = 1, [NBD_CMD_DISC] = 1,
-	    [NBD_CMD_FLUSH] = 1,	[NBD_CMD_TRIM] = 1,  [NBD_CMD_CACHE] = 1,
-	    [NBD_CMD_WRITE_ZEROES] = 1 | 2 | 16, [NBD_CMD_BLOCK_STATUS] = 1 | 8,
+	    [NBD_CMD_READ] = 1 | 4,
+	    [NBD_CMD_WRITE] = 1,
+	    [NBD_CMD_DISC] = 1,
+	    [NBD_CMD_FLUSH] = 1,
+	    [NBD_CMD_TRIM] = 1,
+	    [NBD_CMD_CACHE] = 1,
+	    [NBD_CMD_WRITE_ZEROES] = 1 | 2 | 16,
+	    [NBD_CMD_BLOCK_STATUS] = 1 | 8,
 	};
 	for (uint16_t c = 0; c < NBD_N_COMMANDS; c++) {
 		for (unsigned bit = 0; bit < 16; bit++) {
@@ -126,9 +131,9 @@ static void test_only_listed_errors_go_out(void)
 	static const struct {
 		int res;
 		uint32_t error;
-	} known[] = {{0, 0},		    {-EPERM, 1},	{-EROFS, 1},   {-EIO, 5},	  {-ENOMEM, 12},
-		     {-EINVAL, 22},	    {-ENOSPC, 28},	{-EDQUOT, 28}, {-EFBIG, 28},	  {-ENOTSUP, 95},
-		     {-ESHUTDOWN, 108}, {-ETIMEDOUT, 5}, {-EBUSY, 5},   {-ENOTCONN, 5}};
+	} known[] = {{0, 0},        {-EPERM, 1},   {-EROFS, 1},  {-EIO, 5},      {-ENOMEM, 12},     {-EINVAL, 22},
+		     {-ENOSPC, 28}, {-EDQUOT, 28}, {-EFBIG, 28}, {-ENOTSUP, 95}, {-ESHUTDOWN, 108}, {-ETIMEDOUT, 5},
+		     {-EBUSY, 5},   {-ENOTCONN, 5}};
 	for (size_t i = 0; i < array_size(known); i++)
 		CU_ASSERT_EQUAL(nbd_error_of(known[i].res), known[i].error);
 	for (int e = 1; e < 200; e++)

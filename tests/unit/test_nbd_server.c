@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CLIENTS_MAX 24u
+#define CLIENTS_MAX        24u
 #define REQUEST_LINE_BYTES 400u
 
 static struct nbd_world world;
@@ -21,12 +21,15 @@ static void join(uint32_t i, bool is_structured)
 	client_go(&clients[i], "vm1", is_structured);
 }
 
-static const struct nbd_counters *counters(void) { return nbd_server_counters(world.server); }
+static const struct nbd_counters *counters(void)
+{
+	return nbd_server_counters(world.server);
+}
 
 static void ask(struct nbd_client *c, uint16_t command, uint64_t cookie, uint64_t pos, uint32_t len)
 {
-	client_request(c, &(struct client_request){
-			      .command = command, .cookie = cookie, .pos_bytes = pos, .len_bytes = len});
+	client_request(
+	    c, &(struct client_request){.command = command, .cookie = cookie, .pos_bytes = pos, .len_bytes = len});
 }
 
 /* ---- connections ---- */
@@ -223,7 +226,10 @@ static void note_view(const struct nbd_connection_view *v, void *context)
 	*out = *v;
 }
 
-static void note_line(const char *line, void *context) { snprintf(context, REQUEST_LINE_BYTES, "%s", line); }
+static void note_line(const char *line, void *context)
+{
+	snprintf(context, REQUEST_LINE_BYTES, "%s", line);
+}
 
 static void test_what_there_is_to_see(void)
 {
@@ -293,8 +299,8 @@ static void test_tls_modes_by_name(void)
 /* ---- many clients against a model ---- */
 
 #define MODEL_CLIENTS 4u
-#define MODEL_BYTES (8 * MIB) /* of each client's own part of the volume */
-#define MODEL_DEPTH 12u
+#define MODEL_BYTES   (8 * MIB) /* of each client's own part of the volume */
+#define MODEL_DEPTH   12u
 
 struct model_request {
 	uint16_t command;
@@ -317,7 +323,7 @@ static uint32_t model_batch(struct model_request *batch, unsigned *seed)
 
 	while (n < MODEL_DEPTH && pos < MODEL_BYTES) {
 		uint32_t most = rand_r(seed) % 8 ? 16 : 6000, len = (1 + (uint32_t)rand_r(seed) % most) * 512;
-		static const uint16_t commands[] = {NBD_CMD_READ,	  NBD_CMD_READ, NBD_CMD_WRITE,
+		static const uint16_t commands[] = {NBD_CMD_READ,  NBD_CMD_READ, NBD_CMD_WRITE,
 						    NBD_CMD_WRITE, NBD_CMD_TRIM, NBD_CMD_WRITE_ZEROES};
 		if (pos + len > MODEL_BYTES)
 			break;

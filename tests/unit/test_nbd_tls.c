@@ -1,8 +1,9 @@
 /*
- * test_nbd_tls.c: TLS as a converter in memory, and the NBD server behind it: certificates, keys, and those who have none.
+ * test_nbd_tls.c: TLS as a converter in memory, and the NBD server behind it: certificates, keys, and those who have
+ * none.
  *
- * The client's side is GnuTLS too, over push and pull functions that step the simulated world. Keys and certificates are
- * made anew in a temporary folder.
+ * The client's side is GnuTLS too, over push and pull functions that step the simulated world. Keys and certificates
+ * are made anew in a temporary folder.
  */
 #include "tests/unit/nbd_world.h"
 
@@ -17,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define FIXED (NBD_FIXED_NEWSTYLE | NBD_NO_ZEROES)
+#define FIXED     (NBD_FIXED_NEWSTYLE | NBD_NO_ZEROES)
 #define PEM_BYTES 8192u
 
 static struct nbd_world world;
@@ -114,8 +115,8 @@ static int make_keys(void)
 
 static int remove_keys(void)
 {
-	static const char *const files[] = {"strict/ca-cert.pem", "strict/server-cert.pem", "strict/server-key.pem",
-					    "open/server-cert.pem", "open/server-key.pem", "psk/keys.psk"};
+	static const char *const files[] = {"strict/ca-cert.pem",   "strict/server-cert.pem", "strict/server-key.pem",
+					    "open/server-cert.pem", "open/server-key.pem",    "psk/keys.psk"};
 	char path[128];
 
 	for (size_t i = 0; i < array_size(files); i++) {
@@ -163,23 +164,23 @@ static ssize_t push(gnutls_transport_ptr_t context, const void *data, size_t len
 
 struct tls_as {
 	const struct identity *identity; /* shows this certificate */
-	const char *psk_key;		 /* or uses this key, as alice */
-	bool is_old;			 /* speaks TLS 1.2 at most */
-	bool is_ancient;		 /* 1.1 */
+	const char *psk_key;             /* or uses this key, as alice */
+	bool is_old;                     /* speaks TLS 1.2 at most */
+	bool is_ancient;                 /* 1.1 */
 };
 
 static void tls_begin(struct tls_client *t, const struct tls_as *as)
 {
-	const char *priorities = as->is_ancient	 ? "NORMAL:-VERS-ALL:+VERS-TLS1.1"
-				 : as->is_old	 ? "NORMAL:-VERS-ALL:+VERS-TLS1.2:+ECDHE-PSK"
-						 : "NORMAL:+ECDHE-PSK:+DHE-PSK";
+	const char *priorities = as->is_ancient ? "NORMAL:-VERS-ALL:+VERS-TLS1.1"
+				 : as->is_old   ? "NORMAL:-VERS-ALL:+VERS-TLS1.2:+ECDHE-PSK"
+						: "NORMAL:+ECDHE-PSK:+DHE-PSK";
 	*t = (struct tls_client){0};
 	quarry_assert(gnutls_init(&t->session, GNUTLS_CLIENT) == 0);
 	quarry_assert(gnutls_priority_set_direct(t->session, priorities, NULL) == 0);
 	quarry_assert(gnutls_certificate_allocate_credentials(&t->x509) == 0);
 	if (as->identity)
-		quarry_assert(gnutls_certificate_set_x509_key(
-				  t->x509, (gnutls_x509_crt_t[]){as->identity->certificate}, 1, as->identity->key) == 0);
+		quarry_assert(gnutls_certificate_set_x509_key(t->x509, (gnutls_x509_crt_t[]){as->identity->certificate},
+							      1, as->identity->key) == 0);
 	if (as->psk_key) {
 		gnutls_datum_t key = {(uint8_t *)(uintptr_t)as->psk_key, (unsigned)strlen(as->psk_key)};
 		quarry_assert(gnutls_psk_allocate_client_credentials(&t->psk) == 0);
@@ -270,8 +271,8 @@ static void begin(enum nbd_tls_mode mode, const char *certificates, bool has_psk
 	path_in_folder(certs, certificates ? certificates : "", "");
 	path_in_folder(keys, "psk", "keys.psk");
 	world_start(&world, &(struct nbd_world_options){.tls = mode,
-							 .cert_dir = certificates ? certs : NULL,
-							 .psk_file = has_psk ? keys : NULL});
+							.cert_dir = certificates ? certs : NULL,
+							.psk_file = has_psk ? keys : NULL});
 	client_connect(&world, &client);
 	client_greet(&client, FIXED);
 }
@@ -327,7 +328,8 @@ static void test_another_key_does_not(void)
 {
 	for (int is_old = 0; is_old < 2; is_old++) {
 		begin(NBD_TLS_REQUIRE, NULL, true);
-		CU_ASSERT_FALSE(is_let_in(&(struct tls_as){.psk_key = "ff0102030405060708090a0b0c0d0e0f", .is_old = is_old}));
+		CU_ASSERT_FALSE(
+		    is_let_in(&(struct tls_as){.psk_key = "ff0102030405060708090a0b0c0d0e0f", .is_old = is_old}));
 		world_pass(&world, NS_PER_S);
 		CU_ASSERT_EQUAL(counter_get(&nbd_server_counters(world.server)->n_connections), 0);
 		CU_ASSERT_EQUAL(counter_get(&nbd_server_counters(world.server)->handshakes_failed), 1);
@@ -509,7 +511,8 @@ static void test_data_of_every_size_and_a_goodbye(void)
 	while (tls_option_reply(&t) == NBD_REP_INFO) {
 	}
 	for (size_t i = 0; i < array_size(lens); i++) {
-		struct client_request q = {.command = NBD_CMD_WRITE, .cookie = i, .pos_bytes = 512, .len_bytes = lens[i]};
+		struct client_request q = {
+		    .command = NBD_CMD_WRITE, .cookie = i, .pos_bytes = 512, .len_bytes = lens[i]};
 		for (uint32_t k = 0; k < lens[i]; k++)
 			data[k] = (uint8_t)rand_r(&seed);
 		client_request_encode(header, &q);

@@ -35,21 +35,18 @@ static uint8_t *random_bytes(size_t len_bytes, unsigned seed)
 
 static void send_write(uint64_t cookie, uint64_t pos, const void *data, uint32_t len, uint16_t flags)
 {
-	client_request(&client, &(struct client_request){.command = NBD_CMD_WRITE,
-							 .flags = flags,
-							 .cookie = cookie,
-							 .pos_bytes = pos,
-							 .len_bytes = len});
+	client_request(
+	    &client,
+	    &(struct client_request){
+		.command = NBD_CMD_WRITE, .flags = flags, .cookie = cookie, .pos_bytes = pos, .len_bytes = len});
 	client_send(&client, data, len);
 }
 
 static void send_command(uint16_t command, uint16_t flags, uint64_t cookie, uint64_t pos, uint32_t len)
 {
-	client_request(&client, &(struct client_request){.command = command,
-							 .flags = flags,
-							 .cookie = cookie,
-							 .pos_bytes = pos,
-							 .len_bytes = len});
+	client_request(&client,
+		       &(struct client_request){
+			   .command = command, .flags = flags, .cookie = cookie, .pos_bytes = pos, .len_bytes = len});
 }
 
 static void expect_simple(uint64_t cookie, uint32_t error)
@@ -101,8 +98,8 @@ static bool take_read(uint64_t cookie, uint64_t pos, uint8_t *out, uint32_t len,
 
 /* ---- reads and writes ---- */
 
-static const uint32_t sizes[] = {512,		4096,		  4096 + 512,	 65536,	       262144,	     (1 << 20) - 512,
-				 1 << 20, (1 << 20) + 512, (5 << 20) + 4096, 32 << 20};
+static const uint32_t sizes[] = {
+    512, 4096, 4096 + 512, 65536, 262144, (1 << 20) - 512, 1 << 20, (1 << 20) + 512, (5 << 20) + 4096, 32 << 20};
 
 static void test_every_size_comes_back(void)
 {
@@ -460,9 +457,15 @@ static void test_a_large_write_that_fails_in_the_middle(void)
 
 /* ---- order and limits ---- */
 
-static bool volume_has(void *context) { return fake_volume_n_held(world.vm) >= *(uint32_t *)context; }
+static bool volume_has(void *context)
+{
+	return fake_volume_n_held(world.vm) >= *(uint32_t *)context;
+}
 
-static void wait_for_held(uint32_t n) { CU_ASSERT_FATAL(world_run(&world, volume_has, &n)); }
+static void wait_for_held(uint32_t n)
+{
+	CU_ASSERT_FATAL(world_run(&world, volume_has, &n));
+}
 
 static void test_replies_come_in_the_order_of_completion(void)
 {
@@ -630,7 +633,9 @@ static void test_stopping_the_server_answers_what_is_in_flight(void)
 		send_command(NBD_CMD_TRIM, 0, i, 0, 4096);
 	send_command(NBD_CMD_WRITE, 0, 5, 0, 8192); /* whose payload never comes */
 	wait_for_held(5);
-	world_pass(&world, NS_PER_S); /* it has read all that was sent: else its end would be a reset, which takes replies away */
+	world_pass(
+	    &world,
+	    NS_PER_S); /* it has read all that was sent: else its end would be a reset, which takes replies away */
 	fake_volume_hold(world.vm, false);
 	while (fake_volume_n_held(world.vm) > 0)
 		fake_volume_let_go(world.vm, 0);
