@@ -456,7 +456,7 @@ int order_read(const struct order_text *text, struct order *out, struct refusal 
 
 /* ---- how commands fail ---- */
 
-static const struct {
+static const struct failure {
 	const char *code;
 	unsigned status;
 	int res;
@@ -469,15 +469,24 @@ static const struct {
     {"internal", 500, -ENOMEM},
 };
 
+static const struct failure *failure_of(const char *code, int res)
+{
+	for (size_t i = 0; code[0] && i < array_size(failures); i++) {
+		if (strcmp(failures[i].code, code) == 0)
+			return &failures[i];
+	}
+	for (size_t i = 0; i < array_size(failures); i++) {
+		if (failures[i].res == res)
+			return &failures[i];
+	}
+	return NULL;
+}
+
+/* The code decides where it is one of the description's; else the errno does. */
 void order_refusal_of(const struct set_command *c, int res, struct refusal *why)
 {
 	quarry_assert(res < 0);
+	const struct failure *f = failure_of(c->code, res);
 	const char *message = c->why[0] ? c->why : strerror(-res);
-	for (size_t i = 0; i < array_size(failures); i++) {
-		if (c->code[0] ? strcmp(failures[i].code, c->code) == 0 : failures[i].res == res) {
-			order_refuse(why, failures[i].status, failures[i].code, "%s", message);
-			return;
-		}
-	}
-	order_refuse(why, 500, "internal", "%s", message);
+	order_refuse(why, f ? f->status : 500, f ? f->code : "internal", "%s", message);
 }

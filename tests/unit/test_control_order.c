@@ -304,6 +304,9 @@ static void test_failures_of_commands(void)
 	}
 	snprintf(c.code, sizeof(c.code), "%s", "never-heard-of");
 	order_refusal_of(&c, -ENOENT, &why);
+	CU_ASSERT_EQUAL(why.status, 404);
+	CU_ASSERT_STRING_EQUAL(why.code, "not-found");
+	order_refusal_of(&c, -EPERM, &why);
 	CU_ASSERT_EQUAL(why.status, 500);
 }
 
