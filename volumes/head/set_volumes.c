@@ -195,7 +195,7 @@ static int delete_change(struct record_update *u, struct volume_facts *facts)
 {
 	struct command *c = command_of(u);
 	if (facts->is_attached_nbd || facts->is_attached_vhost)
-		return command_refuse(c, -EBUSY, "in-use", "volume %s is in use: detach it first", c->order->object);
+		return command_refuse(c, -EBUSY, "in-use", "volume %s is attached: detach it first", c->order->object);
 	if (facts->generation >= INT64_MAX)
 		return -EOVERFLOW;
 	facts->is_deleting = true;
@@ -213,7 +213,7 @@ static void volume_delete_run(struct command *c)
 	if (c->stage == UPDATE_CHECK) {
 		c->stage = UPDATE_WAIT;
 		if (command_find_volume(c) == 0 && c->volume->head)
-			command_refuse(c, -EBUSY, "in-use", "volume %s is in use: detach it first", c->order->object);
+			command_refuse(c, -EBUSY, "in-use", "volume %s is attached: detach it first", c->order->object);
 		if (c->err == 0) {
 			update_start(c, delete_change, delete_extend);
 			return;
