@@ -229,6 +229,7 @@ static void region_loaded(struct op *op, int res)
 	}
 	waiters_wake(d, &r->waiters, r->is_damaged ? -EIO : 0);
 	waiters_wake(d, &s->waiters, 0);
+	disk_request_ended(d);
 }
 
 static struct region *region_create(struct space *s, uint32_t number)
@@ -266,6 +267,7 @@ int space_make_resident(struct space *s, uint32_t number, struct waiter *w)
 		}
 		r->is_loading = true;
 		s->n_loading++;
+		s->disk->n_requests++; /* nobody may wait for it, but the file stays open until it is here */
 		op_init(&r->op, region_loaded);
 		r->iov = (struct iovec){r->counts, BLOCK_BYTES};
 		file_read(s->disk->file, &r->op, &r->iov, 1, pointer_block(p) * BLOCK_BYTES);
