@@ -68,6 +68,7 @@ struct oracle {
 	uint32_t n_log, log_max;
 	uint64_t n_completions, flushed_upto, next_serial;
 	bool had_power_loss;
+	bool is_lenient; /* of the judgement under way: a damaged cell may be anything */
 };
 
 /* ---- contents ---- */
@@ -524,7 +525,9 @@ static bool cell_allows(const struct oracle *o, const struct request *r, uint32_
 {
 	for (uint32_t i = r->tree; i < o->n_trees; i++) {
 		const struct tree *t = &o->trees[i];
-		if (!t->is_seen || t->is_resolved[cell] || t->seen[cell] == value || t->seen[cell] == ORACLE_BAD)
+		if (!t->is_seen || t->is_resolved[cell] || t->seen[cell] == value)
+			continue;
+		if (t->seen[cell] == ORACLE_BAD && o->is_lenient)
 			continue;
 		if (tree_descends(o, i, r))
 			return false;
@@ -748,6 +751,7 @@ bool oracle_judge(struct oracle *o, enum oracle_leniency leniency, char why[stat
 {
 	struct judgement j = {.o = o, .leniency = leniency, .why = why};
 
+	o->is_lenient = leniency == ORACLE_DAMAGED;
 	do {
 		walk(o);
 	} while (forbid_orphans(o));
