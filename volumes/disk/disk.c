@@ -45,6 +45,8 @@ void waiters_wake(struct disk *d, struct list *waiters, int res)
 		waiter_wake(d, container_of(link, struct waiter, link), res);
 }
 
+static void disk_end(struct disk *d);
+
 static void turn_end(struct turn_hook *h)
 {
 	struct disk *d = container_of(h, struct disk, hook);
@@ -54,6 +56,10 @@ static void turn_end(struct turn_hook *h)
 	for (struct list *link; (link = list_pop(&now)) != NULL;) {
 		struct waiter *w = container_of(link, struct waiter, link);
 		w->wake(w, w->res);
+	}
+	if (d->state == DISK_CLOSED) { /* one of those woken has closed it */
+		disk_end(d);
+		return;
 	}
 	if (disk_is_alive(d)) {
 		writer_submit(&d->writer);
@@ -267,10 +273,13 @@ static void closed_now(struct waiter *w, int res)
 		waiter_wake(d, &d->close_waiter, 0);
 		return;
 	}
-	void (*closed)(struct disk *, void *) = d->closed;
-	void *context = d->closed_context;
-	d->state = DISK_CLOSED;
-	closed(d, context);
+	d->state = DISK_CLOSED; /* freed when the turn that this is part of has no more use for it */
+}
+
+static void disk_end(struct disk *d)
+{
+	quarry_assert(d->state == DISK_CLOSED && list_is_empty(&d->woken));
+	d->closed(d, d->closed_context);
 	timer_stop(d->reactor, &d->punch.timer);
 	list_remove(&d->hook.link);
 	disk_free(d);
