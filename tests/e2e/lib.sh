@@ -60,7 +60,11 @@ at_end() {
 	done
 	if [ $status != 0 ] && [ $status != 77 ] && [ -s "$dir/log" ]; then
 		echo "---- the daemon's last lines:"
-		tail -n 30 "$dir/log"
+		if grep -q 'ERROR: .*Sanitizer\|runtime error:' "$dir/log"; then
+			grep -m 1 -A 45 'ERROR: .*Sanitizer\|runtime error:' "$dir/log"
+		else
+			tail -n 30 "$dir/log"
+		fi
 	fi
 	if [ -n "${KEEP:-}" ]; then
 		echo "kept: $dir"
@@ -104,7 +108,7 @@ expect() {
 	shift 2
 	n_checks=$((n_checks + 1))
 	"$@" >"$dir/said" 2>&1 </dev/null || status=$?
-	if [ "$status" != "$want" ] || ! grep -qE -- "$pattern" "$dir/said"; then
+	if [ "$status" != "$want" ] || { [ -n "$pattern" ] && ! grep -qE -- "$pattern" "$dir/said"; }; then
 		sed 's/^/    /' "$dir/said"
 		fail "expected exit status $want and \"$pattern\", got $status: $* (line ${BASH_LINENO[0]})"
 	fi

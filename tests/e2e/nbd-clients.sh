@@ -12,11 +12,11 @@ u=$(uri v1)
 say "nbdinfo"
 expect 0 'newstyle-fixed' nbdinfo "$u"
 is "size" "$(nbdinfo --size "$u")" $((256 << 20))
-for can in flush fua trim zero multi-conn df cache 'fast zero' write; do
+for can in flush fua trim zero multi-conn df cache fast-zero write; do
 	expect 0 '' nbdinfo --can "$can" "$u"
 done
 expect 2 '' nbdinfo --is read-only "$u"
-expect 0 '"block_minimum": *512,' nbdinfo --json "$u"
+expect 0 '"block_size_minimum": 512,' nbdinfo --json "$u"
 expect 0 'base:allocation' nbdinfo --json "$u"
 is "exports listed" "$(nbdinfo --list --json "nbd+unix://?socket=$dir/nbd.sock" | jq -r '[.exports[]."export-name"] | sort | join(",")')" v1,v2
 expect 1 'requested export|export.*not|unknown' nbdinfo "$(uri nothing)"

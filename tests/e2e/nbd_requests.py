@@ -79,7 +79,11 @@ def test_large():
     data = os.urandom(1 << 20) * 32
     h.pwrite(data, 1 << 20)
     check(h.pread(len(data), 1 << 20) == data, "32 MiB in one request")
-    check(h.pread(len(data), 1 << 20, nbd.CMD_FLAG_DF) == data, "and unfragmented")
+    check(h.pread(1 << 16, 1 << 20, nbd.CMD_FLAG_DF) == data[:1 << 16], "64 KiB unfragmented")
+    try:
+        check(h.pread(len(data), 1 << 20, nbd.CMD_FLAG_DF) == data, "32 MiB unfragmented")
+    except nbd.Error as e:
+        check(e.errno == "EOVERFLOW", "32 MiB unfragmented: refused with %s" % e.errno)
     whole(h.zero)
     check(h.pread(1 << 20, 1 << 20) == b"\0" * (1 << 20), "the whole volume zeroed")
     refused((errno.EINVAL, errno.ENOMEM, errno.EOVERFLOW, errno.ERANGE, errno.ENOTCONN), "a read of 48 MiB",
