@@ -3,7 +3,8 @@
  *
  * 1. Following asks again with the last sequence seen and lets the daemon hold the answer until something happens.
  * 2. When the daemon goes away it is waited for: following is most wanted when a daemon restarts. Another started_at
- *    means another daemon, whose events begin again at 1.
+ *    means another daemon, whose events begin again at 1; so the first question after a silence does not wait for events
+ *    beyond those of the daemon before.
  */
 #include "cli/call.h"
 #include "cli/client.h"
@@ -68,13 +69,19 @@ static enum status events_get(struct cli *c, uint64_t after, unsigned wait_s, js
 	return client_call(c, &request, answer);
 }
 
+/* Gone, or stopping or starting. */
+static bool may_come_back(const struct cli *c)
+{
+	return strcmp(c->failure.code, "unreachable") == 0 || strcmp(c->failure.code, "busy") == 0;
+}
+
 /* Asks until an answer comes; only the first time is a failure one of ours. */
 static enum status events_get_patiently(struct cli *c, uint64_t after, bool is_first, json_t **answer)
 {
 	bool has_told = false;
 	for (;;) {
-		enum status status = events_get(c, after, is_first ? 0 : WAIT_S, answer);
-		if (status == DONE || is_first || strcmp(c->failure.code, "unreachable") != 0)
+		enum status status = events_get(c, after, is_first || has_told ? 0 : WAIT_S, answer);
+		if (status == DONE || is_first || !may_come_back(c))
 			return status;
 		if (!has_told)
 			fprintf(stderr, "quarry: quarryd has gone; waiting for it to come back\n");
