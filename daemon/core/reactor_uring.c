@@ -106,6 +106,10 @@ static int ring_init(struct uring *u, uint32_t n_entries, bool is_plain)
 		};
 		res = io_uring_queue_init_params(n_entries, &u->ring, &params);
 	}
+	if (res == 0 && !(u->ring.features & IORING_FEAT_RSRC_TAGS)) {
+		io_uring_queue_exit(&u->ring);
+		res = -ENOSYS; /* older than 5.13: no poll that goes on, which wake_arm() relies on */
+	}
 	return res;
 }
 
