@@ -12,7 +12,10 @@
 #include <string.h>
 
 /* Bytes before which the text form has a dash. */
-static bool is_dash_before(unsigned byte) { return byte == 4 || byte == 6 || byte == 8 || byte == 10; }
+static bool is_dash_before(unsigned byte)
+{
+	return byte == 4 || byte == 6 || byte == 8 || byte == 10;
+}
 
 _Noreturn void quarry_assert_failed(const char *claim, const char *file, int line)
 {
@@ -20,7 +23,10 @@ _Noreturn void quarry_assert_failed(const char *claim, const char *file, int lin
 	abort();
 }
 
-bool uuid_equal(const struct uuid *a, const struct uuid *b) { return memcmp(a, b, sizeof *a) == 0; }
+bool uuid_equal(const struct uuid *a, const struct uuid *b)
+{
+	return memcmp(a, b, sizeof *a) == 0;
+}
 
 bool uuid_is_zero(const struct uuid *u)
 {

@@ -14,9 +14,9 @@
 #error "quarry is always built with its assertions"
 #endif
 
-#define BLOCK_BYTES 4096u  /* the unit of checksums, allocation and atomicity */
-#define BLOCK_SHIFT 12u
-#define SECTOR_BYTES 512u  /* the smallest unit a client may address */
+#define BLOCK_BYTES  4096u /* the unit of checksums, allocation and atomicity */
+#define BLOCK_SHIFT  12u
+#define SECTOR_BYTES 512u /* the smallest unit a client may address */
 #define SECTOR_SHIFT 9u
 
 #define KIB 1024ull
@@ -26,14 +26,14 @@
 
 #define NS_PER_US 1000ull
 #define NS_PER_MS 1000000ull
-#define NS_PER_S 1000000000ull
+#define NS_PER_S  1000000000ull
 
-#define must_check __attribute__((warn_unused_result))
+#define must_check             __attribute__((warn_unused_result))
 #define printf_like(fmt, args) __attribute__((format(printf, fmt, args)))
-#define array_size(a) (sizeof(a) / sizeof((a)[0]))
+#define array_size(a)          (sizeof(a) / sizeof((a)[0]))
 
 /* The structure that contains the given member. */
-#define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+#define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
 /* Prints the claim that did not hold and aborts. */
 _Noreturn void quarry_assert_failed(const char *claim, const char *file, int line);
@@ -42,8 +42,14 @@ _Noreturn void quarry_assert_failed(const char *claim, const char *file, int lin
 /* What a stage function tells its dispatcher: go on, or return and be called again on an event. */
 enum flow { FLOW_NEXT, FLOW_WAIT };
 
-static inline uint64_t min_u64(uint64_t a, uint64_t b) { return a < b ? a : b; }
-static inline uint64_t max_u64(uint64_t a, uint64_t b) { return a > b ? a : b; }
+static inline uint64_t min_u64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+static inline uint64_t max_u64(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
 
 /* 16 random bytes; text form is the usual 8-4-4-4-12. */
 struct uuid {

@@ -1,9 +1,9 @@
 /*
  * buffers.c: a buddy allocator over one arena, and the line of those who wait for it.
  *
- * The arena is cut into 1 MiB buffers; a buffer of order o (4 KiB << o) splits into two of order o - 1, its buddies, and
- * joins its buddy again as soon as both are free. What is known about a buffer stands beside the arena, one cell per 4 KiB,
- * so a free buffer's memory is never touched: memory that no request has used yet costs nothing.
+ * The arena is cut into 1 MiB buffers; a buffer of order o (4 KiB << o) splits into two of order o - 1, its buddies,
+ * and joins its buddy again as soon as both are free. What is known about a buffer stands beside the arena, one cell
+ * per 4 KiB, so a free buffer's memory is never touched: memory that no request has used yet costs nothing.
  *
  *   CELL_INSIDE --split--> CELL_FREE --get--> CELL_USED --put--> CELL_FREE --join--> CELL_INSIDE
  *
@@ -12,8 +12,8 @@
  *     CELL_INSIDE.
  *  2. A free buffer's buddy is not a free buffer of the same order.
  *  3. used_bytes is the sum of the used buffers' sizes, rounded up to their orders.
- *  4. While anybody waits, buffers_get() gives nothing: whoever is first in line gets the next buffer that fits, and a big
- *     request ends up with a whole free MiB because nobody can overtake it.
+ *  4. While anybody waits, buffers_get() gives nothing: whoever is first in line gets the next buffer that fits, and a
+ *     big request ends up with a whole free MiB because nobody can overtake it.
  *  5. ready() is called at the end of a turn, never inside buffers_put().
  *
  * Owner: one reactor.
@@ -41,10 +41,10 @@ _Static_assert(BUFFER_MIN_BYTES << (N_ORDERS - 1) == BUFFER_MAX_BYTES, "orders c
 #ifdef HAS_POISON
 #include <sanitizer/asan_interface.h>
 #define memory_forbid(p, n) __asan_poison_memory_region((p), (n))
-#define memory_allow(p, n) __asan_unpoison_memory_region((p), (n))
+#define memory_allow(p, n)  __asan_unpoison_memory_region((p), (n))
 #else
 #define memory_forbid(p, n) ((void)(p), (void)(n))
-#define memory_allow(p, n) ((void)(p), (void)(n))
+#define memory_allow(p, n)  ((void)(p), (void)(n))
 #endif
 
 enum cell_state { CELL_INSIDE, CELL_FREE, CELL_USED };
@@ -64,7 +64,10 @@ struct buffers {
 	struct turn_hook serve;
 };
 
-static uint64_t order_bytes(unsigned order) { return (uint64_t)BUFFER_MIN_BYTES << order; }
+static uint64_t order_bytes(unsigned order)
+{
+	return (uint64_t)BUFFER_MIN_BYTES << order;
+}
 
 static unsigned order_of(uint32_t len_bytes)
 {
@@ -246,5 +249,11 @@ static void serve_waiters(struct turn_hook *h)
 	}
 }
 
-uint64_t buffers_used_bytes(const struct buffers *b) { return b->used_bytes; }
-uint64_t buffers_budget_bytes(const struct buffers *b) { return b->budget_bytes; }
+uint64_t buffers_used_bytes(const struct buffers *b)
+{
+	return b->used_bytes;
+}
+uint64_t buffers_budget_bytes(const struct buffers *b)
+{
+	return b->budget_bytes;
+}

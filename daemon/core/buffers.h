@@ -2,8 +2,8 @@
  * buffers.h: the budget of I/O memory of one reactor: aligned buffers of 4 KiB to 1 MiB, in powers of two.
  *
  * A buddy allocator over one arena that is mapped at start; no allocation afterwards. Whoever finds no buffer
- * waits in line and is called at the end of a turn when one came back, never inside a call: first come, first served, so
- * that a big request is not starved by small ones. Owner: one reactor.
+ * waits in line and is called at the end of a turn when one came back, never inside a call: first come, first served,
+ * so that a big request is not starved by small ones. Owner: one reactor.
  */
 #pragma once
 

@@ -11,9 +11,18 @@ struct list {
 	struct list *next, *prev;
 };
 
-static inline void list_init(struct list *l) { l->next = l->prev = l; }
-static inline bool list_is_empty(const struct list *l) { return l->next == l; }
-static inline bool list_is_linked(const struct list *node) { return node->next != node; }
+static inline void list_init(struct list *l)
+{
+	l->next = l->prev = l;
+}
+static inline bool list_is_empty(const struct list *l)
+{
+	return l->next == l;
+}
+static inline bool list_is_linked(const struct list *node)
+{
+	return node->next != node;
+}
 
 static inline void list_append(struct list *head, struct list *node)
 {
@@ -23,7 +32,10 @@ static inline void list_append(struct list *head, struct list *node)
 	head->prev = node;
 }
 
-static inline void list_prepend(struct list *head, struct list *node) { list_append(head->next, node); }
+static inline void list_prepend(struct list *head, struct list *node)
+{
+	list_append(head->next, node);
+}
 
 static inline void list_remove(struct list *node)
 {
@@ -57,5 +69,5 @@ static inline struct list *list_pop(struct list *head)
 #define list_each(node, head) for (struct list *node = (head)->next; node != (head); node = node->next)
 /* The same, and the node at hand may be removed. */
 #define list_each_safe(node, head)                                                                                     \
-	for (struct list *node = (head)->next, *node##_next = node->next; node != (head);                             \
+	for (struct list *node = (head)->next, *node##_next = node->next; node != (head);                              \
 	     node = node##_next, node##_next = node->next)

@@ -26,13 +26,13 @@
 #include <unistd.h>
 
 #define RING_EVENTS 1024u
-#define TEXT_BYTES 1024u	      /* of a text with its escapes */
-#define RAW_BYTES (TEXT_BYTES + 8u) /* before: longer, so that escaping sees when it was cut */
-#define LINE_BYTES (TEXT_BYTES + 256u)
+#define TEXT_BYTES  1024u             /* of a text with its escapes */
+#define RAW_BYTES   (TEXT_BYTES + 8u) /* before: longer, so that escaping sees when it was cut */
+#define LINE_BYTES  (TEXT_BYTES + 256u)
 
 struct log {
 	pthread_mutex_t lock;
-	int output_fd; /* immutable */
+	int output_fd;        /* immutable */
 	enum log_level level; /* immutable */
 	uint64_t (*wall_ns)(void *context);
 	void *clock_context;
@@ -43,15 +43,15 @@ struct log {
 };
 
 static const char *const level_names[] = {
-    [LOG_ERROR] = "error",
-    [LOG_WARNING] = "warning",
-    [LOG_NOTICE] = "notice",
-    [LOG_INFO] = "info",
-    [LOG_DEBUG] = "debug",
+    [LOG_ERROR] = "error", [LOG_WARNING] = "warning", [LOG_NOTICE] = "notice",
+    [LOG_INFO] = "info",   [LOG_DEBUG] = "debug",
 };
 
 /* systemd's priorities are syslog's: 3 is an error, 7 is debugging. */
-static int level_priority(enum log_level level) { return (int)level + 3; }
+static int level_priority(enum log_level level)
+{
+	return (int)level + 3;
+}
 
 const char *log_level_name(enum log_level level)
 {
@@ -111,7 +111,8 @@ void log_set_clock(struct log *l, uint64_t (*wall_ns)(void *context), void *cont
 
 /* ---- text that is safe to show ---- */
 
-/* Length of the well-formed UTF-8 sequence that begins here and stands for a character that is safe to print; else 0. */
+/* Length of the well-formed UTF-8 sequence that begins here and stands for a character that is safe to print; else
+ * 0. */
 static size_t character_bytes(const unsigned char *at)
 {
 	if (at[0] >= 0x20 && at[0] < 0x7f)

@@ -6,14 +6,15 @@
  * everything above 103 s.
  *
  * Invariants
- *  1. The sum of all buckets is n, as seen by the owner; another thread may see a value in one and not yet in the other.
+ *  1. The sum of all buckets is n, as seen by the owner; another thread may see a value in one and not yet in the
+ *     other.
  *
  * Owner: the reactor that counts; others only read.
  */
 #include "daemon/core/metrics.h"
 
 #define BUCKETS_PER_POWER 4u
-#define FIRST_POWER 10u /* 2^10 ns, close to a microsecond: nothing quarry waits for is shorter */
+#define FIRST_POWER       10u /* 2^10 ns, close to a microsecond: nothing quarry waits for is shorter */
 
 uint64_t histogram_bound_ns(unsigned bucket)
 {

@@ -24,7 +24,7 @@
 
 /* Timers are few (one per request with a time-out, some per disk); the heap doubles if there are more. */
 #define HEAP_SIZE_FIRST 256u
-#define HEAP_INDEX_DUE UINT32_MAX
+#define HEAP_INDEX_DUE  UINT32_MAX
 
 /* ---- life ---- */
 
@@ -108,12 +108,27 @@ int reactor_file_open(struct reactor *r, const char *path, unsigned flags, struc
 	return r->ops->file_open(r, path, flags, out);
 }
 
-void file_close(struct file *f) { f->reactor->ops->file_close(f); }
-int file_lock(struct file *f) { return f->reactor->ops->file_lock(f); }
-int64_t file_size_bytes(struct file *f) { return f->reactor->ops->file_size_bytes(f); }
-bool file_is_device(const struct file *f) { return f->is_device; }
+void file_close(struct file *f)
+{
+	f->reactor->ops->file_close(f);
+}
+int file_lock(struct file *f)
+{
+	return f->reactor->ops->file_lock(f);
+}
+int64_t file_size_bytes(struct file *f)
+{
+	return f->reactor->ops->file_size_bytes(f);
+}
+bool file_is_device(const struct file *f)
+{
+	return f->is_device;
+}
 
-int file_set_size(struct file *f, uint64_t size_bytes) { return f->reactor->ops->file_set_size(f, size_bytes); }
+int file_set_size(struct file *f, uint64_t size_bytes)
+{
+	return f->reactor->ops->file_set_size(f, size_bytes);
+}
 
 int file_reserve(struct file *f, uint64_t pos_bytes, uint64_t len_bytes)
 {
@@ -160,7 +175,10 @@ int reactor_listen(struct reactor *r, const char *address, struct listener **out
 	return r->ops->listen(r, address, out);
 }
 
-void listener_close(struct listener *l) { l->reactor->ops->listener_close(l); }
+void listener_close(struct listener *l)
+{
+	l->reactor->ops->listener_close(l);
+}
 
 void listener_accept(struct listener *l, struct op *op, struct stream **out)
 {
@@ -199,15 +217,33 @@ void stream_send(struct stream *s, struct op *op, const struct iovec *iov, uint3
 	stream_submit(s, op, OP_SEND, iov, n_iov);
 }
 
-void stream_shutdown(struct stream *s) { s->reactor->ops->stream_shutdown(s); }
-void stream_close(struct stream *s) { s->reactor->ops->stream_close(s); }
-const char *stream_peer(const struct stream *s) { return s->reactor->ops->stream_peer(s); }
+void stream_shutdown(struct stream *s)
+{
+	s->reactor->ops->stream_shutdown(s);
+}
+void stream_close(struct stream *s)
+{
+	s->reactor->ops->stream_close(s);
+}
+const char *stream_peer(const struct stream *s)
+{
+	return s->reactor->ops->stream_peer(s);
+}
 
 /* ---- clocks and randomness ---- */
 
-uint64_t reactor_now_ns(struct reactor *r) { return r->ops->now_ns(r); }
-uint64_t reactor_wall_ns(struct reactor *r) { return r->ops->wall_ns(r); }
-uint64_t reactor_random(struct reactor *r) { return r->ops->random(r); }
+uint64_t reactor_now_ns(struct reactor *r)
+{
+	return r->ops->now_ns(r);
+}
+uint64_t reactor_wall_ns(struct reactor *r)
+{
+	return r->ops->wall_ns(r);
+}
+uint64_t reactor_random(struct reactor *r)
+{
+	return r->ops->random(r);
+}
 
 /* ---- timers: a binary heap ---- */
 

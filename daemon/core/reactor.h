@@ -48,8 +48,8 @@ enum op_kind {
 /* One operation; embedded in its owner, who reads nothing of it but through done(). */
 struct op {
 	void (*done)(struct op *op, int res); /* set once by the owner */
-	struct list link;		      /* the reactor's, while submitted */
-	enum op_kind kind;		      /* OP_NONE whenever the owner has it */
+	struct list link;                     /* the reactor's, while submitted */
+	enum op_kind kind;                    /* OP_NONE whenever the owner has it */
 	int res;
 	union {
 		struct file *file;
@@ -57,12 +57,12 @@ struct op {
 		struct stream *stream;
 	};
 	struct stream **new_stream; /* of an accept or connect: where the stream goes */
-	const struct iovec *iov; /* borrowed from the owner until done() */
+	const struct iovec *iov;    /* borrowed from the owner until done() */
 	uint32_t n_iov;
 	uint64_t pos_bytes;
 	uint64_t len_bytes;
-	uint64_t done_bytes; /* progress of a transfer that the kernel cut short */
-	struct iovec rest[2];	/* the implementation's, to continue one */
+	uint64_t done_bytes;  /* progress of a transfer that the kernel cut short */
+	struct iovec rest[2]; /* the implementation's, to continue one */
 };
 
 static inline void op_init(struct op *op, void (*done)(struct op *op, int res))
@@ -146,7 +146,10 @@ static inline void timer_init(struct timer *t, void (*fired)(struct timer *t))
 /* Starts or restarts; fires once, on a later turn, never early. */
 void timer_start(struct reactor *r, struct timer *t, uint64_t delay_ns);
 void timer_stop(struct reactor *r, struct timer *t); /* may be called when not running */
-static inline bool timer_is_running(const struct timer *t) { return t->heap_index != 0; }
+static inline bool timer_is_running(const struct timer *t)
+{
+	return t->heap_index != 0;
+}
 
 /* Delivers op with res on the next turn: for results known at once (rule 1). */
 void reactor_defer(struct reactor *r, struct op *op, int res);
@@ -176,9 +179,9 @@ void reactor_post(struct reactor *r, struct message *m);
 /* ---- life ---- */
 
 struct reactor_options {
-	uint32_t n_entries;    /* size of the submission ring; 0: 1024 */
-	uint32_t spin_max_us;  /* bound of the adaptive spinning before sleep; 0: never spin */
-	bool is_plain;	       /* do without what newer kernels offer, as on older ones (tests) */
+	uint32_t n_entries;   /* size of the submission ring; 0: 1024 */
+	uint32_t spin_max_us; /* bound of the adaptive spinning before sleep; 0: never spin */
+	bool is_plain;        /* do without what newer kernels offer, as on older ones (tests) */
 };
 /* The io_uring reactor. 0 or -errno. */
 must_check int reactor_create(const struct reactor_options *options, struct reactor **out);

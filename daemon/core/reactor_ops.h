@@ -25,18 +25,18 @@ struct reactor_ops {
 	uint64_t (*random)(struct reactor *r);
 	void (*post)(struct reactor *r, struct message *m);
 	void (*wake)(struct reactor *r); /* any thread, async-signal-safe */
-	void (*run)(struct reactor *r);	 /* turns until is_stopping, which it clears before it returns */
+	void (*run)(struct reactor *r);  /* turns until is_stopping, which it clears before it returns */
 };
 
 /* The part that both implementations share; the first member of each one's own struct. reactor.c holds the
  * code of it: timers (a binary heap), deferred ops, turn-end hooks. */
 struct reactor {
 	const struct reactor_ops *ops;
-	struct list deferred;	  /* ops to deliver on the next turn, by op.link */
-	struct list turn_hooks;	  /* hooks to run at the end of this turn */
-	struct timer **heap;	  /* running timers, 1-based, the earliest first */
+	struct list deferred;   /* ops to deliver on the next turn, by op.link */
+	struct list turn_hooks; /* hooks to run at the end of this turn */
+	struct timer **heap;    /* running timers, 1-based, the earliest first */
 	uint32_t n_timers, heap_size;
-	uint64_t turn;		  /* of the loop, from 1 */
+	uint64_t turn;            /* of the loop, from 1 */
 	_Atomic bool is_stopping; /* set by any thread */
 };
 

@@ -5,18 +5,21 @@
  *
  * It is told what to do line by line on standard input, and answers each with one line on standard output:
  *
- *   load [OPS]   connects to all volumes and keeps them busy. Says "loading" when the first requests have completed. Ends
+ *   load [OPS]   connects to all volumes and keeps them busy. Says "loading" when the first requests have completed.
+ *   Ends
  *                with "lost N done, M unknown" when the server is gone, or with "done N" after OPS requests.
- *   verify       connects, reads everything back and compares. Says "verified N sectors, M writes settled", or "WRONG ..."
+ *   verify       connects, reads everything back and compares. Says "verified N sectors, M writes settled", or "WRONG
+ *   ..."
  *                and ends with status 1.
  *   (end)        ends with status 0.
  *
  * Invariants
  *  1. Every sector has an id: of the write that it was last told to hold, 0 for zeros. The content is made from volume,
  *     sector and id, so that a stale, torn, lost or misplaced sector is told from a right one.
- *  2. No two requests in flight overlap unless both read; requests for neighbouring sectors of one block do run at once.
- *  3. A completed write is known: its id is what the sectors hold (P1). One whose reply never came is unknown: old or new,
- *     and a write of up to 256 KiB inside one segment is one of the two as a whole (P5).
+ *  2. No two requests in flight overlap unless both read; requests for neighbouring sectors of one block do run at
+ *     once.
+ *  3. A completed write is known: its id is what the sectors hold (P1). One whose reply never came is unknown: old or
+ *     new, and a write of up to 256 KiB inside one segment is one of the two as a whole (P5).
  *  4. verify settles every unknown write by what it finds, so that a later change of mind is found as well.
  *
  * Ids are held for windows of the volume only: its beginning, both sides of the first segment's end, and its last
@@ -32,18 +35,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SECTOR 512u
-#define BLOCK_SECTORS 8u
-#define SEGMENT_SECTORS (1u << 21)	/* 1 GiB */
-#define ATOMIC_SECTORS 512u		/* 256 KiB */
-#define REQUEST_SECTORS_MAX 1024u	/* 512 KiB: some requests are no longer atomic */
-#define WINDOWS_MAX 3u
-#define VOLUMES_MAX 8u
-#define CONNECTIONS_MAX 4u
-#define DEPTH_MAX 64u
-#define UNKNOWN_MAX (VOLUMES_MAX * CONNECTIONS_MAX * DEPTH_MAX)
-#define BUSY_WRITE 0xffffu
-#define FIRST_DONE 64u /* requests completed before "loading" is said */
+#define SECTOR              512u
+#define BLOCK_SECTORS       8u
+#define SEGMENT_SECTORS     (1u << 21) /* 1 GiB */
+#define ATOMIC_SECTORS      512u       /* 256 KiB */
+#define REQUEST_SECTORS_MAX 1024u      /* 512 KiB: some requests are no longer atomic */
+#define WINDOWS_MAX         3u
+#define VOLUMES_MAX         8u
+#define CONNECTIONS_MAX     4u
+#define DEPTH_MAX           64u
+#define UNKNOWN_MAX         (VOLUMES_MAX * CONNECTIONS_MAX * DEPTH_MAX)
+#define BUSY_WRITE          0xffffu
+#define FIRST_DONE          64u /* requests completed before "loading" is said */
 
 enum kind { READ, WRITE, WRITE_ZEROES, TRIM, FLUSH };
 static const char *const kind_names[] = {"read", "write", "zero", "trim", "flush"};
@@ -71,7 +74,7 @@ struct request {
 	enum kind kind;
 	struct window *w;
 	uint32_t first, n; /* sectors of the window */
-	uint64_t id;	   /* of a write; 0 for zeros */
+	uint64_t id;       /* of a write; 0 for zeros */
 };
 
 struct slot {
@@ -147,8 +150,8 @@ static void say_wrong(struct load *l, const struct volume *v, uint64_t sector, c
 	uint64_t words[3];
 
 	memcpy(words, data, sizeof(words));
-	printf("WRONG %s sector %llu (byte %llu): %s; it should hold write %llu and begins with %llu %llu %llu\n", v->uri,
-	       (unsigned long long)sector, (unsigned long long)sector * SECTOR, what, (unsigned long long)want,
+	printf("WRONG %s sector %llu (byte %llu): %s; it should hold write %llu and begins with %llu %llu %llu\n",
+	       v->uri, (unsigned long long)sector, (unsigned long long)sector * SECTOR, what, (unsigned long long)want,
 	       (unsigned long long)words[0], (unsigned long long)words[1], (unsigned long long)words[2]);
 	l->is_wrong = true;
 }
@@ -411,9 +414,9 @@ static bool load_turn(struct load *l)
 		direction = nbd_aio_get_direction(c->h);
 		of[n] = c;
 		fds[n++] = (struct pollfd){
-			.fd = nbd_aio_get_fd(c->h),
-			.events = (short)((direction & LIBNBD_AIO_DIRECTION_READ ? POLLIN : 0) |
-					  (direction & LIBNBD_AIO_DIRECTION_WRITE ? POLLOUT : 0)),
+		    .fd = nbd_aio_get_fd(c->h),
+		    .events = (short)((direction & LIBNBD_AIO_DIRECTION_READ ? POLLIN : 0) |
+				      (direction & LIBNBD_AIO_DIRECTION_WRITE ? POLLOUT : 0)),
 		};
 	}
 	if (n == 0)
@@ -472,7 +475,8 @@ static bool is_atomic(const struct request *r)
 {
 	uint64_t first = r->w->first + r->first;
 
-	return r->kind == WRITE && r->n <= ATOMIC_SECTORS && first / SEGMENT_SECTORS == (first + r->n - 1) / SEGMENT_SECTORS;
+	return r->kind == WRITE && r->n <= ATOMIC_SECTORS &&
+	       first / SEGMENT_SECTORS == (first + r->n - 1) / SEGMENT_SECTORS;
 }
 
 /* Decides one unknown write by what the volume holds, and takes that as the truth. */
@@ -490,7 +494,8 @@ static void settle(struct load *l, const struct volume *v, struct request *r, co
 		if (!is_atomic(r) && sector % BLOCK_SECTORS == 0)
 			whole = -1;
 		if (!is_new && !is_old)
-			say_wrong(l, v, sector, "neither the old nor the new content of a write in flight", data, x->id);
+			say_wrong(l, v, sector, "neither the old nor the new content of a write in flight", data,
+				  x->id);
 		else if (is_new && !is_old && whole == 0)
 			say_wrong(l, v, sector, "torn: new after old sectors of one write", data, x->id);
 		else if (is_old && !is_new && whole == 1)
@@ -508,8 +513,8 @@ static bool window_read(struct nbd_handle *h, const struct window *w, uint8_t *o
 		uint32_t n = w->n - at < ATOMIC_SECTORS ? w->n - at : ATOMIC_SECTORS;
 
 		if (nbd_pread(h, out + (size_t)at * SECTOR, (size_t)n * SECTOR, (w->first + at) * SECTOR, 0) == -1) {
-			printf("WRONG a read of %u sectors at %llu failed: %s\n", n, (unsigned long long)(w->first + at),
-			       nbd_get_error());
+			printf("WRONG a read of %u sectors at %llu failed: %s\n", n,
+			       (unsigned long long)(w->first + at), nbd_get_error());
 			return false;
 		}
 	}
@@ -645,7 +650,8 @@ static void options_read(struct load *l, int argc, char **argv)
 		}
 	}
 	if (optind == argc || argc - optind > (int)VOLUMES_MAX) {
-		fprintf(stderr, "usage: loadgen [--seed N] [--depth N] [--connections N] [--window-mib N] URI ... (up to %u)\n",
+		fprintf(stderr,
+			"usage: loadgen [--seed N] [--depth N] [--connections N] [--window-mib N] URI ... (up to %u)\n",
 			VOLUMES_MAX);
 		exit(2);
 	}

@@ -11,7 +11,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 const char *__lsan_default_suppressions(void);
 
 /* libconfig's scanner loses the text it was reading when the syntax breaks; quarryd ends after that. */
-const char *__lsan_default_suppressions(void) { return "leak:libconfig.so"; }
+const char *__lsan_default_suppressions(void)
+{
+	return "leak:libconfig.so";
+}
 
 static void say_nothing(struct config_report *report, const char *line)
 {

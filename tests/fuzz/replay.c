@@ -1,11 +1,11 @@
 /*
- * replay.c: the main() of a fuzzer without libFuzzer: feeds it files, so that every compiler and `make check` replays what
- * fuzzing once found.
+ * replay.c: the main() of a fuzzer without libFuzzer: feeds it files, so that every compiler and `make check` replays
+ * what fuzzing once found.
  *
  * usage: fuzz_NAME FILE|FOLDER ...      a folder is read one level deep, in order of name
  *
- * One input is the empty one, always. Exit status 0 when the fuzzer returned from every input; it aborts itself otherwise,
- * and the name printed last is the input that did it.
+ * One input is the empty one, always. Exit status 0 when the fuzzer returned from every input; it aborts itself
+ * otherwise, and the name printed last is the input that did it.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -50,7 +50,10 @@ out:
 	return res;
 }
 
-static int is_visible(const struct dirent *e) { return e->d_name[0] != '.'; }
+static int is_visible(const struct dirent *e)
+{
+	return e->d_name[0] != '.';
+}
 
 static int replay_folder(const char *path, unsigned *n_inputs)
 {

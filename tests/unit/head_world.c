@@ -78,7 +78,8 @@ void world_open(struct head_world *w, uint64_t seed)
 
 void world_add_disk(struct head_world *w, uint64_t size_bytes)
 {
-	struct disk_facts facts = {.uuid = uuid_make(5, ++w->n_disks), .node = "n1", .pool = "default", .size_bytes = size_bytes};
+	struct disk_facts facts = {
+	    .uuid = uuid_make(5, ++w->n_disks), .node = "n1", .pool = "default", .size_bytes = size_bytes};
 	struct disk_format_options o = {
 	    .disk = facts.uuid, .pool = w->pool, .cluster = w->cluster, .label = facts.name, .force = false};
 	char why[WHY_BYTES], uuid[UUID_TEXT_BYTES], key[KEY_BYTES];
@@ -109,8 +110,12 @@ static void world_ready(struct volume_set *s, int res, void *context)
 
 int world_start(struct head_world *w)
 {
-	struct volume_set_options o = {.reactor = sim_reactor(w->machine), .log = w->log, .metadata = w->metadata,
-				       .node_name = "n1", .cache_bytes = WORLD_CACHE_BYTES, .check_expensive = true};
+	struct volume_set_options o = {.reactor = sim_reactor(w->machine),
+				       .log = w->log,
+				       .metadata = w->metadata,
+				       .node_name = "n1",
+				       .cache_bytes = WORLD_CACHE_BYTES,
+				       .check_expensive = true};
 	CU_ASSERT_EQUAL_FATAL(volume_set_start(&o, world_ready, w, &w->set), 0);
 	world_wait(w);
 	return w->res;

@@ -10,7 +10,7 @@
 #include "volumes/head/head_internal.h"
 
 #define WORLD_CACHE_BYTES (64 * MIB)
-#define WORLD_STEPS_MAX	  3000000u
+#define WORLD_STEPS_MAX   3000000u
 
 struct head_world {
 	struct sim *sim;

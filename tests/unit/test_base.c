@@ -101,14 +101,16 @@ static void list_keeps_order(void)
 	}
 	list_splice(&a, &b);
 	CU_ASSERT_TRUE(list_is_empty(&b));
-	list_each(node, &a) sum = sum * 10 + container_of(node, struct member, link)->number;
+	list_each (node, &a)
+		sum = sum * 10 + container_of(node, struct member, link)->number;
 	CU_ASSERT_EQUAL(sum, 123);
 	list_remove(&m[1].link);
 	list_remove(&m[1].link);
 	CU_ASSERT_FALSE(list_is_linked(&m[1].link));
 	CU_ASSERT_PTR_EQUAL(list_pop(&a), &m[0].link);
 	list_prepend(&a, &m[0].link);
-	list_each_safe(node, &a) list_remove(node);
+	list_each_safe (node, &a)
+		list_remove(node);
 	CU_ASSERT_PTR_NULL(list_pop(&a));
 }
 

@@ -91,7 +91,8 @@ static void random_traffic_keeps_buffers_apart(void)
 	for (int step = 0; step < 20000; step++) {
 		int i = rand() % N_HELD;
 		if (held[i].data != NULL) {
-			bool is_intact = held[i].data[0] == held[i].mark && held[i].data[held[i].len - 1] == held[i].mark;
+			bool is_intact =
+			    held[i].data[0] == held[i].mark && held[i].data[held[i].len - 1] == held[i].mark;
 			CU_ASSERT_TRUE(is_intact);
 			buffers_put(f.buffers, held[i].data, held[i].len);
 			held[i].data = NULL;
@@ -119,7 +120,10 @@ struct waiting {
 	void *data;
 };
 
-static void take(struct buffer_waiter *w, void *data) { container_of(w, struct waiting, waiter)->data = data; }
+static void take(struct buffer_waiter *w, void *data)
+{
+	container_of(w, struct waiting, waiter)->data = data;
+}
 
 static void the_line_is_first_come_first_served(void)
 {

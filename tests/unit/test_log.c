@@ -21,7 +21,10 @@ struct fixture {
 	char text[65536];
 };
 
-static uint64_t fixed_clock(void *context) { return *(uint64_t *)context; }
+static uint64_t fixed_clock(void *context)
+{
+	return *(uint64_t *)context;
+}
 
 static uint64_t fixed_ns = 1000000000ull * 1700000000ull + 7 * NS_PER_MS;
 
@@ -90,12 +93,12 @@ static void hostile_text_is_escaped(void)
 	    {"\x1b[31mred", "\\x1b[31mred"},
 	    {"\x7f\r\t", "\\x7f\\x0d\\x09"},
 	    {"Gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x92\xbe", "Gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x92\xbe"},
-	    {"\xc2\x85next", "\\xc2\\x85next"},			/* a control character in two bytes */
-	    {"\xe2\x80\xa8", "\\xe2\\x80\\xa8"},		/* a line separator */
-	    {"\xc0\xaf", "\\xc0\\xaf"},				/* longer than need be */
-	    {"\xe0\x80\xaf", "\\xe0\\x80\\xaf"},		/* the same in three */
-	    {"\xed\xa0\x80", "\\xed\\xa0\\x80"},		/* half a pair */
-	    {"\xf4\x90\x80\x80", "\\xf4\\x90\\x80\\x80"},	/* past the end of Unicode */
+	    {"\xc2\x85next", "\\xc2\\x85next"},           /* a control character in two bytes */
+	    {"\xe2\x80\xa8", "\\xe2\\x80\\xa8"},          /* a line separator */
+	    {"\xc0\xaf", "\\xc0\\xaf"},                   /* longer than need be */
+	    {"\xe0\x80\xaf", "\\xe0\\x80\\xaf"},          /* the same in three */
+	    {"\xed\xa0\x80", "\\xed\\xa0\\x80"},          /* half a pair */
+	    {"\xf4\x90\x80\x80", "\\xf4\\x90\\x80\\x80"}, /* past the end of Unicode */
 	    {"cut\xe2\x82", "cut\\xe2\\x82"},
 	    {"\xff\xfe", "\\xff\\xfe"},
 	};
@@ -171,7 +174,7 @@ static void levels_have_names(void)
 }
 
 #define N_THREADS 4
-#define N_EACH 200
+#define N_EACH    200
 
 static void *write_many(void *context)
 {

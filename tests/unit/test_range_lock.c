@@ -44,7 +44,8 @@ static void test_disjoint_locks_are_granted_at_once(void)
 	range_locks_init(&s, granted);
 	take(&s, &p[0], 0, 7, false);
 	take(&s, &p[1], 8, 15, false);
-	take(&s, &p[2], RANGE_BUCKETS << RANGE_AREA_SHIFT, (RANGE_BUCKETS << RANGE_AREA_SHIFT) + 7, false); /* same bucket */
+	take(&s, &p[2], RANGE_BUCKETS << RANGE_AREA_SHIFT, (RANGE_BUCKETS << RANGE_AREA_SHIFT) + 7,
+	     false); /* same bucket */
 	CU_ASSERT(p[0].is_granted && p[1].is_granted && p[2].is_granted);
 	for (int i = 0; i < 3; i++)
 		release(&s, &p[i]);

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #define BLOCKS 4u
-#define BYTES (BLOCKS * BLOCK_BYTES)
+#define BYTES  (BLOCKS * BLOCK_BYTES)
 
 static uint8_t memory[BYTES], copy[BYTES];
 

@@ -1,6 +1,6 @@
 /*
- * test_volume.c: the data path of a volume: every way of cutting a request, holes, zeros, order, atomicity of edges, flushes;
- * against a plain array of bytes, on real disks of a simulated machine.
+ * test_volume.c: the data path of a volume: every way of cutting a request, holes, zeros, order, atomicity of edges,
+ * flushes; against a plain array of bytes, on real disks of a simulated machine.
  */
 #include "tests/unit/head_world.h"
 
@@ -140,8 +140,8 @@ static void trims_leave_edges_and_zeroes_do_not(void)
 /* ---- many at once, against a model ---- */
 
 #define WINDOW_BYTES (2 * MIB)
-#define WINDOWS	     3u
-#define SLOTS	     24u
+#define WINDOWS      3u
+#define SLOTS        24u
 
 struct slot {
 	struct volume_io io;
@@ -213,8 +213,8 @@ static void slot_model(struct slot *s, enum volume_op op, uint32_t len)
 
 static void slot_submit(struct slot *s)
 {
-	static const enum volume_op ops[] = {VOLUME_READ, VOLUME_READ, VOLUME_WRITE, VOLUME_WRITE,
-					     VOLUME_WRITE, VOLUME_TRIM, VOLUME_ZERO, VOLUME_FLUSH};
+	static const enum volume_op ops[] = {VOLUME_READ,  VOLUME_READ, VOLUME_WRITE, VOLUME_WRITE,
+					     VOLUME_WRITE, VOLUME_TRIM, VOLUME_ZERO,  VOLUME_FLUSH};
 	struct load *l = s->load;
 	struct sim *sim = l->w->sim;
 	enum volume_op op = ops[sim_below(sim, array_size(ops))];
@@ -230,8 +230,12 @@ static void slot_submit(struct slot *s)
 	if (op == VOLUME_WRITE && sim_chance(sim, 100000))
 		memset(s->memory, 0, len);
 	slot_model(s, op, len);
-	s->io = (struct volume_io){.op = op, .pos_bytes = window_at[s->window] + s->from, .len_bytes = len,
-				   .iov = s->iov, .n_iov = slot_cut(s, len), .done = slot_done};
+	s->io = (struct volume_io){.op = op,
+				   .pos_bytes = window_at[s->window] + s->from,
+				   .len_bytes = len,
+				   .iov = s->iov,
+				   .n_iov = slot_cut(s, len),
+				   .done = slot_done};
 	if (op == VOLUME_ZERO)
 		s->io.flags = sim_chance(sim, 300000) ? VOLUME_NO_HOLE : 0;
 	if (sim_chance(sim, 100000))
@@ -411,7 +415,8 @@ static void a_failed_disk_fails_what_lies_there(void)
 	CU_ASSERT_EQUAL(world_write(&w, v, on[0], data, 4096, 0), -EIO);
 	CU_ASSERT_EQUAL(world_read(&w, v, on[0], data, 4096), -EIO);
 	CU_ASSERT_EQUAL(world_write(&w, v, on[1], data, 4096, 0), 0);
-	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_FLUSH, 0, 0, 0), -EIO); /* writes were lost with it: nobody is told otherwise */
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_FLUSH, 0, 0, 0),
+			-EIO); /* writes were lost with it: nobody is told otherwise */
 	CU_ASSERT(strstr(v->why, "n1-d1") != NULL);
 	CU_ASSERT_EQUAL(world_events(&w, "disk-failed"), 1);
 	world_let_pass(&w, 3 * NS_PER_S);

@@ -1,6 +1,6 @@
 /*
- * test_volume_set.c: the set's commands: what they do, that they may be repeated (P6), what they refuse and how; starts, stops,
- * crashes, and a metadata store that loses replies and doubles requests.
+ * test_volume_set.c: the set's commands: what they do, that they may be repeated (P6), what they refuse and how;
+ * starts, stops, crashes, and a metadata store that loses replies and doubles requests.
  */
 #include "tests/unit/head_world.h"
 
@@ -98,7 +98,8 @@ static void volumes_are_created_once(void)
 	CU_ASSERT_EQUAL(world_create(&w, "", GIB), -EINVAL);
 	CU_ASSERT_EQUAL(world_create(&w, "-vm", GIB), -EINVAL);
 	CU_ASSERT_EQUAL(world_create(&w, "a/b", GIB), -EINVAL);
-	CU_ASSERT_EQUAL(world_create(&w, "a123456789a123456789a123456789a123456789a123456789a123456789a123", GIB), -EINVAL);
+	CU_ASSERT_EQUAL(world_create(&w, "a123456789a123456789a123456789a123456789a123456789a123456789a123", GIB),
+			-EINVAL);
 	struct set_command c = order(SET_VOLUME_CREATE, "vm5");
 	c.size_bytes = GIB;
 	c.replicas = 2;
@@ -465,9 +466,7 @@ static void a_first_start_founds_a_cluster(void)
 	world_close(&w);
 }
 
-static void ignore_command(struct set_command *c, int res)
-{
-}
+static void ignore_command(struct set_command *c, int res) {}
 
 static void a_crash_at_any_moment_of_attach_is_survived(void)
 {
@@ -503,9 +502,7 @@ static void slow_line(const char *line, void *context)
 	CU_ASSERT(strlen(line) > 10);
 }
 
-static void ignore_io(struct volume_io *io, int res)
-{
-}
+static void ignore_io(struct volume_io *io, int res) {}
 
 static void slow_requests_are_named(void)
 {
@@ -609,7 +606,10 @@ static void disks_are_added(void)
 	CU_ASSERT_EQUAL_FATAL(reactor_create(&options, &r.reactor), 0);
 	CU_ASSERT_EQUAL_FATAL(log_create(-1, LOG_INFO, &r.w.log), 0);
 	CU_ASSERT_EQUAL_FATAL(metadata_open_memory(r.reactor, &r.w.metadata), 0);
-	struct volume_set_options o = {.reactor = r.reactor, .log = r.w.log, .metadata = r.w.metadata, .node_name = "n1",
+	struct volume_set_options o = {.reactor = r.reactor,
+				       .log = r.w.log,
+				       .metadata = r.w.metadata,
+				       .node_name = "n1",
 				       .cache_bytes = WORLD_CACHE_BYTES};
 	CU_ASSERT_EQUAL_FATAL(volume_set_start(&o, real_ready, &r, &r.w.set), 0);
 	reactor_run(r.reactor);
@@ -634,7 +634,8 @@ int main(void)
 	CU_add_test(suite, "a deletion goes on after a crash", a_deletion_goes_on_after_a_crash);
 	CU_add_test(suite, "pools are kept in order", pools_are_kept_in_order);
 	CU_add_test(suite, "a disk with data is removed only by force", a_disk_with_data_is_removed_only_by_force);
-	CU_add_test(suite, "a disk that does not open keeps nobody waiting", a_disk_that_does_not_open_keeps_nobody_waiting);
+	CU_add_test(suite, "a disk that does not open keeps nobody waiting",
+		    a_disk_that_does_not_open_keeps_nobody_waiting);
 	CU_add_test(suite, "a store that loses replies changes nothing", a_store_that_loses_replies_changes_nothing);
 	CU_add_test(suite, "a first start founds a cluster", a_first_start_founds_a_cluster);
 	CU_add_test(suite, "a crash at any moment of attach is survived", a_crash_at_any_moment_of_attach_is_survived);

@@ -4,7 +4,8 @@
  *   IDLE -> PREPARE -> (cut) -> WRITE -> SETTLE -> FLUSH -> SUPERBLOCK -> SEAL -> DRAIN -> IDLE
  *
  *   PREPARE     waits for room: blocks in resident regions, frames, the journal's window
- *   the cut     in one turn: the journal is cut at a block's boundary; every dirty page, record, count page and table page gets a fresh
+ *   the cut     in one turn: the journal is cut at a block's boundary; every dirty page, record, count page and table
+ *   page gets a fresh
  *               block, from the leaves up (cut.c). From here on a change of these pages takes a new frame
  *   WRITE       their writes end
  *   SETTLE      data and journal of all records before the cut are on the device [CKPTWAIT]
@@ -15,8 +16,8 @@
  *
  * Invariants
  *  1. One checkpoint at a time; its number is the last flushed one's plus one.
- *  2. Until SEAL ends, nothing of the last checkpoint is overwritten: its blocks are used or frozen, its journal is behind
- *     journal.tail, its superblock is in the other pair of slots.
+ *  2. Until SEAL ends, nothing of the last checkpoint is overwritten: its blocks are used or frozen, its journal is
+ *     behind journal.tail, its superblock is in the other pair of slots.
  *  3. After a failure nothing is reused and nobody is told that a checkpoint ended.
  */
 #include "volumes/disk/checkpoint_internal.h"
@@ -34,9 +35,15 @@ enum checkpoint_stage {
 
 static void checkpoint_run(struct checkpoint *c);
 
-static void checkpoint_goto(struct checkpoint *c, enum checkpoint_stage stage) { c->stage = stage; }
+static void checkpoint_goto(struct checkpoint *c, enum checkpoint_stage stage)
+{
+	c->stage = stage;
+}
 
-bool checkpoint_is_idle(const struct checkpoint *c) { return c->stage == CHECKPOINT_IDLE; }
+bool checkpoint_is_idle(const struct checkpoint *c)
+{
+	return c->stage == CHECKPOINT_IDLE;
+}
 
 /* ---- its door: pages written, the journal settled, a flush, a superblock, the last old read ---- */
 
@@ -112,7 +119,9 @@ static enum flow checkpoint_prepare(struct checkpoint *c)
 	if (res == -EAGAIN)
 		return FLOW_WAIT;
 	if (res < 0) {
-		disk_fail(d, "no blocks are left for a checkpoint (%llu needed, %llu free): the disk is too full to go on safely",
+		disk_fail(d,
+			  "no blocks are left for a checkpoint (%llu needed, %llu free): the disk is too full to go on "
+			  "safely",
 			  (unsigned long long)cut_blocks_needed(d), (unsigned long long)d->space.free_blocks);
 		c->err = res;
 		return FLOW_NEXT;

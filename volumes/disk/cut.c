@@ -4,13 +4,14 @@
  *   1. the journal's open block is closed: the cut is its sequence
  *   2. dirty tree pages, the leaves first: each gets a block; its parents take its pointer
  *   3. records of changed trees and volumes
- *   4. blocks for changed count pages, table pages and the delta log. Giving them blocks changes counts, which may change further
- *      count pages: round and round until nothing new has changed; each gets a block only once, so it ends
+ *   4. blocks for changed count pages, table pages and the delta log. Giving them blocks changes counts, which may
+ *      change further count pages: round and round until nothing new has changed; each gets a block only once, so it
+ *      ends
  *   5. the contents of those, now that no count changes any more
  *   6. freeze: what was freed until here waits for this checkpoint
  *
- * All is memory work: a few milliseconds for the 64 MiB of dirty pages that the default cache allows. Every buffer is a frame of the cache,
- * which the writer sends to the device afterwards.
+ * All is memory work: a few milliseconds for the 64 MiB of dirty pages that the default cache allows. Every buffer is
+ * a frame of the cache, which the writer sends to the device afterwards.
  */
 #include "volumes/disk/checkpoint_internal.h"
 
@@ -18,7 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TABLES 3
+#define TABLES    3
 #define CUT_SLACK 16u
 
 static void tables_of(struct disk *d, struct table *tables[TABLES])
@@ -52,12 +53,18 @@ static uint64_t table_pages(const struct table *t)
 static uint64_t beside_pages(const struct disk *d)
 {
 	uint64_t log_blocks = space_deltas(&d->space) / DELTAS_PER_BLOCK + 2;
-	return records_dirty(d) + table_pages(&d->tree_table) + table_pages(&d->volume_table) + table_pages(&d->space.index) +
-	       d->space.n_resident + log_blocks + CUT_SLACK;
+	return records_dirty(d) + table_pages(&d->tree_table) + table_pages(&d->volume_table) +
+	       table_pages(&d->space.index) + d->space.n_resident + log_blocks + CUT_SLACK;
 }
 
-uint64_t cut_blocks_needed(const struct disk *d) { return d->pages.n_dirty + beside_pages(d); }
-uint32_t cut_frames_needed(const struct disk *d) { return (uint32_t)beside_pages(d); }
+uint64_t cut_blocks_needed(const struct disk *d)
+{
+	return d->pages.n_dirty + beside_pages(d);
+}
+uint32_t cut_frames_needed(const struct disk *d)
+{
+	return (uint32_t)beside_pages(d);
+}
 
 /* ---- blocks ---- */
 
@@ -105,8 +112,7 @@ static uint64_t page_resolve(struct disk *d, struct page *page)
 static void pages_cut(struct disk *d)
 {
 	for (unsigned level = 1; level <= TREE_HEIGHT_MAX; level++)
-		list_each_safe(node, &d->pages.dirty[level])
-		{
+		list_each_safe (node, &d->pages.dirty[level]) {
 			struct frame *f = container_of(node, struct frame, link);
 			uint64_t epoch = page_resolve(d, f->page);
 			uint64_t block = block_take(d, f->refs);
@@ -168,8 +174,7 @@ static bool regions_place(struct disk *d)
 {
 	struct space *s = &d->space;
 	bool progress = false;
-	list_each(node, &s->regions)
-	{
+	list_each (node, &s->regions) {
 		struct region *r = container_of(node, struct region, link);
 		if (!r->is_dirty || r->has_new_block)
 			continue;
@@ -244,8 +249,7 @@ static uint64_t counts_free(const struct space *s, const struct region *r)
 static void regions_send(struct disk *d)
 {
 	struct space *s = &d->space;
-	list_each(node, &s->regions)
-	{
+	list_each (node, &s->regions) {
 		struct region *r = container_of(node, struct region, link);
 		if (!r->is_dirty)
 			continue;

@@ -2,8 +2,8 @@
  * deltas.c: a map from block number to the change of its reference count, in eight bytes an entry.
  *
  * Changes of counts whose count page is not in memory gather here, so that a random free costs eight bytes and not the
- * reading and writing of a page. Open addressing with linear probing; a slot holds the entry just as the delta log keeps it
- * on disk (disk_format.h).
+ * reading and writing of a page. Open addressing with linear probing; a slot holds the entry just as the delta log
+ * keeps it on disk (disk_format.h).
  *
  * Invariants
  *  1. 0 marks an empty slot: block 0 is a superblock and has no count.

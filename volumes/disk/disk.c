@@ -6,10 +6,12 @@
  *                          +-------- error ----------+------> FAILED <--------+
  *
  * Invariants
- *  1. Nothing is read before the lock is held on the description that carries the I/O, and nothing is written before recovery's flush.
+ *  1. Nothing is read before the lock is held on the description that carries the I/O, and nothing is written before
+ *     recovery's flush.
  *  2. n_requests counts requests and operations under way; a disk is freed only at 0.
  *  3. FAILED is final until the disk is opened again: whoever waits gets -EIO, and no change is acknowledged.
- *  4. What was woken runs at the end of the turn, before data, pages and journal are submitted: so all requests of one turn share writes.
+ *  4. What was woken runs at the end of the turn, before data, pages and journal are submitted: so all requests of one
+ *     turn share writes.
  */
 #include "volumes/disk/disk_internal.h"
 
@@ -20,16 +22,19 @@
 #include <string.h>
 
 /* A process that was killed keeps its lock until the device has finished its last requests. */
-#define LOCK_WAIT_NS (20 * NS_PER_S)
+#define LOCK_WAIT_NS  (20 * NS_PER_S)
 #define LOCK_RETRY_NS (20 * NS_PER_MS)
 
 #define CACHE_MIN_BYTES (4 * MIB)
-#define DIRTY_MIN 32u
-#define RESERVE_BESIDE 64u /* records, tables, delta log of a small disk */
+#define DIRTY_MIN       32u
+#define RESERVE_BESIDE  64u /* records, tables, delta log of a small disk */
 
 /* ---- waking, and the end of a turn ---- */
 
-void disk_turn(struct disk *d) { reactor_at_turn_end(d->reactor, &d->hook); }
+void disk_turn(struct disk *d)
+{
+	reactor_at_turn_end(d->reactor, &d->hook);
+}
 
 void waiter_wake(struct disk *d, struct waiter *w, int res)
 {
@@ -122,7 +127,8 @@ void disk_report_damage(struct disk *d, const char *what, uint64_t block, const 
 	vsnprintf(text, sizeof text, format, args);
 	va_end(args);
 	counter_add(&d->counters.checksum_errors, 0);
-	log_event(d->log, LOG_ERROR, "damage", d->name, "%s block %llu of the disk: %s", what, (unsigned long long)block, text);
+	log_event(d->log, LOG_ERROR, "damage", d->name, "%s block %llu of the disk: %s", what,
+		  (unsigned long long)block, text);
 }
 
 /* ---- opening ---- */
@@ -200,9 +206,9 @@ static int lock_or_wait(struct disk *d)
 }
 
 /*
- * How cache_bytes is spent: 3/4 on frames of pages, 1/8 on resident regions, the rest on what finds them. Of the frames a quarter may be
- * dirty: while a checkpoint writes these, as many may become dirty again, and half are left for looking. A small disk takes less,
- * so that the reserve that its checkpoints need stays a small part of it.
+ * How cache_bytes is spent: 3/4 on frames of pages, 1/8 on resident regions, the rest on what finds them. Of the
+ * frames a quarter may be dirty: while a checkpoint writes these, as many may become dirty again, and half are left
+ * for looking. A small disk takes less, so that the reserve that its checkpoints need stays a small part of it.
  */
 int disk_size_parts(struct disk *d, uint64_t n_blocks)
 {
@@ -342,13 +348,17 @@ struct disk_tree *disk_tree_find(struct disk *d, const struct uuid *volume, uint
 {
 	for (uint32_t i = 0; i < d->n_tree_slots; i++) {
 		struct disk_tree *t = d->trees[i];
-		if (t && t->record.state == TREE_LIVE && t->record.tree_id == tree_id && uuid_equal(&t->record.volume, volume))
+		if (t && t->record.state == TREE_LIVE && t->record.tree_id == tree_id &&
+		    uuid_equal(&t->record.volume, volume))
 			return t;
 	}
 	return NULL;
 }
 
-uint64_t disk_tree_blocks(const struct disk_tree *t) { return t->record.n_data_blocks; }
+uint64_t disk_tree_blocks(const struct disk_tree *t)
+{
+	return t->record.n_data_blocks;
+}
 
 void disk_trees_each(struct disk *d, void (*each)(const struct tree_record *t, void *context), void *context)
 {
@@ -365,11 +375,26 @@ bool disk_volume(const struct disk *d, const struct uuid *volume, struct volume_
 	return v != NULL;
 }
 
-enum disk_state disk_state(const struct disk *d) { return d->state; }
-const char *disk_why(const struct disk *d) { return d->why; }
-const struct superblock *disk_superblock(const struct disk *d) { return &d->superblock; }
-struct reactor *disk_reactor(const struct disk *d) { return d->reactor; }
-const struct disk_counters *disk_counters(const struct disk *d) { return &d->counters; }
+enum disk_state disk_state(const struct disk *d)
+{
+	return d->state;
+}
+const char *disk_why(const struct disk *d)
+{
+	return d->why;
+}
+const struct superblock *disk_superblock(const struct disk *d)
+{
+	return &d->superblock;
+}
+struct reactor *disk_reactor(const struct disk *d)
+{
+	return d->reactor;
+}
+const struct disk_counters *disk_counters(const struct disk *d)
+{
+	return &d->counters;
+}
 
 void disk_checkpoint(struct disk *d)
 {

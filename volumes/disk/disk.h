@@ -27,10 +27,10 @@ struct disk_tree;
 
 struct disk_format_options {
 	struct uuid disk, pool, cluster;
-	const char *label;    /* shorter than DISK_LABEL_BYTES */
-	uint64_t size_bytes;  /* 0: what the device or file has */
-	bool reserve;	      /* write the file through once, keep its space */
-	bool force;	      /* even if it holds data */
+	const char *label;   /* shorter than DISK_LABEL_BYTES */
+	uint64_t size_bytes; /* 0: what the device or file has */
+	bool reserve;        /* write the file through once, keep its space */
+	bool force;          /* even if it holds data */
 };
 /* Formats the device or file at path (created when it does not exist and size_bytes is set). Blocks; before the
  * reactor runs, or on a thread with a reactor of its own. 0 or -errno with the reason in why. */
@@ -47,7 +47,7 @@ struct disk_options {
 	struct log *log;
 	const char *path;
 	const struct uuid *cluster; /* NULL: any */
-	uint64_t cache_bytes;	    /* pages, counts and their bookkeeping */
+	uint64_t cache_bytes;       /* pages, counts and their bookkeeping */
 	bool is_read_only;
 	bool check_expensive; /* QUARRY_CHECK=1: verify whole structures at every checkpoint */
 	/* Called once when recovery has ended: 0 or -errno with the reason (disk_why()). */
@@ -98,49 +98,49 @@ struct waiter {
 struct disk_io {
 	/* set by the caller */
 	enum disk_op op;
-	struct disk_tree *tree;	 /* READ WRITE TRIM MAP FORK DROP */
+	struct disk_tree *tree;   /* READ WRITE TRIM MAP FORK DROP */
 	uint64_t first, n_blocks; /* in blocks; READ and WRITE: at most DISK_IO_BLOCKS_MAX */
-	uint64_t epoch;		 /* WRITE TRIM CREATE FORK COMPLETE */
-	uint64_t session;	 /* WRITE TRIM FORK DROP: the volume's newest, else -ESTALE [SESSION] */
-	bool is_ordered;	 /* WRITE that merged part of a block [RMWDEP] */
-	const struct iovec *iov; /* READ WRITE: exactly n_blocks * 4096 bytes; at most 64 segments, 512-byte aligned */
+	uint64_t epoch;           /* WRITE TRIM CREATE FORK COMPLETE */
+	uint64_t session;         /* WRITE TRIM FORK DROP: the volume's newest, else -ESTALE [SESSION] */
+	bool is_ordered;          /* WRITE that merged part of a block [RMWDEP] */
+	const struct iovec *iov;  /* READ WRITE: exactly n_blocks * 4096 bytes; at most 64 segments, 512-byte aligned */
 	uint32_t n_iov;
-	const uint32_t *crcs;	 /* WRITE: CRC-32C of each block */
-	uint64_t zero_blocks;	 /* WRITE: bit i = block i is all zeros and becomes a hole */
+	const uint32_t *crcs;        /* WRITE: CRC-32C of each block */
+	uint64_t zero_blocks;        /* WRITE: bit i = block i is all zeros and becomes a hole */
 	struct disk_extent *extents; /* MAP: room for extents_max */
 	uint32_t extents_max;
-	uint64_t since; /* MAP: tell only what changed in epochs >= since (0: everything) */
-	struct uuid volume;   /* CREATE FENCE COMPLETE FORGET; FORK: the child's volume */
-	uint64_t tree_id;     /* CREATE, FORK: of the new tree */
-	uint64_t parent_id;   /* CREATE */
+	uint64_t since;                   /* MAP: tell only what changed in epochs >= since (0: everything) */
+	struct uuid volume;               /* CREATE FENCE COMPLETE FORGET; FORK: the child's volume */
+	uint64_t tree_id;                 /* CREATE, FORK: of the new tree */
+	uint64_t parent_id;               /* CREATE */
 	uint64_t generation, size_blocks; /* FENCE */
 	void (*done)(struct disk_io *io, int res);
 
 	/* set by the disk before done() */
-	uint32_t n_extents;	/* MAP: filled; they cover [first, first + n_blocks) or end early when room ran out */
+	uint32_t n_extents; /* MAP: filled; they cover [first, first + n_blocks) or end early when room ran out */
 	struct disk_tree *new_tree; /* CREATE, FORK */
-	uint64_t new_session;	    /* FENCE: never repeats */
+	uint64_t new_session;       /* FENCE: never repeats */
 	uint64_t complete_epoch;    /* FENCE: the last complete one this disk remembers */
-	uint64_t bad_blocks;	    /* READ with -EIO: bit i = block i failed */
+	uint64_t bad_blocks;        /* READ with -EIO: bit i = block i failed */
 
 	/* the disk's own */
 	struct {
 		unsigned stage;
 		int err;
-		uint32_t owed;	   /* operations the device may still touch our memory with */
+		uint32_t owed; /* operations the device may still touch our memory with */
 		struct disk *disk;
-		struct list link;  /* in the list of what it waits for, or of its journal block's requests */
+		struct list link; /* in the list of what it waits for, or of its journal block's requests */
 		struct waiter waiter;
-		struct op op;	   /* to be called again on the next turn */
+		struct op op;      /* to be called again on the next turn */
 		uint64_t sequence; /* of the journal block that holds its last record; 0: none */
 		uint64_t started_ns;
-		uint64_t cursor;   /* TRIM, MAP: next block to look at */
-		uint32_t n_cut;	   /* of cut */
+		uint64_t cursor; /* TRIM, MAP: next block to look at */
+		uint32_t n_cut;  /* of cut */
 		unsigned read_side;
 		bool is_submitting; /* inside disk_submit(): done() must wait for the next turn */
-		bool is_flushed;   /* the flush it waited for has ended */
-		bool is_counted;   /* in its tree's n_changes */
-		uint32_t slot;	   /* of the tree or volume that a command makes */
+		bool is_flushed;    /* the flush it waited for has ended */
+		bool is_counted;    /* in its tree's n_changes */
+		uint32_t slot;      /* of the tree or volume that a command makes */
 		struct pointer pointers[DISK_IO_BLOCKS_MAX];
 		struct iovec cut[DISK_IOV_MAX];
 	} own;
@@ -165,7 +165,8 @@ const struct superblock *disk_superblock(const struct disk *d); /* identity and 
 struct reactor *disk_reactor(const struct disk *d);
 
 struct disk_stats {
-	uint64_t n_blocks, free_blocks, waiting_blocks /* freed, until the next checkpoint */, reserve_blocks, dying_trees;
+	uint64_t n_blocks, free_blocks, waiting_blocks /* freed, until the next checkpoint */, reserve_blocks,
+	    dying_trees;
 	uint64_t cache_pages, cache_pages_max, dirty_pages, dirty_pages_max, regions_resident, deltas;
 	uint64_t journal_blocks, journal_used, checkpoint, checkpoints, checkpoint_last_ns;
 	uint64_t recovery_ns, replayed_records, dropped_records, punched_blocks;

@@ -20,37 +20,49 @@
 
 /* ---- geometry ---- */
 
-#define SUPERBLOCK_SLOTS 4u
-#define SUPERBLOCK_SPACING 8u			   /* blocks from slot to slot */
-#define JOURNAL_START 32u			   /* first block of the ring */
-#define JOURNAL_MIN_BLOCKS 128u			   /* twice the in-flight window */
-#define JOURNAL_MAX_BLOCKS (GIB / BLOCK_BYTES)	   /* 1 GiB */
-#define JOURNAL_SHARE 32u			   /* at most 1/32 of the disk */
-#define JOURNAL_IN_FLIGHT_MAX 64u		   /* journal blocks submitted and not complete: seq < oldest + 64 */
-#define DISK_MIN_BLOCKS (16 * MIB / BLOCK_BYTES)
-#define DISK_MAX_BLOCKS (1ull << 40)		   /* 4 PiB */
-#define PAGE_SHIFT 8u
-#define PAGE_POINTERS 256u			   /* pointers in a page */
-#define TREE_HEIGHT_MAX 6u			   /* 1: the root is a leaf (1 MiB) ... 5: 4 PiB, 6: all of 48 bits */
-#define COUNTS_PER_PAGE 2048u			   /* 16-bit counts in a count page: one region of 8 MiB */
-#define DELTA_LOG_MAX (256u * 512u)		   /* entries in the log of count deltas: one page of pointers */
-#define DISK_TREES_MAX 65535u			   /* trees of one disk: so no count of 16 bits can overflow */
-#define DISK_VOLUMES_MAX 65535u
-#define DISK_IO_BLOCKS_MAX 64u			   /* blocks of one write record: 256 KiB, atomic (P5) */
-#define BLOCK_NUMBER_BITS 48u
-#define EPOCH_MAX ((1ull << 48) - 1)
+#define SUPERBLOCK_SLOTS      4u
+#define SUPERBLOCK_SPACING    8u                  /* blocks from slot to slot */
+#define JOURNAL_START         32u                 /* first block of the ring */
+#define JOURNAL_MIN_BLOCKS    128u                /* twice the in-flight window */
+#define JOURNAL_MAX_BLOCKS    (GIB / BLOCK_BYTES) /* 1 GiB */
+#define JOURNAL_SHARE         32u                 /* at most 1/32 of the disk */
+#define JOURNAL_IN_FLIGHT_MAX 64u                 /* journal blocks submitted and not complete: seq < oldest + 64 */
+#define DISK_MIN_BLOCKS       (16 * MIB / BLOCK_BYTES)
+#define DISK_MAX_BLOCKS       (1ull << 40) /* 4 PiB */
+#define PAGE_SHIFT            8u
+#define PAGE_POINTERS         256u          /* pointers in a page */
+#define TREE_HEIGHT_MAX       6u            /* 1: the root is a leaf (1 MiB) ... 5: 4 PiB, 6: all of 48 bits */
+#define COUNTS_PER_PAGE       2048u         /* 16-bit counts in a count page: one region of 8 MiB */
+#define DELTA_LOG_MAX         (256u * 512u) /* entries in the log of count deltas: one page of pointers */
+#define DISK_TREES_MAX        65535u        /* trees of one disk: so no count of 16 bits can overflow */
+#define DISK_VOLUMES_MAX      65535u
+#define DISK_IO_BLOCKS_MAX    64u /* blocks of one write record: 256 KiB, atomic (P5) */
+#define BLOCK_NUMBER_BITS     48u
+#define EPOCH_MAX             ((1ull << 48) - 1)
 
 /* Blocks of the journal ring of a disk of n_blocks. */
 static inline uint64_t journal_blocks_for(uint64_t n_blocks)
 {
 	return max_u64(JOURNAL_MIN_BLOCKS, min_u64(JOURNAL_MAX_BLOCKS, n_blocks / JOURNAL_SHARE));
 }
-static inline uint64_t superblock_slot_block(unsigned slot) { return (uint64_t)slot * SUPERBLOCK_SPACING; }
+static inline uint64_t superblock_slot_block(unsigned slot)
+{
+	return (uint64_t)slot * SUPERBLOCK_SPACING;
+}
 /* The two slots of checkpoint number c are (c % 2) and (c % 2) + 2: a checkpoint never overwrites its predecessor. */
-static inline unsigned superblock_slot(uint64_t checkpoint, unsigned copy) { return checkpoint % 2 + 2 * copy; }
-static inline uint64_t regions_of(uint64_t n_blocks) { return (n_blocks + COUNTS_PER_PAGE - 1) / COUNTS_PER_PAGE; }
+static inline unsigned superblock_slot(uint64_t checkpoint, unsigned copy)
+{
+	return checkpoint % 2 + 2 * copy;
+}
+static inline uint64_t regions_of(uint64_t n_blocks)
+{
+	return (n_blocks + COUNTS_PER_PAGE - 1) / COUNTS_PER_PAGE;
+}
 /* Blocks that a tree of this height covers. */
-static inline uint64_t tree_span(unsigned height) { return 1ull << (PAGE_SHIFT * height); }
+static inline uint64_t tree_span(unsigned height)
+{
+	return 1ull << (PAGE_SHIFT * height);
+}
 
 /*
  * Pointer: 16 bytes.
@@ -68,15 +80,32 @@ struct pointer {
 };
 _Static_assert(sizeof(struct pointer) == 16, "format");
 
-enum block_kind { KIND_DATA = 0, KIND_PAGE = 0x50414745, KIND_COUNTS = 0x434f554e, KIND_RECORD = 0x5245434f,
-		  KIND_DELTAS = 0x44454c54 };
+enum block_kind {
+	KIND_DATA = 0,
+	KIND_PAGE = 0x50414745,
+	KIND_COUNTS = 0x434f554e,
+	KIND_RECORD = 0x5245434f,
+	KIND_DELTAS = 0x44454c54
+};
 /* The checksum that a pointer to this block holds. */
 uint32_t block_crc(enum block_kind kind, const void *block);
 
-static inline uint32_t pointer_crc(struct pointer p) { return (uint32_t)p.low; }
-static inline uint64_t pointer_block(struct pointer p) { return p.low >> 32 | (p.high & 0xffff) << 32; }
-static inline uint64_t pointer_epoch(struct pointer p) { return p.high >> 16; }
-static inline bool pointer_is_hole(struct pointer p) { return pointer_block(p) == 0; }
+static inline uint32_t pointer_crc(struct pointer p)
+{
+	return (uint32_t)p.low;
+}
+static inline uint64_t pointer_block(struct pointer p)
+{
+	return p.low >> 32 | (p.high & 0xffff) << 32;
+}
+static inline uint64_t pointer_epoch(struct pointer p)
+{
+	return p.high >> 16;
+}
+static inline bool pointer_is_hole(struct pointer p)
+{
+	return pointer_block(p) == 0;
+}
 static inline struct pointer pointer_make(uint32_t crc, uint64_t block, uint64_t epoch)
 {
 	return (struct pointer){crc | block << 32, (block >> 32 & 0xffff) | epoch << 16};
@@ -123,13 +152,13 @@ _Static_assert(sizeof(struct page) == BLOCK_BYTES, "format");
  *      224   64  label: the disk's name, zero-terminated UTF-8
  *      288       zero
  */
-#define SUPERBLOCK_MAGIC "QUARRYD1"
-#define DISK_FORMAT_VERSION 1u
-#define DISK_LABEL_BYTES 64u
-#define CRC64_POLYNOMIAL 0xC96C5795D7870F42ull
-#define FEATURES_REFUSE_KNOWN 0ull
+#define SUPERBLOCK_MAGIC         "QUARRYD1"
+#define DISK_FORMAT_VERSION      1u
+#define DISK_LABEL_BYTES         64u
+#define CRC64_POLYNOMIAL         0xC96C5795D7870F42ull
+#define FEATURES_REFUSE_KNOWN    0ull
 #define FEATURES_READ_ONLY_KNOWN 0ull
-#define FEATURES_FORGET_KNOWN 0ull
+#define FEATURES_FORGET_KNOWN    0ull
 
 struct superblock {
 	struct uuid disk, pool, cluster;
@@ -174,9 +203,9 @@ const char *foreign_name(const uint8_t *head, size_t len_bytes);
  *       36   28  zero
  *       64       records, then zeros
  */
-#define JOURNAL_MAGIC 0x314a5551u
+#define JOURNAL_MAGIC        0x314a5551u
 #define JOURNAL_HEADER_BYTES 64u
-#define JOURNAL_ROOM_BYTES (BLOCK_BYTES - JOURNAL_HEADER_BYTES)
+#define JOURNAL_ROOM_BYTES   (BLOCK_BYTES - JOURNAL_HEADER_BYTES)
 
 struct journal_header {
 	uint64_t sequence, flushed, checkpoint;
@@ -204,12 +233,13 @@ must_check int journal_block_open(const uint8_t block[static BLOCK_BYTES], const
  *  FORK      8   16  child's volume UUID    24  8  child's tree id     32  8  epoch of the fork     40  4  child's slot
  *           44    4  zero
  *  DROP      8    8  zero
- *  FENCE     8   16  volume UUID     24  8  generation     32  8  session     40  8  size in blocks   (slot: volume slot)
+ *  FENCE     8   16  volume UUID     24  8  generation     32  8  session     40  8  size in blocks
+ *                                                                                            (slot: volume slot)
  *  COMPLETE  8   16  volume UUID     24  8  epoch                                            (slot: volume slot)
  *  FORGET    8   16  volume UUID                       (the volume's record goes)             (slot: volume slot)
  *  CLEAN     8    8  zero         (nothing follows: the daemon closed the disk)
- * FORK_RANGE and DROP_STEP have their numbers reserved: segment moves are to come, and a drop's progress needs no record,
- * since an interrupted step is simply repeated from the cursor of the last checkpoint.
+ * FORK_RANGE and DROP_STEP have their numbers reserved: segment moves are to come, and a drop's progress needs no
+ * record, since an interrupted step is simply repeated from the cursor of the last checkpoint.
  */
 enum record_type {
 	RECORD_WRITE = 1,
@@ -217,7 +247,7 @@ enum record_type {
 	RECORD_CREATE = 3,
 	RECORD_FORK = 4,
 	RECORD_DROP = 5,
-	RECORD_DROP_STEP = 6, /* reserved */
+	RECORD_DROP_STEP = 6,  /* reserved */
 	RECORD_FORK_RANGE = 7, /* reserved */
 	RECORD_FENCE = 8,
 	RECORD_COMPLETE = 9,
@@ -228,10 +258,10 @@ struct record {
 	enum record_type type;
 	bool is_ordered;
 	uint32_t slot;
-	uint64_t first;	   /* WRITE, RANGE */
-	uint64_t n_blocks; /* WRITE, RANGE */
-	uint64_t epoch;	   /* RANGE, CREATE, FORK, COMPLETE */
-	uint64_t sum;	   /* WRITE */
+	uint64_t first;                 /* WRITE, RANGE */
+	uint64_t n_blocks;              /* WRITE, RANGE */
+	uint64_t epoch;                 /* RANGE, CREATE, FORK, COMPLETE */
+	uint64_t sum;                   /* WRITE */
 	const struct pointer *pointers; /* WRITE: inside the block decoded; 8-byte aligned */
 	struct uuid volume;
 	uint64_t tree_id, parent_id;

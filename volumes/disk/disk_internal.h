@@ -10,7 +10,8 @@
  *   drop.c        frees dying trees                        punch.c      gives freed space back below
  *   scrub.c       verifies and straightens
  *
- * One reactor owns everything here; there are no locks. No function but those that say "waits" needs more than one turn.
+ * One reactor owns everything here; there are no locks. No function but those that say "waits" needs more than one
+ * turn.
  */
 #pragma once
 
@@ -21,7 +22,8 @@
 /* Wakes all that wait now, in order, at the end of this turn: never inside the change that made it possible. */
 void waiters_wake(struct disk *d, struct list *waiters, int res);
 void waiter_wake(struct disk *d, struct waiter *w, int res);
-/* There is something to do at the end of this turn: the woken run, then data and pages, then the journal are submitted. */
+/* There is something to do at the end of this turn: the woken run, then data and pages, then the journal are
+ * submitted. */
 void disk_turn(struct disk *d);
 
 /* ---- pages: frames of the cache ---- */
@@ -37,22 +39,25 @@ enum frame_state {
 /* A page without a block is named by a virtual number: FRAME_BIT | index. It never reaches the disk. */
 #define FRAME_BIT (1ull << 47)
 _Static_assert(DISK_MAX_BLOCKS <= FRAME_BIT, "virtual block numbers must not be real ones");
-static inline bool pointer_is_virtual(struct pointer p) { return pointer_block(p) & FRAME_BIT; }
+static inline bool pointer_is_virtual(struct pointer p)
+{
+	return pointer_block(p) & FRAME_BIT;
+}
 
 struct frame {
 	struct page *page;
 	struct disk *disk;
-	uint64_t block;	       /* LOADING CLEAN WRITING: where it lies */
+	uint64_t block;        /* LOADING CLEAN WRITING: where it lies */
 	struct pointer sealed; /* WRITING: the pointer its parents take */
-	uint32_t refs;	       /* DIRTY: how many pointers name it (forks share dirty pages too) */
+	uint32_t refs;         /* DIRTY: how many pointers name it (forks share dirty pages too) */
 	uint32_t hash_next;    /* index + 1; 0: end */
-	uint32_t guard;	       /* pages.guard when it was last looked up */
+	uint32_t guard;        /* pages.guard when it was last looked up */
 	uint8_t state, level;  /* level: 1 = leaf */
 	bool is_referenced;    /* used since the clock hand passed */
-	bool is_orphan;	       /* WRITING: nothing names it any more: free when written */
-	bool is_bare;	       /* WRITING: only a buffer of a checkpoint (counts, records, tables): free when written */
+	bool is_orphan;        /* WRITING: nothing names it any more: free when written */
+	bool is_bare;          /* WRITING: only a buffer of a checkpoint (counts, records, tables): free when written */
 	uint32_t expected_crc;
-	struct list link;      /* dirty list of its level, or queue of the page writer */
+	struct list link; /* dirty list of its level, or queue of the page writer */
 	struct list waiters;
 	struct op op;
 	struct iovec iov;
@@ -75,7 +80,8 @@ struct pages {
 
 must_check int pages_init(struct pages *p, struct disk *d, uint32_t n_frames, uint32_t dirty_max);
 void pages_fini(struct pages *p);
-/* From here on, what pages_find() returns is not evicted until the next guard: a record's path stays while it is applied. */
+/* From here on, what pages_find() returns is not evicted until the next guard: a record's path stays while it is
+ * applied. */
 void pages_guard(struct pages *p);
 /* The frame of a pointer's page, or NULL when it is not in the cache. */
 struct frame *pages_find(struct pages *p, struct pointer pointer);
@@ -95,7 +101,10 @@ void pages_seal(struct pages *p, struct frame *f, uint64_t block, struct pointer
 void pages_written(struct pages *p, struct frame *f);
 /* Nothing names the frame any more: a dirty one is freed, a clean one forgotten, one being written when written. */
 void pages_forget(struct pages *p, struct frame *f);
-static inline uint32_t frame_index(const struct pages *p, const struct frame *f) { return (uint32_t)(f - p->frames); }
+static inline uint32_t frame_index(const struct pages *p, const struct frame *f)
+{
+	return (uint32_t)(f - p->frames);
+}
 static inline struct pointer frame_pointer(const struct pages *p, const struct frame *f)
 {
 	return pointer_make(0, FRAME_BIT | frame_index(p, f), 0);
@@ -127,8 +136,8 @@ struct table {
 	struct pointer *slots;
 	struct pointer *pages[4]; /* pointers to pages, by level: [0] to those that hold slots */
 	uint32_t n_pages[4];
-	uint8_t *is_dirty[4];	  /* a byte per page */
-	unsigned height;	  /* levels of pages: 0 when there is no slot */
+	uint8_t *is_dirty[4]; /* a byte per page */
+	unsigned height;      /* levels of pages: 0 when there is no slot */
 };
 void table_init(struct table *t);
 void table_fini(struct table *t);
@@ -145,9 +154,9 @@ struct region { /* resident: its counts are in memory */
 	struct disk *disk;
 	uint32_t number;
 	bool is_loading, is_dirty, is_damaged, has_new_block, is_referenced;
-	uint32_t n_held;		      /* runs held: it must stay resident */
-	uint16_t *counts;		      /* COUNTS_PER_PAGE, 4 KiB aligned */
-	uint64_t free[REGION_WORDS];	      /* may be allocated now */
+	uint32_t n_held;                      /* runs held: it must stay resident */
+	uint16_t *counts;                     /* COUNTS_PER_PAGE, 4 KiB aligned */
+	uint64_t free[REGION_WORDS];          /* may be allocated now */
 	uint64_t freed_current[REGION_WORDS]; /* count fell to 0 since the last cut */
 	uint64_t freed_frozen[REGION_WORDS];  /* before it; free when the checkpoint under way is flushed */
 	uint64_t unpunched[REGION_WORDS];     /* freed, and the space below still holds it */
@@ -164,24 +173,24 @@ struct run {
 struct space {
 	struct disk *disk;
 	uint64_t data_start, n_blocks;
-	uint32_t n_regions, regions_max;  /* regions_max: resident ones, a soft bound */
-	struct region **resident;	  /* by number; NULL: not resident */
-	uint16_t *region_free;		  /* by number: blocks that may be allocated now, as far as known */
-	uint16_t *region_deltas;	  /* by number: entries in the three maps */
-	struct list regions;		  /* the resident ones, the longest resident first */
+	uint32_t n_regions, regions_max; /* regions_max: resident ones, a soft bound */
+	struct region **resident;        /* by number; NULL: not resident */
+	uint16_t *region_free;           /* by number: blocks that may be allocated now, as far as known */
+	uint16_t *region_deltas;         /* by number: entries in the three maps */
+	struct list regions;             /* the resident ones, the longest resident first */
 	uint32_t n_resident, n_loading, n_dirty;
-	struct table index;		  /* slot = region; epoch field = free blocks */
-	struct deltas log;		  /* durable with the last checkpoint, not yet in count pages */
-	struct deltas frozen;		  /* of the checkpoint under way */
-	struct deltas current;		  /* since the last cut */
-	uint32_t deltas_max;		  /* of all three together */
+	struct table index;    /* slot = region; epoch field = free blocks */
+	struct deltas log;     /* durable with the last checkpoint, not yet in count pages */
+	struct deltas frozen;  /* of the checkpoint under way */
+	struct deltas current; /* since the last cut */
+	uint32_t deltas_max;   /* of all three together */
 	uint64_t free_blocks, resident_free, waiting_blocks, frozen_waiting, reserve_blocks;
 	struct {
 		int64_t region; /* -1: none */
-		uint32_t next;	/* bit in the region to look at first */
+		uint32_t next;  /* bit in the region to look at first */
 	} cursor[SPACE_CLASSES];
-	uint32_t search;	/* where the search for the next region goes on */
-	struct list waiters;	/* for a region to become resident */
+	uint32_t search;     /* where the search for the next region goes on */
+	struct list waiters; /* for a region to become resident */
 };
 
 must_check int space_init(struct space *s, struct disk *d, const struct superblock *sb, uint64_t n_blocks,
@@ -210,7 +219,8 @@ void space_drop(struct space *s, uint64_t block, bool is_last);
 must_check int space_count(struct space *s, uint64_t block, struct waiter *w);
 /* Takes the very block that a record names, in replay: 0; -EBADMSG: it is in use or out of range. */
 must_check int space_claim(struct space *s, uint64_t block);
-/* Can this block's count change once more? A change outside resident regions is bounded by its 14 bits. 0; -EAGAIN; -EIO. */
+/* Can this block's count change once more? A change outside resident regions is bounded by its 14 bits. 0; -EAGAIN;
+ * -EIO. */
 must_check int space_can_change(struct space *s, uint64_t block, struct waiter *w);
 /* Is a block a data or page block of this disk at all? */
 static inline bool space_is_block(const struct space *s, uint64_t block)
@@ -219,8 +229,8 @@ static inline bool space_is_block(const struct space *s, uint64_t block)
 }
 uint32_t space_deltas(const struct space *s);
 bool space_has_delta_room(const struct space *s, uint32_t n);
-/* For the checkpoint: makes regions resident until n blocks can be allocated at once and the delta log has shrunk; 0, or
- * -EAGAIN and w waits. */
+/* For the checkpoint: makes regions resident until n blocks can be allocated at once and the delta log has shrunk; 0,
+ * or -EAGAIN and w waits. */
 must_check int space_prepare_checkpoint(struct space *s, uint64_t n, struct waiter *w);
 /* The cut: what was freed until now waits for this checkpoint. */
 void space_freeze(struct space *s);
@@ -240,23 +250,23 @@ struct journal_block {
 	struct op op;
 	struct iovec iov;
 	struct journal *journal;
-	bool is_done;	    /* the block itself is on the device */
-	uint32_t data_owed; /* requests with a record in it whose data is not there yet */
+	bool is_done;         /* the block itself is on the device */
+	uint32_t data_owed;   /* requests with a record in it whose data is not there yet */
 	struct list requests; /* disk_io.own.link, that wait for it */
 };
 
 struct journal {
 	struct disk *disk;
-	uint64_t n_blocks;	/* of the ring */
-	uint64_t sequence;	/* of the open block */
-	uint64_t complete;	/* all blocks up to it are on the device */
-	uint64_t settled;	/* and all data of their records too [KFPREFIX] */
-	uint64_t flushed;	/* known flushed, with data */
-	uint64_t tail;		/* the oldest that recovery would need */
+	uint64_t n_blocks;              /* of the ring */
+	uint64_t sequence;              /* of the open block */
+	uint64_t complete;              /* all blocks up to it are on the device */
+	uint64_t settled;               /* and all data of their records too [KFPREFIX] */
+	uint64_t flushed;               /* known flushed, with data */
+	uint64_t tail;                  /* the oldest that recovery would need */
 	uint32_t used_bytes, n_records; /* of the open block */
 	struct journal_block window[JOURNAL_WINDOW];
-	uint8_t *memory;	/* 2 * JOURNAL_IN_FLIGHT_MAX blocks, by sequence */
-	struct list waiters;	/* for room */
+	uint8_t *memory;     /* 2 * JOURNAL_IN_FLIGHT_MAX blocks, by sequence */
+	struct list waiters; /* for room */
 };
 must_check int journal_init(struct journal *j, struct disk *d, uint64_t n_blocks);
 void journal_fini(struct journal *j);
@@ -281,7 +291,7 @@ struct flusher {
 	struct disk *disk;
 	struct op op;
 	bool is_busy;
-	uint64_t candidate; /* settled when the flush under way was submitted */
+	uint64_t candidate;           /* settled when the flush under way was submitted */
 	struct list waiting, running; /* struct waiter */
 	uint64_t unflushed_bytes;
 	struct waiter background;
@@ -294,7 +304,7 @@ void flusher_note_written(struct flusher *f, uint64_t bytes);
 
 /* ---- writer: data blocks of a turn in few vectored writes; pages of a checkpoint likewise ---- */
 
-#define BATCH_IOV_MAX 128u
+#define BATCH_IOV_MAX   128u
 #define BATCH_BYTES_MAX (512 * KIB)
 struct batch_part {
 	struct disk_io *io; /* NULL: a frame */
@@ -311,12 +321,13 @@ struct batch {
 	struct iovec iov[BATCH_IOV_MAX];
 	struct batch_part parts[BATCH_IOV_MAX];
 };
-#define BATCHES_MAX 256u
+#define BATCHES_MAX      256u
 #define PAGE_BATCHES_MAX 4u /* of a checkpoint, in flight: it shall not starve the clients */
 struct writer {
 	struct disk *disk;
 	struct batch *batches;
-	struct list free, queue /* filled, to be submitted at the end of the turn */, frames /* waiting pages, by frame.link */;
+	struct list free, queue /* filled, to be submitted at the end of the turn */,
+	    frames /* waiting pages, by frame.link */;
 	struct list waiters;
 	uint32_t n_free, n_page_batches;
 };
@@ -332,7 +343,8 @@ void writer_submit(struct writer *w);
 /* The disk has failed: what was not submitted yet ends here. */
 void writer_drop(struct writer *w);
 
-/* Cuts the request's memory of blocks [first, first + n) into out; returns the segments, 0 when out_max is too small. */
+/* Cuts the request's memory of blocks [first, first + n) into out; returns the segments, 0 when out_max is too
+ * small. */
 uint32_t iov_cut(const struct iovec *iov, uint32_t n_iov, uint64_t from_bytes, uint64_t len_bytes, struct iovec *out,
 		 uint32_t out_max);
 
@@ -348,14 +360,14 @@ struct disk_volume {
 struct disk_tree {
 	struct tree_record record; /* record.root may be virtual between checkpoints */
 	uint32_t slot;
-	bool is_dirty;	     /* its record differs from the last checkpoint's, or its root has no block yet */
-	bool is_gone;	     /* all free; the next checkpoint leaves it out */
+	bool is_dirty;       /* its record differs from the last checkpoint's, or its root has no block yet */
+	bool is_gone;        /* all free; the next checkpoint leaves it out */
 	bool is_left_out;    /* the checkpoint under way has left it out */
 	uint64_t last_epoch; /* highest epoch written or forked since the disk was opened, at least fork_epoch */
 	int32_t volume_slot; /* where its volume's record was last found; -1: not looked up */
 	uint32_t n_changes;  /* writes and trims in flight */
 	struct list waiters; /* for n_changes to reach 0 [FORKWAIT] */
-	struct list dying; /* in disk.dying */
+	struct list dying;   /* in disk.dying */
 	struct disk *disk;
 };
 
@@ -367,13 +379,14 @@ void tree_set(struct disk_tree *t, uint64_t first, const struct pointer *p, uint
 void tree_trim_in_leaf(struct disk_tree *t, uint64_t first, uint64_t n_blocks, uint64_t epoch);
 /* Copies the pointers of [first, first + n). 0; -EAGAIN and w waits; -EIO. */
 must_check int tree_get(struct disk_tree *t, uint64_t first, uint32_t n, struct pointer *out, struct waiter *w);
-/* The piece of [first, end) that begins at `first`: a run of data or of holes in one leaf, or a whole subtree that is a hole, or
- * (since > 0) one that did not change since: epoch < since says so. 0; -EAGAIN and w waits; -EIO. */
+/* The piece of [first, end) that begins at `first`: a run of data or of holes in one leaf, or a whole subtree that is
+ * a hole, or (since > 0) one that did not change since: epoch < since says so. 0; -EAGAIN and w waits; -EIO. */
 must_check int tree_look(struct disk_tree *t, uint64_t first, uint64_t end, uint64_t since, struct disk_extent *out,
 			 struct waiter *w);
-/* The pointers to the pages on the way to the leaf that maps `block`, path[height] first, path[1] the leaf's; a hole from where there is
- * none. 0; -EAGAIN and w waits; -EIO. */
-must_check int tree_path(struct disk_tree *t, uint64_t block, struct pointer path[TREE_HEIGHT_MAX + 1], struct waiter *w);
+/* The pointers to the pages on the way to the leaf that maps `block`, path[height] first, path[1] the leaf's; a hole
+ * from where there is none. 0; -EAGAIN and w waits; -EIO. */
+must_check int tree_path(struct disk_tree *t, uint64_t block, struct pointer path[TREE_HEIGHT_MAX + 1],
+			 struct waiter *w);
 /* Does this tree alone name the leaf that maps `block`? 1 or 0; -EAGAIN and w waits; -EIO. */
 must_check int tree_leaf_is_private(struct disk_tree *t, uint64_t block, struct waiter *w);
 /* The child becomes a copy of the parent; the root's count was prepared with space_can_change(). */
@@ -381,12 +394,15 @@ void tree_fork(struct disk_tree *parent, struct disk_tree *child, uint64_t epoch
 /* Frees the dying tree's next part. 0: go on; 1: all is free; -EAGAIN and w waits; -EIO. */
 must_check int tree_drop_step(struct disk_tree *t, struct waiter *w);
 /* First block of the leaf that maps `block`. */
-static inline uint64_t leaf_start(uint64_t block) { return block & ~(uint64_t)(PAGE_POINTERS - 1); }
+static inline uint64_t leaf_start(uint64_t block)
+{
+	return block & ~(uint64_t)(PAGE_POINTERS - 1);
+}
 
 /* ---- trees and volumes of the disk, by slot ---- */
 
 must_check int disk_grow_slots(struct disk *d, uint32_t n_trees, uint32_t n_volumes); /* 0 or -ENOMEM */
-struct disk_tree *disk_tree_at(struct disk *d, uint32_t slot); /* NULL: the slot is free */
+struct disk_tree *disk_tree_at(struct disk *d, uint32_t slot);                        /* NULL: the slot is free */
 struct disk_tree *disk_tree_add(struct disk *d, uint32_t slot, const struct tree_record *r);
 void disk_tree_begin_drop(struct disk_tree *t);
 /* A dying tree is all free: its slot may be used again when a checkpoint without it is flushed. */
@@ -397,7 +413,8 @@ struct disk_volume *disk_volume_find(struct disk *d, const struct uuid *volume);
 
 /* ---- applying records: the same code live and in replay ---- */
 
-/* Can the record be applied in this turn? 0; -EAGAIN and w waits; -EIO; in replay -EBADMSG: it does not fit the disk's state. */
+/* Can the record be applied in this turn? 0; -EAGAIN and w waits; -EIO; in replay -EBADMSG: it does not fit the disk's
+ * state. */
 must_check int record_prepare(struct disk *d, const struct record *r, bool is_replay, struct waiter *w);
 /* Applies it; in replay the blocks it names are claimed. -EBADMSG: damage (replay only). */
 must_check int record_apply(struct disk *d, const struct record *r, bool is_replay);
@@ -412,14 +429,14 @@ struct delta_log { /* where the last one cut lies */
 struct checkpoint {
 	struct disk *disk;
 	unsigned stage;
-	bool is_wanted;	 /* another is to follow */
-	bool is_clean;	 /* the last one of a clean close */
+	bool is_wanted;  /* another is to follow */
+	bool is_clean;   /* the last one of a clean close */
 	bool is_flushed; /* the flush waited for has ended */
-	uint64_t cut;	 /* the last journal sequence it covers */
+	uint64_t cut;    /* the last journal sequence it covers */
 	uint64_t started_ns;
 	struct superblock superblock;
 	struct delta_log log;
-	uint64_t *words;  /* deltas_max entries, to sort the log in */
+	uint64_t *words; /* deltas_max entries, to sort the log in */
 	uint8_t *memory; /* the superblock being written */
 	struct checkpoint_op {
 		struct op op;
@@ -506,11 +523,11 @@ struct disk {
 	struct scrub *scrub;
 	struct recovery *recovery;
 	struct table tree_table, volume_table;
-	struct disk_tree **trees;     /* by slot */
-	struct disk_volume *volumes;  /* by slot */
+	struct disk_tree **trees;    /* by slot */
+	struct disk_volume *volumes; /* by slot */
 	uint32_t n_tree_slots, n_volume_slots, n_trees;
 	struct list dying;
-	struct list admission;	/* requests that wait for room, in order: disk_io.own.link */
+	struct list admission; /* requests that wait for room, in order: disk_io.own.link */
 	struct read_run *runs;
 	struct list free_runs;
 	uint32_t n_free_runs;
@@ -518,7 +535,7 @@ struct disk {
 	uint64_t reads_in_flight[2]; /* by side: which side of the last cut they began on [PIN] */
 	unsigned read_side;
 	uint64_t n_requests; /* under way, all kinds */
-	struct list woken;	/* waiters to run at the end of this turn */
+	struct list woken;   /* waiters to run at the end of this turn */
 	struct turn_hook hook;
 	struct timer lock_timer; /* until the lock of a dying process is gone */
 	uint64_t lock_since_ns;
@@ -545,6 +562,9 @@ void disk_requests_fail(struct disk *d);
 void disk_requests_init(struct disk *d);
 /* Wants a checkpoint when a limit is near. */
 void disk_watch_limits(struct disk *d);
-static inline bool disk_is_alive(const struct disk *d) { return d->state != DISK_FAILED && d->state != DISK_CLOSED; }
+static inline bool disk_is_alive(const struct disk *d)
+{
+	return d->state != DISK_FAILED && d->state != DISK_CLOSED;
+}
 /* One request or operation less under way; a closing disk waits for the last. */
 void disk_request_ended(struct disk *d);

@@ -1,16 +1,17 @@
 /*
  * drop.c: frees dying trees in the background, a step at a time, across restarts.
  *
- * A step changes counts and the tree's cursor in memory only; the next checkpoint makes both durable together, and after a crash
- * what was freed since is freed again. So a step needs no journal record.
+ * A step changes counts and the tree's cursor in memory only; the next checkpoint makes both durable together, and
+ * after a crash what was freed since is freed again. So a step needs no journal record.
  *
- * It goes on while there is room for what a step may touch, and as a deferred op between the turns of the clients' requests.
+ * It goes on while there is room for what a step may touch, and as a deferred op between the turns of the clients'
+ * requests.
  */
 #include "volumes/disk/disk_internal.h"
 
 #include <errno.h>
 
-#define STEPS_A_TURN 8u
+#define STEPS_A_TURN    8u
 #define STEP_DELTAS_MAX (PAGE_POINTERS + 4 * TREE_HEIGHT_MAX)
 
 static void drop_run(struct drop *p);

@@ -1,18 +1,21 @@
 /*
  * flusher.c: the device flush that all who wait share.
  *
- * One flush is under way at a time; whoever comes meanwhile waits for the next, since the device promises only what it had
- * completed before the flush was submitted. A flush is never retried: a device that failed one may have dropped the data.
+ * One flush is under way at a time; whoever comes meanwhile waits for the next, since the device promises only what it
+ * had completed before the flush was submitted. A flush is never retried: a device that failed one may have dropped
+ * the data.
  *
  * Invariants
- *  1. candidate is journal.settled as it was at submission [KFPREFIX]; it becomes journal.flushed when the flush succeeds.
+ *  1. candidate is journal.settled as it was at submission [KFPREFIX]; it becomes journal.flushed when the flush
+ *     succeeds.
  *  2. `running` holds those who came before the submission, `waiting` those who came after.
  */
 #include "volumes/disk/disk_internal.h"
 
 #include <errno.h>
 
-/* Without clients' flushes the disk flushes by itself after so much: it bounds the data that recovery has to read again. */
+/* Without clients' flushes the disk flushes by itself after so much: it bounds the data that recovery has to read
+ * again. */
 #define FLUSH_EVERY_BYTES (512 * MIB)
 
 static void flush_done(struct op *op, int res);
@@ -55,7 +58,8 @@ static void flush_done(struct op *op, int res)
 	f->is_busy = false;
 	histogram_add(&d->counters.flush_ns, reactor_now_ns(d->reactor) - f->started_ns);
 	if (res < 0)
-		disk_fail(d, "flushing the device failed (error %d); what was written since the last flush is in doubt", -res);
+		disk_fail(d, "flushing the device failed (error %d); what was written since the last flush is in doubt",
+			  -res);
 	if (disk_is_alive(d))
 		d->journal.flushed = max_u64(d->journal.flushed, f->candidate);
 	waiters_wake(d, &f->running, disk_is_alive(d) ? 0 : -EIO);

@@ -7,14 +7,15 @@
  *                                     some is   64 blocks
  *                                     missing
  *
- * Records of one turn gather in the open block; at the end of the turn it is sealed and submitted. When 64 blocks are in
- * flight it stays open and goes on gathering, so that many small requests share a block just when the device is busy.
+ * Records of one turn gather in the open block; at the end of the turn it is sealed and submitted. When 64 blocks are
+ * in flight it stays open and goes on gathering, so that many small requests share a block just when the device is
+ * busy.
  *
  * Invariants
  *  1. tail <= settled + 1 <= complete + 1 <= sequence, and sequence - tail < n_blocks.
  *  2. A submitted block has a sequence below (complete + 1) + 64: recovery takes a valid block further on for damage.
- *  3. A request completes when its data are on the device and its block and all earlier ones are; an ordered one [RMWDEP]
- *     when everything up to its block is settled.
+ *  3. A request completes when its data are on the device and its block and all earlier ones are; an ordered one
+ *     [RMWDEP] when everything up to its block is settled.
  *  4. The flush mark in a block is never above settled as it was when that flush was submitted [KFPREFIX].
  *
  * Owner: the disk's reactor. A block's memory belongs to the device until its op is delivered.
@@ -112,8 +113,7 @@ static bool request_may_end(const struct journal *j, const struct disk_io *io)
 /* Wakes the requests of a block that have nothing more to wait for. */
 static void block_wake_requests(struct journal *j, struct journal_block *b)
 {
-	list_each_safe(node, &b->requests)
-	{
+	list_each_safe (node, &b->requests) {
 		struct disk_io *io = container_of(node, struct disk_io, own.link);
 		if (!disk_is_alive(j->disk) || request_may_end(j, io)) {
 			list_remove(node);
@@ -171,8 +171,11 @@ static void block_close(struct journal *j)
 	struct journal_block *b = block_at(j, j->sequence);
 	uint8_t *memory = memory_at(j, j->sequence);
 	quarry_assert(j->n_records > 0 && window_is_open(j) && ring_has_room(j, 0));
-	struct journal_header h = {.sequence = j->sequence, .flushed = j->flushed, .checkpoint = d->superblock.checkpoint,
-				   .n_records = (uint16_t)j->n_records, .used_bytes = (uint16_t)j->used_bytes};
+	struct journal_header h = {.sequence = j->sequence,
+				   .flushed = j->flushed,
+				   .checkpoint = d->superblock.checkpoint,
+				   .n_records = (uint16_t)j->n_records,
+				   .used_bytes = (uint16_t)j->used_bytes};
 	journal_block_seal(memory, &h, &d->superblock.disk);
 	op_init(&b->op, block_written);
 	b->iov = (struct iovec){memory, BLOCK_BYTES};

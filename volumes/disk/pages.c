@@ -5,11 +5,12 @@
  *    +--new dirty-------------------------------------------->  ^                +--(orphan, bare)--> FREE
  *
  * Invariants
- *  1. LOADING, CLEAN and WRITING frames that somebody may look up are in the hash, once; DIRTY, bare and orphaned ones are
- *     not: a dirty page is named by its frame.
+ *  1. LOADING, CLEAN and WRITING frames that somebody may look up are in the hash, once; DIRTY, bare and orphaned ones
+ *     are not: a dirty page is named by its frame.
  *  2. Only CLEAN frames are evicted, by a clock hand (second chance), and none that was looked up since pages_guard().
  *  3. A WRITING frame's bytes do not change: who wants to change that page takes a new frame and copies.
- *  4. n_dirty + n_writing is bounded by the checkpoint's limits to about half of the frames, so that loads always find some.
+ *  4. n_dirty + n_writing is bounded by the checkpoint's limits to about half of the frames, so that loads always find
+ *     some.
  */
 #include "volumes/disk/disk_internal.h"
 
@@ -59,7 +60,8 @@ int pages_init(struct pages *p, struct disk *d, uint32_t n_frames, uint32_t dirt
 		n_heads *= 2;
 	*p = (struct pages){.disk = d, .n_frames = n_frames, .dirty_max = dirty_max, .heads_mask = n_heads - 1};
 	p->memory_bytes = (size_t)n_frames * BLOCK_BYTES;
-	p->memory = mmap(NULL, p->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	p->memory =
+	    mmap(NULL, p->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p->memory == MAP_FAILED)
 		p->memory = NULL;
 	p->frames = calloc(n_frames, sizeof(struct frame));
@@ -149,7 +151,10 @@ bool pages_have(struct pages *p, uint32_t n, struct waiter *w)
 	return false;
 }
 
-void pages_guard(struct pages *p) { p->guard++; }
+void pages_guard(struct pages *p)
+{
+	p->guard++;
+}
 
 struct frame *pages_find(struct pages *p, struct pointer pointer)
 {

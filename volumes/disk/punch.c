@@ -1,18 +1,20 @@
 /*
  * punch.c: gives freed space back to what lies below: holes in a file, discards on a device.
  *
- * After a checkpoint, runs of free blocks that still hold space below are punched one after the other, at leisure. While a run is punched
- * its blocks are taken, so nobody writes there meanwhile. A disk with reserved space is never punched.
+ * After a checkpoint, runs of free blocks that still hold space below are punched one after the other, at leisure.
+ * While a run is punched its blocks are taken, so nobody writes there meanwhile. A disk with reserved space is never
+ * punched.
  *
- * Only resident regions are looked at: one that is not was not freed from in bulk, or its frees are found when it is merged.
+ * Only resident regions are looked at: one that is not was not freed from in bulk, or its frees are found when it is
+ * merged.
  */
 #include "volumes/disk/disk_internal.h"
 
 #include <errno.h>
 
-#define PUNCH_RUN_MIN 16u			  /* blocks: smaller runs are not worth a request */
-#define PUNCH_PAUSE_NS (2 * NS_PER_MS)		  /* between two requests: the clients come first */
-#define PUNCH_DELAY_NS (1000 * NS_PER_MS)	  /* after a checkpoint: blocks that are reused at once need no hole */
+#define PUNCH_RUN_MIN  16u                /* blocks: smaller runs are not worth a request */
+#define PUNCH_PAUSE_NS (2 * NS_PER_MS)    /* between two requests: the clients come first */
+#define PUNCH_DELAY_NS (1000 * NS_PER_MS) /* after a checkpoint: blocks that are reused at once need no hole */
 
 static void punched(struct op *op, int res);
 static void punch_next(struct timer *t);
@@ -27,8 +29,8 @@ void punch_init(struct punch *p, struct disk *d)
 void punch_poke(struct punch *p)
 {
 	struct disk *d = p->disk;
-	if (p->is_off || p->is_running || d->superblock.is_reserved || d->state != DISK_RUNNING || d->options.is_read_only ||
-	    timer_is_running(&p->timer))
+	if (p->is_off || p->is_running || d->superblock.is_reserved || d->state != DISK_RUNNING ||
+	    d->options.is_read_only || timer_is_running(&p->timer))
 		return;
 	timer_start(d->reactor, &p->timer, PUNCH_DELAY_NS);
 }
@@ -91,8 +93,8 @@ static void punched(struct op *op, int res)
 		p->punched_blocks += p->n;
 	} else {
 		p->is_off = true; /* not a failure: what lies below cannot take space back */
-		log_line(d->log, LOG_INFO, "disk", "%s: freed space cannot be given back to the file or device below (error %d)",
-			 d->name, -res);
+		log_line(d->log, LOG_INFO, "disk",
+			 "%s: freed space cannot be given back to the file or device below (error %d)", d->name, -res);
 	}
 	p->first += p->n;
 	if (!p->is_off && d->state == DISK_RUNNING)

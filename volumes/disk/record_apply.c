@@ -2,8 +2,8 @@
  * record_apply.c: what each journal record does to the disk's state in memory; the same code live and in replay.
  *
  * Invariants
- *  1. A record is applied in the turn in which record_prepare() said 0, and then cannot fail. In replay it may not fit (its blocks in use,
- *     its tree missing): that is damage, found here or never.
+ *  1. A record is applied in the turn in which record_prepare() said 0, and then cannot fail. In replay it may not fit
+ *     (its blocks in use, its tree missing): that is damage, found here or never.
  *  2. What a record does depends on nothing but the state it meets: replaying in order repeats what was done live.
  */
 #include "volumes/disk/disk_internal.h"
@@ -32,14 +32,18 @@ int disk_grow_slots(struct disk *d, uint32_t n_trees, uint32_t n_volumes)
 		struct disk_volume *volumes = realloc(d->volumes, d->volume_table.n_slots * sizeof(*volumes));
 		if (!volumes)
 			return -ENOMEM;
-		memset(volumes + d->n_volume_slots, 0, (d->volume_table.n_slots - d->n_volume_slots) * sizeof(*volumes));
+		memset(volumes + d->n_volume_slots, 0,
+		       (d->volume_table.n_slots - d->n_volume_slots) * sizeof(*volumes));
 		d->volumes = volumes;
 		d->n_volume_slots = d->volume_table.n_slots;
 	}
 	return 0;
 }
 
-struct disk_tree *disk_tree_at(struct disk *d, uint32_t slot) { return slot < d->n_tree_slots ? d->trees[slot] : NULL; }
+struct disk_tree *disk_tree_at(struct disk *d, uint32_t slot)
+{
+	return slot < d->n_tree_slots ? d->trees[slot] : NULL;
+}
 
 static struct disk_tree *live_tree_at(struct disk *d, uint32_t slot)
 {
@@ -197,7 +201,8 @@ static int apply_write(struct disk *d, const struct record *r, bool is_replay)
 
 static int apply_create(struct disk *d, const struct record *r, uint32_t slot)
 {
-	struct tree_record record = {.volume = r->volume, .tree_id = r->tree_id, .parent_id = r->parent_id, .state = TREE_LIVE};
+	struct tree_record record = {
+	    .volume = r->volume, .tree_id = r->tree_id, .parent_id = r->parent_id, .state = TREE_LIVE};
 	if (slot >= DISK_TREES_MAX || disk_grow_slots(d, slot + 1, 0))
 		return -EBADMSG;
 	if (d->trees[slot])

@@ -1,19 +1,22 @@
 /*
  * recovery.c: the only way to start: the newest checkpoint, then the journal after it, then a checkpoint of its own.
  *
- *   SUPERBLOCKS -> TABLES -> RECORDS -> DELTAS -> SCAN -> BEYOND -> FETCH -> VERIFY -> APPLY -> FLUSH -> CHECKPOINT -> END
+ *   SUPERBLOCKS -> TABLES -> RECORDS -> DELTAS -> SCAN -> BEYOND -> FETCH -> VERIFY -> APPLY -> FLUSH -> CHECKPOINT ->
+ *   END
  *                                                            ^                   |
  *                                                            +---- next batch ---+
  *
- * SCAN finds where the journal ends and the highest flush mark; BEYOND looks whether it really ends there. The records are replayed in
- * batches: FETCH reads journal blocks, and the data of every record that no flush mark covers; VERIFY holds them against their sums [RECSUM];
- * APPLY does, in order, what the records say, with the code that did it live.
+ * SCAN finds where the journal ends and the highest flush mark; BEYOND looks whether it really ends there. The records
+ * are replayed in batches: FETCH reads journal blocks, and the data of every record that no flush mark covers; VERIFY
+ * holds them against their sums [RECSUM]; APPLY does, in order, what the records say, with the code that did it live.
  *
  * Invariants
  *  1. Nothing is written before FLUSH has ended [RECFLUSH], so recovery can be interrupted anywhere and begun again.
- *  2. A record past the last known flush counts whole or not at all (P5); an ordered one not after a dropped one [RMWDEP].
+ *  2. A record past the last known flush counts whole or not at all (P5); an ordered one not after a dropped one
+ *     [RMWDEP].
  *  3. The journal goes on at its end + ring length [SEQSKIP]: no stale block can continue it.
- *  4. Damage is told, never skipped: a hole in the journal, a superblock older than the journal, a record that does not fit.
+ *  4. Damage is told, never skipped: a hole in the journal, a superblock older than the journal, a record that does
+ *     not fit.
  */
 #include "volumes/disk/disk_internal.h"
 #include "volumes/disk/recovery_internal.h"
@@ -95,7 +98,8 @@ static int choose_superblock(struct recovery *r)
 	bool found = false;
 	for (unsigned i = 0; i < SUPERBLOCK_SLOTS; i++) {
 		if (r->ops[i].res < 0) {
-			log_event(d->log, LOG_ERROR, "damage", d->name, "superblock slot %u cannot be read (error %d)", i, -r->ops[i].res);
+			log_event(d->log, LOG_ERROR, "damage", d->name, "superblock slot %u cannot be read (error %d)",
+				  i, -r->ops[i].res);
 			continue;
 		}
 		enum superblock_verdict v = superblock_decode(r->buffer + i * BLOCK_BYTES, &sb, why);
@@ -140,8 +144,9 @@ static int check_superblock(struct recovery *r)
 		d->options.is_read_only = true;
 	uint64_t n_blocks = min_u64(r->device_blocks, DISK_MAX_BLOCKS);
 	if (n_blocks > sb->n_blocks)
-		log_event(d->log, LOG_NOTICE, "disk-grown", d->name, "the device has grown from %llu to %llu blocks of 4 KiB",
-			  (unsigned long long)sb->n_blocks, (unsigned long long)n_blocks);
+		log_event(d->log, LOG_NOTICE, "disk-grown", d->name,
+			  "the device has grown from %llu to %llu blocks of 4 KiB", (unsigned long long)sb->n_blocks,
+			  (unsigned long long)n_blocks);
 	return disk_size_parts(d, n_blocks);
 }
 
@@ -159,10 +164,12 @@ static enum flow scan(struct recovery *r)
 		if (!is_whole || h.sequence != r->next || r->next - sb->replay_from >= sb->journal_blocks)
 			return FLOW_NEXT;
 		if (h.checkpoint > sb->checkpoint || h.flushed >= h.sequence) {
-			r->err = recovery_fail(r, "journal block %llu is newer than every superblock (checkpoint %llu, found %llu): "
-						  "a superblock was lost, and with it the way to the data; run `quarry disk check`",
-					       (unsigned long long)h.sequence, (unsigned long long)h.checkpoint,
-					       (unsigned long long)sb->checkpoint);
+			r->err = recovery_fail(
+			    r,
+			    "journal block %llu is newer than every superblock (checkpoint %llu, found %llu): "
+			    "a superblock was lost, and with it the way to the data; run `quarry disk check`",
+			    (unsigned long long)h.sequence, (unsigned long long)h.checkpoint,
+			    (unsigned long long)sb->checkpoint);
 			return FLOW_NEXT;
 		}
 		r->known_flushed = max_u64(r->known_flushed, h.flushed);
@@ -188,9 +195,11 @@ static enum flow look_beyond(struct recovery *r)
 			continue;
 		if (h.sequence < r->next + JOURNAL_IN_FLIGHT_MAX && h.flushed < r->next)
 			continue; /* was in flight when the journal was cut short: a crash */
-		r->err = recovery_fail(r, "journal block %llu is damaged, but block %llu after it is whole: completed writes would be "
-					  "lost; run `quarry disk check`",
-				       (unsigned long long)r->next, (unsigned long long)h.sequence);
+		r->err = recovery_fail(
+		    r,
+		    "journal block %llu is damaged, but block %llu after it is whole: completed writes would be "
+		    "lost; run `quarry disk check`",
+		    (unsigned long long)r->next, (unsigned long long)h.sequence);
 		return FLOW_NEXT;
 	}
 	return FLOW_NEXT;
@@ -202,7 +211,8 @@ static void begin_journal(struct recovery *r)
 {
 	struct disk *d = r->disk;
 	journal_start(&d->journal, r->next + d->superblock.journal_blocks);
-	log_line(d->log, LOG_INFO, "disk", "%s: recovered to checkpoint %llu and %llu journal blocks: %llu records replayed, %llu dropped",
+	log_line(d->log, LOG_INFO, "disk",
+		 "%s: recovered to checkpoint %llu and %llu journal blocks: %llu records replayed, %llu dropped",
 		 d->name, (unsigned long long)d->superblock.checkpoint,
 		 (unsigned long long)(r->next - d->superblock.replay_from), (unsigned long long)d->replayed_records,
 		 (unsigned long long)d->dropped_records);

@@ -1,8 +1,9 @@
 /*
  * recovery_load.c: what the newest checkpoint wrote: tables, records, the delta log.
  *
- * Each block is believed only when it matches the pointer that named it. The tables are read from the root down, one block after
- * the other: they are small (2 MiB of count index for a TiB), and the pages of a level lie side by side mostly.
+ * Each block is believed only when it matches the pointer that named it. The tables are read from the root down, one
+ * block after the other: they are small (2 MiB of count index for a TiB), and the pages of a level lie side by side
+ * mostly.
  */
 #include "volumes/disk/recovery_internal.h"
 
@@ -25,13 +26,16 @@ static struct pointer root_of(const struct superblock *sb, unsigned which)
 	return roots[which];
 }
 
-/* Reads the block a pointer names into the buffer and checks it. FLOW_WAIT: on its way; FLOW_NEXT with r->err or the block. */
+/* Reads the block a pointer names into the buffer and checks it. FLOW_WAIT: on its way; FLOW_NEXT with r->err or the
+ * block. */
 static enum flow load_block(struct recovery *r, struct pointer p, enum block_kind kind, const char *what)
 {
 	if (!r->is_reading) {
 		if (!space_is_block(&r->disk->space, pointer_block(p))) {
-			r->err = recovery_fail(r, "a pointer to %s names block %llu, which is no block of the disk; run `quarry disk check`",
-					       what, (unsigned long long)pointer_block(p));
+			r->err = recovery_fail(
+			    r,
+			    "a pointer to %s names block %llu, which is no block of the disk; run `quarry disk check`",
+			    what, (unsigned long long)pointer_block(p));
 			return FLOW_NEXT;
 		}
 		r->is_reading = true;
@@ -41,7 +45,8 @@ static enum flow load_block(struct recovery *r, struct pointer p, enum block_kin
 	}
 	r->is_reading = false;
 	if (r->read_res < 0 || block_crc(kind, r->buffer) != pointer_crc(p))
-		r->err = recovery_fail(r, "%s in block %llu %s; run `quarry disk check`", what, (unsigned long long)pointer_block(p),
+		r->err = recovery_fail(r, "%s in block %llu %s; run `quarry disk check`", what,
+				       (unsigned long long)pointer_block(p),
 				       r->read_res < 0 ? "cannot be read" : "does not match its checksum");
 	return FLOW_NEXT;
 }
@@ -63,8 +68,8 @@ static int table_begin(struct recovery *r)
 		disk_height = table_height(regions_of(sb->n_blocks));
 	} else {
 		disk_height = table_height(r->table == TABLE_TREES ? sb->n_tree_slots : sb->n_volume_slots);
-		int res = r->table == TABLE_TREES ? disk_grow_slots(r->disk, sb->n_tree_slots, 0) :
-						    disk_grow_slots(r->disk, 0, sb->n_volume_slots);
+		int res = r->table == TABLE_TREES ? disk_grow_slots(r->disk, sb->n_tree_slots, 0)
+						  : disk_grow_slots(r->disk, 0, sb->n_volume_slots);
 		if (res < 0)
 			return res;
 	}
@@ -131,8 +136,8 @@ enum flow recovery_records(struct recovery *r)
 		for (; r->cursor < t->n_slots; r->cursor++) {
 			if (pointer_is_hole(t->slots[r->cursor]))
 				continue;
-			if (load_block(r, t->slots[r->cursor], KIND_RECORD, r->table ? "a volume's record" : "a tree's record") ==
-			    FLOW_WAIT)
+			if (load_block(r, t->slots[r->cursor], KIND_RECORD,
+				       r->table ? "a volume's record" : "a tree's record") == FLOW_WAIT)
 				return FLOW_WAIT;
 			if (!r->err)
 				r->err = record_take(r, (uint32_t)r->cursor);
@@ -182,7 +187,8 @@ enum flow recovery_deltas(struct recovery *r)
 		if (load_block(r, p, KIND_DELTAS, "a block of the delta log") == FLOW_WAIT)
 			return FLOW_WAIT;
 		if (!r->err)
-			r->err = deltas_take(r, r->buffer, (uint32_t)min_u64(DELTAS_PER_BLOCK, n - r->cursor * DELTAS_PER_BLOCK));
+			r->err = deltas_take(r, r->buffer,
+					     (uint32_t)min_u64(DELTAS_PER_BLOCK, n - r->cursor * DELTAS_PER_BLOCK));
 		if (r->err)
 			return FLOW_NEXT;
 		log->blocks[log->n_blocks++] = pointer_block(p);

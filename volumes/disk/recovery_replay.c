@@ -1,8 +1,8 @@
 /*
  * recovery_replay.c: reads the journal and does again what it says.
  *
- * Blocks were allocated in the order of the records, so the data of a batch mostly lie side by side: reading them back to verify them
- * takes a few large reads, not one a record.
+ * Blocks were allocated in the order of the records, so the data of a batch mostly lie side by side: reading them back
+ * to verify them takes a few large reads, not one a record.
  */
 #include "volumes/disk/recovery_internal.h"
 
@@ -30,7 +30,8 @@ enum flow chunk_read(struct recovery *r, uint64_t sequence)
 	if (r->read_res < 0 && r->chunk_n > 1) { /* some block of them cannot be read: one by one */
 		r->read_res = 0;
 		for (uint32_t i = 0; i < r->chunk_n; i++)
-			recovery_read(r, i, r->buffer + i * BLOCK_BYTES, JOURNAL_START + sequence % sb->journal_blocks + i, 1);
+			recovery_read(r, i, r->buffer + i * BLOCK_BYTES,
+				      JOURNAL_START + sequence % sb->journal_blocks + i, 1);
 		r->is_single = true;
 		return FLOW_WAIT;
 	}
@@ -52,7 +53,8 @@ void replay_begin(struct recovery *r)
 	r->chunk_at = r->chunk_n = 0;
 }
 
-/* Adds the record at the cursor to the batch, with room for its data if they are to be verified. 0; 1: the batch is full. */
+/* Adds the record at the cursor to the batch, with room for its data if they are to be verified. 0; 1: the batch is
+ * full. */
 static int batch_add(struct recovery *r, const struct record *record)
 {
 	struct batch_record *b = &r->batch[r->n_batch];
@@ -62,7 +64,8 @@ static int batch_add(struct recovery *r, const struct record *record)
 		n_data += !pointer_is_hole(record->pointers[i]);
 	if (r->n_batch == RECOVERY_RECORDS_MAX || r->n_data + n_data > RECOVERY_DATA_BLOCKS)
 		return 1;
-	*b = (struct batch_record){.record = *record, .sequence = r->replayed, .data = r->n_data, .is_doubtful = is_doubtful};
+	*b = (struct batch_record){
+	    .record = *record, .sequence = r->replayed, .data = r->n_data, .is_doubtful = is_doubtful};
 	r->n_data += n_data;
 	r->n_batch++;
 	return 0;
@@ -76,7 +79,8 @@ static void batch_fill(struct recovery *r)
 		struct journal_header h;
 		const uint8_t *block = chunk_block(r);
 		if (journal_block_open(block, &sb->disk, &h) < 0 || h.sequence != r->replayed) {
-			r->err = recovery_fail(r, "journal block %llu changed while it was read", (unsigned long long)r->replayed);
+			r->err = recovery_fail(r, "journal block %llu changed while it was read",
+					       (unsigned long long)r->replayed);
 			return;
 		}
 		if (r->record_at == 0)
@@ -105,8 +109,9 @@ static void batch_read_data(struct recovery *r)
 			if (block == 0)
 				continue;
 			if (!space_is_block(&r->disk->space, block)) {
-				r->err = recovery_fail(r, "a journal record names block %llu, which is no block of the disk",
-						       (unsigned long long)block);
+				r->err =
+				    recovery_fail(r, "a journal record names block %llu, which is no block of the disk",
+						  (unsigned long long)block);
 				return;
 			}
 			if (n > 0 && block == start + n) {
@@ -168,7 +173,8 @@ static bool data_matches(const struct recovery *r, const struct batch_record *b)
 
 void replay_verify(struct recovery *r)
 {
-	/* What could not be read is not known to be there: poisoned, so that no old content of the buffer passes for it. */
+	/* What could not be read is not known to be there: poisoned, so that no old content of the buffer passes for
+	 * it. */
 	for (uint32_t i = 0; r->read_res < 0 && i < RECOVERY_DATA_BLOCKS; i++)
 		if (r->ops[i].res < 0 && r->ops[i].iov.iov_base >= (void *)r->data &&
 		    r->ops[i].iov.iov_base < (void *)(r->data + (size_t)r->n_data * BLOCK_BYTES))
@@ -176,8 +182,8 @@ void replay_verify(struct recovery *r)
 	for (uint32_t i = 0; i < r->n_batch; i++) {
 		struct batch_record *b = &r->batch[i];
 		bool is_unknown = b->sequence > r->known_flushed;
-		b->is_dropped = (b->is_doubtful && !data_matches(r, b)) ||
-				(is_unknown && b->record.is_ordered && r->has_dropped);
+		b->is_dropped =
+		    (b->is_doubtful && !data_matches(r, b)) || (is_unknown && b->record.is_ordered && r->has_dropped);
 		if (!b->is_dropped)
 			continue;
 		r->has_dropped = true;
@@ -191,7 +197,8 @@ static int apply_one(struct recovery *r, const struct batch_record *b)
 {
 	struct disk *d = r->disk;
 	if (!pages_have(&d->pages, 2 * TREE_HEIGHT_MAX, NULL) && d->pages.n_loading == 0)
-		return recovery_fail(r, "replaying the journal needs more memory than cache_mb allows: raise it and start again");
+		return recovery_fail(
+		    r, "replaying the journal needs more memory than cache_mb allows: raise it and start again");
 	int res = r->wait_res; /* what it waited for last may be unreadable */
 	r->wait_res = 0;
 	if (res == 0)
@@ -199,10 +206,13 @@ static int apply_one(struct recovery *r, const struct batch_record *b)
 	if (res == 0)
 		res = record_apply(d, &b->record, true);
 	if (res == -EBADMSG)
-		return recovery_fail(r, "a record of journal block %llu (type %d) does not fit what the disk holds; run `quarry disk check`",
+		return recovery_fail(r,
+				     "a record of journal block %llu (type %d) does not fit what the disk holds; run "
+				     "`quarry disk check`",
 				     (unsigned long long)b->sequence, (int)b->record.type);
 	if (res < 0 && res != -EAGAIN)
-		recovery_fail(r, "the journal cannot be replayed: a page or count page that it needs is damaged; run `quarry disk check`");
+		recovery_fail(r, "the journal cannot be replayed: a page or count page that it needs is damaged; run "
+				 "`quarry disk check`");
 	return res;
 }
 

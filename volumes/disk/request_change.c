@@ -1,11 +1,12 @@
 /*
- * request_change.c: the stages of a disk request that change something: each makes its record, applies it and hands it to the journal,
- * all in the turn in which everything it needs was at hand.
+ * request_change.c: the stages of a disk request that change something: each makes its record, applies it and hands it
+ * to the journal, all in the turn in which everything it needs was at hand.
  *
  * Invariants
- *  1. Nothing is taken, appended or changed before all that may have to wait was asked for; what was taken is given back when a
- *     later question must wait.
- *  2. A command that finds its wish fulfilled succeeds without a record (P6): then its flush alone makes the earlier one durable.
+ *  1. Nothing is taken, appended or changed before all that may have to wait was asked for; what was taken is given
+ *     back when a later question must wait.
+ *  2. A command that finds its wish fulfilled succeeds without a record (P6): then its flush alone makes the earlier
+ *     one durable.
  */
 #include "volumes/disk/requests_internal.h"
 
@@ -86,8 +87,12 @@ static enum flow change_write(struct disk_io *io)
 {
 	struct disk *d = io->own.disk;
 	uint64_t all = io->n_blocks == 64 ? UINT64_MAX : (1ull << io->n_blocks) - 1;
-	struct record r = {.type = RECORD_WRITE, .slot = io->tree->slot, .first = io->first, .n_blocks = io->n_blocks,
-			   .pointers = io->own.pointers, .is_ordered = io->is_ordered};
+	struct record r = {.type = RECORD_WRITE,
+			   .slot = io->tree->slot,
+			   .first = io->first,
+			   .n_blocks = io->n_blocks,
+			   .pointers = io->own.pointers,
+			   .is_ordered = io->is_ordered};
 	struct taken taken;
 	quarry_assert((io->zero_blocks & ~all) == 0);
 	int res = write_is_nothing(io, all);
@@ -125,8 +130,8 @@ static int step_leaf(struct disk_io *io, uint64_t end)
 	struct disk *d = io->own.disk;
 	uint64_t leaf = leaf_start(io->own.cursor);
 	uint64_t from = max_u64(io->first, leaf), to = min_u64(end, leaf + PAGE_POINTERS);
-	struct record r = {.type = RECORD_RANGE, .slot = io->tree->slot, .first = from, .n_blocks = to - from,
-			   .epoch = io->epoch};
+	struct record r = {
+	    .type = RECORD_RANGE, .slot = io->tree->slot, .first = from, .n_blocks = to - from, .epoch = io->epoch};
 	if (!journal_has_room(&d->journal, 1, record_bytes(&r), &io->own.waiter))
 		return -EAGAIN;
 	int res = record_prepare(d, &r, false, &io->own.waiter);
@@ -173,8 +178,12 @@ static int command_record(struct disk_io *io, struct record *r)
 	struct disk *d = io->own.disk;
 	struct disk_volume *v = disk_volume_find(d, &io->volume);
 	int32_t slot;
-	*r = (struct record){.volume = io->volume, .tree_id = io->tree_id, .parent_id = io->parent_id, .epoch = io->epoch,
-			     .generation = io->generation, .size_blocks = io->size_blocks};
+	*r = (struct record){.volume = io->volume,
+			     .tree_id = io->tree_id,
+			     .parent_id = io->parent_id,
+			     .epoch = io->epoch,
+			     .generation = io->generation,
+			     .size_blocks = io->size_blocks};
 	switch (io->op) {
 	case DISK_CREATE:
 	case DISK_FORK:

@@ -1,9 +1,9 @@
 /*
  * request_read.c: how a disk request finds its blocks, reads and verifies them, and how it maps a range.
  *
- * A read goes straight into the caller's memory, one operation per run of blocks that lie side by side, and is verified there
- * against the pointers that were looked up before. A block freed meanwhile keeps its bytes: the checkpoint that would let it be reused
- * waits for the reads of its side [PIN].
+ * A read goes straight into the caller's memory, one operation per run of blocks that lie side by side, and is
+ * verified there against the pointers that were looked up before. A block freed meanwhile keeps its bytes: the
+ * checkpoint that would let it be reused waits for the reads of its side [PIN].
  */
 #include "volumes/disk/requests_internal.h"
 
@@ -51,7 +51,8 @@ static void hole_fill(struct disk_io *io, uint32_t first, uint32_t n)
 {
 	uint32_t room = DISK_IOV_MAX - io->own.n_cut;
 	struct iovec *cut = io->own.cut + io->own.n_cut;
-	uint32_t n_cut = iov_cut(io->iov, io->n_iov, (uint64_t)first * BLOCK_BYTES, (uint64_t)n * BLOCK_BYTES, cut, room);
+	uint32_t n_cut =
+	    iov_cut(io->iov, io->n_iov, (uint64_t)first * BLOCK_BYTES, (uint64_t)n * BLOCK_BYTES, cut, room);
 	quarry_assert(n_cut > 0);
 	for (uint32_t i = 0; i < n_cut; i++)
 		memset(cut[i].iov_base, 0, cut[i].iov_len);
@@ -103,7 +104,8 @@ enum flow request_look(struct disk_io *io)
 static uint32_t block_checksum(const struct disk_io *io, uint32_t block)
 {
 	struct iovec cut[BLOCK_BYTES / SECTOR_BYTES];
-	uint32_t n = iov_cut(io->iov, io->n_iov, (uint64_t)block * BLOCK_BYTES, BLOCK_BYTES, cut, array_size(cut)), crc = 0;
+	uint32_t n = iov_cut(io->iov, io->n_iov, (uint64_t)block * BLOCK_BYTES, BLOCK_BYTES, cut, array_size(cut)),
+		 crc = 0;
 	quarry_assert(n > 0); /* segments are multiples of 512 bytes */
 	for (uint32_t i = 0; i < n; i++)
 		crc = crc32c(crc, cut[i].iov_base, cut[i].iov_len);

@@ -10,12 +10,12 @@
  *   FORK                ADMIT -> QUIET -> CHANGE -> GATHER -> FLUSH -> REPLY
  *
  * Invariants
- *  1. CHANGE happens in one turn: path prepared, blocks taken, record appended, state changed, data handed to the writer. So the order of
- *     records is the order of changes, and replay repeats it.
+ *  1. CHANGE happens in one turn: path prepared, blocks taken, record appended, state changed, data handed to the
+ *     writer. So the order of records is the order of changes, and replay repeats it.
  *  2. `owed` counts what the device may still touch; a request is answered only at 0, however it failed.
  *  3. Changes are admitted in order of arrival; one that must wait for room holds up those behind it, never a read.
- *  4. A request waits in one place at a time: by own.link in the admission list or at its journal block, by own.waiter for pages, counts,
- *     room or a flush.
+ *  4. A request waits in one place at a time: by own.link in the admission list or at its journal block, by own.waiter
+ *     for pages, counts, room or a flush.
  *
  * Owner: the disk's reactor, from disk_submit() to done().
  */
@@ -27,7 +27,8 @@
 #include <errno.h>
 #include <string.h>
 
-#define DISK_IO_STAGES(X) X(DONE) X(ADMIT) X(QUIET) X(LOOK) X(READ) X(SCAN) X(STEP) X(CHANGE) X(GATHER) X(DRAIN) X(FLUSH) X(REPLY)
+#define DISK_IO_STAGES(X)                                                                                              \
+	X(DONE) X(ADMIT) X(QUIET) X(LOOK) X(READ) X(SCAN) X(STEP) X(CHANGE) X(GATHER) X(DRAIN) X(FLUSH) X(REPLY)
 enum disk_io_stage {
 #define STAGE_NAME(name) IO_##name,
 	DISK_IO_STAGES(STAGE_NAME)
@@ -36,11 +37,14 @@ enum disk_io_stage {
 
 /* Counts that one change may touch outside resident regions: copies of shared pages along two paths. */
 #define CHANGE_DELTAS_MAX (2 * TREE_HEIGHT_MAX * (PAGE_POINTERS + 2))
-#define STEPS_A_TURN 16u /* leaves trimmed or pieces mapped before others get their turn */
+#define STEPS_A_TURN      16u /* leaves trimmed or pieces mapped before others get their turn */
 
 static void disk_io_run(struct disk_io *io);
 
-static void io_goto(struct disk_io *io, enum disk_io_stage stage) { io->own.stage = stage; }
+static void io_goto(struct disk_io *io, enum disk_io_stage stage)
+{
+	io->own.stage = stage;
+}
 
 static bool is_change(enum disk_op op)
 {
@@ -66,7 +70,10 @@ static void io_again(struct op *op, int res)
 	disk_io_run(io);
 }
 
-void disk_io_wake(struct disk_io *io) { disk_io_run(io); }
+void disk_io_wake(struct disk_io *io)
+{
+	disk_io_run(io);
+}
 
 void disk_requests_init(struct disk *d)
 {
@@ -174,10 +181,12 @@ static int io_check(struct disk *d, const struct disk_io *io)
 /* Changes wait while dirty pages, deltas or blocks are short; a checkpoint makes room for all three. */
 static int io_has_room(struct disk *d, const struct disk_io *io)
 {
-	if (d->pages.n_dirty + d->space.n_dirty >= d->pages.dirty_max || !space_has_delta_room(&d->space, CHANGE_DELTAS_MAX))
+	if (d->pages.n_dirty + d->space.n_dirty >= d->pages.dirty_max ||
+	    !space_has_delta_room(&d->space, CHANGE_DELTAS_MAX))
 		return -EAGAIN;
 	if (io->op == DISK_WRITE && !space_has_room(&d->space, io->n_blocks)) {
-		bool may_come = d->space.waiting_blocks + d->space.frozen_waiting > 0 || !checkpoint_is_idle(&d->checkpoint);
+		bool may_come =
+		    d->space.waiting_blocks + d->space.frozen_waiting > 0 || !checkpoint_is_idle(&d->checkpoint);
 		return may_come ? -EAGAIN : -ENOSPC;
 	}
 	return 0;
@@ -198,8 +207,8 @@ static enum flow io_admit(struct disk_io *io)
 	return FLOW_NEXT;
 }
 
-/* Much may have happened since it was admitted: others took the room that was meant for it, a fence made its session stale
- * [SESSION]. Asked in the very turn of the change. FLOW_WAIT: it is to be admitted anew. */
+/* Much may have happened since it was admitted: others took the room that was meant for it, a fence made its session
+ * stale [SESSION]. Asked in the very turn of the change. FLOW_WAIT: it is to be admitted anew. */
 static enum flow io_still_admitted(struct disk_io *io)
 {
 	bool has_tree = io->op == DISK_WRITE || io->op == DISK_TRIM || io->op == DISK_FORK || io->op == DISK_DROP;
@@ -268,7 +277,8 @@ static void io_reply(struct disk_io *io)
 	quarry_assert(io->own.owed == 0 && !list_is_linked(&io->own.link) && !list_is_linked(&io->own.waiter.link));
 	io_uncount_change(io);
 	if (io->op == DISK_READ) {
-		if (io->own.err == -EIO && io->bad_blocks == 0) /* nobody knows where they are: a page or the disk failed */
+		if (io->own.err == -EIO &&
+		    io->bad_blocks == 0) /* nobody knows where they are: a page or the disk failed */
 			io->bad_blocks = io->n_blocks == 64 ? UINT64_MAX : (1ull << io->n_blocks) - 1;
 		counter_add(&d->counters.reads, 1);
 		counter_add(&d->counters.read_bytes, io->n_blocks * BLOCK_BYTES);

@@ -1,15 +1,16 @@
 /*
- * requests_internal.h: the stage functions of a disk request, for requests.c: what each stage does, not what comes next.
+ * requests_internal.h: the stage functions of a disk request, for requests.c: what each stage does, not what comes
+ * next.
  */
 #pragma once
 
 #include "volumes/disk/disk_internal.h"
 
 /* request_read.c */
-enum flow request_look(struct disk_io *io);   /* finds the blocks and submits their reads */
-void request_verify(struct disk_io *io);      /* checks what was read against the pointers */
+enum flow request_look(struct disk_io *io);                 /* finds the blocks and submits their reads */
+void request_verify(struct disk_io *io);                    /* checks what was read against the pointers */
 enum flow request_scan(struct disk_io *io, uint32_t steps); /* MAP */
 
 /* request_change.c */
-enum flow request_change(struct disk_io *io); /* everything that has one record */
+enum flow request_change(struct disk_io *io);               /* everything that has one record */
 enum flow request_step(struct disk_io *io, uint32_t steps); /* TRIM: leaf by leaf */

@@ -1,16 +1,17 @@
 /*
- * scrub.c: reads every tree's pages and data from the device, verifies them, and straightens leaves that lie in many runs.
+ * scrub.c: reads every tree's pages and data from the device, verifies them, and straightens leaves that lie in many
+ * runs.
  *
  *   FIND -> SETTLE -> READ -> VERIFY -> (PLACE -> WRITE -> SWAP) -> PAUSE -> FIND ... -> END
  *
- * The work goes leaf by leaf. FIND notes the leaf's pointers; SETTLE waits until every write that was under way then is on the device,
- * so that what is read is what the pointers say or is damaged. Straightening writes the leaf's data once more, side by side, and
- * then SWAP lets those pointers that are still the same name the new blocks.
+ * The work goes leaf by leaf. FIND notes the leaf's pointers; SETTLE waits until every write that was under way then
+ * is on the device, so that what is read is what the pointers say or is damaged. Straightening writes the leaf's data
+ * once more, side by side, and then SWAP lets those pointers that are still the same name the new blocks.
  *
  * Invariants
  *  1. From FIND to the end of READ the scrub counts as a read in flight: no block it looks at is reused [PIN].
- *  2. SWAP changes where blocks lie, never what they hold; so it needs no record: after a crash the old places are still right,
- *     since they are not reused before the next checkpoint [ckfree].
+ *  2. SWAP changes where blocks lie, never what they hold; so it needs no record: after a crash the old places are
+ *     still right, since they are not reused before the next checkpoint [ckfree].
  *  3. Only blocks that this tree alone names are moved: its leaf is unshared, and each block's count is 1.
  *  4. Each finding is counted once, told as an event, and the scrub goes on.
  */
@@ -47,17 +48,17 @@ struct scrub {
 	struct disk_scrub status;
 	uint64_t bytes_per_s;
 	bool straighten, is_stopping, is_queued, is_swappable;
-	uint32_t slot;	     /* of the tree at hand */
-	uint64_t tree_id;    /* to see that the slot still holds it */
-	uint64_t cursor;     /* the leaf at hand: its first block */
-	uint64_t settle_at;  /* journal sequence */
+	uint32_t slot;      /* of the tree at hand */
+	uint64_t tree_id;   /* to see that the slot still holds it */
+	uint64_t cursor;    /* the leaf at hand: its first block */
+	uint64_t settle_at; /* journal sequence */
 	uint32_t owed, n_ops;
 	unsigned read_side;
 	bool is_pinned;
 	struct pointer pointers[PAGE_POINTERS], moved[PAGE_POINTERS];
 	struct run runs[PAGE_POINTERS];
 	uint32_t n_runs, n_data;
-	uint8_t *data;	/* PAGE_POINTERS blocks, then SCRUB's pages */
+	uint8_t *data; /* PAGE_POINTERS blocks, then SCRUB's pages */
 	struct scrub_op ops[SCRUB_READS_MAX];
 	struct waiter waiter;
 	struct timer timer;
@@ -88,7 +89,10 @@ static void scrub_op_done(struct op *op, int res)
 		scrub_run(s);
 }
 
-static void scrub_tick(struct timer *t) { scrub_run(container_of(t, struct scrub, timer)); }
+static void scrub_tick(struct timer *t)
+{
+	scrub_run(container_of(t, struct scrub, timer));
+}
 
 static void scrub_again(struct op *op, int res)
 {
@@ -114,11 +118,16 @@ static struct disk_tree *scrub_tree(struct scrub *s)
 	return NULL;
 }
 
-static void scrub_add(struct scrub *s, enum block_kind kind, struct pointer p, uint32_t first, uint32_t n, uint8_t *memory)
+static void scrub_add(struct scrub *s, enum block_kind kind, struct pointer p, uint32_t first, uint32_t n,
+		      uint8_t *memory)
 {
 	struct scrub_op *o = &s->ops[s->n_ops++];
 	quarry_assert(s->n_ops <= SCRUB_READS_MAX);
-	*o = (struct scrub_op){.scrub = s, .kind = kind, .pointer = p, .first = first, .n_blocks = n,
+	*o = (struct scrub_op){.scrub = s,
+			       .kind = kind,
+			       .pointer = p,
+			       .first = first,
+			       .n_blocks = n,
 			       .iov = {memory, (size_t)n * BLOCK_BYTES}};
 }
 
@@ -142,7 +151,8 @@ static void scrub_note(struct scrub *s, struct disk_tree *t, const struct pointe
 		if (s->cursor % tree_span(level) != 0 || pointer_is_hole(path[level]))
 			break;
 		if (!pointer_is_virtual(path[level]))
-			scrub_add(s, KIND_PAGE, path[level], 0, 1, s->data + (size_t)(PAGE_POINTERS + level) * BLOCK_BYTES);
+			scrub_add(s, KIND_PAGE, path[level], 0, 1,
+				  s->data + (size_t)(PAGE_POINTERS + level) * BLOCK_BYTES);
 	}
 	s->leaf_bytes = (uint64_t)s->n_data * BLOCK_BYTES;
 }
@@ -253,7 +263,8 @@ static void scrub_verify(struct scrub *s)
 		}
 		for (uint32_t k = 0; k < o->n_blocks; k++) {
 			struct pointer p = s->pointers[o->first + k];
-			if (o->res < 0 || block_crc(KIND_DATA, (uint8_t *)o->iov.iov_base + (size_t)k * BLOCK_BYTES) != pointer_crc(p))
+			if (o->res < 0 || block_crc(KIND_DATA, (uint8_t *)o->iov.iov_base + (size_t)k * BLOCK_BYTES) !=
+					      pointer_crc(p))
 				scrub_found(s, "data", p, s->cursor + o->first + k, o->res);
 		}
 		s->status.done_blocks += o->n_blocks;
@@ -390,8 +401,9 @@ static void scrub_end(struct scrub *s)
 	s->status.is_running = false;
 	s->status.ended_wall_ns = reactor_wall_ns(d->reactor);
 	log_event(d->log, s->status.bad_blocks ? LOG_ERROR : LOG_INFO, "scrub-ended", d->name,
-		  "%llu blocks verified, %llu damaged, %llu leaves straightened", (unsigned long long)s->status.done_blocks,
-		  (unsigned long long)s->status.bad_blocks, (unsigned long long)s->status.straightened_leaves);
+		  "%llu blocks verified, %llu damaged, %llu leaves straightened",
+		  (unsigned long long)s->status.done_blocks, (unsigned long long)s->status.bad_blocks,
+		  (unsigned long long)s->status.straightened_leaves);
 	disk_request_ended(d);
 }
 

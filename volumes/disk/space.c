@@ -1,21 +1,21 @@
 /*
  * space.c: which blocks of the disk are used, how often, and which may be taken.
  *
- * The disk is cut into regions of 2,048 blocks, each with a count page. A few regions are resident: their counts are in memory,
- * exact, and blocks are allocated from them only, one after the other. Changes to all other regions gather as deltas, in
- * three maps by age: `current` (since the last cut), `frozen` (of the checkpoint under way), `log` (durable with the last
- * checkpoint, but not yet merged into count pages).
+ * The disk is cut into regions of 2,048 blocks, each with a count page. A few regions are resident: their counts are
+ * in memory, exact, and blocks are allocated from them only, one after the other. Changes to all other regions gather
+ * as deltas, in three maps by age: `current` (since the last cut), `frozen` (of the checkpoint under way), `log`
+ * (durable with the last checkpoint, but not yet merged into count pages).
  *
  *      count of a block = count page + log + frozen + current            (a resident region holds this sum)
  *
  *   block:  free --alloc, take--> used --last drop--> freed since the cut --cut--> frozen --flushed checkpoint--> free
  *
  * Invariants
- *  1. A block is allocated only if its count was 0 in the last flushed checkpoint and it was not touched since [ckfree]. So
- *     replay finds the data of every record it may need, and a read of a freed block finds its bytes.
+ *  1. A block is allocated only if its count was 0 in the last flushed checkpoint and it was not touched since
+ *     [ckfree]. So replay finds the data of every record it may need, and a read of a freed block finds its bytes.
  *  2. A resident region has no entries in the three maps: they are absorbed when it becomes resident. It is dirty then.
- *  3. free_blocks is the sum of region_free. For a region that is not resident it counts what is known to be free; a merge makes
- *     it exact, and never lowers it.
+ *  3. free_blocks is the sum of region_free. For a region that is not resident it counts what is known to be free; a
+ *     merge makes it exact, and never lowers it.
  *  4. Data leave reserve_blocks free: a checkpoint, a trim and a drop always find room.
  */
 #include "volumes/disk/disk_internal.h"
@@ -24,14 +24,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PREFETCH_BELOW 256u	 /* blocks left in the region that data goes to, when the next one is fetched */
-#define LOADS_MAX 32u		 /* count pages being read at once for a checkpoint */
-#define DELTAS_MIN 8192u
-#define CHANGE_SAFE (DELTA_CHANGE_MAX - 64)
+#define PREFETCH_BELOW 256u /* blocks left in the region that data goes to, when the next one is fetched */
+#define LOADS_MAX      32u  /* count pages being read at once for a checkpoint */
+#define DELTAS_MIN     8192u
+#define CHANGE_SAFE    (DELTA_CHANGE_MAX - 64)
 
-static inline bool bit_get(const uint64_t *bits, uint32_t i) { return bits[i / 64] >> (i % 64) & 1; }
-static inline void bit_set(uint64_t *bits, uint32_t i) { bits[i / 64] |= 1ull << (i % 64); }
-static inline void bit_clear(uint64_t *bits, uint32_t i) { bits[i / 64] &= ~(1ull << (i % 64)); }
+static inline bool bit_get(const uint64_t *bits, uint32_t i)
+{
+	return bits[i / 64] >> (i % 64) & 1;
+}
+static inline void bit_set(uint64_t *bits, uint32_t i)
+{
+	bits[i / 64] |= 1ull << (i % 64);
+}
+static inline void bit_clear(uint64_t *bits, uint32_t i)
+{
+	bits[i / 64] &= ~(1ull << (i % 64));
+}
 
 static uint32_t bits_count(const uint64_t *bits)
 {
@@ -41,8 +50,14 @@ static uint32_t bits_count(const uint64_t *bits)
 	return n;
 }
 
-static inline uint32_t region_of(uint64_t block) { return (uint32_t)(block / COUNTS_PER_PAGE); }
-static inline uint32_t bit_of(uint64_t block) { return (uint32_t)(block % COUNTS_PER_PAGE); }
+static inline uint32_t region_of(uint64_t block)
+{
+	return (uint32_t)(block / COUNTS_PER_PAGE);
+}
+static inline uint32_t bit_of(uint64_t block)
+{
+	return (uint32_t)(block % COUNTS_PER_PAGE);
+}
 
 /* Blocks of the region that are counted: neither before the data nor past the end. */
 static uint32_t region_blocks(const struct space *s, uint32_t region)
@@ -96,7 +111,10 @@ void space_fini(struct space *s)
 	s->resident = NULL;
 }
 
-static bool delta_ends_free(struct delta d) { return d.is_zero || (d.was_zero && d.change == 0); }
+static bool delta_ends_free(struct delta d)
+{
+	return d.is_zero || (d.was_zero && d.change == 0);
+}
 
 void space_start(struct space *s)
 {
@@ -217,11 +235,12 @@ static void region_loaded(struct op *op, int res)
 	if (res == 0) {
 		region_begin(s, r);
 	} else {
-		disk_report_damage(d, "counts", pointer_block(p),
-				   "the reference counts of blocks %llu to %llu cannot be read (error %d): no block is taken "
-				   "from there any more",
-				   (unsigned long long)r->number * COUNTS_PER_PAGE,
-				   (unsigned long long)(r->number + 1) * COUNTS_PER_PAGE - 1, -res);
+		disk_report_damage(
+		    d, "counts", pointer_block(p),
+		    "the reference counts of blocks %llu to %llu cannot be read (error %d): no block is taken "
+		    "from there any more",
+		    (unsigned long long)r->number * COUNTS_PER_PAGE,
+		    (unsigned long long)(r->number + 1) * COUNTS_PER_PAGE - 1, -res);
 		r->is_loading = false;
 		r->is_damaged = true;
 		s->free_blocks -= s->region_free[r->number];
@@ -306,9 +325,10 @@ void space_shrink(struct space *s)
 
 /* ---- allocation ---- */
 
-/* The region that blocks of this class come from next: the emptiest, so that writes stay contiguous however much random overwrites
- * have scattered the free blocks; among equals the next one after the last, and the other class's region only if there is no other.
- * A pass over two bytes a region, once for up to 2,048 blocks. -1: nothing is free. */
+/* The region that blocks of this class come from next: the emptiest, so that writes stay contiguous however much
+ * random overwrites have scattered the free blocks; among equals the next one after the last, and the other class's
+ * region only if there is no other. A pass over two bytes a region, once for up to 2,048 blocks. -1: nothing is
+ * free. */
 static int64_t region_choose(struct space *s, enum space_class class, bool resident_only)
 {
 	int64_t other = s->cursor[class == SPACE_DATA ? SPACE_PAGES : SPACE_DATA].region, best = -1;
@@ -387,7 +407,8 @@ int space_alloc(struct space *s, enum space_class class, uint32_t n, struct run 
 	run_take(s, r, first, len);
 	s->cursor[class].next = first + len;
 	*out = (struct run){(uint64_t)region * COUNTS_PER_PAGE + first, len};
-	if (class == SPACE_DATA && s->region_free[region] < PREFETCH_BELOW && s->region_free[region] + len >= PREFETCH_BELOW) {
+	if (class == SPACE_DATA && s->region_free[region] < PREFETCH_BELOW &&
+	    s->region_free[region] + len >= PREFETCH_BELOW) {
 		int64_t next = region_choose(s, class, false);
 		if (next >= 0 && space_make_resident(s, (uint32_t)next, NULL) == 0)
 			s->search = (uint32_t)next;
@@ -395,7 +416,10 @@ int space_alloc(struct space *s, enum space_class class, uint32_t n, struct run 
 	return 0;
 }
 
-void space_keep(struct space *s, struct run run) { s->resident[region_of(run.block)]->n_held++; }
+void space_keep(struct space *s, struct run run)
+{
+	s->resident[region_of(run.block)]->n_held++;
+}
 
 void space_let_go(struct space *s, struct run run)
 {
@@ -429,7 +453,10 @@ void space_give_back(struct space *s, struct run run)
 	s->resident_free += run.n_blocks;
 }
 
-bool space_has_room(const struct space *s, uint64_t n) { return s->free_blocks >= n + s->reserve_blocks; }
+bool space_has_room(const struct space *s, uint64_t n)
+{
+	return s->free_blocks >= n + s->reserve_blocks;
+}
 
 /* ---- counts ---- */
 
@@ -530,9 +557,15 @@ int space_can_change(struct space *s, uint64_t block, struct waiter *w)
 	return space_make_resident(s, region_of(block), w);
 }
 
-uint32_t space_deltas(const struct space *s) { return s->log.n + s->frozen.n + s->current.n; }
+uint32_t space_deltas(const struct space *s)
+{
+	return s->log.n + s->frozen.n + s->current.n;
+}
 
-bool space_has_delta_room(const struct space *s, uint32_t n) { return space_deltas(s) + n <= s->deltas_max; }
+bool space_has_delta_room(const struct space *s, uint32_t n)
+{
+	return space_deltas(s) + n <= s->deltas_max;
+}
 
 /* ---- checkpoints ---- */
 
@@ -563,7 +596,8 @@ int space_prepare_checkpoint(struct space *s, uint64_t n, struct waiter *w)
 	while (!waits && s->resident_free < n && s->free_blocks > s->resident_free) {
 		int64_t best = -1;
 		for (uint32_t i = 0; i < s->n_regions; i++)
-			if (!s->resident[i] && s->region_free[i] > 0 && (best < 0 || s->region_free[i] > s->region_free[best]))
+			if (!s->resident[i] && s->region_free[i] > 0 &&
+			    (best < 0 || s->region_free[i] > s->region_free[best]))
 				best = i;
 		if (best < 0) { /* what is free is being fetched already */
 			waits = s->n_loading > 0;
@@ -585,8 +619,7 @@ void space_freeze(struct space *s)
 	s->current = empty;
 	s->frozen_waiting = s->waiting_blocks;
 	s->waiting_blocks = 0;
-	list_each(node, &s->regions)
-	{
+	list_each (node, &s->regions) {
 		struct region *r = container_of(node, struct region, link);
 		memcpy(r->freed_frozen, r->freed_current, sizeof r->freed_frozen);
 		memset(r->freed_current, 0, sizeof r->freed_current);
@@ -626,8 +659,7 @@ void space_thaw(struct space *s)
 	}
 	deltas_clear(&s->frozen);
 	s->frozen_waiting = 0;
-	list_each(node, &s->regions)
-	{
+	list_each (node, &s->regions) {
 		struct region *r = container_of(node, struct region, link);
 		if (r->is_loading || r->is_damaged)
 			continue;

@@ -1,8 +1,8 @@
 /*
  * table.c: the trees of records (trees, volumes, count index), held in memory whole.
  *
- * A table is an array of pointers, grouped into pages of 256, with pages of pointers to those above. Slots change in memory;
- * a checkpoint writes the pages that changed (checkpoint.c) from the bottom up.
+ * A table is an array of pointers, grouped into pages of 256, with pages of pointers to those above. Slots change in
+ * memory; a checkpoint writes the pages that changed (checkpoint.c) from the bottom up.
  *
  * Invariants
  *  1. A dirty page's parents are dirty.
@@ -14,7 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-void table_init(struct table *t) { *t = (struct table){0}; }
+void table_init(struct table *t)
+{
+	*t = (struct table){0};
+}
 
 void table_fini(struct table *t)
 {

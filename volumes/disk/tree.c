@@ -4,14 +4,14 @@
  *      record.root --> page of height h --> ... --> leaf (height 1) --> data blocks
  *                           \--> hole: nothing below; with an epoch: a tombstone for all of it
  *
- * Nothing is changed in place on the disk. A change needs every page on its path private and dirty: a page that only this
- * tree points to becomes dirty where it is, and its block is given back; a shared one is copied, and its children have one pointer more.
- * A dirty page may be shared too, right after a fork: then its frame counts its pointers.
+ * Nothing is changed in place on the disk. A change needs every page on its path private and dirty: a page that only
+ * this tree points to becomes dirty where it is, and its block is given back; a shared one is copied, and its children
+ * have one pointer more. A dirty page may be shared too, right after a fork: then its frame counts its pointers.
  *
  * Invariants
  *  1. The pages on the path from the root to a dirty page are dirty.
- *  2. All that a tree wrote after its last fork carries an epoch above fork_epoch: such a block or page is private without
- *     looking at its count. All from before has an epoch of at most fork_epoch.
+ *  2. All that a tree wrote after its last fork carries an epoch above fork_epoch: such a block or page is private
+ *     without looking at its count. All from before has an epoch of at most fork_epoch.
  *  3. tree_prepare() and the change it allows happen in one turn; between them nothing can take pages or counts away.
  *  4. In a dying tree everything left of drop_cursor is freed: nobody looks there again.
  *
@@ -45,7 +45,8 @@ static bool is_private_by_epoch(const struct disk_tree *t, struct pointer p)
 /* ---- looking ---- */
 
 /* Walks to the leaf that maps `block`. *leaf NULL: a hole at *level, whose pointer is *hole. */
-static int walk(struct disk_tree *t, uint64_t block, struct frame **leaf, struct pointer *hole, unsigned *level, struct waiter *w)
+static int walk(struct disk_tree *t, uint64_t block, struct frame **leaf, struct pointer *hole, unsigned *level,
+		struct waiter *w)
 {
 	struct pages *pages = &t->disk->pages;
 	struct pointer p = t->record.root;
@@ -109,7 +110,8 @@ static void look_in_leaf(const struct page *leaf, uint64_t first, uint64_t end, 
 	quarry_assert(out->n_blocks > 0);
 }
 
-int tree_look(struct disk_tree *t, uint64_t first, uint64_t end, uint64_t since, struct disk_extent *out, struct waiter *w)
+int tree_look(struct disk_tree *t, uint64_t first, uint64_t end, uint64_t since, struct disk_extent *out,
+	      struct waiter *w)
 {
 	struct pages *pages = &t->disk->pages;
 	struct pointer p = t->record.root;
@@ -123,8 +125,10 @@ int tree_look(struct disk_tree *t, uint64_t first, uint64_t end, uint64_t since,
 		bool is_old = !pointer_is_virtual(p) && pointer_epoch(p) < since;
 		if (pointer_is_hole(p) || is_old) {
 			uint64_t next = (first / tree_span(level) + 1) * tree_span(level);
-			*out = (struct disk_extent){.first = first, .n_blocks = min_u64(next, end) - first,
-						    .is_data = !pointer_is_hole(p), .epoch = pointer_epoch(p)};
+			*out = (struct disk_extent){.first = first,
+						    .n_blocks = min_u64(next, end) - first,
+						    .is_data = !pointer_is_hole(p),
+						    .epoch = pointer_epoch(p)};
 			return 0;
 		}
 		struct frame *f = pages_find(pages, p);
@@ -163,7 +167,8 @@ int tree_path(struct disk_tree *t, uint64_t block, struct pointer path[TREE_HEIG
 /* ---- what is shared ---- */
 
 /* Do other pointers name this page too? above: something above it is shared, so it is; its count is made ready all the
- * same, since a second path of the same record finds what is above it copied, and has to ask. Prepared: needs no wait. */
+ * same, since a second path of the same record finds what is above it copied, and has to ask. Prepared: needs no
+ * wait. */
 static int page_is_shared(struct disk_tree *t, struct pointer p, bool above, struct waiter *w)
 {
 	if (pointer_is_virtual(p))
@@ -425,7 +430,8 @@ static void trim_leaf(struct disk_tree *t, uint64_t block, uint64_t epoch)
 		if (!page_is_all_holes(path[level]->page, &highest))
 			break;
 		pages_forget(&t->disk->pages, path[level]);
-		at = level == t->record.height ? &t->record.root : &path[level + 1]->page->p[index_in(block, level + 1)];
+		at =
+		    level == t->record.height ? &t->record.root : &path[level + 1]->page->p[index_in(block, level + 1)];
 		*at = pointer_make(0, 0, highest);
 	}
 }
@@ -469,8 +475,8 @@ void tree_fork(struct disk_tree *parent, struct disk_tree *child, uint64_t epoch
 	parent->is_dirty = child->is_dirty = true;
 }
 
-/* The page that *at names is gone. Where the page that holds the pointer is dirty, it must not go on naming a frame; where it
- * is clean, the cursor says that nobody looks there any more. */
+/* The page that *at names is gone. Where the page that holds the pointer is dirty, it must not go on naming a frame;
+ * where it is clean, the cursor says that nobody looks there any more. */
 static void drop_unlink(struct disk_tree *t, struct pointer *at)
 {
 	if (pointer_is_virtual(*at) || at == &t->record.root)

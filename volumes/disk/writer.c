@@ -1,8 +1,8 @@
 /*
  * writer.c: gathers the data writes of one turn into few vectored writes, and feeds a checkpoint's pages to the device.
  *
- * Blocks are allocated one after the other, so the requests that arrive in one turn mostly lie side by side on the disk,
- * wherever in their volumes they belong: thirty-two random writes of 4 KiB become one write of 128 KiB.
+ * Blocks are allocated one after the other, so the requests that arrive in one turn mostly lie side by side on the
+ * disk, wherever in their volumes they belong: thirty-two random writes of 4 KiB become one write of 128 KiB.
  *
  * Invariants
  *  1. A batch is contiguous on the disk, at most 512 KiB and 128 segments.
@@ -93,8 +93,8 @@ void writer_add(struct writer *w, struct disk_io *io, uint32_t first, struct run
 			    b->iov + b->n_iov, BATCH_IOV_MAX - b->n_iov);
 	if (n == 0) {
 		b = batch_take(w, run.block, false);
-		n = iov_cut(io->iov, io->n_iov, (uint64_t)first * BLOCK_BYTES, (uint64_t)run.n_blocks * BLOCK_BYTES, b->iov,
-			    BATCH_IOV_MAX);
+		n = iov_cut(io->iov, io->n_iov, (uint64_t)first * BLOCK_BYTES, (uint64_t)run.n_blocks * BLOCK_BYTES,
+			    b->iov, BATCH_IOV_MAX);
 		quarry_assert(n > 0);
 		list_append(&w->queue, &b->link);
 	}

@@ -11,8 +11,8 @@
  *
  * Invariants
  *  1. Writes of at most two epochs are in flight: the one being closed and the next. in_flight[] counts them by parity.
- *  2. COMPLETE(e) is sent only when every write of epochs <= e is durable on every disk of the volume; while one of them
- *     cannot be reached, no epoch becomes complete.
+ *  2. COMPLETE(e) is sent only when every write of epochs <= e is durable on every disk of the volume; while one of
+ *     them cannot be reached, no epoch becomes complete.
  *  3. No barrier runs while a placer joins a disk, and none of its joins begins while a barrier runs [PLACEBAR].
  *  4. Without writes the timer does not run: an idle volume costs nothing.
  *
@@ -121,7 +121,7 @@ static bool barrier_reaches_all(const struct volume *v)
 static void barrier_end(struct volume *v)
 {
 	struct barrier *b = &v->barrier;
-	void (*ended)(struct volume *v, int res) = b->ended;
+	void (*ended)(struct volume * v, int res) = b->ended;
 	b->ended = NULL;
 	b->stage = BARRIER_REST;
 	if (v->has_written)

@@ -100,7 +100,7 @@ void chunk_evict(struct chunk *c)
 
 static void chunks_make_room(struct chunk_cache *cache)
 {
-	list_each_safe(node, &cache->used) {
+	list_each_safe (node, &cache->used) {
 		struct chunk *c = container_of(node, struct chunk, link);
 		if (cache->n < CHUNKS_MAX)
 			return;
@@ -169,8 +169,7 @@ static int chunk_from_json(struct chunk *c, const char *text)
 	json_t *segments = json_object_get(root, "segments"), *disks;
 	const char *name;
 	int err = json_is_object(segments) ? 0 : -EINVAL;
-	json_object_foreach(segments, name, disks)
-		err = err ? err : chunk_read_segment(c, name, disks);
+	json_object_foreach(segments, name, disks) err = err ? err : chunk_read_segment(c, name, disks);
 	json_decref(root);
 	return err;
 }
@@ -293,6 +292,6 @@ void chunk_reload(struct chunk *c)
 	if (chunk_may_go(c))
 		chunk_evict(c);
 	else if (chunk_read(c) != 0) /* its revision is old: the next transaction fails and comes here again */
-		log_line(c->volume->set->log, LOG_WARNING, "placement", "no memory to read a placement of volume %s again",
-			 c->volume->entry->facts.name);
+		log_line(c->volume->set->log, LOG_WARNING, "placement",
+			 "no memory to read a placement of volume %s again", c->volume->entry->facts.name);
 }

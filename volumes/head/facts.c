@@ -263,8 +263,8 @@ int disk_from_json(const char *uuid, const char *text, struct disk_facts *out, c
 
 char *disk_to_json(const struct disk_facts *d)
 {
-	return json_text(json_pack("{s:s,s:s,s:s,s:s,s:o,s:s,s:b}", "node", d->node, "path", d->path, "pool", d->pool, "name",
-				   d->name, "size_bytes", json_number(d->size_bytes), "state",
+	return json_text(json_pack("{s:s,s:s,s:s,s:s,s:o,s:s,s:b}", "node", d->node, "path", d->path, "pool", d->pool,
+				   "name", d->name, "size_bytes", json_number(d->size_bytes), "state",
 				   d->is_removed ? "removed" : "ok", "reserved", (int)d->is_reserved));
 }
 
@@ -294,15 +294,15 @@ static void read_trees(struct reader *r, struct volume_facts *out)
 	if (!out->trees)
 		return reader_refuse(r, "trees", "found no memory");
 	out->n_trees = (uint32_t)n;
-	json_array_foreach(array, i, object)
-		read_tree(r, object, &out->trees[i]);
+	json_array_foreach(array, i, object) read_tree(r, object, &out->trees[i]);
 }
 
 static void read_attachments(struct reader *r, struct volume_facts *out)
 {
 	json_t *array = read_array(r, "attachments"), *object;
 	size_t i;
-	json_array_foreach(array, i, object) {
+	json_array_foreach(array, i, object)
+	{
 		struct reader attachment = {.object = object, .why = r->why, .res = r->res};
 		bool is_vhost = read_two_words(&attachment, "kind", "nbd", "vhost-user");
 		out->is_attached_nbd |= !is_vhost;
@@ -329,8 +329,7 @@ static void read_volume_disks(struct reader *r, struct volume_facts *out)
 		return reader_refuse(r, "replicas_state", "is not an object");
 	if (json_object_size(disks) > SET_DISKS_MAX)
 		return reader_refuse(r, "replicas_state", "names too many disks");
-	json_object_foreach(disks, uuid, object)
-		read_volume_disk(r, uuid, object, &out->disks[out->n_disks++]);
+	json_object_foreach(disks, uuid, object) read_volume_disk(r, uuid, object, &out->disks[out->n_disks++]);
 }
 
 static void read_volume_counters(struct reader *r, struct volume_facts *out)
@@ -375,10 +374,9 @@ static json_t *trees_to_json(const struct volume_facts *v)
 	json_t *array = json_array();
 	for (uint32_t i = 0; i < v->n_trees; i++) {
 		const struct tree_facts *t = &v->trees[i];
-		json_array_append_new(array,
-				      json_pack("{s:o,s:o,s:o,s:s}", "id", json_number(t->id), "parent",
-						json_number(t->parent), "epoch", json_number(t->epoch), "state",
-						tree_state_names[t->state]));
+		json_array_append_new(array, json_pack("{s:o,s:o,s:o,s:s}", "id", json_number(t->id), "parent",
+						       json_number(t->parent), "epoch", json_number(t->epoch), "state",
+						       tree_state_names[t->state]));
 	}
 	return array;
 }
@@ -389,8 +387,8 @@ static json_t *attachments_to_json(const struct volume_facts *v)
 	if (v->is_attached_nbd)
 		json_array_append_new(array, json_pack("{s:s,s:b}", "kind", "nbd", "read_only", (int)v->is_read_only));
 	if (v->is_attached_vhost)
-		json_array_append_new(
-		    array, json_pack("{s:s,s:b}", "kind", "vhost-user", "read_only", (int)v->is_read_only));
+		json_array_append_new(array,
+				      json_pack("{s:s,s:b}", "kind", "vhost-user", "read_only", (int)v->is_read_only));
 	return array;
 }
 
@@ -410,15 +408,15 @@ static json_t *volume_disks_to_json(const struct volume_facts *v)
 
 char *volume_to_json(const struct volume_facts *v)
 {
-	json_t *object = json_pack("{s:s,s:s,s:o,s:i,s:o,s:s,s:o,s:o,s:o}", "name", v->name, "pool", v->pool, "size_bytes",
-				   json_number(v->size_bytes), "replicas", (int)v->replicas, "generation",
-				   json_number(v->generation), "owner", v->owner, "epoch_base",
-				   json_number(v->epoch_base), "live_tree", json_number(v->live_tree), "next_tree",
-				   json_number(v->next_tree));
-	json_t *rest = json_pack("{s:o,s:s,s:o,s:o,s:o,s:[]}", "trees", trees_to_json(v), "state",
-				 v->is_deleting ? "deleting" : "ok", "attachments", attachments_to_json(v),
-				 "created_ns", json_number(v->created_ns), "replicas_state", volume_disks_to_json(v),
-				 "requests");
+	json_t *object =
+	    json_pack("{s:s,s:s,s:o,s:i,s:o,s:s,s:o,s:o,s:o}", "name", v->name, "pool", v->pool, "size_bytes",
+		      json_number(v->size_bytes), "replicas", (int)v->replicas, "generation",
+		      json_number(v->generation), "owner", v->owner, "epoch_base", json_number(v->epoch_base),
+		      "live_tree", json_number(v->live_tree), "next_tree", json_number(v->next_tree));
+	json_t *rest =
+	    json_pack("{s:o,s:s,s:o,s:o,s:o,s:[]}", "trees", trees_to_json(v), "state",
+		      v->is_deleting ? "deleting" : "ok", "attachments", attachments_to_json(v), "created_ns",
+		      json_number(v->created_ns), "replicas_state", volume_disks_to_json(v), "requests");
 	if (rest && v->renamed_from[0])
 		json_object_set_new(rest, "renamed_from", json_string(v->renamed_from));
 	if (!object || !rest || json_object_update(object, rest) < 0) {

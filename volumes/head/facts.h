@@ -1,8 +1,8 @@
 /*
  * facts.h: what the metadata store keeps of pools, disks and volumes, as structs, and their JSON.
  *
- * The readers take untrusted text (an operator may have edited it, a newer quarry may have written it): they check every
- * member, and say in one sentence which key is wrong and how. Plain functions.
+ * The readers take untrusted text (an operator may have edited it, a newer quarry may have written it): they check
+ * every member, and say in one sentence which key is wrong and how. Plain functions.
  */
 #pragma once
 
@@ -10,8 +10,8 @@
 
 #include <jansson.h>
 
-#define SET_DISKS_MAX 64u /* disks of one node, removed ones that volumes still name among them */
-#define NAME_BYTES (VOLUME_NAME_MAX + 1)
+#define SET_DISKS_MAX     64u /* disks of one node, removed ones that volumes still name among them */
+#define NAME_BYTES        (VOLUME_NAME_MAX + 1)
 #define EPOCHS_PER_ATTACH (1ull << 24) /* [EPRANGE] */
 
 struct pool_facts {
@@ -26,7 +26,8 @@ struct disk_facts {
 	struct uuid uuid;
 	char node[NAME_BYTES], path[SET_TEXT_MAX], pool[NAME_BYTES], name[DISK_LABEL_BYTES];
 	uint64_t size_bytes;
-	bool is_removed; /* by force, while volumes had data on it: kept so that their placements still name something */
+	bool
+	    is_removed; /* by force, while volumes had data on it: kept so that their placements still name something */
 	bool is_reserved;
 	uint64_t revision;
 };

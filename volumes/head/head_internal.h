@@ -20,17 +20,17 @@
 #include "volumes/head/slice.h"
 #include "volumes/head/volume_set.h"
 
-#define PART_BLOCKS DISK_IO_BLOCKS_MAX
-#define PART_BYTES ((uint64_t)PART_BLOCKS * BLOCK_BYTES)
+#define PART_BLOCKS   DISK_IO_BLOCKS_MAX
+#define PART_BYTES    ((uint64_t)PART_BLOCKS * BLOCK_BYTES)
 #define PARTS_DEFAULT 512u
-#define BARRIER_NS NS_PER_S /* an epoch is closed at most this often */
+#define BARRIER_NS    NS_PER_S /* an epoch is closed at most this often */
 
 struct command;
 
 /* ---- the set's disks ---- */
 
 #define SET_DISK_STATES(X) X(ABSENT) X(OPENING) X(RUNNING) X(FAILED) X(CLOSING) X(REMOVED)
-#define X(name) SET_DISK_##name,
+#define X(name)            SET_DISK_##name,
 enum set_disk_state { SET_DISK_STATES(X) };
 #undef X
 
@@ -39,15 +39,18 @@ struct set_disk {
 	uint32_t index; /* in set->disks; placements in memory name disks by it */
 	struct disk_facts facts;
 	enum set_disk_state state;
-	struct disk *disk;	  /* NULL unless open */
-	uint64_t cache_bytes;	  /* its share while open */
-	char why[WHY_BYTES];	  /* ABSENT, FAILED: what happened */
+	struct disk *disk;                                  /* NULL unless open */
+	uint64_t cache_bytes;                               /* its share while open */
+	char why[WHY_BYTES];                                /* ABSENT, FAILED: what happened */
 	void (*changed)(struct set_disk *d, void *context); /* who waits for it to be open or closed */
 	void *context;
 };
 
 /* May requests be sent to it? */
-static inline bool set_disk_is_running(const struct set_disk *d) { return d && d->state == SET_DISK_RUNNING; }
+static inline bool set_disk_is_running(const struct set_disk *d)
+{
+	return d && d->state == SET_DISK_RUNNING;
+}
 
 /* ---- chunks: where 256 segments lie ---- */
 
@@ -58,15 +61,15 @@ struct chunk {
 	bool is_loading;
 	bool is_broken; /* the last reading failed */
 	uint32_t n_placed;
-	uint32_t pins;		  /* picks and moves that rely on it: not to be evicted */
-	uint32_t fresh_in_flight; /* writes on their way to fresh segments */
-	uint64_t revision;	  /* of its key; 0: there is none yet */
-	uint16_t disk[PLACEMENT_CHUNK];		/* index of a set_disk, or CHUNK_NOWHERE */
-	uint64_t fresh[PLACEMENT_CHUNK / 64];	/* placed by this head, and no write has succeeded there yet */
-	uint64_t moving[PLACEMENT_CHUNK / 64];	/* its disk was full: another is being chosen */
-	struct list link;			/* in the order of use, for eviction */
-	struct list waiters;			/* requests, by own.line, while is_loading */
-	struct chunk_read *read;		/* while is_loading */
+	uint32_t pins;                         /* picks and moves that rely on it: not to be evicted */
+	uint32_t fresh_in_flight;              /* writes on their way to fresh segments */
+	uint64_t revision;                     /* of its key; 0: there is none yet */
+	uint16_t disk[PLACEMENT_CHUNK];        /* index of a set_disk, or CHUNK_NOWHERE */
+	uint64_t fresh[PLACEMENT_CHUNK / 64];  /* placed by this head, and no write has succeeded there yet */
+	uint64_t moving[PLACEMENT_CHUNK / 64]; /* its disk was full: another is being chosen */
+	struct list link;                      /* in the order of use, for eviction */
+	struct list waiters;                   /* requests, by own.line, while is_loading */
+	struct chunk_read *read;               /* while is_loading */
 };
 struct chunk_read { /* a chunk on its way from the store */
 	struct metadata_request request;
@@ -99,10 +102,10 @@ struct placer {
 	struct list moving;  /* parts by link: their disk was full */
 	struct place_pick picks[PLACE_PICKS_MAX];
 	uint32_t n_picks;
-	uint64_t refused;    /* bit per disk that could not be joined */
-	uint64_t new_disks;  /* bit per disk joined for these picks and not yet in the record */
+	uint64_t refused;   /* bit per disk that could not be joined */
+	uint64_t new_disks; /* bit per disk joined for these picks and not yet in the record */
 	struct op op;
-	struct join *join;	       /* under way */
+	struct join *join;            /* under way */
 	struct placer_update *update; /* under way */
 };
 
@@ -132,9 +135,9 @@ enum barrier_stage { BARRIER_STAGES(X) };
 struct barrier {
 	enum barrier_stage stage;
 	int err;
-	bool is_wanted;	 /* to begin as soon as nothing is in the way */
+	bool is_wanted;  /* to begin as soon as nothing is in the way */
 	bool is_waiting; /* io is on its way */
-	uint64_t epoch; /* the one that is being closed */
+	uint64_t epoch;  /* the one that is being closed */
 	struct timer timer;
 	struct op op;
 	struct volume_io io; /* its FLUSH, then its COMPLETE */
@@ -153,23 +156,23 @@ struct volume {
 	enum volume_state state;
 	bool is_read_only, is_fenced;
 	char why[SET_WHY_BYTES]; /* what is wrong with it, else "" */
-	uint64_t size_bytes;	 /* what clients may address; less than the record's while it shrinks */
+	uint64_t size_bytes;     /* what clients may address; less than the record's while it shrinks */
 	uint64_t generation;
-	uint64_t epoch;		 /* of new writes */
-	uint64_t epoch_end;	 /* first epoch this head may not use [EPRANGE] */
+	uint64_t epoch;     /* of new writes */
+	uint64_t epoch_end; /* first epoch this head may not use [EPRANGE] */
 	uint64_t complete_epoch;
-	uint32_t in_flight[2];	 /* writes and trims at the disks, by the parity of their epoch */
-	bool has_written;	 /* in this epoch */
+	uint32_t in_flight[2]; /* writes and trims at the disks, by the parity of their epoch */
+	bool has_written;      /* in this epoch */
 	struct range_locks locks;
 	struct list requests; /* by own.link */
 	uint32_t n_requests;
 	struct volume_disk disks[SET_DISKS_MAX]; /* by index */
-	struct chunk **chunks;	/* by number; NULL: not loaded */
+	struct chunk **chunks;                   /* by number; NULL: not loaded */
 	uint32_t n_chunks;
 	struct placer placer;
 	struct barrier barrier;
 	struct list watches;
-	uint32_t refs; /* frontends' */
+	uint32_t refs;                     /* frontends' */
 	void (*drained)(struct volume *v); /* DRAINING: called when no reference and no request is left */
 	struct op drained_op;
 	struct volume_counters counters;
@@ -180,10 +183,10 @@ struct set_volume {
 	struct volume_set *set;
 	struct list link; /* by name */
 	struct volume_facts facts;
-	struct volume *head;	/* NULL: not attached */
-	struct attach *attach;	/* under way */
-	struct reap *reap;	/* being deleted */
-	struct list updates;	/* record_update.own.turn: the first has its turn */
+	struct volume *head;     /* NULL: not attached */
+	struct attach *attach;   /* under way */
+	struct reap *reap;       /* being deleted */
+	struct list updates;     /* record_update.own.turn: the first has its turn */
 	char why[SET_WHY_BYTES]; /* recorded as attached and could not be */
 };
 
@@ -240,7 +243,10 @@ void volume_tell(struct volume *v, enum volume_event e);
 void volume_fence(struct volume *v, const char *format, ...) printf_like(2, 3);
 /* Sets v->why by the state of its disks. */
 void volume_explain(struct volume *v);
-static inline uint64_t blocks_of(uint64_t size_bytes) { return (size_bytes + BLOCK_BYTES - 1) / BLOCK_BYTES; }
+static inline uint64_t blocks_of(uint64_t size_bytes)
+{
+	return (size_bytes + BLOCK_BYTES - 1) / BLOCK_BYTES;
+}
 /* Can requests be sent to the volume's disk? */
 static inline bool volume_disk_is_good(const struct volume *v, uint32_t disk)
 {
@@ -250,11 +256,11 @@ static inline bool volume_disk_is_good(const struct volume *v, uint32_t disk)
 /* ---- volume_io.c ---- */
 
 #define VOLUME_IO_STAGES(X) X(FREE) X(LOCK) X(ISSUE) X(GATHER) X(HARDEN) X(REPLY)
-#define X(name) VOLUME_IO_##name,
+#define X(name)             VOLUME_IO_##name,
 enum volume_io_stage { VOLUME_IO_STAGES(X) };
 #undef X
 #define VOLUME_IO_WAITS(X) X(NOTHING) X(TURN) X(LOCK) X(PART) X(CHUNK) X(PLACEMENT) X(DISKS)
-#define X(name) WAIT_##name,
+#define X(name)            WAIT_##name,
 enum volume_io_wait { VOLUME_IO_WAITS(X) };
 #undef X
 
@@ -275,13 +281,21 @@ void volume_io_to_text(const struct volume_io *io, char *text, size_t room);
 /* ---- part.c ---- */
 
 #define PART_STAGES(X) X(FREE) X(FETCH) X(MERGE) X(CARRY) X(MOVE) X(SETTLE) X(END)
-#define X(name) PART_##name,
+#define X(name)        PART_##name,
 enum part_stage { PART_STAGES(X) };
 #undef X
 
-#define PART_IOV_MAX (64u + 2u)
+#define PART_IOV_MAX     (64u + 2u)
 #define PART_EXTENTS_MAX (PART_IOV_MAX * sizeof(struct iovec) / sizeof(struct disk_extent))
-enum part_kind { PART_READ, PART_WRITE, PART_ZEROS /* written as data */, PART_TRIM, PART_MAP, PART_FLUSH, PART_COMPLETE };
+enum part_kind {
+	PART_READ,
+	PART_WRITE,
+	PART_ZEROS /* written as data */,
+	PART_TRIM,
+	PART_MAP,
+	PART_FLUSH,
+	PART_COMPLETE
+};
 struct part {
 	struct disk_io io;
 	enum part_stage stage;
@@ -290,18 +304,18 @@ struct part {
 	uint32_t disk; /* index */
 	struct volume *volume;
 	struct volume_io *request;
-	struct list link;	       /* free, or in the placer's list of moves */
-	uint64_t pos_bytes, len_bytes; /* of the client's range */
-	uint64_t first, n_blocks;      /* the blocks it touches */
+	struct list link;                /* free, or in the placer's list of moves */
+	uint64_t pos_bytes, len_bytes;   /* of the client's range */
+	uint64_t first, n_blocks;        /* the blocks it touches */
 	uint32_t head_bytes, tail_bytes; /* of the first and last block, what lies outside the range */
-	bool has_head, has_tail;	       /* the first, the last block lies partly outside */
-	uint32_t n_fetched;	       /* of these, read so far */
+	bool has_head, has_tail;         /* the first, the last block lies partly outside */
+	uint32_t n_fetched;              /* of these, read so far */
 	bool is_counted;
 	struct chunk *fresh; /* of a write on its way to a fresh segment, else NULL; not evicted meanwhile */
-	bool must_allocate; /* zeros become blocks, not holes */
+	bool must_allocate;  /* zeros become blocks, not holes */
 	uint64_t segment, epoch, written, tried; /* tried: bit per disk that was full */
-	struct slice slice;	       /* the client's memory for it */
-	uint8_t *edges;		       /* two blocks: the first and the last one, merged */
+	struct slice slice;                      /* the client's memory for it */
+	uint8_t *edges;                          /* two blocks: the first and the last one, merged */
 	union {
 		struct {
 			struct iovec iov[PART_IOV_MAX];
@@ -363,7 +377,7 @@ bool placer_is_idle(const struct volume *v);
 /* ---- join.c: a volume begins to use a disk: FENCE, CREATE where it has no tree yet, COMPLETE ---- */
 
 #define JOIN_STAGES(X) X(FENCE) X(CREATE) X(COMPLETE) X(END)
-#define X(name) JOIN_##name,
+#define X(name)        JOIN_##name,
 enum join_stage { JOIN_STAGES(X) };
 #undef X
 struct join {
@@ -373,8 +387,8 @@ struct join {
 	enum join_stage stage;
 	int err;
 	bool is_answered;
-	uint64_t complete_epoch; /* set by the caller: to be told to the disk; 0: nothing */
-	uint64_t remembered;	 /* the last complete epoch that the disk had remembered */
+	uint64_t complete_epoch;               /* set by the caller: to be told to the disk; 0: nothing */
+	uint64_t remembered;                   /* the last complete epoch that the disk had remembered */
 	void (*done)(struct join *j, int res); /* the disk is JOINED, or LOST if it is recorded as used */
 	void *context;
 };
@@ -396,7 +410,7 @@ void barrier_abandon(struct volume *v);
 
 struct attach_options {
 	bool is_nbd, is_vhost, is_read_only; /* all false: none is recorded; for the set's own work */
-	bool is_return;	 /* recorded already: brought back after a restart */
+	bool is_return;                      /* recorded already: brought back after a restart */
 };
 /* done(): 0 and entry->head serves; or -errno with the reason in entry->why, and there is no head. */
 void volume_attach(struct set_volume *entry, const struct attach_options *o,
@@ -417,13 +431,15 @@ struct set_load {
 	void (*done)(struct set_load *l, int res); /* 0, or what the store said */
 	void *context;
 };
-/* Reads pools, disks and volumes, and brings the set's copies up to date. What cannot be used is an event and left out. */
+/* Reads pools, disks and volumes, and brings the set's copies up to date. What cannot be used is an event and left
+ * out. */
 void set_load_start(struct set_load *l, struct volume_set *s, void (*done)(struct set_load *l, int res), void *context);
 
 struct set_pool *set_pool_find(struct volume_set *s, const char *name);
-struct set_volume *set_volume_find(struct volume_set *s, const char *name); /* not those being deleted */
+struct set_volume *set_volume_find(struct volume_set *s, const char *name);       /* not those being deleted */
 struct set_disk *set_disk_by_uuid(struct volume_set *s, const struct uuid *uuid); /* or NULL */
-/* The same; one that nobody knows is taken in as absent, so that what lies there is still accounted for. NULL: no room. */
+/* The same; one that nobody knows is taken in as absent, so that what lies there is still accounted for. NULL: no
+ * room. */
 struct set_disk *set_disk_known(struct volume_set *s, const struct uuid *uuid);
 /* Takes the facts over (of a volume: its memory too); NULL: no memory or, of disks, no room. */
 struct set_pool *set_pool_put(struct volume_set *s, const struct pool_facts *facts);
@@ -483,8 +499,8 @@ struct command {
 struct command_kind {
 	const char *name;
 	void (*run)(struct command *c); /* its dispatcher, first entered at stage 0 */
-	/* For change_run(), one transaction: looks at the set's copies and prepares c->transaction (1), finds it done already
-	 * (0), or refuses (-errno). */
+	/* For change_run(), one transaction: looks at the set's copies and prepares c->transaction (1), finds it done
+	 * already (0), or refuses (-errno). */
 	int (*decide)(struct command *c);
 	void (*apply)(struct command *c, uint64_t revision); /* the store has it: so do the copies */
 };

@@ -3,11 +3,13 @@
  *
  *   FENCE -> CREATE -> COMPLETE -> END
  *
- *   FENCE     the volume's generation becomes durable there, lower ones are refused from now on [FENCEDUR]; a session begins
+ *   FENCE     the volume's generation becomes durable there, lower ones are refused from now on [FENCEDUR]; a session
+ *             begins
  *   CREATE    an empty tree, where the disk has none of this volume yet
  *   COMPLETE  the last complete epoch, on a disk that is new to the volume [PLACEL]
  *
- * Each is skipped where there is nothing to do; an error ends it. Owner: whoever started it, until done(); then it is freed.
+ * Each is skipped where there is nothing to do; an error ends it. Owner: whoever started it, until done(); then it is
+ * freed.
  */
 #include "volumes/head/head_internal.h"
 
@@ -97,9 +99,10 @@ static void join_end(struct join *j)
 		log_event(v->set->log, LOG_ERROR, "disk-not-joined", v->entry->facts.name,
 			  "volume %s cannot use disk %s (%s): %s%s", v->entry->facts.name, d->facts.name, d->facts.path,
 			  strerror(-j->err),
-			  j->err == -ESTALE ? ": the disk has seen a newer generation of it; was the metadata restored from a "
-					      "backup?"
-					    : "");
+			  j->err == -ESTALE
+			      ? ": the disk has seen a newer generation of it; was the metadata restored from a "
+				"backup?"
+			      : "");
 	j->done(j, j->err);
 	free(j);
 }
@@ -140,7 +143,8 @@ int join_start(struct volume *v, uint32_t disk, uint64_t complete_epoch, void (*
 	quarry_assert(set_disk_is_running(v->set->disks[disk]));
 	if (!j)
 		return -ENOMEM;
-	*j = (struct join){.volume = v, .disk = disk, .complete_epoch = complete_epoch, .done = done, .context = context};
+	*j = (struct join){
+	    .volume = v, .disk = disk, .complete_epoch = complete_epoch, .done = done, .context = context};
 	*out = j;
 	join_run(j);
 	return 0;

@@ -11,8 +11,8 @@
  *
  * Invariants
  *  1. A part has its two edge blocks from the start, so nothing here waits for memory.
- *  2. A write or trim takes the volume's epoch when it is sent, so the epochs that a tree sees never decrease; it counts in
- *     in_flight of that epoch until it is answered.
+ *  2. A write or trim takes the volume's epoch when it is sent, so the epochs that a tree sees never decrease; it
+ *     counts in in_flight of that epoch until it is answered.
  *  3. A merged write is ordered [RMWDEP].
  *  4. `written` of a disk grows before the request that wrote is answered, so a FLUSH submitted after sees it.
  *  5. A free part is at the head of the free list when it was used last: few are ever touched while few are in flight.
@@ -38,8 +38,8 @@ static const char *const stage_names[] = {
 #undef X
 };
 static const char *const kind_names[] = {
-    [PART_READ] = "read", [PART_WRITE] = "write", [PART_ZEROS] = "zeros",	[PART_TRIM] = "trim",
-    [PART_MAP] = "map",	  [PART_FLUSH] = "flush", [PART_COMPLETE] = "complete",
+    [PART_READ] = "read", [PART_WRITE] = "write", [PART_ZEROS] = "zeros",       [PART_TRIM] = "trim",
+    [PART_MAP] = "map",   [PART_FLUSH] = "flush", [PART_COMPLETE] = "complete",
 };
 
 static void part_run(struct part *p);

@@ -148,7 +148,7 @@ static void moves_answer(struct volume *v, uint64_t segment, int res)
 	struct chunk *c = v->chunks[segment / PLACEMENT_CHUNK];
 	quarry_assert(c && c->pins > 0);
 	chunk_bit_set(c->moving, segment, false);
-	list_each_safe(node, &v->placer.moving) {
+	list_each_safe (node, &v->placer.moving) {
 		struct part *part = container_of(node, struct part, link);
 		if (part->segment != segment)
 			continue;
@@ -163,7 +163,7 @@ static void moves_answer(struct volume *v, uint64_t segment, int res)
 static uint64_t moves_tried(const struct volume *v, uint64_t segment)
 {
 	uint64_t tried = 0;
-	list_each(node, &v->placer.moving) {
+	list_each (node, &v->placer.moving) {
 		const struct part *part = container_of(node, struct part, link);
 		if (part->segment == segment)
 			tried |= part->tried;
@@ -196,7 +196,7 @@ static void choose_moves(struct volume *v)
 	bool has_changed;
 	do {
 		has_changed = false;
-		list_each(node, &v->placer.moving) {
+		list_each (node, &v->placer.moving) {
 			has_changed = choose_for_move(v, container_of(node, struct part, link));
 			if (has_changed)
 				break;
@@ -208,7 +208,7 @@ static void placer_choose(struct volume *v)
 {
 	picks_clear(v);
 	choose_moves(v); /* first: requests may wait for their outcome */
-	list_each_safe(node, &v->placer.wanting)
+	list_each_safe (node, &v->placer.wanting)
 		choose_for_request(v, container_of(node, struct volume_io, own.line));
 }
 
@@ -320,7 +320,7 @@ static void placer_doubt(struct volume *v)
 
 static void placer_wake_all(struct volume *v, int err)
 {
-	list_each_safe(node, &v->placer.wanting)
+	list_each_safe (node, &v->placer.wanting)
 		volume_io_wake(container_of(node, struct volume_io, own.line), err);
 }
 

@@ -2,8 +2,8 @@
  * range_lock.c: locks on ranges of blocks, in order of arrival.
  *
  * Most requests are small and overlap nothing: taking a lock then looks at one or two short lists, found by the area
- * the range lies in. The few that are wider than two areas (trims, large writes) stand in a list of their own, which every
- * small one looks through as well.
+ * the range lies in. The few that are wider than two areas (trims, large writes) stand in a list of their own, which
+ * every small one looks through as well.
  *
  * Invariants
  *  1. A lock of one area is in that area's bucket, one of two areas in both; a wider one only among the wide.
@@ -29,7 +29,7 @@ static bool excludes(const struct range_lock *a, const struct range_lock *b)
 
 static void visit_wide(struct range_locks *s, struct range_lock *l, pair_visit *visit)
 {
-	list_each_safe(node, &s->wide) {
+	list_each_safe (node, &s->wide) {
 		struct range_lock *other = container_of(node, struct range_place, link)->lock;
 		if (other != l && excludes(l, other))
 			visit(s, l, other);
@@ -38,7 +38,7 @@ static void visit_wide(struct range_locks *s, struct range_lock *l, pair_visit *
 
 static void visit_bucket(struct range_locks *s, struct range_lock *l, uint32_t bucket, pair_visit *visit)
 {
-	list_each_safe(node, &s->buckets[bucket]) {
+	list_each_safe (node, &s->buckets[bucket]) {
 		struct range_lock *other = container_of(node, struct range_place, link)->lock;
 		if (other == l || !excludes(l, other))
 			continue;

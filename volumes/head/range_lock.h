@@ -11,8 +11,8 @@
 #include "daemon/core/base.h"
 #include "daemon/core/list.h"
 
-#define RANGE_BUCKETS 256u   /* a power of two */
-#define RANGE_AREA_SHIFT 5u  /* an area is 32 blocks, 128 KiB */
+#define RANGE_BUCKETS    256u /* a power of two */
+#define RANGE_AREA_SHIFT 5u   /* an area is 32 blocks, 128 KiB */
 
 struct range_lock;
 struct range_place { /* where a lock stands */
@@ -22,11 +22,11 @@ struct range_place { /* where a lock stands */
 
 struct range_lock {
 	uint64_t first, last; /* blocks, both included */
-	uint64_t order;	      /* of arrival: 1, 2, 3 ... */
+	uint64_t order;       /* of arrival: 1, 2, 3 ... */
 	uint32_t n_before;    /* earlier ones that exclude it; 0: granted */
 	bool is_shared, is_wide;
 	struct range_place near; /* in the bucket of its first area, or among the wide ones */
-	struct range_place far;	 /* in the bucket of its last area, when that is the next one */
+	struct range_place far;  /* in the bucket of its last area, when that is the next one */
 };
 
 struct range_locks {

@@ -1,5 +1,6 @@
 /*
- * reaper.c: deletes a volume in the background, across restarts: first its data on every disk, then what the store keeps.
+ * reaper.c: deletes a volume in the background, across restarts: first its data on every disk, then what the store
+ * keeps.
  *
  *   LOOK -> FENCE -> DROP* -> WAIT* -> FORGET -> LOOK ... (each disk) ... -> LIST -> ERASE -> LIST ... -> RECORD -> END
  *     |                                                                       ^
@@ -9,7 +10,8 @@
  *   FENCE    a session of our own; the volume's former head is refused from now on
  *   DROP     each of its trees; the disk frees them in the background, WAIT looks again until they are gone
  *   FORGET   the disk's record of the volume
- *   ERASE    the placements, some keys at a time; RECORD: the volume's record last, so that nothing is ever forgotten half way
+ *   ERASE    the placements, some keys at a time; RECORD: the volume's record last, so that nothing is ever forgotten
+ *            half way
  *
  * Invariants
  *  1. The record exists until no disk that is there holds anything of the volume, and no placement key is left.
@@ -26,12 +28,12 @@
 #include <string.h>
 
 #define REAP_STAGES(X) X(LOOK) X(FENCE) X(DROP) X(WAIT) X(FORGET) X(LIST) X(ERASE) X(RECORD) X(END) X(PARKED)
-#define X(name) REAP_##name,
+#define X(name)        REAP_##name,
 enum reap_stage { REAP_STAGES(X) };
 #undef X
 
 #define REAP_POLL_NS  (200 * NS_PER_MS) /* a large tree takes the disk seconds to free */
-#define REAP_RETRY_NS (5 * NS_PER_S)	/* after the store failed */
+#define REAP_RETRY_NS (5 * NS_PER_S)    /* after the store failed */
 
 struct reap {
 	enum reap_stage stage;
@@ -132,8 +134,8 @@ static bool reap_look(struct reap *r)
 		if (!set_disk_is_running(d)) {
 			if (!volume_facts_disk(&r->entry->facts, &d->facts.uuid))
 				continue;
-			text_print(r->entry->why, sizeof(r->entry->why), "its deletion waits for disk %s (%s): %s", d->facts.name,
-				   d->facts.path, d->why);
+			text_print(r->entry->why, sizeof(r->entry->why), "its deletion waits for disk %s (%s): %s",
+				   d->facts.name, d->facts.path, d->why);
 			return false;
 		}
 		if (reap_holding(r).n_trees > 0 || disk_volume(d->disk, &r->entry->facts.uuid, &record))
@@ -234,8 +236,10 @@ static void reap_park(struct reap *r)
 	if (r->err != 0)
 		text_print(r->entry->why, sizeof(r->entry->why), "its deletion stopped at disk %s: %s",
 			   d ? d->facts.name : "?", strerror(-r->err));
-	log_event(r->entry->set->log, LOG_WARNING, "deletion-waits", r->entry->facts.name, "volume %s: %s; it goes on at the "
-		  "next start", r->entry->facts.name, r->entry->why);
+	log_event(r->entry->set->log, LOG_WARNING, "deletion-waits", r->entry->facts.name,
+		  "volume %s: %s; it goes on at the "
+		  "next start",
+		  r->entry->facts.name, r->entry->why);
 	r->stage = REAP_PARKED;
 }
 
@@ -361,7 +365,8 @@ void reap_start(struct set_volume *entry)
 	quarry_assert(entry->facts.is_deleting && !entry->reap && !entry->head);
 	if (!r) {
 		log_event(entry->set->log, LOG_WARNING, "deletion-waits", entry->facts.name,
-			  "there is no memory to delete volume %s now: it goes on at the next start", entry->facts.name);
+			  "there is no memory to delete volume %s now: it goes on at the next start",
+			  entry->facts.name);
 		return;
 	}
 	r->entry = entry;

@@ -9,8 +9,8 @@
  *  1. Of one volume, only the first in entry->updates is past TURN, so nobody's decision is overtaken by another's of
  *     this node; what other nodes change is seen as a failed condition.
  *  2. entry->facts changes only here, and only to what the store is known to hold.
- *  3. Nothing is resent blindly: after a failed condition or an unknown outcome the record is read, and if it already is
- *     what was wanted (a reply was lost, or the transaction doubled), that is success.
+ *  3. Nothing is resent blindly: after a failed condition or an unknown outcome the record is read, and if it already
+ *     is what was wanted (a reply was lost, or the transaction doubled), that is success.
  *
  * Owner: whoever embeds it; it is his again at done().
  */
@@ -21,7 +21,7 @@
 #include <string.h>
 
 #define UPDATE_STAGES(X) X(IDLE) X(TURN) X(CHANGE) X(TRANSACT) X(REREAD) X(END)
-#define X(name) UPDATE_##name,
+#define X(name)          UPDATE_##name,
 enum update_stage { UPDATE_STAGES(X) };
 #undef X
 

@@ -14,13 +14,13 @@ struct set_volume;
 struct record_update {
 	/* set by the caller */
 	uint64_t generation; /* the volume's must be this; 0: any */
-	/* Changes the copy it is given; may be called again on what the record has become. 0, or -errno: give up. NULL: the
-	 * record stays as it is and is only a condition. */
+	/* Changes the copy it is given; may be called again on what the record has become. 0, or -errno: give up.
+	 * NULL: the record stays as it is and is only a condition. */
 	int (*change)(struct record_update *u, struct volume_facts *facts);
 	/* May add to the transaction; NULL: nothing. */
 	void (*extend)(struct record_update *u, struct transaction *t);
-	/* 0; -ESTALE another generation; -ENOENT the record is gone; -EAGAIN a condition of extend() did not hold; -ETIMEDOUT
-	 * outcome unknown (only where the record was not to change); what change() or the store said. */
+	/* 0; -ESTALE another generation; -ENOENT the record is gone; -EAGAIN a condition of extend() did not hold;
+	 * -ETIMEDOUT outcome unknown (only where the record was not to change); what change() or the store said. */
 	void (*done)(struct record_update *u, int res);
 
 	/* set here */
@@ -45,4 +45,4 @@ struct record_update {
 /* done() comes on a later turn. */
 void record_update_start(struct record_update *u, struct set_volume *entry);
 bool record_update_is_idle(const struct record_update *u); /* zeroed, or done */
-void record_update_abandon(struct record_update *u);	   /* frees what it holds, as a crash does */
+void record_update_abandon(struct record_update *u);       /* frees what it holds, as a crash does */

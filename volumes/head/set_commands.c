@@ -11,8 +11,10 @@
  *
  * Invariants
  *  1. At most one command is carried out; it is the first of set->commands, and has `own`. Those aside are in no line.
- *  2. A command is atomic: what it changes in the store is one transaction, and its copies follow the store, never lead.
- *  3. It may be repeated (P6): DECIDE finds what an earlier try or an earlier command has done already, and that is success.
+ *  2. A command is atomic: what it changes in the store is one transaction, and its copies follow the store, never
+ *     lead.
+ *  3. It may be repeated (P6): DECIDE finds what an earlier try or an earlier command has done already, and that is
+ *     success.
  *  4. A command that fails has `why` and `code`.
  *
  * Owner: the set.
@@ -28,18 +30,12 @@
 #define CHANGE_TRIES_MAX 8u /* a store that refuses this often is not refusing because of a race */
 
 static const struct command_kind *const kinds[] = {
-    [SET_DISK_ADD] = &command_disk_add,
-    [SET_DISK_REMOVE] = &command_disk_remove,
-    [SET_DISK_SCRUB] = &command_disk_scrub,
-    [SET_POOL_CREATE] = &command_pool_create,
-    [SET_POOL_SET] = &command_pool_set,
-    [SET_POOL_DELETE] = &command_pool_delete,
-    [SET_VOLUME_CREATE] = &command_volume_create,
-    [SET_VOLUME_DELETE] = &command_volume_delete,
-    [SET_VOLUME_RESIZE] = &command_volume_resize,
-    [SET_VOLUME_RENAME] = &command_volume_rename,
-    [SET_VOLUME_SET] = &command_volume_set,
-    [SET_VOLUME_ATTACH] = &command_volume_attach,
+    [SET_DISK_ADD] = &command_disk_add,           [SET_DISK_REMOVE] = &command_disk_remove,
+    [SET_DISK_SCRUB] = &command_disk_scrub,       [SET_POOL_CREATE] = &command_pool_create,
+    [SET_POOL_SET] = &command_pool_set,           [SET_POOL_DELETE] = &command_pool_delete,
+    [SET_VOLUME_CREATE] = &command_volume_create, [SET_VOLUME_DELETE] = &command_volume_delete,
+    [SET_VOLUME_RESIZE] = &command_volume_resize, [SET_VOLUME_RENAME] = &command_volume_rename,
+    [SET_VOLUME_SET] = &command_volume_set,       [SET_VOLUME_ATTACH] = &command_volume_attach,
     [SET_VOLUME_DETACH] = &command_volume_detach,
 };
 
@@ -61,8 +57,10 @@ int command_refuse_store(struct command *c, int err)
 {
 	if (err == -EBUSY || err == -EAGAIN)
 		return command_refuse(c, -EBUSY, "busy", "others keep changing the same: try again");
-	return command_refuse(c, -EIO, "store-failed", "the metadata store failed (%s): nothing was changed that it confirmed; "
-			      "look at the log and try again", strerror(-err));
+	return command_refuse(c, -EIO, "store-failed",
+			      "the metadata store failed (%s): nothing was changed that it confirmed; "
+			      "look at the log and try again",
+			      strerror(-err));
 }
 
 int command_find_volume(struct command *c)
@@ -170,8 +168,8 @@ void command_end(struct command *c)
 	struct set_command *order = c->order;
 	int err = c->err;
 	if (err != 0)
-		log_line(s->log, LOG_INFO, "command", "%s %s: refused (%s): %s", c->kind->name, order->object, order->code,
-			 order->why);
+		log_line(s->log, LOG_INFO, "command", "%s %s: refused (%s): %s", c->kind->name, order->object,
+			 order->code, order->why);
 	command_destroy(c);
 	commands_wake(s);
 	command_done(order, err);

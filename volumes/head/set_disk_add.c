@@ -4,9 +4,9 @@
  *   CHECK -> FORMAT -> PROBE -> REGISTER -> OPEN -> END
  *
  *   FORMAT    blocks for as long as writing a file through takes: on a thread of its own, while other commands pass
- *   PROBE     opens what is there now. Where FORMAT refused to destroy something: an empty disk of this cluster and pool,
- *             with the wanted properties and unknown to the store, is what an earlier try has formatted, and is taken as
- *             it is (P6); anything else stays refused
+ *   PROBE     opens what is there now. Where FORMAT refused to destroy something: an empty disk of this cluster and
+ *             pool, with the wanted properties and unknown to the store, is what an earlier try has formatted, and is
+ *             taken as it is (P6); anything else stays refused
  *   REGISTER  one transaction, after which the disk exists
  *
  * Invariants
@@ -24,7 +24,7 @@
 #include <string.h>
 
 #define ADD_STAGES(X) X(CHECK) X(FORMAT) X(PROBE) X(REGISTER) X(OPEN) X(END)
-#define X(name) ADD_##name,
+#define X(name)       ADD_##name,
 enum add_stage { ADD_STAGES(X) };
 #undef X
 
@@ -52,7 +52,7 @@ static bool disk_name_is_taken(struct volume_set *s, const char *name)
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
 		if (s->disks[i] && strcmp(s->disks[i]->facts.name, name) == 0)
 			return true;
-	list_each(node, &s->aside) {
+	list_each (node, &s->aside) {
 		const struct command *c = container_of(node, struct set_command, link)->own;
 		if (c->maker && strcmp(c->maker->label, name) == 0)
 			return true;
@@ -84,10 +84,11 @@ static int add_exists(struct command *c, const struct set_disk *d)
 	bool is_alike = strcmp(d->facts.pool, order_pool(o)) == 0 && d->facts.is_reserved == o->reserve &&
 			(o->size_bytes == 0 || o->size_bytes == d->facts.size_bytes);
 	if (!is_alike)
-		return command_refuse(c, -EEXIST, "exists",
-				      "%s is disk %s of pool %s already, with other properties: remove it first (quarry disk "
-				      "remove)",
-				      o->path, d->facts.name, d->facts.pool);
+		return command_refuse(
+		    c, -EEXIST, "exists",
+		    "%s is disk %s of pool %s already, with other properties: remove it first (quarry disk "
+		    "remove)",
+		    o->path, d->facts.name, d->facts.pool);
 	if (!set_disk_is_running(d))
 		return command_refuse(c, -EIO, "failed", "%s is disk %s already, and does not run: %s", o->path,
 				      d->facts.name, d->why);
@@ -102,7 +103,8 @@ static int add_check(struct command *c)
 	if (o->path[0] == 0)
 		return command_refuse(c, -EINVAL, "invalid", "no path was given");
 	if (o->size_bytes % BLOCK_BYTES != 0)
-		return command_refuse(c, -EINVAL, "invalid", "the size %" PRIu64 " is not a multiple of 4096", o->size_bytes);
+		return command_refuse(c, -EINVAL, "invalid", "the size %" PRIu64 " is not a multiple of 4096",
+				      o->size_bytes);
 	if (command_check_pool(c, &pool) != 0)
 		return c->err;
 	struct set_disk *there = set_disk_find(c->set, o->path);
@@ -111,8 +113,9 @@ static int add_check(struct command *c)
 	if (set_disks_count(c->set) == SET_DISKS_MAX)
 		return command_refuse(c, -EMFILE, "too-many", "this node has %u disks already", SET_DISKS_MAX);
 	if ((c->set->cache_bytes - c->set->cache_given) / 2 < DISK_CACHE_MIN_BYTES)
-		return command_refuse(c, -ENOMEM, "no-memory",
-				      "the cache is too small for one more disk: raise node.cache_mb and start the daemon again");
+		return command_refuse(
+		    c, -ENOMEM, "no-memory",
+		    "the cache is too small for one more disk: raise node.cache_mb and start the daemon again");
 	return 1;
 }
 
@@ -127,10 +130,13 @@ static int add_prepare(struct command *c)
 	m->home = c->set->reactor;
 	text_print(m->path, sizeof(m->path), "%s", o->path);
 	disk_name_choose(c->set, m->label);
-	m->options = (struct disk_format_options){
-	    .disk = set_random_uuid(c->set), .pool = set_pool_find(c->set, order_pool(o))->facts.uuid,
-	    .cluster = c->set->cluster, .label = m->label, .size_bytes = o->size_bytes, .reserve = o->reserve,
-	    .force = o->force};
+	m->options = (struct disk_format_options){.disk = set_random_uuid(c->set),
+						  .pool = set_pool_find(c->set, order_pool(o))->facts.uuid,
+						  .cluster = c->set->cluster,
+						  .label = m->label,
+						  .size_bytes = o->size_bytes,
+						  .reserve = o->reserve,
+						  .force = o->force};
 	return 0;
 }
 
@@ -206,8 +212,13 @@ static bool probe_start(struct command *c)
 	char why[WHY_BYTES];
 	if (m->err != 0 && m->err != -EEXIST)
 		return false;
-	struct disk_options o = {.reactor = c->set->reactor, .log = c->set->log, .path = m->path, .cluster = &c->set->cluster,
-				 .cache_bytes = DISK_CACHE_MIN_BYTES, .is_read_only = true, .opened = probe_opened,
+	struct disk_options o = {.reactor = c->set->reactor,
+				 .log = c->set->log,
+				 .path = m->path,
+				 .cluster = &c->set->cluster,
+				 .cache_bytes = DISK_CACHE_MIN_BYTES,
+				 .is_read_only = true,
+				 .opened = probe_opened,
 				 .context = m};
 	int err = disk_open(&o, &m->probed, why);
 	if (err != 0 && m->err == 0)
@@ -266,7 +277,8 @@ static void add_apply(struct command *c, uint64_t revision)
 {
 	c->disk_facts.revision = revision;
 	if (!set_disk_put(c->set, &c->disk_facts))
-		command_refuse(c, -ENOMEM, "no-memory", "it is done, but there is no memory to remember it: start the daemon again");
+		command_refuse(c, -ENOMEM, "no-memory",
+			       "it is done, but there is no memory to remember it: start the daemon again");
 }
 
 /* ---- OPEN ---- */
@@ -277,8 +289,8 @@ static void add_opened(struct set_disk *d, void *context)
 	if (!set_disk_is_running(d))
 		command_refuse(c, -EIO, "failed", "disk %s was added and does not open: %s", d->facts.name, d->why);
 	else
-		log_event(c->set->log, LOG_NOTICE, "disk-added", d->facts.name, "disk %s (%s) is in pool %s", d->facts.name,
-			  d->facts.path, d->facts.pool);
+		log_event(c->set->log, LOG_NOTICE, "disk-added", d->facts.name, "disk %s (%s) is in pool %s",
+			  d->facts.name, d->facts.path, d->facts.pool);
 	c->kind->run(c);
 }
 

@@ -12,8 +12,8 @@
  * Invariants
  *  1. Only a RUNNING disk is given requests.
  *  2. `disk` is not NULL from OPENING to the end of CLOSING.
- *  3. The cache is shared out so that one more disk always finds some: at the start each gets an equal part and one part
- *     is left; a disk added later gets half of what is left (cache_given counts).
+ *  3. The cache is shared out so that one more disk always finds some: at the start each gets an equal part and one
+ *     part is left; a disk added later gets half of what is left (cache_given counts).
  *
  * Owner: the set.
  */
@@ -28,7 +28,7 @@
 
 static void set_disk_changed(struct set_disk *d)
 {
-	void (*changed)(struct set_disk *d, void *context) = d->changed;
+	void (*changed)(struct set_disk * d, void *context) = d->changed;
 	d->changed = NULL;
 	if (changed)
 		changed(d, d->context);
@@ -37,7 +37,7 @@ static void set_disk_changed(struct set_disk *d)
 /* What the volumes of the set say of themselves depends on their disks. */
 static void set_disks_explain(struct volume_set *s)
 {
-	list_each(node, &s->volumes) {
+	list_each (node, &s->volumes) {
 		struct set_volume *v = container_of(node, struct set_volume, link);
 		if (v->head)
 			volume_explain(v->head);
@@ -105,9 +105,15 @@ int set_disk_open(struct set_disk *d, void (*changed)(struct set_disk *d, void *
 		text_print(d->why, sizeof(d->why), "the cache is too small for one more disk: raise node.cache_mb");
 		return -ENOMEM;
 	}
-	struct disk_options o = {.reactor = s->reactor, .log = s->log, .path = d->facts.path, .cluster = &s->cluster,
-				 .cache_bytes = d->cache_bytes, .check_expensive = s->check_expensive,
-				 .opened = set_disk_opened, .failed = set_disk_failed, .context = d};
+	struct disk_options o = {.reactor = s->reactor,
+				 .log = s->log,
+				 .path = d->facts.path,
+				 .cluster = &s->cluster,
+				 .cache_bytes = d->cache_bytes,
+				 .check_expensive = s->check_expensive,
+				 .opened = set_disk_opened,
+				 .failed = set_disk_failed,
+				 .context = d};
 	int err = disk_open(&o, &d->disk, d->why);
 	if (err != 0) {
 		log_event(s->log, LOG_ERROR, "disk-not-opened", d->facts.name, "disk %s (%s) does not open: %s",
@@ -157,7 +163,8 @@ static int command_find_disk(struct command *c)
 	c->disk = set_disk_find(c->set, c->order->object);
 	if (c->disk)
 		return 0;
-	return command_refuse(c, -ENOENT, "not-found", "there is no disk \"%s\": give its name, path or UUID (quarry disk list)",
+	return command_refuse(c, -ENOENT, "not-found",
+			      "there is no disk \"%s\": give its name, path or UUID (quarry disk list)",
 			      c->order->object);
 }
 
@@ -173,7 +180,7 @@ uint32_t set_disk_users(const struct set_disk *d, char *names, size_t room)
 	size_t used = 0;
 	if (room > 0)
 		names[0] = 0;
-	list_each(node, &d->set->volumes) {
+	list_each (node, &d->set->volumes) {
 		struct set_volume *v = container_of(node, struct set_volume, link);
 		if (!volume_uses(v, d))
 			continue;
@@ -199,10 +206,11 @@ static int disk_remove_check(struct command *c)
 		return err;
 	uint32_t n = set_disk_users(c->disk, names, sizeof(names));
 	if (n > 0 && !c->order->force)
-		return command_refuse(c, -EBUSY, "in-use",
-				      "disk %s holds data of %u volume%s (%s): delete them first, or lose what lies there with "
-				      "--force",
-				      c->disk->facts.name, n, n == 1 ? "" : "s", names);
+		return command_refuse(
+		    c, -EBUSY, "in-use",
+		    "disk %s holds data of %u volume%s (%s): delete them first, or lose what lies there with "
+		    "--force",
+		    c->disk->facts.name, n, n == 1 ? "" : "s", names);
 	c->was_running = c->disk->state == SET_DISK_RUNNING;
 	if (c->was_running)
 		c->disk->state = SET_DISK_CLOSING; /* nothing is placed on it from now on */
@@ -247,8 +255,9 @@ static void disk_remove_closed(struct set_disk *d, void *context)
 static void disk_remove_finish(struct command *c)
 {
 	struct set_disk *d = c->disk;
-	log_event(c->set->log, LOG_NOTICE, "disk-removed", d->facts.name, "disk %s (%s) has been removed from pool %s%s",
-		  d->facts.name, d->facts.path, d->facts.pool, c->order->force ? " by force" : "");
+	log_event(c->set->log, LOG_NOTICE, "disk-removed", d->facts.name,
+		  "disk %s (%s) has been removed from pool %s%s", d->facts.name, d->facts.path, d->facts.pool,
+		  c->order->force ? " by force" : "");
 	d->state = SET_DISK_REMOVED;
 	text_print(d->why, sizeof(d->why), "it was removed by force");
 	if (set_disk_users(d, NULL, 0) == 0)
@@ -296,7 +305,8 @@ static void disk_scrub_run(struct command *c)
 {
 	if (command_find_disk(c) == 0) {
 		if (!set_disk_is_running(c->disk)) {
-			command_refuse(c, -EIO, "failed", "disk %s does not run: %s", c->disk->facts.name, c->disk->why);
+			command_refuse(c, -EIO, "failed", "disk %s does not run: %s", c->disk->facts.name,
+				       c->disk->why);
 		} else {
 			int err = disk_scrub_start(c->disk->disk, SCRUB_BYTES_PER_S, true);
 			if (err != 0 && err != -EBUSY) /* one is under way: that is what was asked for */

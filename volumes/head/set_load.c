@@ -21,7 +21,7 @@
 #include <string.h>
 
 #define LOAD_STAGES(X) X(POOLS) X(DISKS) X(VOLUMES) X(END)
-#define X(name) LOAD_##name,
+#define X(name)        LOAD_##name,
 enum load_stage { LOAD_STAGES(X) };
 #undef X
 
@@ -31,7 +31,7 @@ static const char *const prefixes[] = {[LOAD_POOLS] = "pools/", [LOAD_DISKS] = "
 
 struct set_pool *set_pool_find(struct volume_set *s, const char *name)
 {
-	list_each(node, &s->pools) {
+	list_each (node, &s->pools) {
 		struct set_pool *p = container_of(node, struct set_pool, link);
 		if (strcmp(p->facts.name, name) == 0)
 			return p;
@@ -41,7 +41,7 @@ struct set_pool *set_pool_find(struct volume_set *s, const char *name)
 
 struct set_volume *set_volume_find(struct volume_set *s, const char *name)
 {
-	list_each(node, &s->volumes) {
+	list_each (node, &s->volumes) {
 		struct set_volume *v = container_of(node, struct set_volume, link);
 		if (!v->facts.is_deleting && strcmp(v->facts.name, name) == 0)
 			return v;
@@ -51,7 +51,7 @@ struct set_volume *set_volume_find(struct volume_set *s, const char *name)
 
 static struct set_volume *set_volume_by_uuid(struct volume_set *s, const struct uuid *uuid)
 {
-	list_each(node, &s->volumes) {
+	list_each (node, &s->volumes) {
 		struct set_volume *v = container_of(node, struct set_volume, link);
 		if (uuid_equal(&v->facts.uuid, uuid))
 			return v;
@@ -270,14 +270,14 @@ static void load_drop_missing(struct set_load *l)
 	if (l->stage == LOAD_DISKS)
 		load_mark_removed_disks(l);
 	if (l->stage == LOAD_POOLS)
-		list_each_safe(node, &l->set->pools) {
+		list_each_safe (node, &l->set->pools) {
 			struct set_pool *p = container_of(node, struct set_pool, link);
 			if (!load_has(l, p->facts.name))
 				set_pool_remove(p);
 		}
 	if (l->stage != LOAD_VOLUMES)
 		return;
-	list_each_safe(node, &l->set->volumes) {
+	list_each_safe (node, &l->set->volumes) {
 		struct set_volume *v = container_of(node, struct set_volume, link);
 		uuid_to_text(&v->facts.uuid, uuid);
 		if (!load_has(l, uuid) && !v->head && !v->attach && !v->reap && list_is_empty(&v->updates))

@@ -22,9 +22,10 @@ const char *order_pool(const struct set_command *o)
 int command_check_replicas(struct command *c, uint32_t replicas, uint32_t min_replicas)
 {
 	if (replicas > 1 || min_replicas > 1)
-		return command_refuse(c, -EOPNOTSUPP, "not-available",
-				      "replication is not available in this release: every volume has one replica (leave out "
-				      "--replicas, or give 1)");
+		return command_refuse(
+		    c, -EOPNOTSUPP, "not-available",
+		    "replication is not available in this release: every volume has one replica (leave out "
+		    "--replicas, or give 1)");
 	return 0;
 }
 
@@ -32,10 +33,11 @@ int command_check_name(struct command *c, const char *name)
 {
 	if (name_is_valid(name))
 		return 0;
-	return command_refuse(c, -EINVAL, "invalid",
-			      "\"%.80s\" is no valid name: 1 to %u letters, digits, '.', '_' or '-', beginning with a letter or "
-			      "digit",
-			      name, VOLUME_NAME_MAX);
+	return command_refuse(
+	    c, -EINVAL, "invalid",
+	    "\"%.80s\" is no valid name: 1 to %u letters, digits, '.', '_' or '-', beginning with a letter or "
+	    "digit",
+	    name, VOLUME_NAME_MAX);
 }
 
 int command_check_pool(struct command *c, struct set_pool **out)
@@ -51,7 +53,8 @@ static void pool_apply(struct command *c, uint64_t revision)
 {
 	c->pool.revision = revision;
 	if (!set_pool_put(c->set, &c->pool))
-		command_refuse(c, -ENOMEM, "no-memory", "it is done, but there is no memory to remember it: start the daemon again");
+		command_refuse(c, -ENOMEM, "no-memory",
+			       "it is done, but there is no memory to remember it: start the daemon again");
 }
 
 /* What the order asks for, over what is there. */
@@ -96,7 +99,8 @@ static int pool_create_decide(struct command *c)
 		return 0;
 	if (there)
 		return command_refuse(c, -EEXIST, "exists",
-				      "pool %s exists with other properties: change them with quarry pool set", o->object);
+				      "pool %s exists with other properties: change them with quarry pool set",
+				      o->object);
 	transaction_condition(&c->transaction, 0, POOL_KEY, c->pool.name);
 	transaction_put(&c->transaction, pool_to_json(&c->pool), POOL_KEY, c->pool.name);
 	return 1;
@@ -140,7 +144,7 @@ static uint32_t pool_disks(const struct volume_set *s, const char *name)
 static uint32_t pool_volumes(struct volume_set *s, const char *name)
 {
 	uint32_t n = 0;
-	list_each(node, &s->volumes)
+	list_each (node, &s->volumes)
 		n += strcmp(container_of(node, struct set_volume, link)->facts.pool, name) == 0;
 	return n;
 }
@@ -157,10 +161,11 @@ static int pool_delete_decide(struct command *c)
 		return command_refuse(c, -EBUSY, "in-use", "the pool \"default\" is always there");
 	uint32_t disks = pool_disks(c->set, o->object), volumes = pool_volumes(c->set, o->object);
 	if (disks > 0 || volumes > 0)
-		return command_refuse(c, -EBUSY, "in-use",
-				      "pool %s has %u disks and %u volumes: remove them first (a volume just deleted is counted "
-				      "until its space is free)",
-				      o->object, disks, volumes);
+		return command_refuse(
+		    c, -EBUSY, "in-use",
+		    "pool %s has %u disks and %u volumes: remove them first (a volume just deleted is counted "
+		    "until its space is free)",
+		    o->object, disks, volumes);
 	transaction_condition(&c->transaction, there->facts.revision, POOL_KEY, o->object);
 	transaction_delete(&c->transaction, POOL_KEY, o->object);
 	return 1;

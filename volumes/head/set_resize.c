@@ -5,11 +5,11 @@
  *     +--- grows: RECORD at once --------------------------------------^
  *
  *   ATTACH  a volume that nobody uses is attached for the command's own work, and seen by no frontend
- *   SCAN    is there data beyond the new size? With --force nobody asks. Once while clients still write there, to refuse
- *           early and disturb nobody, and once more after
+ *   SCAN    is there data beyond the new size? With --force nobody asks. Once while clients still write there, to
+ *           refuse early and disturb nobody, and once more after
  *   LIMIT   from here on clients cannot address what will be cut off
- *   ERASE   what lies beyond becomes zeros, and FLUSH makes it durable, before RECORD: so that a volume that shrinks and grows
- *           again shows zeros there, wherever the machine was switched off
+ *   ERASE   what lies beyond becomes zeros, and FLUSH makes it durable, before RECORD: so that a volume that shrinks
+ *           and grows again shows zeros there, wherever the machine was switched off
  *
  * Invariants
  *  1. The record's size is never above what reads as it should: a shrink erases before it is recorded.

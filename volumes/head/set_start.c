@@ -8,8 +8,8 @@
  *   LOAD      pools, disks, volumes
  *   OPEN      all disks of this node in parallel, each its own recovery
  *   ATTACH    every volume that this node had attached, in parallel; deletions go on in the background
- *   COMMANDS  those under way end, new ones are refused; then deletions pause, volumes are detached in memory (the store
- *             still says attached), disks are closed cleanly
+ *   COMMANDS  those under way end, new ones are refused; then deletions pause, volumes are detached in memory (the
+ *             store still says attached), disks are closed cleanly
  *
  * Invariants
  *  1. ready() is called once. What does not work by then has an event and a `why`, and keeps nothing else from working.
@@ -26,8 +26,8 @@
 #include <string.h>
 
 #define START_STAGES(X) X(CLUSTER) X(FOUND) X(LOAD) X(OPEN) X(ATTACH) X(READY)
-#define STOP_STAGES(X) X(COMMANDS) X(REAP) X(DETACH) X(CLOSE)
-#define X(name) START_##name,
+#define STOP_STAGES(X)  X(COMMANDS) X(REAP) X(DETACH) X(CLOSE)
+#define X(name)         START_##name,
 enum start_stage { START_STAGES(X) };
 #undef X
 #define X(name) STOP_##name,
@@ -168,7 +168,7 @@ static void start_attach(struct set_start *t)
 	struct volume_set *s = t->set;
 	struct attach_options o = {.is_return = true};
 	t->owed = 1; /* this loop's own */
-	list_each(node, &s->volumes) {
+	list_each (node, &s->volumes) {
 		struct set_volume *v = container_of(node, struct set_volume, link);
 		if (v->facts.is_deleting) {
 			reap_start(v);
@@ -184,7 +184,7 @@ static void start_attach(struct set_start *t)
 static void start_ready(struct set_start *t)
 {
 	struct volume_set *s = t->set;
-	void (*ready)(struct volume_set *s, int res, void *context) = t->ready;
+	void (*ready)(struct volume_set * s, int res, void *context) = t->ready;
 	void *context = t->context;
 	int err = t->err;
 	s->start = NULL;
@@ -313,14 +313,14 @@ static void stop_detached(struct set_volume *entry, int res, void *context)
 static bool stop_reaps(struct volume_set *s)
 {
 	bool has_stopped = true;
-	list_each(node, &s->volumes)
+	list_each (node, &s->volumes)
 		has_stopped &= reap_stop(container_of(node, struct set_volume, link));
 	return has_stopped;
 }
 
 static void stop_detach(struct volume_set *s)
 {
-	list_each(node, &s->volumes) {
+	list_each (node, &s->volumes) {
 		struct set_volume *v = container_of(node, struct set_volume, link);
 		if (!v->head)
 			continue;

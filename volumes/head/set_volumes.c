@@ -1,8 +1,8 @@
 /*
  * set_volumes.c: the commands that create, rename, change, attach, detach and delete volumes.
  *
- * A name belongs to at most one volume: the key volume-names/NAME is made, moved and deleted in the same transaction as the
- * volume's record, on the condition that nobody else has it.
+ * A name belongs to at most one volume: the key volume-names/NAME is made, moved and deleted in the same transaction
+ * as the volume's record, on the condition that nobody else has it.
  */
 #include "volumes/head/head_internal.h"
 
@@ -15,9 +15,9 @@ int command_check_size(struct command *c, uint64_t size_bytes)
 {
 	if (size_bytes > 0 && size_bytes % SECTOR_BYTES == 0 && size_bytes <= VOLUME_BYTES_MAX)
 		return 0;
-	return command_refuse(c, -EINVAL, "invalid",
-			      "a volume of %" PRIu64 " bytes is not possible: the size is a multiple of 512, at most 4096T",
-			      size_bytes);
+	return command_refuse(
+	    c, -EINVAL, "invalid",
+	    "a volume of %" PRIu64 " bytes is not possible: the size is a multiple of 512, at most 4096T", size_bytes);
 }
 
 /* ---- create: one transaction ---- */
@@ -30,7 +30,8 @@ static int volume_create_exists(struct command *c, const struct set_volume *ther
 	if (f->size_bytes == o->size_bytes && f->replicas == replicas && strcmp(f->pool, order_pool(o)) == 0)
 		return 0;
 	return command_refuse(c, -EEXIST, "exists",
-			      "volume %s exists with other properties (%" PRIu64 " bytes in pool %s): choose another name, or "
+			      "volume %s exists with other properties (%" PRIu64
+			      " bytes in pool %s): choose another name, or "
 			      "resize or delete it",
 			      o->object, f->size_bytes, f->pool);
 }
@@ -39,9 +40,12 @@ static int volume_create_facts(struct command *c, const struct set_pool *pool)
 {
 	struct volume_facts *f = &c->volume_facts;
 	volume_facts_clear(f);
-	*f = (struct volume_facts){.uuid = set_random_uuid(c->set), .size_bytes = c->order->size_bytes,
+	*f = (struct volume_facts){.uuid = set_random_uuid(c->set),
+				   .size_bytes = c->order->size_bytes,
 				   .replicas = c->order->replicas ? c->order->replicas : pool->facts.replicas,
-				   .live_tree = 1, .next_tree = 2, .created_ns = reactor_wall_ns(c->set->reactor)};
+				   .live_tree = 1,
+				   .next_tree = 2,
+				   .created_ns = reactor_wall_ns(c->set->reactor)};
 	text_print(f->name, sizeof(f->name), "%s", c->order->object);
 	text_print(f->pool, sizeof(f->pool), "%s", pool->facts.name);
 	f->trees = calloc(1, sizeof(*f->trees));
@@ -89,13 +93,12 @@ static void volume_create_apply(struct command *c, uint64_t revision)
 {
 	c->volume_facts.revision = revision;
 	if (!set_volume_put(c->set, &c->volume_facts))
-		command_refuse(c, -ENOMEM, "no-memory", "it is done, but there is no memory to remember it: start the daemon again");
+		command_refuse(c, -ENOMEM, "no-memory",
+			       "it is done, but there is no memory to remember it: start the daemon again");
 }
 
-const struct command_kind command_volume_create = {.name = "volume create",
-						   .run = command_change_run,
-						   .decide = volume_create_decide,
-						   .apply = volume_create_apply};
+const struct command_kind command_volume_create = {
+    .name = "volume create", .run = command_change_run, .decide = volume_create_decide, .apply = volume_create_apply};
 
 /* ---- commands that change a record: CHECK -> UPDATE -> END ---- */
 
@@ -232,7 +235,8 @@ static void attach_done(struct set_volume *entry, int res, void *context)
 {
 	struct command *c = context;
 	if (res != 0)
-		command_refuse(c, res == -ENOENT ? -ENOENT : -EIO, "failed", "volume %s: %s", entry->facts.name, entry->why);
+		command_refuse(c, res == -ENOENT ? -ENOENT : -EIO, "failed", "volume %s: %s", entry->facts.name,
+			       entry->why);
 	c->kind->run(c);
 }
 
@@ -256,8 +260,8 @@ static int attach_check(struct command *c)
 		return 1;
 	if (c->volume->facts.is_read_only == c->order->read_only)
 		return 0;
-	return command_refuse(c, -EEXIST, "exists", "volume %s is attached %s already: detach it first", c->order->object,
-			      c->volume->facts.is_read_only ? "read-only" : "for writing");
+	return command_refuse(c, -EEXIST, "exists", "volume %s is attached %s already: detach it first",
+			      c->order->object, c->volume->facts.is_read_only ? "read-only" : "for writing");
 }
 
 static void volume_attach_run(struct command *c)
@@ -287,7 +291,8 @@ static void volume_detach_run(struct command *c)
 {
 	if (c->stage == UPDATE_CHECK) {
 		c->stage = UPDATE_WAIT;
-		if (order_kind(c, true) == 0 && command_find_volume(c) == 0 && strcmp(c->order->other, "vhost-user") != 0) {
+		if (order_kind(c, true) == 0 && command_find_volume(c) == 0 &&
+		    strcmp(c->order->other, "vhost-user") != 0) {
 			if (c->volume->head) {
 				volume_detach(c->volume, true, attach_done, c);
 				return;

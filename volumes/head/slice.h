@@ -23,6 +23,6 @@ void slice_fill_from(struct slice *s, const void *from, uint64_t len_bytes);
 /* Are the next len_bytes all zero? */
 bool slice_is_zero(struct slice s, uint64_t len_bytes);
 
-/* CRC-32C of each of n_blocks (at most 64) blocks that lie in the iovecs, wherever these are cut; returns a mask of those that are all
- * zeros. */
+/* CRC-32C of each of n_blocks (at most 64) blocks that lie in the iovecs, wherever these are cut; returns a mask of
+ * those that are all zeros. */
 must_check uint64_t blocks_sum(const struct iovec *iov, uint32_t n_iov, uint32_t n_blocks, uint32_t *crcs);

@@ -32,10 +32,10 @@ void transaction_clear(struct transaction *t);
 struct transaction *transaction_of(struct metadata_request *q);
 
 /* The keys of the store (volume_set.h has their list). */
-#define CLUSTER_KEY "cluster"
-#define POOL_KEY "pools/%s"
-#define DISK_KEY "disks/%s"
-#define VOLUME_KEY "volumes/%s"
+#define CLUSTER_KEY     "cluster"
+#define POOL_KEY        "pools/%s"
+#define DISK_KEY        "disks/%s"
+#define VOLUME_KEY      "volumes/%s"
 #define VOLUME_NAME_KEY "volume-names/%s"
-#define CHUNK_KEY "placement/%s/%u"
-#define CHUNK_PREFIX "placement/%s/"
+#define CHUNK_KEY       "placement/%s/%u"
+#define CHUNK_PREFIX    "placement/%s/"

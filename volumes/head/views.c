@@ -94,10 +94,15 @@ static void volume_view_fill(struct set_volume *entry, struct volume_view *v)
 {
 	const struct volume_facts *f = &entry->facts;
 	const struct volume *head = entry->head;
-	*v = (struct volume_view){.uuid = f->uuid, .size_bytes = f->size_bytes, .replicas = f->replicas,
-				  .is_attached_nbd = f->is_attached_nbd, .is_attached_vhost = f->is_attached_vhost,
-				  .is_read_only = f->is_read_only, .is_deleting = f->is_deleting,
-				  .generation = f->generation, .created_ns = f->created_ns};
+	*v = (struct volume_view){.uuid = f->uuid,
+				  .size_bytes = f->size_bytes,
+				  .replicas = f->replicas,
+				  .is_attached_nbd = f->is_attached_nbd,
+				  .is_attached_vhost = f->is_attached_vhost,
+				  .is_read_only = f->is_read_only,
+				  .is_deleting = f->is_deleting,
+				  .generation = f->generation,
+				  .created_ns = f->created_ns};
 	text_print(v->name, sizeof(v->name), "%s", f->name);
 	text_print(v->pool, sizeof(v->pool), "%s", f->pool);
 	text_print(v->why, sizeof(v->why), "%s", head ? head->why : entry->why);
@@ -111,7 +116,7 @@ static void volume_view_fill(struct set_volume *entry, struct volume_view *v)
 
 void volume_set_volumes(struct volume_set *s, void (*each)(const struct volume_view *v, void *context), void *context)
 {
-	list_each(node, &s->volumes) {
+	list_each (node, &s->volumes) {
 		struct volume_view v;
 		volume_view_fill(container_of(node, struct set_volume, link), &v);
 		each(&v, context);
@@ -136,7 +141,7 @@ static void pool_view_count(struct volume_set *s, struct pool_view *v)
 		v->free_bytes += is_free * BLOCK_BYTES;
 		v->used_bytes += (stats.n_blocks - is_free) * BLOCK_BYTES;
 	}
-	list_each(node, &s->volumes) {
+	list_each (node, &s->volumes) {
 		const struct set_volume *volume = container_of(node, struct set_volume, link);
 		if (volume->facts.is_deleting || strcmp(volume->facts.pool, v->name) != 0)
 			continue;
@@ -147,9 +152,11 @@ static void pool_view_count(struct volume_set *s, struct pool_view *v)
 
 void volume_set_pools(struct volume_set *s, void (*each)(const struct pool_view *v, void *context), void *context)
 {
-	list_each(node, &s->pools) {
+	list_each (node, &s->pools) {
 		const struct pool_facts *f = &container_of(node, struct set_pool, link)->facts;
-		struct pool_view v = {.uuid = f->uuid, .replicas = f->replicas, .min_replicas = f->min_replicas,
+		struct pool_view v = {.uuid = f->uuid,
+				      .replicas = f->replicas,
+				      .min_replicas = f->min_replicas,
 				      .failure_domain = f->failure_domain};
 		text_print(v.name, sizeof(v.name), "%s", f->name);
 		pool_view_count(s, &v);
@@ -159,8 +166,8 @@ void volume_set_pools(struct volume_set *s, void (*each)(const struct pool_view 
 
 /* ---- what takes long ---- */
 
-static void slow_parts(struct volume_set *s, const struct volume_io *io,
-		       void (*each)(const char *line, void *context), void *context)
+static void slow_parts(struct volume_set *s, const struct volume_io *io, void (*each)(const char *line, void *context),
+		       void *context)
 {
 	char text[200], line[256];
 	for (uint32_t i = 0; i < s->parts.n; i++) {
@@ -177,11 +184,11 @@ void volume_set_slow_requests(struct volume_set *s, uint64_t age_ns, void (*each
 			      void *context)
 {
 	uint64_t now_ns = reactor_now_ns(s->reactor);
-	list_each(volume_node, &s->volumes) {
+	list_each (volume_node, &s->volumes) {
 		const struct volume *head = container_of(volume_node, struct set_volume, link)->head;
 		if (!head)
 			continue;
-		list_each(node, &head->requests) {
+		list_each (node, &head->requests) {
 			const struct volume_io *io = container_of(node, struct volume_io, own.link);
 			char text[300], line[340];
 			if (now_ns - io->own.started_ns < age_ns)

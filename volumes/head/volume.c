@@ -5,8 +5,8 @@
  *
  *   JOINING   its disks are being fenced; no frontend knows of it
  *   SERVING   requests are carried out
- *   DRAINING  new requests get -ESHUTDOWN; frontends have been told and put their references; when the last reference and the
- *             last request are gone, whoever drains it goes on
+ *   DRAINING  new requests get -ESHUTDOWN; frontends have been told and put their references; when the last reference
+ *             and the last request are gone, whoever drains it goes on
  *
  * Invariants
  *  1. A reference is taken only while SERVING, and holds the volume in memory; so does every request in flight.
@@ -27,7 +27,7 @@
 static void volume_drained_turn(struct op *op, int res)
 {
 	struct volume *v = container_of(op, struct volume, drained_op);
-	void (*drained)(struct volume *v) = v->drained;
+	void (*drained)(struct volume * v) = v->drained;
 	v->drained = NULL;
 	drained(v);
 }
@@ -94,7 +94,7 @@ int volume_grow_chunks(struct volume *v, uint64_t size_bytes)
 
 void volume_tell(struct volume *v, enum volume_event e)
 {
-	list_each_safe(node, &v->watches) {
+	list_each_safe (node, &v->watches) {
 		struct volume_watch *w = container_of(node, struct volume_watch, link);
 		w->event(w, e);
 	}
@@ -127,8 +127,8 @@ void volume_fence(struct volume *v, const char *format, ...)
 	va_end(args);
 	v->is_fenced = true;
 	text_print(v->why, sizeof(v->why), "fenced: %s; detach it and attach it again", reason);
-	log_event(v->set->log, LOG_ERROR, "volume-fenced", v->entry->facts.name, "volume %s answers nothing any more: %s",
-		  v->entry->facts.name, reason);
+	log_event(v->set->log, LOG_ERROR, "volume-fenced", v->entry->facts.name,
+		  "volume %s answers nothing any more: %s", v->entry->facts.name, reason);
 }
 
 void volume_explain(struct volume *v)
@@ -140,8 +140,8 @@ void volume_explain(struct volume *v)
 		const struct set_disk *d = v->set->disks[i];
 		if (v->disks[i].state == VOLUME_DISK_UNUSED || volume_disk_is_good(v, i))
 			continue;
-		text_print(v->why, sizeof(v->why), "what lies on disk %s (%s) answers with an I/O error: %s", d->facts.name,
-			 d->facts.path, d->why[0] ? d->why : "it could not be joined");
+		text_print(v->why, sizeof(v->why), "what lies on disk %s (%s) answers with an I/O error: %s",
+			   d->facts.name, d->facts.path, d->why[0] ? d->why : "it could not be joined");
 		return;
 	}
 }
@@ -198,7 +198,7 @@ const struct volume_counters *volume_counters(const struct volume *v)
 
 void volume_each_export(struct volume_set *set, void (*each)(struct volume *v, void *context), void *context)
 {
-	list_each_safe(node, &set->volumes) {
+	list_each_safe (node, &set->volumes) {
 		struct set_volume *entry = container_of(node, struct set_volume, link);
 		if (volume_is_exported(entry))
 			each(entry->head, context);

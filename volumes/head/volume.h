@@ -7,14 +7,14 @@
  * What a client may rely on
  *  1. A read sees every write completed before it was submitted. Overlapping requests in flight are carried out one
  *     after the other, in the order of submission.
- *  2. A write that touches at most 64 blocks of 4 KiB (256 KiB when aligned) inside one segment (1 GiB) is atomic across
- *     crashes (P5); a larger one is a row of these, cut at multiples of 256 KiB.
+ *  2. A write that touches at most 64 blocks of 4 KiB (256 KiB when aligned) inside one segment (1 GiB) is atomic
+ *     across crashes (P5); a larger one is a row of these, cut at multiples of 256 KiB.
  *  3. VOLUME_FLUSH makes durable all that completed before it was submitted, whoever submitted it; VOLUME_FUA makes
  *     its own request durable before it completes.
  *  4. A full pool fails writes with -ENOSPC; trims and zeroes go on working.
  *
- * Owner: one reactor; all calls on its thread. A volume_io is embedded in the frontend's request and belongs to the head
- * from submission to done().
+ * Owner: one reactor; all calls on its thread. A volume_io is embedded in the frontend's request and belongs to the
+ * head from submission to done().
  */
 #pragma once
 
@@ -29,17 +29,17 @@ struct part;
 struct volume;
 struct volume_set;
 
-#define SEGMENT_BYTES GIB
-#define SEGMENT_BLOCKS (SEGMENT_BYTES / BLOCK_BYTES)
-#define PLACEMENT_CHUNK 256u		   /* segments of one placement key in the metadata */
-#define VOLUME_NAME_MAX 63u		   /* [A-Za-z0-9][A-Za-z0-9._-]* */
-#define VOLUME_BYTES_MAX (4096 * TIB)
-#define VOLUME_IO_BYTES_MAX (32 * MIB)	   /* of a read or write; trims, zeroes and maps: any length */
+#define SEGMENT_BYTES       GIB
+#define SEGMENT_BLOCKS      (SEGMENT_BYTES / BLOCK_BYTES)
+#define PLACEMENT_CHUNK     256u /* segments of one placement key in the metadata */
+#define VOLUME_NAME_MAX     63u  /* [A-Za-z0-9][A-Za-z0-9._-]* */
+#define VOLUME_BYTES_MAX    (4096 * TIB)
+#define VOLUME_IO_BYTES_MAX (32 * MIB) /* of a read or write; trims, zeroes and maps: any length */
 
 enum volume_op { VOLUME_READ, VOLUME_WRITE, VOLUME_FLUSH, VOLUME_TRIM, VOLUME_ZERO, VOLUME_MAP };
 
 enum {
-	VOLUME_FUA = 1,	      /* durable before it completes */
+	VOLUME_FUA = 1,       /* durable before it completes */
 	VOLUME_NO_HOLE = 2,   /* ZERO: keep the range allocated: zeros are written as data */
 	VOLUME_FAST_ZERO = 4, /* ZERO: only if it is quicker than writing, else -ENOTSUP */
 };
@@ -54,8 +54,8 @@ struct volume_io {
 	enum volume_op op;
 	unsigned flags;
 	uint64_t pos_bytes, len_bytes; /* multiples of 512, inside the volume */
-	const struct iovec *iov;       /* READ, WRITE: len_bytes in all; memory 512-byte aligned, untouched until done() */
-	uint32_t n_iov;		       /* at most 64 */
+	const struct iovec *iov; /* READ, WRITE: len_bytes in all; memory 512-byte aligned, untouched until done() */
+	uint32_t n_iov;          /* at most 64 */
 	struct volume_extent *extents; /* MAP */
 	uint32_t extents_max;
 	void (*done)(struct volume_io *io, int res);
@@ -69,14 +69,14 @@ struct volume_io {
 		int err;
 		uint32_t owed; /* parts on their way to a disk and back */
 		struct volume *volume;
-		struct list link; /* among the volume's requests, in order of arrival */
-		struct list line; /* in line for a part, a chunk of placements or a placement */
+		struct list link;  /* among the volume's requests, in order of arrival */
+		struct list line;  /* in line for a part, a chunk of placements or a placement */
 		struct part *part; /* handed over to it while it waited in line */
 		struct range_lock lock;
-		struct op op; /* to go on, or to reply, on a later turn */
+		struct op op;         /* to go on, or to reply, on a later turn */
 		uint64_t cursor, end; /* bytes: what is not yet cut into parts */
-		uint64_t disks;	      /* bit per disk: to be flushed, or told of the epoch */
-		uint64_t epoch;	      /* of a barrier's COMPLETE; 0: none */
+		uint64_t disks;       /* bit per disk: to be flushed, or told of the epoch */
+		uint64_t epoch;       /* of a barrier's COMPLETE; 0: none */
 		uint64_t started_ns;
 		uint32_t iov_index; /* the cursor in iov */
 		uint64_t iov_skip;

@@ -25,7 +25,7 @@
 #include <string.h>
 
 #define ATTACH_STAGES(X) X(RECORD) X(JOIN) X(BARRIER) X(DRAIN) X(FLUSH) X(FORGET) X(END)
-#define X(name) ATTACH_##name,
+#define X(name)          ATTACH_##name,
 enum attach_stage { ATTACH_STAGES(X) };
 #undef X
 
@@ -69,7 +69,7 @@ static struct attach *attach_begin(struct set_volume *entry,
 static void attach_end(struct attach *a)
 {
 	struct set_volume *entry = a->entry;
-	void (*done)(struct set_volume *entry, int res, void *context) = a->done;
+	void (*done)(struct set_volume * entry, int res, void *context) = a->done;
 	void *context = a->context;
 	int err = a->err;
 	entry->attach = NULL;
@@ -106,7 +106,8 @@ static void attach_recorded(struct record_update *u, int res)
 {
 	struct attach *a = attach_of(u);
 	if (res != 0)
-		text_print(a->entry->why, sizeof(a->entry->why), "its attachment could not be recorded: %s", strerror(-res));
+		text_print(a->entry->why, sizeof(a->entry->why), "its attachment could not be recorded: %s",
+			   strerror(-res));
 	attach_complete(a, res);
 }
 
@@ -157,7 +158,8 @@ static void attach_join(struct attach *a)
 		struct set_disk *d = set_disk_known(v->set, &facts->disks[i].uuid);
 		if (!d) {
 			a->err = -EMFILE;
-			text_print(a->entry->why, sizeof(a->entry->why), "its record names more than %u disks", SET_DISKS_MAX);
+			text_print(a->entry->why, sizeof(a->entry->why), "its record names more than %u disks",
+				   SET_DISKS_MAX);
 			break;
 		}
 		v->disks[d->index].state = VOLUME_DISK_LOST;
@@ -212,7 +214,8 @@ static void detach_recorded(struct record_update *u, int res)
 {
 	struct attach *a = attach_of(u);
 	if (res != 0)
-		text_print(a->entry->why, sizeof(a->entry->why), "its detachment could not be recorded: %s", strerror(-res));
+		text_print(a->entry->why, sizeof(a->entry->why), "its detachment could not be recorded: %s",
+			   strerror(-res));
 	attach_complete(a, res);
 }
 

@@ -25,8 +25,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define PARTS_OF_TRANSFER_MAX 160u /* more than 32 MiB makes: all of a transfer goes at once */
-#define PARTS_OF_SWEEP_MAX    16u  /* trims and zeroes of any length go in steps of this many */
+#define PARTS_OF_TRANSFER_MAX 160u  /* more than 32 MiB makes: all of a transfer goes at once */
+#define PARTS_OF_SWEEP_MAX    16u   /* trims and zeroes of any length go in steps of this many */
 #define STEPS_PER_TURN_MAX    1024u /* holes a request may step over before it lets others run */
 
 static const char *const stage_names[] = {
@@ -45,7 +45,7 @@ static const char *const wait_names[] = {
 };
 static const char *const op_names[] = {
     [VOLUME_READ] = "read", [VOLUME_WRITE] = "write", [VOLUME_FLUSH] = "flush",
-    [VOLUME_TRIM] = "trim", [VOLUME_ZERO] = "zero",	 [VOLUME_MAP] = "map",
+    [VOLUME_TRIM] = "trim", [VOLUME_ZERO] = "zero",   [VOLUME_MAP] = "map",
 };
 
 static void volume_io_run(struct volume_io *io);
@@ -222,8 +222,7 @@ static struct piece volume_io_piece(const struct volume_io *io)
 
 static struct slice volume_io_slice(const struct volume_io *io)
 {
-	return (struct slice){
-	    .iov = io->iov, .n_iov = io->n_iov, .index = io->own.iov_index, .skip = io->own.iov_skip};
+	return (struct slice){.iov = io->iov, .n_iov = io->n_iov, .index = io->own.iov_index, .skip = io->own.iov_skip};
 }
 
 static void volume_io_advance(struct volume_io *io, uint64_t len_bytes)
@@ -479,7 +478,8 @@ static void volume_io_run(struct volume_io *io)
 				return;
 			}
 			volume_io_unlock(io);
-			volume_io_goto(io, io->own.err == 0 && io->flags & VOLUME_FUA ? VOLUME_IO_HARDEN : VOLUME_IO_REPLY);
+			volume_io_goto(io,
+				       io->own.err == 0 && io->flags & VOLUME_FUA ? VOLUME_IO_HARDEN : VOLUME_IO_REPLY);
 			break;
 		case VOLUME_IO_HARDEN: /* all disks at once: latency is the slowest, not the sum */
 			if (volume_io_harden(io) == FLOW_WAIT)

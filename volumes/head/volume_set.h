@@ -2,16 +2,16 @@
  * volume_set.h: the pools, disks and volumes of one node, and every command that changes them.
  *
  * The set keeps its facts in the metadata store (names, pools, placement, attachments) and its data on the disks it is
- * given. Commands are requests with stages of their own: atomic, and repeatable with the same result (P6). They run on the
- * set's reactor; the control plane posts them there.
+ * given. Commands are requests with stages of their own: atomic, and repeatable with the same result (P6). They run on
+ * the set's reactor; the control plane posts them there.
  *
  * Keys in the store (values JSON):
  *   cluster                     {uuid}
  *   pools/NAME                  {uuid, replicas, min_replicas, failure_domain}
  *   disks/UUID                  {node, path, pool, name, size_bytes, state: "ok" | "removed", reserved}
  *   volumes/UUID                {name, pool, size_bytes, replicas, generation, owner, epoch_base, live_tree, next_tree,
- *                                trees: [{id, parent, epoch, state}], state: "ok" | "deleting", attachments: [...], created_ns,
- *                                replicas_state: {DISK: ...}, requests: [...]}
+ *                                trees: [{id, parent, epoch, state}], state: "ok" | "deleting", attachments: [...],
+ *                                created_ns, replicas_state: {DISK: ...}, requests: [...]}
  *   volume-names/NAME           {uuid}
  *   placement/UUID/CHUNK        {segments: {"3": ["DISK-UUID"], ...}}        256 segments a chunk
  */
@@ -26,14 +26,15 @@ struct volume_set_options {
 	struct log *log;
 	struct metadata *metadata;
 	const char *node_name;
-	uint64_t cache_bytes;	 /* for all disks together */
+	uint64_t cache_bytes; /* for all disks together */
 	bool check_expensive;
-	uint32_t n_parts;	 /* pool of disk requests in flight; 0: 1024 */
+	uint32_t n_parts; /* pool of disk requests in flight; 0: 1024 */
 };
 /* Reads the store, opens the disks this node owns, brings back the attachments; ready() when all that can serve does. A
  * disk that will not open is named in an event and the rest goes on; its volumes answer -EIO for what lies there. */
-must_check int volume_set_start(const struct volume_set_options *o, void (*ready)(struct volume_set *s, int res, void *context),
-				void *context, struct volume_set **out);
+must_check int volume_set_start(const struct volume_set_options *o,
+				void (*ready)(struct volume_set *s, int res, void *context), void *context,
+				struct volume_set **out);
 /* Detaches (in memory; attachments stay recorded), closes the disks cleanly, frees everything. */
 void volume_set_stop(struct volume_set *s, void (*stopped)(void *context), void *context);
 void volume_set_abandon(struct volume_set *s); /* for the simulator: as a crash does */
@@ -41,27 +42,34 @@ void volume_set_abandon(struct volume_set *s); /* for the simulator: as a crash 
 /* ---- commands ---- */
 
 enum set_command_kind {
-	SET_DISK_ADD, /* path, size_bytes, pool, reserve, force */
+	SET_DISK_ADD,    /* path, size_bytes, pool, reserve, force */
 	SET_DISK_REMOVE, /* object, force */
 	SET_DISK_SCRUB,
-	SET_POOL_CREATE, SET_POOL_SET, SET_POOL_DELETE,
-	SET_VOLUME_CREATE, SET_VOLUME_DELETE, SET_VOLUME_RESIZE, SET_VOLUME_RENAME, SET_VOLUME_SET,
-	SET_VOLUME_ATTACH, SET_VOLUME_DETACH,
+	SET_POOL_CREATE,
+	SET_POOL_SET,
+	SET_POOL_DELETE,
+	SET_VOLUME_CREATE,
+	SET_VOLUME_DELETE,
+	SET_VOLUME_RESIZE,
+	SET_VOLUME_RENAME,
+	SET_VOLUME_SET,
+	SET_VOLUME_ATTACH,
+	SET_VOLUME_DETACH,
 };
 
 enum failure_domain { DOMAIN_DISK, DOMAIN_NODE, DOMAIN_RACK, DOMAIN_ZONE };
 
-#define SET_TEXT_MAX 256
+#define SET_TEXT_MAX  256
 #define SET_WHY_BYTES 400
 
 struct set_command {
 	/* set by the caller */
 	enum set_command_kind kind;
-	char object[SET_TEXT_MAX]; /* name of the volume, pool or disk (disk: name, path or UUID) */
-	char other[SET_TEXT_MAX];  /* RENAME: new name; ATTACH, DETACH: "nbd" or "vhost-user" ("" detach: all) */
-	char path[SET_TEXT_MAX];   /* DISK_ADD */
-	char pool[SET_TEXT_MAX];   /* "": default */
-	uint64_t size_bytes;	   /* DISK_ADD, VOLUME_CREATE, VOLUME_RESIZE */
+	char object[SET_TEXT_MAX];       /* name of the volume, pool or disk (disk: name, path or UUID) */
+	char other[SET_TEXT_MAX];        /* RENAME: new name; ATTACH, DETACH: "nbd" or "vhost-user" ("" detach: all) */
+	char path[SET_TEXT_MAX];         /* DISK_ADD */
+	char pool[SET_TEXT_MAX];         /* "": default */
+	uint64_t size_bytes;             /* DISK_ADD, VOLUME_CREATE, VOLUME_RESIZE */
 	uint32_t replicas, min_replicas; /* 0: not given */
 	enum failure_domain failure_domain;
 	bool has_failure_domain;
@@ -70,14 +78,15 @@ struct set_command {
 
 	/* set by the set */
 	char why[SET_WHY_BYTES]; /* on failure: what, and what to do; one line */
-	char code[32];		 /* on failure: a stable word: "not-found", "exists", "in-use", "invalid", "no-space", ... */
+	char code[32]; /* on failure: a stable word: "not-found", "exists", "in-use", "invalid", "no-space", ... */
 
 	/* the set's own */
 	struct list link;
 	void *own;
 };
-/* done() on a later turn with 0 or -errno: -ENOENT, -EEXIST, -EBUSY, -EINVAL, -ENOSPC, -EOPNOTSUPP, -EIO. Commands are carried
- * out one after the other in the order of submission, except DISK_ADD's writing through, which others may pass. */
+/* done() on a later turn with 0 or -errno: -ENOENT, -EEXIST, -EBUSY, -EINVAL, -ENOSPC, -EOPNOTSUPP, -EIO. Commands are
+ * carried out one after the other in the order of submission, except DISK_ADD's writing through, which others may
+ * pass. */
 void volume_set_command(struct volume_set *s, struct set_command *c);
 
 /* ---- looking: views are copied out, on the set's reactor ---- */
@@ -98,7 +107,10 @@ struct volume_view {
 	struct uuid uuid;
 	uint64_t size_bytes, allocated_bytes;
 	uint32_t replicas, n_disks;
-	struct { struct uuid disk; uint64_t allocated_bytes; } on_disk[64];
+	struct {
+		struct uuid disk;
+		uint64_t allocated_bytes;
+	} on_disk[64];
 	bool is_attached_nbd, is_attached_vhost, is_read_only, is_deleting, is_serving;
 	char why[SET_WHY_BYTES]; /* when it is attached and not serving */
 	uint64_t generation, epoch, created_ns;
