@@ -229,6 +229,9 @@ static inline bool space_is_block(const struct space *s, uint64_t block)
 }
 uint32_t space_deltas(const struct space *s);
 bool space_has_delta_room(const struct space *s, uint32_t n);
+/* For replay, which cannot checkpoint: makes regions resident, those with the most deltas first, until there is room for
+ * n more. 0; -EAGAIN and w waits; -ENOMEM: more regions than the cache allows would be needed. */
+must_check int space_make_delta_room(struct space *s, uint32_t n, struct waiter *w);
 /* For the checkpoint: makes regions resident until n blocks can be allocated at once and the delta log has shrunk; 0,
  * or -EAGAIN and w waits. */
 must_check int space_prepare_checkpoint(struct space *s, uint64_t n, struct waiter *w);
@@ -560,6 +563,10 @@ void disk_io_wake(struct disk_io *io);
 /* The disk has failed: every request that waits inside ends with -EIO. */
 void disk_requests_fail(struct disk *d);
 void disk_requests_init(struct disk *d);
+/* Counts that one change may touch outside resident regions: copies of shared pages along two paths. */
+#define CHANGE_DELTAS_MAX (2 * TREE_HEIGHT_MAX * (PAGE_POINTERS + 2))
+/* Are there dirty pages and deltas left for one more change? */
+bool disk_has_change_room(const struct disk *d);
 /* Wants a checkpoint when a limit is near. */
 void disk_watch_limits(struct disk *d);
 static inline bool disk_is_alive(const struct disk *d)

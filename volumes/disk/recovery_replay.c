@@ -196,11 +196,14 @@ void replay_verify(struct recovery *r)
 static int apply_one(struct recovery *r, const struct batch_record *b)
 {
 	struct disk *d = r->disk;
-	if (!pages_have(&d->pages, 2 * TREE_HEIGHT_MAX, NULL) && d->pages.n_loading == 0)
-		return recovery_fail(
-		    r, "replaying the journal needs more memory than cache_mb allows: raise it and start again");
 	int res = r->wait_res; /* what it waited for last may be unreadable */
 	r->wait_res = 0;
+	/* Live, the counts that the records change may all have been resident. */
+	if (res == 0)
+		res = space_make_delta_room(&d->space, CHANGE_DELTAS_MAX, &r->waiter);
+	if (res == -ENOMEM || (!pages_have(&d->pages, 2 * TREE_HEIGHT_MAX, NULL) && d->pages.n_loading == 0))
+		return recovery_fail(
+		    r, "replaying the journal needs more memory than cache_mb allows: raise it and start again");
 	if (res == 0)
 		res = record_prepare(d, &b->record, true, &r->waiter);
 	if (res == 0)

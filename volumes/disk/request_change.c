@@ -149,7 +149,8 @@ enum flow request_step(struct disk_io *io, uint32_t steps)
 	uint64_t end = io->first + io->n_blocks;
 	while (io->own.cursor < end) {
 		struct disk_extent piece;
-		if (steps-- == 0) { /* the dispatcher looks for room again */
+		/* Every leaf frees up to 256 blocks: room is asked for each. The dispatcher looks for it again. */
+		if (steps-- == 0 || !disk_has_change_room(d)) {
 			reactor_defer(d->reactor, &io->own.op, 0);
 			return FLOW_WAIT;
 		}

@@ -35,9 +35,7 @@ enum disk_io_stage {
 #undef STAGE_NAME
 };
 
-/* Counts that one change may touch outside resident regions: copies of shared pages along two paths. */
-#define CHANGE_DELTAS_MAX (2 * TREE_HEIGHT_MAX * (PAGE_POINTERS + 2))
-#define STEPS_A_TURN      16u /* leaves trimmed or pieces mapped before others get their turn */
+#define STEPS_A_TURN 16u /* leaves trimmed or pieces mapped before others get their turn */
 
 static void disk_io_run(struct disk_io *io);
 
@@ -178,11 +176,16 @@ static int io_check(struct disk *d, const struct disk_io *io)
 	return -EINVAL;
 }
 
+bool disk_has_change_room(const struct disk *d)
+{
+	return d->pages.n_dirty + d->space.n_dirty < d->pages.dirty_max &&
+	       space_has_delta_room(&d->space, CHANGE_DELTAS_MAX);
+}
+
 /* Changes wait while dirty pages, deltas or blocks are short; a checkpoint makes room for all three. */
 static int io_has_room(struct disk *d, const struct disk_io *io)
 {
-	if (d->pages.n_dirty + d->space.n_dirty >= d->pages.dirty_max ||
-	    !space_has_delta_room(&d->space, CHANGE_DELTAS_MAX))
+	if (!disk_has_change_room(d))
 		return -EAGAIN;
 	if (io->op == DISK_WRITE && !space_has_room(&d->space, io->n_blocks)) {
 		bool may_come =

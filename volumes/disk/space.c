@@ -27,7 +27,9 @@
 #define PREFETCH_BELOW 256u /* blocks left in the region that data goes to, when the next one is fetched */
 #define LOADS_MAX      32u  /* count pages being read at once for a checkpoint */
 #define DELTAS_MIN     8192u
-#define CHANGE_SAFE    (DELTA_CHANGE_MAX - 64)
+#define REPLAY_REGIONS                                                                                                 \
+	4u /* times regions_max: what replay may make resident, and the checkpoint after it has frames for */
+#define CHANGE_SAFE (DELTA_CHANGE_MAX - 64)
 
 static inline bool bit_get(const uint64_t *bits, uint32_t i)
 {
@@ -588,6 +590,25 @@ static bool merge_deltas(struct space *s)
 		if (merge_some(s, least))
 			return true;
 	return false;
+}
+
+int space_make_delta_room(struct space *s, uint32_t n, struct waiter *w)
+{
+	for (uint32_t least = 64; !space_has_delta_room(s, n) && s->n_loading == 0 && least > 0; least /= 4)
+		for (uint32_t i = 0; i < s->n_regions && !space_has_delta_room(s, n) && s->n_loading < LOADS_MAX; i++) {
+			if (s->region_deltas[i] < least || s->resident[i])
+				continue;
+			if (s->n_resident >= REPLAY_REGIONS * s->regions_max)
+				return -ENOMEM;
+			int res = space_make_resident(s, i, NULL);
+			quarry_assert(res == 0 || res == -EAGAIN);
+		}
+	if (space_has_delta_room(s, n))
+		return 0;
+	if (s->n_loading == 0)
+		return -ENOMEM;
+	list_append(&s->waiters, &w->link);
+	return -EAGAIN;
 }
 
 int space_prepare_checkpoint(struct space *s, uint64_t n, struct waiter *w)
