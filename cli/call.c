@@ -2,10 +2,10 @@
  * call.c: understands a command line.
  *
  * 1. Options may stand anywhere behind their noun and verb, the global ones anywhere at all; "--" ends them.
- * 2. Words are never shortened: a script that says --rep would change its meaning when an option is added. What is
+ *    2. Words are never shortened: a script that says --rep would change its meaning when an option is added. What is
  *    nearly right is answered with a suggestion.
  * 3. A word that begins with '-' and a digit is an argument, so that a negative size is called a bad size.
- * 4. Every message names the word that is wrong.
+ *    4. Every message names the word that is wrong.
  * 5. What is not in this release is refused as soon as it is named, whatever follows.
  */
 #include "cli/call.h"

@@ -2,9 +2,9 @@
  * client.c: requests to the daemon's control API.
  *
  * 1. The way to the daemon is decided once: --server, else --socket, else QUARRY_SOCKET, else the usual socket.
- * 2. A token is read only for --server and is sent only over TLS or to this machine.
+ *    2. A token is read only for --server and is sent only over TLS or to this machine.
  * 3. An answer is a JSON object of at most ANSWER_BYTES_MAX, or the call fails; its texts are not trusted by printers.
- * 4. Whoever fails here says what the user can do about it.
+ *    4. Whoever fails here says what the user can do about it.
  */
 #include "cli/client.h"
 

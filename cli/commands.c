@@ -3,7 +3,7 @@
  *
  * 1. The commands of a noun stand together, in the order in which help shows them.
  * 2. What is_later is recognised, so that the message can say that it is not in this release; it is never shown.
- * 3. A command with verb NULL is the only one of its noun.
+ *    3. A command with verb NULL is the only one of its noun.
  */
 #include "cli/command.h"
 

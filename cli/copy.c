@@ -9,7 +9,8 @@
  *     +---> ZERO --------+            a hole, where the target may hold old data
  *
  * 1. Pieces are planned from the beginning of the source to its end, each byte once; they end where data or hole does.
- * 2. After the first error nothing more is planned; what is under way is waited for, since its buffers belong to libnbd
+ *    2. After the first error nothing more is planned; what is under way is waited for, since its buffers belong to
+ *       libnbd
  *    until then.
  * 3. A hole is skipped where the target reads as zeros anyway.
  * 4. The copy is done when the target has flushed.

@@ -2,7 +2,7 @@
  * size.c: sizes and numbers as people write and read them.
  *
  * 1. Nothing is guessed: "4KB", "4 K", "-1", "0x10" and what does not fit into 63 bits is refused, each with its
- * reason, since a volume of the wrong size is found out too late.
+ *    reason, since a volume of the wrong size is found out too late.
  * 2. No floating point: 0.1T is the same number of bytes on every machine.
  */
 #include "cli/size.h"

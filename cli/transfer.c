@@ -7,7 +7,7 @@
  * 1. What runs a program (qemu-nbd) is opened before signals are held back, so that the program is born with none held.
  *    What must be undone (a volume, an attachment) is done after, so that Ctrl-C leaves nothing behind.
  * 2. An import makes its volume. One that fails deletes it again; an export that fails removes the file that it made.
- * 3. A volume that was attached before stays attached.
+ *    3. A volume that was attached before stays attached.
  */
 #include "cli/call.h"
 #include "cli/client.h"

@@ -8,7 +8,7 @@
  *
  * Invariants
  *  1. Parts are started from the bottom up and stopped from the top down: no part is without what it uses. The way down
- * skips what was not started.
+ *     skips what was not started.
  *  2. Clients are let in only when all volumes that can serve do; the API comes last, so whoever it answers finds all.
  *  3. A stop that is asked for during the start takes effect between two parts, never within one.
  *  4. ended() is called exactly once, after everything was freed.

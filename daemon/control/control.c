@@ -10,11 +10,11 @@
  *
  * Invariants
  *  1. A request belongs to one thread at a time: to libmicrohttpd's until it is posted, to the reactor until its
- * connection is resumed, then to libmicrohttpd's again. Suspending comes before posting.
+ *     connection is resumed, then to libmicrohttpd's again. Suspending comes before posting.
  *  2. It is freed when both have let go of it: the connection by its completion, the reactor by handing it back, or,
- * when the command outlasts the API, by the command's end.
+ *     when the command outlasts the API, by the command's end.
  *  3. Requests are bounded by the connections (CONNECTIONS_MAX on each socket, one request at a time on each), their
- * bodies by ORDER_BODY_BYTES_MAX.
+ *     bodies by ORDER_BODY_BYTES_MAX.
  *  4. Requests are posted only while the gate is open; libmicrohttpd is stopped only when no connection is suspended.
  *  5. The API is freed by the last message that was posted to it: messages arrive in the order of posting.
  *

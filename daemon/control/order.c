@@ -5,7 +5,7 @@
  *
  * Invariants
  *  1. Every resource of docs/openapi.yaml stands in `routes`, in its order; a path that is in none is 404, one that is
- * there with other methods only is 405.
+ *     there with other methods only is 405.
  *  2. A part of the path is decoded after the path was split, so an encoded slash belongs to a name.
  *  3. A query or body where the route has none is refused: what is ignored would be taken for done.
  */

@@ -3,7 +3,7 @@
  *
  * Invariants
  *  1. snapshot_take() runs on the reactor that owns all it looks at; afterwards the snapshot points to nothing of
- * theirs.
+ *     theirs.
  *  2. Without memory a snapshot is short, and says so; it never fails half way.
  */
 #include "daemon/control/snapshot.h"

@@ -51,9 +51,9 @@ struct nbd_tls {
 
 /* ---- credentials ---- */
 
-static int say(char why[static NBD_WHY_BYTES], const char *path, const char *what)
+static int say(char why[static NBD_WHY_BYTES], const char *setting, const char *path, const char *what)
 {
-	snprintf(why, NBD_WHY_BYTES, "%.120s: %.70s", path, what);
+	snprintf(why, NBD_WHY_BYTES, "%s: %.120s%s%.60s", setting, path, path[0] ? ": " : "", what);
 	return -EINVAL;
 }
 
@@ -62,19 +62,19 @@ static int load_x509(struct nbd_tls_credentials *c, const char *dir, char why[st
 	char ca[512], certificate[512], key[512];
 
 	if ((size_t)snprintf(ca, sizeof(ca), "%s/ca-cert.pem", dir) >= sizeof(ca))
-		return say(why, "cert_dir", "the path is too long");
+		return say(why, "nbd.cert_dir", "", "the path is too long");
 	snprintf(certificate, sizeof(certificate), "%s/server-cert.pem", dir);
 	snprintf(key, sizeof(key), "%s/server-key.pem", dir);
 	if (gnutls_certificate_allocate_credentials(&c->x509) < 0)
 		return -ENOMEM;
 	int res = gnutls_certificate_set_x509_key_file(c->x509, certificate, key, GNUTLS_X509_FMT_PEM);
 	if (res < 0)
-		return say(why, certificate, gnutls_strerror(res));
+		return say(why, "nbd.cert_dir", certificate, gnutls_strerror(res));
 	if (access(ca, F_OK) != 0)
 		return 0; /* any client may come, the server still shows who it is */
 	res = gnutls_certificate_set_x509_trust_file(c->x509, ca, GNUTLS_X509_FMT_PEM);
 	if (res <= 0)
-		return say(why, ca, res == 0 ? "holds no certificate" : gnutls_strerror(res));
+		return say(why, "nbd.cert_dir", ca, res == 0 ? "holds no certificate" : gnutls_strerror(res));
 	c->asks_for_certificate = true;
 	return 0;
 }
@@ -82,11 +82,11 @@ static int load_x509(struct nbd_tls_credentials *c, const char *dir, char why[st
 static int load_psk(struct nbd_tls_credentials *c, const char *path, char why[static NBD_WHY_BYTES])
 {
 	if (access(path, R_OK) != 0)
-		return say(why, path, strerror(errno));
+		return say(why, "nbd.psk_file", path, strerror(errno));
 	if (gnutls_psk_allocate_server_credentials(&c->psk) < 0)
 		return -ENOMEM;
 	int res = gnutls_psk_set_server_credentials_file(c->psk, path);
-	return res < 0 ? say(why, path, gnutls_strerror(res)) : 0;
+	return res < 0 ? say(why, "nbd.psk_file", path, gnutls_strerror(res)) : 0;
 }
 
 int nbd_tls_load(const char *cert_dir, const char *psk_file, char why[static NBD_WHY_BYTES],
@@ -95,7 +95,7 @@ int nbd_tls_load(const char *cert_dir, const char *psk_file, char why[static NBD
 	bool has_x509 = cert_dir && cert_dir[0], has_psk = psk_file && psk_file[0];
 
 	if (!has_x509 && !has_psk)
-		return say(why, "nbd.tls", "needs nbd.cert_dir or nbd.psk_file");
+		return say(why, "nbd.tls", "", "needs nbd.cert_dir or nbd.psk_file");
 	struct nbd_tls_credentials *c = calloc(1, sizeof(*c));
 	if (!c)
 		return -ENOMEM;
@@ -103,7 +103,7 @@ int nbd_tls_load(const char *cert_dir, const char *psk_file, char why[static NBD
 	if (res == 0 && has_psk)
 		res = load_psk(c, psk_file, why);
 	if (res == 0 && gnutls_priority_init(&c->priorities, has_psk ? PRIORITIES_PSK : PRIORITIES, NULL) < 0)
-		res = say(why, "gnutls", "does not know the priorities " PRIORITIES_PSK);
+		res = say(why, "nbd.tls", "", "gnutls does not know the priorities " PRIORITIES_PSK);
 	if (res != 0) {
 		nbd_tls_unload(c);
 		return res;

@@ -31,6 +31,7 @@ extra|volume list extra
 --nope|status --nope
 replicas|volume create x --size 1G --replicas none
 99999999999999999999|volume create x --size 99999999999999999999
+8388608T|volume create x --size 8388608T
 rack7|pool create p --failure-domain rack7
 END
 
@@ -52,7 +53,6 @@ v1|volume create v1 --size 65M
 attach|volume delete v1
 default|pool delete default
 512|volume create x --size 1000
-large|volume create x --size 8388608T
 replic|volume create x --size 1G --replicas 2
 release|snapshot create v1@s1
 release|volume clone v1@s1 v2

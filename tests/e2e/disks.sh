@@ -4,7 +4,7 @@
 # part along, a foreign or used disk is refused.
 . "$(dirname "$0")/lib.sh"
 require nbdsh jq mkfs.ext4
-daemon_begin
+CACHE_MB=256 daemon_begin
 disk_make d1 400M
 disk_make d2 400M
 disk_make d3 400M
@@ -18,12 +18,12 @@ for s in range(12):
     h.pwrite(bytes([s + 1]) * (16 << 20), s << 30)
 h.flush()'
 is "disks of the volume" "$(json '.disks | length' volume show v1)" 3
-for d in d1 d2 d3; do
+for d in n1-d1 n1-d2 n1-d3; do
 	holds test "$(json ".disks[] | select(.name == \"$d\") | .allocated_bytes" volume show v1)" -ge $((16 << 20))
 done
 volume_make f 1G --pool fast
 nbd "$(uri f)" 'h.pwrite(b"f" * 65536, 0)'
-is "the other pool's disk" "$(json '.disks | map(.name) | join(",")' volume show f)" f1
+is "the other pool's disk" "$(json '.disks | map(.name) | join(",")' volume show f)" n1-d4
 is "allocated" "$(json '.allocated_bytes' volume show v1)" $((12 * 16 << 20))
 
 say "writes across a segment's end"
@@ -44,7 +44,7 @@ say "a disk that is gone at the start: its segments fail, the rest serves"
 daemon_stop
 mv "$dir/disks/d2.img" "$dir/away.img"
 daemon_start
-expect 1 'd2' q status
+expect 1 'n1-d2' q status
 nbd "$(uri f)" 'assert h.pread(65536, 0) == b"f" * 65536'
 got=$(nbd "$(uri v1)" '
 good = bad = 0
@@ -84,9 +84,9 @@ expect 1 '' q disk add "$dir/absent.img"
 expect 1 'pool' q disk add "$dir/new.img" --size 64M --pool nowhere
 
 say "removing"
-expect 1 'data|volume|in use' q disk remove d1
-expect 0 '' q disk remove random.img
-expect 1 'not|no ' q disk show random.img
+expect 1 'data|volume|in use' q disk remove n1-d1
+expect 0 '' q disk remove "$dir/random.img"
+expect 1 'no disk' q disk show "$dir/random.img"
 expect 1 'replic' q volume create r --size 1G --replicas 2
 
 say "deleting frees every disk"

@@ -14,7 +14,7 @@ exit status 1 when the page has no block to run.
 import re
 import sys
 
-page, replacements = sys.argv[1], [a.split("=", 1) for a in sys.argv[2:]]
+page, replacements = sys.argv[1], dict(a.split("=", 1) for a in sys.argv[2:])
 with open(page, encoding="utf-8") as f:
     text = f.read()
 
@@ -26,8 +26,8 @@ for m in pattern.finditer(text):
         how = m["how"]
         continue
     commands = m["given"] or m["block"]
-    for old, new in replacements:
-        commands = commands.replace(old, new)
+    # all at once: what replaces one may hold another
+    commands = re.sub("|".join(map(re.escape, replacements)) or "(?!)", lambda m: replacements[m[0]], commands)
     commands = re.sub(r"\bsudo ", "", commands)
     place = "%s:%d" % (page.split("/")[-1], text.count("\n", 0, m.start()) + 1)
     if how == "not run":

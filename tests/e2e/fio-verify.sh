@@ -40,5 +40,5 @@ daemon_start
 expect 0 'err= 0' fio --section=check "$top/fio-jobs/verify.fio"
 # a test that cannot fail shows nothing
 nbd "$URI" 'h.pwrite(b"x" * 100 + b"\0" * 412, 77 << 20)'
-expect 1 'verify failed' fio --section=check "$top/fio-jobs/verify.fio"
+expect 1 'verify: bad' fio --section=check "$top/fio-jobs/verify.fio"
 passed

@@ -49,11 +49,11 @@ done
 is "size" "$(json .size_bytes volume show v1)" $((64 << 20))
 
 say "a disk grows with its file at the next start, with all that is on it"
-before=$(json '.disks[] | select(.name == "d1") | .size_bytes' disk list)
+before=$(json '.disks[] | select(.name == "n1-d1") | .size_bytes' disk list)
 daemon_stop
 truncate -s 2G "$dir/disks/d1.img"
 daemon_start
-after=$(json '.disks[] | select(.name == "d1") | .size_bytes' disk list)
+after=$(json '.disks[] | select(.name == "n1-d1") | .size_bytes' disk list)
 is "the disk's size before" "$before" $((1 << 30))
 is "the disk's size after" "$after" $((2 << 30))
 nbd "$(uri v1)" 'assert h.pread(65536, 0)[1024:] == b"a" * (65536 - 1024)'

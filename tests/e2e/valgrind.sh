@@ -28,7 +28,7 @@ for n in 1 2; do
 	is "the load generator" "$(tail -n 1 "$dir/said" | cut -d" " -f1)" verified
 	expect 0 '' q volume resize v2 3G
 	expect 0 '' q status
-	expect 0 '' q disk scrub d1 --wait
+	expect 0 '' q disk scrub n1-d1 --wait
 	expect 1 '' q volume show nothing
 	expect 0 'quarry_' curl -s --unix-socket "$dir/control.sock" http://localhost/metrics
 	q volume create gone --size 1G >/dev/null

@@ -10,6 +10,11 @@ $(SIM_PROGRAMS): $(BUILD)/sim-%: $(BUILD)/tests/sim/main_%.o $(SIM_OBJ) $(BUILD)
 $(BUILD)/sim-disk: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/sim/disk/*.c))
 
 TEST_PROGRAMS  += $(SIM_PROGRAMS)
+CHECK_TESTS    += '@600 $(BUILD)/sim-disk --seeds 2000 --jobs 2' '@300 $(BUILD)/sim-disk --seeds 15 --every-index'
+CHECK_CI_TESTS += '$(BUILD)/sim-disk --seeds 100 --first 5000' '@300 $(BUILD)/sim-disk --seeds 1 --every-index'
+# another part of the seeds at each soak: `date` chooses where it begins, and each failure names its seed
+SOAK_TESTS     += '$(BUILD)/sim-disk --seeds $(or $(SEEDS),100000) --jobs 2 --first $(shell date +%s)' \
+                  '$(BUILD)/sim-disk --seeds $(or $(SEEDS),100000) --every-index --first $(shell date +%s)'
 
 sim: $(SIM_PROGRAMS)
 .PHONY: sim

@@ -5,8 +5,7 @@
  *
  *   PREPARE     waits for room: blocks in resident regions, frames, the journal's window
  *   the cut     in one turn: the journal is cut at a block's boundary; every dirty page, record, count page and table
- *   page gets a fresh
- *               block, from the leaves up (cut.c). From here on a change of these pages takes a new frame
+ *               page gets a fresh block, from the leaves up (cut.c). From here on a change of these takes a new frame
  *   WRITE       their writes end
  *   SETTLE      data and journal of all records before the cut are on the device [CKPTWAIT]
  *   FLUSH       one device flush for all of these

@@ -119,6 +119,19 @@ void disk_fail(struct disk *d, const char *format, ...)
 	waiter_wake(d, &d->fail_waiter, -EIO);
 }
 
+void disk_tree_to_text(const struct disk *d, const struct uuid *volume, uint64_t tree_id,
+		       char text[static TREE_TEXT_BYTES])
+{
+	const struct disk_options *o = &d->options;
+	char name[TREE_TEXT_BYTES - 40];
+	_Static_assert(sizeof name >= UUID_TEXT_BYTES, "a UUID has room");
+	if (o->name_volume)
+		o->name_volume(volume, name, sizeof name, o->context);
+	else
+		uuid_to_text(volume, name);
+	snprintf(text, TREE_TEXT_BYTES, "volume %s, tree %llu", name, (unsigned long long)tree_id);
+}
+
 void disk_report_damage(struct disk *d, const char *what, uint64_t block, const char *format, ...)
 {
 	char text[256];
@@ -126,7 +139,6 @@ void disk_report_damage(struct disk *d, const char *what, uint64_t block, const 
 	va_start(args, format);
 	vsnprintf(text, sizeof text, format, args);
 	va_end(args);
-	counter_add(&d->counters.checksum_errors, 0);
 	log_event(d->log, LOG_ERROR, "damage", d->name, "%s block %llu of the disk: %s", what,
 		  (unsigned long long)block, text);
 }

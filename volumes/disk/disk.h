@@ -54,6 +54,8 @@ struct disk_options {
 	void (*opened)(struct disk *d, int res, void *context);
 	/* Called when the disk fails later; nothing will be acknowledged any more. */
 	void (*failed)(struct disk *d, void *context);
+	/* Writes the name that people know the volume by, for what is said about damage; NULL: its UUID is said. */
+	void (*name_volume)(const struct uuid *volume, char *text, size_t room, void *context);
 	void *context;
 };
 /* Begins to open; the rest happens on the reactor and ends with opened(). 0 or -errno (nothing is called then). */

@@ -11,7 +11,7 @@
  * Invariants
  *  1. Nothing is written.
  *  2. Nothing read is believed before it is checked; no loop or stack depends on unchecked data: walks descend a level
- * at a time from a height of at most 6, and below a page only once, however often it is pointed to.
+ *     at a time from a height of at most 6, and below a page only once, however often it is pointed to.
  *  3. One damaged block gives one finding: what is only a consequence (counts of blocks below a lost page) is not told
  *     block by block.
  *  4. After FINDINGS_MAX lines findings are counted only.

@@ -1,9 +1,9 @@
 /*
  * disk_check_internal.h: what the files of the offline check share.
  *
- *   disk_check.c         entry, findings, superblocks          disk_check_tables.c   trees, volumes, count index, delta
- * log disk_check_refs.c    who points to which block             disk_check_trees.c    every page and data block
- *   disk_check_counts.c  counts against references             disk_check_journal.c  what recovery would replay
+ *   disk_check.c         entry, findings, superblocks    disk_check_tables.c   trees, volumes, count index, delta log
+ *   disk_check_refs.c    who points to which block       disk_check_trees.c    every page and data block
+ *   disk_check_counts.c  counts against references       disk_check_journal.c  what recovery would replay
  *
  * The check reads the format on its own: it shares disk_format.h with the engine and nothing else.
  *

@@ -2,14 +2,13 @@
  * disk_check_journal.c: the journal after the checkpoint: what recovery would replay, and whether it could.
  *
  *      replay_from        break      break + 64                     (sequences; position = sequence modulo ring length)
- *   ---|--- valid ---------|-- in flight --|--- nothing may be here: a valid block there means that an earlier one is
- * gone
+ *   ---|--- valid ---------|-- in flight --|--- nothing may be here: a valid block means that an earlier one is gone
  *
  * Invariants
  *  1. A record up to the highest flush mark is durable with its data: data that do not match are damage. Past the mark
  *     they may be lost in a power loss; recovery then drops the record.
  *  2. A record takes only blocks that the checkpoint does not use, and no two records take the same one: blocks are
- * reused only after the next checkpoint.
+ *     reused only after the next checkpoint.
  *  3. Nothing is applied; of what records do to each other only the slots in use are followed.
  */
 #include "volumes/disk/disk_check_internal.h"

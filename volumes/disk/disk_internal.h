@@ -556,6 +556,10 @@ struct disk {
 void disk_fail(struct disk *d, const char *format, ...) printf_like(2, 3);
 /* A block whose bytes do not match: counted, told as an event. */
 void disk_report_damage(struct disk *d, const char *what, uint64_t block, const char *format, ...) printf_like(4, 5);
+/* "volume NAME, tree ID". */
+#define TREE_TEXT_BYTES 128u
+void disk_tree_to_text(const struct disk *d, const struct uuid *volume, uint64_t tree_id,
+		       char text[static TREE_TEXT_BYTES]);
 /* Room may have come: goes through the requests that wait for admission. */
 void disk_admit(struct disk *d);
 /* A journal block or the last of its data has ended for this request. */

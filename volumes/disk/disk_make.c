@@ -239,6 +239,12 @@ static bool is_blank(const struct make *m)
 	       bytes_are_zero(m->tail, m->look_bytes);
 }
 
+static int refuse_small(struct make *m, uint64_t size_bytes)
+{
+	return refuse(m, -EINVAL, "%s is too small: %" PRIu64 " bytes, a disk needs %" PRIu64, m->path, size_bytes,
+		      (uint64_t)DISK_MIN_BLOCKS * BLOCK_BYTES);
+}
+
 /* The bytes that the disk will have; a size that was asked for must be the size it gets. */
 static int judge_size(struct make *m, uint64_t *size_bytes)
 {
@@ -253,8 +259,7 @@ static int judge_size(struct make *m, uint64_t *size_bytes)
 			      "%s has %" PRIu64 " bytes, more than asked for: leave out the size, or --force", m->path,
 			      m->size_bytes);
 	if (*size_bytes < DISK_MIN_BLOCKS * BLOCK_BYTES)
-		return refuse(m, -EINVAL, "%s is too small: %" PRIu64 " bytes, a disk needs %" PRIu64, m->path,
-			      *size_bytes, (uint64_t)DISK_MIN_BLOCKS * BLOCK_BYTES);
+		return refuse_small(m, *size_bytes);
 	if (*size_bytes > DISK_MAX_BLOCKS * BLOCK_BYTES)
 		return refuse(m, -EINVAL, "%s is too large: a disk has at most 4 PiB", m->path);
 	return 0;
@@ -376,6 +381,8 @@ static int make_open(struct make *m)
 
 	if (res == -ENOENT && m->options->size_bytes == 0)
 		return refuse(m, res, "%s does not exist; give a size to create it", m->path);
+	if (res == -ENOENT && m->options->size_bytes < DISK_MIN_BLOCKS * BLOCK_BYTES)
+		return refuse_small(m, m->options->size_bytes);
 	if (res == -ENOENT)
 		res = reactor_file_open(m->reactor, m->path, FILE_CREATE, &m->file);
 	if (res == -ENOTSUP)

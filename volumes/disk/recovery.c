@@ -1,10 +1,10 @@
 /*
  * recovery.c: the only way to start: the newest checkpoint, then the journal after it, then a checkpoint of its own.
  *
- *   SUPERBLOCKS -> TABLES -> RECORDS -> DELTAS -> SCAN -> BEYOND -> FETCH -> VERIFY -> APPLY -> FLUSH -> CHECKPOINT ->
- *   END
- *                                                            ^                   |
- *                                                            +---- next batch ---+
+ *   SUPERBLOCKS -> TABLES -> RECORDS -> DELTAS -> SCAN -> BEYOND -> FETCH -> VERIFY -> APPLY -+-> FLUSH -> CHECKPOINT
+ *                                                                    ^                        |              |
+ *                                                                    +------ next batch ------+              v
+ *                                                                                                           END
  *
  * SCAN finds where the journal ends and the highest flush mark; BEYOND looks whether it really ends there. The records
  * are replayed in batches: FETCH reads journal blocks, and the data of every record that no flush mark covers; VERIFY
@@ -72,7 +72,9 @@ void recovery_read(struct recovery *r, unsigned slot, void *memory, uint64_t blo
 
 /* ---- superblocks ---- */
 
-static enum flow read_superblocks(struct recovery *r)
+static int check_superblock(struct recovery *r);
+
+static enum flow recovery_superblocks(struct recovery *r)
 {
 	if (r->cursor == 0) {
 		int64_t size = file_size_bytes(r->disk->file);
@@ -85,7 +87,10 @@ static enum flow read_superblocks(struct recovery *r)
 			recovery_read(r, i, r->buffer + i * BLOCK_BYTES, superblock_slot_block(i), 1);
 		r->cursor = 1;
 	}
-	return r->owed > 0 ? FLOW_WAIT : FLOW_NEXT;
+	if (r->owed > 0)
+		return FLOW_WAIT;
+	r->err = check_superblock(r);
+	return FLOW_NEXT;
 }
 
 /* Takes the newest valid superblock; says what the others are. */
@@ -152,7 +157,14 @@ static int check_superblock(struct recovery *r)
 
 /* ---- the journal's end ---- */
 
-static enum flow scan(struct recovery *r)
+static void scan_begin(struct recovery *r)
+{
+	space_start(&r->disk->space);
+	r->next = r->disk->superblock.replay_from;
+	r->known_flushed = r->next - 1;
+}
+
+static enum flow recovery_scan(struct recovery *r)
 {
 	struct disk *d = r->disk;
 	const struct superblock *sb = &d->superblock;
@@ -178,8 +190,14 @@ static enum flow scan(struct recovery *r)
 	}
 }
 
+static void beyond_begin(struct recovery *r)
+{
+	r->cursor = r->next + 1;
+	r->chunk_at = r->chunk_n = 0;
+}
+
 /* Is there a valid block of this journal behind its end that cannot have been in flight there? */
-static enum flow look_beyond(struct recovery *r)
+static enum flow recovery_beyond(struct recovery *r)
 {
 	struct disk *d = r->disk;
 	const struct superblock *sb = &d->superblock;
@@ -231,11 +249,35 @@ static void recovery_end(struct recovery *r)
 	disk_request_ended(d);
 }
 
-static enum recovery_stage after_journal_end(struct recovery *r)
+static enum flow recovery_flush(struct recovery *r)
 {
-	r->cursor = r->next + 1;
-	r->chunk_at = r->chunk_n = 0;
-	return RECOVERY_BEYOND;
+	struct disk *d = r->disk;
+	if (r->is_begun)
+		return r->is_woken ? FLOW_NEXT : FLOW_WAIT;
+	r->is_begun = true;
+	begin_journal(r);
+	if (d->options.is_read_only)
+		return FLOW_NEXT;
+	r->is_woken = false;
+	flusher_wait(&d->flusher, &r->waiter);
+	return FLOW_WAIT;
+}
+
+static enum flow recovery_checkpoint(struct recovery *r)
+{
+	if (r->is_begun)
+		return r->is_woken ? FLOW_NEXT : FLOW_WAIT;
+	r->is_begun = true;
+	r->is_woken = false;
+	checkpoint_wait(&r->disk->checkpoint, &r->waiter);
+	return FLOW_WAIT;
+}
+
+static void recovery_goto(struct recovery *r, enum recovery_stage stage)
+{
+	r->stage = stage;
+	r->is_begun = false;
+	r->cursor = 0;
 }
 
 /* Read this function to know a whole recovery. */
@@ -244,83 +286,64 @@ static void recovery_run(struct recovery *r)
 	struct disk *d = r->disk;
 	while (r->owed == 0) {
 		if (r->err || d->state == DISK_FAILED)
-			r->stage = RECOVERY_END;
+			recovery_goto(r, RECOVERY_END);
 		switch (r->stage) {
 		case RECOVERY_SUPERBLOCKS:
-			if (read_superblocks(r) == FLOW_WAIT)
+			if (recovery_superblocks(r) == FLOW_WAIT)
 				return;
-			if (!r->err)
-				r->err = check_superblock(r);
-			r->cursor = 0;
-			r->stage = RECOVERY_TABLES;
+			recovery_goto(r, RECOVERY_TABLES);
 			break;
 		case RECOVERY_TABLES:
 			if (recovery_tables(r) == FLOW_WAIT)
 				return;
-			r->cursor = 0;
-			r->stage = RECOVERY_RECORDS;
+			recovery_goto(r, RECOVERY_RECORDS);
 			break;
 		case RECOVERY_RECORDS:
 			if (recovery_records(r) == FLOW_WAIT)
 				return;
-			r->cursor = 0;
-			r->stage = RECOVERY_DELTAS;
+			recovery_goto(r, RECOVERY_DELTAS);
 			break;
 		case RECOVERY_DELTAS:
 			if (recovery_deltas(r) == FLOW_WAIT)
 				return;
-			space_start(&d->space);
-			r->next = d->superblock.replay_from;
-			r->known_flushed = r->next - 1;
-			r->stage = RECOVERY_SCAN;
+			scan_begin(r);
+			recovery_goto(r, RECOVERY_SCAN);
 			break;
 		case RECOVERY_SCAN:
-			if (scan(r) == FLOW_WAIT)
+			if (recovery_scan(r) == FLOW_WAIT)
 				return;
-			r->stage = after_journal_end(r);
+			recovery_goto(r, RECOVERY_BEYOND);
+			beyond_begin(r);
 			break;
 		case RECOVERY_BEYOND:
-			if (look_beyond(r) == FLOW_WAIT)
+			if (recovery_beyond(r) == FLOW_WAIT)
 				return;
 			replay_begin(r);
-			r->stage = RECOVERY_FETCH;
+			recovery_goto(r, RECOVERY_FETCH);
 			break;
 		case RECOVERY_FETCH:
 			if (replay_fetch(r) == FLOW_WAIT)
 				return;
-			r->stage = r->n_batch > 0 ? RECOVERY_VERIFY : RECOVERY_FLUSH;
+			recovery_goto(r, r->n_batch > 0 ? RECOVERY_VERIFY : RECOVERY_FLUSH);
 			break;
 		case RECOVERY_VERIFY:
 			replay_verify(r);
-			r->stage = RECOVERY_APPLY;
+			recovery_goto(r, RECOVERY_APPLY);
 			break;
 		case RECOVERY_APPLY:
 			if (replay_apply(r) == FLOW_WAIT)
 				return;
-			r->stage = RECOVERY_FETCH;
+			recovery_goto(r, RECOVERY_FETCH);
 			break;
 		case RECOVERY_FLUSH:
-			if (!r->is_begun) {
-				r->is_begun = true;
-				begin_journal(r);
-				r->is_woken = d->options.is_read_only;
-				if (!r->is_woken)
-					flusher_wait(&d->flusher, &r->waiter);
-			}
-			if (!r->is_woken)
+			if (recovery_flush(r) == FLOW_WAIT)
 				return;
-			r->is_begun = false;
-			r->stage = d->options.is_read_only ? RECOVERY_END : RECOVERY_CHECKPOINT;
+			recovery_goto(r, d->options.is_read_only ? RECOVERY_END : RECOVERY_CHECKPOINT);
 			break;
 		case RECOVERY_CHECKPOINT:
-			if (!r->is_begun) {
-				r->is_begun = true;
-				r->is_woken = false;
-				checkpoint_wait(&d->checkpoint, &r->waiter);
-			}
-			if (!r->is_woken)
+			if (recovery_checkpoint(r) == FLOW_WAIT)
 				return;
-			r->stage = RECOVERY_END;
+			recovery_goto(r, RECOVERY_END);
 			break;
 		case RECOVERY_END:
 			recovery_end(r);

@@ -30,6 +30,7 @@ static struct pointer root_of(const struct superblock *sb, unsigned which)
  * block. */
 static enum flow load_block(struct recovery *r, struct pointer p, enum block_kind kind, const char *what)
 {
+	quarry_assert(r->owed == 0 && !r->err);
 	if (!r->is_reading) {
 		if (!space_is_block(&r->disk->space, pointer_block(p))) {
 			r->err = recovery_fail(
@@ -56,6 +57,7 @@ static void page_take(struct table *t, unsigned level, uint32_t page, const uint
 {
 	struct pointer *below = level == 0 ? t->slots : t->pages[level - 1];
 	uint32_t n_below = level == 0 ? t->n_slots : t->n_pages[level - 1], from = page * PAGE_POINTERS;
+	quarry_assert(from < n_below);
 	memcpy(below + from, block, min_u64(PAGE_POINTERS, n_below - from) * sizeof(struct pointer));
 }
 

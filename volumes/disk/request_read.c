@@ -24,9 +24,11 @@ static void run_done(struct op *op, int res)
 		counter_add(&d->counters.io_errors, 1);
 		for (uint32_t i = run->first; i < run->first + run->n_blocks; i++)
 			io->bad_blocks |= 1ull << i;
+		char tree[TREE_TEXT_BYTES];
+		disk_tree_to_text(d, &io->tree->record.volume, io->tree->record.tree_id, tree);
 		disk_report_damage(d, "data", pointer_block(io->own.pointers[run->first]),
-				   "%u blocks from block %llu of a volume cannot be read (error %d)", run->n_blocks,
-				   (unsigned long long)(io->first + run->first), -res);
+				   "%u blocks from block %llu of %s cannot be read (error %d)", run->n_blocks,
+				   (unsigned long long)(io->first + run->first), tree, -res);
 	}
 	list_append(&d->free_runs, &run->link);
 	d->n_free_runs++;
@@ -123,8 +125,10 @@ void request_verify(struct disk_io *io)
 			continue;
 		io->bad_blocks |= 1ull << i;
 		counter_add(&d->counters.checksum_errors, 1);
-		disk_report_damage(d, "data", pointer_block(p), "block %llu of a volume does not match its checksum",
-				   (unsigned long long)(io->first + i));
+		char tree[TREE_TEXT_BYTES];
+		disk_tree_to_text(d, &io->tree->record.volume, io->tree->record.tree_id, tree);
+		disk_report_damage(d, "data", pointer_block(p), "block %llu of %s does not match its checksum",
+				   (unsigned long long)(io->first + i), tree);
 	}
 	if (io->bad_blocks)
 		io->own.err = -EIO;

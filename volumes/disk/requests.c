@@ -102,6 +102,7 @@ void disk_submit(struct disk *d, struct disk_io *io)
 	io_goto(io, IO_ADMIT);
 	io->own.is_submitting = true;
 	disk_io_run(io);
+	io->own.is_submitting = false;
 }
 
 /* ---- admission ---- */
@@ -195,6 +196,25 @@ static int io_has_room(struct disk *d, const struct disk_io *io)
 	return 0;
 }
 
+/* The tree's changes in flight are counted from admission to reply, for forks to wait for [FORKWAIT]. */
+static void io_count_change(struct disk_io *io)
+{
+	if ((io->op == DISK_WRITE || io->op == DISK_TRIM) && !io->own.is_counted) {
+		io->own.is_counted = true;
+		io->tree->n_changes++;
+	}
+}
+
+static void io_uncount_change(struct disk_io *io)
+{
+	if (!io->own.is_counted)
+		return;
+	io->own.is_counted = false;
+	quarry_assert(io->tree->n_changes > 0);
+	if (--io->tree->n_changes == 0)
+		waiters_wake(io->own.disk, &io->tree->waiters, 0);
+}
+
 static enum flow io_admit(struct disk_io *io)
 {
 	struct disk *d = io->own.disk;
@@ -207,6 +227,8 @@ static enum flow io_admit(struct disk_io *io)
 		return FLOW_WAIT;
 	}
 	io->own.err = res;
+	if (res == 0)
+		io_count_change(io);
 	return FLOW_NEXT;
 }
 
@@ -244,25 +266,6 @@ void disk_watch_limits(struct disk *d)
 		checkpoint_want(&d->checkpoint);
 }
 
-/* The tree's changes in flight are counted from admission to reply, for forks to wait for [FORKWAIT]. */
-static void io_count_change(struct disk_io *io)
-{
-	if ((io->op == DISK_WRITE || io->op == DISK_TRIM) && !io->own.is_counted) {
-		io->own.is_counted = true;
-		io->tree->n_changes++;
-	}
-}
-
-static void io_uncount_change(struct disk_io *io)
-{
-	if (!io->own.is_counted)
-		return;
-	io->own.is_counted = false;
-	quarry_assert(io->tree->n_changes > 0);
-	if (--io->tree->n_changes == 0)
-		waiters_wake(io->own.disk, &io->tree->waiters, 0);
-}
-
 /* ---- flush, replies ---- */
 
 static enum flow io_quiet(struct disk_io *io)
@@ -273,10 +276,22 @@ static enum flow io_quiet(struct disk_io *io)
 	return FLOW_WAIT;
 }
 
+static enum flow io_flush(struct disk_io *io)
+{
+	if (io->own.is_flushed)
+		return FLOW_NEXT;
+	flusher_wait(&io->own.disk->flusher, &io->own.waiter);
+	return FLOW_WAIT;
+}
+
 static void io_reply(struct disk_io *io)
 {
 	struct disk *d = io->own.disk;
 	uint64_t took_ns = reactor_now_ns(d->reactor) - io->own.started_ns;
+	if (io->own.is_submitting) {
+		reactor_defer(d->reactor, &io->own.op, 0);
+		return;
+	}
 	quarry_assert(io->own.owed == 0 && !list_is_linked(&io->own.link) && !list_is_linked(&io->own.waiter.link));
 	io_uncount_change(io);
 	if (io->op == DISK_READ) {
@@ -328,114 +343,104 @@ static bool needs_flush(enum disk_op op)
 	return op != DISK_WRITE && op != DISK_TRIM;
 }
 
-/* Waits for the record of the last change; with nothing changed there is none to wait for. */
+/* What it was admitted for, if it still is; then it waits for the record of its last change: with nothing changed there
+ * is none to wait for. */
+static enum flow io_change(struct disk_io *io)
+{
+	struct disk *d = io->own.disk;
+	if (io->own.err)
+		return FLOW_NEXT;
+	enum flow flow = io->op == DISK_TRIM ? request_step(io, STEPS_A_TURN) : request_change(io);
+	if (flow == FLOW_WAIT)
+		return FLOW_WAIT;
+	disk_watch_limits(d);
+	if (io->own.err == 0 && io->own.sequence > 0)
+		journal_wait(&d->journal, io, io->own.owed > 0);
+	return FLOW_NEXT;
+}
+
 static enum disk_io_stage after_change(const struct disk_io *io)
 {
 	if (io->own.err)
-		return IO_REPLY;
+		return IO_DRAIN;
 	if (io->own.sequence > 0)
 		return IO_GATHER;
 	return needs_flush(io->op) ? IO_FLUSH : IO_REPLY;
 }
 
+/* What follows from an error, its own or the disk's: the end, once nothing is owed. */
+static void io_divert(struct disk_io *io)
+{
+	if (!disk_is_alive(io->own.disk) && io->own.err == 0)
+		io->own.err = -EIO;
+	if (io->own.err && io->own.stage != IO_REPLY)
+		io_goto(io, IO_DRAIN);
+}
+
 /* Read this function to know what happens to a request. */
 static void disk_io_run(struct disk_io *io)
 {
-	struct disk *d = io->own.disk;
 	for (;;) {
-		if (!disk_is_alive(d) && io->own.err == 0)
-			io->own.err = -EIO;
-		if (io->own.err && io->own.stage != IO_REPLY)
-			io_goto(io, IO_DRAIN);
+		io_divert(io);
 		switch ((enum disk_io_stage)io->own.stage) {
 		case IO_ADMIT:
 			if (io_admit(io) == FLOW_WAIT)
-				goto wait;
-			if (io->own.err)
-				break;
-			io_count_change(io);
+				return;
 			io_goto(io, first_stage(io));
 			break;
 		case IO_QUIET:
 			if (io_quiet(io) == FLOW_WAIT)
-				goto wait;
+				return;
 			io_goto(io, IO_CHANGE);
 			break;
 		case IO_LOOK:
 			if (request_look(io) == FLOW_WAIT)
-				goto wait;
+				return;
 			io_goto(io, IO_READ);
 			break;
 		case IO_READ:
 			if (io->own.owed > 0)
-				goto wait;
+				return;
 			request_verify(io);
 			io_goto(io, IO_REPLY);
 			break;
 		case IO_SCAN:
 			if (request_scan(io, STEPS_A_TURN) == FLOW_WAIT)
-				goto wait;
+				return;
 			io_goto(io, IO_REPLY);
 			break;
-		case IO_STEP: /* a trim asks for admission again at every few leaves: it may be long */
-			if (io_still_admitted(io) == FLOW_WAIT) {
-				io_goto(io, IO_ADMIT);
-				break;
-			}
-			if (io->own.err)
-				break;
-			if (request_step(io, STEPS_A_TURN) == FLOW_WAIT)
-				goto wait;
-			io_goto(io, after_change(io));
-			if (io->own.stage == IO_GATHER)
-				journal_wait(&d->journal, io, false);
-			break;
+		case IO_STEP: /* a trim is here again for every few leaves: it may be long */
 		case IO_CHANGE:
 			if (io_still_admitted(io) == FLOW_WAIT) {
 				io_goto(io, IO_ADMIT);
 				break;
 			}
-			if (io->own.err)
-				break;
-			if (request_change(io) == FLOW_WAIT)
-				goto wait;
-			disk_watch_limits(d);
+			if (io_change(io) == FLOW_WAIT)
+				return;
 			io_goto(io, after_change(io));
-			if (io->own.stage == IO_GATHER) {
-				journal_wait(&d->journal, io, io->own.owed > 0);
-				goto wait;
-			}
 			break;
 		case IO_GATHER:
 			if (list_is_linked(&io->own.link))
-				goto wait;
+				return;
 			io_goto(io, needs_flush(io->op) ? IO_FLUSH : IO_DRAIN);
 			break;
 		case IO_FLUSH:
-			if (!io->own.is_flushed) {
-				flusher_wait(&d->flusher, &io->own.waiter);
-				goto wait;
-			}
+			if (io_flush(io) == FLOW_WAIT)
+				return;
 			io_goto(io, IO_DRAIN);
 			break;
 		case IO_DRAIN:
 			if (io->own.owed > 0 || list_is_linked(&io->own.link) || list_is_linked(&io->own.waiter.link))
-				goto wait;
+				return;
 			io_goto(io, IO_REPLY);
 			break;
 		case IO_REPLY:
-			if (io->own.is_submitting) {
-				reactor_defer(d->reactor, &io->own.op, 0);
-				goto wait;
-			}
-			io_reply(io);
+			io_reply(io); /* the request may be gone, or will be here again on the next turn */
 			return;
 		case IO_DONE:
 			quarry_assert(!"a request is run after its reply");
 		}
 	}
-wait:
-	io->own.is_submitting = false;
 }
 
 void disk_requests_fail(struct disk *d)

@@ -49,7 +49,8 @@ struct scrub {
 	uint64_t bytes_per_s;
 	bool straighten, is_stopping, is_queued, is_swappable;
 	uint32_t slot;      /* of the tree at hand */
-	uint64_t tree_id;   /* to see that the slot still holds it */
+	struct uuid volume; /* to see that the slot still holds this tree of it */
+	uint64_t tree_id;
 	uint64_t cursor;    /* the leaf at hand: its first block */
 	uint64_t settle_at; /* journal sequence */
 	uint32_t owed, n_ops;
@@ -102,6 +103,11 @@ static void scrub_again(struct op *op, int res)
 
 /* ---- finding the next leaf ---- */
 
+static bool scrub_is_at(const struct scrub *s, const struct disk_tree *t)
+{
+	return t->record.tree_id == s->tree_id && uuid_equal(&t->record.volume, &s->volume);
+}
+
 static struct disk_tree *scrub_tree(struct scrub *s)
 {
 	struct disk *d = s->disk;
@@ -109,8 +115,9 @@ static struct disk_tree *scrub_tree(struct scrub *s)
 		struct disk_tree *t = d->trees[s->slot];
 		if (!t || t->record.state != TREE_LIVE)
 			continue;
-		if (s->cursor > 0 && s->tree_id != t->record.tree_id)
+		if (s->cursor > 0 && !scrub_is_at(s, t))
 			s->cursor = 0;
+		s->volume = t->record.volume;
 		s->tree_id = t->record.tree_id;
 		if (t->record.height > 0 && s->cursor < tree_span(t->record.height))
 			return t;
@@ -248,8 +255,10 @@ static void scrub_found(struct scrub *s, const char *what, struct pointer p, uin
 	s->status.bad_blocks++;
 	s->is_swappable = false;
 	counter_add(&d->counters.checksum_errors, 1);
-	disk_report_damage(d, what, pointer_block(p), "scrub: block %llu of tree %llu %s", (unsigned long long)block,
-			   (unsigned long long)s->tree_id, res < 0 ? "cannot be read" : "does not match its checksum");
+	char tree[TREE_TEXT_BYTES];
+	disk_tree_to_text(d, &s->volume, s->tree_id, tree);
+	disk_report_damage(d, what, pointer_block(p), "scrub: block %llu of %s %s", (unsigned long long)block, tree,
+			   res < 0 ? "cannot be read" : "does not match its checksum");
 }
 
 static void scrub_verify(struct scrub *s)
@@ -273,10 +282,20 @@ static void scrub_verify(struct scrub *s)
 
 /* ---- straightening ---- */
 
+/* Straightening takes no more of the dirty pages than the clients leave. */
+static bool has_dirty_room(const struct disk *d)
+{
+	return d->pages.n_dirty + d->space.n_dirty < d->pages.dirty_max / 4 * 3;
+}
+
 /* Takes fresh blocks for the leaf's data, side by side where the disk has room. */
 static enum flow scrub_place(struct scrub *s)
 {
 	struct disk *d = s->disk;
+	if (!has_dirty_room(d)) {
+		checkpoint_wait(&d->checkpoint, &s->waiter);
+		return FLOW_WAIT;
+	}
 	s->n_runs = 0; /* nothing is kept from one turn to the next until all is taken */
 	if (!space_has_room(&d->space, s->n_data)) {
 		s->is_swappable = false;
@@ -344,7 +363,7 @@ static enum flow scrub_swap(struct scrub *s)
 	for (uint32_t i = 0; i < s->n_runs; i++)
 		if (s->ops[i].res < 0)
 			disk_fail(d, "writing a straightened leaf failed (error %d)", -s->ops[i].res);
-	bool is_there = t && t->record.state == TREE_LIVE && t->record.tree_id == s->tree_id;
+	bool is_there = t && t->record.state == TREE_LIVE && scrub_is_at(s, t);
 	if (is_there && disk_is_alive(d)) {
 		pages_guard(&d->pages);
 		res = tree_prepare(t, s->cursor, &s->waiter);
@@ -376,12 +395,6 @@ static enum flow scrub_swap(struct scrub *s)
 }
 
 /* ---- the walk ---- */
-
-/* Straightening takes no more of the dirty pages than the clients leave. */
-static bool has_dirty_room(const struct disk *d)
-{
-	return d->pages.n_dirty + d->space.n_dirty < d->pages.dirty_max / 4 * 3;
-}
 
 /* Slower than asked for when the rate says so. */
 static enum flow scrub_pause(struct scrub *s)
@@ -444,10 +457,6 @@ static void scrub_run(struct scrub *s)
 			s->is_queued = false;
 			break;
 		case SCRUB_PLACE:
-			if (!has_dirty_room(d)) {
-				checkpoint_wait(&d->checkpoint, &s->waiter);
-				return;
-			}
 			if (scrub_place(s) == FLOW_WAIT)
 				return;
 			s->stage = s->is_swappable ? SCRUB_WRITE : SCRUB_PAUSE;

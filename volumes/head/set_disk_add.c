@@ -115,7 +115,8 @@ static int add_check(struct command *c)
 	if ((c->set->cache_bytes - c->set->cache_given) / 2 < DISK_CACHE_MIN_BYTES)
 		return command_refuse(
 		    c, -ENOMEM, "no-memory",
-		    "the cache is too small for one more disk: raise node.cache_mb and start the daemon again");
+		    "the disks in use have taken the cache: start the daemon again, which shares it out anew, or raise "
+		    "node.cache_mb");
 	return 1;
 }
 

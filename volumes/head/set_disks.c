@@ -96,6 +96,20 @@ static uint64_t set_disk_share(const struct volume_set *s)
 	return s->cache_share ? s->cache_share : (s->cache_bytes - s->cache_given) / 2;
 }
 
+/* For what the disk says about damage. */
+static void set_disk_name_volume(const struct uuid *volume, char *text, size_t room, void *context)
+{
+	const struct set_disk *d = context;
+	list_each (node, &d->set->volumes) {
+		const struct set_volume *v = container_of(node, struct set_volume, link);
+		if (uuid_equal(&v->facts.uuid, volume)) {
+			text_print(text, room, "%s", v->facts.name);
+			return;
+		}
+	}
+	uuid_to_text(volume, text);
+}
+
 int set_disk_open(struct set_disk *d, void (*changed)(struct set_disk *d, void *context), void *context)
 {
 	struct volume_set *s = d->set;
@@ -113,6 +127,7 @@ int set_disk_open(struct set_disk *d, void (*changed)(struct set_disk *d, void *
 				 .check_expensive = s->check_expensive,
 				 .opened = set_disk_opened,
 				 .failed = set_disk_failed,
+				 .name_volume = set_disk_name_volume,
 				 .context = d};
 	int err = disk_open(&o, &d->disk, d->why);
 	if (err != 0) {

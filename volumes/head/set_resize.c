@@ -83,6 +83,7 @@ static int resize_check(struct command *c)
 
 static void resize_submit(struct command *c, enum volume_op op)
 {
+	quarry_assert(c->volume->head && (op == VOLUME_FLUSH || resize_shrinks(c)));
 	c->io.op = op;
 	c->io.flags = 0;
 	c->io.pos_bytes = c->order->size_bytes;

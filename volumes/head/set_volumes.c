@@ -91,6 +91,7 @@ static int volume_create_decide(struct command *c)
 
 static void volume_create_apply(struct command *c, uint64_t revision)
 {
+	quarry_assert(revision > 0);
 	c->volume_facts.revision = revision;
 	if (!set_volume_put(c->set, &c->volume_facts))
 		command_refuse(c, -ENOMEM, "no-memory",
@@ -122,6 +123,7 @@ static void update_done(struct record_update *u, int res)
 static void update_start(struct command *c, int (*change)(struct record_update *u, struct volume_facts *facts),
 			 void (*extend)(struct record_update *u, struct transaction *t))
 {
+	quarry_assert(c->volume && record_update_is_idle(&c->update));
 	c->update.change = change;
 	c->update.extend = extend;
 	c->update.done = update_done;

@@ -31,6 +31,7 @@ static void disk_view_fill(const struct set_disk *d, struct disk_view *v)
 		v->stats.n_blocks = d->facts.size_bytes / BLOCK_BYTES;
 		return;
 	}
+	quarry_assert(d->disk && v->state != DISK_CLOSED);
 	disk_stats(d->disk, &v->stats);
 	disk_scrub_status(d->disk, &v->scrub);
 	v->counters = disk_counters(d->disk);

@@ -1,0 +1,125 @@
+#!/bin/bash
+# limit: 180
+# cli.sh: the command and the daemon together: every noun once, data in and out of volumes, what survives restarts, and no
+# byte of memory lost by the command.
+. "$(dirname "$0")/lib.sh"
+require jq qemu-img nbdinfo nbdkit nbdsh
+daemon_begin
+# Some commands run under valgrind, when it is there and nothing else watches the memory.
+watch=
+if command -v valgrind >/dev/null && [ -z "${QUARRY_SAN:-}" ]; then
+	watch="valgrind -q --leak-check=full --error-exitcode=99 --undef-value-errors=no"
+fi
+w() {
+	# shellcheck disable=SC2086 # a command with its words
+	$watch "$BUILD/quarry" "$@"
+}
+
+say "disks and pools"
+expect 0 '^healthy: .*0 disks' w status
+expect 0 '^added disk .* of 512M to pool .default.' w disk add "$dir/disks/a.img" --size 512M
+a=$(json '.disks[0].name' disk list)
+for name in "$a" "$dir/disks/a.img" "$(json '.disks[0].uuid' disk list)"; do
+	expect 0 "name: +$a" w disk show "$name"
+done
+(cd "$dir/disks" && expect 0 "name: +$a" q disk show ./a.img)
+expect 0 '' q disk add "$dir/disks/a.img"
+is "disks after a second add" "$(json '.disks | length' disk list)" 1
+expect 0 '' q pool create fast --failure-domain disk
+expect 0 'failure domain: +disk' q pool show fast
+expect 0 '' q pool set fast --failure-domain node
+expect 0 '^fast +1 +node' q pool list
+expect 0 '' q disk add "$dir/disks/b.img" --size 256M --pool fast --reserve
+expect 0 'scrub ended at .*, 0 bad blocks' q disk scrub "$a" --wait
+expect 1 '' q pool delete fast
+expect 0 '' q disk remove "$dir/disks/b.img"
+expect 0 '' q pool delete fast
+expect 0 '^n1 +running +1 +0' q node list
+expect 0 'nbd socket: ' q node show n1
+
+say "a volume's life"
+expect 0 "^created volume 'v1' of 10G$" w volume create v1 --size 10G
+expect 0 '^v1 +default +10G +0 +1 +detached$' w volume list
+expect 0 "^nbd\+unix:///v1\?socket=$dir/nbd.sock$" w volume attach v1 --nbd
+is "lines of attach" "$(q volume attach v1 --nbd | wc -l)" 1
+nbd "$(q volume attach v1 --nbd)" 'h.pwrite(b"1" * (1 << 20), 5 << 30)'
+expect 0 '^v1 +default +10G +1M +1 +serving nbd$' q volume list
+expect 1 '' q volume attach v1 --nbd --read-only
+expect 1 '' q volume resize v1 5G
+expect 0 "has 20G now" q volume resize v1 20G
+expect 0 '' q volume rename v1 v2
+expect 1 'there is no volume' w volume show v1
+expect 0 "^v2 +default +20G +1M +1M +$a" w usage
+expect 0 '^v2 ' w top --once
+expect 1 'attached' q volume delete v2
+expect 0 '' q volume detach v2
+expect 0 '' q volume detach v2
+expect 0 '^nbd' q volume attach v2 --nbd --read-only
+is "read only" "$(nbdinfo --json "$(uri v2)" | jq '.exports[0].is_read_only')" true
+expect 0 '' q volume detach v2 --nbd
+expect 0 '' q volume delete v2
+expect 2 '' q volume create 'a b' --size 1G
+expect 1 'release' q volume create v3 --size 1G --replicas 2
+
+say "data in and out"
+head -c 20000001 /dev/urandom >"$dir/random.raw"
+truncate -s 300M "$dir/random.raw"
+expect 0 "of 300M, 19.1M of it data" w volume import "$dir/random.raw" i1
+holds test "$(json .allocated_bytes volume show i1)" -lt $((25 << 20))
+expect 0 '' w volume export i1 "$dir/back.raw"
+holds cmp "$dir/random.raw" "$dir/back.raw"
+holds test "$(stat -c %b "$dir/back.raw")" -lt $((50 << 11))
+expect 0 '' q volume export i1 "$dir/back.qcow2"
+holds qemu-img check -q "$dir/back.qcow2"
+holds qemu-img compare -q "$dir/back.qcow2" "$dir/random.raw"
+expect 0 '' q volume import "$dir/back.qcow2" i2
+q volume attach i2 --nbd >"$dir/uri"
+holds qemu-img compare -q "$(cat "$dir/uri")" "$dir/random.raw"
+expect 0 '' q volume create i3 --size 400M
+q volume attach i3 --nbd >/dev/null
+nbd "$(uri i3)" 'h.pwrite(b"3" * (1 << 20), 200 << 20)'
+expect 0 '' q volume export i2 "$(uri i3)"
+is "what was a hole is zero, what lies behind is left" "$(nbd "$(uri i3)" '
+print(h.pread(1 << 20, 200 << 20) == bytes(1 << 20), h.get_size())')" "True $((400 << 20))"
+expect 1 'too few|bytes, volume' q volume export i3 "$(uri i2)"
+expect 1 'no volume|exists' q volume import "$dir/random.raw" i1
+is "attached" "$(json '[.volumes[] | select(.attachments != []) | .name] | join(" ")' volume list)" "i2 i3"
+
+say "a full pool: the import says so and is undone"
+nbdkit -f --exit-with-parent -U "$dir/large.sock" -P "$dir/large.pid" pattern 700M &
+others+=($!)
+until_true 10 test -s "$dir/large.pid"
+expect 1 'No space left.*deleted again' w volume import "nbd+unix:///?socket=$dir/large.sock" large
+expect 1 'no volume' q volume show large
+
+say "events, also across a restart"
+"$BUILD/quarry" --json events --follow >"$dir/followed" 2>"$dir/follow-said" &
+follow=$!
+others+=("$follow")
+until_true 10 grep -q '"disk-added"' "$dir/followed"
+daemon_stop
+until_true 10 grep -q 'quarryd has gone' "$dir/follow-said"
+daemon_start
+started() { [ "$(jq -r 'select(.code == "node-started") | .time' "$dir/followed" | wc -l)" = 2 ]; }
+until_true 10 started
+kill "$follow"
+holds jq -es 'all(has("sequence") and has("time") and has("level"))' "$dir/followed"
+is "back after the restart" "$(json '[.volumes[] | select(.state == "serving") | .name] | join(" ")' volume list)" "i2 i3"
+
+say "no daemon"
+daemon_stop
+expect 1 "there is no quarryd at|nobody answers at" w status
+expect 0 'sound' w disk check "$dir/disks/a.img"
+is "its JSON" "$(q --json disk check "$dir/disks/a.img" | jq .sound)" true
+dd if=/dev/urandom of="$dir/disks/a.img" bs=4096 count=32 conv=notrunc status=none
+expect 1 '' q disk check "$dir/disks/a.img"
+expect 1 '' q disk check "$dir/random.raw"
+expect 1 '' q disk check "$dir/nothing"
+is "JSON of a bad disk" "$({ q --json disk check "$dir/disks/a.img" 2>/dev/null || true; } | jq .sound)" false
+if [ -n "$watch" ]; then
+	expect 0 'usage: quarry' w --help
+	expect 2 'did you mean' w volum list
+	holds q completion zsh >/dev/null
+fi
+
+passed
