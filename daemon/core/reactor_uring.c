@@ -103,7 +103,8 @@ static int ring_init(struct uring *u, uint32_t n_entries, bool is_plain)
 	};
 	int res = -EINVAL;
 
-	for (size_t i = is_plain || RUNNING_ON_VALGRIND ? array_size(modes) - 1 : 0; i < array_size(modes) && res == -EINVAL; i++) {
+	for (size_t i = is_plain || RUNNING_ON_VALGRIND ? array_size(modes) - 1 : 0;
+	     i < array_size(modes) && res == -EINVAL; i++) {
 		struct io_uring_params params = {
 		    .flags = modes[i] | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
 		    .cq_entries = n_entries * CQ_ENTRIES_PER_SQ,

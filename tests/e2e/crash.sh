@@ -24,7 +24,7 @@ mkfifo "$dir/to" "$dir/from"
 	<"$dir/to" >"$dir/from" &
 loadgen=$!
 others+=("$loadgen")
-exec 7>"$dir/to" 8<"$dir/from"
+exec 7>"$dir/to" 8<"$dir/from" # not for the daemon: see daemon_try_start
 
 hear() { # WORD: the load generator's next line must begin with it
 	local line=

@@ -29,22 +29,38 @@ peak=$(daemon_memory_peak_mib)
 echo "$peak MiB of memory at most, $cache MiB of cache configured"
 holds test "$peak" -le $((cache + 64))
 
-say "a start after a kill"
-fio --name=spread --ioengine=nbd --uri="$(uri v1)" --rw=randwrite --bs=4k --iodepth=64 --norandommap=1 \
-	--random_generator=tausworthe64 --randrepeat=0 --time_based=1 --runtime=20 --size=64T >/dev/null 2>&1 &
-load=$!
-others+=("$load")
-journal_used() { [ "$(json '.disks[0].journal.used_bytes' disk list)" -gt $((4 << 20)) ]; }
-until_true 20 journal_used
-daemon_kill
-wait $load || true
-start=$(date +%s%N)
-daemon_start
-ms=$((($(date +%s%N) - start) / 1000000))
-echo "ready after $ms ms"
-holds test $ms -lt 5000
-holds test "$(daemon_memory_peak_mib)" -le $((cache + 64))
-nbd "$(uri v1)" 'assert h.pread(4096, (64 << 40) - 4096) == b"e" * 4096'
+killed_and_back() { # WHAT
+	local start ms
+	say "a start after a kill: $1"
+	daemon_kill
+	wait "$load" || true
+	start=$(date +%s%N)
+	daemon_start
+	ms=$((($(date +%s%N) - start) / 1000000))
+	echo "ready after $ms ms: $(grep 'recovered to' "$dir/log" | tail -n 1 | sed 's/.*and //')"
+	holds test $ms -lt 5000
+	holds test "$(daemon_memory_peak_mib)" -le $((cache + 64))
+	nbd "$(uri v1)" 'assert h.pread(4096, (64 << 40) - 4096) == b"e" * 4096'
+}
+load() { # OPTIONS ...
+	fio --name=load --ioengine=nbd --uri="$(uri v1)" --rw=randwrite --bs=4k --norandommap=1 --randrepeat=0 \
+		--random_generator=tausworthe64 --time_based=1 --runtime=120 "$@" >/dev/null 2>&1 &
+	load=$!
+	others+=("$load")
+}
+journal_used() { [ "$(json '.disks[0].journal.used_bytes' disk list)" -gt "$1" ]; }
+checkpoints() { json '.disks[0].checkpoints' disk list; }
+passed_checkpoint() { [ "$(checkpoints)" -gt "$1" ]; }
+
+# Every write dirties pages of its own, so that checkpoints follow each other: the kill meets one under way.
+load --iodepth=64 --size=64T
+until_true 20 passed_checkpoint $(($(checkpoints) + 2))
+killed_and_back "scattered writes"
+# One request at a time, all in a few pages: each fills a journal block, and nothing but the journal's length asks for a
+# checkpoint, at half of the ring of 320 MiB.
+load --iodepth=1 --size=1G
+until_true 100 journal_used $((140 << 20))
+killed_and_back "a full journal"
 
 say "trimmed from end to end, and deleted"
 nbd "$(uri v1)" '

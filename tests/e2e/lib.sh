@@ -138,7 +138,7 @@ daemon_configure() {
 	mkdir -p "$dir/data" "$dir/disks"
 }
 
-# Starts it and waits until it says that it serves; fails the test otherwise. WRAP may hold a command to run it under.
+# Starts it, without the descriptors 7 and 8 (a script's own pipes), and waits until it says that it serves; fails the test otherwise. WRAP may hold a command to run it under.
 daemon_start() {
 	daemon_try_start
 	[ "$daemon_said" = ready ] || fail "quarryd $daemon_said instead of getting ready (line ${BASH_LINENO[0]})"
@@ -151,7 +151,7 @@ daemon_try_start() {
 	read -r _ <&"$from" # "bound"
 	# shellcheck disable=SC2086 # WRAP is a command with its words
 	NOTIFY_SOCKET=$dir/notify QUARRY_CHECK=${QUARRY_CHECK:-} ${WRAP:-} "$quarryd" --config "$dir/quarry.conf" \
-		2>>"$dir/log" </dev/null {from}<&- &
+		2>>"$dir/log" </dev/null {from}<&- 7>&- 8<&- &
 	daemon_pid=$!
 	echo $daemon_pid >"$dir/pid"
 	daemon_said=late

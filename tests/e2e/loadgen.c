@@ -324,9 +324,12 @@ static void connection_feed(struct connection *c)
 		if (slot_send(l, s) == -1) {
 			int error = nbd_get_errno();
 
+			/* libnbd refuses what it is asked after the connection has died as wrongly asked */
+			if (error == 0 || nbd_aio_is_dead(c->h) == 1 || nbd_aio_is_closed(c->h) == 1)
+				error = ENOTCONN;
 			if (s->is_used) /* never sent, or not known to be */
-				completed(s, &(int){error ? error : ENOTCONN});
-			if (error != 0 && error != ENOTCONN && error != EINVAL && error != EPIPE && error != ECONNRESET)
+				completed(s, &(int){error});
+			if (error != ENOTCONN && error != EPIPE && error != ECONNRESET)
 				printf("note: %s\n", nbd_get_error());
 			c->is_dead = true;
 			return;

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #define DISK_BYTES (64 * MIB)
-#define WRITES	   120u
+#define WRITES     120u
 
 /* ---- many first writes at once ---- */
 
@@ -39,8 +39,12 @@ static void burst_write(struct head_world *w, struct volume *v, uint32_t n, uint
 {
 	burst = (struct burst){.iov = {data, 4096}};
 	for (uint32_t i = 0; i < n; i++) {
-		burst.ios[i] = (struct volume_io){.op = VOLUME_WRITE, .pos_bytes = i * spacing, .len_bytes = 4096,
-						  .iov = &burst.iov, .n_iov = 1, .done = burst_done};
+		burst.ios[i] = (struct volume_io){.op = VOLUME_WRITE,
+						  .pos_bytes = i * spacing,
+						  .len_bytes = 4096,
+						  .iov = &burst.iov,
+						  .n_iov = 1,
+						  .done = burst_done};
 		volume_submit(v, &burst.ios[i]);
 	}
 	world_until(w, burst_is_over, &n);
@@ -197,8 +201,11 @@ static void concurrent_first_writes_move_together(void)
 		w.set->disks[!full]->state = SET_DISK_FAILED;
 		burst = (struct burst){.iov = {data, 256 * KIB}};
 		for (uint32_t i = 0; i < n; i++) {
-			burst.ios[i] = (struct volume_io){.op = VOLUME_WRITE, .pos_bytes = i % 4 * GIB + i * MIB,
-							  .len_bytes = 256 * KIB, .iov = &burst.iov, .n_iov = 1,
+			burst.ios[i] = (struct volume_io){.op = VOLUME_WRITE,
+							  .pos_bytes = i % 4 * GIB + i * MIB,
+							  .len_bytes = 256 * KIB,
+							  .iov = &burst.iov,
+							  .n_iov = 1,
 							  .done = burst_done};
 			volume_submit(v, &burst.ios[i]);
 		}

@@ -360,8 +360,8 @@ void chunk_bit_set(uint64_t *bits, uint64_t segment, bool is_set);
 
 /* ---- placement.c ---- */
 
-/* Chooses a disk for a segment by chance, weighted by free space; `excluded`: bit per disk. 0; -ENOSPC: disks run and
- * are full; -EIO: none runs. */
+/* Chooses a disk for a segment by chance, weighted by free space; `excluded`: bit per disk. 0; -ENOSPC: the
+ * pool's disks are full, or it has none; -EIO: it has some and none runs. */
 must_check int placement_choose(struct volume *v, uint64_t excluded, uint32_t *disk);
 void placer_init(struct volume *v);
 /* The request waits until the segment under its cursor has a disk, or none can be had. */

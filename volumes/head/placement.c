@@ -39,9 +39,14 @@ static uint64_t disk_room(const struct set_disk *d)
 	return room > stats.reserve_blocks ? room - stats.reserve_blocks : 0;
 }
 
+static bool disk_is_of_pool(const struct volume *v, const struct set_disk *d)
+{
+	return d && !d->facts.is_removed && strcmp(d->facts.pool, v->entry->facts.pool) == 0;
+}
+
 static bool disk_may_take(struct volume *v, const struct set_disk *d)
 {
-	if (!set_disk_is_running(d) || strcmp(d->facts.pool, v->entry->facts.pool) != 0)
+	if (!disk_is_of_pool(v, d) || !set_disk_is_running(d))
 		return false;
 	const struct volume_disk_facts *known = volume_facts_disk(&v->entry->facts, &d->facts.uuid);
 	return v->disks[d->index].state != VOLUME_DISK_LOST && !(known && known->is_stale);
@@ -50,16 +55,17 @@ static bool disk_may_take(struct volume *v, const struct set_disk *d)
 int placement_choose(struct volume *v, uint64_t excluded, uint32_t *disk)
 {
 	uint64_t rooms[SET_DISKS_MAX] = {0}, total = 0;
-	int err = -EIO;
+	bool has_disks = false, may_take = false;
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
+		has_disks |= disk_is_of_pool(v, v->set->disks[i]);
 		if (!disk_may_take(v, v->set->disks[i]))
 			continue;
-		err = -ENOSPC;
+		may_take = true;
 		rooms[i] = excluded >> i & 1 ? 0 : disk_room(v->set->disks[i]);
 		total += rooms[i];
 	}
 	if (total == 0)
-		return err;
+		return has_disks && !may_take ? -EIO : -ENOSPC;
 	uint64_t at = reactor_random(v->set->reactor) % total;
 	for (*disk = 0; at >= rooms[*disk]; (*disk)++)
 		at -= rooms[*disk];
