@@ -152,7 +152,7 @@ static void choose_for_request(struct volume *v, struct volume_io *io)
 static void moves_answer(struct volume *v, uint64_t segment, int res)
 {
 	struct chunk *c = v->chunks[segment / PLACEMENT_CHUNK];
-	quarry_assert(c && c->pins > 0);
+	quarry_assert(c->pins > 0); /* pinned since it was picked: it is there */
 	chunk_bit_set(c->moving, segment, false);
 	list_each_safe (node, &v->placer.moving) {
 		struct part *part = container_of(node, struct part, link);
