@@ -57,10 +57,17 @@ static enum status nbd_begin(struct cli *c, struct endpoint *e)
 
 enum status endpoint_open_uri(struct cli *c, struct endpoint *e, const char *uri)
 {
+	return endpoint_open_uri_with(c, e, uri, NULL);
+}
+
+enum status endpoint_open_uri_with(struct cli *c, struct endpoint *e, const char *uri, const char *context)
+{
 	endpoint_begin(e, uri);
 	enum status status = nbd_begin(c, e);
 	if (status != DONE)
 		return status;
+	if (context && nbd_add_meta_context(e->nbd, context) < 0)
+		return nbd_failed(c, e, "prepare a connection to");
 	/* Whoever types the URI may also name the key files in it. */
 	if (nbd_set_uri_allow_local_file(e->nbd, true) < 0 || nbd_connect_uri(e->nbd, uri) < 0)
 		return nbd_failed(c, e, "connect to");

@@ -37,6 +37,8 @@ struct endpoint {
 
 /* All of these: DONE, or REFUSED with the reason in c->failure. endpoint_close() may be called in any case. */
 must_check enum status endpoint_open_uri(struct cli *c, struct endpoint *e, const char *uri);
+/* Asks for another meta context beside base:allocation; whether the server has it, libnbd tells. NULL: no other. */
+must_check enum status endpoint_open_uri_with(struct cli *c, struct endpoint *e, const char *uri, const char *context);
 must_check enum status endpoint_open_file(struct cli *c, struct endpoint *e, const char *path, int flags);
 /* Runs a program that serves NBD on a socket that it is given (systemd's way), such as qemu-nbd. */
 must_check enum status endpoint_open_program(struct cli *c, struct endpoint *e, const char *name, char **argv);

@@ -9,6 +9,7 @@
  * 2. An import makes its volume. One that fails deletes it again; an export that fails removes the file that it made.
  *    3. A volume that was attached before stays attached.
  */
+#include "cli/transfer.h"
 #include "cli/call.h"
 #include "cli/client.h"
 #include "cli/copy.h"
@@ -24,23 +25,12 @@
 
 #define SECTOR_BYTES 512u
 
-struct transfer {
-	struct cli *cli;
-	const char *name; /* of the volume */
-	struct endpoint volume, other;
-	struct interrupt interrupt;
-	struct image_target target; /* of an export into a file */
-	uint64_t copied_bytes;
-	bool is_created, is_attached; /* by us */
-};
-
-static void transfer_begin(struct transfer *t, struct cli *c)
+void transfer_begin(struct transfer *t, struct cli *c, const char *name)
 {
-	*t = (struct transfer){.cli = c, .name = call_text(c->call, "NAME"), .interrupt = {.fd = -1}};
+	*t = (struct transfer){.cli = c, .name = name, .interrupt = {.fd = -1}};
 }
 
-/* Attaches the volume, unless it is, and connects to it. */
-static enum status volume_connect(struct transfer *t, const json_t *present, bool is_read_only)
+enum status transfer_connect(struct transfer *t, const json_t *present, bool is_read_only)
 {
 	json_auto_t *attachment = NULL;
 	enum status status = DONE;
@@ -52,11 +42,10 @@ static enum status volume_connect(struct transfer *t, const json_t *present, boo
 	}
 	if (status != DONE)
 		return status;
-	return endpoint_open_uri(t->cli, &t->volume, attachment_uri(t->cli, attachment));
+	return endpoint_open_uri_with(t->cli, &t->volume, attachment_uri(t->cli, attachment), t->context);
 }
 
-/* Undoes what is only there for the transfer; what goes wrong in it is told behind the first reason. */
-static enum status transfer_end(struct transfer *t, enum status status)
+enum status transfer_end(struct transfer *t, enum status status)
 {
 	struct cli *c = t->cli;
 	struct failure first = c->failure;
@@ -89,22 +78,17 @@ static enum status volume_is_new(struct cli *c, const char *name)
 	auto_free char *path = api_path("/v1/volumes/", name, "");
 	enum status status = client_get(c, path, NULL);
 	if (status == DONE)
-		return cli_refuse(c, "exists", "volume '%s' exists; an import makes a new one: choose another name",
-				  name);
+		return cli_refuse(c, "exists", "volume '%s' exists; a new one is made: choose another name", name);
 	return strcmp(c->failure.code, "not-found") == 0 ? DONE : status;
 }
 
-static enum status import_create(struct transfer *t)
+enum status transfer_create(struct transfer *t, uint64_t size_bytes)
 {
 	struct cli *c = t->cli;
-	uint64_t size_bytes = (t->other.size_bytes + SECTOR_BYTES - 1) / SECTOR_BYTES * SECTOR_BYTES;
-	json_auto_t *body = json_object();
-	body_text(c, body, "name", "NAME");
-	json_object_set_new(body, "size_bytes", json_integer((json_int_t)size_bytes));
+	size_bytes = (size_bytes + SECTOR_BYTES - 1) / SECTOR_BYTES * SECTOR_BYTES;
+	json_auto_t *body = json_pack("{sssI}", "name", t->name, "size_bytes", (json_int_t)size_bytes);
 	body_text(c, body, "pool", "pool");
 	body_number(c, body, "replicas", "replicas");
-	if (size_bytes == 0)
-		return cli_refuse(c, "invalid", "'%s' is empty", t->other.name);
 	enum status status = volume_is_new(c, t->name);
 	if (status == DONE)
 		status = client_call(c, &(struct request){.method = "POST", .path = "/v1/volumes", .body = body}, NULL);
@@ -121,9 +105,10 @@ static enum status import_run(struct transfer *t)
 	if (status == DONE)
 		status = interrupt_begin(c, &t->interrupt);
 	if (status == DONE)
-		status = import_create(t);
+		status = t->other.size_bytes ? transfer_create(t, t->other.size_bytes)
+					     : cli_refuse(c, "invalid", "'%s' is empty", source);
 	if (status == DONE)
-		status = volume_connect(t, NULL, false);
+		status = transfer_connect(t, NULL, false);
 	if (status != DONE)
 		return status;
 	t->volume.is_fresh = true;
@@ -149,7 +134,7 @@ static enum status import_print(struct transfer *t)
 enum status volume_import(struct cli *c)
 {
 	struct transfer transfer;
-	transfer_begin(&transfer, c);
+	transfer_begin(&transfer, c, call_text(c->call, "NAME"));
 	if (is_nbd_uri(call_text(c->call, "SOURCE")) && call_has(c->call, "format"))
 		return cli_misuse(c, "--format is for files; an NBD server gives raw data");
 	enum status status = transfer_end(&transfer, import_run(&transfer));
@@ -193,19 +178,6 @@ static enum status export_open(struct transfer *t, uint64_t size_bytes)
 	return status;
 }
 
-/* The volume's attachment over NBD, if it has one. */
-static const json_t *export_attachment(const json_t *volume)
-{
-	size_t i;
-	json_t *attachment;
-	json_array_foreach(json_object_get(volume, "attachments"), i, attachment)
-	{
-		if (strcmp(text_at(attachment, "frontend"), "nbd") == 0)
-			return attachment;
-	}
-	return NULL;
-}
-
 static enum status export_run(struct transfer *t)
 {
 	struct cli *c = t->cli;
@@ -216,13 +188,13 @@ static enum status export_run(struct transfer *t)
 		status = export_open(t, number_at(volume, "size_bytes"));
 	if (status == DONE)
 		status = interrupt_begin(c, &t->interrupt);
-	const json_t *attachment = export_attachment(volume);
+	const json_t *attachment = attachment_over_nbd(volume);
 	if (status == DONE && attachment && !bool_at(attachment, "read_only"))
 		fprintf(stderr,
 			"quarry: note: volume '%s' is attached; what is written to it now may be in the copy or not\n",
 			t->name);
 	if (status == DONE)
-		status = volume_connect(t, attachment, true);
+		status = transfer_connect(t, attachment, true);
 	if (status == DONE && t->volume.size_bytes > t->other.size_bytes)
 		status = cli_refuse(c, "in-use", "volume '%s' has grown meanwhile; try again", t->name);
 	if (status != DONE)
@@ -233,7 +205,7 @@ static enum status export_run(struct transfer *t)
 enum status volume_export(struct cli *c)
 {
 	struct transfer transfer;
-	transfer_begin(&transfer, c);
+	transfer_begin(&transfer, c, call_text(c->call, "NAME"));
 	const char *target = call_text(c->call, "TARGET");
 	if (is_nbd_uri(target) && call_has(c->call, "format"))
 		return cli_misuse(c, "--format is for files; an NBD server takes raw data");
