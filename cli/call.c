@@ -82,6 +82,16 @@ static enum status check_name(struct cli *c, const struct word *word, const char
 	    what, text);
 }
 
+/* NAME@SNAP */
+static enum status check_snapshot(struct cli *c, const char *what, const char *text)
+{
+	const char *at = strchr(text, '@');
+	auto_free char *volume = text_format("%.*s", at ? (int)(at - text) : 0, text);
+	if (at && name_is_valid(volume) && name_is_valid(at + 1))
+		return DONE;
+	return cli_misuse(c, "%s '%s' does not name a snapshot; it is written VOLUME@SNAPSHOT", what, text);
+}
+
 static enum status check_choice(struct cli *c, const struct word *word, const char *what, const char *text)
 {
 	struct nearest nearest;
@@ -125,6 +135,9 @@ static enum status word_take(struct cli *c, const struct word *word, const char 
 	case VALUE_VOLUME:
 	case VALUE_POOL:
 		status = check_name(c, word, what, text);
+		break;
+	case VALUE_SNAPSHOT:
+		status = check_snapshot(c, what, text);
 		break;
 	case VALUE_TEXT:
 	case VALUE_PATH:

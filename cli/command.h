@@ -11,12 +11,13 @@
 /* What a word means; it decides how the word is checked and how a shell completes it. */
 enum value_kind {
 	VALUE_TEXT,
-	VALUE_SIZE,   /* 10G */
-	VALUE_NUMBER, /* min..max */
-	VALUE_CHOICE, /* one of choices */
-	VALUE_PATH,   /* of this machine */
-	VALUE_NAME,   /* a new name */
-	VALUE_VOLUME, /* the name of one that exists; as below */
+	VALUE_SIZE,     /* 10G */
+	VALUE_NUMBER,   /* min..max */
+	VALUE_CHOICE,   /* one of choices */
+	VALUE_PATH,     /* of this machine */
+	VALUE_NAME,     /* a new name */
+	VALUE_SNAPSHOT, /* NAME@SNAP */
+	VALUE_VOLUME,   /* the name of one that exists; as below */
 	VALUE_POOL,
 	VALUE_DISK, /* a name, a UUID or a path */
 	VALUE_NODE,

@@ -46,6 +46,7 @@ static void kind_print(const struct word *word)
 	case VALUE_SIZE:
 	case VALUE_NUMBER:
 	case VALUE_NAME:
+	case VALUE_SNAPSHOT:
 		fputs("text", stdout);
 		break;
 	}

@@ -1,7 +1,7 @@
 # completion of quarry for bash, made by `quarry completion bash`
 
 _quarry_nouns() {
-	echo 'disk node pool volume status events top usage completion'
+	echo 'disk node pool volume backup status events top usage completion'
 }
 _quarry_verbs() {
 	case "$1" in
@@ -9,6 +9,7 @@ _quarry_verbs() {
 	node) echo 'list show' ;;
 	pool) echo 'create list show set delete' ;;
 	volume) echo 'create list show set resize rename delete attach detach import export' ;;
+	backup) echo 'create list verify restore prune' ;;
 	esac
 }
 _quarry_options() {
@@ -25,6 +26,11 @@ _quarry_options() {
 	'volume detach') echo ' --nbd ' ;;
 	'volume import') echo ' --format:=raw,qcow2 --pool:pool --replicas:text ' ;;
 	'volume export') echo ' --format:=raw,qcow2 --force ' ;;
+	'backup create') echo ' --key-file:path --rate-limit:text ' ;;
+	'backup list') echo ' --key-file:path ' ;;
+	'backup verify') echo ' --key-file:path ' ;;
+	'backup restore') echo ' --key-file:path --pool:pool --replicas:text ' ;;
+	'backup prune') echo ' --keep-last:text --keep-daily:text --keep-weekly:text --key-file:path --dry-run --force ' ;;
 	'events') echo ' --follow --after:text ' ;;
 	'top') echo ' --interval:text --once ' ;;
 	esac
@@ -52,6 +58,11 @@ _quarry_arguments() {
 	'volume detach') echo 'volume' ;;
 	'volume import') echo 'path text' ;;
 	'volume export') echo 'volume path' ;;
+	'backup create') echo 'text path' ;;
+	'backup list') echo 'path' ;;
+	'backup verify') echo 'path' ;;
+	'backup restore') echo 'path text' ;;
+	'backup prune') echo 'path' ;;
 	'completion') echo '=bash,zsh' ;;
 	esac
 }

@@ -181,7 +181,7 @@ static void commands_are_known(const char *page)
 
 static void test_nothing_else_is_in_the_pages(void)
 {
-	static const char *const pages[] = {"", "disk", "node", "pool", "volume"};
+	static const char *const pages[] = {"", "backup", "disk", "node", "pool", "volume"};
 	for (size_t i = 0; i < array_size(pages); i++) {
 		char *page = page_read(pages[i]);
 		CU_ASSERT_PTR_NOT_NULL_FATAL(page);
