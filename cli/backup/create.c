@@ -508,6 +508,23 @@ static void create_copy(struct create *x)
 
 /* ---- what is backed up, and since when ---- */
 
+/* What tells this snapshot from an earlier one of the same name; to be freed. */
+static char *snapshot_id_text(const json_t *facts)
+{
+	const json_t *id = json_object_get(facts, "id");
+	if (json_is_integer(id))
+		return text_format("%lld", (long long)json_integer_value(id));
+	if (json_is_string(id))
+		return text_format("%s", json_string_value(id));
+	return text_format("%s %llu", text_at(facts, "created_at"), (unsigned long long)number_at(facts, "epoch"));
+}
+
+/* One that is being deleted is as good as gone. */
+static bool snapshot_is(const json_t *facts, const char *name)
+{
+	return strcmp(text_at(facts, "name"), name) == 0 && strcmp(text_at(facts, "state"), "deleting") != 0;
+}
+
 static enum status snapshot_find(struct create *x)
 {
 	size_t i;
@@ -526,22 +543,13 @@ static enum status snapshot_find(struct create *x)
 		return status;
 	json_array_foreach(json_object_get(x->snapshots, "snapshots"), i, facts)
 	{
-		if (strcmp(text_at(facts, "name"), x->snapshot) == 0)
+		if (snapshot_is(facts, x->snapshot))
 			x->snapshot_facts = facts;
 	}
 	if (x->snapshot_facts)
 		return DONE;
 	return cli_refuse(x->cli, "not-found", "there is no snapshot '%s'; see 'quarry snapshot list %s'", x->title,
 			  x->volume);
-}
-
-/* What tells this snapshot from an earlier one of the same name; to be freed. */
-static char *snapshot_id_text(const json_t *facts)
-{
-	const json_t *id = json_object_get(facts, "id");
-	if (json_is_integer(id))
-		return text_format("%lld", (long long)json_integer_value(id));
-	return text_format("%s", json_is_string(id) ? json_string_value(id) : text_at(facts, "created_at"));
 }
 
 /* The newest backup of this volume whose snapshot is still there. */
@@ -556,7 +564,7 @@ static const struct record *base_find(const struct create *x)
 		json_array_foreach(json_object_get(x->snapshots, "snapshots"), i, facts)
 		{
 			auto_free char *id = snapshot_id_text(facts);
-			if (strcmp(text_at(facts, "name"), record_text(record, RECORD_SNAPSHOT)) == 0 &&
+			if (snapshot_is(facts, record_text(record, RECORD_SNAPSHOT)) &&
 			    strcmp(id, record_text(record, RECORD_SNAPSHOT_ID)) == 0)
 				return record;
 		}

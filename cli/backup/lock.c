@@ -82,9 +82,9 @@ static uint64_t process_start(uint64_t pid)
 	const char *behind = fgets(line, sizeof(line), file) ? strrchr(line, ')') : NULL;
 	fclose(file);
 	/* the 22nd value; the second, the name in brackets, may hold anything */
-	if (!behind || sscanf(behind + 1,
-			      " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
-			      &state, &start) != 2 ||
+	if (!behind ||
+	    sscanf(behind + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
+		   &state, &start) != 2 ||
 	    state == 'Z' || state == 'X')
 		return 0;
 	return start;

@@ -220,8 +220,11 @@ static enum status prune_rewrite(struct prune *x)
 	x->is_unneeded = calloc(r->n_packs + 1, sizeof(*x->is_unneeded));
 	if (!out || !x->is_unneeded)
 		abort();
-	for (uint32_t pack = 0; status == DONE && pack < r->n_packs; pack++)
-		status = pack_look_at(x, pack, out);
+	for (uint32_t pack = 0; status == DONE && pack < r->n_packs; pack++) {
+		status = x->is_trial ? DONE : lock_check(x->cli, &r->lock, r->path);
+		if (status == DONE)
+			status = pack_look_at(x, pack, out);
+	}
 	int error = store_end(&x->store);
 	free(out);
 	return status == DONE && error ? repository_refuse(r, "write a pack", error) : status;

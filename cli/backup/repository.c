@@ -516,7 +516,8 @@ static int worker_open(const struct repository *r, struct worker *w, uint32_t pa
 		close(w->fd);
 	w->pack = pack;
 	w->fd = openat(r->packs_fd, r->packs[pack].name, O_RDONLY | O_CLOEXEC);
-	return w->fd < 0 ? -errno : 0;
+	/* it was there when the repository was opened */
+	return w->fd >= 0 ? 0 : errno == ENOENT ? -ESTALE : -errno;
 }
 
 int repository_chunk(const struct repository *r, struct worker *w, enum kind kind, const struct chunk_id *id, void *out,

@@ -92,6 +92,14 @@ static void chunk_fail(struct restore *x, int error)
 	auto_free char *title = record_title(x->record);
 	if (x->status != DONE)
 		return;
+	if (error == -ESTALE) {
+		x->status =
+		    cli_refuse(x->cli, "in-use",
+			       "a pack of repository '%s' has gone meanwhile; when 'quarry backup prune' has ended, "
+			       "try again",
+			       x->repository.path);
+		return;
+	}
 	x->status = cli_refuse(x->cli, "damaged",
 			       "backup '%s' in '%s' is hurt (%s); 'quarry backup verify' tells which can be restored",
 			       title, x->repository.path,

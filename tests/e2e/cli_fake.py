@@ -209,8 +209,8 @@ class State:
 
     def snapshot_attach(self, title):
         snapshot, socket = self.snapshot(title), self.path(title + ".nbd")
-        command = ["qemu-nbd", "--read-only", "--format=qcow2", "--persistent", "--shared=16", "-k", socket, "-x", title,
-                   "--pid-file", socket + ".pid"]
+        command = ["setpriv", "--pdeathsig", "TERM", "qemu-nbd", "--read-only", "--format=qcow2", "--persistent",
+                   "--shared=16", "-k", socket, "-x", title, "--pid-file", socket + ".pid"]
         if not os.path.exists(self.path("no-changes")):
             command += [f"--bitmap={s}" for s in snapshot["bitmaps"]]
         if not snapshot["attachments"]:
