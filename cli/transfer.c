@@ -72,14 +72,16 @@ enum status transfer_end(struct transfer *t, enum status status)
 
 /* ---- import ---- */
 
-/* A second create of the same volume succeeds, and would import over the data of the first. */
+/* A second create of the same volume succeeds, and would copy over the data of the first. One that is being deleted has
+ * given up its name. */
 static enum status volume_is_new(struct cli *c, const char *name)
 {
+	json_auto_t *volume = NULL;
 	auto_free char *path = api_path("/v1/volumes/", name, "");
-	enum status status = client_get(c, path, NULL);
-	if (status == DONE)
+	enum status status = client_get(c, path, &volume);
+	if (status == DONE && strcmp(text_at(volume, "state"), "deleting") != 0)
 		return cli_refuse(c, "exists", "volume '%s' exists; a new one is made: choose another name", name);
-	return strcmp(c->failure.code, "not-found") == 0 ? DONE : status;
+	return status == DONE || strcmp(c->failure.code, "not-found") == 0 ? DONE : status;
 }
 
 enum status transfer_create(struct transfer *t, uint64_t size_bytes)

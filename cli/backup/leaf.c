@@ -88,9 +88,10 @@ uint8_t *leaf_encode(const struct leaf *leaf, size_t *n_bytes)
 	leaf_renumber(leaf, map, &n_ids, &n_runs);
 	*n_bytes = LEAF_HEADER_BYTES + (size_t)n_ids * ID_BYTES + (size_t)n_runs * LEAF_RUN_BYTES;
 	quarry_assert(*n_bytes <= LEAF_PLAIN_MAX);
-	uint8_t *data = malloc(*n_bytes), *at = data + LEAF_HEADER_BYTES + (size_t)n_ids * ID_BYTES;
+	uint8_t *data = malloc(*n_bytes);
 	if (!data)
 		abort();
+	uint8_t *at = data + LEAF_HEADER_BYTES + (size_t)n_ids * ID_BYTES;
 	put_le32(data, n_ids);
 	put_le32(data + 4, n_runs);
 	for (uint32_t i = 0; i < leaf->n_ids; i++) {

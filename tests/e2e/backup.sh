@@ -340,7 +340,6 @@ q volume create k --size 600M >/dev/null
 put k 0 90000
 snapshot k s0
 backup k@s0 "$killed"
-whole=(k@s0)
 n_killed=0
 for round in $(seq "$rounds"); do
 	put k $((round * 20000)) 10000
