@@ -714,6 +714,7 @@ enum status backup_create(struct cli *c)
 	enum status status = transfer_end(&x->transfer, create_run(x));
 	workers_destroy(x->workers);
 	worker_end(&x->here);
+	store_free(&x->store);
 	repository_close(&x->repository);
 	json_decref(x->volume_facts);
 	json_decref(x->snapshots);

@@ -8,7 +8,9 @@
  * 2. A backup's file is removed, durably, before any chunk that only it needs.
  * 3. A pack of which less than half is needed is rewritten: its needed chunks are durable in another pack before it is
  *    removed.
- * 4. So a crash at any point leaves every kept backup whole; what it leaves over, the next prune removes.
+ * 4. A pack's name says which chunks it has: one that was just written may have the name of an older one, which it has
+ *    replaced. No name that was written is removed.
+ * 5. So a crash at any point leaves every kept backup whole; what it leaves over, the next prune removes.
  */
 #include "cli/backup/files.h"
 #include "cli/backup/policy.h"
@@ -151,13 +153,15 @@ static enum status unreadable_forget(struct prune *x)
 
 /* ---- packs ---- */
 
-/* Bytes of a pack's chunks that are needed from here. */
-static uint64_t pack_needed(const struct prune *x, uint32_t pack, const struct pack_table *table)
+/* Bytes of a pack's chunks that are needed from here, and of all. */
+static uint64_t pack_needed(const struct prune *x, uint32_t pack, const struct pack_table *table, uint64_t *all_bytes)
 {
 	uint64_t n_bytes = 0;
+	*all_bytes = 0;
 	struct index_place place;
 	for (uint32_t i = 0; i < table->n_entries; i++) {
 		const struct chunk_id *id = &table->entries[i].id;
+		*all_bytes += table->entries[i].n_bytes;
 		if (index_marked(x->repository.index, id) == MARK_USED && index_find(x->repository.index, id, &place) &&
 		    place.pack == pack)
 			n_bytes += table->entries[i].n_bytes;
@@ -203,10 +207,10 @@ static enum status pack_look_at(struct prune *x, uint32_t pack, uint8_t *out)
 	int error = repository_table(r, pack, &table);
 	if (error)
 		return repository_refuse(r, "read a pack", error);
-	uint64_t needed_bytes = pack_needed(x, pack, &table);
+	uint64_t all_bytes = 0, needed_bytes = pack_needed(x, pack, &table, &all_bytes);
 	if (needed_bytes == 0)
 		x->is_unneeded[pack] = true;
-	else if (needed_bytes < r->packs[pack].n_bytes / 2 && !x->is_trial)
+	else if (needed_bytes < all_bytes / 2 && !x->is_trial)
 		x->is_unneeded[pack] = pack_rewrite(x, pack, &table, out);
 	pack_table_free(&table);
 	return DONE;
@@ -236,7 +240,7 @@ static enum status prune_delete(struct prune *x)
 	enum status status = x->is_trial ? DONE : lock_check(x->cli, &r->lock, r->path);
 	int error = 0;
 	for (uint32_t pack = 0; status == DONE && !error && pack < r->n_packs; pack++) {
-		if (!x->is_unneeded[pack])
+		if (!x->is_unneeded[pack] || store_has_written(&x->store, r->packs[pack].name))
 			continue;
 		error = x->is_trial ? 0 : file_remove(r->packs_fd, r->packs[pack].name);
 		x->removed_bytes += r->packs[pack].n_bytes;
@@ -312,6 +316,7 @@ enum status backup_prune(struct cli *c)
 	enum status status = prune_run(x);
 	workers_destroy(x->workers);
 	worker_end(&x->here);
+	store_free(&x->store);
 	repository_close(&x->repository);
 	free(x->is_kept);
 	free(x->is_unneeded);

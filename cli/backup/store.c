@@ -32,6 +32,28 @@ static void pack_work(struct job *job, struct worker *w)
 	pack->error = file_write(r->packs_fd, pack->name, pack->builder->data, pack->builder->n_bytes);
 }
 
+static void written_add(struct store *s, const char *name)
+{
+	s->written = reallocarray(s->written, s->n_written + 1, sizeof(*s->written));
+	if (!s->written)
+		abort();
+	memcpy(s->written[s->n_written++], name, FILE_NAME_BYTES);
+}
+
+bool store_has_written(const struct store *s, const char *name)
+{
+	for (uint32_t i = 0; i < s->n_written; i++) {
+		if (strcmp(s->written[i], name) == 0)
+			return true;
+	}
+	return false;
+}
+
+void store_free(struct store *s)
+{
+	free(s->written);
+}
+
 static void pack_submit(struct store *s)
 {
 	struct store_pack *pack = s->packs;
@@ -49,7 +71,9 @@ bool store_took(struct store *s, struct job *job)
 		struct store_pack *pack = &s->packs[i];
 		if (job != &pack->job)
 			continue;
-		if (pack->error && !s->error)
+		if (!pack->error)
+			written_add(s, pack->name);
+		else if (!s->error)
 			s->error = pack->error;
 		pack_builder_destroy(pack->builder);
 		pack->builder = NULL;

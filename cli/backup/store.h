@@ -21,7 +21,9 @@ struct store {
 	struct workers *workers;
 	struct pack_builder *growing; /* NULL: nothing was put since the last pack */
 	struct store_pack packs[PACKS_IN_WORK];
-	int error; /* of the first pack that could not be written */
+	int error;                        /* of the first pack that could not be written */
+	char (*written)[FILE_NAME_BYTES]; /* names of the packs that are durable */
+	uint32_t n_written;
 	uint64_t stored_bytes, n_chunks;
 };
 
@@ -37,5 +39,8 @@ void store_put_plain(struct store *s, struct packer *p, enum kind kind, const st
 		     size_t n_bytes);
 /* Is it one of ours? Then it was dealt with. For every job that is taken. */
 bool store_took(struct store *s, struct job *job);
+/* Has a pack of that name been written? A pack of the same chunks as an older one has its name. */
+bool store_has_written(const struct store *s, const char *name);
 /* Writes out what there is and waits for it; other jobs must have been taken. 0 or the -errno of any pack. */
 must_check int store_end(struct store *s);
+void store_free(struct store *s);

@@ -334,6 +334,21 @@ backup p@n9 "$dir/pruned"
 is "the base" "$(told base)" n8
 holds restores p@n9 "$dir/pruned"
 
+# packs that are hardly more than their tables: what is written again may be the same pack under the same name
+q volume create t --size 1M >/dev/null
+for n in 1 2 3 4; do
+	{ yes "$n" || true; } | head -c 4096 | dd of="$(data t)" conv=notrunc bs=4096 seek="$n" status=none
+	snapshot t "n$n"
+	backup "t@n$n" "$dir/tiny"
+	q backup prune "$dir/tiny" --keep-last 4 >/dev/null
+	holds restores "t@n$n" "$dir/tiny"
+done
+for keep in 3 2 1; do
+	q backup prune "$dir/tiny" --keep-last $keep >/dev/null
+	expect 0 't@n4 +whole' q backup verify "$dir/tiny"
+	holds restores t@n4 "$dir/tiny"
+done
+
 say "killed at random moments, $rounds times: a valid repository, and its chunks are used again"
 killed=$dir/killed
 q volume create k --size 600M >/dev/null
