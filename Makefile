@@ -113,7 +113,7 @@ FUZZ_MAIN ?= $(BUILD)/tests/fuzz/replay.o
 $(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(FUZZ_MAIN) $(SIM_OBJ) $(BUILD)/libquarry.a
 	$(Q)$(LINK) $(FUZZ_LINK) $(LIBS)
 
--include tests/sim/sim.mk tests/models/models.mk $(wildcard tests/unit/*.mk tests/fuzz/*.mk tests/e2e/*.mk)
+-include tests/sim/sim.mk tests/models/models.mk $(wildcard tests/vhost/*.mk tests/unit/*.mk tests/fuzz/*.mk tests/e2e/*.mk)
 
 LOADGEN  := $(if $(wildcard tests/e2e/loadgen.c),$(BUILD)/tests/e2e/loadgen)
 RUN       = BUILD=$(BUILD) QUARRY_SAN=$(SAN) scripts/run-tests

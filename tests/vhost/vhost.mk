@@ -1,0 +1,9 @@
+# tests/vhost/vhost.mk: the client of vhost-user-blk and the programs made of it; none of them links quarry.
+
+VHOST_SRC := $(filter-out tests/vhost/main_%.c,$(wildcard tests/vhost/*.c))
+VHOST_OBJ := $(VHOST_SRC:%.c=$(BUILD)/%.o)
+
+$(BUILD)/quarry-vhost-bench: $(BUILD)/tests/vhost/main_bench.o $(VHOST_OBJ)
+	$(Q)$(LINK)
+
+TEST_PROGRAMS += $(BUILD)/quarry-vhost-bench
