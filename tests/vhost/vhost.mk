@@ -7,3 +7,6 @@ $(BUILD)/quarry-vhost-bench: $(BUILD)/tests/vhost/main_bench.o $(VHOST_OBJ)
 	$(Q)$(LINK)
 
 TEST_PROGRAMS += $(BUILD)/quarry-vhost-bench
+
+# the rings and layouts are tested against a device in memory
+$(BUILD)/tests/unit/test_vhost_client: $(VHOST_OBJ)
