@@ -105,7 +105,7 @@ $(BUILD)/tests/unit/test_%: $(BUILD)/tests/unit/test_%.o $(SIM_OBJ) $(BUILD)/lib
 $(BUILD)/tests/unit/test_cli_%: $(BUILD)/tests/unit/test_cli_%.o $(filter-out $(BUILD)/cli/main.o,$(CLI_OBJ))
 	$(Q)$(LINK) $(CLI_LIBS) -lcunit
 
-$(BUILD)/tests/e2e/loadgen: $(BUILD)/tests/e2e/loadgen.o
+$(BUILD)/tests/e2e/loadgen: $(BUILD)/tests/e2e/loadgen.o $(BUILD)/tests/e2e/load_oracle.o
 	$(Q)$(LINK) $(CLI_LIBS)
 
 # Under libFuzzer FUZZ_MAIN is empty; elsewhere a plain main() replays files.
