@@ -26,7 +26,7 @@ require_vhost() {
 	q volume create vhost-there --size 16M >/dev/null
 	said=$(q volume attach vhost-there --vhost-user 2>&1) || skip "this quarryd attaches no volume over vhost-user: $said"
 	q volume detach vhost-there >/dev/null
-	q volume delete vhost-there --yes >/dev/null 2>&1 || true
+	q volume delete vhost-there >/dev/null 2>&1 || true
 }
 
 load_begin() {

@@ -60,7 +60,7 @@ run() { # ROUNDS OPTIONS ...
 	# the next one starts from zeros again
 	for v in v1 v2; do
 		q volume detach $v >/dev/null
-		q volume delete $v --yes >/dev/null
+		q volume delete $v >/dev/null
 	done
 	vhost_make v1 128M --queues 2
 	vhost_make v2 2G --queues 2
