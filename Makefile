@@ -2,7 +2,7 @@
 #
 #   make / make install PREFIX= DESTDIR=    build into build/, install
 #   make check, make check-ci               every test; what CI adds: sanitizers, fuzzers, guests, crash rounds
-#   make demo, make bench                   what it does, how fast it is
+#   make demo, demo-vm, bench               what it does, a virtual machine on a volume, how fast it is
 #   make SAN=address|undefined|thread ...   the same targets under a sanitizer, in build-SAN/
 #   make CC=clang BUILD=build-clang ...     the other compiler
 #   make lint, tidy, soak, fuzz-minute, check-guest, check-fresh, deps
@@ -145,7 +145,10 @@ check-guest: deps-guest programs
 check-fresh:
 	@scripts/deps fresh && scripts/check-fresh
 soak: programs
-	@$(RUN) --limit 86400 $(SOAK_TESTS) 'tests/e2e/crash.sh $(or $(ROUNDS),1000)'
+	@$(RUN) --limit 86400 $(SOAK_TESTS) '@86400 tests/e2e/crash.sh $(or $(ROUNDS),1000)' \
+		'@86400 tests/e2e/vhost-restart.sh $(or $(ROUNDS),1000)' \
+		'@86400 tests/e2e/vhost-restart-slow.sh $(or $(ROUNDS),1000)' \
+		'@86400 tests/e2e/vhost-games.sh $(or $(ROUNDS),200)' '@3600 tests/guest/vhost.sh 20'
 
 # libFuzzer, in a build of its own: clang, address and undefined sanitizers, coverage.
 FUZZ_BUILD := build-fuzz
@@ -163,6 +166,8 @@ lint: deps-ci
 
 demo: deps all
 	@BUILD=$(BUILD) scripts/demo
+demo-vm: deps-guest all
+	@BUILD=$(BUILD) scripts/demo-vm
 bench: deps programs
 	@BUILD=$(BUILD) scripts/bench $(BENCH)
 
@@ -189,6 +194,6 @@ clean:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
 .PHONY: all deps deps-ci deps-guest programs check unit e2e fuzz-replay tidy tests-of-build check-ci check-guest \
-        check-fresh soak fuzz fuzz-minute lint demo bench install clean FORCE
+        check-fresh soak fuzz fuzz-minute lint demo demo-vm bench install clean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
