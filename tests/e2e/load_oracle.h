@@ -5,8 +5,7 @@
  *   oracle_volume_begin, then for each request: oracle_pick, oracle_take, (oracle_fill), and one of
  *   oracle_done (it was completed), oracle_lost (its reply never came). oracle_verify reads everything back.
  */
-#ifndef TESTS_E2E_LOAD_ORACLE_H
-#define TESTS_E2E_LOAD_ORACLE_H
+#pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -81,5 +80,3 @@ void oracle_lost(struct oracle *o, struct volume *v, struct request *r);
 
 /* Compares all windows of a volume and settles what was lost; returns the number of sectors. */
 uint64_t oracle_verify(struct oracle *o, struct volume *v, oracle_read_fn *read, void *context);
-
-#endif

@@ -370,8 +370,10 @@ static void lie_random(struct games *g)
 	X(address_wraps)                                                                                               \
 	X(into_gap)                                                                                                    \
 	X(length)                                                                                                      \
-	X(order) X(direction) X(too_few) X(table) X(loop) X(index) X(garbage) X(used) X(region) X(two_regions)         \
-	    X(ring_setup) X(fds) X(inflight) X(log) X(frame) X(config) X(again) X(random)
+	X(order)                                                                                                       \
+	X(direction)                                                                                                   \
+	X(too_few) X(table) X(loop) X(index) X(garbage) X(used) X(region) X(two_regions) X(ring_setup) X(fds)          \
+	    X(inflight) X(log) X(frame) X(config) X(again) X(random)
 
 static const struct {
 	const char *name;
@@ -456,7 +458,7 @@ int main(int argc, char **argv)
 		else if (o == 's')
 			g->random = strtoull(optarg, NULL, 10);
 		else if (o == 'r')
-			n_rounds = (unsigned)atoi(optarg);
+			n_rounds = (unsigned)strtoul(optarg, NULL, 10);
 		else
 			return 2;
 	}

@@ -290,6 +290,8 @@ static void vm_turn(struct load *l, struct vm *m, int timeout_ms)
 	int res;
 
 	if (!m->is_connected) {
+		/* whether somebody listens again can only be tried: poll, with a limit (vm_dial) */
+		poll(NULL, 0, 1);
 		vm_dial(l, m);
 		return;
 	}
@@ -373,10 +375,9 @@ static void load_run(struct load *l)
 	for (unsigned i = 0; i < l->o.n_volumes; i++)
 		l->vms[i].heard_ns = now_ns();
 	while (!l->o.is_wrong && !(l->is_stopping && is_idle(l))) {
+		/* several volumes take turns */
 		for (unsigned i = 0; i < l->o.n_volumes && !l->o.is_wrong; i++)
-			vm_turn(l, &l->vms[i], l->o.n_volumes > 1 ? 0 : TURN_MS);
-		if (l->o.n_volumes > 1 || l->is_lost)
-			usleep(200); /* several volumes take turns; a lost server is asked for again */
+			vm_turn(l, &l->vms[i], l->o.n_volumes > 1 ? 1 : TURN_MS);
 		tell_changes(l);
 		if (!l->is_stopping && has_command()) {
 			if (!command_read(line, sizeof(line)) || strcmp(line, "stop") != 0)

@@ -294,9 +294,9 @@ static void options_read(struct probe *p, int argc, char **argv)
 		if (o == 'p')
 			p->o.is_packed = true;
 		else if (o == 'q')
-			p->o.n_queues = (unsigned)atoi(optarg);
+			p->o.n_queues = (unsigned)strtoul(optarg, NULL, 10);
 		else if (o == 'r')
-			p->o.n_regions = (unsigned)atoi(optarg);
+			p->o.n_regions = (unsigned)strtoul(optarg, NULL, 10);
 		else if (o == 'm')
 			p->is_without_mixed = true;
 		else if (o == 's')

@@ -9,8 +9,7 @@
  *
  * Everything returns 0 or -errno; c->why then says what happened.
  */
-#ifndef TESTS_VHOST_CLIENT_H
-#define TESTS_VHOST_CLIENT_H
+#pragma once
 
 #include <linux/virtio_blk.h>
 #include <stdbool.h>
@@ -116,5 +115,3 @@ void vhost_queue_kick(struct vhost_queue *q);
 void vhost_queue_push(struct vhost_queue *q);
 /* Waits for a call on one of the queues or the end of the connection: 1, 0 (time), -ENOTCONN. */
 int vhost_client_wait(struct vhost_client *c, int timeout_ms);
-
-#endif

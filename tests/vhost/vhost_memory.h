@@ -1,8 +1,7 @@
 /*
  * vhost_memory.h: guest memory: several shared files, at guest-physical addresses with gaps between some of them.
  */
-#ifndef TESTS_VHOST_MEMORY_H
-#define TESTS_VHOST_MEMORY_H
+#pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -36,5 +35,3 @@ static inline void *vhost_memory_at(const struct vhost_memory *m, uint64_t gpa)
 {
 	return m->base + gpa;
 }
-
-#endif

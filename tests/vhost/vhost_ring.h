@@ -1,8 +1,7 @@
 /*
  * vhost_ring.h: a virtqueue as its driver sees it, split or packed, in memory that somebody else shares with a device.
  */
-#ifndef TESTS_VHOST_RING_H
-#define TESTS_VHOST_RING_H
+#pragma once
 
 #include <linux/virtio_ring.h>
 #include <stdbool.h>
@@ -73,5 +72,3 @@ void vhost_ring_unwant_call(struct vhost_ring *r);
 
 /* The base to go on from after the device was lost: what a VMM can know (see vhost_ring.c). */
 uint32_t vhost_ring_lost_base(const struct vhost_ring *r, uint32_t last_base);
-
-#endif

@@ -4,8 +4,7 @@
  *   vhost_slot_get -> vhost_slot_prepare -> (vhost_slot_write) -> vhost_slot_submit -> vhost_queue_push
  *   vhost_queue_take -> vhost_slot_status, (vhost_slot_read) -> vhost_slot_put
  */
-#ifndef TESTS_VHOST_SLOT_H
-#define TESTS_VHOST_SLOT_H
+#pragma once
 
 #include "tests/vhost/vhost_client.h"
 
@@ -48,5 +47,3 @@ struct vhost_slot *vhost_queue_take(struct vhost_queue *q, uint32_t *len);
  */
 int vhost_queue_do(struct vhost_queue *q, uint32_t type, uint64_t sector, void *data, uint32_t len,
 		   struct vhost_shape shape);
-
-#endif

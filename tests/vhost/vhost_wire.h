@@ -7,8 +7,7 @@
  *        8    4  size of the payload in bytes
  *       12    -  payload; file descriptors travel beside the header (SCM_RIGHTS)
  */
-#ifndef TESTS_VHOST_WIRE_H
-#define TESTS_VHOST_WIRE_H
+#pragma once
 
 #include <stdint.h>
 
@@ -130,5 +129,3 @@ struct vu_message {
 _Static_assert(sizeof(struct vu_region) == 32, "a region has 32 bytes");
 _Static_assert(sizeof(struct vu_vring_addr) == 40, "a ring's addresses have 40 bytes");
 _Static_assert(sizeof(struct vu_inflight) == 24, "as QEMU sends it");
-
-#endif
