@@ -353,10 +353,14 @@ static int memory_give(struct vhost_client *c)
 {
 	int res = 0;
 
+	if (c->has_given_memory)
+		return 0;
 	if (!has(c, VU_P_CONFIGURE_MEM_SLOTS) || c->mem_slots_offered < c->memory.n)
-		return vhost_client_memory_table(c);
-	for (unsigned i = 0; i < c->memory.n && res == 0; i++)
-		res = vhost_client_region_add(c, i);
+		res = vhost_client_memory_table(c);
+	else
+		for (unsigned i = 0; i < c->memory.n && res == 0; i++)
+			res = vhost_client_region_add(c, i);
+	c->has_given_memory = res == 0;
 	return res;
 }
 
@@ -500,6 +504,7 @@ void vhost_client_drop(struct vhost_client *c)
 	if (c->backend_fd >= 0)
 		close(c->backend_fd);
 	c->fd = c->backend_fd = -1;
+	c->has_given_memory = false;
 	for (unsigned i = 0; i < c->o.n_queues; i++) {
 		struct vhost_queue *q = &c->queues[i];
 

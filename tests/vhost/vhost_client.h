@@ -69,6 +69,7 @@ struct vhost_client {
 	uint64_t n_queues_offered, mem_slots_offered;
 	struct virtio_blk_config config;
 	struct vhost_memory memory;
+	bool has_given_memory; /* to this connection; it stays over a reset */
 	struct vhost_queue queues[VHOST_QUEUES_MAX];
 	bool has_rings; /* the guest has made its rings */
 	int inflight_fd;
