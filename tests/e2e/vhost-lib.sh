@@ -67,6 +67,13 @@ delay() {
 	read -r -t "$((ms / 1000)).$(printf %03d $((ms % 1000)))" <> <(:) || true
 }
 
+# What a client that has just ended held may take a moment to go: the least of several looks.
 pressure_now() {
-	echo "$(find "/proc/$daemon_pid/fd" -mindepth 1 | wc -l) $(daemon_memory_mib)"
+	local least=999999 n _
+	for _ in $(seq 20); do
+		n=$(find "/proc/$daemon_pid/fd" -mindepth 1 | wc -l)
+		[ "$n" -ge $least ] || least=$n
+		read -r -t 0.05 <> <(:) || true # poll
+	done
+	echo "$least $(daemon_memory_mib)"
 }
