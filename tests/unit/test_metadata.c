@@ -58,12 +58,15 @@ static int bench_open_embedded(struct bench *b)
 	return metadata_open_embedded(b->reactor, b->log, b->path, b->why, &b->store);
 }
 
+static void wait_ns(struct bench *b, uint64_t ns);
+
 static void bench_end(struct bench *b)
 {
 	static const char *const suffixes[] = {"", "-lock", "-wal", "-shm", "-journal"};
 	char path[96];
 	if (b->store)
 		metadata_close(b->store);
+	wait_ns(b, 0); /* what the store's thread had posted is delivered */
 	log_destroy(b->log);
 	reactor_destroy(b->reactor);
 	for (size_t i = 0; i < array_size(suffixes); i++) {
@@ -104,7 +107,7 @@ static int put_if(struct bench *b, const char *key, const char *value, uint64_t 
 {
 	struct asked a = {.q = {.op = METADATA_TRANSACT, .n_conditions = 1, .n_changes = 1}};
 	a.q.conditions[0] = (struct metadata_condition){key, revision};
-	a.q.changes[0] = (struct metadata_change){key, value};
+	a.q.changes[0] = (struct metadata_change){.key = key, .value = value};
 	return ask(b, &a);
 }
 
@@ -112,7 +115,7 @@ static int put_if(struct bench *b, const char *key, const char *value, uint64_t 
 static uint64_t put(struct bench *b, const char *key, const char *value)
 {
 	struct asked a = {.q = {.op = METADATA_TRANSACT, .n_changes = 1}};
-	a.q.changes[0] = (struct metadata_change){key, value};
+	a.q.changes[0] = (struct metadata_change){.key = key, .value = value};
 	return ask(b, &a) == 0 ? a.q.revision : 0;
 }
 
@@ -179,9 +182,9 @@ static void rule_all_or_nothing(struct bench *b)
 	uint64_t kept = put(b, "atom/kept", "old"), gone = put(b, "atom/gone", "old");
 	a.q.conditions[0] = (struct metadata_condition){"atom/kept", kept};
 	a.q.conditions[1] = (struct metadata_condition){"atom/gone", gone + 1};
-	a.q.changes[0] = (struct metadata_change){"atom/kept", "new"};
-	a.q.changes[1] = (struct metadata_change){"atom/gone", NULL};
-	a.q.changes[2] = (struct metadata_change){"atom/made", "new"};
+	a.q.changes[0] = (struct metadata_change){.key = "atom/kept", .value = "new"};
+	a.q.changes[1] = (struct metadata_change){.key = "atom/gone", .value = NULL};
+	a.q.changes[2] = (struct metadata_change){.key = "atom/made", .value = "new"};
 	CU_ASSERT_EQUAL(ask(b, &a), -EAGAIN);
 	CU_ASSERT_EQUAL(revision_of(b, "atom/kept", "old"), kept);
 	CU_ASSERT_EQUAL(revision_of(b, "atom/gone", "old"), gone);
@@ -232,7 +235,7 @@ static void rule_order(struct bench *b)
 		puts[i].reactor = b->reactor;
 		puts[i].q.op = METADATA_TRANSACT;
 		puts[i].q.n_changes = 1;
-		puts[i].q.changes[0] = (struct metadata_change){"order", values[i]};
+		puts[i].q.changes[0] = (struct metadata_change){.key = "order", .value = values[i]};
 		puts[i].q.done = asked_done;
 		metadata_submit(b->store, &puts[i].q);
 	}
@@ -277,14 +280,113 @@ static void rule_watches(struct bench *b)
 	CU_ASSERT_STRING_EQUAL(w.seen, "w/a=1 w/a=2 w/before=(gone) ");
 }
 
-static void rule_lease(struct bench *b)
+static uint64_t grant(struct bench *b, uint64_t ttl_ns)
 {
-	struct asked a = {.reactor = b->reactor, .q = {.done = asked_done}};
-	CU_ASSERT_EQUAL(metadata_lease(b->store, "leases/v", 0, &a.q), -EINVAL);
-	CU_ASSERT_EQUAL_FATAL(metadata_lease(b->store, "leases/v", NS_PER_S, &a.q), 0);
-	while (a.n_done == 0)
+	struct asked a = {.q = {.op = METADATA_GRANT, .ttl_ns = ttl_ns}};
+	CU_ASSERT_EQUAL_FATAL(ask(b, &a), 0);
+	CU_ASSERT(a.q.lease != 0);
+	CU_ASSERT(a.q.ttl_ns >= ttl_ns);
+	return a.q.lease;
+}
+
+static int ask_lease(struct bench *b, enum metadata_op op, uint64_t lease)
+{
+	struct asked a = {.q = {.op = op, .lease = lease}};
+	int res = ask(b, &a);
+	if (op == METADATA_KEEP && res == 0)
+		CU_ASSERT(a.q.ttl_ns >= NS_PER_S);
+	return res;
+}
+
+static int put_leased(struct bench *b, const char *key, uint64_t lease)
+{
+	struct asked a = {.q = {.op = METADATA_TRANSACT, .n_changes = 1}};
+	a.q.changes[0] = (struct metadata_change){.key = key, .value = "held", .lease = lease};
+	return ask(b, &a);
+}
+
+static uint64_t lease_of(struct bench *b, const char *key)
+{
+	struct asked a = {.q = {.op = METADATA_GET, .key = key}};
+	uint64_t lease = ask(b, &a) == 0 ? a.q.items[0].lease : 0;
+	metadata_request_clear(&a.q);
+	return lease;
+}
+
+/* Time passes on the reactor, and with it the store's. */
+struct pause {
+	struct timer timer;
+	struct reactor *reactor;
+	bool is_over;
+};
+
+static void pause_over(struct timer *t)
+{
+	struct pause *p = container_of(t, struct pause, timer);
+	p->is_over = true;
+	reactor_stop(p->reactor);
+}
+
+static void wait_ns(struct bench *b, uint64_t ns)
+{
+	struct pause p = {.reactor = b->reactor};
+	timer_init(&p.timer, pause_over);
+	timer_start(b->reactor, &p.timer, ns);
+	while (!p.is_over)
 		reactor_run(b->reactor);
-	CU_ASSERT_EQUAL(a.res, 0);
+}
+
+static void rule_lease_is_revoked(struct bench *b)
+{
+	struct watcher w = {.watch = {.prefix = "l/", .changed = watcher_changed}};
+	uint64_t lease = grant(b, 60 * NS_PER_S), other = grant(b, 60 * NS_PER_S);
+	CU_ASSERT(lease != other);
+	metadata_watch_start(b->store, &w.watch);
+	CU_ASSERT_EQUAL(put_leased(b, "l/a", lease), 0);
+	CU_ASSERT_EQUAL(put_leased(b, "l/b", lease), 0);
+	CU_ASSERT_EQUAL(put_leased(b, "l/other", other), 0);
+	CU_ASSERT_EQUAL(put_leased(b, "l/taken", lease), 0);
+	CU_ASSERT(put(b, "l/taken", "free") > 0); /* bound no more */
+	CU_ASSERT_EQUAL(lease_of(b, "l/a"), lease);
+	CU_ASSERT_EQUAL(lease_of(b, "l/taken"), 0);
+	CU_ASSERT_EQUAL(ask_lease(b, METADATA_KEEP, lease), 0);
+	CU_ASSERT_EQUAL(ask_lease(b, METADATA_REVOKE, lease), 0);
+	CU_ASSERT_EQUAL(revision_of(b, "l/a", "held"), 0);
+	CU_ASSERT_EQUAL(revision_of(b, "l/b", "held"), 0);
+	CU_ASSERT(revision_of(b, "l/other", "held") > 0);
+	CU_ASSERT(revision_of(b, "l/taken", "free") > 0);
+	while (!strstr(w.seen, "l/b=(gone)"))
+		wait_ns(b, NS_PER_MS);
+	metadata_watch_stop(b->store, &w.watch);
+	CU_ASSERT_STRING_EQUAL(w.seen,
+			       "l/a=held l/b=held l/other=held l/taken=held l/taken=free l/a=(gone) l/b=(gone) ");
+	CU_ASSERT_EQUAL(ask_lease(b, METADATA_KEEP, lease), -ENOENT);
+	CU_ASSERT_EQUAL(ask_lease(b, METADATA_REVOKE, lease), -ENOENT);
+	CU_ASSERT_EQUAL(put_leased(b, "l/late", lease), -ENOENT);
+	CU_ASSERT_EQUAL(revision_of(b, "l/late", "held"), 0);
+	CU_ASSERT_EQUAL(ask_lease(b, METADATA_REVOKE, other), 0);
+}
+
+/* Kept, it lasts; left alone, it ends, and its key with it; never before its time. */
+static void rule_lease_runs_out(struct bench *b)
+{
+	struct watcher w = {.watch = {.prefix = "t/", .changed = watcher_changed}};
+	uint64_t before_ns = reactor_now_ns(b->reactor), lease = grant(b, NS_PER_S);
+	metadata_watch_start(b->store, &w.watch);
+	CU_ASSERT_EQUAL(put_leased(b, "t/a", lease), 0);
+	for (int i = 0; i < 4; i++) {
+		wait_ns(b, NS_PER_S / 2);
+		before_ns = reactor_now_ns(b->reactor);
+		CU_ASSERT_EQUAL(ask_lease(b, METADATA_KEEP, lease), 0);
+	}
+	CU_ASSERT(revision_of(b, "t/a", "held") > 0);
+	while (!strstr(w.seen, "(gone)"))
+		wait_ns(b, 10 * NS_PER_MS);
+	metadata_watch_stop(b->store, &w.watch);
+	CU_ASSERT(reactor_now_ns(b->reactor) - before_ns >= NS_PER_S);
+	CU_ASSERT_STRING_EQUAL(w.seen, "t/a=held t/a=(gone) ");
+	CU_ASSERT_EQUAL(revision_of(b, "t/a", "held"), 0);
+	CU_ASSERT_EQUAL(ask_lease(b, METADATA_KEEP, lease), -ENOENT);
 }
 
 static void rules(struct bench *b)
@@ -297,7 +399,8 @@ static void rules(struct bench *b)
 	rule_values_of_any_size(b);
 	rule_order(b);
 	rule_watches(b);
-	rule_lease(b);
+	rule_lease_is_revoked(b);
+	rule_lease_runs_out(b);
 }
 
 static void test_rules_in_memory(void)
@@ -368,7 +471,7 @@ static void test_memory_crash(void)
 	bench_start(&b);
 	CU_ASSERT_EQUAL_FATAL(metadata_open_memory(b.reactor, &b.store), 0);
 	CU_ASSERT(put(&b, "kept", "yes") > 0);
-	lost.q.changes[0] = (struct metadata_change){"lost", "yes"};
+	lost.q.changes[0] = (struct metadata_change){.key = "lost", .value = "yes"};
 	metadata_memory_set_faults(b.store, &(struct metadata_faults){.delay_max_ns = 3600 * NS_PER_S});
 	metadata_submit(b.store, &lost.q);
 	CU_ASSERT_EQUAL_FATAL(reactor_create(&(struct reactor_options){0}, &second), 0);
@@ -400,6 +503,24 @@ static void test_embedded_reopens(void)
 	bench_end(&b);
 }
 
+/* A lease dies with the process, its keys with the next start; the rest stays. */
+static void test_embedded_reopens_without_leases(void)
+{
+	struct bench b;
+	bench_start(&b);
+	CU_ASSERT_EQUAL_FATAL(bench_open_embedded(&b), 0);
+	uint64_t lease = grant(&b, 60 * NS_PER_S);
+	CU_ASSERT_EQUAL(put_leased(&b, "held", lease), 0);
+	CU_ASSERT_EQUAL(put_leased(&b, "taken", lease), 0);
+	CU_ASSERT(put(&b, "taken", "free") > 0);
+	metadata_close(b.store);
+	CU_ASSERT_EQUAL_FATAL(bench_open_embedded(&b), 0);
+	CU_ASSERT_EQUAL(revision_of(&b, "held", "held"), 0);
+	CU_ASSERT(revision_of(&b, "taken", "free") > 0);
+	CU_ASSERT_EQUAL(ask_lease(&b, METADATA_KEEP, lease), -ENOENT);
+	bench_end(&b);
+}
+
 static void test_embedded_is_exclusive(void)
 {
 	struct bench b;
@@ -427,8 +548,8 @@ static _Noreturn void write_until_killed(struct bench *b, int said_fd)
 		snprintf(value, sizeof(value), "%u", i);
 		struct asked a = {.reactor = b->reactor,
 				  .q = {.op = METADATA_TRANSACT, .n_changes = 2, .done = asked_done}};
-		a.q.changes[0] = (struct metadata_change){"left", value};
-		a.q.changes[1] = (struct metadata_change){"right", value};
+		a.q.changes[0] = (struct metadata_change){.key = "left", .value = value};
+		a.q.changes[1] = (struct metadata_change){.key = "right", .value = value};
 		metadata_submit(store, &a.q);
 		while (a.n_done == 0)
 			reactor_run(b->reactor);
@@ -596,6 +717,7 @@ int main(void)
 	CU_add_test(suite, "memory: lost and doubled", test_memory_faults);
 	CU_add_test(suite, "memory: the client crashes", test_memory_crash);
 	CU_add_test(suite, "embedded: reopens", test_embedded_reopens);
+	CU_add_test(suite, "embedded: leases die with the process", test_embedded_reopens_without_leases);
 	CU_add_test(suite, "embedded: one process at a time", test_embedded_is_exclusive);
 	CU_add_test(suite, "embedded: kill -9", test_embedded_survives_kill);
 	CU_add_test(suite, "embedded: a flipped bit", test_embedded_flipped_bit);
