@@ -30,7 +30,7 @@ CFLAGS   ?= -O2 -g
 WARN     := -Wall -Wextra -Wshadow -Wswitch-enum -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wno-unused-parameter \
             -Werror
 SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
-PACKAGES := liburing libisal libconfig sqlite3 jansson libmicrohttpd gnutls
+PACKAGES := liburing libisal libconfig sqlite3 jansson libmicrohttpd gnutls libcurl
 CLI_PKGS := libcurl jansson libnbd
 
 # asked once, and only when something is compiled: `make deps` may have to install pkg-config first

@@ -62,6 +62,11 @@ static void inbox_deliver(struct message *message)
 	in->is_posted = false;
 	bool has_lost = in->has_lost;
 	in->has_lost = false;
+	if (in->store && has_lost) {
+		pthread_mutex_unlock(&in->mutex);
+		metadata_tell_lost(in->store);
+		pthread_mutex_lock(&in->mutex);
+	}
 	while (in->store && (node = list_pop(&in->news)) != NULL) {
 		struct news *n = container_of(node, struct news, link);
 		pthread_mutex_unlock(&in->mutex);
@@ -72,8 +77,6 @@ static void inbox_deliver(struct message *message)
 		pthread_mutex_lock(&in->mutex);
 	}
 	pthread_mutex_unlock(&in->mutex);
-	if (in->store && has_lost)
-		metadata_tell_lost(in->store);
 	if (!in->store)
 		inbox_free(in);
 }

@@ -86,6 +86,17 @@ struct metadata_request {
 #define METADATA_WHY_BYTES 200
 must_check int metadata_open_embedded(struct reactor *r, struct log *log, const char *path,
 				      char why[static METADATA_WHY_BYTES], struct metadata **out);
+/* In etcd, over its v3 API as HTTP and JSON. Blocks until one of the endpoints has answered, at most for some seconds.
+ * -EHOSTUNREACH none did, -EACCES it refused user and password, -EIO it answered something else; each with why. */
+struct metadata_etcd_options {
+	const char *endpoints[16]; /* URLs; when one does not answer, the next is asked */
+	uint32_t n_endpoints;
+	const char *prefix;                         /* of the cluster's keys: "/quarry" */
+	const char *ca_file, *cert_file, *key_file; /* PEM; NULL: the system's, none, none */
+	const char *user, *password;                /* NULL: none */
+};
+must_check int metadata_open_etcd(struct reactor *r, struct log *log, const struct metadata_etcd_options *o,
+				  char why[static METADATA_WHY_BYTES], struct metadata **out);
 /* In memory, on the reactor itself; nothing outlives it. */
 must_check int metadata_open_memory(struct reactor *r, struct metadata **out);
 /* How the memory store misbehaves, as one far away would; zeros (the start): not at all. */
