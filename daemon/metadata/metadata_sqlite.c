@@ -298,7 +298,7 @@ static int store_transact_inside(struct sqlite_store *s, struct metadata_request
 			res = -ENOENT;
 	}
 	for (uint32_t i = 0; i < q->n_changes && res == 0; i++) {
-		bool has_changed;
+		bool has_changed = false;
 		res = store_change(s, &q->changes[i], &has_changed);
 		q->changed |= (uint32_t)has_changed << i;
 	}
