@@ -11,7 +11,10 @@
 #include <curl/curl.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
+#include <poll.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,8 +84,9 @@ static void etcd_run(struct etcd *e)
 		       e->url, "--listen-peer-urls", peer, has_tls ? "--auto-tls" : NULL, (char *)NULL);
 		_exit(127);
 	}
+	/* poll: until it serves, at most ten seconds */
 	for (int i = 0; i < 200 && post(e, "/v3/kv/range", "{\"key\":\"Lw==\"}") == 0; i++)
-		usleep(50000);
+		(void)poll(NULL, 0, 50);
 }
 
 static void etcd_kill(struct etcd *e)
@@ -100,12 +104,30 @@ static void etcd_start(struct etcd *e, const char *scheme)
 	etcd_run(e);
 }
 
+static int removed(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+	return remove(path);
+}
+
 static void etcd_end(struct etcd *e)
 {
-	char command[64];
 	etcd_kill(e);
-	snprintf(command, sizeof(command), "rm -r %s", e->folder);
-	CU_ASSERT_EQUAL(system(command), 0);
+	CU_ASSERT_EQUAL(nftw(e->folder, removed, 16, FTW_DEPTH | FTW_PHYS), 0);
+}
+
+static bool etcd_is_installed(void)
+{
+	char *const words[] = {"etcd", "--version", NULL};
+	posix_spawn_file_actions_t quiet;
+	pid_t pid;
+	int status = -1;
+	posix_spawn_file_actions_init(&quiet);
+	posix_spawn_file_actions_addopen(&quiet, 1, "/dev/null", O_WRONLY, 0);
+	posix_spawn_file_actions_addopen(&quiet, 2, "/dev/null", O_WRONLY, 0);
+	if (posix_spawnp(&pid, words[0], &quiet, NULL, words, environ) == 0)
+		waitpid(pid, &status, 0);
+	posix_spawn_file_actions_destroy(&quiet);
+	return status == 0;
 }
 
 static int bench_open(struct bench *b, const struct etcd *e, const char *prefix)
@@ -272,7 +294,8 @@ static void test_hang(void)
 static void watcher_lost(struct metadata_watch *w)
 {
 	struct watcher *watcher = container_of(w, struct watcher, watch);
-	strcat(watcher->seen, "(lost) ");
+	size_t used = strlen(watcher->seen);
+	snprintf(watcher->seen + used, sizeof(watcher->seen) - used, "(lost) ");
 }
 
 /* While the node could not reach etcd others wrote, and etcd has forgotten what: the watch says so, and goes on. */
@@ -354,7 +377,7 @@ static void test_tls(void)
 
 int main(void)
 {
-	if (system("command -v etcd >/dev/null") != 0) {
+	if (!etcd_is_installed()) {
 		puts("skipped: there is no etcd (Debian's etcd-server)");
 		return 77;
 	}

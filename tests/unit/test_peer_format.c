@@ -80,7 +80,7 @@ static void test_every_type(void)
 		for (uint32_t flags = 0; flags <= PEER_REPLY; flags++) {
 			struct wire *w = wire_make(types[i], flags);
 			if (types[i] == PEER_GREETING)
-				strcpy(w->m.node.name, "n1");
+				snprintf(w->m.node.name, PEER_NAME_BYTES, "n1");
 			if (types[i] == PEER_COPY)
 				for (int b = 0; b < 3; b++)
 					w->m.stamps[b] = (struct peer_stamp){.crc = 1, .is_data = true, .epoch = 2};
@@ -184,7 +184,7 @@ static void expect_header(enum peer_type type, uint32_t flags, size_t at, uint8_
 {
 	struct wire *w = wire_make(type, flags);
 	if (type == PEER_GREETING)
-		strcpy(w->m.node.name, "n1");
+		snprintf(w->m.node.name, PEER_NAME_BYTES, "n1");
 	wire_pass(w);
 	w->header[at] = value;
 	put_le32(w->header + 92, crc32c(0, w->header, 92));
@@ -257,7 +257,7 @@ static void test_bodies_refused(void)
 	expect_field(PEER_CUT, 0, 0, UINT64_MAX, "field 1");
 	expect_field(PEER_READ, PEER_REPLY, 1, 1, "another number of data blocks");
 	expect_field(PEER_STAMPS, 0, 2, PEER_LIST_MAX + 1, "field 3");
-	expect_field(PEER_COPY, 0, 5, 0, "a hole with data"); /* the first stamp: no data */
+	expect_field(PEER_COPY, 0, 5, 0, "a hole with data");                /* the first stamp: no data */
 	expect_field(PEER_COPY, 0, 5, 2ull << 32, "out of range");           /* neither data nor hole */
 	expect_field(PEER_COPY, 0, 6, UINT64_MAX, "out of range");           /* its epoch */
 	expect_field(PEER_TREES, PEER_REPLY, 2, 2, "out of range or order"); /* not ascending */
@@ -270,7 +270,7 @@ static void test_greeting(void)
 {
 	struct wire *w = wire_make(PEER_GREETING, 0);
 	w->m.node.cluster = uuid_make(7, 8);
-	strcpy(w->m.node.name, "rack-3.n_1");
+	snprintf(w->m.node.name, PEER_NAME_BYTES, "rack-3.n_1");
 	wire_pass(w);
 	CU_ASSERT(uuid_equal(&w->got.node.cluster, &w->m.node.cluster));
 	CU_ASSERT_STRING_EQUAL(w->got.node.name, "rack-3.n_1");
