@@ -62,7 +62,7 @@ static void connection_failed(struct nbd_connection *c, int error)
 		connection_close(c, NULL);
 		return;
 	}
-	snprintf(why, sizeof(why), "%s", error == -EPROTO && c->wire.tls ? nbd_tls_why(c->wire.tls) : strerror(-error));
+	snprintf(why, sizeof(why), "%s", error == -EPROTO && c->wire.tls ? tls_why(c->wire.tls) : strerror(-error));
 	connection_close(c, why);
 }
 

@@ -239,7 +239,7 @@ struct nbd_server {
 	struct volume_set *volumes;
 	struct buffers *buffers;
 	enum nbd_tls_mode tls;
-	struct nbd_tls_credentials *credentials;
+	struct tls_credentials *credentials;
 	struct nbd_door doors[NBD_DOORS];
 	struct list connections; /* oldest first */
 	uint32_t n_connections, n_closing, max_connections;

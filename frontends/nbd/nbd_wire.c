@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 static void wire_received(struct op *op, int res);
 static void wire_sent(struct op *op, int res);
@@ -33,7 +34,7 @@ void wire_init(struct nbd_wire *w, struct reactor *r, struct stream *s, void (*r
 void wire_fini(struct nbd_wire *w)
 {
 	quarry_assert(!wire_is_busy(w));
-	nbd_tls_destroy(w->tls);
+	tls_destroy(w->tls);
 	free(w->staging);
 	stream_close(w->stream);
 	w->tls = NULL;
@@ -57,7 +58,7 @@ static void receive_done(struct nbd_wire *w, int res)
 
 static void cipher_receive(struct nbd_wire *w)
 {
-	w->cipher_in = nbd_tls_room(w->tls);
+	w->cipher_in = tls_room(w->tls);
 	stream_recv(w->stream, &w->receive_op, &w->cipher_in, 1);
 }
 
@@ -69,8 +70,8 @@ static int decipher(struct nbd_wire *w)
 	for (uint32_t i = 0; i < w->n_wanted; i++) {
 		size_t filled_bytes = 0;
 		while (filled_bytes < w->wanted[i].iov_len) {
-			int res = nbd_tls_read(w->tls, (char *)w->wanted[i].iov_base + filled_bytes,
-					       (uint32_t)(w->wanted[i].iov_len - filled_bytes));
+			int res = tls_read(w->tls, (char *)w->wanted[i].iov_base + filled_bytes,
+					   (uint32_t)(w->wanted[i].iov_len - filled_bytes));
 			if (res <= 0) /* what comes after these bytes is seen again by the next receive */
 				return total_bytes > 0 ? total_bytes : res;
 			filled_bytes += (size_t)res;
@@ -111,7 +112,7 @@ static void wire_received(struct op *op, int res)
 		return;
 	}
 	if (res > 0)
-		nbd_tls_arrived(w->tls, (uint32_t)res);
+		tls_arrived(w->tls, (uint32_t)res);
 	if (w->is_handshaking) {
 		w->handshake_res = res > 0 ? 0 : res == 0 ? -ECONNRESET : res;
 		wire_handshake(w);
@@ -139,9 +140,9 @@ static uint32_t stage_record(struct nbd_wire *w)
 {
 	uint32_t staged_bytes = 0;
 
-	while (w->n_sending > 0 && staged_bytes < NBD_TLS_WRITE_MAX) {
+	while (w->n_sending > 0 && staged_bytes < TLS_WRITE_MAX) {
 		size_t left_bytes = w->sending->iov_len - w->sending_skip_bytes;
-		uint32_t n = (uint32_t)min_u64(left_bytes, NBD_TLS_WRITE_MAX - staged_bytes);
+		uint32_t n = (uint32_t)min_u64(left_bytes, TLS_WRITE_MAX - staged_bytes);
 		memcpy(w->staging + staged_bytes, (const char *)w->sending->iov_base + w->sending_skip_bytes, n);
 		staged_bytes += n;
 		w->sending_skip_bytes += n;
@@ -159,14 +160,14 @@ static bool cipher_send(struct nbd_wire *w)
 {
 	int res = 0;
 
-	while (res == 0 && w->n_sending > 0 && nbd_tls_can_write(w->tls))
-		res = nbd_tls_write(w->tls, w->staging, stage_record(w));
+	while (res == 0 && w->n_sending > 0 && tls_can_write(w->tls))
+		res = tls_write(w->tls, w->staging, stage_record(w));
 	if (res != 0) {
 		w->n_sending = 0;
 		reactor_defer(w->reactor, &w->send_op, res);
 		return true;
 	}
-	w->cipher_out = nbd_tls_depart(w->tls);
+	w->cipher_out = tls_depart(w->tls);
 	if (w->cipher_out.iov_len == 0)
 		return false;
 	stream_send(w->stream, &w->send_op, &w->cipher_out, 1);
@@ -209,7 +210,7 @@ bool wire_goodbye(struct nbd_wire *w)
 	quarry_assert(!w->is_sending && !w->is_handshaking);
 	if (!w->tls)
 		return false;
-	nbd_tls_end(w->tls);
+	tls_end(w->tls);
 	w->n_sending = 0;
 	w->is_sending = cipher_send(w);
 	return w->is_sending;
@@ -217,13 +218,13 @@ bool wire_goodbye(struct nbd_wire *w)
 
 /* ---- the handshake ---- */
 
-int wire_secure(struct nbd_wire *w, struct nbd_tls_credentials *c)
+int wire_secure(struct nbd_wire *w, struct tls_credentials *c)
 {
 	quarry_assert(!wire_is_busy(w) && !w->tls);
-	w->staging = malloc(NBD_TLS_WRITE_MAX);
+	w->staging = malloc(TLS_WRITE_MAX);
 	if (!w->staging)
 		return -ENOMEM;
-	int res = nbd_tls_create(c, &w->tls);
+	int res = tls_create(c, TLS_SERVER, &w->tls);
 	if (res != 0)
 		return res;
 	w->is_handshaking = w->is_sending = true;
@@ -242,10 +243,10 @@ static void wire_handshake(struct nbd_wire *w)
 
 	quarry_assert(w->is_handshaking);
 	if (w->handshake_res == 0) {
-		int res = nbd_tls_handshake(w->tls);
+		int res = tls_handshake(w->tls);
 		is_done = res == 0;
 		w->handshake_res = is_done ? -EALREADY : res == -ENOBUFS ? 0 : res;
-		w->cipher_out = nbd_tls_depart(w->tls);
+		w->cipher_out = tls_depart(w->tls);
 		if (w->cipher_out.iov_len > 0) {
 			stream_send(w->stream, &w->send_op, &w->cipher_out, 1);
 			return;

@@ -7,7 +7,7 @@
 #pragma once
 
 #include "daemon/core/reactor.h"
-#include "frontends/nbd/nbd_tls.h"
+#include "daemon/core/tls.h"
 
 #define WIRE_RECEIVE_VECTORS 2u
 
@@ -20,7 +20,7 @@ struct nbd_wire {
 
 	/* the wire's own */
 	struct op receive_op, send_op;
-	struct nbd_tls *tls; /* NULL: plain */
+	struct tls *tls; /* NULL: plain */
 	bool is_receiving, is_sending;
 	bool is_deferred; /* receive_op carries a result that was known at once */
 	bool is_handshaking;
@@ -42,7 +42,7 @@ void wire_fini(struct nbd_wire *w);
 void wire_receive(struct nbd_wire *w, const struct iovec *iov, uint32_t n_iov);
 void wire_send(struct nbd_wire *w, const struct iovec *iov, uint32_t n_iov);
 /* Goes on under TLS: the handshake's end is told by sent(). Nothing may be under way. 0, or -errno at once. */
-must_check int wire_secure(struct nbd_wire *w, struct nbd_tls_credentials *c);
+must_check int wire_secure(struct nbd_wire *w, struct tls_credentials *c);
 /* Says goodbye where TLS has a word for it: true, and sent() follows; false: there is nothing to say. */
 must_check bool wire_goodbye(struct nbd_wire *w);
 /* Ends both directions: what is under way is delivered soon. */
