@@ -3,7 +3,7 @@
  *
  *   in:  HEAD --header and body there--> PLACE --memory--> DATA --all there--> arrived() -> HEAD
  *   out: queue --turn end--> flying --sent--> sent()
- *   the whole: OPEN --close, error, end--> CUT --no op left--> ended() -> GONE
+ *   the whole: (SECURE) -> OPEN --close, error, end--> CUT --no op left--> ended() -> GONE
  *
  * Invariants
  *  1. One receive and one send are under way at most; while either is, the stream, the intake, the placed data and what
@@ -14,13 +14,16 @@
  *  4. What place() gave is given back by arrived() or displaced(), exactly once.
  *  5. The owner is never called from within its own call: results of send() and close() come at the turn's end or later.
  *     From within arrived() and sent() it may call everything but destroy().
- *  6. Memory is bounded: an intake of a fixed size, and one placed message. Who reads slowly makes the sender wait.
+ *  6. Where there are credentials not a byte of a frame goes out or is looked at before both sides have proved that they
+ *     have the key, which they must within PEER_HANDSHAKE_NS.
+ *  7. Memory is bounded: an intake of a fixed size, and one placed message. Who reads slowly makes the sender wait.
  *
  * Owner: the reactor.
  */
 #include "replication/peer_connection.h"
 
 #include "daemon/core/checksum.h"
+#include "daemon/core/wire.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -34,29 +37,29 @@ _Static_assert(INTAKE_BYTES >= 2 * (PEER_HEADER_BYTES + PEER_BODY_MAX),
 _Static_assert(FLYING_IOV >= PEER_OUT_DATA_MAX + 1, "any message fits into one send");
 
 enum in_stage { IN_HEAD, IN_PLACE, IN_DATA };
-enum connection_stage { CONNECTION_OPEN, CONNECTION_CUT, CONNECTION_GONE };
+enum connection_stage { CONNECTION_SECURE, CONNECTION_OPEN, CONNECTION_CUT, CONNECTION_GONE };
 
 struct peer_connection {
 	struct reactor *reactor;
-	struct stream *stream;
+	struct wire wire;
+	struct timer handshake; /* runs in SECURE */
 	const struct peer_connection_calls *calls;
 	void *context;
 	enum connection_stage stage;
 	struct turn_hook hook;
 	struct peer_connection_counters counters;
-	int res; /* why it was cut */
+	bool is_secured; /* the first thing that the wire has sent is its handshake, unless it has none */
+	int res;         /* why it was cut */
 	char why[PEER_WHY_BYTES];
 
 	enum in_stage in_stage;
 	bool has_header; /* of in.header: the body is awaited */
 	bool is_starved; /* place() had no memory */
-	struct op recv;
-	struct iovec recv_iov[2];
+	struct iovec recv_iov[WIRE_RECEIVE_VECTORS];
 	struct peer_in in;
 	uint32_t data_bytes; /* of in.data, that are there */
 	uint32_t start, end; /* of what is in the intake */
 
-	struct op send;
 	struct list queue, flying; /* struct peer_out */
 	struct iovec send_iov[FLYING_IOV];
 
@@ -73,7 +76,8 @@ static void connection_check(const struct peer_connection *c)
 	quarry_assert(c->start <= c->end && c->end <= INTAKE_BYTES);
 	quarry_assert(c->in_stage != IN_DATA || (c->in.data && c->data_bytes <= c->in.header.data_bytes));
 	quarry_assert(c->in_stage == IN_DATA || !c->in.data);
-	quarry_assert(list_is_empty(&c->flying) || c->send.kind != OP_NONE);
+	quarry_assert(list_is_empty(&c->flying) || c->wire.is_sending);
+	quarry_assert(timer_is_running(&c->handshake) == (c->stage == CONNECTION_SECURE));
 }
 
 /* ---- out ---- */
@@ -99,7 +103,7 @@ void peer_connection_send(struct peer_connection *c, struct peer_out *out)
 static void out_depart(struct peer_connection *c)
 {
 	uint32_t n = 0;
-	if (c->send.kind != OP_NONE || list_is_empty(&c->queue))
+	if (c->wire.is_sending || list_is_empty(&c->queue))
 		return;
 	while (!list_is_empty(&c->queue)) {
 		struct peer_out *out = container_of(c->queue.next, struct peer_out, link);
@@ -116,7 +120,7 @@ static void out_depart(struct peer_connection *c)
 	for (uint32_t i = 0; i < n; i++)
 		counter_add(&c->counters.bytes_out, c->send_iov[i].iov_len);
 	counter_add(&c->counters.sends, 1);
-	stream_send(c->stream, &c->send, c->send_iov, n);
+	wire_send(&c->wire, c->send_iov, n);
 }
 
 static void outs_give_back(struct list *outs, int res)
@@ -128,15 +132,38 @@ static void outs_give_back(struct list *outs, int res)
 	}
 }
 
-static void out_done(struct op *op, int res)
+/* What ended a stream, in words; the converter knows more than a number says. */
+static void connection_failed(struct peer_connection *c, int res)
 {
-	struct peer_connection *c = container_of(op, struct peer_connection, send);
+	bool is_tls = res == -EPROTO && c->wire.tls;
+	peer_connection_close(c, res, is_tls ? tls_why(c->wire.tls) : strerror(-res));
+}
+
+static void connection_secured(struct peer_connection *c, int res)
+{
+	connection_wake(c);
+	if (c->stage != CONNECTION_SECURE)
+		return;
+	timer_stop(c->reactor, &c->handshake);
+	c->stage = CONNECTION_OPEN;
+	if (res < 0)
+		connection_failed(c, res);
+}
+
+static void out_done(struct wire *w, int res)
+{
+	struct peer_connection *c = container_of(w, struct peer_connection, wire);
 	struct list flown;
+	if (!c->is_secured) {
+		c->is_secured = true;
+		connection_secured(c, res);
+		return;
+	}
 	list_init(&flown);
 	list_splice(&flown, &c->flying);
 	connection_wake(c);
 	if (res < 0)
-		peer_connection_close(c, res, strerror(-res));
+		connection_failed(c, res);
 	outs_give_back(&flown, res);
 }
 
@@ -248,7 +275,7 @@ static void in_run(struct peer_connection *c)
 static void in_receive(struct peer_connection *c)
 {
 	uint32_t n = 0;
-	if (c->stage != CONNECTION_OPEN || c->recv.kind != OP_NONE || c->is_starved)
+	if (c->stage != CONNECTION_OPEN || c->wire.is_receiving || c->is_starved)
 		return;
 	if (c->start > 0) { /* at most a header with its body, or nothing: it moves to the front */
 		memmove(c->intake, c->intake + c->start, c->end - c->start);
@@ -260,17 +287,19 @@ static void in_receive(struct peer_connection *c)
 						  .iov_len = c->in.header.data_bytes - c->data_bytes};
 	quarry_assert(c->end < INTAKE_BYTES);
 	c->recv_iov[n++] = (struct iovec){.iov_base = c->intake + c->end, .iov_len = INTAKE_BYTES - c->end};
-	stream_recv(c->stream, &c->recv, c->recv_iov, n);
+	wire_receive(&c->wire, c->recv_iov, n);
 }
 
-static void in_done(struct op *op, int res)
+static void in_done(struct wire *w, int res)
 {
-	struct peer_connection *c = container_of(op, struct peer_connection, recv);
+	struct peer_connection *c = container_of(w, struct peer_connection, wire);
 	connection_wake(c);
-	if (res <= 0) {
-		peer_connection_close(c, res, res < 0 ? strerror(-res) : "the other side has ended the connection");
+	if (res < 0)
+		connection_failed(c, res);
+	else if (res == 0)
+		peer_connection_close(c, 0, "the other side has ended the connection");
+	if (res <= 0)
 		return;
-	}
 	uint32_t to_data = 0;
 	if (c->in_stage == IN_DATA)
 		to_data = (uint32_t)min_u64((uint32_t)res, c->in.header.data_bytes - c->data_bytes);
@@ -293,7 +322,8 @@ void peer_connection_close(struct peer_connection *c, int res, const char *why)
 	c->stage = CONNECTION_CUT;
 	c->res = res;
 	snprintf(c->why, sizeof(c->why), "%s", why);
-	stream_shutdown(c->stream);
+	timer_stop(c->reactor, &c->handshake);
+	wire_shutdown(&c->wire);
 	connection_wake(c);
 }
 
@@ -321,6 +351,8 @@ static void connection_run(struct turn_hook *h)
 	struct peer_connection *c = container_of(h, struct peer_connection, hook);
 	connection_check(c);
 	switch (c->stage) {
+	case CONNECTION_SECURE:
+		break;
 	case CONNECTION_OPEN:
 		if (c->in_stage == IN_PLACE && !c->is_starved)
 			in_run(c); /* resumed */
@@ -329,7 +361,7 @@ static void connection_run(struct turn_hook *h)
 			out_depart(c);
 		break;
 	case CONNECTION_CUT:
-		if (c->recv.kind == OP_NONE && c->send.kind == OP_NONE)
+		if (!wire_is_busy(&c->wire))
 			connection_end(c);
 		break;
 	case CONNECTION_GONE:
@@ -345,23 +377,37 @@ void peer_connection_resume(struct peer_connection *c)
 	connection_wake(c);
 }
 
-int peer_connection_create(struct reactor *r, struct stream *stream, const struct peer_connection_calls *calls,
-			   void *context, struct peer_connection **out)
+static void handshake_late(struct timer *t)
+{
+	struct peer_connection *c = container_of(t, struct peer_connection, handshake);
+	peer_connection_close(c, -ETIMEDOUT, "the other side did not prove in time that it has the key");
+}
+
+int peer_connection_create(const struct peer_connection_options *o, struct peer_connection **out)
 {
 	struct peer_connection *c = malloc(sizeof(*c)); /* the intake stays untouched until it is used */
-	quarry_assert(calls->arrived && calls->ended && !calls->place == !calls->displaced);
+	quarry_assert(o->calls->arrived && o->calls->ended && !o->calls->place == !o->calls->displaced);
 	if (!c)
 		return -ENOMEM;
 	memset(c, 0, offsetof(struct peer_connection, intake));
-	c->reactor = r;
-	c->stream = stream;
-	c->calls = calls;
-	c->context = context;
-	op_init(&c->recv, in_done);
-	op_init(&c->send, out_done);
+	c->reactor = o->reactor;
+	c->calls = o->calls;
+	c->context = o->context;
+	c->stage = o->credentials ? CONNECTION_SECURE : CONNECTION_OPEN;
+	c->is_secured = !o->credentials;
+	wire_init(&c->wire, o->reactor, o->stream, in_done, out_done);
 	list_init(&c->queue);
 	list_init(&c->flying);
+	timer_init(&c->handshake, handshake_late);
 	turn_hook_init(&c->hook, connection_run);
+	int res = o->credentials ? wire_secure(&c->wire, o->credentials, o->side) : 0;
+	if (res < 0) {
+		wire_forget(&c->wire);
+		free(c);
+		return res;
+	}
+	if (o->credentials)
+		timer_start(c->reactor, &c->handshake, PEER_HANDSHAKE_NS);
 	connection_wake(c);
 	*out = c;
 	return 0;
@@ -371,7 +417,7 @@ void peer_connection_destroy(struct peer_connection *c)
 {
 	quarry_assert(c->stage == CONNECTION_GONE);
 	quarry_assert(list_is_empty(&c->queue) && list_is_empty(&c->flying));
-	stream_close(c->stream);
+	wire_fini(&c->wire);
 	free(c);
 }
 
@@ -382,12 +428,12 @@ void *peer_connection_context(const struct peer_connection *c)
 
 bool peer_connection_is_open(const struct peer_connection *c)
 {
-	return c->stage == CONNECTION_OPEN;
+	return c->stage <= CONNECTION_OPEN;
 }
 
 const char *peer_connection_peer(const struct peer_connection *c)
 {
-	return stream_peer(c->stream);
+	return stream_peer(c->wire.stream);
 }
 
 const struct peer_connection_counters *peer_connection_counters(const struct peer_connection *c)

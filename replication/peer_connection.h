@@ -10,6 +10,7 @@
 
 #include "daemon/core/log.h"
 #include "daemon/core/reactor.h"
+#include "daemon/core/tls.h"
 #include "replication/peer_format.h"
 
 struct peer_connection;
@@ -25,6 +26,7 @@ struct peer_out {
 	struct list link;
 };
 #define PEER_OUT_DATA_MAX 62u /* iovecs of one message */
+#define PEER_HANDSHAKE_NS (3 * NS_PER_S)
 
 /* Header and body into memory of the owner's with room for PEER_HEADER_BYTES + PEER_BODY_MAX, or for what the type needs
  * (see peer_body_encode()); sets head and head_bytes. */
@@ -51,10 +53,17 @@ struct peer_connection_calls {
 	void (*ended)(struct peer_connection *c, int res, const char *why);
 };
 
-/* Takes the stream, begins to read. 0 or -ENOMEM, then the stream stays the caller's. */
-must_check int peer_connection_create(struct reactor *r, struct stream *stream,
-				      const struct peer_connection_calls *calls, void *context,
-				      struct peer_connection **out);
+struct peer_connection_options {
+	struct reactor *reactor;
+	struct stream *stream;
+	const struct peer_connection_calls *calls;
+	void *context;
+	struct tls_credentials *credentials; /* of tls_load_peer(); NULL: plain (peer.insecure, tests) */
+	enum tls_side side;                  /* who connected is the client */
+};
+/* Takes the stream, shakes hands where it has credentials, and begins to read; what is sent meanwhile waits. 0 or -errno,
+ * then the stream stays the caller's. */
+must_check int peer_connection_create(const struct peer_connection_options *o, struct peer_connection **out);
 void peer_connection_destroy(struct peer_connection *c); /* after ended() */
 void *peer_connection_context(const struct peer_connection *c);
 void peer_connection_send(struct peer_connection *c, struct peer_out *out);

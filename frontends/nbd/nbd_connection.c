@@ -66,7 +66,7 @@ static void connection_failed(struct nbd_connection *c, int error)
 	connection_close(c, why);
 }
 
-static void connection_received(struct nbd_wire *w, int res)
+static void connection_received(struct wire *w, int res)
 {
 	struct nbd_connection *c = container_of(w, struct nbd_connection, wire);
 
@@ -84,7 +84,7 @@ static void connection_received(struct nbd_wire *w, int res)
 	}
 }
 
-static void connection_sent(struct nbd_wire *w, int res)
+static void connection_sent(struct wire *w, int res)
 {
 	struct nbd_connection *c = container_of(w, struct nbd_connection, wire);
 
@@ -232,7 +232,7 @@ static enum flow connection_secure(struct nbd_connection *c)
 		return FLOW_WAIT;
 	if (c->wire.tls)
 		return FLOW_NEXT;
-	int res = wire_secure(&c->wire, c->server->credentials);
+	int res = wire_secure(&c->wire, c->server->credentials, TLS_SERVER);
 	if (res != 0)
 		connection_failed(c, res);
 	return FLOW_WAIT;

@@ -3,7 +3,7 @@
  *
  *      nbd_server        listeners, limits, the pool of requests
  *        nbd_connection    one client: negotiation first, then transmission
- *          nbd_wire          its bytes, plain or under TLS
+ *          wire              its bytes, plain or under TLS
  *          nbd_request       one command of the client, from its header to its reply
  *            nbd_piece         one transfer between the volume and one buffer; one message to the client
  *
@@ -11,10 +11,10 @@
  */
 #pragma once
 
+#include "daemon/core/wire.h"
 #include "frontends/nbd/nbd_options.h"
 #include "frontends/nbd/nbd_rules.h"
 #include "frontends/nbd/nbd_server.h"
-#include "frontends/nbd/nbd_wire.h"
 
 /* ---- sizes and limits, with their reasons ---- */
 
@@ -186,7 +186,7 @@ struct nbd_connection {
 	uint64_t number;
 	struct list link;     /* in the server's connections */
 	struct list starving; /* in the server's line for requests */
-	struct nbd_wire wire;
+	struct wire wire;
 	struct timer timer;    /* NEGOTIATE, SECURE: the handshake's time; FINISH, GOODBYE: the grace */
 	struct turn_hook hook; /* runs connection_run() once, at the end of the turn */
 	struct nbd_talk talk;

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define STEPS_MAX 2000000u
 #define OUTS_MAX  200u
@@ -113,8 +114,16 @@ static void wait_done(struct op *op, int res)
 	w->res = res;
 }
 
+static void end_connect(struct end *e, struct reactor *r, struct tls_credentials *key, enum tls_side side)
+{
+	const struct peer_connection_options o = {
+	    .reactor = r, .stream = e->stream, .calls = &calls, .context = e, .credentials = key, .side = side};
+	CU_ASSERT_EQUAL_FATAL(peer_connection_create(&o, &e->c), 0);
+}
+
 /* A near end with a connection; the far one as well, unless it is to be a bare stream. */
-static void world_make(struct world *w, uint64_t seed, bool is_far_bare)
+static void world_make_keyed(struct world *w, uint64_t seed, bool is_far_bare, struct tls_credentials *near_key,
+			     struct tls_credentials *far_key)
 {
 	struct wait accepted = {0}, connected = {0};
 	memset(w, 0, sizeof(*w));
@@ -129,11 +138,14 @@ static void world_make(struct world *w, uint64_t seed, bool is_far_bare)
 	reactor_connect(sim_reactor(w->a), &connected.op, "b:1", &w->near.stream);
 	CU_ASSERT_EQUAL(sim_run(w->sim, NULL, NULL, STEPS_MAX), SIM_IDLE);
 	CU_ASSERT_EQUAL_FATAL(accepted.res | connected.res, 0);
-	CU_ASSERT_EQUAL_FATAL(peer_connection_create(sim_reactor(w->a), w->near.stream, &calls, &w->near, &w->near.c),
-			      0);
+	end_connect(&w->near, sim_reactor(w->a), near_key, TLS_CLIENT);
 	if (!is_far_bare)
-		CU_ASSERT_EQUAL_FATAL(
-		    peer_connection_create(sim_reactor(w->b), w->far.stream, &calls, &w->far, &w->far.c), 0);
+		end_connect(&w->far, sim_reactor(w->b), far_key, TLS_SERVER);
+}
+
+static void world_make(struct world *w, uint64_t seed, bool is_far_bare)
+{
+	world_make_keyed(w, seed, is_far_bare, NULL, NULL);
 }
 
 static void end_check_and_free(struct end *e)
@@ -392,6 +404,76 @@ static void test_half_a_message(void)
 	}
 }
 
+/* ---- with keys ---- */
+
+static struct tls_credentials *key_make(char digit)
+{
+	char path[] = "/tmp/quarry-peer-key-XXXXXX", why[TLS_WHY_BYTES], text[65];
+	struct tls_credentials *c = NULL;
+	int fd = mkstemp(path);
+	memset(text, digit, 64);
+	CU_ASSERT_EQUAL_FATAL(write(fd, text, 64), 64);
+	close(fd);
+	CU_ASSERT_EQUAL_FATAL(tls_load_peer(path, why, &c), 0);
+	unlink(path);
+	return c;
+}
+
+/* What is sent before the hands are shaken waits; all arrives, in both directions. */
+static void test_secured(void)
+{
+	struct tls_credentials *key = key_make('a');
+	for (uint64_t seed = 1; seed <= 10; seed++) {
+		struct world w;
+		world_make_keyed(&w, seed, false, key, key);
+		send_some(&w, &w.near, 20);
+		send_some(&w, &w.far, 20);
+		CU_ASSERT_EQUAL(sim_run(w.sim, NULL, NULL, STEPS_MAX), SIM_IDLE);
+		CU_ASSERT_EQUAL(w.near.n_arrived, 20);
+		CU_ASSERT_EQUAL(w.far.n_arrived, 20);
+		if (seed % 2)
+			sim_net_cut(w.a, w.b);
+		world_end(&w);
+	}
+	tls_unload(key);
+}
+
+/* Nobody without the key gets a word in, nor hears one. */
+static void test_strangers(void)
+{
+	struct tls_credentials *key = key_make('a'), *other = key_make('b');
+	for (uint64_t seed = 1; seed <= 10; seed++) {
+		struct world w;
+		struct tls_credentials *near_key = seed % 3 == 0 ? NULL : seed % 3 == 1 ? other : key;
+		struct tls_credentials *far_key = seed % 3 == 2 ? other : key;
+		world_make_keyed(&w, seed, false, near_key, far_key);
+		send_some(&w, &w.near, 3);
+		send_some(&w, &w.far, 3);
+		CU_ASSERT_EQUAL(sim_run(w.sim, NULL, NULL, STEPS_MAX), SIM_IDLE);
+		CU_ASSERT_EQUAL(w.near.n_arrived + w.far.n_arrived, 0);
+		CU_ASSERT_EQUAL(w.far.n_ended, 1);
+		CU_ASSERT_EQUAL(w.far.res, -EPROTO);
+		world_end(&w);
+	}
+	tls_unload(key);
+	tls_unload(other);
+}
+
+/* One that connects and says nothing is not waited for. */
+static void test_silent_stranger(void)
+{
+	struct tls_credentials *key = key_make('a');
+	struct world w;
+	world_make_keyed(&w, 5, true, key, NULL);
+	uint64_t from_ns = sim_now_ns(w.sim);
+	CU_ASSERT_EQUAL(sim_run(w.sim, NULL, NULL, STEPS_MAX), SIM_IDLE);
+	CU_ASSERT_EQUAL(w.near.n_ended, 1);
+	CU_ASSERT_EQUAL(w.near.res, -ETIMEDOUT);
+	CU_ASSERT(sim_now_ns(w.sim) - from_ns < 2 * PEER_HANDSHAKE_NS);
+	world_end(&w);
+	tls_unload(key);
+}
+
 /* A block that was damaged on the way is told; the connection goes on. */
 static void test_damaged_block(void)
 {
@@ -420,6 +502,9 @@ int main(void)
 	CU_add_test(suite, "lies", test_lies);
 	CU_add_test(suite, "half a message", test_half_a_message);
 	CU_add_test(suite, "a damaged block", test_damaged_block);
+	CU_add_test(suite, "secured", test_secured);
+	CU_add_test(suite, "strangers", test_strangers);
+	CU_add_test(suite, "a silent stranger", test_silent_stranger);
 	CU_basic_set_mode(CU_BRM_NORMAL);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();
