@@ -73,6 +73,7 @@ enum disk_op {
 	DISK_WRITE,    /* blocks from iov */
 	DISK_TRIM,     /* any number of blocks become holes */
 	DISK_MAP,      /* where data and holes are */
+	DISK_MEASURE,  /* what a drop of the tree would free */
 	DISK_FLUSH,    /* everything completed before is durable after; no tree */
 	DISK_CREATE,   /* a new empty tree; answered when durable, like all that follow */
 	DISK_FORK,     /* child = a copy of tree as it is now */
@@ -112,18 +113,20 @@ struct disk_io {
 	struct disk_extent *extents; /* MAP: room for extents_max */
 	uint32_t extents_max;
 	uint64_t since;                   /* MAP: tell only what changed in epochs >= since (0: everything) */
-	struct uuid volume;               /* CREATE FENCE COMPLETE FORGET; FORK: the child's volume */
-	uint64_t tree_id;                 /* CREATE, FORK: of the new tree */
+	struct uuid volume;               /* CREATE FENCE COMPLETE FORGET MEASURE; FORK: the child's volume */
+	uint64_t tree_id;                 /* CREATE, FORK: of the new tree; MEASURE: which may be dropped meanwhile */
 	uint64_t parent_id;               /* CREATE */
 	uint64_t generation, size_blocks; /* FENCE */
 	void (*done)(struct disk_io *io, int res);
 
 	/* set by the disk before done() */
 	uint32_t n_extents; /* MAP: filled; they cover [first, first + n_blocks) or end early when room ran out */
-	struct disk_tree *new_tree; /* CREATE, FORK */
-	uint64_t new_session;       /* FENCE: never repeats */
-	uint64_t complete_epoch;    /* FENCE: the last complete one this disk remembers */
-	uint64_t bad_blocks;        /* READ with -EIO: bit i = block i failed */
+	struct disk_tree *new_tree;          /* CREATE, FORK */
+	uint64_t data_blocks;                /* MEASURE: that the tree points to */
+	uint64_t own_data_blocks, own_pages; /* MEASURE: that it alone points to; -ENOENT: it was dropped */
+	uint64_t new_session;                /* FENCE: never repeats */
+	uint64_t complete_epoch;             /* FENCE: the last complete one this disk remembers */
+	uint64_t bad_blocks;                 /* READ with -EIO: bit i = block i failed */
 
 	/* the disk's own */
 	struct {

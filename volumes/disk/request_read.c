@@ -153,9 +153,36 @@ static bool extent_add(struct disk_io *io, const struct disk_extent *piece)
 	return true;
 }
 
+/* ---- measure ---- */
+
+static enum flow request_measure(struct disk_io *io, uint32_t steps)
+{
+	struct tree_measure m = {.cursor = io->own.cursor, .data_blocks = io->own_data_blocks, .pages = io->own_pages};
+	/* looked up anew: it may have been dropped, and its memory freed, since the last turn */
+	struct disk_tree *t = disk_tree_find(io->own.disk, &io->volume, io->tree_id);
+	int res = t ? 0 : -ENOENT;
+	while (res == 0 && steps-- > 0)
+		res = tree_measure_step(t, &m, &io->own.waiter);
+	if (t)
+		io->data_blocks = t->record.n_data_blocks;
+	io->own.cursor = m.cursor;
+	io->own_data_blocks = m.data_blocks;
+	io->own_pages = m.pages;
+	if (res == 0)
+		reactor_defer(io->own.disk->reactor, &io->own.op, 0);
+	if (res == 0 || res == -EAGAIN)
+		return FLOW_WAIT;
+	io->own.err = res < 0 ? res : 0;
+	return FLOW_NEXT;
+}
+
+/* ---- what walks over a tree ---- */
+
 enum flow request_scan(struct disk_io *io, uint32_t steps)
 {
 	uint64_t end = io->first + io->n_blocks;
+	if (io->op == DISK_MEASURE)
+		return request_measure(io, steps);
 	quarry_assert(io->extents_max > 0);
 	while (io->own.cursor < end) {
 		struct disk_extent piece;
