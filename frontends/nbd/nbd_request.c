@@ -146,6 +146,7 @@ static void piece_submit(struct nbd_piece *p, enum volume_op op, unsigned flags)
 	p->io.extents = NULL;
 	p->io.extents_max = 0;
 	p->io.n_extents = 0;
+	p->io.since = 0;
 	if (op == VOLUME_MAP) {
 		p->io.extents = (struct volume_extent *)(void *)p->buffer;
 		p->io.extents_max = r->flags & NBD_CMD_REQ_ONE ? 1 : STATUS_EXTENTS;

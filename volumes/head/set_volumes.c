@@ -177,6 +177,7 @@ static void rename_run(struct command *c)
 		}
 	} else if (c->err == 0) {
 		set_volume_sort(c->volume);
+		snapshot_rename(c->volume);
 	}
 	command_end(c);
 }
@@ -213,12 +214,29 @@ static void delete_extend(struct record_update *u, struct transaction *t)
 	transaction_delete(t, VOLUME_NAME_KEY, command_of(u)->volume->facts.name);
 }
 
+/* They go with the volume only when that was asked for, and never under a reader. */
+static void delete_check_snapshots(struct command *c)
+{
+	list_each (node, &c->volume->snapshots) {
+		const struct set_snapshot *snap = container_of(node, struct set_snapshot, link);
+		if (snap->head || snap->facts.attached_nbd[0])
+			command_refuse(c, -EBUSY, "in-use", "snapshot %s@%s is attached: detach it first",
+				       c->order->object, snap->facts.name);
+	}
+	if (c->err == 0 && c->volume->n_snapshots > 0 && !c->order->with_snapshots)
+		command_refuse(c, -EBUSY, "in-use",
+			       "volume %s has %u snapshots: delete them first, or with it by --snapshots",
+			       c->order->object, c->volume->n_snapshots);
+}
+
 static void volume_delete_run(struct command *c)
 {
 	if (c->stage == UPDATE_CHECK) {
 		c->stage = UPDATE_WAIT;
 		if (command_find_volume(c) == 0 && c->volume->head)
 			command_refuse(c, -EBUSY, "in-use", "volume %s is attached: detach it first", c->order->object);
+		if (c->err == 0)
+			delete_check_snapshots(c);
 		if (c->err == 0) {
 			update_start(c, delete_change, delete_extend);
 			return;

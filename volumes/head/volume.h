@@ -46,7 +46,8 @@ enum {
 
 struct volume_extent {
 	uint64_t len_bytes;
-	bool is_data; /* false: a hole, reads as zeros */
+	bool is_data;    /* false: a hole, reads as zeros; not known of what has not changed */
+	bool is_changed; /* MAP with since, CHANGES: since then */
 };
 
 struct volume_io {
@@ -58,6 +59,8 @@ struct volume_io {
 	uint32_t n_iov;          /* at most 64 */
 	struct volume_extent *extents; /* MAP */
 	uint32_t extents_max;
+	uint64_t
+	    since; /* MAP: epochs from here on count as changed, and only what has changed is looked at; 0: plain */
 	void (*done)(struct volume_io *io, int res);
 
 	/* set by the head */
@@ -99,6 +102,39 @@ uint64_t volume_size_bytes(const struct volume *v);
 bool volume_is_read_only(const struct volume *v);
 /* Calls each() for every volume attached over NBD, in order of name; for NBD_OPT_LIST. */
 void volume_each_export(struct volume_set *set, void (*each)(struct volume *v, void *context), void *context);
+
+/* ---- what changed since a snapshot ---- */
+
+struct volume_base;
+/* The snapshot `since` ("SNAP" of the same volume, or "VOLUME@SNAP") as something to compare v with; it is not deleted
+ * until it is closed. 0; -ENOENT: there is none; -ENOMEM. */
+must_check int volume_base_open(struct volume *v, const char *since, struct volume_base **out);
+void volume_base_close(struct volume_base *b);
+/* Calls each() with the name of every snapshot of v's volume that is older than v; for listing. */
+void volume_each_base(struct volume *v, void (*each)(const char *name, void *context), void *context);
+
+/* Extents that may differ between a base and its volume: all that either has changed since they were the same. It reads
+ * only what changed. done() as of volume_submit(); the extents cover the range from its start, or end early. */
+struct volume_changes {
+	/* set by the caller */
+	struct volume_base *base;
+	uint64_t pos_bytes, len_bytes;
+	struct volume_extent *extents;
+	uint32_t extents_max;          /* at least 1 */
+	struct volume_extent *scratch; /* room for VOLUME_CHANGES_SCRATCH */
+	void (*done)(struct volume_changes *c, int res);
+	/* set by the head */
+	uint32_t n_extents;
+	/* the head's own */
+	struct {
+		unsigned stage;
+		uint64_t cursor, window_end;
+		struct volume_io io;
+		uint32_t n_first, n_second;
+	} own;
+};
+#define VOLUME_CHANGES_SCRATCH 512u
+void volume_changes_submit(struct volume_changes *c);
 
 /* A frontend that holds a reference is told of what happens to the volume; called on the reactor's thread. */
 enum volume_event { VOLUME_RESIZED, VOLUME_DETACHING /* end your clients and put the reference */ };
