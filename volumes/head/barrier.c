@@ -10,7 +10,7 @@
  *   FORK      only with a rider: it forks the trees; then held writes go on
  *   FLUSH     on every disk with writes
  *   COMPLETE  every disk of the volume remembers e, or none is told [VOLBAR]
- *   SETTLE    only with a rider: until it has recorded what it did, no disk is joined [PLACEBAR]
+ *   SETTLE    only with a rider that has not recorded yet what it did: until then no disk is joined [PLACEBAR]
  *
  * Invariants
  *  1. Writes of at most two epochs are in flight: the one being closed and the next. in_flight[] counts them by parity.
@@ -18,8 +18,8 @@
  *     them cannot be reached, no epoch becomes complete.
  *  3. No barrier runs while a placer joins a disk, and none of its joins begins while a barrier runs [PLACEBAR].
  *  4. Without writes the timer does not run: an idle volume costs nothing.
- *  5. A rider is called when CLAIM, FORK and SETTLE are reached, on a later turn or inside its own call, and each ends
- *     by its word alone.
+ *  5. A rider is called when CLAIM and FORK are reached, on a later turn or inside its own call, and each ends by its
+ *     word alone; SETTLE with an error tells it that the barrier never came so far.
  *
  * Owner: the volume.
  */
@@ -69,6 +69,7 @@ static void barrier_reserved(struct record_update *u, int res)
 static enum flow barrier_reserve(struct volume *v)
 {
 	struct barrier *b = &v->barrier;
+	timer_stop(v->set->reactor, &b->timer);
 	if (b->err != 0 || v->epoch + 1 < v->epoch_end)
 		return FLOW_NEXT;
 	b->update = calloc(1, sizeof(*b->update));
@@ -163,6 +164,8 @@ static void barrier_end(struct volume *v)
 	b->stage = BARRIER_REST;
 	if (v->has_written)
 		timer_start(v->set->reactor, &b->timer, BARRIER_NS);
+	if ((b->is_wanted || b->next_rider) && b->op.kind == OP_NONE) /* asked for while this one was under way */
+		reactor_defer(v->set->reactor, &b->op, 0);
 	placer_run(v);
 	if (ended)
 		ended(v, b->err);
@@ -182,10 +185,10 @@ void barrier_run(struct volume *v)
 			b->is_wanted = false;
 			b->rider = b->next_rider;
 			b->next_rider = NULL;
+			b->is_forked = false;
 			b->ended = b->wanted;
 			b->wanted = NULL;
 			b->err = 0;
-			timer_stop(v->set->reactor, &b->timer);
 			b->stage = BARRIER_RESERVE;
 			if (barrier_reserve(v) == FLOW_WAIT)
 				return;
@@ -201,7 +204,7 @@ void barrier_run(struct volume *v)
 		case BARRIER_CLAIM:
 		case BARRIER_FORK:
 		case BARRIER_SETTLE: /* the rider's word ends these */
-			if (!b->is_told)
+			if (!b->is_told && (b->stage != BARRIER_SETTLE || !b->is_forked))
 				barrier_tell(b); /* and may have gone on with the barrier */
 			return;
 		case BARRIER_CLOSE:
@@ -299,6 +302,7 @@ void barrier_forked(struct volume *v, int err)
 	struct barrier *b = &v->barrier;
 	quarry_assert(b->stage == BARRIER_FORK && v->is_held);
 	barrier_let_go(v);
+	b->is_forked = true;
 	b->err = err;
 	b->stage = BARRIER_FLUSH;
 	barrier_flush(v);
@@ -307,8 +311,10 @@ void barrier_forked(struct volume *v, int err)
 void barrier_release(struct volume *v)
 {
 	struct barrier *b = &v->barrier;
-	quarry_assert(b->rider && (b->stage == BARRIER_CLAIM || b->stage == BARRIER_SETTLE));
+	quarry_assert(b->rider && b->stage != BARRIER_FORK && !v->is_held);
 	b->rider = NULL;
+	if (b->stage != BARRIER_CLAIM && b->stage != BARRIER_SETTLE)
+		return; /* it ends by itself */
 	b->stage = BARRIER_END;
 	barrier_run(v);
 }

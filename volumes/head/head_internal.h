@@ -132,7 +132,8 @@ struct volume_disk {
 #define BARRIER_STAGES(X) X(REST) X(RESERVE) X(CLAIM) X(CLOSE) X(DRAIN) X(FORK) X(FLUSH) X(COMPLETE) X(SETTLE) X(END)
 /* Who forks a volume's trees between two epochs. */
 struct barrier_rider {
-	void (*reached)(struct barrier_rider *r); /* barrier.stage is CLAIM, FORK or SETTLE; with SETTLE, err says */
+	/* barrier.stage is CLAIM or FORK; or SETTLE, with an error: it came no further */
+	void (*reached)(struct barrier_rider *r);
 };
 struct barrier_update {
 	struct record_update update;
@@ -151,8 +152,9 @@ struct barrier {
 	struct op op;
 	struct volume_io io; /* its FLUSH, then its COMPLETE */
 	struct barrier_update *update;
-	struct barrier_rider *rider, *next_rider;  /* NULL: none */
-	bool is_told;                              /* the rider, that this stage is reached */
+	struct barrier_rider *rider, *next_rider; /* NULL: none */
+	bool is_told;                             /* the rider, that this stage is reached */
+	bool is_forked;
 	void (*wanted)(struct volume *v, int res); /* who waits for the next one; NULL: nobody */
 	void (*ended)(struct volume *v, int res);  /* who waits for the one under way */
 };
@@ -500,7 +502,8 @@ bool barrier_is_resting(const struct volume *v);
 void barrier_claim(struct volume *v, struct barrier_rider *rider);
 void barrier_close_claimed(struct volume *v);
 void barrier_forked(struct volume *v, int err);
-void barrier_release(struct volume *v); /* in CLAIM: nothing is closed */
+/* The rider has done what it wanted; in CLAIM: nothing is closed, else not before the forks are done. */
+void barrier_release(struct volume *v);
 void barrier_abandon(struct volume *v);
 
 /* ---- volume_attach.c ---- */

@@ -7,8 +7,8 @@
  *   ATTACH   volumes that nobody uses are attached for the command's own work, and seen by no frontend
  *   RESERVE  a head that has used up its tree ids takes more from the record [TREEID]
  *   CLAIM    a barrier of each is claimed; when all are, their epochs are closed in one turn, which is the point
- *   FORK     each drains, forks its tree on all of its disks, lets go of the writes it held back [SNAPHOLD], flushes and
- *            completes the epoch
+ *   FORK     each drains, forks its tree on all of its disks, durably, and lets go of the writes it held back [SNAPHOLD];
+ *            the barrier goes on to complete the epoch, which nobody waits for
  *   RECORD   one transaction over all records [SNAPREC]; after it disks may be joined again [PLACEBAR]
  *   SWEEP    (rollback) the former live tree is dropped
  *
@@ -234,6 +234,7 @@ static void snapshot_forked(struct fork *f, int res)
 		command_refuse(p->command, res == -ENOSPC ? -ENOSPC : -EIO, res == -ENOSPC ? "no-space" : "failed",
 			       "volume %s: a disk refused the snapshot: %s", p->entry->facts.name, strerror(-res));
 	barrier_forked(p->entry->head, res);
+	snapshot_count_down(p->command);
 }
 
 static void snapshot_fork(struct snapshot_point *p)
