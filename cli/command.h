@@ -20,6 +20,9 @@ enum value_kind {
 	VALUE_POOL,
 	VALUE_DISK, /* a name, a UUID or a path */
 	VALUE_NODE,
+	VALUE_SNAPSHOT, /* NAME@SNAP */
+	VALUE_EXPORT,   /* a volume or a snapshot */
+	VALUE_TIME,     /* 30s, 15m, 1h, 7d */
 };
 
 /* A word of a command line: an argument or the value of an option. */
@@ -28,6 +31,8 @@ struct word {
 	enum value_kind kind;
 	uint64_t min, max;          /* VALUE_NUMBER */
 	const char *const *choices; /* VALUE_CHOICE; ends with NULL */
+	bool is_optional;           /* an argument that may be left out; none that may not stands behind it */
+	bool is_many;               /* the last argument, optional: any number of words */
 };
 
 struct option {

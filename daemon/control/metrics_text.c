@@ -197,6 +197,11 @@ static const struct metric disk_stats_metrics[] = {
 static const struct metric volume_view_metrics[] = {
     {"quarry_volume_size_bytes", "gauge", "Size as clients see it.", O(size_bytes)},
     {"quarry_volume_allocated_bytes", "gauge", "Written and not trimmed since.", O(allocated_bytes)},
+    {"quarry_volume_snapshots", "gauge", "Its snapshots.", O(n_snapshots), .form = SMALL},
+    {"quarry_volume_snapshots_bytes", "gauge", "That its snapshots point to; what they share is counted for each.",
+     O(snapshots_bytes)},
+    {"quarry_volume_reclaiming_bytes", "gauge",
+     "Of its deleted trees, still to be looked at and freed where not shared.", O(reclaiming_bytes)},
     {"quarry_volume_attached", "gauge", "1: clients can reach it over this frontend.", .key = "frontend",
      .value = "nbd", O(is_attached_nbd), .form = FLAG},
     {"quarry_volume_attached", .key = "frontend", .value = "vhost-user", O(is_attached_vhost), .form = FLAG},

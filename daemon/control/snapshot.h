@@ -13,7 +13,8 @@ enum {
 	SNAPSHOT_VOLUMES = 2,
 	SNAPSHOT_POOLS = 4,
 	SNAPSHOT_NBD = 8,
-	SNAPSHOT_SLOW = 16, /* lines of slow requests */
+	SNAPSHOT_SLOW = 16,    /* lines of slow requests */
+	SNAPSHOT_HISTORY = 32, /* snapshots of volumes */
 };
 
 struct snapshot_disk {
@@ -26,7 +27,7 @@ struct snapshot_volume {
 struct snapshot {
 	unsigned parts;          /* SNAPSHOT_...: what was asked for */
 	unsigned only_parts;     /* of these only the objects that are named: */
-	char only[SET_TEXT_MAX]; /* name; of a disk: name, UUID or path */
+	char only[SET_TEXT_MAX]; /* name; of a disk: name, UUID or path; of snapshots: their volume's, or NAME@SNAP */
 	uint64_t slow_age_ns;
 	bool is_short; /* there was no memory for some of it */
 	uint64_t now_ns;
@@ -34,8 +35,9 @@ struct snapshot {
 	struct snapshot_disk *disks;
 	struct snapshot_volume *volumes;
 	struct pool_view *pools;
+	struct snapshot_view *snapshots;
 	char **lines;
-	size_t n_disks, n_volumes, n_pools, n_lines;
+	size_t n_disks, n_volumes, n_pools, n_snapshots, n_lines;
 	struct nbd_counters nbd; /* zeros when there is no server */
 	bool is_metadata_broken;
 	uint64_t buffers_used_bytes, buffers_budget_bytes;

@@ -177,6 +177,16 @@ void volume_set_volumes(struct volume_set *set, void (*each)(const struct volume
 		each(&s->volumes[i], context);
 }
 
+void volume_set_snapshots(struct volume_set *set, void (*each)(const struct snapshot_view *v, void *context),
+			  void *context)
+{
+	struct snapshot_view v = {.size_bytes = GIB, .data_bytes = 8192, .created_ns = 1000 * NS_PER_S, .epoch = 5};
+	snprintf(v.volume, sizeof(v.volume), "vm1");
+	snprintf(v.name, sizeof(v.name), "s1");
+	if (fake_find(fake_of(set), "vm1"))
+		each(&v, context);
+}
+
 void volume_set_pools(struct volume_set *set, void (*each)(const struct pool_view *v, void *context), void *context)
 {
 	struct pool_view v = {

@@ -136,20 +136,14 @@ static void test_wrong_usage_names_the_word(void)
 static void test_what_comes_later_is_refused_whatever_follows(void)
 {
 	static const char *const lines[] = {
-	    "snapshot create v@s",
-	    "snapshot",
-	    "snapshot list --what ever",
 	    "backup create v@s /repo",
 	    "disk drain d1",
 	    "node drain n1",
 	    "volume move v n2",
-	    "volume clone v@s w",
 	    "cluster import-embedded",
 	    "volume attach v --vhost-user",
 	    "volume attach v --nbd --takeover",
 	    "volume attach v --queues 4",
-	    "volume attach v@s --nbd",
-	    "volume export v@s /tmp/x",
 	    "volume detach v --vhost-user",
 	};
 	for (size_t i = 0; i < array_size(lines); i++) {

@@ -380,6 +380,24 @@ static void a_disk_that_joins_late_knows_the_snapshots(void)
 	close_world();
 }
 
+/* What asks for a barrier while one is under way gets the next one, also when nothing is written any more. */
+static void a_barrier_that_is_asked_for_comes(void)
+{
+	for (uint64_t steps = 0; steps < 40; steps++) {
+		open_world(400 + steps, 2);
+		struct volume *v = world_volume(&w, "vm1", GIB);
+		put(v, 0, 1);
+		while (barrier_is_resting(v))
+			sim_step(w.sim);
+		for (uint64_t i = 0; i < steps; i++)
+			sim_step(w.sim);
+		if (steps % 2)
+			CU_ASSERT_EQUAL(world_snapshot(&w, "vm1@a"), 0);
+		CU_ASSERT_EQUAL(world_detach(&w, "vm1"), 0);
+		close_world();
+	}
+}
+
 /* ---- what is interrupted leaves nothing ---- */
 
 static void command_over(struct set_command *o, int res)
@@ -569,6 +587,7 @@ int main(void)
 	CU_add_test(suite, "rollback", a_rollback_brings_back_content_and_size);
 	CU_add_test(suite, "clones live and die alone", clones_live_and_die_alone);
 	CU_add_test(suite, "a disk that joins late", a_disk_that_joins_late_knows_the_snapshots);
+	CU_add_test(suite, "barriers that are asked for", a_barrier_that_is_asked_for_comes);
 	CU_add_test(suite, "crashes leave no debris", crashes_leave_no_debris);
 	CU_add_test(suite, "changes", changes_are_right_after_rollbacks_and_between_clones);
 	CU_add_test(suite, "schedules", a_schedule_takes_and_keeps);
