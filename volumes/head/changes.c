@@ -69,6 +69,12 @@ int volume_base_open(struct volume *v, const char *since, struct volume_base **o
 		free(b);
 		return -ENOMEM;
 	}
+	/* what a volume erased when it shrank lies behind its end, and has changed */
+	if (volume_grow_chunks(snap->head, v->size_bytes) != 0) {
+		snapshot_close(snap);
+		free(b);
+		return -ENOMEM;
+	}
 	struct common common = base_common(v, snap);
 	*b = (struct volume_base){
 	    .volume = v, .snapshot = snap, .since = common.epoch + 1, .is_ancestor = common.is_ancestor_of_a};
@@ -134,7 +140,13 @@ static void changes_first(struct volume_changes *c)
 	changes_ask(c, c->base->volume, c->scratch);
 }
 
-/* The base may be smaller: behind its end it has nothing. FLOW_NEXT: there is nothing to ask it. */
+/* Behind this the base has never had anything: the volume has grown since it was opened. */
+static uint64_t base_end(const struct volume_base *b)
+{
+	return b->snapshot->head->n_chunks * PLACEMENT_CHUNK * SEGMENT_BYTES;
+}
+
+/* FLOW_NEXT: there is nothing to ask it. */
 static enum flow changes_second(struct volume_changes *c)
 {
 	struct volume *other = c->base->snapshot->head;
@@ -142,7 +154,7 @@ static enum flow changes_second(struct volume_changes *c)
 	c->own.n_second = 0;
 	c->own.window_end = c->own.cursor + extents_bytes(c->scratch, c->own.n_first);
 	quarry_assert(c->own.window_end > c->own.cursor);
-	uint64_t end = other->size_bytes;
+	uint64_t end = base_end(c->base);
 	if (c->base->is_ancestor || end <= c->own.cursor)
 		return FLOW_NEXT;
 	uint64_t window_end = c->own.window_end;
@@ -197,7 +209,7 @@ static void strip_advance(struct strip *s, uint64_t bytes)
 static uint64_t changes_window(const struct volume_changes *c)
 {
 	uint64_t second = c->own.cursor + extents_bytes(c->scratch + HALF, c->own.n_second);
-	bool is_cut = c->own.n_second > 0 && second < min_u64(c->own.window_end, c->base->snapshot->head->size_bytes);
+	bool is_cut = c->own.n_second > 0 && second < min_u64(c->own.window_end, base_end(c->base));
 	return is_cut ? second : c->own.window_end;
 }
 
