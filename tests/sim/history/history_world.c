@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DISK_BYTES  (24 * MIB)
-#define CACHE_BYTES (48 * MIB)
+#define DISK_BYTES  (16 * MIB)
+#define CACHE_BYTES (15 * MIB)
 #define STEPS_MAX   2000000u
 
 void world_fail(struct history_world *w, const char *format, ...)
@@ -197,7 +197,7 @@ void world_start(struct history_world *w)
 				       .node_name = "n1",
 				       .cache_bytes = CACHE_BYTES,
 				       .n_parts = 32,
-				       .check_expensive = true};
+				       .check_expensive = w->seed % 8 == 0};
 	for (;;) {
 		o.reactor = sim_reactor(w->machine);
 		sim_crash_at(w->machine, world_one_in(w, 4) ? sim_io_index(w->machine) + 1 + world_pick(w, 150) : 0);
