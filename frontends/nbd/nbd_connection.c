@@ -168,6 +168,8 @@ static void connection_destroy(struct nbd_connection *c)
 	quarry_assert(list_is_empty(&c->queue) && list_is_empty(&c->sending));
 	timer_stop(s->reactor, &c->timer);
 	if (c->volume) {
+		while (c->n_bases > 0)
+			volume_base_close(c->bases[--c->n_bases]);
 		volume_watch_stop(c->volume, &c->watch);
 		volume_put(c->volume);
 	}

@@ -482,6 +482,7 @@ int tree_measure_step(struct disk_tree *t, struct tree_measure *m, struct waiter
 {
 	struct pointer p = t->record.root;
 	unsigned level = t->record.height;
+	bool has_block[TREE_HEIGHT_MAX + 1]; /* a page gets one at the next checkpoint */
 	if (is_beyond(t, m->cursor) || pointer_is_hole(p))
 		return 1;
 	for (; !pointer_is_hole(p); level--) {
@@ -490,6 +491,7 @@ int tree_measure_step(struct disk_tree *t, struct tree_measure *m, struct waiter
 			return shared;
 		if (shared) /* all below belongs to others, too */
 			break;
+		has_block[level] = !pointer_is_virtual(p);
 		struct frame *f = pages_find(&t->disk->pages, p);
 		if (!f) {
 			pages_load(&t->disk->pages, p, level, w);
@@ -501,7 +503,7 @@ int tree_measure_step(struct disk_tree *t, struct tree_measure *m, struct waiter
 			if (res < 0)
 				return res;
 			m->data_blocks += n_blocks;
-			m->pages++;
+			m->pages += has_block[level];
 			break;
 		}
 		p = f->page->p[index_in(m->cursor, level)];
@@ -509,7 +511,7 @@ int tree_measure_step(struct disk_tree *t, struct tree_measure *m, struct waiter
 	m->cursor = (m->cursor / tree_span(level) + 1) * tree_span(level);
 	/* the pages above, which are private, count when the last of what lies below them was seen */
 	while (++level <= t->record.height && m->cursor % tree_span(level) == 0)
-		m->pages++;
+		m->pages += has_block[level];
 	return 0;
 }
 
