@@ -11,7 +11,7 @@ $(BUILD)/sim-disk: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/sim/disk/*.c))
 
 $(BUILD)/sim-history: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/sim/history/*.c))
 
-CHECK_TESTS    += '$(BUILD)/sim-history --seeds 2000 --jobs 2'
+CHECK_TESTS    += '@300 $(BUILD)/sim-history --seeds 2000 --jobs 2'
 CHECK_CI_TESTS += '$(BUILD)/sim-history --seeds 300 --jobs 2'
 SOAK_TESTS     += '$(BUILD)/sim-history --seeds 1000000 --jobs 2'
 

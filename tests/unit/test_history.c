@@ -135,8 +135,8 @@ static void facts_are_read_as_written(void)
 			      back;
 	struct uuid volume;
 	char why[WHY_BYTES];
-	strcpy(s.name, "daily-1");
-	strcpy(s.attached_nbd, "n1");
+	text_print(s.name, sizeof(s.name), "%s", "daily-1");
+	text_print(s.attached_nbd, sizeof(s.attached_nbd), "%s", "n1");
 	char *text = snapshot_to_json(&s);
 	static const char key[] = "00000000-0000-0001-0000-000000000002/12";
 	CU_ASSERT_EQUAL(snapshot_from_json(key, text, &volume, &back, why), 0);

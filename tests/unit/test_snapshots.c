@@ -183,13 +183,13 @@ static void commands_may_be_repeated(void)
 	CU_ASSERT_EQUAL(set_volume_find(w.set, "vm1")->n_snapshots, 1);
 	CU_ASSERT_EQUAL(world_snapshot(&w, "vm1@-bad"), -EINVAL);
 	CU_ASSERT_EQUAL(world_snapshot(&w, "nobody@a"), -ENOENT);
-	strcpy(c.targets[0].volume, "vm1");
-	strcpy(c.targets[0].snapshot, "a");
-	strcpy(c.targets[1].volume, "vm2");
-	strcpy(c.targets[1].snapshot, "a");
+	text_print(c.targets[0].volume, sizeof(c.targets[0].volume), "%s", "vm1");
+	text_print(c.targets[0].snapshot, sizeof(c.targets[0].snapshot), "%s", "a");
+	text_print(c.targets[1].volume, sizeof(c.targets[1].volume), "%s", "vm2");
+	text_print(c.targets[1].snapshot, sizeof(c.targets[1].snapshot), "%s", "a");
 	CU_ASSERT_EQUAL(world_command(&w, &c), -EEXIST);
-	strcpy(c.targets[1].volume, "vm1");
-	strcpy(c.targets[1].snapshot, "b");
+	text_print(c.targets[1].volume, sizeof(c.targets[1].volume), "%s", "vm1");
+	text_print(c.targets[1].snapshot, sizeof(c.targets[1].snapshot), "%s", "b");
 	CU_ASSERT_EQUAL(world_command(&w, &c), -EINVAL); /* one volume twice */
 	CU_ASSERT_EQUAL(world_rollback(&w, "vm1@nothing"), -ENOENT);
 	CU_ASSERT_EQUAL(world_clone(&w, "vm1@nothing", "vm3"), -ENOENT);
@@ -255,7 +255,7 @@ static void several_volumes_have_one_point(void)
 		pair_write(&pair, 0);
 		for (int i = 0; i < 2; i++) {
 			text_print(c.targets[i].volume, sizeof(c.targets[i].volume), "vm%d", i + 1);
-			strcpy(c.targets[i].snapshot, "s");
+			text_print(c.targets[i].snapshot, sizeof(c.targets[i].snapshot), "%s", "s");
 		}
 		world_let_pass(&w, sim_below(w.sim, 50 * NS_PER_MS));
 		CU_ASSERT_EQUAL(world_command(&w, &c), 0);
@@ -417,8 +417,8 @@ static void crashes_leave_no_debris(void)
 		CU_ASSERT_EQUAL(world_snapshot(&w, "vm1@a"), 0);
 		bool is_clone = at % 2;
 		struct set_command *c = is_clone ? &clone : &snapshot;
-		strcpy(c->targets[0].volume, "vm1");
-		strcpy(c->targets[0].snapshot, is_clone ? "a" : "b");
+		text_print(c->targets[0].volume, sizeof(c->targets[0].volume), "%s", "vm1");
+		text_print(c->targets[0].snapshot, sizeof(c->targets[0].snapshot), "%s", is_clone ? "a" : "b");
 		c->done = command_over;
 		volume_set_command(w.set, c);
 		/* so many steps into it */

@@ -90,6 +90,7 @@ static enum flow barrier_reserve(struct volume *v)
 static void barrier_close(struct volume *v)
 {
 	quarry_assert(v->in_flight[(v->epoch + 1) & 1] == 0);
+	v->is_held = v->barrier.rider != NULL;
 	v->barrier.epoch = v->epoch++;
 	v->has_written = false;
 	quarry_assert(v->epoch < v->epoch_end);
@@ -208,7 +209,6 @@ void barrier_run(struct volume *v)
 				barrier_tell(b); /* and may have gone on with the barrier */
 			return;
 		case BARRIER_CLOSE:
-			v->is_held = b->rider != NULL;
 			barrier_close(v);
 			b->stage = BARRIER_DRAIN;
 			break;

@@ -246,6 +246,7 @@ static void clone_forked(struct fork *f, int res)
 static void clone_fork(struct command *c)
 {
 	struct clone_work *w = c->clone;
+	quarry_assert(w->clone->facts.is_deleting); /* invariant 1 */
 	w->fork = (struct fork){.volume = c->volume->head,
 				.from = c->snapshot->facts.tree,
 				.to = w->clone->facts.live_tree,
@@ -291,6 +292,7 @@ static void clone_record(struct command *c)
 static void clone_give_up(struct command *c)
 {
 	struct set_volume *clone = c->clone ? c->clone->clone : NULL;
+	quarry_assert(c->err != 0 || (clone && !clone->facts.is_deleting));
 	if (c->err != 0 && clone && clone->facts.is_deleting)
 		reap_start(clone);
 }

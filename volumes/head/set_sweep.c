@@ -170,6 +170,7 @@ static enum flow sweep_drop(struct command *c)
 {
 	struct sweep_work *w = c->sweep;
 	struct volume *v = c->volume->head;
+	quarry_assert(v && !w->batch);
 	while (w->disk < SET_DISKS_MAX) {
 		uint32_t disk = w->disk++;
 		if (v->disks[disk].state == VOLUME_DISK_UNUSED)
@@ -224,6 +225,7 @@ static enum flow sweep_forget(struct command *c)
 	}
 	if (w->n_trees == 0 || w->is_partial || c->err != 0)
 		return FLOW_NEXT;
+	quarry_assert(w->disk == SET_DISKS_MAX);
 	c->update.generation = c->volume->head->generation;
 	c->update.change = forget_change;
 	c->update.extend = forget_extend;
