@@ -123,14 +123,17 @@ const struct command commands[] = {
 	 .options = OPTIONS(OPTION("snapshots", NO_VALUE, "with all of its snapshots; else refused while it has any"))},
 	{.noun = "volume", .verb = "attach", .run = volume_attach, .arguments = {WORD("NAME", VALUE_EXPORT)},
 	 .summary = "serve a volume to clients and print where",
-	 .more = "Prints the URI for NBD clients. An attachment survives a restart of the daemon. NAME@SNAP attaches a\n"
-		 "snapshot, which can only be read.",
-	 .options = OPTIONS(NEEDED("nbd", NO_VALUE, "over NBD"), LATER("vhost-user", NO_VALUE),
-			    LATER("queues", NUMBER("N", 1, 1024)),
+	 .more = "Prints the URI for NBD clients, or the path of the socket for virtual machines (vhost-user-blk). A "
+		 "volume may have both attachments at once. An attachment survives a restart of the daemon. NAME@SNAP "
+		 "attaches a snapshot over NBD, which can only be read.",
+	 .options = OPTIONS(OPTION("nbd", NO_VALUE, "over NBD"),
+			    OPTION("vhost-user", NO_VALUE, "as a disk of a virtual machine, over vhost-user-blk"),
+			    OPTION("queues", NUMBER("N", 1, 64), "queues that a virtual machine may use; else 16"),
 			    OPTION("read-only", NO_VALUE, "clients cannot write"), LATER("takeover", NO_VALUE))},
 	{.noun = "volume", .verb = "detach", .run = volume_detach, .arguments = {WORD("NAME", VALUE_EXPORT)},
 	 .summary = "end the serving of a volume; its clients are disconnected",
-	 .options = OPTIONS(OPTION("nbd", NO_VALUE, "only over NBD"), LATER("vhost-user", NO_VALUE))},
+	 .options = OPTIONS(OPTION("nbd", NO_VALUE, "only over NBD"),
+			    OPTION("vhost-user", NO_VALUE, "only over vhost-user"))},
 	{.noun = "volume", .verb = "import", .run = volume_import,
 	 .arguments = {WORD("SOURCE", VALUE_PATH), WORD("NAME", VALUE_NAME)},
 	 .summary = "create a volume from a raw or qcow2 file or an NBD URI",

@@ -258,14 +258,30 @@ enum status volume_detach_from(struct cli *c, const char *name, const char *suff
 	return client_call(c, &(struct request){.method = "DELETE", .path = path}, answer);
 }
 
+static enum status volume_attach_vhost(struct cli *c, json_t **attachment)
+{
+	auto_free char *path = volume_path(call_text(c->call, "NAME"), "/attachments");
+	json_auto_t *body = json_pack("{sssb}", "frontend", "vhost-user", "read_only", call_has(c->call, "read-only"));
+	body_number(c, body, "queues", "queues");
+	return client_call(c, &(struct request){.method = "POST", .path = path, .body = body}, attachment);
+}
+
 enum status volume_attach(struct cli *c)
 {
 	json_auto_t *attachment = NULL;
-	enum status status =
-	    volume_attach_nbd(c, call_text(c->call, "NAME"), call_has(c->call, "read-only"), &attachment);
+	bool is_vhost = call_has(c->call, "vhost-user");
+	enum status status;
+	if (is_vhost == call_has(c->call, "nbd"))
+		return cli_misuse(c, "give one of --nbd and --vhost-user");
+	if (call_has(c->call, "queues") && !is_vhost)
+		return cli_misuse(c, "--queues goes with --vhost-user");
+	if (is_vhost)
+		status = volume_attach_vhost(c, &attachment);
+	else
+		status = volume_attach_nbd(c, call_text(c->call, "NAME"), call_has(c->call, "read-only"), &attachment);
 	if (status != DONE || cli_print_json(c, attachment))
 		return status;
-	auto_free char *uri = text_printable(attachment_uri(c, attachment));
+	auto_free char *uri = text_printable(is_vhost ? text_at(attachment, "uri") : attachment_uri(c, attachment));
 	puts(uri);
 	return DONE;
 }
@@ -273,7 +289,10 @@ enum status volume_attach(struct cli *c)
 enum status volume_detach(struct cli *c)
 {
 	json_auto_t *answer = NULL;
-	const char *suffix = call_has(c->call, "nbd") ? "/attachments/nbd" : "/attachments";
+	bool is_nbd = call_has(c->call, "nbd"), is_vhost = call_has(c->call, "vhost-user");
+	const char *suffix = is_nbd == is_vhost ? "/attachments"
+			     : is_nbd           ? "/attachments/nbd"
+						: "/attachments/vhost-user";
 	enum status status = volume_detach_from(c, call_text(c->call, "NAME"), suffix, &answer);
 	if (status == DONE && !cli_print_json(c, answer))
 		printf("detached volume '%s'\n", call_text(c->call, "NAME"));

@@ -282,6 +282,8 @@ static json_t *attachment_json(const struct config *config, const struct volume_
 	put_text(o, "uri", first ? first : "");
 	put(o, "uris", uris);
 	put_bool(o, "read_only", v->is_read_only);
+	if (strcmp(frontend, "nbd") != 0)
+		put_number(o, "queues", v->vhost_queues);
 	return o;
 }
 

@@ -67,12 +67,14 @@ static int body_size(const struct body_key *k, const json_t *value, void *to, st
 	return 0;
 }
 
-static int body_count(const struct body_key *k, const json_t *value, void *to, struct refusal *why)
+static int body_count(const struct body_key *k, const json_t *value, bool is_queues, void *to, struct refusal *why)
 {
 	quarry_assert(k->size == sizeof(uint32_t));
 	json_int_t n = json_integer_value(value);
-	if (!json_is_integer(value) || n < 1 || n > 16)
-		return body_refuse(why, k->name, "must be a whole number from 1 to 16");
+	if (!json_is_integer(value) || n < 1 || n > (is_queues ? (json_int_t)VOLUME_VHOST_QUEUES_MAX : 16))
+		return body_refuse(why, k->name,
+				   is_queues ? "must be a whole number from 1 to 64"
+					     : "must be a whole number from 1 to 16");
 	uint32_t count = (uint32_t)n;
 	memcpy(to, &count, sizeof(count));
 	return 0;
@@ -156,7 +158,9 @@ static int body_value(const struct body_key *k, const json_t *value, struct set_
 	case BODY_SIZE:
 		return body_size(k, value, to, why);
 	case BODY_COUNT:
-		return body_count(k, value, to, why);
+		return body_count(k, value, false, to, why);
+	case BODY_QUEUES:
+		return body_count(k, value, true, to, why);
 	case BODY_BOOLEAN:
 		return body_boolean(k, value, to, why);
 	case BODY_DOMAIN:

@@ -6,10 +6,11 @@
 #include "daemon/control/order.h"
 
 enum body_kind {
-	BODY_TEXT,  /* a printable text of 1 to size - 1 bytes, without control characters */
-	BODY_NAME,  /* a name of a volume or pool */
-	BODY_SIZE,  /* bytes, a multiple of 512 */
-	BODY_COUNT, /* a small number, 1 to 16 */
+	BODY_TEXT,   /* a printable text of 1 to size - 1 bytes, without control characters */
+	BODY_NAME,   /* a name of a volume or pool */
+	BODY_SIZE,   /* bytes, a multiple of 512 */
+	BODY_COUNT,  /* a small number, 1 to 16 */
+	BODY_QUEUES, /* 1 to 64 */
 	BODY_BOOLEAN,
 	BODY_DOMAIN,  /* "disk" "node" "rack" "zone" */
 	BODY_SECONDS, /* 1 s to 68 years */

@@ -116,9 +116,13 @@ void snapshot_take(struct snapshot *s, const struct snapshot_sources *from)
 		volume_set_slow_requests(from->volumes, s->slow_age_ns, take_line, s);
 		if (from->nbd)
 			nbd_server_slow_requests(from->nbd, s->slow_age_ns, take_line, s);
+		if (from->vhost)
+			vhost_server_slow_requests(from->vhost, s->slow_age_ns, take_line, s);
 	}
 	if ((s->parts & SNAPSHOT_NBD) && from->nbd)
 		memcpy(&s->nbd, nbd_server_counters(from->nbd), sizeof(s->nbd));
+	if ((s->parts & SNAPSHOT_NBD) && from->vhost)
+		memcpy(&s->vhost, vhost_server_counters(from->vhost), sizeof(s->vhost));
 	s->is_metadata_broken = from->metadata && from->metadata->is_broken;
 	if (from->buffers) {
 		s->buffers_used_bytes = buffers_used_bytes(from->buffers);

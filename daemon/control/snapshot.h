@@ -6,6 +6,7 @@
 #pragma once
 
 #include "frontends/nbd/nbd_server.h"
+#include "frontends/vhost-user/vhost_server.h"
 #include "volumes/head/volume_set.h"
 
 enum {
@@ -39,6 +40,7 @@ struct snapshot {
 	char **lines;
 	size_t n_disks, n_volumes, n_pools, n_snapshots, n_lines;
 	struct nbd_counters nbd; /* zeros when there is no server */
+	struct vhost_counters vhost;
 	bool is_metadata_broken;
 	uint64_t buffers_used_bytes, buffers_budget_bytes;
 };
@@ -46,9 +48,10 @@ struct snapshot {
 struct snapshot_sources {
 	struct reactor *reactor;
 	struct volume_set *volumes;
-	struct metadata *metadata; /* NULL: not looked at */
-	struct nbd_server *nbd;    /* NULL: none */
-	struct buffers *buffers;   /* NULL: none */
+	struct metadata *metadata;  /* NULL: not looked at */
+	struct nbd_server *nbd;     /* NULL: none */
+	struct vhost_server *vhost; /* NULL: none */
+	struct buffers *buffers;    /* NULL: none */
 };
 
 /* On the reactor. `parts`, `only` and `slow_age_ns` are set, the rest zeros. */

@@ -115,6 +115,10 @@ static void connection_event(struct volume_watch *w, enum volume_event e)
 	case VOLUME_RESIZED: /* clients see it when they connect again; requests are judged by the new size at once */
 		c->terms.size_bytes = volume_size_bytes(c->volume);
 		break;
+	case VOLUME_RENAMED: /* the export's name was agreed on and stays */
+	case VOLUME_VHOST_DETACHED:
+		break;
+	case VOLUME_NBD_DETACHED:
 	case VOLUME_DETACHING:
 		connection_finish(c);
 		break;

@@ -106,6 +106,7 @@ struct disk_io {
 	uint64_t epoch;           /* WRITE TRIM CREATE FORK COMPLETE */
 	uint64_t session;         /* WRITE TRIM FORK DROP: the volume's newest, else -ESTALE [SESSION] */
 	bool is_ordered;          /* WRITE that merged part of a block [RMWDEP] */
+	bool is_shared;           /* READ: others may write to the memory: what does not match is -EBADMSG, no damage */
 	const struct iovec *iov;  /* READ WRITE: exactly n_blocks * 4096 bytes; at most 64 segments, 512-byte aligned */
 	uint32_t n_iov;
 	const uint32_t *crcs;        /* WRITE: CRC-32C of each block */
@@ -151,7 +152,7 @@ struct disk_io {
 	} own;
 };
 
-/* done() comes on a later turn with 0 or -errno: -EIO damage or a failed disk, -ENOSPC, -ESTALE, -ESHUTDOWN, -EROFS. */
+/* done() comes on a later turn with 0 or -errno: -EIO damage or a failed disk, -EBADMSG, -ENOSPC, -ESTALE, -ESHUTDOWN, -EROFS. */
 void disk_submit(struct disk *d, struct disk_io *io);
 
 /* ---- looking ---- */

@@ -20,7 +20,9 @@ static void run_done(struct op *op, int res)
 	struct disk_io *io = run->io;
 	struct disk *d = io->own.disk;
 	quarry_assert(io->own.owed > 0 && d->reads_in_flight[io->own.read_side] > 0);
-	if (res < 0) {
+	if (res == -EFAULT && io->is_shared) {
+		io->own.err = -EBADMSG; /* the memory is gone, not the data */
+	} else if (res < 0) {
 		counter_add(&d->counters.io_errors, 1);
 		for (uint32_t i = run->first; i < run->first + run->n_blocks; i++)
 			io->bad_blocks |= 1ull << i;
@@ -123,6 +125,10 @@ void request_verify(struct disk_io *io)
 			continue;
 		if (block_checksum(io, i) == pointer_crc(p))
 			continue;
+		if (io->is_shared) { /* perhaps it was written to: read it again where nobody can */
+			io->own.err = -EBADMSG;
+			continue;
+		}
 		io->bad_blocks |= 1ull << i;
 		counter_add(&d->counters.checksum_errors, 1);
 		char tree[TREE_TEXT_BYTES];

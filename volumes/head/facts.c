@@ -308,6 +308,8 @@ static void read_attachments(struct reader *r, struct volume_facts *out)
 		out->is_attached_nbd |= !is_vhost;
 		out->is_attached_vhost |= is_vhost;
 		out->is_read_only |= read_bool(&attachment, "read_only");
+		if (is_vhost && json_object_get(object, "queues"))
+			out->vhost_queues = (uint32_t)read_number(&attachment, "queues", VOLUME_VHOST_QUEUES_MAX);
 		r->res = attachment.res;
 	}
 }
@@ -419,8 +421,8 @@ static json_t *attachments_to_json(const struct volume_facts *v)
 	if (v->is_attached_nbd)
 		json_array_append_new(array, json_pack("{s:s,s:b}", "kind", "nbd", "read_only", (int)v->is_read_only));
 	if (v->is_attached_vhost)
-		json_array_append_new(array,
-				      json_pack("{s:s,s:b}", "kind", "vhost-user", "read_only", (int)v->is_read_only));
+		json_array_append_new(array, json_pack("{s:s,s:b,s:o}", "kind", "vhost-user", "read_only",
+						       (int)v->is_read_only, "queues", json_number(v->vhost_queues)));
 	return array;
 }
 

@@ -95,6 +95,7 @@ struct volume_facts {
 	char cloned_from[SNAPSHOT_NAME_BYTES]; /* "": it is no clone */
 	struct schedule_facts schedule;
 	bool is_deleting, is_attached_nbd, is_attached_vhost, is_read_only;
+	uint32_t vhost_queues; /* 0: as many as usual */
 	uint64_t created_ns;
 	uint64_t revision;
 };

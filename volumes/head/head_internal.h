@@ -253,6 +253,7 @@ struct volume_set {
 	struct set_disk *disks[SET_DISKS_MAX];
 	struct parts parts;
 	struct chunk_cache chunks;
+	struct volume_doors *doors; /* NULL: no vhost-user frontend */
 	struct list commands; /* in the order of submission; the first is carried out */
 	struct list aside;    /* commands that others may pass */
 	struct op command_op;
@@ -511,6 +512,7 @@ void barrier_abandon(struct volume *v);
 struct attach_options {
 	bool is_nbd, is_vhost, is_read_only; /* all false: none is recorded; for the set's own work */
 	bool is_return;                      /* recorded already: brought back after a restart */
+	uint32_t vhost_queues;               /* 0: as many as usual */
 };
 /* done(): 0 and entry->head serves; or -errno with the reason in entry->why, and there is no head. */
 void volume_attach(struct set_volume *entry, const struct attach_options *o,

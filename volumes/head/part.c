@@ -152,6 +152,7 @@ static void part_read_edge(struct part *p, uint64_t block, uint8_t *to)
 	p->io.tree = part_volume_disk(p)->tree;
 	p->io.first = block;
 	p->io.n_blocks = 1;
+	p->io.is_shared = false;
 	p->io.iov = p->iov;
 	p->io.n_iov = 1;
 	disk_submit(part_disk(p), &p->io);
@@ -299,6 +300,7 @@ static void part_carry(struct part *p)
 	p->io.first = p->first;
 	p->io.n_blocks = p->n_blocks;
 	p->io.is_ordered = p->n_fetched > 0;
+	p->io.is_shared = p->kind == PART_READ && p->request->flags & VOLUME_SHARED;
 	p->io.volume = p->volume->entry->facts.uuid;
 	p->io.since = p->kind == PART_MAP ? p->request->since : 0;
 	p->io.extents = p->extents;
@@ -366,7 +368,7 @@ static int part_error(const struct part *p, int err)
 	if (err == -ESTALE)
 		volume_fence(p->volume, "disk %s has heard of a newer attachment of it",
 			     p->volume->set->disks[p->disk]->facts.name);
-	return err == 0 || err == -ENOSPC ? err : -EIO;
+	return err == 0 || err == -ENOSPC || err == -EBADMSG ? err : -EIO;
 }
 
 static void part_settle(struct part *p)

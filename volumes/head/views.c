@@ -108,6 +108,7 @@ static void volume_view_fill(struct set_volume *entry, struct volume_view *v)
 				  .replicas = f->replicas,
 				  .is_attached_nbd = f->is_attached_nbd,
 				  .is_attached_vhost = f->is_attached_vhost,
+				  .vhost_queues = f->vhost_queues ? f->vhost_queues : VOLUME_VHOST_QUEUES_DEFAULT,
 				  .is_read_only = f->is_read_only,
 				  .is_deleting = f->is_deleting,
 				  .generation = f->generation,

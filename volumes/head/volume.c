@@ -164,7 +164,7 @@ struct volume *volume_get(struct volume_set *set, const char *name)
 	}
 	if (!entry || !entry->head || entry->head->state != VOLUME_SERVING)
 		return NULL;
-	if (!entry->facts.is_attached_nbd && !entry->facts.is_attached_vhost)
+	if (!entry->facts.is_attached_nbd)
 		return NULL;
 	entry->head->refs++;
 	return entry->head;
@@ -175,6 +175,31 @@ void volume_put(struct volume *v)
 	quarry_assert(v->refs > 0);
 	v->refs--;
 	volume_check_drained(v);
+}
+
+void volume_set_doors(struct volume_set *set, struct volume_doors *doors)
+{
+	set->doors = doors;
+}
+
+void volume_each_door(struct volume_set *set, void (*each)(struct volume *v, void *context), void *context)
+{
+	list_each_safe (node, &set->volumes) {
+		struct set_volume *entry = container_of(node, struct set_volume, link);
+		if (entry->head && entry->head->state == VOLUME_SERVING && entry->facts.is_attached_vhost)
+			each(entry->head, context);
+	}
+}
+
+uint32_t volume_vhost_queues(const struct volume *v)
+{
+	return v->entry->facts.vhost_queues ? v->entry->facts.vhost_queues : VOLUME_VHOST_QUEUES_DEFAULT;
+}
+
+void volume_hold(struct volume *v)
+{
+	quarry_assert(v->state == VOLUME_SERVING);
+	v->refs++;
 }
 
 const char *volume_name(const struct volume *v)

@@ -42,6 +42,8 @@ enum {
 	VOLUME_FUA = 1,       /* durable before it completes */
 	VOLUME_NO_HOLE = 2,   /* ZERO: keep the range allocated: zeros are written as data */
 	VOLUME_FAST_ZERO = 4, /* ZERO: only if it is quicker than writing, else -ENOTSUP */
+	VOLUME_SHARED = 8,    /* READ: others may write to the memory meanwhile, or it may vanish: what does not match
+			       * there proves nothing, is not called damage and answered with -EBADMSG */
 };
 
 struct volume_extent {
@@ -88,7 +90,7 @@ struct volume_io {
 };
 
 /* done() comes on a later turn: 0; -EINVAL a range or alignment that breaks the rules above; -EROFS; -ENOSPC; -EIO;
- * -ESHUTDOWN the volume is being detached; -ENOTSUP. */
+ * -ESHUTDOWN the volume is being detached; -ENOTSUP; -EBADMSG see VOLUME_SHARED. */
 void volume_submit(struct volume *v, struct volume_io *io);
 
 /* ---- what frontends ask ---- */
@@ -137,13 +139,34 @@ struct volume_changes {
 void volume_changes_submit(struct volume_changes *c);
 
 /* A frontend that holds a reference is told of what happens to the volume; called on the reactor's thread. */
-enum volume_event { VOLUME_RESIZED, VOLUME_DETACHING /* end your clients and put the reference */ };
+enum volume_event {
+	VOLUME_RESIZED,
+	VOLUME_RENAMED,
+	VOLUME_NBD_DETACHED, /* NBD clients are ended; others may go on */
+	VOLUME_VHOST_DETACHED,
+	VOLUME_DETACHING, /* end your clients and put the reference */
+};
 struct volume_watch {
 	void (*event)(struct volume_watch *w, enum volume_event e);
 	struct list link;
 };
 void volume_watch_start(struct volume *v, struct volume_watch *w);
 void volume_watch_stop(struct volume *v, struct volume_watch *w);
+
+/* The frontend that has a socket for every volume: told of a volume when it is attached over vhost-user. */
+struct volume_doors {
+	/* 0, or -errno with a sentence in why: then it is not attached. */
+	int (*open)(struct volume_doors *d, struct volume *v, char *why, size_t room);
+};
+/* doors == NULL: there is no such frontend any more, and nobody can attach to it. */
+void volume_set_doors(struct volume_set *set, struct volume_doors *doors);
+/* Calls each() for every volume attached over vhost-user, in order of name. */
+void volume_each_door(struct volume_set *set, void (*each)(struct volume *v, void *context), void *context);
+#define VOLUME_VHOST_QUEUES_MAX     64u
+#define VOLUME_VHOST_QUEUES_DEFAULT 16u
+uint32_t volume_vhost_queues(const struct volume *v);
+/* A reference for whoever has the volume at hand in a call from the set. */
+void volume_hold(struct volume *v);
 
 struct volume_counters {
 	counter reads, writes, trims, zeroes, flushes, maps, read_bytes, write_bytes, trim_bytes, errors, no_space;

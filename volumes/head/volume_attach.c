@@ -102,6 +102,8 @@ static int attach_change(struct record_update *u, struct volume_facts *facts)
 	facts->is_attached_nbd |= a->options.is_nbd;
 	facts->is_attached_vhost |= a->options.is_vhost;
 	facts->is_read_only = a->options.is_read_only;
+	if (a->options.is_vhost)
+		facts->vhost_queues = a->options.vhost_queues;
 	return 0;
 }
 

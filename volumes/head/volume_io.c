@@ -404,6 +404,8 @@ static enum flow volume_io_harden(struct volume_io *io)
 static void volume_io_count(struct volume_io *io, uint64_t elapsed_ns)
 {
 	struct volume_counters *c = &io->own.volume->counters;
+	if (io->own.err == -EBADMSG)
+		return; /* it comes again */
 	if (io->own.err != 0)
 		counter_add(io->own.err == -ENOSPC ? &c->no_space : &c->errors, 1);
 	switch (io->op) {

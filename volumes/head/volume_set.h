@@ -103,6 +103,7 @@ struct set_command {
 	uint32_t replicas, min_replicas; /* 0: not given */
 	enum failure_domain failure_domain;
 	bool has_failure_domain;
+	uint32_t queues;                 /* ATTACH over vhost-user; 0: not given */
 	bool force, reserve, read_only;
 	bool with_snapshots; /* VOLUME_DELETE: they are deleted, too */
 	bool is_scheduled;   /* SNAPSHOT_CREATE: by the clock */
@@ -161,6 +162,7 @@ struct volume_view {
 	} on_disk[64];
 	bool is_attached_nbd, is_attached_vhost, is_read_only, is_deleting, is_serving;
 	char why[SET_WHY_BYTES]; /* when it is attached and not serving */
+	uint32_t vhost_queues;
 	uint64_t generation, epoch, created_ns;
 	const struct volume_counters *counters; /* NULL when not attached */
 };
