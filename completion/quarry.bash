@@ -23,8 +23,8 @@ _quarry_options() {
 	'volume set') echo ' --replicas:text --min-replicas:text ' ;;
 	'volume resize') echo ' --force ' ;;
 	'volume delete') echo ' --snapshots ' ;;
-	'volume attach') echo ' --nbd --read-only ' ;;
-	'volume detach') echo ' --nbd ' ;;
+	'volume attach') echo ' --nbd --vhost-user --queues:text --read-only ' ;;
+	'volume detach') echo ' --nbd --vhost-user ' ;;
 	'volume import') echo ' --format:=raw,qcow2 --pool:pool --replicas:text ' ;;
 	'volume export') echo ' --format:=raw,qcow2 --force ' ;;
 	'snapshot schedule') echo ' --every:text --keep:text --off ' ;;

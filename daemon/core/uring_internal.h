@@ -86,9 +86,8 @@ struct uring_listener {
 #define PEER_BYTES 64u
 
 /* Room for the control message that carries descriptors, aligned as it must be. */
-union fds_control {
-	struct cmsghdr header;
-	char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
+struct fds_control {
+	_Alignas(struct cmsghdr) char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
 };
 
 struct uring_stream {
@@ -99,7 +98,7 @@ struct uring_stream {
 	struct op *receiving, *sending; /* one of each at most */
 	struct msghdr receive_header, send_header;
 	/* descriptors on their way: one transfer with some at a time, in either direction */
-	union fds_control receive_control, send_control;
+	struct fds_control receive_control, send_control;
 	/* while connecting: */
 	union {
 		struct sockaddr any;
@@ -163,6 +162,6 @@ void uring_event_close(struct event *e);
 /* A completion whose user_data has EVENT_POLLED or EVENT_WRITTEN. */
 void uring_event_completed(struct uring *u, const struct io_uring_cqe *cqe);
 /* Prepares the control message of a transfer with descriptors. */
-void uring_fds_prepare(struct op *op, struct msghdr *header, union fds_control *control);
+void uring_fds_prepare(struct op *op, struct msghdr *header, struct fds_control *control);
 /* Takes the descriptors that came with what was just received. */
 void uring_fds_take(struct op *op, struct msghdr *header);

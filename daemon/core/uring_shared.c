@@ -37,8 +37,10 @@ void uring_fd_close(struct reactor *r, int fd)
 	close(fd);
 }
 
-void uring_fds_prepare(struct op *op, struct msghdr *header, union fds_control *control)
+void uring_fds_prepare(struct op *op, struct msghdr *header, struct fds_control *control)
 {
+	struct cmsghdr *rights = (struct cmsghdr *)control->bytes;
+
 	memset(control, 0, sizeof *control);
 	header->msg_control = control->bytes;
 	header->msg_controllen = sizeof control->bytes;
@@ -50,10 +52,10 @@ void uring_fds_prepare(struct op *op, struct msghdr *header, union fds_control *
 		return;
 	}
 	header->msg_controllen = CMSG_SPACE(op->fds->n * sizeof(int));
-	control->header.cmsg_level = SOL_SOCKET;
-	control->header.cmsg_type = SCM_RIGHTS;
-	control->header.cmsg_len = CMSG_LEN(op->fds->n * sizeof(int));
-	memcpy(CMSG_DATA(&control->header), op->fds->fd, op->fds->n * sizeof(int));
+	rights->cmsg_level = SOL_SOCKET;
+	rights->cmsg_type = SCM_RIGHTS;
+	rights->cmsg_len = CMSG_LEN(op->fds->n * sizeof(int));
+	memcpy(CMSG_DATA(rights), op->fds->fd, op->fds->n * sizeof(int));
 }
 
 void uring_fds_take(struct op *op, struct msghdr *header)

@@ -58,7 +58,6 @@ no snapshot|snapshot show v1@s1
 no snapshot|volume clone v1@s1 v2
 nothing|snapshot create nothing@s
 release|backup list /tmp
-release|volume attach v1 --vhost-user
 END
 
 say "names"

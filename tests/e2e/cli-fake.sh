@@ -280,7 +280,7 @@ expect 0 'usage: quarry volume create NAME --size SIZE' q volume create --help
 expect 0 'usage: quarry volume create NAME --size SIZE' q help volume create
 expect 0 '^quarry volume' q --help
 q --help >"$dir/said"
-holds sh -c '! grep -qE "backup|vhost|takeover|drain" "$1"' - "$dir/said"
+holds sh -c '! grep -qE "backup|takeover|drain" "$1"' - "$dir/said"
 expect 1 'not in this release' q backup --help
 if command -v zsh >/dev/null; then
 	holds zsh -n "$top/completion/_quarry"

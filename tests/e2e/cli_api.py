@@ -193,7 +193,6 @@ def walk(api, disk_file):
     attachment = api.call(201, "POST", "/v1/volumes/v1/attachments", {"frontend": "nbd"})
     if api.call(201, "POST", "/v1/volumes/v1/attachments", {"frontend": "nbd"}) != attachment:
         api.contract.complain("POST attachments", "a second attach gave another attachment")
-    api.call(501, "POST", "/v1/volumes/v1/attachments", {"frontend": "vhost-user"}, "not-available")
     volume = api.call(200, "GET", "/v1/volumes/v1")
     if volume.get("attachments") != [attachment] or volume.get("state") != "serving":
         api.contract.complain("GET /v1/volumes/v1", f"is not attached: {volume}")

@@ -4,6 +4,7 @@
 #include "tests/unit/fake_volume_set.h"
 
 #include "frontends/nbd/nbd_server.h"
+#include "frontends/vhost-user/vhost_server.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -209,6 +210,14 @@ const struct nbd_counters *nbd_server_counters(const struct nbd_server *s)
 }
 void nbd_server_slow_requests(struct nbd_server *s, uint64_t age_ns, void (*each)(const char *line, void *context),
 			      void *context)
+{
+}
+const struct vhost_counters *vhost_server_counters(const struct vhost_server *s)
+{
+	return NULL;
+}
+void vhost_server_slow_requests(struct vhost_server *s, uint64_t age_ns, void (*each)(const char *line, void *context),
+				void *context)
 {
 }
 const char *disk_state_name(enum disk_state state)
