@@ -136,12 +136,8 @@ static void test_wrong_usage_names_the_word(void)
 static void test_what_comes_later_is_refused_whatever_follows(void)
 {
 	static const char *const lines[] = {
-	    "backup create v@s /repo",
-	    "disk drain d1",
-	    "node drain n1",
-	    "volume move v n2",
-	    "cluster import-embedded",
-	    "volume attach v --nbd --takeover",
+	    "backup create v@s /repo", "disk drain d1",           "node drain n1",
+	    "volume move v n2",        "cluster import-embedded", "volume attach v --nbd --takeover",
 	};
 	for (size_t i = 0; i < array_size(lines); i++) {
 		struct cli c;
