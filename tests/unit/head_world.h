@@ -19,6 +19,7 @@ struct head_world {
 	struct log *log;
 	struct volume_set *set; /* NULL: not started */
 	struct uuid cluster, pool;
+	uint64_t cache_bytes; /* of the next start; 0: WORLD_CACHE_BYTES */
 	uint32_t n_disks;
 	bool is_done;
 	int res;
