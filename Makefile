@@ -2,7 +2,7 @@
 #
 #   make / make install PREFIX= DESTDIR=    build into build/, install
 #   make check, make check-ci               every test; what CI adds: sanitizers, fuzzers, guests, crash rounds
-#   make demo, make bench                   what it does, how fast it is
+#   make demo, demo-vm, bench               what it does, a virtual machine on a volume, how fast it is
 #   make SAN=address|undefined|thread ...   the same targets under a sanitizer, in build-SAN/
 #   make CC=clang BUILD=build-clang ...     the other compiler
 #   make lint, tidy, soak, fuzz-minute, check-guest, check-fresh, deps
@@ -30,7 +30,7 @@ CFLAGS   ?= -O2 -g
 WARN     := -Wall -Wextra -Wshadow -Wswitch-enum -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wno-unused-parameter \
             -Werror
 SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
-PACKAGES := liburing libisal libconfig sqlite3 jansson libmicrohttpd gnutls
+PACKAGES := liburing libisal libconfig sqlite3 jansson libmicrohttpd gnutls libcurl
 CLI_PKGS := libcurl jansson libnbd libsodium libzstd
 
 # asked once, and only when something is compiled: `make deps` may have to install pkg-config first
@@ -92,7 +92,7 @@ $(BUILD)/quarry: $(CLI_OBJ)
 
 UNIT           := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/test_*.c))
 FUZZERS        := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
-E2E            := $(filter-out %/lib.sh,$(wildcard tests/e2e/*.sh))
+E2E            := $(filter-out %/lib.sh %/vhost-lib.sh,$(wildcard tests/e2e/*.sh))
 TEST_PROGRAMS  :=
 CHECK_TESTS    :=
 CHECK_CI_TESTS :=
@@ -105,7 +105,7 @@ $(BUILD)/tests/unit/test_%: $(BUILD)/tests/unit/test_%.o $(SIM_OBJ) $(BUILD)/lib
 $(BUILD)/tests/unit/test_cli_%: $(BUILD)/tests/unit/test_cli_%.o $(filter-out $(BUILD)/cli/main.o,$(CLI_OBJ))
 	$(Q)$(LINK) $(CLI_LIBS) -lcunit
 
-$(BUILD)/tests/e2e/loadgen: $(BUILD)/tests/e2e/loadgen.o
+$(BUILD)/tests/e2e/loadgen: $(BUILD)/tests/e2e/loadgen.o $(BUILD)/tests/e2e/load_oracle.o
 	$(Q)$(LINK) $(CLI_LIBS)
 
 # Under libFuzzer FUZZ_MAIN is empty; elsewhere a plain main() replays files.
@@ -113,7 +113,7 @@ FUZZ_MAIN ?= $(BUILD)/tests/fuzz/replay.o
 $(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(FUZZ_MAIN) $(SIM_OBJ) $(BUILD)/libquarry.a
 	$(Q)$(LINK) $(FUZZ_LINK) $(LIBS)
 
--include tests/sim/sim.mk tests/models/models.mk $(wildcard tests/unit/*.mk tests/fuzz/*.mk tests/e2e/*.mk)
+-include tests/sim/sim.mk tests/models/models.mk $(wildcard tests/vhost/*.mk tests/unit/*.mk tests/fuzz/*.mk tests/e2e/*.mk)
 
 LOADGEN  := $(if $(wildcard tests/e2e/loadgen.c),$(BUILD)/tests/e2e/loadgen)
 RUN       = BUILD=$(BUILD) QUARRY_SAN=$(SAN) scripts/run-tests
@@ -145,7 +145,10 @@ check-guest: deps-guest programs
 check-fresh:
 	@scripts/deps fresh && scripts/check-fresh
 soak: programs
-	@$(RUN) --limit 86400 $(SOAK_TESTS) 'tests/e2e/crash.sh $(or $(ROUNDS),1000)'
+	@$(RUN) --limit 86400 $(SOAK_TESTS) '@86400 tests/e2e/crash.sh $(or $(ROUNDS),1000)' \
+		'@86400 tests/e2e/vhost-restart.sh $(or $(ROUNDS),1000)' \
+		'@86400 tests/e2e/vhost-restart-slow.sh $(or $(ROUNDS),1000)' \
+		'@86400 tests/e2e/vhost-games.sh $(or $(ROUNDS),200)' '@3600 tests/guest/vhost.sh 20'
 
 # libFuzzer, in a build of its own: clang, address and undefined sanitizers, coverage.
 FUZZ_BUILD := build-fuzz
@@ -163,6 +166,8 @@ lint: deps-ci
 
 demo: deps all
 	@BUILD=$(BUILD) scripts/demo
+demo-vm: deps-guest all
+	@BUILD=$(BUILD) scripts/demo-vm
 bench: deps programs
 	@BUILD=$(BUILD) scripts/bench $(BENCH)
 
@@ -189,6 +194,6 @@ clean:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
 .PHONY: all deps deps-ci deps-guest programs check unit e2e fuzz-replay tidy tests-of-build check-ci check-guest \
-        check-fresh soak fuzz fuzz-minute lint demo bench install clean FORCE
+        check-fresh soak fuzz fuzz-minute lint demo demo-vm bench install clean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:

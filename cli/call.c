@@ -19,6 +19,7 @@
 
 #define GLOBALS_MAX     8u
 #define NAME_MAX_LENGTH 63u
+#define MORE_MAX        15u /* words of an argument that stands any number of times */
 
 struct given {
 	const char *text; /* NULL: not given; of a flag: its own name */
@@ -32,6 +33,8 @@ struct call {
 	struct given arguments[ARGUMENTS_MAX];
 	struct given options[OPTIONS_MAX];
 	struct given globals[GLOBALS_MAX];
+	struct given more[MORE_MAX];
+	size_t n_more;
 };
 
 bool name_is_valid(const char *name)
@@ -74,7 +77,7 @@ static const struct option *option_find(struct call *call, const char *name, siz
 static enum status check_name(struct cli *c, const struct word *word, const char *what, const char *text)
 {
 	if (word->kind != VALUE_NAME && strchr(text, '@'))
-		return cli_refuse(c, "not-available", "'%s' names a snapshot; snapshots are not in this release", text);
+		return cli_misuse(c, "%s '%s' names a snapshot; here stands a volume or pool", what, text);
 	if (name_is_valid(text))
 		return DONE;
 	return cli_misuse(
@@ -82,14 +85,13 @@ static enum status check_name(struct cli *c, const struct word *word, const char
 	    what, text);
 }
 
-/* NAME@SNAP */
 static enum status check_snapshot(struct cli *c, const char *what, const char *text)
 {
 	const char *at = strchr(text, '@');
 	auto_free char *volume = text_format("%.*s", at ? (int)(at - text) : 0, text);
 	if (at && name_is_valid(volume) && name_is_valid(at + 1))
 		return DONE;
-	return cli_misuse(c, "%s '%s' does not name a snapshot; it is written VOLUME@SNAPSHOT", what, text);
+	return cli_misuse(c, "%s '%s' is not the name of a snapshot, which is VOLUME@SNAPSHOT", what, text);
 }
 
 static enum status check_choice(struct cli *c, const struct word *word, const char *what, const char *text)
@@ -138,6 +140,13 @@ static enum status word_take(struct cli *c, const struct word *word, const char 
 		break;
 	case VALUE_SNAPSHOT:
 		status = check_snapshot(c, what, text);
+		break;
+	case VALUE_EXPORT:
+		status = strchr(text, '@') ? check_snapshot(c, what, text) : check_name(c, word, what, text);
+		break;
+	case VALUE_TIME:
+		if (duration_parse(text, &given->number, why) < 0)
+			status = cli_misuse(c, "%s '%s' %s", what, text, why);
 		break;
 	case VALUE_TEXT:
 	case VALUE_PATH:
@@ -212,7 +221,11 @@ static enum status argument_take(struct cli *c, const char *text)
 		return status == DONE ? refuse_if_later(c) : status;
 	}
 	auto_free char *title = command_title(call->command);
-	if (call->n_arguments == command_n_arguments(call->command))
+	size_t n = command_n_arguments(call->command);
+	const struct word *last = n > 0 ? &call->command->arguments[n - 1] : NULL;
+	if (call->n_arguments == n && last && last->is_many && call->n_more < MORE_MAX)
+		return word_take(c, last, last->shown, text, &call->more[call->n_more++]);
+	if (call->n_arguments == n)
 		return cli_misuse(c, "'%s' is one word too many; see 'quarry %s --help'", text, title);
 	const struct word *word = &call->command->arguments[call->n_arguments];
 	return word_take(c, word, word->shown, text, &call->arguments[call->n_arguments++]);
@@ -293,7 +306,7 @@ static enum status call_is_complete(struct cli *c)
 	if (!command)
 		return verb_missing(c);
 	auto_free char *synopsis = command_synopsis(command);
-	if (call->n_arguments < command_n_arguments(command))
+	if (call->n_arguments < command_n_arguments(command) && !command->arguments[call->n_arguments].is_optional)
 		return cli_misuse(c, "%s is missing: quarry %s", command->arguments[call->n_arguments].shown, synopsis);
 	const struct option *options = command_options(command);
 	for (size_t i = 0; options[i].name; i++) {
@@ -386,4 +399,23 @@ const char *call_text(const struct call *call, const char *name)
 uint64_t call_number(const struct call *call, const char *name)
 {
 	return given_find(call, name)->number;
+}
+
+/* The argument that may stand any number of times; the first of its words is given like any other argument. */
+static const struct given *many_first(const struct call *call)
+{
+	size_t n = command_n_arguments(call->command);
+	quarry_assert(n > 0 && n <= ARGUMENTS_MAX && call->command->arguments[n - 1].is_many);
+	return &call->arguments[n - 1];
+}
+
+size_t call_n_more(const struct call *call)
+{
+	return (many_first(call)->text != NULL) + call->n_more;
+}
+
+const char *call_more(const struct call *call, size_t i)
+{
+	quarry_assert(i < call_n_more(call));
+	return i == 0 ? many_first(call)->text : call->more[i - 1].text;
 }

@@ -23,5 +23,9 @@ bool call_has(const struct call *call, const char *name);
 const char *call_text(const struct call *call, const char *name); /* NULL: not given */
 uint64_t call_number(const struct call *call, const char *name);  /* a size or number; 0: not given */
 
+/* The words of an argument that may stand any number of times. */
+size_t call_n_more(const struct call *call);
+const char *call_more(const struct call *call, size_t i);
+
 /* The rule for names of volumes, pools and disks, as the API has it. */
 bool name_is_valid(const char *name);

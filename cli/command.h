@@ -11,16 +11,18 @@
 /* What a word means; it decides how the word is checked and how a shell completes it. */
 enum value_kind {
 	VALUE_TEXT,
-	VALUE_SIZE,     /* 10G */
-	VALUE_NUMBER,   /* min..max */
-	VALUE_CHOICE,   /* one of choices */
-	VALUE_PATH,     /* of this machine */
-	VALUE_NAME,     /* a new name */
-	VALUE_SNAPSHOT, /* NAME@SNAP */
-	VALUE_VOLUME,   /* the name of one that exists; as below */
+	VALUE_SIZE,   /* 10G */
+	VALUE_NUMBER, /* min..max */
+	VALUE_CHOICE, /* one of choices */
+	VALUE_PATH,   /* of this machine */
+	VALUE_NAME,   /* a new name */
+	VALUE_VOLUME, /* the name of one that exists; as below */
 	VALUE_POOL,
 	VALUE_DISK, /* a name, a UUID or a path */
 	VALUE_NODE,
+	VALUE_SNAPSHOT, /* NAME@SNAP */
+	VALUE_EXPORT,   /* a volume or a snapshot */
+	VALUE_TIME,     /* 30s, 15m, 1h, 7d */
 };
 
 /* A word of a command line: an argument or the value of an option. */
@@ -29,6 +31,8 @@ struct word {
 	enum value_kind kind;
 	uint64_t min, max;          /* VALUE_NUMBER */
 	const char *const *choices; /* VALUE_CHOICE; ends with NULL */
+	bool is_optional;           /* an argument that may be left out; none that may not stands behind it */
+	bool is_many;               /* the last argument, optional: any number of words */
 };
 
 struct option {

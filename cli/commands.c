@@ -18,11 +18,13 @@
 static const char *const failure_domains[] = {"disk", "node", "rack", "zone", NULL};
 static const char *const image_formats[] = {"raw", "qcow2", NULL};
 static const char *const shells[] = {"bash", "zsh", NULL};
-static const char *const name_kinds[] = {"volume", "pool", "disk", "node", NULL};
+static const char *const name_kinds[] = {"volume", "pool", "disk", "node", "snapshot", NULL};
 
 /* Everything in the tables is written short, a row a command, an option a line. */
 /* clang-format off */
 #define WORD(SHOWN, KIND)	  {.shown = SHOWN, .kind = KIND}
+#define MAYBE(SHOWN, KIND)	  {.shown = SHOWN, .kind = KIND, .is_optional = true}
+#define MANY(SHOWN, KIND)	  {.shown = SHOWN, .kind = KIND, .is_optional = true, .is_many = true}
 #define NUMBER(SHOWN, MIN, MAX)	  {.shown = SHOWN, .kind = VALUE_NUMBER, .min = MIN, .max = MAX}
 #define CHOICE(SHOWN, CHOICES)	  {.shown = SHOWN, .kind = VALUE_CHOICE, .choices = CHOICES}
 #define NO_VALUE		  {.shown = NULL}
@@ -113,19 +115,27 @@ const struct command commands[] = {
 	{.noun = "volume", .verb = "rename", .run = volume_rename,
 	 .arguments = {WORD("OLD", VALUE_VOLUME), WORD("NEW", VALUE_NAME)}, .summary = "give a volume another name"},
 	{.noun = "volume", .verb = "move", .is_later = true},
-	{.noun = "volume", .verb = "clone", .is_later = true},
+	{.noun = "volume", .verb = "clone", .run = volume_clone,
+	 .arguments = {WORD("NAME@SNAP", VALUE_SNAPSHOT), WORD("NEW", VALUE_NAME)},
+	 .summary = "make a volume from a snapshot",
+	 .more = "Nothing is copied: both share what neither changes, and each may be deleted without the other."},
 	{.noun = "volume", .verb = "delete", .run = volume_delete, .arguments = {WORD("NAME", VALUE_VOLUME)},
 	 .summary = "delete a volume and its data",
-	 .more = "Refused while it is attached. Its space is freed in the background."},
-	{.noun = "volume", .verb = "attach", .run = volume_attach, .arguments = {WORD("NAME", VALUE_VOLUME)},
+	 .more = "Refused while it is attached. Its space is freed in the background.",
+	 .options = OPTIONS(OPTION("snapshots", NO_VALUE, "with all of its snapshots; else refused while it has any"))},
+	{.noun = "volume", .verb = "attach", .run = volume_attach, .arguments = {WORD("NAME", VALUE_EXPORT)},
 	 .summary = "serve a volume to clients and print where",
-	 .more = "Prints the URI for NBD clients. An attachment survives a restart of the daemon.",
-	 .options = OPTIONS(NEEDED("nbd", NO_VALUE, "over NBD"), LATER("vhost-user", NO_VALUE),
-			    LATER("queues", NUMBER("N", 1, 1024)),
+	 .more = "Prints the URI for NBD clients, or the path of the socket for virtual machines (vhost-user-blk). A "
+		 "volume may have both attachments at once. An attachment survives a restart of the daemon. NAME@SNAP "
+		 "attaches a snapshot over NBD, which can only be read.",
+	 .options = OPTIONS(OPTION("nbd", NO_VALUE, "over NBD"),
+			    OPTION("vhost-user", NO_VALUE, "as a disk of a virtual machine, over vhost-user-blk"),
+			    OPTION("queues", NUMBER("N", 1, 64), "queues that a virtual machine may use; else 16"),
 			    OPTION("read-only", NO_VALUE, "clients cannot write"), LATER("takeover", NO_VALUE))},
-	{.noun = "volume", .verb = "detach", .run = volume_detach, .arguments = {WORD("NAME", VALUE_VOLUME)},
+	{.noun = "volume", .verb = "detach", .run = volume_detach, .arguments = {WORD("NAME", VALUE_EXPORT)},
 	 .summary = "end the serving of a volume; its clients are disconnected",
-	 .options = OPTIONS(OPTION("nbd", NO_VALUE, "only over NBD"), LATER("vhost-user", NO_VALUE))},
+	 .options = OPTIONS(OPTION("nbd", NO_VALUE, "only over NBD"),
+			    OPTION("vhost-user", NO_VALUE, "only over vhost-user"))},
 	{.noun = "volume", .verb = "import", .run = volume_import,
 	 .arguments = {WORD("SOURCE", VALUE_PATH), WORD("NAME", VALUE_NAME)},
 	 .summary = "create a volume from a raw or qcow2 file or an NBD URI",
@@ -138,6 +148,34 @@ const struct command commands[] = {
 	 .more = "Detach it before, or stop what writes to it: what changes meanwhile is copied as it comes.",
 	 .options = OPTIONS(OPTION("format", CHOICE("FORMAT", image_formats), "raw or qcow2; else qcow2 for names in .qcow2"),
 			    OPTION("force", NO_VALUE, "overwrite a file or device that is there"))},
+
+	/* ---- snapshot ---- */
+	{.noun = "snapshot", .verb = "create", .run = snapshot_create,
+	 .arguments = {WORD("NAME@SNAP", VALUE_SNAPSHOT), MANY("NAME2@SNAP", VALUE_SNAPSHOT)},
+	 .summary = "keep a volume as it is now; several: all at one instant",
+	 .more = "It takes no space until the volume changes. At most 16 volumes at a time."},
+	{.noun = "snapshot", .verb = "list", .run = snapshot_list, .arguments = {MAYBE("NAME", VALUE_VOLUME)},
+	 .summary = "list the snapshots, of one volume or of all"},
+	{.noun = "snapshot", .verb = "show", .run = snapshot_show, .arguments = {WORD("NAME@SNAP", VALUE_SNAPSHOT)},
+	 .summary = "show one snapshot, and what deleting it would free"},
+	{.noun = "snapshot", .verb = "delete", .run = snapshot_delete, .arguments = {WORD("NAME@SNAP", VALUE_SNAPSHOT)},
+	 .summary = "delete a snapshot",
+	 .more = "In any order. What only it needs is freed in the background; volumes and clones are not touched."},
+	{.noun = "snapshot", .verb = "rollback", .run = snapshot_rollback,
+	 .arguments = {WORD("NAME@SNAP", VALUE_SNAPSHOT)},
+	 .summary = "make a volume what it was, content and size",
+	 .more = "Refused while the volume is attached. What it held since then is lost, unless a snapshot keeps it."},
+	{.noun = "snapshot", .verb = "schedule", .run = snapshot_schedule, .arguments = {WORD("NAME", VALUE_VOLUME)},
+	 .summary = "take snapshots of a volume by the clock",
+	 .more = "Snapshots that were not taken by the schedule are never deleted by it.",
+	 .options = OPTIONS(OPTION("every", WORD("TIME", VALUE_TIME), "such as 15m, 1h or 7d"),
+			    OPTION("keep", NUMBER("N", 1, 16383), "how many of them stay; older ones are deleted"),
+			    OPTION("off", NO_VALUE, "end the schedule; its snapshots stay"))},
+	{.noun = "snapshot", .verb = "diff", .run = snapshot_diff,
+	 .arguments = {WORD("NAME@FROM", VALUE_SNAPSHOT), MAYBE("NAME@TO", VALUE_EXPORT)},
+	 .summary = "list the extents that changed since a snapshot",
+	 .more = "Until another snapshot, or until now. Extents are offset and length in bytes; NAME@TO may be of another\n"
+		 "volume, such as a clone."},
 
 	/* ---- backup ---- */
 	{.noun = "backup", .verb = "create", .run = backup_create,
@@ -167,13 +205,6 @@ const struct command commands[] = {
 			    OPTION("force", NO_VALUE, "even if damage hides what is still needed"))},
 
 	/* ---- later ---- */
-	{.noun = "snapshot", .verb = "create", .is_later = true},
-	{.noun = "snapshot", .verb = "list", .is_later = true},
-	{.noun = "snapshot", .verb = "show", .is_later = true},
-	{.noun = "snapshot", .verb = "delete", .is_later = true},
-	{.noun = "snapshot", .verb = "rollback", .is_later = true},
-	{.noun = "snapshot", .verb = "schedule", .is_later = true},
-	{.noun = "snapshot", .verb = "diff", .is_later = true},
 	{.noun = "cluster", .verb = "import-embedded", .is_later = true},
 
 	/* ---- looking ---- */
@@ -224,8 +255,10 @@ char *command_synopsis(const struct command *command)
 	fprintf(out, "%s", command->noun);
 	if (command->verb)
 		fprintf(out, " %s", command->verb);
-	for (size_t i = 0; i < command_n_arguments(command); i++)
-		fprintf(out, " %s", command->arguments[i].shown);
+	for (size_t i = 0; i < command_n_arguments(command); i++) {
+		const struct word *word = &command->arguments[i];
+		fprintf(out, word->is_many ? " [%s ...]" : word->is_optional ? " [%s]" : " %s", word->shown);
+	}
 	for (const struct option *o = command_options(command); o->name; o++) {
 		if (option_is_shown(o))
 			option_synopsis(o, out);

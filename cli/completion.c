@@ -6,7 +6,7 @@
  *   _quarry_verbs NOUN       its verbs; nothing for a noun that stands alone
  *   _quarry_options COMMAND  --name for a flag, --name:KIND for an option with a value
  *   _quarry_arguments COMMAND   KIND KIND ...
- * KIND is path, volume, pool, disk, node, text (nothing to offer) or =a,b,c for a choice. A function of the shell's own
+ * KIND is path, volume, pool, disk, node, snapshot, text (nothing to offer) or =a,b,c for a choice. A function of the shell's own
  * walks over the words with them. The files in completion/ are what this prints; a test compares them.
  */
 #include "cli/call.h"
@@ -26,7 +26,11 @@ static void kind_print(const struct word *word)
 	case VALUE_PATH:
 		fputs("path", stdout);
 		break;
+	case VALUE_SNAPSHOT:
+		fputs("snapshot", stdout);
+		break;
 	case VALUE_VOLUME:
+	case VALUE_EXPORT:
 		fputs("volume", stdout);
 		break;
 	case VALUE_POOL:
@@ -42,11 +46,11 @@ static void kind_print(const struct word *word)
 		for (const char *const *choice = word->choices; *choice; choice++)
 			printf("%c%s", choice == word->choices ? '=' : ',', *choice);
 		break;
+	case VALUE_TIME:
 	case VALUE_TEXT:
 	case VALUE_SIZE:
 	case VALUE_NUMBER:
 	case VALUE_NAME:
-	case VALUE_SNAPSHOT:
 		fputs("text", stdout);
 		break;
 	}
@@ -166,12 +170,13 @@ static const char bash_walk[] =
     "\tfi\n"
     "\tcase \"$expects\" in\n"
     "\tpath) compopt -o filenames 2> /dev/null; mapfile -t COMPREPLY < <(compgen -f -- \"$current\") ;;\n"
-    "\tvolume | pool | disk | node)\n"
+    "\tvolume | pool | disk | node | snapshot)\n"
     "\t\tCOMPREPLY=($(compgen -W \"$(\"${COMP_WORDS[0]}\" names \"$expects\" 2> /dev/null)\" -- \"$current\")) ;;\n"
     "\t=*) expects=${expects#=}\n"
     "\t\tCOMPREPLY=($(compgen -W \"${expects//,/ }\" -- \"$current\")) ;;\n"
     "\tesac\n"
     "}\n"
+    "COMP_WORDBREAKS=${COMP_WORDBREAKS//@/} # NAME@SNAP is one word\n"
     "complete -F _quarry quarry\n";
 
 static const char zsh_walk[] =
@@ -212,7 +217,7 @@ static const char zsh_walk[] =
     "\tfi\n"
     "\tcase \"$expects\" in\n"
     "\tpath) _files ;;\n"
-    "\tvolume | pool | disk | node) compadd -- ${=\"$($words[1] names $expects 2> /dev/null)\"} ;;\n"
+    "\tvolume | pool | disk | node | snapshot) compadd -- ${=\"$($words[1] names $expects 2> /dev/null)\"} ;;\n"
     "\t=*) compadd -- ${(s:,:)expects#=} ;;\n"
     "\tesac\n"
     "}\n"
@@ -247,8 +252,10 @@ enum status names_print(struct cli *c)
 	json_t *object;
 	json_array_foreach(json_object_get(answer, path + strlen("/v1/")), i, object)
 	{
-		if (name_is_valid(text_at(object, "name")))
-			puts(text_at(object, "name"));
+		const char *volume = text_at(object, "volume");
+		if (!name_is_valid(text_at(object, "name")) || (*volume && !name_is_valid(volume)))
+			continue;
+		printf("%s%s%s\n", volume, *volume ? "@" : "", text_at(object, "name"));
 	}
 	return DONE;
 }

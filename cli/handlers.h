@@ -27,7 +27,16 @@ enum status pool_list(struct cli *c);
 enum status pool_set(struct cli *c);
 enum status pool_show(struct cli *c);
 
+enum status snapshot_create(struct cli *c);
+enum status snapshot_delete(struct cli *c);
+enum status snapshot_diff(struct cli *c);
+enum status snapshot_list(struct cli *c);
+enum status snapshot_rollback(struct cli *c);
+enum status snapshot_schedule(struct cli *c);
+enum status snapshot_show(struct cli *c);
+
 enum status volume_attach(struct cli *c);
+enum status volume_clone(struct cli *c);
 enum status volume_create(struct cli *c);
 enum status volume_delete(struct cli *c);
 enum status volume_detach(struct cli *c);

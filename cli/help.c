@@ -37,7 +37,11 @@ static void command_line_print(const struct command *command)
 {
 	auto_free char *left = text_format("  %s", command->verb ? command->verb : command->noun);
 	for (size_t i = 0; i < command_n_arguments(command); i++) {
-		char *longer = text_format("%s %s", left, command->arguments[i].shown);
+		const struct word *word = &command->arguments[i];
+		char *longer = text_format(word->is_many       ? "%s [%s ...]"
+					   : word->is_optional ? "%s [%s]"
+							       : "%s %s",
+					   left, word->shown);
 		free(left);
 		left = longer;
 	}

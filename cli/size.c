@@ -168,3 +168,25 @@ void duration_to_text(uint64_t seconds, char text[static SIZE_TEXT_BYTES])
 	else
 		snprintf(text, SIZE_TEXT_BYTES, "%llus", s);
 }
+
+int duration_parse(const char *text, uint64_t *out, char why[static SIZE_WHY_BYTES])
+{
+	static const struct {
+		char letter;
+		uint64_t seconds;
+	} units[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}};
+	const char *rest = text;
+	struct digits number = digits_read(&rest);
+	for (size_t i = 0; i < array_size(units) && number.n > 0 && rest[0] != '\0' && rest[1] == '\0'; i++) {
+		if (*rest != units[i].letter)
+			continue;
+		if (number.is_overflow || number.value == 0 || number.value > INT32_MAX / units[i].seconds) {
+			snprintf(why, SIZE_WHY_BYTES, "is not between 1s and 24855d");
+			return -EINVAL;
+		}
+		*out = number.value * units[i].seconds;
+		return 0;
+	}
+	snprintf(why, SIZE_WHY_BYTES, "is not a time such as 30s, 15m, 1h or 7d");
+	return -EINVAL;
+}

@@ -23,3 +23,6 @@ must_check int number_parse(const char *text, uint64_t min, uint64_t max, uint64
 void latency_to_text(uint64_t ns, char text[static SIZE_TEXT_BYTES]);
 /* "42s", "5m 3s", "2h 1m", "3d 4h". */
 void duration_to_text(uint64_t seconds, char text[static SIZE_TEXT_BYTES]);
+
+/* A time in seconds: a whole number with s, m, h or d behind it. 0 or -EINVAL with the reason. */
+int duration_parse(const char *text, uint64_t *out, char why[static SIZE_WHY_BYTES]);

@@ -11,6 +11,26 @@
 
 #include <stdio.h>
 
+static void schedules_print(const json_t *schedules)
+{
+	static const char *const headers[] = {"SCHEDULE", "EVERY", ">KEEPS", "NEXT"};
+	if (json_array_size(schedules) == 0)
+		return;
+	auto_table struct table *table = table_create(headers, array_size(headers));
+	size_t i;
+	json_t *schedule;
+	json_array_foreach(schedules, i, schedule)
+	{
+		char every[SIZE_TEXT_BYTES];
+		duration_to_text(number_at(schedule, "every_s"), every);
+		table_text(table, text_at(schedule, "volume"));
+		table_text(table, every);
+		table_number(table, json_object_get(schedule, "keep"));
+		table_text(table, text_at(schedule, "next_at"));
+	}
+	table_print(table, stdout);
+}
+
 static void status_print(const json_t *answer, bool is_healthy)
 {
 	static const char *const headers[] = {"PROBLEM", "OBJECT", "WHAT"};
@@ -21,6 +41,7 @@ static void status_print(const json_t *answer, bool is_healthy)
 	       is_healthy ? "healthy" : "not healthy", node, uptime, (unsigned long long)number_at(answer, "pools"),
 	       (unsigned long long)number_at(answer, "disks"), (unsigned long long)number_at(answer, "volumes"),
 	       (unsigned long long)number_at(answer, "attached_volumes"));
+	schedules_print(json_object_get(answer, "schedules"));
 	if (is_healthy)
 		return;
 	auto_table struct table *table = table_create(headers, array_size(headers));

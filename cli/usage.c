@@ -50,11 +50,13 @@ static void volume_rows(struct table *table, const json_t *volume)
 		table_text(table, i ? "" : text_at(volume, "name"));
 		table_text(table, i ? "" : text_at(volume, "pool"));
 		if (i) {
-			table_text(table, "");
-			table_text(table, "");
+			for (unsigned column = 0; column < 4; column++)
+				table_text(table, "");
 		} else {
 			table_size(table, json_object_get(volume, "size_bytes"));
 			table_size(table, json_object_get(volume, "allocated_bytes"));
+			table_number(table, json_object_get(volume, "snapshots"));
+			table_size(table, json_object_get(volume, "reclaiming_bytes"));
 		}
 		table_size(table, json_object_get(disk, "allocated_bytes"));
 		table_text(table, disk ? text_at(disk, "name") : NULL);
@@ -63,7 +65,8 @@ static void volume_rows(struct table *table, const json_t *volume)
 
 static void volumes_print(const json_t *volumes)
 {
-	static const char *const headers[] = {"VOLUME", "POOL", ">SIZE", ">ALLOCATED", ">THERE", "DISK"};
+	static const char *const headers[] = {"VOLUME",     "POOL",        ">SIZE",  ">ALLOCATED",
+					      ">SNAPSHOTS", ">RECLAIMING", ">THERE", "DISK"};
 	auto_table struct table *table = table_create(headers, array_size(headers));
 	size_t i;
 	json_t *volume;

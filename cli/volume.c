@@ -95,11 +95,41 @@ static void volume_counters_print(const json_t *counters)
 	field_text(stdout, "errors", errors);
 }
 
+static void volume_history_print(const json_t *volume)
+{
+	const json_t *schedule = json_object_get(volume, "schedule");
+	if (json_is_integer(json_object_get(volume, "unique_bytes"))) {
+		field_size(stdout, "unique", json_object_get(volume, "unique_bytes"));
+		field_size(stdout, "shared", json_object_get(volume, "shared_bytes"));
+	}
+	if (number_at(volume, "reclaiming_bytes") > 0)
+		field_size(stdout, "reclaiming", json_object_get(volume, "reclaiming_bytes"));
+	auto_free char *snapshots = text_format("%llu", (unsigned long long)number_at(volume, "snapshots"));
+	field_text(stdout, "snapshots", snapshots);
+	if (*text_at(volume, "cloned_from"))
+		field_text(stdout, "cloned from", text_at(volume, "cloned_from"));
+	if (!json_is_object(schedule))
+		return;
+	char every[SIZE_TEXT_BYTES];
+	duration_to_text(number_at(schedule, "every_s"), every);
+	auto_free char *text =
+	    text_format("every %s, keeps %llu, next at %s", every, (unsigned long long)number_at(schedule, "keep"),
+			text_at(schedule, "next_at"));
+	field_text(stdout, "schedule", text);
+}
+
 enum status volume_show(struct cli *c)
 {
 	json_auto_t *volume = NULL;
 	auto_free char *path = volume_path(call_text(c->call, "NAME"), "");
 	enum status status = client_get(c, path, &volume);
+	bool shares = number_at(volume, "snapshots") > 0 || *text_at(volume, "cloned_from");
+	if (status == DONE && shares) { /* only then is there something that would have to be measured */
+		auto_free char *measured = volume_path(call_text(c->call, "NAME"), "?measure=true");
+		json_decref(volume);
+		volume = NULL;
+		status = client_get(c, measured, &volume);
+	}
 	if (status != DONE || cli_print_json(c, volume))
 		return status;
 	auto_free char *state = state_text(volume);
@@ -112,6 +142,7 @@ enum status volume_show(struct cli *c)
 		field_text(stdout, "why", text_at(volume, "why"));
 	field_size(stdout, "size", json_object_get(volume, "size_bytes"));
 	field_size(stdout, "allocated", json_object_get(volume, "allocated_bytes"));
+	volume_history_print(volume);
 	field_text(stdout, "replicas", replicas);
 	field_text(stdout, "created", text_at(volume, "created_at"));
 	volume_parts_print(volume);
@@ -185,7 +216,8 @@ enum status volume_rename(struct cli *c)
 enum status volume_delete(struct cli *c)
 {
 	json_auto_t *answer = NULL;
-	auto_free char *path = volume_path(call_text(c->call, "NAME"), "");
+	auto_free char *path =
+	    volume_path(call_text(c->call, "NAME"), call_has(c->call, "snapshots") ? "?snapshots=true" : "");
 	enum status status = client_call(c, &(struct request){.method = "DELETE", .path = path}, &answer);
 	if (status == DONE && !cli_print_json(c, answer))
 		printf("deleted volume '%s'\n", call_text(c->call, "NAME"));
@@ -238,14 +270,30 @@ enum status volume_detach_from(struct cli *c, const char *name, const char *suff
 	return client_call(c, &(struct request){.method = "DELETE", .path = path}, answer);
 }
 
+static enum status volume_attach_vhost(struct cli *c, json_t **attachment)
+{
+	auto_free char *path = volume_path(call_text(c->call, "NAME"), "/attachments");
+	json_auto_t *body = json_pack("{sssb}", "frontend", "vhost-user", "read_only", call_has(c->call, "read-only"));
+	body_number(c, body, "queues", "queues");
+	return client_call(c, &(struct request){.method = "POST", .path = path, .body = body}, attachment);
+}
+
 enum status volume_attach(struct cli *c)
 {
 	json_auto_t *attachment = NULL;
-	enum status status =
-	    volume_attach_nbd(c, call_text(c->call, "NAME"), call_has(c->call, "read-only"), &attachment);
+	bool is_vhost = call_has(c->call, "vhost-user");
+	enum status status;
+	if (is_vhost == call_has(c->call, "nbd"))
+		return cli_misuse(c, "give one of --nbd and --vhost-user");
+	if (call_has(c->call, "queues") && !is_vhost)
+		return cli_misuse(c, "--queues goes with --vhost-user");
+	if (is_vhost)
+		status = volume_attach_vhost(c, &attachment);
+	else
+		status = volume_attach_nbd(c, call_text(c->call, "NAME"), call_has(c->call, "read-only"), &attachment);
 	if (status != DONE || cli_print_json(c, attachment))
 		return status;
-	auto_free char *uri = text_printable(attachment_uri(c, attachment));
+	auto_free char *uri = text_printable(is_vhost ? text_at(attachment, "uri") : attachment_uri(c, attachment));
 	puts(uri);
 	return DONE;
 }
@@ -253,7 +301,10 @@ enum status volume_attach(struct cli *c)
 enum status volume_detach(struct cli *c)
 {
 	json_auto_t *answer = NULL;
-	const char *suffix = call_has(c->call, "nbd") ? "/attachments/nbd" : "/attachments";
+	bool is_nbd = call_has(c->call, "nbd"), is_vhost = call_has(c->call, "vhost-user");
+	const char *suffix = is_nbd == is_vhost ? "/attachments"
+			     : is_nbd           ? "/attachments/nbd"
+						: "/attachments/vhost-user";
 	enum status status = volume_detach_from(c, call_text(c->call, "NAME"), suffix, &answer);
 	if (status == DONE && !cli_print_json(c, answer))
 		printf("detached volume '%s'\n", call_text(c->call, "NAME"));

@@ -1,14 +1,15 @@
 # completion of quarry for bash, made by `quarry completion bash`
 
 _quarry_nouns() {
-	echo 'disk node pool volume backup status events top usage completion'
+	echo 'disk node pool volume snapshot backup status events top usage completion'
 }
 _quarry_verbs() {
 	case "$1" in
 	disk) echo 'add list show remove scrub check' ;;
 	node) echo 'list show' ;;
 	pool) echo 'create list show set delete' ;;
-	volume) echo 'create list show set resize rename delete attach detach import export' ;;
+	volume) echo 'create list show set resize rename clone delete attach detach import export' ;;
+	snapshot) echo 'create list show delete rollback schedule diff' ;;
 	backup) echo 'create list verify restore prune' ;;
 	esac
 }
@@ -22,10 +23,12 @@ _quarry_options() {
 	'volume create') echo ' --size:text --pool:pool --replicas:text ' ;;
 	'volume set') echo ' --replicas:text --min-replicas:text ' ;;
 	'volume resize') echo ' --force ' ;;
-	'volume attach') echo ' --nbd --read-only ' ;;
-	'volume detach') echo ' --nbd ' ;;
+	'volume delete') echo ' --snapshots ' ;;
+	'volume attach') echo ' --nbd --vhost-user --queues:text --read-only ' ;;
+	'volume detach') echo ' --nbd --vhost-user ' ;;
 	'volume import') echo ' --format:=raw,qcow2 --pool:pool --replicas:text ' ;;
 	'volume export') echo ' --format:=raw,qcow2 --force ' ;;
+	'snapshot schedule') echo ' --every:text --keep:text --off ' ;;
 	'backup create') echo ' --key-file:path --rate-limit:text ' ;;
 	'backup list') echo ' --key-file:path ' ;;
 	'backup verify') echo ' --key-file:path ' ;;
@@ -53,12 +56,20 @@ _quarry_arguments() {
 	'volume set') echo 'volume' ;;
 	'volume resize') echo 'volume text' ;;
 	'volume rename') echo 'volume text' ;;
+	'volume clone') echo 'snapshot text' ;;
 	'volume delete') echo 'volume' ;;
 	'volume attach') echo 'volume' ;;
 	'volume detach') echo 'volume' ;;
 	'volume import') echo 'path text' ;;
 	'volume export') echo 'volume path' ;;
-	'backup create') echo 'text path' ;;
+	'snapshot create') echo 'snapshot snapshot' ;;
+	'snapshot list') echo 'volume' ;;
+	'snapshot show') echo 'snapshot' ;;
+	'snapshot delete') echo 'snapshot' ;;
+	'snapshot rollback') echo 'snapshot' ;;
+	'snapshot schedule') echo 'volume' ;;
+	'snapshot diff') echo 'snapshot volume' ;;
+	'backup create') echo 'snapshot path' ;;
 	'backup list') echo 'path' ;;
 	'backup verify') echo 'path' ;;
 	'backup restore') echo 'path text' ;;
@@ -105,10 +116,11 @@ _quarry() {
 	fi
 	case "$expects" in
 	path) compopt -o filenames 2> /dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
-	volume | pool | disk | node)
+	volume | pool | disk | node | snapshot)
 		COMPREPLY=($(compgen -W "$("${COMP_WORDS[0]}" names "$expects" 2> /dev/null)" -- "$current")) ;;
 	=*) expects=${expects#=}
 		COMPREPLY=($(compgen -W "${expects//,/ }" -- "$current")) ;;
 	esac
 }
+COMP_WORDBREAKS=${COMP_WORDBREAKS//@/} # NAME@SNAP is one word
 complete -F _quarry quarry

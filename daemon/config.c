@@ -66,6 +66,11 @@ static const struct key keys[] = {
     {AT(cluster, rebuild_after_s), .kind = KEY_INTEGER, .max = 30 * 24 * 3600},
     {AT(metadata, backend), .kind = KEY_CHOICE, .choices = {"embedded", "etcd"}},
     {AT(metadata, prefix), .kind = KEY_PREFIX},
+    {AT(metadata, ca_file), .kind = KEY_PATH},
+    {AT(metadata, cert_file), .kind = KEY_PATH},
+    {AT(metadata, key_file), .kind = KEY_PATH},
+    {AT(metadata, user), .kind = KEY_NAME},
+    {AT(metadata, password_file), .kind = KEY_PATH},
     {AT(nbd, socket), .kind = KEY_PATH},
     {AT(nbd, listen), .kind = KEY_ADDRESS},
     {AT(nbd, tls), .kind = KEY_CHOICE, .choices = {"off", "on", "require"}},
@@ -418,6 +423,48 @@ static void check_nbd(struct reading *r)
 		reading_error(r, line_of_key(r, "nbd.listen"), "nbd.listen: is control.listen too; give each its own");
 }
 
+static bool endpoints_use_tls(const struct config *c)
+{
+	for (uint32_t i = 0; i < c->metadata.n_endpoints; i++) {
+		if (strncmp(c->metadata.endpoints[i], "https://", 8) != 0)
+			return false;
+	}
+	return c->metadata.n_endpoints > 0;
+}
+
+static void check_metadata(struct reading *r)
+{
+	const struct config *c = r->config;
+	bool is_etcd = c->metadata.backend == CONFIG_ETCD;
+	const char *files[][2] = {
+	    {"ca_file", c->metadata.ca_file},
+	    {"cert_file", c->metadata.cert_file},
+	    {"key_file", c->metadata.key_file},
+	    {"user", c->metadata.user},
+	    {"password_file", c->metadata.password_file},
+	};
+	for (size_t i = 0; i < array_size(files); i++) {
+		char path[40];
+		snprintf(path, sizeof(path), "metadata.%s", files[i][0]);
+		if (files[i][1][0] == '\0')
+			continue;
+		if (!is_etcd)
+			reading_error(r, line_of_key(r, path), "%s: goes with backend = \"etcd\" only", path);
+		else if (i < 3 && !endpoints_use_tls(c))
+			reading_error(r, line_of_key(r, path), "%s: needs endpoints that begin with https://", path);
+	}
+	if ((c->metadata.cert_file[0] == '\0') != (c->metadata.key_file[0] == '\0'))
+		reading_error(r, line_of_key(r, "metadata"), "metadata: cert_file and key_file go together");
+	if ((c->metadata.user[0] == '\0') != (c->metadata.password_file[0] == '\0'))
+		reading_error(r, line_of_key(r, "metadata"), "metadata: user and password_file go together");
+	if (is_etcd && c->metadata.n_endpoints == 0)
+		reading_error(r, line_of_key(r, "metadata.backend"),
+			      "metadata.backend: \"etcd\" needs endpoints, as in [\"http://127.0.0.1:2379\"]");
+	if (!is_etcd && c->metadata.n_endpoints > 0)
+		reading_error(r, line_of_key(r, "metadata.endpoints"),
+			      "metadata.endpoints: go with backend = \"etcd\" only");
+}
+
 /* What needs several nodes, which this release does not have. */
 static void check_honoured(struct reading *r)
 {
@@ -425,9 +472,6 @@ static void check_honoured(struct reading *r)
 	const struct config *c = r->config;
 	if (c->metadata.backend != CONFIG_EMBEDDED)
 		reading_error(r, line_of_key(r, "metadata.backend"), "metadata.backend: \"etcd\" is %s", later);
-	else if (c->metadata.n_endpoints > 0)
-		reading_error(r, line_of_key(r, "metadata.endpoints"),
-			      "metadata.endpoints: go with backend = \"etcd\" only");
 	if (c->peer.listen[0] != '\0')
 		reading_error(r, line_of_key(r, "peer.listen"), "peer.listen: is %s", later);
 	if (c->node.reactors > 1)
@@ -468,6 +512,7 @@ static void read_tree(struct reading *r)
 		return;
 	check_control(r);
 	check_nbd(r);
+	check_metadata(r);
 	check_honoured(r);
 }
 

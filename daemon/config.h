@@ -43,7 +43,9 @@ struct config {
 		uint64_t backend; /* enum config_backend */
 		char endpoints[CONFIG_ENDPOINTS_MAX][CONFIG_TEXT_MAX];
 		uint32_t n_endpoints;
-		char prefix[CONFIG_TEXT_MAX];
+		char prefix[CONFIG_TEXT_MAX], ca_file[CONFIG_TEXT_MAX], cert_file[CONFIG_TEXT_MAX],
+		    key_file[CONFIG_TEXT_MAX];
+		char user[CONFIG_NAME_MAX], password_file[CONFIG_TEXT_MAX];
 	} metadata;
 	struct {
 		char socket[CONFIG_SOCKET_MAX], listen[CONFIG_TEXT_MAX];

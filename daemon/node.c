@@ -1,10 +1,9 @@
 /*
  * node.c: puts a node together, and takes it apart.
  *
- *   FOLDERS -> STORE -> VOLUMES -> CLIENTS -> CONTROL -> RUN -> HUSH -> DISCONNECT -> UNLOAD -> CLOSE -> END
- *      |         |         |          |          |                ^          ^          ^         ^
- *      |         |         |          +----------|--- on error ---+----------+          |         |
- *      +---------+---------+--------------------------------------+---------------------+---------+
+ *   FOLDERS -> STORE -> VOLUMES -> CLIENTS -> CONTROL -> RUN -> HUSH -> DISCONNECT -> RELEASE -> UNLOAD -> CLOSE -> END
+ *      |         |         |          |          |                ^
+ *      +---------+---------+----------+----------+-- on error ----+
  *
  * Invariants
  *  1. Parts are started from the bottom up and stopped from the top down: no part is without what it uses. The way down
@@ -21,6 +20,7 @@
 #include "daemon/core/buffers.h"
 #include "daemon/metadata/metadata.h"
 #include "frontends/nbd/nbd_server.h"
+#include "frontends/vhost-user/vhost_server.h"
 #include "volumes/head/volume_set.h"
 
 #include <errno.h>
@@ -36,11 +36,12 @@
 	X(FOLDERS, "making its folders")                                                                               \
 	X(STORE, "opening the metadata store")                                                                         \
 	X(VOLUMES, "recovering the disks and attaching volumes")                                                       \
-	X(CLIENTS, "listening for NBD clients")                                                                        \
+	X(CLIENTS, "listening for NBD and vhost-user clients")                                                         \
 	X(CONTROL, "listening for commands")                                                                           \
 	X(RUN, "serving")                                                                                              \
 	X(HUSH, "finishing commands")                                                                                  \
 	X(DISCONNECT, "disconnecting NBD clients")                                                                     \
+	X(RELEASE, "disconnecting virtual machines")                                                                   \
 	X(UNLOAD, "closing the disks with a last checkpoint")                                                          \
 	X(CLOSE, "closing the metadata store")                                                                         \
 	X(END, "ended")
@@ -69,6 +70,7 @@ struct node {
 	struct metadata *metadata;
 	struct volume_set *volumes;
 	struct nbd_server *nbd;
+	struct vhost_server *vhost;
 	struct control *control;
 };
 
@@ -91,9 +93,10 @@ static void node_check(const struct node *n)
 	quarry_assert(n->stage <= NODE_END);
 	quarry_assert(!n->volumes || n->metadata);
 	quarry_assert(!n->nbd || n->volumes);
+	quarry_assert(!n->vhost || n->volumes);
 	quarry_assert(!n->control || n->volumes);
 	quarry_assert(n->stage != NODE_RUN || (n->control && n->res == 0));
-	quarry_assert(n->stage != NODE_END || (!n->control && !n->nbd && !n->volumes && !n->metadata));
+	quarry_assert(n->stage != NODE_END || (!n->control && !n->nbd && !n->vhost && !n->volumes && !n->metadata));
 }
 
 static void printf_like(3, 4) node_fail(struct node *n, int res, const char *format, ...)
@@ -142,6 +145,7 @@ static void node_make_folders(struct node *n)
 	folder_make_for(n, "node.data_dir", n->config->node.data_dir, false);
 	folder_make_for(n, "control.socket", n->config->control.socket, true);
 	folder_make_for(n, "nbd.socket", n->config->nbd.socket, true);
+	folder_make_for(n, "vhost.dir", n->config->vhost.dir, false);
 	if (n->res == 0 && buffers_create(n->reactor, IO_BUFFERS_BYTES, &n->buffers) < 0)
 		node_fail(n, -ENOMEM, "no memory for %llu MiB of I/O buffers", IO_BUFFERS_BYTES / MIB);
 }
@@ -212,6 +216,23 @@ static void node_let_clients_in(struct node *n)
 		node_fail(n, res, "%s", why);
 }
 
+static void node_let_machines_in(struct node *n)
+{
+	const struct vhost_server_options o = {
+	    .reactor = n->reactor,
+	    .log = n->log,
+	    .volumes = n->volumes,
+	    .buffers = n->buffers,
+	    .dir = n->config->vhost.dir,
+	    .poll_us = (uint32_t)n->config->vhost.poll_us,
+	};
+	if (n->res < 0)
+		return;
+	int res = vhost_server_start(&o, &n->vhost);
+	if (res < 0)
+		node_fail(n, res, "the vhost-user sockets cannot be made: %s", strerror(-res));
+}
+
 static void node_let_commands_in(struct node *n)
 {
 	char why[CONTROL_WHY_BYTES] = "";
@@ -222,6 +243,7 @@ static void node_let_commands_in(struct node *n)
 			.metadata = n->metadata,
 			.volumes = n->volumes,
 			.nbd = n->nbd,
+			.vhost = n->vhost,
 			.buffers = n->buffers},
 	    .started_wall_ns = n->started_wall_ns,
 	};
@@ -263,6 +285,13 @@ static void nbd_gone(void *context)
 	node_part_gone(n, NODE_DISCONNECT);
 }
 
+static void vhost_gone(void *context)
+{
+	struct node *n = context;
+	n->vhost = NULL;
+	node_part_gone(n, NODE_RELEASE);
+}
+
 static void volumes_gone(void *context)
 {
 	struct node *n = context;
@@ -285,6 +314,8 @@ static enum flow node_take_down(struct node *n)
 		control_stop(n->control, control_gone, n);
 	else if (n->stage == NODE_DISCONNECT && n->nbd)
 		nbd_server_stop(n->nbd, nbd_gone, n);
+	else if (n->stage == NODE_RELEASE && n->vhost)
+		vhost_server_stop(n->vhost, vhost_gone, n);
 	else if (n->stage == NODE_UNLOAD && n->volumes)
 		volume_set_stop(n->volumes, volumes_gone, n);
 	else
@@ -350,6 +381,7 @@ static bool node_steps(struct node *n)
 			break;
 		case NODE_CLIENTS:
 			node_let_clients_in(n);
+			node_let_machines_in(n);
 			node_go_on(n, NODE_CONTROL);
 			break;
 		case NODE_CONTROL:
@@ -370,6 +402,11 @@ static bool node_steps(struct node *n)
 			node_goto(n, NODE_DISCONNECT);
 			break;
 		case NODE_DISCONNECT:
+			if (node_take_down(n) == FLOW_WAIT)
+				return true;
+			node_goto(n, NODE_RELEASE);
+			break;
+		case NODE_RELEASE:
 			if (node_take_down(n) == FLOW_WAIT)
 				return true;
 			node_goto(n, NODE_UNLOAD);

@@ -6,11 +6,10 @@
  *  2. Keys come in the description's order, so that people can read them.
  *  3. No memory is never a half answer: the text is whole or NULL.
  */
-#include "daemon/control/answer.h"
+#include "daemon/control/answer_internal.h"
 
 #include "daemon/version.h"
 
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -283,7 +282,16 @@ static json_t *attachment_json(const struct config *config, const struct volume_
 	put_text(o, "uri", first ? first : "");
 	put(o, "uris", uris);
 	put_bool(o, "read_only", v->is_read_only);
+	if (strcmp(frontend, "nbd") != 0)
+		put_number(o, "queues", v->vhost_queues);
 	return o;
+}
+
+json_t *export_json(const struct config *config, const char *name)
+{
+	struct volume_view v = {.is_read_only = true};
+	snprintf(v.name, sizeof(v.name), "%s", name);
+	return attachment_json(config, &v, "nbd");
 }
 
 static const char *volume_state(const struct volume_view *v)
@@ -310,7 +318,8 @@ static json_t *volume_disks_json(const struct snapshot *s, const struct volume_v
 	return array;
 }
 
-static json_t *volume_json(const struct answer_context *c, const struct snapshot *s, const struct volume_view *v)
+static json_t *volume_json(const struct answer_context *c, const struct snapshot *s, const struct volume_view *v,
+			   const struct set_measure *measure)
 {
 	json_t *o = json_object(), *attachments = json_array();
 	if (v->is_attached_nbd)
@@ -322,6 +331,7 @@ static json_t *volume_json(const struct answer_context *c, const struct snapshot
 	put_text(o, "pool", v->pool);
 	put_number(o, "size_bytes", v->size_bytes);
 	put_number(o, "allocated_bytes", v->allocated_bytes);
+	volume_history_json(o, v, measure);
 	put_number(o, "replicas", v->replicas);
 	put_text(o, "state", volume_state(v));
 	put_text(o, "why", v->why);
@@ -429,6 +439,7 @@ static json_t *status_json(const struct answer_context *c, const struct snapshot
 	put_number(o, "disks", s->n_disks);
 	put_number(o, "volumes", s->n_volumes);
 	put_number(o, "attached_volumes", attached_volumes(s));
+	put(o, "schedules", schedules_json(s));
 	return o;
 }
 
@@ -498,6 +509,9 @@ static json_t *usage_json(const struct snapshot *s)
 		put_text(one, "pool", v->pool);
 		put_number(one, "size_bytes", v->size_bytes);
 		put_number(one, "allocated_bytes", v->allocated_bytes);
+		put_number(one, "snapshots", v->n_snapshots);
+		put_number(one, "snapshots_bytes", v->snapshots_bytes);
+		put_number(one, "reclaiming_bytes", v->reclaiming_bytes);
 		put(one, "disks", volume_disks_json(s, v));
 		json_array_append_new(volumes, one);
 	}
@@ -564,6 +578,9 @@ unsigned answer_parts(const struct order *o)
 	case ORDER_ATTACHMENT:
 	case ORDER_TOP:
 		return SNAPSHOT_DISKS | SNAPSHOT_VOLUMES;
+	case ORDER_SNAPSHOTS:
+	case ORDER_SNAPSHOT:
+		return SNAPSHOT_VOLUMES | SNAPSHOT_HISTORY;
 	case ORDER_USAGE:
 		return SNAPSHOT_DISKS | SNAPSHOT_VOLUMES | SNAPSHOT_POOLS;
 	case ORDER_REQUESTS:
@@ -572,6 +589,7 @@ unsigned answer_parts(const struct order *o)
 		return SNAPSHOT_DISKS | SNAPSHOT_VOLUMES | SNAPSHOT_POOLS | SNAPSHOT_NBD;
 	case ORDER_VERSION:
 	case ORDER_EVENTS:
+	case ORDER_CHANGES:
 	case ORDER_NOTHING:
 		break;
 	}
@@ -606,7 +624,7 @@ static json_t *objects_json(const struct answer_context *c, const struct order *
 	}
 	if (o->show == ORDER_VOLUMES) {
 		for (size_t i = 0; i < s->n_volumes; i++)
-			json_array_append_new(array, volume_json(c, s, &s->volumes[i].view));
+			json_array_append_new(array, volume_json(c, s, &s->volumes[i].view, NULL));
 		return list_json("volumes", array);
 	}
 	quarry_assert(o->show == ORDER_NODES);
@@ -625,12 +643,25 @@ static json_t *object_json(const struct answer_context *c, const struct order *o
 		return s->n_disks ? disk_json(c, &s->disks[0].view) : refuse_missing("disk", o, why);
 	if (o->show == ORDER_NODE)
 		return strcmp(o->object, c->config->node.name) == 0 ? node_json(c, s) : refuse_missing("node", o, why);
+	if (o->show == ORDER_ATTACHMENT && strchr(o->object, '@'))
+		return export_json(c->config, o->object);
 	if (!v)
 		return refuse_missing("volume", o, why);
 	if (o->show == ORDER_VOLUME)
-		return volume_json(c, s, v);
+		return volume_json(c, s, v, order_measure(o));
 	quarry_assert(o->show == ORDER_ATTACHMENT);
 	return attachment_json(c->config, v, o->command.other);
+}
+
+static json_t *history_json(const struct answer_context *c, const struct order *o, const struct snapshot *s,
+			    struct refusal *why)
+{
+	if (o->object[0] && s->n_volumes == 0)
+		return refuse_missing("volume", o, why);
+	if (o->show == ORDER_SNAPSHOTS)
+		return snapshots_json(c, o, s);
+	json_t *one = snapshot_one_json(c, o, s);
+	return one ? one : refuse_missing("snapshot", o, why);
 }
 
 static json_t *answer_json(const struct answer_context *c, const struct order *o, const struct snapshot *s,
@@ -652,6 +683,11 @@ static json_t *answer_json(const struct answer_context *c, const struct order *o
 	case ORDER_VOLUME:
 	case ORDER_ATTACHMENT:
 		return object_json(c, o, s, why);
+	case ORDER_SNAPSHOTS:
+	case ORDER_SNAPSHOT:
+		return history_json(c, o, s, why);
+	case ORDER_CHANGES:
+		return changes_json(o);
 	case ORDER_EVENTS:
 		return events_json(c, o);
 	case ORDER_USAGE:

@@ -125,6 +125,7 @@ static void request_release(struct request *r)
 	if (before > 1)
 		return;
 	snapshot_clear(&r->snapshot);
+	free(r->order.command.changes.extents);
 	free(r->body);
 	free(r);
 }
@@ -167,6 +168,8 @@ static void request_look(struct request *r)
 		s->only_parts = SNAPSHOT_DISKS;
 	if (o->show == ORDER_VOLUME || o->show == ORDER_ATTACHMENT)
 		s->only_parts = SNAPSHOT_VOLUMES;
+	if ((o->show == ORDER_SNAPSHOTS || o->show == ORDER_SNAPSHOT) && o->object[0])
+		s->only_parts = SNAPSHOT_VOLUMES | SNAPSHOT_HISTORY;
 	memcpy(s->only, o->object, sizeof(s->only));
 	if (s->parts != 0)
 		snapshot_take(s, &r->control->sources);

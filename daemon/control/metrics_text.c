@@ -197,6 +197,11 @@ static const struct metric disk_stats_metrics[] = {
 static const struct metric volume_view_metrics[] = {
     {"quarry_volume_size_bytes", "gauge", "Size as clients see it.", O(size_bytes)},
     {"quarry_volume_allocated_bytes", "gauge", "Written and not trimmed since.", O(allocated_bytes)},
+    {"quarry_volume_snapshots", "gauge", "Its snapshots.", O(n_snapshots), .form = SMALL},
+    {"quarry_volume_snapshots_bytes", "gauge", "That its snapshots point to; what they share is counted for each.",
+     O(snapshots_bytes)},
+    {"quarry_volume_reclaiming_bytes", "gauge",
+     "Of its deleted trees, still to be looked at and freed where not shared.", O(reclaiming_bytes)},
     {"quarry_volume_attached", "gauge", "1: clients can reach it over this frontend.", .key = "frontend",
      .value = "nbd", O(is_attached_nbd), .form = FLAG},
     {"quarry_volume_attached", .key = "frontend", .value = "vhost-user", O(is_attached_vhost), .form = FLAG},
@@ -256,6 +261,37 @@ static const struct metric nbd_metrics[] = {
     {"quarry_nbd_waits_total", "counter", "Times a connection waited for its share.", .key = "for", .value = "buffers",
      N(waits_buffers)},
     {"quarry_nbd_waits_total", .key = "for", .value = "requests", N(waits_requests)},
+};
+
+#define H(member) .offset = offsetof(struct vhost_counters, member)
+
+static const struct metric vhost_metrics[] = {
+    {"quarry_vhost_sockets", "gauge", "Volumes that virtual machines can reach.", H(n_doors)},
+    {"quarry_vhost_connections", "gauge", "Clients connected now.", H(n_connections)},
+    {"quarry_vhost_requests_in_flight", "gauge", "Requests under way now.", H(n_requests)},
+    {"quarry_vhost_connections_total", "counter", "Connections since the start.", .key = "outcome", .value = "accepted",
+     H(accepted)},
+    {"quarry_vhost_connections_total", .key = "outcome", .value = "refused", H(refused)},
+    {"quarry_vhost_connections_total", .key = "outcome", .value = "failed", H(failed)},
+    {"quarry_vhost_requests_total", "counter", "Requests of guests by type.", .key = "type", .value = "read", H(reads)},
+    {"quarry_vhost_requests_total", .key = "type", .value = "write", H(writes)},
+    {"quarry_vhost_requests_total", .key = "type", .value = "flush", H(flushes)},
+    {"quarry_vhost_requests_total", .key = "type", .value = "discard", H(trims)},
+    {"quarry_vhost_requests_total", .key = "type", .value = "write_zeroes", H(zeroes)},
+    {"quarry_vhost_requests_total", .key = "type", .value = "get_id", H(ids)},
+    {"quarry_vhost_requests_total", .key = "type", .value = "unsupported", H(unsupported)},
+    {"quarry_vhost_errors_total", "counter", "Requests answered with an error.", H(errors)},
+    {"quarry_vhost_broken_rings_total", "counter", "Queues given up since they made no sense.", H(broken_rings)},
+    {"quarry_vhost_resumed_total", "counter", "Requests taken up that were in flight before a restart.", H(resumed)},
+    {"quarry_vhost_bytes_total", "counter", "Payload moved.", .key = "direction", .value = "read", H(read_bytes)},
+    {"quarry_vhost_bytes_total", .key = "direction", .value = "write", H(write_bytes)},
+    {"quarry_vhost_bounced_bytes_total", "counter", "Bytes read by way of a buffer of ours.", H(bounced_bytes)},
+    {"quarry_vhost_rereads_total", "counter", "Reads done again since the guest's memory did not match.", H(rereads)},
+    {"quarry_vhost_kicks_total", "counter", "Times a guest woke us.", H(kicks)},
+    {"quarry_vhost_calls_total", "counter", "Times we woke a guest.", H(calls)},
+    {"quarry_vhost_waits_total", "counter", "Times a request waited for memory.", .key = "for", .value = "buffers",
+     H(waits_buffers)},
+    {"quarry_vhost_waits_total", .key = "for", .value = "requests", H(waits_requests)},
 };
 
 /* ---- walking them ---- */
@@ -336,6 +372,11 @@ static const void *at_nbd(const struct snapshot *s, size_t i, const char **name)
 	return &s->nbd;
 }
 
+static const void *at_vhost(const struct snapshot *s, size_t i, const char **name)
+{
+	return &s->vhost;
+}
+
 static const void *at_disk_view(const struct snapshot *s, size_t i, const char **name)
 {
 	*name = s->disks[i].view.name;
@@ -382,6 +423,7 @@ static const struct family families[] = {
     {TABLE(disk_stats_metrics), "disk", count_disks, at_disk_stats},
     {TABLE(disk_metrics), "disk", count_disks, at_disk_counters},
     {TABLE(nbd_metrics), "", count_one, at_nbd},
+    {TABLE(vhost_metrics), "", count_one, at_vhost},
 };
 
 /* ---- what is no table: the process and the node ---- */

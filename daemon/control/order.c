@@ -49,6 +49,37 @@ void order_refuse(struct refusal *why, unsigned status, const char *code, const 
 	va_end(args);
 }
 
+/* ---- percent-encoding ---- */
+
+static int hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c = (char)tolower((unsigned char)c);
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* In place. False: a broken escape, or a control character or zero in a name. */
+static bool part_decode(char *part)
+{
+	char *to = part;
+	for (const char *from = part; *from; from++) {
+		int c = (unsigned char)*from;
+		if (c == '%') {
+			int high = hex_digit(from[1]), low = high < 0 ? -1 : hex_digit(from[2]);
+			if (low < 0)
+				return false;
+			c = high * 16 + low;
+			from += 2;
+		}
+		if (iscntrl(c))
+			return false;
+		*to++ = (char)c;
+	}
+	*to = '\0';
+	return true;
+}
+
 /* ---- queries ---- */
 
 /* A whole number up to max, or the value that stands in *out already when the query is not there. */
@@ -277,6 +308,7 @@ static int read_attach(const struct order_text *t, const struct parts *p, struct
 	static const struct body_key keys[] = {
 	    {"frontend", BODY_TEXT, IN(other), true},
 	    {"read_only", BODY_BOOLEAN, IN(read_only), false},
+	    {"queues", BODY_QUEUES, IN(queues), false},
 	    {0},
 	};
 	if (queries_check(t, NULL, why) < 0 || object_take(p, out, why) < 0 ||
@@ -295,6 +327,133 @@ static int read_detach(const struct order_text *t, const struct parts *p, struct
 		return -EINVAL;
 	snprintf(out->command.other, sizeof(out->command.other), "%s", p->part[4]);
 	return 0;
+}
+
+/* ---- history ---- */
+
+/* "/v1/volumes/VOLUME/snapshots/SNAP...": what is shown after is VOLUME@SNAP. */
+static int snapshot_take_names(const struct parts *p, const char *snapshot, struct order *out, struct refusal *why)
+{
+	struct set_target *t = &out->command.targets[0];
+	char name[2 * SET_TEXT_MAX];
+	snprintf(name, sizeof(name), "%.255s@%.255s", p->part[2], snapshot);
+	if (order_target_read(name, t) != 0) {
+		order_refuse(why, 404, "not-found", "there is no snapshot of that name");
+		return -EINVAL;
+	}
+	out->command.n_targets = 1;
+	snprintf(out->object, sizeof(out->object), "%s@%s", t->volume, t->snapshot);
+	snprintf(out->command.object, sizeof(out->command.object), "%s", out->object);
+	return 0;
+}
+
+static int read_snapshot(const struct order_text *t, const struct parts *p, struct order *out, struct refusal *why)
+{
+	if (queries_check(t, NULL, why) < 0 || body_check_absent(t, why) < 0)
+		return -EINVAL;
+	return snapshot_take_names(p, p->part[4], out, why);
+}
+
+static int read_snapshot_create(const struct order_text *t, const struct parts *p, struct order *out,
+				struct refusal *why)
+{
+	static const struct body_key keys[] = {{"name", BODY_NAME, IN(other), true}, {0}};
+	if (queries_check(t, NULL, why) < 0 || body_read(t, keys, &out->command, NULL, why) < 0)
+		return -EINVAL;
+	return snapshot_take_names(p, out->command.other, out, why);
+}
+
+static int read_snapshots_create(const struct order_text *t, const struct parts *p, struct order *out,
+				 struct refusal *why)
+{
+	static const struct body_key keys[] = {{"snapshots", BODY_TARGETS, IN(targets), true}, {0}};
+	if (queries_check(t, NULL, why) < 0)
+		return -EINVAL;
+	return body_read(t, keys, &out->command, NULL, why);
+}
+
+static int read_rollback(const struct order_text *t, const struct parts *p, struct order *out, struct refusal *why)
+{
+	if (read_snapshot(t, p, out, why) < 0)
+		return -EINVAL;
+	return object_take(p, out, why);
+}
+
+static int read_clone(const struct order_text *t, const struct parts *p, struct order *out, struct refusal *why)
+{
+	static const struct body_key keys[] = {{"name", BODY_NAME, IN(other), true}, {0}};
+	if (queries_check(t, NULL, why) < 0 || body_read(t, keys, &out->command, NULL, why) < 0 ||
+	    snapshot_take_names(p, p->part[4], out, why) < 0)
+		return -EINVAL;
+	snprintf(out->object, sizeof(out->object), "%s", out->command.other);
+	return 0;
+}
+
+static int read_schedule(const struct order_text *t, const struct parts *p, struct order *out, struct refusal *why)
+{
+	static const struct body_key keys[] = {
+	    {"every_s", BODY_SECONDS, IN(every_s), true}, {"keep", BODY_KEEP, IN(keep), true}, {0}};
+	if (queries_check(t, NULL, why) < 0 || object_take(p, out, why) < 0)
+		return -EINVAL;
+	return body_read(t, keys, &out->command, NULL, why);
+}
+
+/* A snapshot's name, alone or with its volume's. */
+static int query_snapshot(const struct order_text *t, const char *name, const char *volume, struct set_target *out,
+			  struct refusal *why)
+{
+	for (uint32_t i = 0; i < t->n_queries; i++) {
+		char full[2 * SET_TEXT_MAX];
+		const char *value = t->queries[i].value;
+		if (strcmp(t->queries[i].name, name) != 0)
+			continue;
+		char decoded[SET_TEXT_MAX];
+		snprintf(decoded, sizeof(decoded), "%s", value ? value : "");
+		bool is_good = part_decode(decoded), is_full = strchr(decoded, '@') != NULL;
+		snprintf(full, sizeof(full), "%.255s%s%.255s", is_full ? "" : volume, is_full ? "" : "@", decoded);
+		if (is_good && order_target_read(full, out) == 0)
+			return 0;
+		order_refuse(why, 400, "invalid", "%s: must be the name of a snapshot", name);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int read_changes(const struct order_text *t, const struct parts *p, struct order *out, struct refusal *why)
+{
+	static const char *const known[] = {"since", "until", "from", "limit", NULL};
+	struct set_command *c = &out->command;
+	if (queries_check(t, known, why) < 0 || body_check_absent(t, why) < 0 || object_take(p, out, why) < 0 ||
+	    query_snapshot(t, "since", p->part[2], &c->since, why) < 0 ||
+	    query_snapshot(t, "until", p->part[2], &c->targets[0], why) < 0 ||
+	    query_number(t, "from", VOLUME_BYTES_MAX, &c->pos_bytes, why) < 0 ||
+	    query_number(t, "limit", ORDER_EXTENTS_MAX, &c->extents_max, why) < 0)
+		return -EINVAL;
+	c->n_targets = 1;
+	snprintf(c->targets[0].volume, sizeof(c->targets[0].volume), "%.63s", p->part[2]);
+	if (c->since.snapshot[0])
+		return 0;
+	order_refuse(why, 400, "invalid", "since: is missing: the name of a snapshot to compare with");
+	return -EINVAL;
+}
+
+/* A look, or, with measure=true, a measurement and then a look. */
+static int read_volume(const struct order_text *t, const struct parts *p, struct order *out, struct refusal *why)
+{
+	static const char *const known[] = {"measure", NULL};
+	if (queries_check(t, known, why) < 0 || body_check_absent(t, why) < 0 ||
+	    query_boolean(t, "measure", &out->is_command, why) < 0)
+		return -EINVAL;
+	out->command.kind = SET_VOLUME_MEASURE;
+	return object_take(p, out, why);
+}
+
+static int read_volume_delete(const struct order_text *t, const struct parts *p, struct order *out, struct refusal *why)
+{
+	static const char *const known[] = {"snapshots", NULL};
+	if (queries_check(t, known, why) < 0 || body_check_absent(t, why) < 0 || object_take(p, out, why) < 0)
+		return -EINVAL;
+	return query_boolean(t, "snapshots", &out->command.with_snapshots, why);
 }
 
 /* ---- routes ---- */
@@ -318,12 +477,23 @@ static const struct route routes[] = {
     {"POST", "/v1/disks/*/scrub", ORDER_DISK, 202, read_plain, SET_DISK_SCRUB},
     {"GET", "/v1/volumes", ORDER_VOLUMES, 200, read_plain, LOOK},
     {"POST", "/v1/volumes", ORDER_VOLUME, 201, read_volume_create, SET_VOLUME_CREATE},
-    {"GET", "/v1/volumes/*", ORDER_VOLUME, 200, read_plain, LOOK},
+    {"GET", "/v1/volumes/*", ORDER_VOLUME, 200, read_volume, LOOK},
     {"PATCH", "/v1/volumes/*", ORDER_VOLUME, 200, read_volume_set, SET_VOLUME_SET},
-    {"DELETE", "/v1/volumes/*", ORDER_NOTHING, 200, read_plain, SET_VOLUME_DELETE},
+    {"DELETE", "/v1/volumes/*", ORDER_NOTHING, 200, read_volume_delete, SET_VOLUME_DELETE},
     {"POST", "/v1/volumes/*/attachments", ORDER_ATTACHMENT, 201, read_attach, SET_VOLUME_ATTACH},
     {"DELETE", "/v1/volumes/*/attachments", ORDER_NOTHING, 200, read_detach, SET_VOLUME_DETACH},
     {"DELETE", "/v1/volumes/*/attachments/*", ORDER_NOTHING, 200, read_detach, SET_VOLUME_DETACH},
+    {"GET", "/v1/volumes/*/snapshots", ORDER_SNAPSHOTS, 200, read_plain, LOOK},
+    {"POST", "/v1/volumes/*/snapshots", ORDER_SNAPSHOT, 201, read_snapshot_create, SET_SNAPSHOT_CREATE},
+    {"GET", "/v1/volumes/*/snapshots/*", ORDER_SNAPSHOT, 200, read_snapshot, SET_VOLUME_MEASURE},
+    {"DELETE", "/v1/volumes/*/snapshots/*", ORDER_NOTHING, 200, read_snapshot, SET_SNAPSHOT_DELETE},
+    {"POST", "/v1/volumes/*/snapshots/*/rollback", ORDER_VOLUME, 200, read_rollback, SET_SNAPSHOT_ROLLBACK},
+    {"POST", "/v1/volumes/*/snapshots/*/clone", ORDER_VOLUME, 201, read_clone, SET_VOLUME_CLONE},
+    {"GET", "/v1/volumes/*/changes", ORDER_CHANGES, 200, read_changes, SET_VOLUME_CHANGES},
+    {"PUT", "/v1/volumes/*/schedule", ORDER_VOLUME, 200, read_schedule, SET_VOLUME_SCHEDULE},
+    {"DELETE", "/v1/volumes/*/schedule", ORDER_VOLUME, 200, read_plain, SET_VOLUME_SCHEDULE},
+    {"GET", "/v1/snapshots", ORDER_SNAPSHOTS, 200, read_plain, LOOK},
+    {"POST", "/v1/snapshots", ORDER_SNAPSHOTS, 201, read_snapshots_create, SET_SNAPSHOT_CREATE},
     {"GET", "/v1/events", ORDER_EVENTS, 200, read_events, LOOK},
     {"GET", "/v1/usage", ORDER_USAGE, 200, read_plain, LOOK},
     {"GET", "/v1/top", ORDER_TOP, 200, read_plain, LOOK},
@@ -332,38 +502,7 @@ static const struct route routes[] = {
 };
 
 /* What later releases bring; a client of theirs learns that it is not its mistake. */
-static const char *const later[] = {"/v1/volumes/*/snapshots", "/v1/snapshots",     "/v1/peers",
-				    "/v1/disks/*/drain",       "/v1/nodes/*/drain", "/v1/volumes/*/move",
-				    "/v1/volumes/*/clone"};
-
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c = (char)tolower((unsigned char)c);
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* In place. False: a broken escape, or a control character or zero in a name. */
-static bool part_decode(char *part)
-{
-	char *to = part;
-	for (const char *from = part; *from; from++) {
-		int c = (unsigned char)*from;
-		if (c == '%') {
-			int high = hex_digit(from[1]), low = high < 0 ? -1 : hex_digit(from[2]);
-			if (low < 0)
-				return false;
-			c = high * 16 + low;
-			from += 2;
-		}
-		if (iscntrl(c))
-			return false;
-		*to++ = (char)c;
-	}
-	*to = '\0';
-	return true;
-}
+static const char *const later[] = {"/v1/peers", "/v1/disks/*/drain", "/v1/nodes/*/drain", "/v1/volumes/*/move"};
 
 /* False: no path of ours looks like that. */
 static bool parts_split(const char *path, struct parts *p)
@@ -420,8 +559,7 @@ static const struct route *route_find(const struct order_text *t, const struct p
 	}
 	for (size_t i = 0; i < array_size(later); i++) {
 		if (pattern_matches(later[i], p)) {
-			order_refuse(why, 501, "not-available",
-				     "this release has no snapshots, moves, drains or peers");
+			order_refuse(why, 501, "not-available", "this release has no moves, drains or peers");
 			return NULL;
 		}
 	}

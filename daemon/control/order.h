@@ -12,6 +12,7 @@
 #define ORDER_QUERIES_MAX    8u
 #define ORDER_EVENTS_MAX     1000u
 #define ORDER_WAIT_S_MAX     60u
+#define ORDER_EXTENTS_MAX    4096u
 
 /* What to show, and, after a command, of what. */
 enum order_kind {
@@ -26,6 +27,9 @@ enum order_kind {
 	ORDER_VOLUMES,
 	ORDER_VOLUME,
 	ORDER_ATTACHMENT,
+	ORDER_SNAPSHOTS,
+	ORDER_SNAPSHOT,
+	ORDER_CHANGES,
 	ORDER_EVENTS,
 	ORDER_USAGE,
 	ORDER_TOP,
@@ -39,7 +43,8 @@ struct order {
 	unsigned status; /* of success: 200, 201 or 202 */
 	bool is_command; /* then the command comes first */
 	struct set_command command;
-	char object[SET_TEXT_MAX];     /* what is shown: name of the pool, disk (or its UUID or path), volume, node */
+	char object[SET_TEXT_MAX]; /* what is shown: name of the pool, disk (or its UUID or path), volume, NAME@SNAP,
+					* node */
 	uint64_t after, limit, wait_s; /* EVENTS */
 	uint64_t older_than_ms;        /* REQUESTS */
 };

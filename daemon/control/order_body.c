@@ -13,6 +13,8 @@
 #include <jansson.h>
 #include <string.h>
 
+#define KEEP_MAX 16383u /* snapshots of a volume, less the one that is taken before the oldest goes */
+
 bool order_name_is_valid(const char *name)
 {
 	size_t len = strlen(name);
@@ -65,12 +67,14 @@ static int body_size(const struct body_key *k, const json_t *value, void *to, st
 	return 0;
 }
 
-static int body_count(const struct body_key *k, const json_t *value, void *to, struct refusal *why)
+static int body_count(const struct body_key *k, const json_t *value, bool is_queues, void *to, struct refusal *why)
 {
 	quarry_assert(k->size == sizeof(uint32_t));
 	json_int_t n = json_integer_value(value);
-	if (!json_is_integer(value) || n < 1 || n > 16)
-		return body_refuse(why, k->name, "must be a whole number from 1 to 16");
+	if (!json_is_integer(value) || n < 1 || n > (is_queues ? (json_int_t)VOLUME_VHOST_QUEUES_MAX : 16))
+		return body_refuse(why, k->name,
+				   is_queues ? "must be a whole number from 1 to 64"
+					     : "must be a whole number from 1 to 16");
 	uint32_t count = (uint32_t)n;
 	memcpy(to, &count, sizeof(count));
 	return 0;
@@ -100,6 +104,50 @@ static int body_domain(const struct body_key *k, const json_t *value, struct set
 	return body_refuse(why, k->name, "must be one of \"disk\", \"node\", \"rack\", \"zone\"");
 }
 
+static int body_range(const struct body_key *k, const json_t *value, uint64_t max, void *to, struct refusal *why)
+{
+	json_int_t n = json_integer_value(value);
+	if (!json_is_integer(value) || n < 1 || (uint64_t)n > max) {
+		order_refuse(why, 400, "invalid", "%s: must be a whole number from 1 to %llu", k->name,
+			     (unsigned long long)max);
+		return -EINVAL;
+	}
+	uint64_t wide = (uint64_t)n;
+	uint32_t narrow = (uint32_t)n;
+	if (k->size == sizeof(wide))
+		memcpy(to, &wide, sizeof(wide));
+	else
+		memcpy(to, &narrow, sizeof(narrow));
+	return 0;
+}
+
+int order_target_read(const char *text, struct set_target *out)
+{
+	const char *at = text ? strchr(text, '@') : NULL;
+	size_t len = at ? (size_t)(at - text) : 0;
+	if (!at || len >= sizeof(out->volume) || !order_name_is_valid(at + 1))
+		return -EINVAL;
+	*out = (struct set_target){0};
+	memcpy(out->volume, text, len);
+	memcpy(out->snapshot, at + 1, strlen(at + 1));
+	return order_name_is_valid(out->volume) ? 0 : -EINVAL;
+}
+
+static int body_targets(const struct body_key *k, const json_t *value, struct set_command *c, struct refusal *why)
+{
+	size_t n = json_array_size(value);
+	if (n < 1 || n > SET_TARGETS_MAX) {
+		order_refuse(why, 400, "invalid", "%s: must be a list of 1 to %u names such as \"vm1@daily\"", k->name,
+			     SET_TARGETS_MAX);
+		return -EINVAL;
+	}
+	for (size_t i = 0; i < n; i++)
+		if (order_target_read(json_string_value(json_array_get(value, i)), &c->targets[i]) != 0)
+			return body_refuse(why, k->name, "must hold names of the form VOLUME@SNAPSHOT");
+	c->n_targets = (uint32_t)n;
+	return 0;
+}
+
 static int body_value(const struct body_key *k, const json_t *value, struct set_command *c, struct refusal *why)
 {
 	char *to = (char *)c + k->offset;
@@ -110,11 +158,19 @@ static int body_value(const struct body_key *k, const json_t *value, struct set_
 	case BODY_SIZE:
 		return body_size(k, value, to, why);
 	case BODY_COUNT:
-		return body_count(k, value, to, why);
+		return body_count(k, value, false, to, why);
+	case BODY_QUEUES:
+		return body_count(k, value, true, to, why);
 	case BODY_BOOLEAN:
 		return body_boolean(k, value, to, why);
 	case BODY_DOMAIN:
 		return body_domain(k, value, c, why);
+	case BODY_SECONDS:
+		return body_range(k, value, INT32_MAX, to, why);
+	case BODY_KEEP:
+		return body_range(k, value, KEEP_MAX, to, why);
+	case BODY_TARGETS:
+		return body_targets(k, value, c, why);
 	}
 	return -EINVAL;
 }

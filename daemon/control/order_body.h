@@ -6,12 +6,16 @@
 #include "daemon/control/order.h"
 
 enum body_kind {
-	BODY_TEXT,  /* a printable text of 1 to size - 1 bytes, without control characters */
-	BODY_NAME,  /* a name of a volume or pool */
-	BODY_SIZE,  /* bytes, a multiple of 512 */
-	BODY_COUNT, /* a small number, 1 to 16 */
+	BODY_TEXT,   /* a printable text of 1 to size - 1 bytes, without control characters */
+	BODY_NAME,   /* a name of a volume or pool */
+	BODY_SIZE,   /* bytes, a multiple of 512 */
+	BODY_COUNT,  /* a small number, 1 to 16 */
+	BODY_QUEUES, /* 1 to 64 */
 	BODY_BOOLEAN,
-	BODY_DOMAIN, /* "disk" "node" "rack" "zone" */
+	BODY_DOMAIN,  /* "disk" "node" "rack" "zone" */
+	BODY_SECONDS, /* 1 s to 68 years */
+	BODY_KEEP,    /* 1 to 16383 */
+	BODY_TARGETS, /* a list of 1 to SET_TARGETS_MAX texts "NAME@SNAP" */
 };
 
 struct body_key {
@@ -29,3 +33,5 @@ must_check int body_read(const struct order_text *text, const struct body_key *k
 			 uint32_t *seen, struct refusal *why);
 /* [A-Za-z0-9][A-Za-z0-9._-]{0,62} */
 bool order_name_is_valid(const char *name);
+/* "VOLUME@SNAPSHOT", both valid names. 0 or -EINVAL. */
+must_check int order_target_read(const char *text, struct set_target *out);

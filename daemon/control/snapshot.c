@@ -57,7 +57,9 @@ static void take_disk(const struct disk_view *v, void *context)
 static void take_volume(const struct volume_view *v, void *context)
 {
 	struct snapshot *s = context;
-	bool is_wanted = !(s->only_parts & SNAPSHOT_VOLUMES) || strcmp(v->name, s->only) == 0;
+	size_t len = s->parts & SNAPSHOT_HISTORY ? strcspn(s->only, "@") : strlen(s->only);
+	bool is_wanted =
+	    !(s->only_parts & SNAPSHOT_VOLUMES) || (strlen(v->name) == len && memcmp(v->name, s->only, len) == 0);
 	struct snapshot_volume *to = is_wanted ? array_grow(s, &s->volumes, &s->n_volumes, sizeof(*to)) : NULL;
 	if (!to)
 		return;
@@ -70,6 +72,19 @@ static void take_pool(const struct pool_view *v, void *context)
 	struct snapshot *s = context;
 	bool is_wanted = !(s->only_parts & SNAPSHOT_POOLS) || strcmp(v->name, s->only) == 0;
 	struct pool_view *to = is_wanted ? array_grow(s, &s->pools, &s->n_pools, sizeof(*to)) : NULL;
+	if (to)
+		*to = *v;
+}
+
+static void take_snapshot(const struct snapshot_view *v, void *context)
+{
+	struct snapshot *s = context;
+	size_t len = strcspn(s->only, "@");
+	const char *name = s->only[len] ? s->only + len + 1 : NULL;
+	bool is_wanted =
+	    !(s->only_parts & SNAPSHOT_HISTORY) ||
+	    (strlen(v->volume) == len && memcmp(v->volume, s->only, len) == 0 && (!name || strcmp(name, v->name) == 0));
+	struct snapshot_view *to = is_wanted ? array_grow(s, &s->snapshots, &s->n_snapshots, sizeof(*to)) : NULL;
 	if (to)
 		*to = *v;
 }
@@ -95,13 +110,19 @@ void snapshot_take(struct snapshot *s, const struct snapshot_sources *from)
 		volume_set_volumes(from->volumes, take_volume, s);
 	if (s->parts & SNAPSHOT_POOLS)
 		volume_set_pools(from->volumes, take_pool, s);
+	if (s->parts & SNAPSHOT_HISTORY)
+		volume_set_snapshots(from->volumes, take_snapshot, s);
 	if (s->parts & SNAPSHOT_SLOW) {
 		volume_set_slow_requests(from->volumes, s->slow_age_ns, take_line, s);
 		if (from->nbd)
 			nbd_server_slow_requests(from->nbd, s->slow_age_ns, take_line, s);
+		if (from->vhost)
+			vhost_server_slow_requests(from->vhost, s->slow_age_ns, take_line, s);
 	}
 	if ((s->parts & SNAPSHOT_NBD) && from->nbd)
 		memcpy(&s->nbd, nbd_server_counters(from->nbd), sizeof(s->nbd));
+	if ((s->parts & SNAPSHOT_NBD) && from->vhost)
+		memcpy(&s->vhost, vhost_server_counters(from->vhost), sizeof(s->vhost));
 	s->is_metadata_broken = from->metadata && from->metadata->is_broken;
 	if (from->buffers) {
 		s->buffers_used_bytes = buffers_used_bytes(from->buffers);
@@ -120,6 +141,7 @@ void snapshot_clear(struct snapshot *s)
 	free(s->disks);
 	free(s->volumes);
 	free(s->pools);
+	free(s->snapshots);
 	free(s->lines);
 	*s = (struct snapshot){0};
 }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "frontends/nbd/nbd_server.h"
+#include "frontends/vhost-user/vhost_server.h"
 #include "volumes/head/volume_set.h"
 
 enum {
@@ -13,7 +14,8 @@ enum {
 	SNAPSHOT_VOLUMES = 2,
 	SNAPSHOT_POOLS = 4,
 	SNAPSHOT_NBD = 8,
-	SNAPSHOT_SLOW = 16, /* lines of slow requests */
+	SNAPSHOT_SLOW = 16,    /* lines of slow requests */
+	SNAPSHOT_HISTORY = 32, /* snapshots of volumes */
 };
 
 struct snapshot_disk {
@@ -26,7 +28,7 @@ struct snapshot_volume {
 struct snapshot {
 	unsigned parts;          /* SNAPSHOT_...: what was asked for */
 	unsigned only_parts;     /* of these only the objects that are named: */
-	char only[SET_TEXT_MAX]; /* name; of a disk: name, UUID or path */
+	char only[SET_TEXT_MAX]; /* name; of a disk: name, UUID or path; of snapshots: their volume's, or NAME@SNAP */
 	uint64_t slow_age_ns;
 	bool is_short; /* there was no memory for some of it */
 	uint64_t now_ns;
@@ -34,9 +36,11 @@ struct snapshot {
 	struct snapshot_disk *disks;
 	struct snapshot_volume *volumes;
 	struct pool_view *pools;
+	struct snapshot_view *snapshots;
 	char **lines;
-	size_t n_disks, n_volumes, n_pools, n_lines;
+	size_t n_disks, n_volumes, n_pools, n_snapshots, n_lines;
 	struct nbd_counters nbd; /* zeros when there is no server */
+	struct vhost_counters vhost;
 	bool is_metadata_broken;
 	uint64_t buffers_used_bytes, buffers_budget_bytes;
 };
@@ -44,9 +48,10 @@ struct snapshot {
 struct snapshot_sources {
 	struct reactor *reactor;
 	struct volume_set *volumes;
-	struct metadata *metadata; /* NULL: not looked at */
-	struct nbd_server *nbd;    /* NULL: none */
-	struct buffers *buffers;   /* NULL: none */
+	struct metadata *metadata;  /* NULL: not looked at */
+	struct nbd_server *nbd;     /* NULL: none */
+	struct vhost_server *vhost; /* NULL: none */
+	struct buffers *buffers;    /* NULL: none */
 };
 
 /* On the reactor. `parts`, `only` and `slow_age_ns` are set, the rest zeros. */

@@ -20,6 +20,8 @@
  */
 #include "daemon/core/reactor_ops.h"
 
+#include <errno.h>
+
 #include <stdlib.h>
 
 /* Timers are few (one per request with a time-out, some per disk); the heap doubles if there are more. */
@@ -79,6 +81,7 @@ static void op_begin(struct op *op, enum op_kind kind)
 	op->kind = kind;
 	op->res = 0;
 	op->new_stream = NULL;
+	op->fds = NULL;
 	op->iov = NULL;
 	op->n_iov = 0;
 	op->pos_bytes = op->len_bytes = op->done_bytes = 0;
@@ -217,6 +220,28 @@ void stream_send(struct stream *s, struct op *op, const struct iovec *iov, uint3
 	stream_submit(s, op, OP_SEND, iov, n_iov);
 }
 
+static void stream_submit_fds(struct stream *s, struct op *op)
+{
+	op->stream = s;
+	quarry_assert(op->fds != NULL && op->fds->n <= FDS_MAX);
+	s->reactor->ops->submit(s->reactor, op);
+}
+
+void stream_recv_fds(struct stream *s, struct op *op, const struct iovec *iov, uint32_t n_iov, struct fds *fds)
+{
+	op_begin_transfer(op, OP_RECV_FDS, iov, n_iov);
+	op->fds = fds;
+	fds->n = 0;
+	stream_submit_fds(s, op);
+}
+
+void stream_send_fds(struct stream *s, struct op *op, const struct iovec *iov, uint32_t n_iov, struct fds *fds)
+{
+	op_begin_transfer(op, OP_SEND_FDS, iov, n_iov);
+	op->fds = fds;
+	stream_submit_fds(s, op);
+}
+
 void stream_shutdown(struct stream *s)
 {
 	s->reactor->ops->stream_shutdown(s);
@@ -228,6 +253,49 @@ void stream_close(struct stream *s)
 const char *stream_peer(const struct stream *s)
 {
 	return s->reactor->ops->stream_peer(s);
+}
+
+/* ---- shared with other processes ---- */
+
+void reactor_fds_close(struct reactor *r, struct fds *fds)
+{
+	quarry_assert(fds->n <= FDS_MAX);
+	while (fds->n > 0) {
+		int fd = fds->fd[--fds->n];
+		if (fd >= 0)
+			r->ops->fd_close(r, fd);
+	}
+}
+
+int reactor_stream_take(struct reactor *r, int fd, struct stream **out)
+{
+	return r->ops->stream_take ? r->ops->stream_take(r, fd, out) : -ENOTSUP;
+}
+
+int reactor_map(struct reactor *r, int fd, uint64_t pos_bytes, uint64_t len_bytes, struct mapping **out)
+{
+	return !r->ops->map ? -ENOTSUP : r->ops->map(r, fd, pos_bytes, len_bytes, out);
+}
+int reactor_share(struct reactor *r, uint64_t len_bytes, int *fd, struct mapping **out)
+{
+	return !r->ops->share ? -ENOTSUP : r->ops->share(r, len_bytes, fd, out);
+}
+void mapping_close(struct mapping *m)
+{
+	m->reactor->ops->mapping_close(m);
+}
+
+int reactor_event_open(struct reactor *r, int fd, void (*signalled)(void *context), void *context, struct event **out)
+{
+	return !r->ops->event_open ? -ENOTSUP : r->ops->event_open(r, fd, signalled, context, out);
+}
+void event_signal(struct event *e)
+{
+	e->reactor->ops->event_signal(e);
+}
+void event_close(struct event *e)
+{
+	e->reactor->ops->event_close(e);
 }
 
 /* ---- clocks and randomness ---- */

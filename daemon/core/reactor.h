@@ -28,6 +28,7 @@ struct reactor;
 struct file;
 struct listener;
 struct stream;
+struct fds;
 
 /* ---- operations ---- */
 
@@ -41,7 +42,9 @@ enum op_kind {
 	OP_CONNECT,
 	OP_RECV,
 	OP_RECV_ALL,
+	OP_RECV_FDS,
 	OP_SEND,
+	OP_SEND_FDS,
 	OP_DEFER,
 };
 
@@ -57,6 +60,7 @@ struct op {
 		struct stream *stream;
 	};
 	struct stream **new_stream; /* of an accept or connect: where the stream goes */
+	struct fds *fds;            /* of a transfer with descriptors */
 	const struct iovec *iov;    /* borrowed from the owner until done() */
 	uint32_t n_iov;
 	uint64_t pos_bytes;
@@ -125,6 +129,46 @@ void stream_shutdown(struct stream *s);
 void stream_close(struct stream *s);
 /* For log lines: "unix" or the peer's address. Valid while the stream is. */
 const char *stream_peer(const struct stream *s);
+
+/* ---- what another process shares with us over a unix stream: descriptors, memory, events ---- */
+
+#define FDS_MAX 8u
+struct fds {
+	int fd[FDS_MAX];
+	uint32_t n;
+};
+/* As stream_recv_all, and takes the descriptors that come along; those beyond FDS_MAX are closed. They are the owner's
+ * at done(), also after an error. */
+void stream_recv_fds(struct stream *s, struct op *op, const struct iovec *iov, uint32_t n_iov, struct fds *fds);
+/* As stream_send; the descriptors stay the owner's. */
+void stream_send_fds(struct stream *s, struct op *op, const struct iovec *iov, uint32_t n_iov, struct fds *fds);
+void reactor_fds_close(struct reactor *r, struct fds *fds);
+/* A connected unix socket that came as a descriptor becomes a stream; the descriptor is taken over, also on failure. */
+must_check int reactor_stream_take(struct reactor *r, int fd, struct stream **out);
+
+/* Memory that others write to as well. When its file shrinks under us, an access to what is gone finds zeros instead
+ * (of the whole mapping from then on), and is_broken tells. */
+struct mapping {
+	struct reactor *reactor;
+	uint8_t *data;
+	uint64_t len_bytes;
+	volatile bool is_broken;
+};
+/* Maps a range of a regular file or memfd, which must have it; the descriptor stays the caller's. 0 or -errno. */
+must_check int reactor_map(struct reactor *r, int fd, uint64_t pos_bytes, uint64_t len_bytes, struct mapping **out);
+/* New memory of zeros to be shared with others by the descriptor, which is the caller's. */
+must_check int reactor_share(struct reactor *r, uint64_t len_bytes, int *fd, struct mapping **out);
+void mapping_close(struct mapping *m);
+
+/* An eventfd (or pipe) of another process. With signalled() it is listened to: called once or more after others have
+ * signalled it, soon when they had before it was opened. The descriptor is taken over, also on failure. */
+struct event;
+must_check int reactor_event_open(struct reactor *r, int fd, void (*signalled)(void *context), void *context,
+				  struct event **out);
+/* Signals it at the end of this turn, once for all calls of a turn. */
+void event_signal(struct event *e);
+/* signalled() is not called after this. */
+void event_close(struct event *e);
 
 /* ---- time, order, randomness ---- */
 

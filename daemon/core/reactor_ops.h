@@ -18,6 +18,16 @@ struct reactor_ops {
 	void (*stream_shutdown)(struct stream *s);
 	void (*stream_close)(struct stream *s);
 	const char *(*stream_peer)(const struct stream *s);
+	/* NULL all of these: nothing can be shared with other processes */
+	void (*fd_close)(struct reactor *r, int fd);
+	int (*stream_take)(struct reactor *r, int fd, struct stream **out);
+	int (*map)(struct reactor *r, int fd, uint64_t pos_bytes, uint64_t len_bytes, struct mapping **out);
+	int (*share)(struct reactor *r, uint64_t len_bytes, int *fd, struct mapping **out);
+	void (*mapping_close)(struct mapping *m);
+	int (*event_open)(struct reactor *r, int fd, void (*signalled)(void *context), void *context,
+			  struct event **out);
+	void (*event_signal)(struct event *e);
+	void (*event_close)(struct event *e);
 	void (*submit)(struct reactor *r, struct op *op); /* every op kind but OP_DEFER */
 	void (*connect)(struct reactor *r, struct op *op, const char *address, struct stream **out);
 	uint64_t (*now_ns)(struct reactor *r);
@@ -49,6 +59,11 @@ struct listener {
 };
 struct stream {
 	struct reactor *reactor;
+};
+struct event {
+	struct reactor *reactor;
+	void (*signalled)(void *context); /* NULL: it is only signalled */
+	void *context;
 };
 
 void reactor_base_init(struct reactor *r, const struct reactor_ops *ops);

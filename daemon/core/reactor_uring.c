@@ -270,15 +270,17 @@ static void prepare_file(struct op *op, struct io_uring_sqe *sqe)
 static void prepare_receive(struct op *op, struct io_uring_sqe *sqe)
 {
 	struct uring_stream *s = container_of(op->stream, struct uring_stream, base);
-	int flags = op->kind == OP_RECV_ALL ? MSG_WAITALL : 0;
+	int flags = op->kind == OP_RECV_ALL ? MSG_WAITALL : op->kind == OP_RECV_FDS ? MSG_CMSG_CLOEXEC : 0;
 	uint32_t n_iov;
 	const struct iovec *iov = op_rest(op, &n_iov);
 
-	if (n_iov == 1) {
+	if (n_iov == 1 && op->kind != OP_RECV_FDS) {
 		io_uring_prep_recv(sqe, s->fd, iov->iov_base, iov->iov_len, flags);
 		return;
 	}
 	s->receive_header = (struct msghdr){.msg_iov = (struct iovec *)iov, .msg_iovlen = n_iov};
+	if (op->kind == OP_RECV_FDS)
+		uring_fds_prepare(op, &s->receive_header, &s->receive_control);
 	io_uring_prep_recvmsg(sqe, s->fd, &s->receive_header, (unsigned)flags);
 }
 
@@ -289,11 +291,13 @@ static void prepare_send(struct op *op, struct io_uring_sqe *sqe)
 	uint32_t n_iov;
 	const struct iovec *iov = op_rest(op, &n_iov);
 
-	if (n_iov == 1) {
+	if (n_iov == 1 && op->kind != OP_SEND_FDS) {
 		io_uring_prep_send(sqe, s->fd, iov->iov_base, iov->iov_len, flags);
 		return;
 	}
 	s->send_header = (struct msghdr){.msg_iov = (struct iovec *)iov, .msg_iovlen = n_iov};
+	if (op->kind == OP_SEND_FDS && op->done_bytes == 0) /* they went with the first byte */
+		uring_fds_prepare(op, &s->send_header, &s->send_control);
 	io_uring_prep_sendmsg(sqe, s->fd, &s->send_header, (unsigned)flags);
 }
 
@@ -333,9 +337,11 @@ static bool op_prepare(struct uring *u, struct op *op)
 		break;
 	case OP_RECV:
 	case OP_RECV_ALL:
+	case OP_RECV_FDS:
 		prepare_receive(op, sqe);
 		break;
 	case OP_SEND:
+	case OP_SEND_FDS:
 		prepare_send(op, sqe);
 		break;
 	case OP_NONE:
@@ -391,9 +397,11 @@ static struct op **place_of(struct op *op)
 		return &container_of(op->listener, struct uring_listener, base)->accepting;
 	case OP_CONNECT:
 	case OP_SEND:
+	case OP_SEND_FDS:
 		return &container_of(op->stream, struct uring_stream, base)->sending;
 	case OP_RECV:
 	case OP_RECV_ALL:
+	case OP_RECV_FDS:
 		return &container_of(op->stream, struct uring_stream, base)->receiving;
 	case OP_READ:
 	case OP_WRITE:
@@ -431,6 +439,14 @@ void uring_submit(struct reactor *r, struct op *op)
 	op_hand_over(u, op);
 }
 
+struct io_uring_sqe *uring_sqe(struct uring *u)
+{
+	check_thread(u);
+	while (io_uring_sq_space_left(&u->ring) == 0)
+		ring_enter(u);
+	return io_uring_get_sqe(&u->ring);
+}
+
 void uring_cancel(struct uring *u, struct op *op)
 {
 	check_thread(u);
@@ -443,9 +459,7 @@ void uring_cancel(struct uring *u, struct op *op)
 		list_append(&u->base.deferred, &op->link);
 		return;
 	}
-	while (io_uring_sq_space_left(&u->ring) == 0)
-		ring_enter(u);
-	struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
+	struct io_uring_sqe *sqe = uring_sqe(u);
 	io_uring_prep_cancel(sqe, op, 0);
 	io_uring_sqe_set_data64(sqe, TAG_CANCEL);
 }
@@ -481,9 +495,14 @@ static bool op_is_over(struct op *op, int *res)
 	case OP_READ:
 	case OP_WRITE:
 		return transfer_is_over(op, res, -EIO);
+	case OP_RECV_FDS:
+		if (*res > 0)
+			uring_fds_take(op, &container_of(op->stream, struct uring_stream, base)->receive_header);
+		return transfer_is_over(op, res, -ECONNRESET);
 	case OP_RECV_ALL:
 		return transfer_is_over(op, res, -ECONNRESET);
 	case OP_SEND:
+	case OP_SEND_FDS:
 		return transfer_is_over(op, res, -EPIPE);
 	case OP_FLUSH:
 	case OP_PUNCH:
@@ -529,6 +548,10 @@ static void cqe_complete(struct uring *u, const struct io_uring_cqe *cqe)
 	case TAG_CONNECT_LIMIT:
 		break; /* the op itself has its own completion */
 	default:
+		if (cqe->user_data & EVENT_MASK) {
+			uring_event_completed(u, cqe);
+			break;
+		}
 		op_complete(u, (struct op *)(uintptr_t)cqe->user_data, cqe->res);
 	}
 }
@@ -708,7 +731,7 @@ static void uring_run(struct reactor *r)
 		reactor_base_deliver(r);
 		reactor_base_turn_end(r);
 		counter_add(&u->counters.turns, 1);
-		if (atomic_exchange(&r->is_stopping, false))
+		if (u->n_closing == 0 && atomic_exchange(&r->is_stopping, false))
 			break;
 		turn_submit(u);
 	}
@@ -739,6 +762,14 @@ static const struct reactor_ops uring_ops = {
     .stream_shutdown = uring_stream_shutdown,
     .stream_close = uring_stream_close,
     .stream_peer = uring_stream_peer,
+    .fd_close = uring_fd_close,
+    .stream_take = uring_stream_take,
+    .map = uring_map,
+    .share = uring_share,
+    .mapping_close = uring_mapping_close,
+    .event_open = uring_event_open,
+    .event_signal = uring_event_signal,
+    .event_close = uring_event_close,
     .submit = uring_submit,
     .connect = uring_connect,
     .now_ns = uring_now_ns,

@@ -5,6 +5,7 @@
  *   uring_spin.c      whether to look for completions before sleeping
  *   uring_files.c     opening, locking and sizing files and devices
  *   uring_streams.c   addresses, listeners, streams
+ *   uring_shared.c    descriptors, memory and events that come from other processes
  */
 #pragma once
 
@@ -19,6 +20,8 @@ struct addrinfo;
 
 /* An op whose completion is nobody's: user_data is never a pointer to an op then. */
 enum uring_tag { TAG_WAKE = 1, TAG_CANCEL, TAG_CONNECT_LIMIT };
+/* Added to a pointer to an event, which is a multiple of 8: what of it has completed. */
+enum { EVENT_POLLED = 1, EVENT_WRITTEN = 2, EVENT_MASK = 3 };
 
 #define RANDOM_NUMBERS 32u
 
@@ -49,6 +52,7 @@ struct uring {
 	struct io_uring ring;
 	struct list queued;   /* ops that found the submission ring full, in order */
 	uint32_t n_in_flight; /* ops that the kernel or `queued` holds */
+	uint32_t n_closing;   /* events that wait for what the kernel has of them; the loop is not left before */
 	uint32_t disk_load;   /* of these, the ones that wait for a disk, by disk_load_of() */
 	bool is_enabled;      /* the ring belongs to a thread: `owner` */
 	pthread_t owner;
@@ -81,6 +85,11 @@ struct uring_listener {
 
 #define PEER_BYTES 64u
 
+/* Room for the control message that carries descriptors, aligned as it must be. */
+struct fds_control {
+	_Alignas(struct cmsghdr) char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
+};
+
 struct uring_stream {
 	struct stream base;
 	int fd;
@@ -88,6 +97,8 @@ struct uring_stream {
 	char peer[PEER_BYTES];
 	struct op *receiving, *sending; /* one of each at most */
 	struct msghdr receive_header, send_header;
+	/* descriptors on their way: one transfer with some at a time, in either direction */
+	struct fds_control receive_control, send_control;
 	/* while connecting: */
 	union {
 		struct sockaddr any;
@@ -109,6 +120,9 @@ uint64_t uring_now_ns(struct reactor *r);
 void uring_submit(struct reactor *r, struct op *op);
 /* Asks for an accept back early; its completion still comes, unless the kernel had not seen it: then it is deferred. */
 void uring_cancel(struct uring *u, struct op *op);
+
+/* A free SQE, entering the kernel as often as that takes. */
+struct io_uring_sqe *uring_sqe(struct uring *u);
 
 /* uring_spin.c */
 void spin_init(struct uring_spin *s, uint64_t max_ns);
@@ -135,3 +149,19 @@ const char *uring_stream_peer(const struct stream *s);
 /* The kernel has answered *res. True: *res is what the owner shall see; false: the op has to go to the kernel again. */
 bool uring_accept_is_over(struct op *op, int *res);
 bool uring_connect_is_over(struct op *op, int *res);
+int uring_stream_take(struct reactor *r, int fd, struct stream **out);
+
+/* uring_shared.c */
+void uring_fd_close(struct reactor *r, int fd);
+int uring_map(struct reactor *r, int fd, uint64_t pos_bytes, uint64_t len_bytes, struct mapping **out);
+int uring_share(struct reactor *r, uint64_t len_bytes, int *fd, struct mapping **out);
+void uring_mapping_close(struct mapping *m);
+int uring_event_open(struct reactor *r, int fd, void (*signalled)(void *context), void *context, struct event **out);
+void uring_event_signal(struct event *e);
+void uring_event_close(struct event *e);
+/* A completion whose user_data has EVENT_POLLED or EVENT_WRITTEN. */
+void uring_event_completed(struct uring *u, const struct io_uring_cqe *cqe);
+/* Prepares the control message of a transfer with descriptors. */
+void uring_fds_prepare(struct op *op, struct msghdr *header, struct fds_control *control);
+/* Takes the descriptors that came with what was just received. */
+void uring_fds_take(struct op *op, struct msghdr *header);

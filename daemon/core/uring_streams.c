@@ -335,6 +335,27 @@ bool uring_accept_is_over(struct op *op, int *res)
 	return true;
 }
 
+/* ---- a socket that somebody else has connected ---- */
+
+int uring_stream_take(struct reactor *r, int fd, struct stream **out)
+{
+	int type = 0, family = 0;
+	socklen_t type_bytes = sizeof type, family_bytes = sizeof family;
+
+	bool is_stream = getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_bytes) == 0 && type == SOCK_STREAM &&
+			 getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &family_bytes) == 0 && family == AF_UNIX;
+	struct uring_stream *s = is_stream ? calloc(1, sizeof *s) : NULL;
+	if (s == NULL) {
+		close(fd);
+		return is_stream ? -ENOMEM : -ENOTSOCK;
+	}
+	s->base.reactor = r;
+	s->fd = fd;
+	stream_begin(s);
+	*out = &s->base;
+	return 0;
+}
+
 /* ---- connecting ---- */
 
 /* For an op that has begun and cannot go on. */

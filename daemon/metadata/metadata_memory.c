@@ -8,7 +8,8 @@
  *  2. A request is carried out on a turn after its submission and answered on one after that, so a client may crash
  *     on either side of it; the next request is not looked at before.
  *  3. The revision grows by one with every transaction that has changes, and every item's is at most that.
- *  4. With faults set, a transaction may be answered with -ETIMEDOUT whether it was carried out or not, and may be
+ *  4. A lease whose time has come is ended before the next request is carried out, and by a timer when there is none.
+ *  5. With faults set, a transaction may be answered with -ETIMEDOUT whether it was carried out or not, and may be
  *     carried out twice; a get or list is only ever late.
  *
  * Owner: the reactor.
@@ -29,6 +30,8 @@ struct memory_store {
 	int res;
 	struct op turn;     /* deferred while the queue has members and no delay runs */
 	struct timer delay; /* runs while the queue's first member is late */
+	struct lease_table leases;
+	struct timer expiry; /* runs until the first lease ends */
 	struct metadata_faults faults;
 };
 
@@ -63,7 +66,7 @@ static int memory_get(struct memory_store *s, struct metadata_request *q)
 {
 	const struct metadata_item *item = memory_find(s, q->key);
 	q->revision = s->revision;
-	return item ? metadata_request_add(q, item->key, item->value, item->revision) : -ENOENT;
+	return item ? metadata_request_add(q, item) : -ENOENT;
 }
 
 static int memory_list(struct memory_store *s, struct metadata_request *q)
@@ -75,7 +78,7 @@ static int memory_list(struct memory_store *s, struct metadata_request *q)
 		const struct metadata_item *item = &s->items[i];
 		if (strncmp(item->key, q->key, prefix_len) != 0)
 			break;
-		res = metadata_request_add(q, item->key, item->value, item->revision);
+		res = metadata_request_add(q, item);
 	}
 	return res;
 }
@@ -118,7 +121,7 @@ static bool memory_delete(struct memory_store *s, const char *key)
 }
 
 /* Takes ownership of value and, when the key is new, of key_copy; frees the latter else. */
-static void memory_put(struct memory_store *s, char *key_copy, char *value)
+static void memory_put(struct memory_store *s, char *key_copy, char *value, uint64_t lease)
 {
 	size_t i = memory_search(s, key_copy);
 	if (i < s->n_items && strcmp(s->items[i].key, key_copy) == 0) {
@@ -132,13 +135,94 @@ static void memory_put(struct memory_store *s, char *key_copy, char *value)
 		s->n_items++;
 	}
 	s->items[i].revision = s->revision;
+	s->items[i].lease = lease;
 }
+
+/* ---- leases ---- */
+
+static void memory_watch_leases(struct memory_store *s)
+{
+	struct lease *first = lease_next(&s->leases);
+	uint64_t now_ns = reactor_now_ns(s->base.reactor);
+	timer_stop(s->base.reactor, &s->expiry);
+	if (first)
+		timer_start(s->base.reactor, &s->expiry, first->ends_ns > now_ns ? first->ends_ns - now_ns : 0);
+}
+
+/* One revision for all its keys, as for a transaction. */
+static void memory_end_lease(struct memory_store *s, struct lease *lease)
+{
+	uint64_t id = lease->id;
+	bool has_grown = false;
+	lease_end(lease);
+	for (size_t i = 0; i < s->n_items;) {
+		if (s->items[i].lease != id) {
+			i++;
+			continue;
+		}
+		s->revision += !has_grown;
+		has_grown = true;
+		metadata_inbox_changed(&s->base,
+				       &(struct metadata_item){.key = s->items[i].key, .revision = s->revision});
+		memory_delete(s, s->items[i].key);
+	}
+}
+
+static void memory_end_leases(struct memory_store *s)
+{
+	struct lease *first;
+	while ((first = lease_next(&s->leases)) && first->ends_ns <= reactor_now_ns(s->base.reactor))
+		memory_end_lease(s, first);
+	memory_watch_leases(s);
+}
+
+static void memory_expired(struct timer *t)
+{
+	memory_end_leases(container_of(t, struct memory_store, expiry));
+}
+
+static int memory_lease(struct memory_store *s, struct metadata_request *q)
+{
+	uint64_t now_ns = reactor_now_ns(s->base.reactor);
+	struct lease *lease = q->op == METADATA_GRANT ? NULL : lease_find(&s->leases, q->lease);
+	if (q->op == METADATA_GRANT) {
+		do {
+			q->lease = reactor_random(s->base.reactor) >> 1;
+		} while (q->lease == 0 || lease_find(&s->leases, q->lease));
+		lease = lease_grant(&s->leases, q->lease, q->ttl_ns, now_ns);
+		if (!lease)
+			return -ENOMEM;
+	}
+	if (!lease)
+		return -ENOENT;
+	if (q->op == METADATA_REVOKE) {
+		memory_end_lease(s, lease);
+	} else {
+		q->ttl_ns = lease->ttl_ns;
+		lease->ends_ns = now_ns + lease->ttl_ns;
+	}
+	memory_watch_leases(s);
+	return 0;
+}
+
+static bool memory_leases_hold(struct memory_store *s, const struct metadata_request *q)
+{
+	for (uint32_t i = 0; i < q->n_changes; i++) {
+		if (q->changes[i].lease != 0 && !lease_find(&s->leases, q->changes[i].lease))
+			return false;
+	}
+	return true;
+}
+
+/* ---- transactions ---- */
 
 static int memory_transact(struct memory_store *s, struct metadata_request *q)
 {
 	struct metadata_change copies[METADATA_CHANGES_MAX] = {0};
 	if (!memory_conditions_hold(s, q))
 		return -EAGAIN;
+	if (!memory_leases_hold(s, q))
+		return -ENOENT;
 	bool enough = memory_make_room(s, q->n_changes) == 0;
 	for (uint32_t i = 0; i < q->n_changes && enough; i++) {
 		copies[i].key = strdup(q->changes[i].key);
@@ -158,7 +242,7 @@ static int memory_transact(struct memory_store *s, struct metadata_request *q)
 	for (uint32_t i = 0; i < q->n_changes; i++) {
 		bool changed = true;
 		if (copies[i].value) {
-			memory_put(s, (char *)copies[i].key, (char *)copies[i].value);
+			memory_put(s, (char *)copies[i].key, (char *)copies[i].value, q->changes[i].lease);
 		} else {
 			changed = memory_delete(s, copies[i].key);
 			free((char *)copies[i].key);
@@ -191,6 +275,7 @@ static int memory_transact_with_faults(struct memory_store *s, struct metadata_r
 
 static int memory_carry_out(struct memory_store *s, struct metadata_request *q)
 {
+	memory_end_leases(s);
 	switch (q->op) {
 	case METADATA_GET:
 		return memory_get(s, q);
@@ -198,6 +283,10 @@ static int memory_carry_out(struct memory_store *s, struct metadata_request *q)
 		return memory_list(s, q);
 	case METADATA_TRANSACT:
 		return memory_transact_with_faults(s, q);
+	case METADATA_GRANT:
+	case METADATA_KEEP:
+	case METADATA_REVOKE:
+		return memory_lease(s, q);
 	}
 	return -EINVAL;
 }
@@ -261,6 +350,9 @@ static void memory_close(struct metadata *m)
 		free(s->items[i].value);
 	}
 	free(s->items);
+	timer_stop(s->base.reactor, &s->expiry);
+	lease_table_fini(&s->leases);
+	metadata_fini(&s->base);
 	free(s);
 }
 
@@ -271,8 +363,13 @@ int metadata_open_memory(struct reactor *r, struct metadata **out)
 	struct memory_store *s = calloc(1, sizeof(*s));
 	if (!s)
 		return -ENOMEM;
-	metadata_init(&s->base, &memory_ops, r);
+	if (metadata_init(&s->base, &memory_ops, r) < 0) {
+		free(s);
+		return -ENOMEM;
+	}
 	list_init(&s->queue);
+	lease_table_init(&s->leases);
+	timer_init(&s->expiry, memory_expired);
 	op_init(&s->turn, memory_turn);
 	timer_init(&s->delay, memory_delayed);
 	*out = &s->base;
@@ -298,4 +395,7 @@ void metadata_memory_crash(struct metadata *m, struct reactor *r)
 	op_init(&s->turn, memory_turn);
 	timer_init(&s->delay, memory_delayed);
 	s->base.reactor = r;
+	metadata_inbox_forget(&s->base);
+	timer_init(&s->expiry, memory_expired);
+	memory_watch_leases(s);
 }

@@ -12,7 +12,10 @@
  *  4. Every row carries a CRC-32C of its key, value and revision, verified whenever it is read: SQLite's pages carry
  *     none, and a flipped bit in a placement would send a read to the wrong blocks.
  *  5. One process at a time: PATH-lock is locked from open to close, and the database is held in exclusive mode.
- *  6. After an error whose effect on the file is not known the store is broken: nothing more is answered with success
+ *  6. Leases live in the thread's memory; the table `leased` says which keys are bound to one. Whoever opens the file
+ *     begins by deleting these: the leases of a process that is gone are over. A quarryd that knows no leases finds
+ *     a table that it does not look at.
+ *  7. After an error whose effect on the file is not known the store is broken: nothing more is answered with success
  *     until the daemon starts again and SQLite has recovered the file.
  *
  * Ownership: the queue belongs to the mutex; the database and its statements to the thread, while that runs; the
@@ -30,19 +33,27 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/random.h>
+#include <time.h>
 #include <unistd.h>
 
 #define STORE_APPLICATION_ID 0x51525259 /* "QRRY" */
 #define STORE_SCHEMA         1          /* PRAGMA user_version; a higher one is refused */
 
-enum statement { GET, LIST, PUT, DELETE, SET_REVISION, BEGIN, COMMIT, ROLLBACK, N_STATEMENTS };
+enum statement { GET, LIST, PUT, DELETE, BIND, UNBIND, LEASED, SET_REVISION, BEGIN, COMMIT, ROLLBACK, N_STATEMENTS };
+
+#define COLUMNS                                                                                                        \
+	"key, value, revision, crc, coalesce((SELECT lease FROM leased WHERE leased.key = item.key), 0) FROM item "
 
 static const char *const statement_texts[N_STATEMENTS] = {
-    [GET] = "SELECT key, value, revision, crc FROM item WHERE key = ?1",
-    [LIST] = "SELECT key, value, revision, crc FROM item WHERE key >= ?1 ORDER BY key",
+    [GET] = "SELECT " COLUMNS "WHERE key = ?1",
+    [LIST] = "SELECT " COLUMNS "WHERE key >= ?1 ORDER BY key",
     [PUT] = ("INSERT INTO item (key, value, revision, crc) VALUES (?1, ?2, ?3, ?4) "
 	     "ON CONFLICT (key) DO UPDATE SET value = ?2, revision = ?3, crc = ?4"),
     [DELETE] = "DELETE FROM item WHERE key = ?1",
+    [BIND] = "INSERT OR REPLACE INTO leased (key, lease) VALUES (?1, ?2)",
+    [UNBIND] = "DELETE FROM leased WHERE key = ?1",
+    [LEASED] = "SELECT key FROM leased WHERE lease = ?1 OR ?1 = 0 ORDER BY key LIMIT 1",
     [SET_REVISION] = "UPDATE state SET revision = ?1",
     [BEGIN] = "BEGIN IMMEDIATE",
     [COMMIT] = "COMMIT",
@@ -60,6 +71,9 @@ static const char schema_text[] =
     "COMMIT;";
 _Static_assert(STORE_APPLICATION_ID == 1364349529 && STORE_SCHEMA == 1, "the schema's text says the same");
 
+static const char leased_text[] = "CREATE TABLE IF NOT EXISTS leased (key TEXT PRIMARY KEY, lease INTEGER NOT NULL)"
+				  " STRICT, WITHOUT ROWID;";
+
 struct sqlite_store {
 	struct metadata base;
 	struct log *log;
@@ -67,7 +81,8 @@ struct sqlite_store {
 	int lock_fd;
 	sqlite3 *db;
 	sqlite3_stmt *statements[N_STATEMENTS];
-	uint64_t revision; /* the thread's copy of state.revision */
+	uint64_t revision;         /* the thread's copy of state.revision */
+	struct lease_table leases; /* the thread's */
 	bool has_thread;
 	pthread_t thread;
 	pthread_mutex_t mutex;
@@ -138,7 +153,7 @@ static uint32_t row_crc(const char *key, const char *value, uint64_t revision)
 
 struct row {
 	const char *key, *value;
-	uint64_t revision;
+	uint64_t revision, lease;
 };
 
 /* The row a statement stands on; its texts live until the next step. 0 or -EUCLEAN. */
@@ -147,6 +162,7 @@ static int row_read(sqlite3_stmt *st, struct row *out)
 	out->key = (const char *)sqlite3_column_text(st, 0);
 	out->value = (const char *)sqlite3_column_text(st, 1);
 	out->revision = (uint64_t)sqlite3_column_int64(st, 2);
+	out->lease = (uint64_t)sqlite3_column_int64(st, 4);
 	if (!out->key || !out->value || out->revision == 0)
 		return -EUCLEAN;
 	bool is_whole = row_crc(out->key, out->value, out->revision) == (uint32_t)sqlite3_column_int64(st, 3);
@@ -227,7 +243,10 @@ static int store_read(struct sqlite_store *s, struct metadata_request *q)
 		if (res < 0)
 			store_damaged(s, row.key ? row.key : q->key);
 		else
-			res = metadata_request_add(q, row.key, row.value, row.revision);
+			res = metadata_request_add(q, &(struct metadata_item){.key = (char *)row.key,
+									      .value = (char *)row.value,
+									      .revision = row.revision,
+									      .lease = row.lease});
 	}
 	if (res == 0 && code != SQLITE_ROW && code != SQLITE_DONE)
 		res = store_error(s, "read");
@@ -235,8 +254,21 @@ static int store_read(struct sqlite_store *s, struct metadata_request *q)
 	return res == 0 && !is_list && q->n_items == 0 ? -ENOENT : res;
 }
 
+/* What the key is bound to from now on. */
+static int store_bind(struct sqlite_store *s, const char *key, uint64_t lease)
+{
+	if (lease == 0)
+		return store_run(s, store_statement(s, UNBIND, key), "write");
+	sqlite3_stmt *st = store_statement(s, BIND, key);
+	sqlite3_bind_int64(st, 2, (sqlite3_int64)lease);
+	return store_run(s, st, "write");
+}
+
 static int store_change(struct sqlite_store *s, const struct metadata_change *change, bool *has_changed)
 {
+	int bound = store_bind(s, change->key, change->lease);
+	if (bound < 0)
+		return bound;
 	if (!change->value) {
 		int res = store_run(s, store_statement(s, DELETE, change->key), "delete");
 		*has_changed = res == 0 && sqlite3_changes(s->db) > 0;
@@ -262,7 +294,11 @@ static int store_transact_inside(struct sqlite_store *s, struct metadata_request
 			res = -EAGAIN;
 	}
 	for (uint32_t i = 0; i < q->n_changes && res == 0; i++) {
-		bool has_changed;
+		if (q->changes[i].lease != 0 && !lease_find(&s->leases, q->changes[i].lease))
+			res = -ENOENT;
+	}
+	for (uint32_t i = 0; i < q->n_changes && res == 0; i++) {
+		bool has_changed = false;
 		res = store_change(s, &q->changes[i], &has_changed);
 		q->changed |= (uint32_t)has_changed << i;
 	}
@@ -302,11 +338,95 @@ static int store_transact(struct sqlite_store *s, struct metadata_request *q)
 	return res;
 }
 
+/* ---- leases, on the thread ---- */
+
+static uint64_t store_now_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
+/* The next key that is bound to the lease (0: to any); NULL: there is none, or no memory. The caller frees it. */
+static char *store_leased_key(struct sqlite_store *s, uint64_t lease)
+{
+	sqlite3_stmt *st = store_statement(s, LEASED, NULL);
+	sqlite3_bind_int64(st, 1, (sqlite3_int64)lease);
+	char *key = sqlite3_step(st) == SQLITE_ROW ? strdup((const char *)sqlite3_column_text(st, 0)) : NULL;
+	sqlite3_reset(st);
+	return key;
+}
+
+/* Deletes the keys of a lease (0: of all), each in a transaction of its own: nobody has a promise that they go at once,
+ * and a crash between goes on with the next start. */
+static int store_delete_leased(struct sqlite_store *s, uint64_t lease)
+{
+	char *key;
+	int res = 0;
+	while (res == 0 && (key = store_leased_key(s, lease)) != NULL) {
+		struct metadata_request q = {.op = METADATA_TRANSACT, .n_changes = 1, .changes = {{.key = key}}};
+		res = store_transact(s, &q);
+		if (res == 0 && q.changed)
+			metadata_inbox_changed(&s->base, &(struct metadata_item){.key = key, .revision = q.revision});
+		free(key);
+	}
+	return res;
+}
+
+static int store_end_lease(struct sqlite_store *s, struct lease *lease)
+{
+	uint64_t id = lease->id;
+	lease_end(lease);
+	return store_delete_leased(s, id);
+}
+
+/* Ends what has run out. An error leaves the keys where they are; it has been logged, and the next start deletes them. */
+static void store_end_leases(struct sqlite_store *s)
+{
+	struct lease *first;
+	while ((first = lease_next(&s->leases)) && first->ends_ns <= store_now_ns() && !s->base.is_broken)
+		(void)!store_end_lease(s, first);
+}
+
+static int store_lease(struct sqlite_store *s, struct metadata_request *q)
+{
+	struct lease *lease = q->op == METADATA_GRANT ? NULL : lease_find(&s->leases, q->lease);
+	if (q->op == METADATA_GRANT) {
+		do {
+			if (getrandom(&q->lease, sizeof(q->lease), 0) != sizeof(q->lease))
+				return -EIO;
+			q->lease >>= 1;
+		} while (q->lease == 0 || lease_find(&s->leases, q->lease));
+		lease = lease_grant(&s->leases, q->lease, q->ttl_ns, store_now_ns());
+		if (!lease)
+			return -ENOMEM;
+	}
+	if (!lease)
+		return -ENOENT;
+	if (q->op == METADATA_REVOKE)
+		return store_end_lease(s, lease);
+	q->ttl_ns = lease->ttl_ns;
+	lease->ends_ns = store_now_ns() + lease->ttl_ns;
+	return 0;
+}
+
 static int store_carry_out(struct sqlite_store *s, struct metadata_request *q)
 {
+	store_end_leases(s);
 	if (s->base.is_broken)
 		return -EIO;
-	return q->op == METADATA_TRANSACT ? store_transact(s, q) : store_read(s, q);
+	switch (q->op) {
+	case METADATA_GET:
+	case METADATA_LIST:
+		return store_read(s, q);
+	case METADATA_TRANSACT:
+		return store_transact(s, q);
+	case METADATA_GRANT:
+	case METADATA_KEEP:
+	case METADATA_REVOKE:
+		return store_lease(s, q);
+	}
+	return -EINVAL;
 }
 
 static void store_deliver(struct message *message)
@@ -315,12 +435,29 @@ static void store_deliver(struct message *message)
 	metadata_answer(q->store, q, q->res);
 }
 
+/* Waits for a request, for the end of the first lease, or for the end of all. */
+static void store_wait_locked(struct sqlite_store *s)
+{
+	struct lease *first = s->base.is_broken ? NULL : lease_next(&s->leases);
+	if (!first) {
+		pthread_cond_wait(&s->wake, &s->mutex);
+		return;
+	}
+	struct timespec until = {.tv_sec = (time_t)(first->ends_ns / NS_PER_S),
+				 .tv_nsec = (long)(first->ends_ns % NS_PER_S)};
+	if (pthread_cond_timedwait(&s->wake, &s->mutex, &until) != ETIMEDOUT)
+		return;
+	pthread_mutex_unlock(&s->mutex);
+	store_end_leases(s);
+	pthread_mutex_lock(&s->mutex);
+}
+
 /* The next request, or NULL when the store is being closed. */
 static struct metadata_request *store_next(struct sqlite_store *s)
 {
 	pthread_mutex_lock(&s->mutex);
 	while (list_is_empty(&s->queue) && !s->is_stopping)
-		pthread_cond_wait(&s->wake, &s->mutex);
+		store_wait_locked(s);
 	struct list *node = list_pop(&s->queue);
 	pthread_mutex_unlock(&s->mutex);
 	return node ? container_of(node, struct metadata_request, link) : NULL;
@@ -360,6 +497,8 @@ static void store_destroy(struct sqlite_store *s)
 		close(s->lock_fd);
 	pthread_cond_destroy(&s->wake);
 	pthread_mutex_destroy(&s->mutex);
+	lease_table_fini(&s->leases);
+	metadata_fini(&s->base);
 	free(s->path);
 	free(s);
 }
@@ -442,15 +581,16 @@ static int store_identify(struct sqlite_store *s, char why[static METADATA_WHY_B
 	    store_number(s, "PRAGMA user_version", &schema) < 0 ||
 	    store_number(s, "SELECT count(*) FROM sqlite_schema", &n_tables) < 0)
 		return store_refuse_sqlite(s, why, "read");
-	if (application_id == 0 && schema == 0 && n_tables == 0) {
-		int code = sqlite3_exec(s->db, schema_text, NULL, NULL, NULL);
-		return code == SQLITE_OK ? 0 : store_refuse_sqlite(s, why, "write");
-	}
-	if (application_id != STORE_APPLICATION_ID)
+	bool is_new = application_id == 0 && schema == 0 && n_tables == 0;
+	if (is_new && sqlite3_exec(s->db, schema_text, NULL, NULL, NULL) != SQLITE_OK)
+		return store_refuse_sqlite(s, why, "write");
+	if (!is_new && application_id != STORE_APPLICATION_ID)
 		return store_refuse(why, -ENOTSUP, "%s is a SQLite database of another program", s->path);
-	if (schema != STORE_SCHEMA)
+	if (!is_new && schema != STORE_SCHEMA)
 		return store_refuse(why, -ENOTSUP, "%s has schema %lld, this quarryd knows %d: start a newer quarryd",
 				    s->path, (long long)schema, STORE_SCHEMA);
+	if (sqlite3_exec(s->db, leased_text, NULL, NULL, NULL) != SQLITE_OK)
+		return store_refuse_sqlite(s, why, "write");
 	return 0;
 }
 
@@ -501,7 +641,11 @@ static int store_open_database(struct sqlite_store *s, char why[static METADATA_
 				       NULL) != SQLITE_OK)
 			res = store_refuse_sqlite(s, why, "prepare");
 	}
-	return res < 0 ? res : store_verify(s, why);
+	if (res == 0)
+		res = store_verify(s, why);
+	if (res == 0 && store_delete_leased(s, 0) < 0)
+		res = store_refuse_sqlite(s, why, "write");
+	return res;
 }
 
 int metadata_open_embedded(struct reactor *r, struct log *log, const char *path, char why[static METADATA_WHY_BYTES],
@@ -512,12 +656,21 @@ int metadata_open_embedded(struct reactor *r, struct log *log, const char *path,
 		free(s);
 		return store_refuse(why, -ENOMEM, "no memory for the metadata store");
 	}
-	metadata_init(&s->base, &store_ops, r);
+	if (metadata_init(&s->base, &store_ops, r) < 0) {
+		free(s->path);
+		free(s);
+		return store_refuse(why, -ENOMEM, "no memory for the metadata store");
+	}
 	s->log = log;
 	s->lock_fd = -1;
 	list_init(&s->queue);
+	lease_table_init(&s->leases);
+	pthread_condattr_t clock;
+	pthread_condattr_init(&clock);
+	pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
 	pthread_mutex_init(&s->mutex, NULL);
-	pthread_cond_init(&s->wake, NULL);
+	pthread_cond_init(&s->wake, &clock);
+	pthread_condattr_destroy(&clock);
 	int res = store_lock(s, why);
 	if (res == 0)
 		res = store_make_file(s, why);

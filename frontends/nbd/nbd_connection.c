@@ -62,11 +62,11 @@ static void connection_failed(struct nbd_connection *c, int error)
 		connection_close(c, NULL);
 		return;
 	}
-	snprintf(why, sizeof(why), "%s", error == -EPROTO && c->wire.tls ? nbd_tls_why(c->wire.tls) : strerror(-error));
+	snprintf(why, sizeof(why), "%s", error == -EPROTO && c->wire.tls ? tls_why(c->wire.tls) : strerror(-error));
 	connection_close(c, why);
 }
 
-static void connection_received(struct nbd_wire *w, int res)
+static void connection_received(struct wire *w, int res)
 {
 	struct nbd_connection *c = container_of(w, struct nbd_connection, wire);
 
@@ -84,7 +84,7 @@ static void connection_received(struct nbd_wire *w, int res)
 	}
 }
 
-static void connection_sent(struct nbd_wire *w, int res)
+static void connection_sent(struct wire *w, int res)
 {
 	struct nbd_connection *c = container_of(w, struct nbd_connection, wire);
 
@@ -115,6 +115,10 @@ static void connection_event(struct volume_watch *w, enum volume_event e)
 	case VOLUME_RESIZED: /* clients see it when they connect again; requests are judged by the new size at once */
 		c->terms.size_bytes = volume_size_bytes(c->volume);
 		break;
+	case VOLUME_RENAMED: /* the export's name was agreed on and stays */
+	case VOLUME_VHOST_DETACHED:
+		break;
+	case VOLUME_NBD_DETACHED:
 	case VOLUME_DETACHING:
 		connection_finish(c);
 		break;
@@ -168,6 +172,8 @@ static void connection_destroy(struct nbd_connection *c)
 	quarry_assert(list_is_empty(&c->queue) && list_is_empty(&c->sending));
 	timer_stop(s->reactor, &c->timer);
 	if (c->volume) {
+		while (c->n_bases > 0)
+			volume_base_close(c->bases[--c->n_bases]);
 		volume_watch_stop(c->volume, &c->watch);
 		volume_put(c->volume);
 	}
@@ -232,7 +238,7 @@ static enum flow connection_secure(struct nbd_connection *c)
 		return FLOW_WAIT;
 	if (c->wire.tls)
 		return FLOW_NEXT;
-	int res = wire_secure(&c->wire, c->server->credentials);
+	int res = wire_secure(&c->wire, c->server->credentials, TLS_SERVER);
 	if (res != 0)
 		connection_failed(c, res);
 	return FLOW_WAIT;

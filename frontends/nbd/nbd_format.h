@@ -167,7 +167,8 @@ enum {
 #define NBD_CHUNK_BLOCK_STATUS 5u
 #define NBD_CHUNK_ERROR        ((1u << 15) | 1u)
 
-enum { NBD_STATE_HOLE = 1u << 0, NBD_STATE_ZERO = 1u << 1 };
+enum { NBD_STATE_HOLE = 1u << 0, NBD_STATE_ZERO = 1u << 1 }; /* of base:allocation */
+enum { NBD_STATE_DIRTY = 1u << 0 };                          /* of qemu:dirty-bitmap:NAME */
 
 /* the errors that may be on the wire, whatever errno.h says here */
 enum {

@@ -3,7 +3,7 @@
  *
  *      nbd_server        listeners, limits, the pool of requests
  *        nbd_connection    one client: negotiation first, then transmission
- *          nbd_wire          its bytes, plain or under TLS
+ *          wire              its bytes, plain or under TLS
  *          nbd_request       one command of the client, from its header to its reply
  *            nbd_piece         one transfer between the volume and one buffer; one message to the client
  *
@@ -11,10 +11,10 @@
  */
 #pragma once
 
+#include "daemon/core/wire.h"
 #include "frontends/nbd/nbd_options.h"
 #include "frontends/nbd/nbd_rules.h"
 #include "frontends/nbd/nbd_server.h"
-#include "frontends/nbd/nbd_wire.h"
 
 /* ---- sizes and limits, with their reasons ---- */
 
@@ -43,7 +43,13 @@ _Static_assert(OPTION_DATA_MAX + NBD_OPTION_HEADER_BYTES < INTAKE_BYTES, "an opt
 /* How long an ended connection may take to send its last replies. */
 #define GRACE_NS (5 * NS_PER_S)
 /* Extents that one block status asks for; a longer answer is asked for again by the client. */
-#define STATUS_EXTENTS 1024u
+#define STATUS_EXTENTS        1024u
+#define STATUS_BUFFER_BYTES   (STATUS_EXTENTS * (uint32_t)sizeof(struct volume_extent))
+#define STATUS_BITMAP_EXTENTS 512u /* of each context, when bitmaps are asked for, too */
+/* Bitmaps that a connection may have selected: with base:allocation one context for each piece. */
+#define STATUS_BITMAPS_MAX 3u
+/* A bitmap's name: SNAPSHOT or VOLUME@SNAPSHOT. */
+#define BITMAP_NAME_BYTES NBD_EXPORT_NAME_BYTES
 
 struct nbd_connection;
 struct nbd_request;
@@ -169,7 +175,9 @@ struct nbd_talk {
 	uint32_t skip_bytes;
 	bool is_fixed, no_zeroes; /* the client's flags */
 	bool is_structured;
-	bool has_allocation; /* base:allocation was selected, for meta_export */
+	bool has_allocation;                                 /* base:allocation was selected, for meta_export */
+	char bitmaps[STATUS_BITMAPS_MAX][BITMAP_NAME_BYTES]; /* selected, too */
+	uint32_t n_bitmaps;
 	char meta_export[NBD_EXPORT_NAME_BYTES];
 	char listed[NBD_EXPORT_NAME_BYTES]; /* LIST: the last name sent */
 	uint32_t answer_bytes;
@@ -186,7 +194,7 @@ struct nbd_connection {
 	uint64_t number;
 	struct list link;     /* in the server's connections */
 	struct list starving; /* in the server's line for requests */
-	struct nbd_wire wire;
+	struct wire wire;
 	struct timer timer;    /* NEGOTIATE, SECURE: the handshake's time; FINISH, GOODBYE: the grace */
 	struct turn_hook hook; /* runs connection_run() once, at the end of the turn */
 	struct nbd_talk talk;
@@ -194,6 +202,8 @@ struct nbd_connection {
 	/* the export */
 	struct volume *volume; /* a reference, or NULL */
 	struct volume_watch watch;
+	struct volume_base *bases[STATUS_BITMAPS_MAX]; /* what its bitmaps compare with */
+	uint32_t n_bases;
 	struct nbd_terms terms;
 	char export_name[NBD_EXPORT_NAME_BYTES];
 
@@ -239,7 +249,7 @@ struct nbd_server {
 	struct volume_set *volumes;
 	struct buffers *buffers;
 	enum nbd_tls_mode tls;
-	struct nbd_tls_credentials *credentials;
+	struct tls_credentials *credentials;
 	struct nbd_door doors[NBD_DOORS];
 	struct list connections; /* oldest first */
 	uint32_t n_connections, n_closing, max_connections;
@@ -321,7 +331,23 @@ void transmission_sent(struct nbd_connection *c);
 /* The connection is cut: nobody will take these. */
 void transmission_drop(struct nbd_connection *c);
 
+/* ---- nbd_status.c ---- */
+
+uint32_t status_buffer_bytes(const struct nbd_connection *c);
+uint32_t status_n_contexts(const struct nbd_connection *c);
+void status_begin(struct nbd_request *r);
+bool status_answered(struct nbd_request *r);
+void status_reply(struct nbd_request *r);
+
 /* ---- nbd_request.c ---- */
+
+/* For nbd_status.c: asks the volume for a map; lends the piece to whoever ends with request_piece_done(). */
+void request_piece_map(struct nbd_piece *p, struct volume_extent *extents, uint32_t extents_max);
+void request_piece_lend(struct nbd_piece *p);
+void request_piece_done(struct nbd_piece *p, int res);
+void message_set(struct nbd_piece *p, uint32_t header_bytes, const void *payload, uint32_t payload_bytes);
+void message_chunk(struct nbd_piece *p, uint16_t type, bool is_last, uint32_t len_bytes);
+void message_queue(struct nbd_piece *p);
 
 /* Once, for the pool. */
 void request_init(struct nbd_request *r);

@@ -81,6 +81,7 @@ static struct nbd_terms export_terms(const struct nbd_talk *t, const struct volu
 	    .is_read_only = volume_is_read_only(v),
 	    .is_structured = t->is_structured,
 	    .reports_allocation = t->is_structured && t->has_allocation && strcmp(t->meta_export, volume_name(v)) == 0,
+	    .reports_bitmaps = t->is_structured && t->n_bitmaps > 0 && strcmp(t->meta_export, volume_name(v)) == 0,
 	};
 }
 
@@ -91,6 +92,15 @@ static void agree_on(struct nbd_connection *c, struct volume *v)
 	c->volume = v;
 	volume_watch_start(v, &c->watch);
 	c->terms = export_terms(&c->talk, v);
+	/* one that has gone since it was selected would shift the ids of those behind it: then none is answered */
+	for (uint32_t i = 0; i < c->talk.n_bitmaps && c->terms.reports_bitmaps; i++) {
+		if (volume_base_open(v, c->talk.bitmaps[i], &c->bases[i]) == 0)
+			c->n_bases++;
+		else
+			c->terms.reports_bitmaps = false;
+	}
+	while (!c->terms.reports_bitmaps && c->n_bases > 0)
+		volume_base_close(c->bases[--c->n_bases]);
 	snprintf(c->export_name, sizeof(c->export_name), "%s", volume_name(v));
 }
 
@@ -234,14 +244,61 @@ static void answer_meta_context(struct nbd_talk *t, uint32_t id)
 	memcpy(p + 4, ALLOCATION, sizeof(ALLOCATION) - 1);
 }
 
+/* NAME as it stands in a query, with a zero at its end; false: no snapshot is called so. */
+static bool bitmap_name(struct volume *v, struct nbd_text name, char out[static BITMAP_NAME_BYTES])
+{
+	struct volume_base *base;
+	if (name.len_bytes >= BITMAP_NAME_BYTES)
+		return false;
+	memcpy(out, name.bytes, name.len_bytes);
+	out[name.len_bytes] = 0;
+	if (volume_base_open(v, out, &base) != 0)
+		return false;
+	volume_base_close(base);
+	return true;
+}
+
+static bool answer_bitmap(struct nbd_talk *t, uint32_t id, const char *name)
+{
+	uint32_t len_bytes = (uint32_t)(sizeof(NBD_BITMAP_PREFIX) - 1 + strlen(name));
+	if (t->answer_bytes + 2 * NBD_OPTION_REPLY_HEADER_BYTES + 4 + len_bytes > ANSWER_BYTES)
+		return false; /* room is kept for the ACK; a list of thousands ends here */
+	uint8_t *p = answer_reply(t, NBD_REP_META_CONTEXT, 4 + len_bytes);
+	put_be32(p, id);
+	memcpy(p + 4, NBD_BITMAP_PREFIX, sizeof(NBD_BITMAP_PREFIX) - 1);
+	memcpy(p + 4 + sizeof(NBD_BITMAP_PREFIX) - 1, name, strlen(name));
+	return true;
+}
+
+static void list_bitmap(const char *name, void *context)
+{
+	(void)answer_bitmap(context, 0, name);
+}
+
+static void answer_bitmaps(struct nbd_talk *t, struct volume *v, const struct nbd_meta_query *q, bool sets)
+{
+	char name[BITMAP_NAME_BYTES];
+	if (!sets && (q->n_queries == 0 || q->names_bitmaps))
+		volume_each_base(v, list_bitmap, t);
+	for (uint32_t i = 0; i < q->n_bitmaps; i++) {
+		if ((sets && t->n_bitmaps == STATUS_BITMAPS_MAX) || !bitmap_name(v, q->bitmaps[i], name))
+			continue;
+		uint32_t id = NBD_CONTEXT_ALLOCATION + 1 + t->n_bitmaps;
+		if (answer_bitmap(t, sets ? id : 0, name) && sets)
+			memcpy(t->bitmaps[t->n_bitmaps++], name, sizeof(name));
+	}
+}
+
 static enum nbd_talk_verdict answer_meta(struct nbd_connection *c, struct nbd_text data)
 {
 	struct nbd_talk *t = &c->talk;
 	bool sets = t->option.option == NBD_OPT_SET_META_CONTEXT;
 	struct nbd_meta_query q;
 
-	if (sets)
-		t->has_allocation = false; /* even a refused one replaces what was selected before */
+	if (sets) { /* even a refused one replaces what was selected before */
+		t->has_allocation = false;
+		t->n_bitmaps = 0;
+	}
 	if (!t->is_structured) {
 		answer_error(t, NBD_REP_ERR_INVALID, "ask for structured replies first");
 		return VERDICT_ON;
@@ -255,13 +312,15 @@ static enum nbd_talk_verdict answer_meta(struct nbd_connection *c, struct nbd_te
 		answer_error(t, NBD_REP_ERR_UNKNOWN, "no volume of this name is attached over NBD here");
 		return VERDICT_ON;
 	}
+	if (sets)
+		snprintf(t->meta_export, sizeof(t->meta_export), "%s", volume_name(v));
 	if (sets && q.names_allocation) {
 		t->has_allocation = true;
-		snprintf(t->meta_export, sizeof(t->meta_export), "%s", volume_name(v));
 		answer_meta_context(t, NBD_CONTEXT_ALLOCATION);
 	} else if (!sets && (q.n_queries == 0 || q.names_allocation || q.names_base)) {
 		answer_meta_context(t, 0);
 	}
+	answer_bitmaps(t, v, &q, sets);
 	volume_put(v);
 	answer_ack(t);
 	return VERDICT_ON;
@@ -492,4 +551,5 @@ void negotiation_restart(struct nbd_connection *c)
 	t->stage = TALK_OPTION;
 	t->verdict = VERDICT_ON;
 	t->is_structured = t->has_allocation = false;
+	t->n_bitmaps = 0;
 }

@@ -108,6 +108,17 @@ int nbd_info_query_decode(struct nbd_text data, struct nbd_info_query *out)
 	return c.left_bytes == 0 ? 0 : -EINVAL;
 }
 
+/* "qemu:dirty-bitmap:NAME" */
+static void note_bitmap(struct nbd_meta_query *q, struct nbd_text query)
+{
+	uint32_t prefix_bytes = sizeof(NBD_BITMAP_PREFIX) - 1;
+	if (query.len_bytes <= prefix_bytes || memcmp(query.bytes, NBD_BITMAP_PREFIX, prefix_bytes) != 0)
+		return;
+	if (q->n_bitmaps < NBD_BITMAP_QUERIES_MAX)
+		q->bitmaps[q->n_bitmaps++] =
+		    (struct nbd_text){.bytes = query.bytes + prefix_bytes, .len_bytes = query.len_bytes - prefix_bytes};
+}
+
 int nbd_meta_query_decode(struct nbd_text data, struct nbd_meta_query *out)
 {
 	struct cursor c = {.next = data.bytes, .left_bytes = data.len_bytes};
@@ -123,6 +134,9 @@ int nbd_meta_query_decode(struct nbd_text data, struct nbd_meta_query *out)
 			return -EINVAL; /* a query begins with a namespace and a colon */
 		out->names_allocation |= nbd_text_equal(query, nbd_text_of("base:allocation"));
 		out->names_base |= nbd_text_equal(query, nbd_text_of("base:"));
+		out->names_bitmaps |= nbd_text_equal(query, nbd_text_of("qemu:")) ||
+				      nbd_text_equal(query, nbd_text_of(NBD_BITMAP_PREFIX));
+		note_bitmap(out, query);
 	}
 	quarry_assert(c.left_bytes <= data.len_bytes);
 	return c.left_bytes == 0 ? 0 : -EINVAL;

@@ -25,10 +25,15 @@ struct nbd_info_query {
 must_check int nbd_info_query_decode(struct nbd_text data, struct nbd_info_query *out);
 
 /* LIST_META_CONTEXT and SET_META_CONTEXT. */
+#define NBD_BITMAP_PREFIX      "qemu:dirty-bitmap:"
+#define NBD_BITMAP_QUERIES_MAX 8u
 struct nbd_meta_query {
 	struct nbd_text name;
 	uint32_t n_queries;
-	bool names_allocation; /* "base:allocation" is among the queries */
-	bool names_base;       /* "base:", the wildcard of its namespace */
+	bool names_allocation;                           /* "base:allocation" is among the queries */
+	bool names_base;                                 /* "base:", the wildcard of its namespace */
+	bool names_bitmaps;                              /* "qemu:" or "qemu:dirty-bitmap:", the wildcards of theirs */
+	struct nbd_text bitmaps[NBD_BITMAP_QUERIES_MAX]; /* names behind "qemu:dirty-bitmap:"; more are passed over */
+	uint32_t n_bitmaps;
 };
 must_check int nbd_meta_query_decode(struct nbd_text data, struct nbd_meta_query *out);

@@ -32,7 +32,6 @@
 #include <errno.h>
 #include <stdio.h>
 
-#define STATUS_BUFFER_BYTES (STATUS_EXTENTS * (uint32_t)sizeof(struct volume_extent))
 _Static_assert(sizeof(struct volume_extent) >= NBD_EXTENT_BYTES, "extents are encoded in place");
 _Static_assert(STATUS_BUFFER_BYTES <= BUFFER_MAX_BYTES, "the extents fit into a buffer");
 /* CACHE brings the maps of so much into memory, which is all that quarry caches. */
@@ -103,6 +102,8 @@ static void piece_rest(struct nbd_piece *p)
 
 	quarry_assert(p->stage != PIECE_IDLE);
 	p->stage = PIECE_IDLE;
+	if (r->command == NBD_CMD_BLOCK_STATUS)
+		return; /* other pieces send from its buffer: it goes back at the end */
 	if (r->next_bytes == r->end_bytes || r->error != NBD_OK)
 		piece_put_buffer(p);
 }
@@ -146,24 +147,53 @@ static void piece_submit(struct nbd_piece *p, enum volume_op op, unsigned flags)
 	p->io.extents = NULL;
 	p->io.extents_max = 0;
 	p->io.n_extents = 0;
-	if (op == VOLUME_MAP) {
-		p->io.extents = (struct volume_extent *)(void *)p->buffer;
-		p->io.extents_max = r->flags & NBD_CMD_REQ_ONE ? 1 : STATUS_EXTENTS;
-	}
+	p->io.since = 0;
 	volume_submit(r->connection->volume, &p->io);
+}
+
+void request_piece_lend(struct nbd_piece *p)
+{
+	quarry_assert(p->stage == PIECE_IDLE);
+	p->stage = PIECE_WORKING;
+	p->request->n_working++;
+}
+
+void request_piece_map(struct nbd_piece *p, struct volume_extent *extents, uint32_t extents_max)
+{
+	request_piece_lend(p);
+	p->io.op = VOLUME_MAP;
+	p->io.flags = 0;
+	p->io.pos_bytes = p->pos_bytes;
+	p->io.len_bytes = p->len_bytes;
+	p->io.iov = NULL;
+	p->io.n_iov = 0;
+	p->io.extents = extents;
+	p->io.extents_max = extents_max;
+	p->io.n_extents = 0;
+	p->io.since = 0;
+	volume_submit(p->request->connection->volume, &p->io);
 }
 
 /* The door for what the volume completes. */
 static void piece_done(struct volume_io *io, int res)
 {
-	struct nbd_piece *p = container_of(io, struct nbd_piece, io);
+	request_piece_done(container_of(io, struct nbd_piece, io), res);
+}
+
+void request_piece_done(struct nbd_piece *p, int res)
+{
 	struct nbd_request *r = p->request;
 
 	quarry_assert(p->stage == PIECE_WORKING && r->n_working > 0);
 	r->n_working--;
 	if (res != 0)
 		request_fail_volume(r, res);
-	if (r->error == NBD_OK && (r->command == NBD_CMD_READ || r->command == NBD_CMD_BLOCK_STATUS))
+	if (r->error == NBD_OK && r->command == NBD_CMD_BLOCK_STATUS) {
+		p->stage = PIECE_IDLE;
+		if (!status_answered(r))
+			return; /* the next context has been asked for */
+		p->stage = PIECE_FILLED;
+	} else if (r->error == NBD_OK && r->command == NBD_CMD_READ)
 		p->stage = PIECE_FILLED;
 	else
 		piece_rest(p);
@@ -175,7 +205,7 @@ static void piece_done(struct volume_io *io, int res)
 
 /* ---- messages ---- */
 
-static void message_set(struct nbd_piece *p, uint32_t header_bytes, const void *payload, uint32_t payload_bytes)
+void message_set(struct nbd_piece *p, uint32_t header_bytes, const void *payload, uint32_t payload_bytes)
 {
 	quarry_assert(header_bytes <= MESSAGE_HEADER_BYTES);
 	quarry_assert(header_bytes + payload_bytes > 0);
@@ -184,7 +214,7 @@ static void message_set(struct nbd_piece *p, uint32_t header_bytes, const void *
 	p->payload_bytes = payload_bytes;
 }
 
-static void message_queue(struct nbd_piece *p)
+void message_queue(struct nbd_piece *p)
 {
 	struct nbd_request *r = p->request;
 	struct nbd_connection *c = r->connection;
@@ -196,7 +226,7 @@ static void message_queue(struct nbd_piece *p)
 	connection_wake(c);
 }
 
-static void message_chunk(struct nbd_piece *p, uint16_t type, bool is_last, uint32_t len_bytes)
+void message_chunk(struct nbd_piece *p, uint16_t type, bool is_last, uint32_t len_bytes)
 {
 	struct nbd_chunk chunk = {
 	    .flags = is_last ? NBD_CHUNK_DONE : 0, .type = type, .cookie = p->request->cookie, .len_bytes = len_bytes};
@@ -248,45 +278,6 @@ static void message_error(struct nbd_piece *p)
 	put_be32(p->header + 20, r->error);
 	put_be16(p->header + 24, (uint16_t)why_bytes);
 	message_set(p, NBD_ERROR_CHUNK_BYTES, r->why, why_bytes);
-}
-
-/* Neighbours of the same state are one extent on the wire, which knows no extent of 4 GiB or more. Encoded over the
- * extents themselves: what is written at 8 * n was read before from 16 * n. */
-static uint32_t encode_extents(struct nbd_piece *p)
-{
-	const struct volume_extent *extents = p->io.extents;
-	uint64_t left_bytes = p->len_bytes;
-	uint32_t n = 0, state_before = 0;
-
-	quarry_assert(p->io.n_extents >= 1 && p->io.n_extents <= p->io.extents_max);
-	for (uint32_t i = 0; i < p->io.n_extents && left_bytes > 0; i++) {
-		struct volume_extent e = extents[i];
-		uint32_t state = e.is_data ? 0 : NBD_STATE_HOLE | NBD_STATE_ZERO;
-		uint32_t len_bytes = (uint32_t)min_u64(e.len_bytes, left_bytes);
-		uint8_t *at = p->buffer + (size_t)n * NBD_EXTENT_BYTES;
-
-		quarry_assert(len_bytes > 0);
-		left_bytes -= len_bytes;
-		if (n > 0 && state == state_before) {
-			at -= NBD_EXTENT_BYTES;
-			len_bytes += get_be32(at); /* the sum is at most the request's 32 bits of length */
-		} else {
-			n++;
-		}
-		put_be32(at, len_bytes);
-		put_be32(at + 4, state);
-		state_before = state;
-	}
-	return n;
-}
-
-static void message_status(struct nbd_piece *p)
-{
-	uint32_t n = encode_extents(p);
-
-	message_chunk(p, NBD_CHUNK_BLOCK_STATUS, true, 4 + n * NBD_EXTENT_BYTES);
-	put_be32(p->header + 20, NBD_CONTEXT_ALLOCATION);
-	message_set(p, NBD_STATUS_CHUNK_BYTES, p->buffer, n * NBD_EXTENT_BYTES);
 }
 
 /* Done, and nothing more to say. */
@@ -370,7 +361,9 @@ static uint32_t buffer_wanted(const struct nbd_request *r)
 		return 0;
 	if (r->command == NBD_CMD_READ || r->command == NBD_CMD_WRITE)
 		return (uint32_t)min_u64(r->end_bytes - r->pos_bytes, PIECE_BYTES_MAX);
-	if (r->command == NBD_CMD_BLOCK_STATUS || r->command == NBD_CMD_CACHE)
+	if (r->command == NBD_CMD_BLOCK_STATUS)
+		return status_buffer_bytes(r->connection);
+	if (r->command == NBD_CMD_CACHE)
 		return STATUS_BUFFER_BYTES;
 	return 0;
 }
@@ -388,6 +381,8 @@ static enum flow request_admit(struct nbd_request *r)
 	piece_give(&r->pieces[0], data);
 	if (r->command == NBD_CMD_READ || r->command == NBD_CMD_WRITE)
 		admit_window(r);
+	if (r->command == NBD_CMD_BLOCK_STATUS) /* a piece for each answer; only the first has a buffer */
+		r->n_pieces = status_n_contexts(r->connection);
 	return FLOW_NEXT;
 }
 
@@ -537,10 +532,10 @@ static void serve_submit(struct nbd_request *r)
 		break;
 	case NBD_CMD_CACHE:
 		p->len_bytes = (uint32_t)min_u64(p->len_bytes, CACHE_BYTES_MAX);
-		piece_submit(p, VOLUME_MAP, 0);
+		request_piece_map(p, (struct volume_extent *)(void *)p->buffer, STATUS_EXTENTS);
 		break;
 	case NBD_CMD_BLOCK_STATUS:
-		piece_submit(p, VOLUME_MAP, 0);
+		status_begin(r);
 		break;
 	default:
 		quarry_assert(r->command == NBD_CMD_WRITE); /* submitted as it arrived */
@@ -570,19 +565,17 @@ static struct nbd_piece *piece_idle(struct nbd_request *r)
 /* The message that ends the reply, unless the last part of a read was it. */
 static void reply_last(struct nbd_request *r)
 {
-	struct nbd_piece *p = r->pieces;
-
 	r->is_answered = true;
 	if (r->command == NBD_CMD_BLOCK_STATUS && r->error == NBD_OK) {
-		message_status(p);
-	} else {
-		p = piece_idle(r);
-		quarry_assert(p != NULL); /* the one that failed, or the only one */
-		if (r->error != NBD_OK)
-			message_error(p);
-		else
-			message_done(p);
+		status_reply(r);
+		return;
 	}
+	struct nbd_piece *p = piece_idle(r);
+	quarry_assert(p != NULL); /* the one that failed, or the only one */
+	if (r->error != NBD_OK)
+		message_error(p);
+	else
+		message_done(p);
 	message_queue(p);
 }
 

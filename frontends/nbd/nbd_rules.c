@@ -52,7 +52,7 @@ static struct nbd_verdict judge_form(const struct nbd_request_header *h, const s
 		return refuse(NBD_EINVAL, "a flag that this command does not have");
 	if ((h->flags & NBD_CMD_DF) && !t->is_structured)
 		return refuse(NBD_EINVAL, "DF without structured replies");
-	if (h->command == NBD_CMD_BLOCK_STATUS && !t->reports_allocation)
+	if (h->command == NBD_CMD_BLOCK_STATUS && !t->reports_allocation && !t->reports_bitmaps)
 		return refuse(NBD_EINVAL, "no metadata context was selected for this export");
 	if (h->command == NBD_CMD_FLUSH && (h->pos_bytes != 0 || h->len_bytes != 0))
 		return refuse(NBD_EINVAL, "a flush has no range");

@@ -12,6 +12,7 @@ struct nbd_terms {
 	bool is_read_only;
 	bool is_structured;      /* structured replies were agreed on */
 	bool reports_allocation; /* base:allocation was selected for this export */
+	bool reports_bitmaps;    /* a qemu:dirty-bitmap:NAME was */
 };
 
 /* error NBD_OK: to be served. Else the reply's error, and why: one phrase for a person. */

@@ -291,7 +291,7 @@ static struct nbd_server *server_create(const struct nbd_server_options *o)
 
 static void server_free(struct nbd_server *s)
 {
-	nbd_tls_unload(s->credentials);
+	tls_unload(s->credentials);
 	free(s->requests);
 	free(s);
 }
@@ -304,7 +304,9 @@ int nbd_server_start(const struct nbd_server_options *o, char why[static NBD_WHY
 	if (!s)
 		return -ENOMEM;
 	if (o->tls != NBD_TLS_OFF) {
-		int res = nbd_tls_load(o->cert_dir, o->psk_file, why, &s->credentials);
+		const struct tls_server_files files = {
+		    .group = "nbd", .cert_dir = o->cert_dir, .psk_file = o->psk_file};
+		int res = tls_load_server(&files, why, &s->credentials);
 		if (res != 0) {
 			server_free(s);
 			return res;
@@ -367,7 +369,7 @@ void nbd_server_abandon(struct nbd_server *s)
 {
 	for (struct list *node; (node = list_pop(&s->connections)) != NULL;) {
 		struct nbd_connection *c = container_of(node, struct nbd_connection, link);
-		nbd_tls_destroy(c->wire.tls);
+		tls_destroy(c->wire.tls);
 		free(c->wire.staging);
 		connection_free(c);
 	}

@@ -16,6 +16,7 @@
 #include "daemon/core/buffers.h"
 #include "daemon/core/log.h"
 #include "daemon/core/metrics.h"
+#include "daemon/core/tls.h"
 #include "frontends/nbd/nbd_format.h"
 #include "volumes/head/volume.h"
 
@@ -27,7 +28,7 @@ struct nbd_server;
 #define NBD_CONNECTIONS_DEFAULT 256u
 #define NBD_HANDSHAKE_S         30u
 #define NBD_STALL_S             30u
-#define NBD_WHY_BYTES           200
+#define NBD_WHY_BYTES           TLS_WHY_BYTES
 #define NBD_EXPORT_NAME_BYTES   (2 * VOLUME_NAME_MAX + 2) /* NAME or NAME@SNAP, with the final zero */
 
 enum nbd_tls_mode {

@@ -54,10 +54,10 @@ attach|volume delete v1
 default|pool delete default
 512|volume create x --size 1000
 replic|volume create x --size 1G --replicas 2
-release|snapshot create v1@s1
-release|volume clone v1@s1 v2
+no snapshot|snapshot show v1@s1
+no snapshot|volume clone v1@s1 v2
+nothing|snapshot create nothing@s
 release|backup list /tmp
-release|volume attach v1 --vhost-user
 END
 
 say "names"

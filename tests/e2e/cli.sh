@@ -49,7 +49,7 @@ expect 1 '' q volume resize v1 5G
 expect 0 "has 20G now" q volume resize v1 20G
 expect 0 '' q volume rename v1 v2
 expect 1 'there is no volume' w volume show v1
-expect 0 "^v2 +default +20G +1M +1M +$a" w usage
+expect 0 "^v2 +default +20G +1M +0 +0 +1M +$a" w usage
 expect 0 '^v2 ' w top --once
 expect 1 'attached' q volume delete v2
 expect 0 '' q volume detach v2

@@ -193,13 +193,13 @@ def walk(api, disk_file):
     attachment = api.call(201, "POST", "/v1/volumes/v1/attachments", {"frontend": "nbd"})
     if api.call(201, "POST", "/v1/volumes/v1/attachments", {"frontend": "nbd"}) != attachment:
         api.contract.complain("POST attachments", "a second attach gave another attachment")
-    api.call(501, "POST", "/v1/volumes/v1/attachments", {"frontend": "vhost-user"}, "not-available")
     volume = api.call(200, "GET", "/v1/volumes/v1")
     if volume.get("attachments") != [attachment] or volume.get("state") != "serving":
         api.contract.complain("GET /v1/volumes/v1", f"is not attached: {volume}")
     api.call(409, "DELETE", "/v1/volumes/v1", code="in-use")
     api.call(202, "POST", f"/v1/disks/{disk.get('uuid')}/scrub")
     api.call(200, "GET", f"/v1/disks/{disk.get('name')}")
+    history(api)
     for path in ("version", "status", "nodes", "pools", "disks", "volumes", "events", "usage", "top", "requests"):
         api.call(200, "GET", f"/v1/{path}")
     api.call(200, "GET", "/v1/nodes/" + api.call(200, "GET", "/v1/version").get("node", ""))
@@ -219,6 +219,56 @@ def walk(api, disk_file):
     api.call(200, "DELETE", "/v1/pools/p1")
     api.call(200, "DELETE", f"/v1/disks/{disk.get('uuid')}?force=true")
     api.call(404, "DELETE", f"/v1/disks/{disk.get('uuid')}?force=true", code="not-found")
+
+
+def history(api):
+    """Snapshots, clones, changes and schedules of the volume v1, which is attached and stays so."""
+    api.refusals("POST", "/v1/volumes/v1/snapshots", {"name": "s1"})
+    api.call(201, "POST", "/v1/volumes/v1/snapshots", {"name": "s1"})
+    first = api.call(201, "POST", "/v1/volumes/v1/snapshots", {"name": "s1"})
+    api.call(404, "POST", "/v1/volumes/none/snapshots", {"name": "s1"}, "not-found")
+    api.refusals("POST", "/v1/snapshots", {"snapshots": ["v1@s2"]})
+    for names in ([], ["v1"], ["v1@"], ["@s"], [1], ["v1@s2"] * 17):
+        api.call(400, "POST", "/v1/snapshots", {"snapshots": names}, "invalid")
+    taken = api.call(201, "POST", "/v1/snapshots", {"snapshots": ["v1@s2"]})
+    if [s["name"] for s in taken.get("snapshots", [])] != ["s2"]:
+        api.contract.complain("POST /v1/snapshots", f"answers with {taken}")
+    if len(api.call(200, "GET", "/v1/snapshots").get("snapshots", [])) != 2:
+        api.contract.complain("GET /v1/snapshots", "does not list both")
+    if api.call(200, "GET", "/v1/volumes/v1/snapshots").get("snapshots", [{}])[0].get("epoch") != first.get("epoch"):
+        api.contract.complain("GET snapshots", "the second create took another snapshot")
+    api.call(404, "GET", "/v1/volumes/none/snapshots", code="not-found")
+    one = api.call(200, "GET", "/v1/volumes/v1/snapshots/s1")
+    if one.get("unique_bytes") is None:
+        api.contract.complain("GET snapshot", f"is not measured: {one}")
+    api.call(404, "GET", "/v1/volumes/v1/snapshots/none", code="not-found")
+    api.call(404, "GET", "/v1/volumes/v1@s1", code="not-found")
+    if api.call(200, "GET", "/v1/volumes/v1?measure=true").get("unique_bytes") is None:
+        api.contract.complain("GET volume", "is not measured")
+    api.call(200, "GET", "/v1/volumes/v1/changes?since=s1&until=s2&limit=10&from=4096")
+    api.call(200, "GET", "/v1/volumes/v1/changes?since=v1%40s1")
+    api.call(400, "GET", "/v1/volumes/v1/changes", code="invalid")
+    api.call(400, "GET", "/v1/volumes/v1/changes?since=s1&from=5", code="invalid")
+    api.call(404, "GET", "/v1/volumes/v1/changes?since=none", code="not-found")
+    api.call(201, "POST", "/v1/volumes/v1@s1/attachments", {"frontend": "nbd"})
+    api.call(409, "DELETE", "/v1/volumes/v1/snapshots/s1", code="in-use")
+    api.call(200, "DELETE", "/v1/volumes/v1@s1/attachments")
+    api.call(409, "POST", "/v1/volumes/v1/snapshots/s1/rollback", code="in-use")
+    api.refusals("POST", "/v1/volumes/v1/snapshots/s1/clone", {"name": "c1"})
+    api.call(201, "POST", "/v1/volumes/v1/snapshots/s1/clone", {"name": "c1"})
+    api.call(201, "POST", "/v1/volumes/v1/snapshots/s1/clone", {"name": "c1"})
+    api.call(409, "POST", "/v1/volumes/v1/snapshots/s2/clone", {"name": "c1"}, "exists")
+    api.call(201, "POST", "/v1/volumes/c1/snapshots", {"name": "s"})
+    api.call(200, "POST", "/v1/volumes/c1/snapshots/s/rollback")
+    api.call(409, "DELETE", "/v1/volumes/c1", code="in-use")
+    api.call(200, "DELETE", "/v1/volumes/c1?snapshots=true")
+    api.refusals("PUT", "/v1/volumes/v1/schedule", {"every_s": 3600, "keep": 2})
+    api.call(200, "PUT", "/v1/volumes/v1/schedule", {"every_s": 3600, "keep": 2})
+    api.call(200, "GET", "/v1/status")
+    api.call(200, "DELETE", "/v1/volumes/v1/schedule")
+    for snapshot in api.call(200, "GET", "/v1/volumes/v1/snapshots").get("snapshots", []):
+        api.call(200, "DELETE", f"/v1/volumes/v1/snapshots/{snapshot['name']}")
+    api.call(404, "DELETE", "/v1/volumes/v1/snapshots/s1", code="not-found")
 
 
 def main():

@@ -28,6 +28,16 @@ for job in "$top"/fio-jobs/*.fio; do
 	expect 0 'OVERWRITES|stays as it is' cat "$job"
 done
 
+say "in a guest, a block device takes the server's place: the command of each header, on a file"
+truncate -s 300M "$dir/disk"
+for job in "$top"/fio-jobs/*.fio; do
+	command=$(sed -n 's/^# *\(sed .*\) [a-z0-9-]*\.fio | fio -$/\1/p' "$job" | sed "s|/dev/vdX|$dir/disk|")
+	[ -n "$command" ] || fail "${job##*/} does not say how to run it in a guest"
+	eval "$command" '"$job"' | sed 's/^runtime=.*/runtime=1/; s/^ramp_time=.*/ramp_time=0/' >"$dir/job.fio"
+	expect 0 'err= 0' fio "$dir/job.fio"
+	expect 1 '' grep -E '^(ioengine=nbd|uri=)' "$dir/job.fio"
+done
+
 if [ -x "$quarryd" ]; then
 	say "quarry"
 	daemon_begin

@@ -12,7 +12,7 @@ NBD_CONF="listen = \"127.0.0.1:$port\";" daemon_begin
 disk_make d1 2G
 volume_make vm1 1G
 volume_make vm2 6G
-holds "$top/tests/guest/guest.py" --initramfs "$dir/initramfs" --kernel "$kernel" --virtio "$(uri vm1)" \
+holds "$top/tests/guest/nbd.py" --initramfs "$dir/initramfs" --kernel "$kernel" --virtio "$(uri vm1)" \
 	--tcp "10.0.2.2:$port/vm2"
 daemon_stop
 expect 0 '' q disk check "$dir/disks/d1.img"

@@ -144,7 +144,9 @@ static void op_submit(struct reactor *base, struct op *op)
 	case OP_ACCEPT:
 	case OP_RECV:
 	case OP_RECV_ALL:
+	case OP_RECV_FDS:
 	case OP_SEND:
+	case OP_SEND_FDS:
 		sim_net_submit(r, op);
 		return;
 	case OP_CONNECT: /* has an entry of its own */

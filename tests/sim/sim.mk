@@ -9,6 +9,12 @@ $(SIM_PROGRAMS): $(BUILD)/sim-%: $(BUILD)/tests/sim/main_%.o $(SIM_OBJ) $(BUILD)
 # What belongs to one program lies in a folder of its name, so that unit tests do not link it.
 $(BUILD)/sim-disk: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/sim/disk/*.c))
 
+$(BUILD)/sim-history: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/sim/history/*.c))
+
+CHECK_TESTS    += '@300 $(BUILD)/sim-history --seeds 2000 --jobs 2'
+CHECK_CI_TESTS += '$(BUILD)/sim-history --seeds 300 --jobs 2'
+SOAK_TESTS     += '$(BUILD)/sim-history --seeds 1000000 --jobs 2'
+
 TEST_PROGRAMS  += $(SIM_PROGRAMS)
 CHECK_TESTS    += '@600 $(BUILD)/sim-disk --seeds 2000 --jobs 2' '@300 $(BUILD)/sim-disk --seeds 15 --every-index'
 CHECK_CI_TESTS += '$(BUILD)/sim-disk --seeds 100 --first 5000' '@300 $(BUILD)/sim-disk --seeds 1 --every-index'

@@ -333,7 +333,9 @@ static int io_settle(struct sim_io *io)
 	case OP_CONNECT:
 	case OP_RECV:
 	case OP_RECV_ALL:
+	case OP_RECV_FDS:
 	case OP_SEND:
+	case OP_SEND_FDS:
 	case OP_DEFER:
 		break;
 	}

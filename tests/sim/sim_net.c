@@ -576,7 +576,7 @@ void sim_net_submit(struct sim_reactor *r, struct op *op)
 		return;
 	}
 	struct sim_stream *st = stream_of(op->stream);
-	struct op **slot = op->kind == OP_SEND ? &st->send : &st->recv;
+	struct op **slot = op->kind == OP_SEND || op->kind == OP_SEND_FDS ? &st->send : &st->recv;
 	quarry_assert(*slot == NULL); /* one at a time in each direction */
 	quarry_assert(!st->is_closed && !st->is_dead);
 	*slot = op;

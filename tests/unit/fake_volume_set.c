@@ -4,6 +4,7 @@
 #include "tests/unit/fake_volume_set.h"
 
 #include "frontends/nbd/nbd_server.h"
+#include "frontends/vhost-user/vhost_server.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -177,6 +178,16 @@ void volume_set_volumes(struct volume_set *set, void (*each)(const struct volume
 		each(&s->volumes[i], context);
 }
 
+void volume_set_snapshots(struct volume_set *set, void (*each)(const struct snapshot_view *v, void *context),
+			  void *context)
+{
+	struct snapshot_view v = {.size_bytes = GIB, .data_bytes = 8192, .created_ns = 1000 * NS_PER_S, .epoch = 5};
+	snprintf(v.volume, sizeof(v.volume), "vm1");
+	snprintf(v.name, sizeof(v.name), "s1");
+	if (fake_find(fake_of(set), "vm1"))
+		each(&v, context);
+}
+
 void volume_set_pools(struct volume_set *set, void (*each)(const struct pool_view *v, void *context), void *context)
 {
 	struct pool_view v = {
@@ -199,6 +210,14 @@ const struct nbd_counters *nbd_server_counters(const struct nbd_server *s)
 }
 void nbd_server_slow_requests(struct nbd_server *s, uint64_t age_ns, void (*each)(const char *line, void *context),
 			      void *context)
+{
+}
+const struct vhost_counters *vhost_server_counters(const struct vhost_server *s)
+{
+	return NULL;
+}
+void vhost_server_slow_requests(struct vhost_server *s, uint64_t age_ns, void (*each)(const char *line, void *context),
+				void *context)
 {
 }
 const char *disk_state_name(enum disk_state state)

@@ -114,7 +114,7 @@ int world_start(struct head_world *w)
 				       .log = w->log,
 				       .metadata = w->metadata,
 				       .node_name = "n1",
-				       .cache_bytes = WORLD_CACHE_BYTES,
+				       .cache_bytes = w->cache_bytes ? w->cache_bytes : WORLD_CACHE_BYTES,
 				       .check_expensive = true};
 	CU_ASSERT_EQUAL_FATAL(volume_set_start(&o, world_ready, w, &w->set), 0);
 	world_wait(w);
@@ -174,6 +174,7 @@ int world_command(struct head_world *w, struct set_command *c)
 	volume_set_command(w->set, &wrapped.command);
 	world_wait(w);
 	*c = wrapped.command;
+	text_print(w->why, sizeof(w->why), "%s", c->why);
 	CU_ASSERT(w->res == 0 || (c->why[0] && c->code[0]));
 	return w->res;
 }
@@ -217,6 +218,71 @@ struct volume *world_volume(struct head_world *w, const char *name, uint64_t siz
 	CU_ASSERT_EQUAL_FATAL(world_attach(w, name), 0);
 	CU_ASSERT_PTR_NOT_NULL_FATAL(world_head(w, name));
 	return world_head(w, name);
+}
+
+/* ---- snapshots ---- */
+
+/* "NAME@SNAP", "NAME" */
+static struct set_target target_of(const char *name)
+{
+	struct set_target t = {0};
+	const char *at = strchr(name, '@');
+	text_print(t.volume, sizeof(t.volume), "%.*s", (int)(at ? (size_t)(at - name) : strlen(name)), name);
+	text_print(t.snapshot, sizeof(t.snapshot), "%s", at ? at + 1 : "");
+	return t;
+}
+
+static struct set_command command_on_snapshot(enum set_command_kind kind, const char *name)
+{
+	struct set_command c = command_on(kind, name);
+	c.targets[c.n_targets++] = target_of(name);
+	return c;
+}
+
+int world_snapshot(struct head_world *w, const char *name)
+{
+	struct set_command c = command_on_snapshot(SET_SNAPSHOT_CREATE, name);
+	return world_command(w, &c);
+}
+
+int world_snapshot_delete(struct head_world *w, const char *name)
+{
+	struct set_command c = command_on_snapshot(SET_SNAPSHOT_DELETE, name);
+	return world_command(w, &c);
+}
+
+int world_rollback(struct head_world *w, const char *name)
+{
+	struct set_command c = command_on_snapshot(SET_SNAPSHOT_ROLLBACK, name);
+	return world_command(w, &c);
+}
+
+int world_clone(struct head_world *w, const char *name, const char *clone)
+{
+	struct set_command c = command_on_snapshot(SET_VOLUME_CLONE, name);
+	text_print(c.other, sizeof(c.other), "%s", clone);
+	return world_command(w, &c);
+}
+
+struct volume *world_export(struct head_world *w, const char *name)
+{
+	struct set_snapshot *snap = snapshot_find_export(w->set, name);
+	return snap && snapshot_is_attached(snap) ? snap->head : NULL;
+}
+
+struct set_measure world_measure(struct head_world *w, const char *name)
+{
+	struct set_command c = command_on(SET_VOLUME_MEASURE, name);
+	CU_ASSERT_EQUAL_FATAL(world_command(w, &c), 0);
+	return c.measure;
+}
+
+struct set_changes world_changes(struct head_world *w, const char *name, const char *since)
+{
+	struct set_command c = command_on_snapshot(SET_VOLUME_CHANGES, name);
+	c.since = target_of(since);
+	CU_ASSERT_EQUAL_FATAL(world_command(w, &c), 0);
+	return c.changes;
 }
 
 /* ---- requests ---- */

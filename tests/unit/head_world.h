@@ -19,9 +19,11 @@ struct head_world {
 	struct log *log;
 	struct volume_set *set; /* NULL: not started */
 	struct uuid cluster, pool;
+	uint64_t cache_bytes; /* of the next start; 0: WORLD_CACHE_BYTES */
 	uint32_t n_disks;
 	bool is_done;
 	int res;
+	char why[SET_WHY_BYTES];
 };
 
 void world_open(struct head_world *w, uint64_t seed);
@@ -42,6 +44,17 @@ int world_detach(struct head_world *w, const char *name);
 /* Creates, attaches, and gives the head; the test fails otherwise. */
 struct volume *world_volume(struct head_world *w, const char *name, uint64_t size_bytes);
 struct volume *world_head(struct head_world *w, const char *name); /* NULL: not attached */
+
+/* Commands on "NAME@SNAP"; wait. The last one's why stays in w->why. */
+int world_snapshot(struct head_world *w, const char *name);
+int world_snapshot_delete(struct head_world *w, const char *name);
+int world_rollback(struct head_world *w, const char *name);
+int world_clone(struct head_world *w, const char *name, const char *clone);
+/* The head of a snapshot that is attached; NULL: it is not. */
+struct volume *world_export(struct head_world *w, const char *name);
+struct set_measure world_measure(struct head_world *w, const char *name);
+/* Extents of the volume (or NAME@SNAP) that may differ from a snapshot; to be freed. */
+struct set_changes world_changes(struct head_world *w, const char *name, const char *since);
 
 /* One request; waits. */
 int world_write(struct head_world *w, struct volume *v, uint64_t pos, const void *data, uint64_t len, unsigned flags);

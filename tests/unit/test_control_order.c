@@ -110,8 +110,37 @@ static void test_wrong_methods(void)
 
 static void test_later_releases(void)
 {
-	expect_refusal("POST", "/v1/volumes/a/snapshots", "{}", 501, "not-available", "no snapshots");
+	expect_refusal("POST", "/v1/volumes/a/move", "{}", 501, "not-available", "no moves");
 	expect_refusal("POST", "/v1/disks/a/drain", NULL, 501, "not-available", "drains");
+}
+
+static void test_history(void)
+{
+	struct order o;
+	struct refusal why;
+	struct order_text t = {.method = "GET", .path = "/v1/volumes/vm%201/snapshots/s"};
+	expect_refusal("GET", "/v1/volumes/vm%201/snapshots/s", NULL, 404, "not-found", "no snapshot");
+	t.path = "/v1/volumes/vm1/snapshots/s1";
+	CU_ASSERT_EQUAL(order_read(&t, &o, &why), 0);
+	CU_ASSERT_TRUE(o.is_command && o.command.kind == SET_VOLUME_MEASURE && o.show == ORDER_SNAPSHOT);
+	CU_ASSERT_STRING_EQUAL(o.command.object, "vm1@s1");
+	CU_ASSERT_STRING_EQUAL(o.command.targets[0].volume, "vm1");
+	t.path = "/v1/volumes/vm1/changes";
+	t.n_queries = 3;
+	t.queries[0] = (struct order_query){"since", "golden%40base"};
+	t.queries[1] = (struct order_query){"until", "s2"};
+	t.queries[2] = (struct order_query){"from", "8192"};
+	CU_ASSERT_EQUAL(order_read(&t, &o, &why), 0);
+	CU_ASSERT_STRING_EQUAL(o.command.since.volume, "golden");
+	CU_ASSERT_STRING_EQUAL(o.command.since.snapshot, "base");
+	CU_ASSERT_STRING_EQUAL(o.command.targets[0].volume, "vm1");
+	CU_ASSERT_STRING_EQUAL(o.command.targets[0].snapshot, "s2");
+	CU_ASSERT_EQUAL(o.command.pos_bytes, 8192);
+	t.queries[0].value = "%4";
+	CU_ASSERT_EQUAL(order_read(&t, &o, &why), -EINVAL);
+	expect_refusal("POST", "/v1/snapshots", "{\"snapshots\":[\"a@b\",\"c\"]}", 400, "invalid", "VOLUME@SNAPSHOT");
+	expect_refusal("PUT", "/v1/volumes/a/schedule", "{\"every_s\":0,\"keep\":1}", 400, "invalid", "every_s");
+	expect_refusal("PUT", "/v1/volumes/a/schedule", "{\"every_s\":5}", 400, "invalid", "keep");
 }
 
 static void test_disk_add(void)
@@ -320,6 +349,7 @@ int main(void)
 	CU_add_test(suite, "unknown paths", test_unknown_paths);
 	CU_add_test(suite, "wrong methods", test_wrong_methods);
 	CU_add_test(suite, "later releases", test_later_releases);
+	CU_add_test(suite, "history", test_history);
 	CU_add_test(suite, "disk add", test_disk_add);
 	CU_add_test(suite, "disk commands", test_disk_commands);
 	CU_add_test(suite, "pools", test_pools);

@@ -1,10 +1,7 @@
 /*
- * test_metadata.c: the rules of metadata.h, the same for every store; then what is particular to each.
- *
- * The rules run on a store in memory and on an embedded one in a temporary folder. Each step submits a request and runs
- * the reactor until it is answered.
+ * test_metadata.c: the store in memory and the embedded one: the rules of every store, then what is particular to each.
  */
-#include "daemon/metadata/metadata.h"
+#include "tests/unit/metadata_rules.h"
 
 #include <CUnit/Basic.h>
 #include <errno.h>
@@ -18,286 +15,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* ---- a store and what is asked of it ---- */
-
-struct bench {
-	struct reactor *reactor;
-	struct log *log;
-	struct metadata *store;
-	char folder[32], path[64];
-	char why[METADATA_WHY_BYTES];
-};
-
-struct asked {
-	struct metadata_request q;
-	struct reactor *reactor;
-	int res, n_done;
-};
-
-static void asked_done(struct metadata_request *q, int res)
-{
-	struct asked *a = container_of(q, struct asked, q);
-	a->res = res;
-	a->n_done++;
-	reactor_stop(a->reactor);
-}
-
-static void bench_start(struct bench *b)
-{
-	memset(b, 0, sizeof(*b));
-	snprintf(b->folder, sizeof(b->folder), "%s", "/tmp/quarry-test-XXXXXX");
-	if (!mkdtemp(b->folder) || reactor_create(&(struct reactor_options){0}, &b->reactor) < 0 ||
-	    log_create(-1, LOG_ERROR, &b->log) < 0)
-		abort();
-	snprintf(b->path, sizeof(b->path), "%s/metadata.db", b->folder);
-}
-
 static int bench_open_embedded(struct bench *b)
 {
 	b->why[0] = '\0';
 	return metadata_open_embedded(b->reactor, b->log, b->path, b->why, &b->store);
-}
-
-static void bench_end(struct bench *b)
-{
-	static const char *const suffixes[] = {"", "-lock", "-wal", "-shm", "-journal"};
-	char path[96];
-	if (b->store)
-		metadata_close(b->store);
-	log_destroy(b->log);
-	reactor_destroy(b->reactor);
-	for (size_t i = 0; i < array_size(suffixes); i++) {
-		snprintf(path, sizeof(path), "%s%s", b->path, suffixes[i]);
-		unlink(path);
-	}
-	CU_ASSERT_EQUAL(rmdir(b->folder), 0);
-}
-
-static int ask(struct bench *b, struct asked *a)
-{
-	a->q.done = asked_done;
-	a->reactor = b->reactor;
-	a->n_done = 0;
-	metadata_submit(b->store, &a->q);
-	CU_ASSERT_EQUAL(a->n_done, 0); /* never answered inline */
-	while (a->n_done == 0)
-		reactor_run(b->reactor);
-	return a->res;
-}
-
-/* The value's revision; 0 when the key does not exist or has another value. */
-static uint64_t revision_of(struct bench *b, const char *key, const char *value)
-{
-	struct asked a = {.q = {.op = METADATA_GET, .key = key}};
-	uint64_t revision = 0;
-	if (ask(b, &a) == 0) {
-		CU_ASSERT_EQUAL_FATAL(a.q.n_items, 1);
-		CU_ASSERT_STRING_EQUAL(a.q.items[0].key, key);
-		if (strcmp(a.q.items[0].value, value) == 0)
-			revision = a.q.items[0].revision;
-	}
-	metadata_request_clear(&a.q);
-	return revision;
-}
-
-static int put_if(struct bench *b, const char *key, const char *value, uint64_t revision)
-{
-	struct asked a = {.q = {.op = METADATA_TRANSACT, .n_conditions = 1, .n_changes = 1}};
-	a.q.conditions[0] = (struct metadata_condition){key, revision};
-	a.q.changes[0] = (struct metadata_change){key, value};
-	return ask(b, &a);
-}
-
-/* The revision it got, 0 on failure. */
-static uint64_t put(struct bench *b, const char *key, const char *value)
-{
-	struct asked a = {.q = {.op = METADATA_TRANSACT, .n_changes = 1}};
-	a.q.changes[0] = (struct metadata_change){key, value};
-	return ask(b, &a) == 0 ? a.q.revision : 0;
-}
-
-/* ---- rules for every store ---- */
-
-static void rule_get_and_put(struct bench *b)
-{
-	struct asked missing = {.q = {.op = METADATA_GET, .key = "volumes/none"}};
-	CU_ASSERT_EQUAL(ask(b, &missing), -ENOENT);
-	CU_ASSERT_EQUAL(missing.q.n_items, 0);
-	uint64_t first = put(b, "pools/a", "{\"n\":1}");
-	CU_ASSERT(first > 0);
-	CU_ASSERT_EQUAL(revision_of(b, "pools/a", "{\"n\":1}"), first);
-	uint64_t second = put(b, "pools/a", "{\"n\":2}");
-	CU_ASSERT_EQUAL(second, first + 1);
-	CU_ASSERT_EQUAL(revision_of(b, "pools/a", "{\"n\":2}"), second);
-	CU_ASSERT_EQUAL(put(b, "pools/a", NULL), second + 1);
-	CU_ASSERT_EQUAL(ask(b, &missing), -ENOENT);
-	CU_ASSERT_EQUAL(revision_of(b, "pools/a", "{\"n\":2}"), 0);
-}
-
-static void rule_list_has_prefix_and_order(struct bench *b)
-{
-	put(b, "list/b", "2");
-	put(b, "list/a", "1");
-	put(b, "list/ab", "3");
-	put(b, "list0", "outside");
-	put(b, "lisu", "outside");
-	struct asked a = {.q = {.op = METADATA_LIST, .key = "list/"}};
-	CU_ASSERT_EQUAL(ask(b, &a), 0);
-	CU_ASSERT_EQUAL_FATAL(a.q.n_items, 3);
-	CU_ASSERT_STRING_EQUAL(a.q.items[0].key, "list/a");
-	CU_ASSERT_STRING_EQUAL(a.q.items[1].key, "list/ab");
-	CU_ASSERT_STRING_EQUAL(a.q.items[2].key, "list/b");
-	CU_ASSERT_STRING_EQUAL(a.q.items[2].value, "2");
-	CU_ASSERT(a.q.items[2].revision < a.q.items[0].revision);
-	CU_ASSERT(a.q.revision >= a.q.items[1].revision);
-	metadata_request_clear(&a.q);
-	struct asked none = {.q = {.op = METADATA_LIST, .key = "nothing/"}};
-	CU_ASSERT_EQUAL(ask(b, &none), 0);
-	CU_ASSERT_EQUAL(none.q.n_items, 0);
-}
-
-static void rule_conditions(struct bench *b)
-{
-	CU_ASSERT_EQUAL(put_if(b, "c", "first", 0), 0);
-	uint64_t revision = revision_of(b, "c", "first");
-	CU_ASSERT_EQUAL(put_if(b, "c", "again", 0), -EAGAIN);            /* it exists */
-	CU_ASSERT_EQUAL(put_if(b, "c", "again", revision + 1), -EAGAIN); /* another revision */
-	CU_ASSERT_EQUAL(put_if(b, "other", "x", revision), -EAGAIN);     /* does not exist */
-	CU_ASSERT_EQUAL(revision_of(b, "c", "first"), revision);
-	CU_ASSERT_EQUAL(put_if(b, "c", "second", revision), 0);
-	CU_ASSERT_EQUAL(put_if(b, "c", "third", revision), -EAGAIN); /* a resent request does not act twice */
-	CU_ASSERT(revision_of(b, "c", "second") > revision);
-	/* Deleted and made again, a key never gets a revision it had before. */
-	put(b, "c", NULL);
-	CU_ASSERT_EQUAL(put_if(b, "c", "first", 0), 0);
-	CU_ASSERT(revision_of(b, "c", "first") > revision + 1);
-}
-
-static void rule_all_or_nothing(struct bench *b)
-{
-	struct asked a = {.q = {.op = METADATA_TRANSACT, .n_conditions = 2, .n_changes = 3}};
-	uint64_t kept = put(b, "atom/kept", "old"), gone = put(b, "atom/gone", "old");
-	a.q.conditions[0] = (struct metadata_condition){"atom/kept", kept};
-	a.q.conditions[1] = (struct metadata_condition){"atom/gone", gone + 1};
-	a.q.changes[0] = (struct metadata_change){"atom/kept", "new"};
-	a.q.changes[1] = (struct metadata_change){"atom/gone", NULL};
-	a.q.changes[2] = (struct metadata_change){"atom/made", "new"};
-	CU_ASSERT_EQUAL(ask(b, &a), -EAGAIN);
-	CU_ASSERT_EQUAL(revision_of(b, "atom/kept", "old"), kept);
-	CU_ASSERT_EQUAL(revision_of(b, "atom/gone", "old"), gone);
-	CU_ASSERT_EQUAL(revision_of(b, "atom/made", "new"), 0);
-	a.q.conditions[1].revision = gone;
-	CU_ASSERT_EQUAL(ask(b, &a), 0);
-	CU_ASSERT_EQUAL(a.q.revision, gone + 1);
-	CU_ASSERT_EQUAL(revision_of(b, "atom/kept", "new"), gone + 1);
-	CU_ASSERT_EQUAL(revision_of(b, "atom/gone", "old"), 0);
-	CU_ASSERT_EQUAL(revision_of(b, "atom/made", "new"), gone + 1);
-}
-
-static void rule_only_conditions(struct bench *b)
-{
-	uint64_t revision = put(b, "guard", "x");
-	struct asked a = {.q = {.op = METADATA_TRANSACT, .n_conditions = 1}};
-	a.q.conditions[0] = (struct metadata_condition){"guard", revision};
-	CU_ASSERT_EQUAL(ask(b, &a), 0);
-	CU_ASSERT_EQUAL(a.q.revision, revision);
-	CU_ASSERT_EQUAL(put(b, "guard", "y"), revision + 1);
-	CU_ASSERT_EQUAL(ask(b, &a), -EAGAIN);
-}
-
-static void rule_values_of_any_size(struct bench *b)
-{
-	size_t len = 300 * 1024;
-	char *value = malloc(len + 1);
-	CU_ASSERT_PTR_NOT_NULL_FATAL(value);
-	for (size_t i = 0; i < len; i++)
-		value[i] = (char)('a' + i % 26);
-	value[len] = '\0';
-	CU_ASSERT(put(b, "large", value) > 0);
-	CU_ASSERT(revision_of(b, "large", value) > 0);
-	CU_ASSERT(put(b, "empty", "") > 0);
-	CU_ASSERT(revision_of(b, "empty", "") > 0);
-	CU_ASSERT(put(b, "quote's\" -- \xc3\xa4", "'; DROP TABLE item; --") > 0);
-	CU_ASSERT(revision_of(b, "quote's\" -- \xc3\xa4", "'; DROP TABLE item; --") > 0);
-	free(value);
-}
-
-/* Requests are carried out in the order of submission, without waiting for answers. */
-static void rule_order(struct bench *b)
-{
-	struct asked puts[20] = {0}, get = {.q = {.op = METADATA_GET, .key = "order"}};
-	char values[20][8];
-	for (int i = 0; i < 20; i++) {
-		snprintf(values[i], sizeof(values[i]), "%d", i);
-		puts[i].reactor = b->reactor;
-		puts[i].q.op = METADATA_TRANSACT;
-		puts[i].q.n_changes = 1;
-		puts[i].q.changes[0] = (struct metadata_change){"order", values[i]};
-		puts[i].q.done = asked_done;
-		metadata_submit(b->store, &puts[i].q);
-	}
-	CU_ASSERT_EQUAL(ask(b, &get), 0);
-	CU_ASSERT_STRING_EQUAL(get.q.items[0].value, "19");
-	for (int i = 0; i < 20; i++) {
-		CU_ASSERT_EQUAL(puts[i].n_done, 1);
-		CU_ASSERT_EQUAL(puts[i].q.revision, puts[0].q.revision + (unsigned)i);
-	}
-	metadata_request_clear(&get.q);
-}
-
-struct watcher {
-	struct metadata_watch watch;
-	char seen[256];
-	uint64_t revision;
-};
-
-static void watcher_changed(struct metadata_watch *w, const struct metadata_item *item)
-{
-	struct watcher *watcher = container_of(w, struct watcher, watch);
-	size_t used = strlen(watcher->seen);
-	snprintf(watcher->seen + used, sizeof(watcher->seen) - used, "%s=%s ", item->key,
-		 item->value ? item->value : "(gone)");
-	CU_ASSERT(item->revision >= watcher->revision);
-	watcher->revision = item->revision;
-}
-
-static void rule_watches(struct bench *b)
-{
-	struct watcher w = {.watch = {.prefix = "w/", .changed = watcher_changed}};
-	put(b, "w/before", "0");
-	metadata_watch_start(b->store, &w.watch);
-	put(b, "w/a", "1");
-	put(b, "elsewhere", "1");
-	put_if(b, "w/a", "refused", 0);
-	put(b, "w/never-was", NULL);
-	put(b, "w/a", "2");
-	put(b, "w/before", NULL);
-	metadata_watch_stop(b->store, &w.watch);
-	put(b, "w/a", "3");
-	CU_ASSERT_STRING_EQUAL(w.seen, "w/a=1 w/a=2 w/before=(gone) ");
-}
-
-static void rule_lease(struct bench *b)
-{
-	struct asked a = {.reactor = b->reactor, .q = {.done = asked_done}};
-	CU_ASSERT_EQUAL(metadata_lease(b->store, "leases/v", 0, &a.q), -EINVAL);
-	CU_ASSERT_EQUAL_FATAL(metadata_lease(b->store, "leases/v", NS_PER_S, &a.q), 0);
-	while (a.n_done == 0)
-		reactor_run(b->reactor);
-	CU_ASSERT_EQUAL(a.res, 0);
-}
-
-static void rules(struct bench *b)
-{
-	rule_get_and_put(b);
-	rule_list_has_prefix_and_order(b);
-	rule_conditions(b);
-	rule_all_or_nothing(b);
-	rule_only_conditions(b);
-	rule_values_of_any_size(b);
-	rule_order(b);
-	rule_watches(b);
-	rule_lease(b);
 }
 
 static void test_rules_in_memory(void)
@@ -368,7 +89,7 @@ static void test_memory_crash(void)
 	bench_start(&b);
 	CU_ASSERT_EQUAL_FATAL(metadata_open_memory(b.reactor, &b.store), 0);
 	CU_ASSERT(put(&b, "kept", "yes") > 0);
-	lost.q.changes[0] = (struct metadata_change){"lost", "yes"};
+	lost.q.changes[0] = (struct metadata_change){.key = "lost", .value = "yes"};
 	metadata_memory_set_faults(b.store, &(struct metadata_faults){.delay_max_ns = 3600 * NS_PER_S});
 	metadata_submit(b.store, &lost.q);
 	CU_ASSERT_EQUAL_FATAL(reactor_create(&(struct reactor_options){0}, &second), 0);
@@ -400,6 +121,24 @@ static void test_embedded_reopens(void)
 	bench_end(&b);
 }
 
+/* A lease dies with the process, its keys with the next start; the rest stays. */
+static void test_embedded_reopens_without_leases(void)
+{
+	struct bench b;
+	bench_start(&b);
+	CU_ASSERT_EQUAL_FATAL(bench_open_embedded(&b), 0);
+	uint64_t lease = grant(&b, 60 * NS_PER_S);
+	CU_ASSERT_EQUAL(put_leased(&b, "held", lease), 0);
+	CU_ASSERT_EQUAL(put_leased(&b, "taken", lease), 0);
+	CU_ASSERT(put(&b, "taken", "free") > 0);
+	metadata_close(b.store);
+	CU_ASSERT_EQUAL_FATAL(bench_open_embedded(&b), 0);
+	CU_ASSERT_EQUAL(revision_of(&b, "held", "held"), 0);
+	CU_ASSERT(revision_of(&b, "taken", "free") > 0);
+	CU_ASSERT_EQUAL(ask_lease(&b, METADATA_KEEP, lease), -ENOENT);
+	bench_end(&b);
+}
+
 static void test_embedded_is_exclusive(void)
 {
 	struct bench b;
@@ -427,8 +166,8 @@ static _Noreturn void write_until_killed(struct bench *b, int said_fd)
 		snprintf(value, sizeof(value), "%u", i);
 		struct asked a = {.reactor = b->reactor,
 				  .q = {.op = METADATA_TRANSACT, .n_changes = 2, .done = asked_done}};
-		a.q.changes[0] = (struct metadata_change){"left", value};
-		a.q.changes[1] = (struct metadata_change){"right", value};
+		a.q.changes[0] = (struct metadata_change){.key = "left", .value = value};
+		a.q.changes[1] = (struct metadata_change){.key = "right", .value = value};
 		metadata_submit(store, &a.q);
 		while (a.n_done == 0)
 			reactor_run(b->reactor);
@@ -596,6 +335,7 @@ int main(void)
 	CU_add_test(suite, "memory: lost and doubled", test_memory_faults);
 	CU_add_test(suite, "memory: the client crashes", test_memory_crash);
 	CU_add_test(suite, "embedded: reopens", test_embedded_reopens);
+	CU_add_test(suite, "embedded: leases die with the process", test_embedded_reopens_without_leases);
 	CU_add_test(suite, "embedded: one process at a time", test_embedded_is_exclusive);
 	CU_add_test(suite, "embedded: kill -9", test_embedded_survives_kill);
 	CU_add_test(suite, "embedded: a flipped bit", test_embedded_flipped_bit);

@@ -194,7 +194,7 @@ static void tls_begin(struct tls_client *t, const struct tls_as *as)
 	gnutls_transport_set_push_function(t->session, push);
 }
 
-static void tls_end(struct tls_client *t)
+static void client_end(struct tls_client *t)
 {
 	gnutls_deinit(t->session);
 	gnutls_certificate_free_credentials(t->x509);
@@ -204,7 +204,7 @@ static void tls_end(struct tls_client *t)
 
 /* Shakes hands; 0, or what GnuTLS says. In TLS 1.3 a server refuses a certificate after the client's part is done: the
  * first byte read then tells. */
-static int tls_handshake(struct tls_client *t)
+static int client_handshake(struct tls_client *t)
 {
 	int res;
 	do
@@ -300,7 +300,7 @@ static bool is_let_in(const struct tls_as *as)
 
 	starttls();
 	tls_begin(&t, as);
-	if (tls_handshake(&t) == 0) {
+	if (client_handshake(&t) == 0) {
 		uint8_t header[NBD_OPTION_HEADER_BYTES];
 		put_be64(header, NBD_OPTION_MAGIC);
 		put_be32(header + 8, NBD_OPT_LIST);
@@ -308,7 +308,7 @@ static bool is_let_in(const struct tls_as *as)
 		if (gnutls_record_send(t.session, header, sizeof(header)) > 0)
 			is_in = tls_option_reply(&t) == NBD_REP_SERVER;
 	}
-	tls_end(&t);
+	client_end(&t);
 	return is_in;
 }
 
@@ -416,10 +416,10 @@ static void test_starttls_with_data_or_twice_is_invalid(void)
 	CU_ASSERT_EQUAL(client_option_reply(&client).type, NBD_REP_ERR_INVALID);
 	starttls();
 	tls_begin(&t, &(struct tls_as){.psk_key = ALICE});
-	CU_ASSERT_EQUAL_FATAL(tls_handshake(&t), 0);
+	CU_ASSERT_EQUAL_FATAL(client_handshake(&t), 0);
 	tls_option(&t, NBD_OPT_STARTTLS, NULL, 0);
 	CU_ASSERT_EQUAL(tls_option_reply(&t), NBD_REP_ERR_INVALID);
-	tls_end(&t);
+	client_end(&t);
 	end();
 }
 
@@ -434,7 +434,7 @@ static void test_what_was_said_in_the_clear_is_forgotten(void)
 	CU_ASSERT_EQUAL(client_option_reply(&client).type, NBD_REP_ACK);
 	starttls();
 	tls_begin(&t, &(struct tls_as){.psk_key = ALICE});
-	CU_ASSERT_EQUAL_FATAL(tls_handshake(&t), 0);
+	CU_ASSERT_EQUAL_FATAL(client_handshake(&t), 0);
 	tls_option(&t, NBD_OPT_GO, go_vm1, sizeof(go_vm1));
 	while (tls_option_reply(&t) == NBD_REP_INFO) {
 	}
@@ -442,7 +442,7 @@ static void test_what_was_said_in_the_clear_is_forgotten(void)
 	tls_send(&t, request, sizeof(request));
 	CU_ASSERT_FATAL(tls_take(&t, reply, sizeof(reply)));
 	CU_ASSERT_EQUAL(get_be32(reply), NBD_SIMPLE_REPLY_MAGIC);
-	tls_end(&t);
+	client_end(&t);
 	end();
 }
 
@@ -506,7 +506,7 @@ static void test_data_of_every_size_and_a_goodbye(void)
 	begin(NBD_TLS_REQUIRE, NULL, true);
 	starttls();
 	tls_begin(&t, &(struct tls_as){.psk_key = ALICE});
-	CU_ASSERT_EQUAL_FATAL(tls_handshake(&t), 0);
+	CU_ASSERT_EQUAL_FATAL(client_handshake(&t), 0);
 	tls_option(&t, NBD_OPT_GO, go_vm1, sizeof(go_vm1));
 	while (tls_option_reply(&t) == NBD_REP_INFO) {
 	}
@@ -529,7 +529,7 @@ static void test_data_of_every_size_and_a_goodbye(void)
 	client_request_encode(header, &(struct client_request){.command = NBD_CMD_DISC});
 	tls_send(&t, header, sizeof(header));
 	CU_ASSERT_EQUAL(gnutls_record_recv(t.session, back, 1), 0); /* a proper end, not a cut stream */
-	tls_end(&t);
+	client_end(&t);
 	end();
 	free(data);
 	free(back);

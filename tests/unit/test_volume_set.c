@@ -162,7 +162,7 @@ static void attachments_may_be_repeated(void)
 	c.read_only = true;
 	CU_ASSERT_EQUAL(world_command(&w, &c), -EEXIST);
 	c = order_other(SET_VOLUME_ATTACH, "vm1", "vhost-user");
-	CU_ASSERT_EQUAL(world_command(&w, &c), -EOPNOTSUPP);
+	CU_ASSERT_EQUAL(world_command(&w, &c), -EOPNOTSUPP); /* no such frontend is there */
 	c = order_other(SET_VOLUME_ATTACH, "vm1", "floppy");
 	CU_ASSERT_EQUAL(world_command(&w, &c), -EINVAL);
 	c = order(SET_VOLUME_DELETE, "vm1");
@@ -174,6 +174,120 @@ static void attachments_may_be_repeated(void)
 	world_stop(&w);
 	CU_ASSERT_EQUAL(world_start(&w), 0);
 	CU_ASSERT_PTR_NULL(world_head(&w, "vm1")); /* stays detached */
+	world_close(&w);
+}
+
+/* ---- the frontend that has a socket for every volume ---- */
+
+struct doors {
+	struct volume_doors hooks;
+	uint32_t opened, vhost_detached, nbd_detached, renamed, detaching, queues;
+	int res;
+	struct volume *volume;
+	struct volume_watch watch;
+};
+
+static void doors_close(struct doors *d)
+{
+	volume_watch_stop(d->volume, &d->watch);
+	volume_put(d->volume);
+	d->volume = NULL;
+}
+
+static void doors_event(struct volume_watch *watch, enum volume_event e)
+{
+	struct doors *d = container_of(watch, struct doors, watch);
+	d->renamed += e == VOLUME_RENAMED;
+	d->nbd_detached += e == VOLUME_NBD_DETACHED;
+	d->vhost_detached += e == VOLUME_VHOST_DETACHED;
+	d->detaching += e == VOLUME_DETACHING;
+	if (e == VOLUME_VHOST_DETACHED || e == VOLUME_DETACHING)
+		doors_close(d);
+}
+
+static int doors_open(struct volume_doors *hooks, struct volume *v, char *why, size_t room)
+{
+	struct doors *d = container_of(hooks, struct doors, hooks);
+	CU_ASSERT_PTR_NULL(d->volume);
+	snprintf(why, room, "no room");
+	if (d->res != 0)
+		return d->res;
+	d->opened++;
+	d->queues = volume_vhost_queues(v);
+	d->volume = v;
+	d->watch.event = doors_event;
+	list_init(&d->watch.link);
+	volume_hold(v);
+	volume_watch_start(v, &d->watch);
+	return 0;
+}
+
+static void count_door(struct volume *v, void *context)
+{
+	++*(uint32_t *)context;
+}
+
+static uint32_t doors_of(struct head_world *w)
+{
+	uint32_t n = 0;
+	volume_each_door(w->set, count_door, &n);
+	return n;
+}
+
+/* Both frontends beside each other, each coming and going alone; recorded with the number of queues. */
+static void attachments_beside_each_other(void)
+{
+	struct head_world w;
+	struct doors d = {.hooks = {.open = doors_open}};
+	world_open(&w, 1);
+	CU_ASSERT_EQUAL(world_start(&w), 0);
+	CU_ASSERT_EQUAL(world_create(&w, "vm1", GIB), 0);
+	volume_set_doors(w.set, &d.hooks);
+	d.res = -EADDRINUSE;
+	struct set_command c = order_other(SET_VOLUME_ATTACH, "vm1", "vhost-user");
+	CU_ASSERT_EQUAL(world_command(&w, &c), -EIO);
+	CU_ASSERT_PTR_NULL(world_head(&w, "vm1")); /* nothing is left of the attempt */
+	CU_ASSERT_EQUAL(world_attach(&w, "vm1"), 0);
+	c = order_other(SET_VOLUME_ATTACH, "vm1", "vhost-user");
+	CU_ASSERT_EQUAL(world_command(&w, &c), -EIO);
+	CU_ASSERT_PTR_NOT_NULL(world_head(&w, "vm1")); /* NBD clients have not noticed */
+	CU_ASSERT_EQUAL(doors_of(&w), 0);
+	d.res = 0;
+	c = order_other(SET_VOLUME_ATTACH, "vm1", "vhost-user");
+	c.queues = VOLUME_VHOST_QUEUES_MAX + 1;
+	CU_ASSERT_EQUAL(world_command(&w, &c), -EINVAL);
+	c.queues = 5;
+	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
+	CU_ASSERT_EQUAL(d.queues, 5);
+	CU_ASSERT_EQUAL(world_command(&w, &c), 0); /* again: it is done */
+	CU_ASSERT_EQUAL(d.opened, 1);
+	c.queues = 6;
+	CU_ASSERT_EQUAL(world_command(&w, &c), -EEXIST);
+	c = order_other(SET_VOLUME_RENAME, "vm1", "vm2");
+	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
+	CU_ASSERT_EQUAL(d.renamed, 1);
+	c = order_other(SET_VOLUME_DETACH, "vm2", "nbd");
+	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
+	CU_ASSERT_EQUAL(d.nbd_detached, 1);
+	CU_ASSERT_PTR_NULL(volume_get(w.set, "vm2"));
+	CU_ASSERT_EQUAL(doors_of(&w), 1);
+	c = order_other(SET_VOLUME_ATTACH, "vm2", "nbd");
+	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
+	c = order_other(SET_VOLUME_DETACH, "vm2", "vhost-user");
+	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
+	CU_ASSERT_EQUAL(d.vhost_detached, 1);
+	CU_ASSERT_EQUAL(doors_of(&w), 0);
+	c = order_other(SET_VOLUME_ATTACH, "vm2", "vhost-user");
+	c.queues = 7;
+	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
+	world_stop(&w);
+	CU_ASSERT_EQUAL(d.detaching, 1);
+	CU_ASSERT_EQUAL(world_start(&w), 0); /* it comes back with both */
+	CU_ASSERT_EQUAL(doors_of(&w), 1);
+	CU_ASSERT_EQUAL(volume_vhost_queues(world_head(&w, "vm2")), 7);
+	c = order_other(SET_VOLUME_DETACH, "vm2", "");
+	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
+	CU_ASSERT_PTR_NULL(world_head(&w, "vm2"));
 	world_close(&w);
 }
 
@@ -629,6 +743,7 @@ int main(void)
 	CU_add_test(suite, "volumes are created once", volumes_are_created_once);
 	CU_add_test(suite, "renames may be repeated", renames_may_be_repeated);
 	CU_add_test(suite, "attachments may be repeated", attachments_may_be_repeated);
+	CU_add_test(suite, "attachments beside each other", attachments_beside_each_other);
 	CU_add_test(suite, "clients are told of a detach", clients_are_told_of_a_detach);
 	CU_add_test(suite, "a deleted volume gives its space back", a_deleted_volume_gives_its_space_back);
 	CU_add_test(suite, "a deletion goes on after a crash", a_deletion_goes_on_after_a_crash);

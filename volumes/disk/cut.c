@@ -339,6 +339,7 @@ void cut(struct checkpoint *c)
 	struct table *tables[TABLES];
 	struct delta_log old_log = c->log;
 	tables_of(d, tables);
+	pages_guard(&d->pages); /* its buffers are frames: what was looked up before may go */
 	c->cut = journal_cut(&d->journal);
 	pages_cut(d);
 	records_cut(d);

@@ -73,6 +73,7 @@ enum disk_op {
 	DISK_WRITE,    /* blocks from iov */
 	DISK_TRIM,     /* any number of blocks become holes */
 	DISK_MAP,      /* where data and holes are */
+	DISK_MEASURE,  /* what a drop of the tree would free */
 	DISK_FLUSH,    /* everything completed before is durable after; no tree */
 	DISK_CREATE,   /* a new empty tree; answered when durable, like all that follow */
 	DISK_FORK,     /* child = a copy of tree as it is now */
@@ -105,6 +106,7 @@ struct disk_io {
 	uint64_t epoch;           /* WRITE TRIM CREATE FORK COMPLETE */
 	uint64_t session;         /* WRITE TRIM FORK DROP: the volume's newest, else -ESTALE [SESSION] */
 	bool is_ordered;          /* WRITE that merged part of a block [RMWDEP] */
+	bool is_shared;           /* READ: others may write to the memory: what does not match is -EBADMSG, no damage */
 	const struct iovec *iov;  /* READ WRITE: exactly n_blocks * 4096 bytes; at most 64 segments, 512-byte aligned */
 	uint32_t n_iov;
 	const uint32_t *crcs;        /* WRITE: CRC-32C of each block */
@@ -112,18 +114,20 @@ struct disk_io {
 	struct disk_extent *extents; /* MAP: room for extents_max */
 	uint32_t extents_max;
 	uint64_t since;                   /* MAP: tell only what changed in epochs >= since (0: everything) */
-	struct uuid volume;               /* CREATE FENCE COMPLETE FORGET; FORK: the child's volume */
-	uint64_t tree_id;                 /* CREATE, FORK: of the new tree */
+	struct uuid volume;               /* CREATE FENCE COMPLETE FORGET MEASURE; FORK: the child's volume */
+	uint64_t tree_id;                 /* CREATE, FORK: of the new tree; MEASURE: which may be dropped meanwhile */
 	uint64_t parent_id;               /* CREATE */
 	uint64_t generation, size_blocks; /* FENCE */
 	void (*done)(struct disk_io *io, int res);
 
 	/* set by the disk before done() */
 	uint32_t n_extents; /* MAP: filled; they cover [first, first + n_blocks) or end early when room ran out */
-	struct disk_tree *new_tree; /* CREATE, FORK */
-	uint64_t new_session;       /* FENCE: never repeats */
-	uint64_t complete_epoch;    /* FENCE: the last complete one this disk remembers */
-	uint64_t bad_blocks;        /* READ with -EIO: bit i = block i failed */
+	struct disk_tree *new_tree;          /* CREATE, FORK */
+	uint64_t data_blocks;                /* MEASURE: that the tree points to */
+	uint64_t own_data_blocks, own_pages; /* MEASURE: that it alone points to; -ENOENT: it was dropped */
+	uint64_t new_session;                /* FENCE: never repeats */
+	uint64_t complete_epoch;             /* FENCE: the last complete one this disk remembers */
+	uint64_t bad_blocks;                 /* READ with -EIO: bit i = block i failed */
 
 	/* the disk's own */
 	struct {
@@ -148,7 +152,7 @@ struct disk_io {
 	} own;
 };
 
-/* done() comes on a later turn with 0 or -errno: -EIO damage or a failed disk, -ENOSPC, -ESTALE, -ESHUTDOWN, -EROFS. */
+/* done() comes on a later turn with 0 or -errno: -EIO damage or a failed disk, -EBADMSG, -ENOSPC, -ESTALE, -ESHUTDOWN, -EROFS. */
 void disk_submit(struct disk *d, struct disk_io *io);
 
 /* ---- looking ---- */

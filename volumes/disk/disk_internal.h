@@ -394,6 +394,12 @@ must_check int tree_path(struct disk_tree *t, uint64_t block, struct pointer pat
 must_check int tree_leaf_is_private(struct disk_tree *t, uint64_t block, struct waiter *w);
 /* The child becomes a copy of the parent; the root's count was prepared with space_can_change(). */
 void tree_fork(struct disk_tree *parent, struct disk_tree *child, uint64_t epoch);
+/* What would be freed if this tree alone were dropped: pages and data blocks that nobody else points to. The walk does
+ * not go below shared pages. 0: go on; 1: all was seen; -EAGAIN and w waits; -EIO. */
+struct tree_measure {
+	uint64_t cursor, data_blocks, pages;
+};
+must_check int tree_measure_step(struct disk_tree *t, struct tree_measure *m, struct waiter *w);
 /* Frees the dying tree's next part. 0: go on; 1: all is free; -EAGAIN and w waits; -EIO. */
 must_check int tree_drop_step(struct disk_tree *t, struct waiter *w);
 /* First block of the leaf that maps `block`. */

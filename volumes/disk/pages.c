@@ -213,6 +213,7 @@ void pages_load(struct pages *p, struct pointer pointer, unsigned level, struct 
 	quarry_assert(!f);
 	if (!pages_have(p, 1, w))
 		return;
+	pages_guard(p); /* whoever waits for a page looks at all of them anew */
 	f = frame_take(p);
 	quarry_assert(f);
 	f->state = FRAME_LOADING;

@@ -172,6 +172,14 @@ static enum flow recovery_scan(struct recovery *r)
 		struct journal_header h;
 		if (chunk_read(r, r->next) == FLOW_WAIT)
 			return FLOW_WAIT;
+		if (r->is_unreadable[r->chunk_at]) {
+			r->err = recovery_fail(r,
+					       "journal block %llu cannot be read: whether it is the journal's end or "
+					       "holds completed writes cannot be told; copy the disk with a tool that "
+					       "reads around errors, and run `quarry disk check` on the copy",
+					       (unsigned long long)r->next);
+			return FLOW_NEXT;
+		}
 		bool is_whole = journal_block_open(chunk_block(r), &sb->disk, &h) == 0;
 		if (!is_whole || h.sequence != r->next || r->next - sb->replay_from >= sb->journal_blocks)
 			return FLOW_NEXT;
@@ -234,6 +242,12 @@ static void begin_journal(struct recovery *r)
 		 d->name, (unsigned long long)d->superblock.checkpoint,
 		 (unsigned long long)(r->next - d->superblock.replay_from), (unsigned long long)d->replayed_records,
 		 (unsigned long long)d->dropped_records);
+	if (d->dropped_records > 0)
+		log_event(
+		    d->log, LOG_NOTICE, "writes-dropped", d->name,
+		    "%llu writes that no flush had covered were incomplete after the power loss and do not count; "
+		    "the first of them: %s",
+		    (unsigned long long)d->dropped_records, r->first_dropped);
 }
 
 static void recovery_end(struct recovery *r)

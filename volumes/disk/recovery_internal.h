@@ -10,6 +10,8 @@
 #define RECOVERY_DATA_BLOCKS   256u  /* of data to be verified, in one batch */
 #define RECOVERY_RECORDS_MAX   1024u /* in one batch */
 
+#define RECORD_TEXT_BYTES (TREE_TEXT_BYTES + 80u)
+
 #define RECOVERY_STAGES(X)                                                                                             \
 	X(SUPERBLOCKS)                                                                                                 \
 	X(TABLES) X(RECORDS) X(DELTAS) X(SCAN) X(BEYOND) X(FETCH) X(VERIFY) X(APPLY) X(FLUSH) X(CHECKPOINT) X(END)
@@ -33,7 +35,7 @@ struct recovery {
 	uint32_t owed; /* reads in flight */
 	int read_res;  /* of the reads that have just ended: the first error */
 	int wait_res;  /* what the waiter was woken with */
-	bool is_woken, is_begun, is_reading, is_single, is_fetched;
+	bool is_woken, is_begun, is_reading, is_single, is_fetched, is_data_single;
 	struct waiter waiter;
 	struct recovery_op ops[RECOVERY_DATA_BLOCKS];
 	uint64_t started_ns, device_blocks;
@@ -42,7 +44,8 @@ struct recovery {
 
 	uint8_t *buffer;            /* RECOVERY_BUFFER_BLOCKS: of journal, or of whatever a stage reads */
 	uint32_t chunk_n, chunk_at; /* journal blocks in it, and the next to look at */
-	uint64_t next;              /* SCAN: the next sequence; then: the end of the journal */
+	bool is_unreadable[RECOVERY_BUFFER_BLOCKS]; /* of these: they are zeros in the buffer */
+	uint64_t next;                              /* SCAN: the next sequence; then: the end of the journal */
 	uint64_t known_flushed;
 
 	/* the batch */
@@ -53,10 +56,11 @@ struct recovery {
 		struct record record;
 		uint64_t sequence;
 		uint32_t data; /* where its data begin in r->data, in blocks */
-		bool is_doubtful, is_dropped;
+		bool is_doubtful, is_dropped, is_unreadable;
 	} batch[RECOVERY_RECORDS_MAX];
 	uint8_t *data; /* RECOVERY_DATA_BLOCKS */
 	uint32_t n_data;
+	char first_dropped[RECORD_TEXT_BYTES];
 	bool has_dropped; /* a record was dropped: ordered ones after it go too [RMWDEP] */
 };
 

@@ -9,6 +9,7 @@
 #include "daemon/core/checksum.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 /* ---- journal blocks ---- */
@@ -27,7 +28,7 @@ enum flow chunk_read(struct recovery *r, uint64_t sequence)
 		recovery_read(r, 0, r->buffer, JOURNAL_START + at, r->chunk_n);
 		return FLOW_WAIT;
 	}
-	if (r->read_res < 0 && r->chunk_n > 1) { /* some block of them cannot be read: one by one */
+	if (r->read_res < 0 && r->chunk_n > 1 && !r->is_single) { /* some block of them cannot be read: one by one */
 		r->read_res = 0;
 		for (uint32_t i = 0; i < r->chunk_n; i++)
 			recovery_read(r, i, r->buffer + i * BLOCK_BYTES,
@@ -36,10 +37,11 @@ enum flow chunk_read(struct recovery *r, uint64_t sequence)
 		return FLOW_WAIT;
 	}
 	r->is_reading = false;
-	if (r->is_single || r->read_res < 0)
-		for (uint32_t i = 0; i < r->chunk_n; i++)
-			if (r->ops[i].res < 0) /* reads as no journal block */
-				memset(r->buffer + i * BLOCK_BYTES, 0, BLOCK_BYTES);
+	for (uint32_t i = 0; i < r->chunk_n; i++) {
+		r->is_unreadable[i] = r->read_res < 0 && r->ops[i].res < 0;
+		if (r->is_unreadable[i]) /* no old content of the buffer passes for it */
+			memset(r->buffer + i * BLOCK_BYTES, 0, BLOCK_BYTES);
+	}
 	r->is_single = false;
 	return FLOW_NEXT;
 }
@@ -79,8 +81,9 @@ static void batch_fill(struct recovery *r)
 		struct journal_header h;
 		const uint8_t *block = chunk_block(r);
 		if (journal_block_open(block, &sb->disk, &h) < 0 || h.sequence != r->replayed) {
-			r->err = recovery_fail(r, "journal block %llu changed while it was read",
-					       (unsigned long long)r->replayed);
+			r->err =
+			    recovery_fail(r, "journal block %llu was whole, and cannot be read any more: start again",
+					  (unsigned long long)r->replayed);
 			return;
 		}
 		if (r->record_at == 0)
@@ -96,12 +99,30 @@ static void batch_fill(struct recovery *r)
 	}
 }
 
+/* Some data could not be read: block by block, so that only what is damaged is missing. */
+static void batch_read_singly(struct recovery *r)
+{
+	uint32_t at = 0;
+	r->is_data_single = true;
+	for (uint32_t i = 0; i < r->n_batch; i++) {
+		const struct record *record = &r->batch[i].record;
+		for (uint64_t k = 0; r->batch[i].is_doubtful && k < record->n_blocks; k++) {
+			if (pointer_is_hole(record->pointers[k]))
+				continue;
+			recovery_read(r, at, r->data + (size_t)at * BLOCK_BYTES, pointer_block(record->pointers[k]), 1);
+			at++;
+		}
+	}
+	quarry_assert(at == r->n_data && at > 0);
+}
+
 /* Reads the data of the doubtful records, runs that lie side by side at once. */
 static void batch_read_data(struct recovery *r)
 {
 	uint64_t start = 0, n = 0;
 	uint32_t at = 0, n_ops = 0;
 	r->read_res = 0;
+	r->is_data_single = false;
 	for (uint32_t i = 0; i < r->n_batch; i++) {
 		struct batch_record *b = &r->batch[i];
 		for (uint64_t k = 0; b->is_doubtful && k < b->record.n_blocks; k++) {
@@ -132,6 +153,10 @@ static void batch_read_data(struct recovery *r)
 enum flow replay_fetch(struct recovery *r)
 {
 	if (r->is_fetched) { /* the data have come */
+		if (r->read_res < 0 && !r->is_data_single) {
+			batch_read_singly(r);
+			return FLOW_WAIT;
+		}
 		r->is_fetched = false;
 		return FLOW_NEXT;
 	}
@@ -155,43 +180,65 @@ enum flow replay_fetch(struct recovery *r)
 
 /* ---- verification ---- */
 
-static bool data_matches(const struct recovery *r, const struct batch_record *b)
+/* A block that cannot be read says nothing against its record: that is the medium's doing, not a crash's. */
+static bool data_matches(const struct recovery *r, struct batch_record *b)
 {
-	const uint8_t *data = r->data + (size_t)b->data * BLOCK_BYTES;
+	uint32_t at = b->data;
 	uint64_t sum = 0;
 	for (uint64_t i = 0; i < b->record.n_blocks; i++) {
 		struct pointer p = b->record.pointers[i];
+		const uint8_t *data = r->data + (size_t)at * BLOCK_BYTES;
 		if (pointer_is_hole(p))
 			continue;
+		if (r->is_data_single && r->ops[at++].res < 0) {
+			b->is_unreadable = true;
+			continue;
+		}
+		at += !r->is_data_single;
 		if (block_crc(KIND_DATA, data) != pointer_crc(p))
 			return false;
 		sum = crc64(sum, data, BLOCK_BYTES);
-		data += BLOCK_BYTES;
 	}
-	return sum == b->record.sum;
+	return b->is_unreadable || sum == b->record.sum;
 }
 
 void replay_verify(struct recovery *r)
 {
-	/* What could not be read is not known to be there: poisoned, so that no old content of the buffer passes for
-	 * it. */
-	for (uint32_t i = 0; r->read_res < 0 && i < RECOVERY_DATA_BLOCKS; i++)
-		if (r->ops[i].res < 0 && r->ops[i].iov.iov_base >= (void *)r->data &&
-		    r->ops[i].iov.iov_base < (void *)(r->data + (size_t)r->n_data * BLOCK_BYTES))
-			memset(r->ops[i].iov.iov_base, 0xa5, r->ops[i].iov.iov_len);
 	for (uint32_t i = 0; i < r->n_batch; i++) {
 		struct batch_record *b = &r->batch[i];
 		bool is_unknown = b->sequence > r->known_flushed;
 		b->is_dropped =
 		    (b->is_doubtful && !data_matches(r, b)) || (is_unknown && b->record.is_ordered && r->has_dropped);
-		if (!b->is_dropped)
-			continue;
-		r->has_dropped = true;
-		r->disk->dropped_records++;
+		r->has_dropped |= b->is_dropped;
 	}
 }
 
 /* ---- applying ---- */
+
+/* What a record that is not a whole one wrote, or was to write, as people call it. */
+static void record_to_text(struct disk *d, const struct record *record, char text[static RECORD_TEXT_BYTES])
+{
+	char tree[TREE_TEXT_BYTES] = "a tree that is gone";
+	const struct disk_tree *t = disk_tree_at(d, record->slot);
+	if (t)
+		disk_tree_to_text(d, &t->record.volume, t->record.tree_id, tree);
+	snprintf(text, RECORD_TEXT_BYTES, "%llu blocks from block %llu of %s", (unsigned long long)record->n_blocks,
+		 (unsigned long long)record->first, tree);
+}
+
+static void drop_one(struct recovery *r, const struct batch_record *b)
+{
+	if (r->disk->dropped_records++ == 0)
+		record_to_text(r->disk, &b->record, r->first_dropped);
+}
+
+static void tell_unreadable(struct recovery *r, const struct batch_record *b)
+{
+	char text[RECORD_TEXT_BYTES];
+	record_to_text(r->disk, &b->record, text);
+	disk_report_damage(r->disk, "data", pointer_block(b->record.pointers[0]),
+			   "%s were written right before the crash, and some of them cannot be read", text);
+}
 
 static int apply_one(struct recovery *r, const struct batch_record *b)
 {
@@ -223,8 +270,10 @@ enum flow replay_apply(struct recovery *r)
 {
 	for (; r->batch_at < r->n_batch; r->batch_at++) {
 		const struct batch_record *b = &r->batch[r->batch_at];
-		if (b->is_dropped)
+		if (b->is_dropped) {
+			drop_one(r, b);
 			continue;
+		}
 		int res = apply_one(r, b);
 		if (res == -EAGAIN)
 			return FLOW_WAIT;
@@ -232,6 +281,8 @@ enum flow replay_apply(struct recovery *r)
 			r->err = res;
 			return FLOW_NEXT;
 		}
+		if (b->is_unreadable)
+			tell_unreadable(r, b);
 		r->disk->replayed_records++;
 	}
 	return FLOW_NEXT;

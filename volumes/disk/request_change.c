@@ -224,6 +224,7 @@ static int command_record(struct disk_io *io, struct record *r)
 	case DISK_WRITE:
 	case DISK_TRIM:
 	case DISK_MAP:
+	case DISK_MEASURE:
 	case DISK_FLUSH:
 		break;
 	}

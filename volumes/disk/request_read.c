@@ -20,7 +20,9 @@ static void run_done(struct op *op, int res)
 	struct disk_io *io = run->io;
 	struct disk *d = io->own.disk;
 	quarry_assert(io->own.owed > 0 && d->reads_in_flight[io->own.read_side] > 0);
-	if (res < 0) {
+	if (res == -EFAULT && io->is_shared) {
+		io->own.err = -EBADMSG; /* the memory is gone, not the data */
+	} else if (res < 0) {
 		counter_add(&d->counters.io_errors, 1);
 		for (uint32_t i = run->first; i < run->first + run->n_blocks; i++)
 			io->bad_blocks |= 1ull << i;
@@ -123,6 +125,10 @@ void request_verify(struct disk_io *io)
 			continue;
 		if (block_checksum(io, i) == pointer_crc(p))
 			continue;
+		if (io->is_shared) { /* perhaps it was written to: read it again where nobody can */
+			io->own.err = -EBADMSG;
+			continue;
+		}
 		io->bad_blocks |= 1ull << i;
 		counter_add(&d->counters.checksum_errors, 1);
 		char tree[TREE_TEXT_BYTES];
@@ -153,9 +159,36 @@ static bool extent_add(struct disk_io *io, const struct disk_extent *piece)
 	return true;
 }
 
+/* ---- measure ---- */
+
+static enum flow request_measure(struct disk_io *io, uint32_t steps)
+{
+	struct tree_measure m = {.cursor = io->own.cursor, .data_blocks = io->own_data_blocks, .pages = io->own_pages};
+	/* looked up anew: it may have been dropped, and its memory freed, since the last turn */
+	struct disk_tree *t = disk_tree_find(io->own.disk, &io->volume, io->tree_id);
+	int res = t ? 0 : -ENOENT;
+	while (res == 0 && steps-- > 0)
+		res = tree_measure_step(t, &m, &io->own.waiter);
+	if (t)
+		io->data_blocks = t->record.n_data_blocks;
+	io->own.cursor = m.cursor;
+	io->own_data_blocks = m.data_blocks;
+	io->own_pages = m.pages;
+	if (res == 0)
+		reactor_defer(io->own.disk->reactor, &io->own.op, 0);
+	if (res == 0 || res == -EAGAIN)
+		return FLOW_WAIT;
+	io->own.err = res < 0 ? res : 0;
+	return FLOW_NEXT;
+}
+
+/* ---- what walks over a tree ---- */
+
 enum flow request_scan(struct disk_io *io, uint32_t steps)
 {
 	uint64_t end = io->first + io->n_blocks;
+	if (io->op == DISK_MEASURE)
+		return request_measure(io, steps);
 	quarry_assert(io->extents_max > 0);
 	while (io->own.cursor < end) {
 		struct disk_extent piece;

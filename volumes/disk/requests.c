@@ -4,7 +4,7 @@
  *   READ                ADMIT -> LOOK -> READ -> REPLY
  *   WRITE               ADMIT -> CHANGE -> GATHER -> DRAIN -> REPLY
  *   TRIM                ADMIT -> STEP (and back, leaf by leaf) -> GATHER -> DRAIN -> REPLY
- *   MAP                 ADMIT -> SCAN -> REPLY
+ *   MAP, MEASURE        ADMIT -> SCAN -> REPLY
  *   FLUSH               ADMIT -> FLUSH -> REPLY
  *   CREATE DROP FENCE COMPLETE FORGET     ADMIT -> CHANGE -> GATHER -> FLUSH -> REPLY
  *   FORK                ADMIT -> QUIET -> CHANGE -> GATHER -> FLUSH -> REPLY
@@ -46,7 +46,7 @@ static void io_goto(struct disk_io *io, enum disk_io_stage stage)
 
 static bool is_change(enum disk_op op)
 {
-	return op != DISK_READ && op != DISK_MAP && op != DISK_FLUSH;
+	return op != DISK_READ && op != DISK_MAP && op != DISK_MEASURE && op != DISK_FLUSH;
 }
 
 /* ---- doors ---- */
@@ -97,6 +97,7 @@ void disk_submit(struct disk *d, struct disk_io *io)
 	op_init(&io->own.op, io_again);
 	io->own.cursor = io->first;
 	io->n_extents = 0;
+	io->data_blocks = io->own_data_blocks = io->own_pages = 0;
 	io->bad_blocks = 0;
 	d->n_requests++;
 	io_goto(io, IO_ADMIT);
@@ -167,6 +168,7 @@ static int io_check(struct disk *d, const struct disk_io *io)
 	case DISK_FORK:
 	case DISK_DROP:
 		return io->epoch > EPOCH_MAX ? -EINVAL : check_tree(d, io);
+	case DISK_MEASURE:
 	case DISK_FLUSH:
 	case DISK_CREATE:
 	case DISK_FENCE:
@@ -320,6 +322,7 @@ static enum disk_io_stage first_stage(const struct disk_io *io)
 	case DISK_READ:
 		return IO_LOOK;
 	case DISK_MAP:
+	case DISK_MEASURE:
 		return IO_SCAN;
 	case DISK_TRIM:
 		return IO_STEP;

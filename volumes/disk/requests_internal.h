@@ -9,7 +9,7 @@
 /* request_read.c */
 enum flow request_look(struct disk_io *io);                 /* finds the blocks and submits their reads */
 void request_verify(struct disk_io *io);                    /* checks what was read against the pointers */
-enum flow request_scan(struct disk_io *io, uint32_t steps); /* MAP */
+enum flow request_scan(struct disk_io *io, uint32_t steps); /* MAP, MEASURE */
 
 /* request_change.c */
 enum flow request_change(struct disk_io *io);               /* everything that has one record */

@@ -460,6 +460,61 @@ void tree_trim_in_leaf(struct disk_tree *t, uint64_t first, uint64_t n_blocks, u
 			leaf_set(t, path[1], i, pointer_make(0, 0, epoch));
 }
 
+/* ---- measuring ---- */
+
+/* Data blocks that only this leaf, which only this tree names, points to. */
+static int leaf_measure(struct disk_tree *t, const struct page *leaf, uint64_t *n_blocks, struct waiter *w)
+{
+	*n_blocks = 0;
+	for (unsigned i = 0; i < PAGE_POINTERS; i++) {
+		struct pointer p = leaf->p[i];
+		if (pointer_is_hole(p))
+			continue;
+		int count = is_private_by_epoch(t, p) ? 1 : space_count(&t->disk->space, pointer_block(p), w);
+		if (count < 0)
+			return count;
+		*n_blocks += count == 1;
+	}
+	return 0;
+}
+
+int tree_measure_step(struct disk_tree *t, struct tree_measure *m, struct waiter *w)
+{
+	struct pointer p = t->record.root;
+	unsigned level = t->record.height;
+	bool has_block[TREE_HEIGHT_MAX + 1]; /* a page gets one at the next checkpoint */
+	if (is_beyond(t, m->cursor) || pointer_is_hole(p))
+		return 1;
+	for (; !pointer_is_hole(p); level--) {
+		int shared = page_is_shared(t, p, false, w);
+		if (shared < 0)
+			return shared;
+		if (shared) /* all below belongs to others, too */
+			break;
+		has_block[level] = !pointer_is_virtual(p);
+		struct frame *f = pages_find(&t->disk->pages, p);
+		if (!f) {
+			pages_load(&t->disk->pages, p, level, w);
+			return -EAGAIN;
+		}
+		if (level == 1) {
+			uint64_t n_blocks;
+			int res = leaf_measure(t, f->page, &n_blocks, w);
+			if (res < 0)
+				return res;
+			m->data_blocks += n_blocks;
+			m->pages += has_block[level];
+			break;
+		}
+		p = f->page->p[index_in(m->cursor, level)];
+	}
+	m->cursor = (m->cursor / tree_span(level) + 1) * tree_span(level);
+	/* the pages above, which are private, count when the last of what lies below them was seen */
+	while (++level <= t->record.height && m->cursor % tree_span(level) == 0)
+		m->pages += has_block[level];
+	return 0;
+}
+
 /* ---- forks and drops ---- */
 
 void tree_fork(struct disk_tree *parent, struct disk_tree *child, uint64_t epoch)

@@ -1,13 +1,16 @@
 /*
  * barrier.c: closes a volume's epoch, at most once a second under writes, and when attach or detach ask for it.
  *
- *   REST -> RESERVE -> CLOSE -> DRAIN -> FLUSH -> COMPLETE -> END -> REST
- *                                          +---- on error -----^
+ *   REST -> RESERVE -> CLAIM -> CLOSE -> DRAIN -> FORK -> FLUSH -> COMPLETE -> SETTLE -> END -> REST
+ *                                                   +---- on error ---------------^
  *   RESERVE   takes a new range of epochs from the record when the old one is used up [EPRANGE]
- *   CLOSE     from here on, writes take e + 1
+ *   CLAIM     only with a rider: waits for its word, so that several volumes close their epochs at one instant
+ *   CLOSE     from here on, writes take e + 1; with a rider they are held back [SNAPHOLD]
  *   DRAIN     those of e finish
+ *   FORK      only with a rider: it forks the trees; then held writes go on
  *   FLUSH     on every disk with writes
  *   COMPLETE  every disk of the volume remembers e, or none is told [VOLBAR]
+ *   SETTLE    only with a rider that has not recorded yet what it did: until then no disk is joined [PLACEBAR]
  *
  * Invariants
  *  1. Writes of at most two epochs are in flight: the one being closed and the next. in_flight[] counts them by parity.
@@ -15,6 +18,8 @@
  *     them cannot be reached, no epoch becomes complete.
  *  3. No barrier runs while a placer joins a disk, and none of its joins begins while a barrier runs [PLACEBAR].
  *  4. Without writes the timer does not run: an idle volume costs nothing.
+ *  5. A rider is called when CLAIM and FORK are reached, on a later turn or inside its own call, and each ends by its
+ *     word alone; SETTLE with an error tells it that the barrier never came so far.
  *
  * Owner: the volume.
  */
@@ -64,6 +69,7 @@ static void barrier_reserved(struct record_update *u, int res)
 static enum flow barrier_reserve(struct volume *v)
 {
 	struct barrier *b = &v->barrier;
+	timer_stop(v->set->reactor, &b->timer);
 	if (b->err != 0 || v->epoch + 1 < v->epoch_end)
 		return FLOW_NEXT;
 	b->update = calloc(1, sizeof(*b->update));
@@ -84,6 +90,7 @@ static enum flow barrier_reserve(struct volume *v)
 static void barrier_close(struct volume *v)
 {
 	quarry_assert(v->in_flight[(v->epoch + 1) & 1] == 0);
+	v->is_held = v->barrier.rider != NULL;
 	v->barrier.epoch = v->epoch++;
 	v->has_written = false;
 	quarry_assert(v->epoch < v->epoch_end);
@@ -94,7 +101,8 @@ static void barrier_io_done(struct volume_io *io, int res)
 	struct volume *v = io->own.volume;
 	quarry_assert(v->barrier.is_waiting);
 	v->barrier.is_waiting = false;
-	v->barrier.err = res;
+	if (v->barrier.err == 0)
+		v->barrier.err = res;
 	barrier_run(v);
 }
 
@@ -105,6 +113,13 @@ static void barrier_io(struct volume *v)
 	io->flags = 0;
 	io->pos_bytes = io->len_bytes = 0;
 	io->done = barrier_io_done;
+}
+
+static void barrier_flush(struct volume *v)
+{
+	v->barrier.is_waiting = true;
+	barrier_io(v);
+	volume_submit_internal(v, &v->barrier.io);
 }
 
 /* Is every disk that the volume uses there to be told? */
@@ -118,6 +133,30 @@ static bool barrier_reaches_all(const struct volume *v)
 	return reaches_all;
 }
 
+/* Writes that were held go on, in the epoch that has begun. */
+static void barrier_let_go(struct volume *v)
+{
+	struct list held;
+	list_init(&held);
+	v->is_held = false;
+	list_splice(&held, &v->held);
+	for (struct list *node; (node = list_pop(&held)) != NULL;)
+		part_release(container_of(node, struct part, link));
+}
+
+static void barrier_tell(struct barrier *b)
+{
+	b->is_told = true;
+	b->rider->reached(b->rider);
+}
+
+/* The next stage, with a rider, who is to be told of it, and without one. */
+static void barrier_goto(struct barrier *b, enum barrier_stage with_rider, enum barrier_stage without)
+{
+	b->is_told = false;
+	b->stage = b->rider ? with_rider : without;
+}
+
 static void barrier_end(struct volume *v)
 {
 	struct barrier *b = &v->barrier;
@@ -126,6 +165,8 @@ static void barrier_end(struct volume *v)
 	b->stage = BARRIER_REST;
 	if (v->has_written)
 		timer_start(v->set->reactor, &b->timer, BARRIER_NS);
+	if ((b->is_wanted || b->next_rider) && b->op.kind == OP_NONE) /* asked for while this one was under way */
+		reactor_defer(v->set->reactor, &b->op, 0);
 	placer_run(v);
 	if (ended)
 		ended(v, b->err);
@@ -140,13 +181,15 @@ void barrier_run(struct volume *v)
 		barrier_check(v);
 		switch (b->stage) {
 		case BARRIER_REST:
-			if (!b->is_wanted || v->placer.is_joining)
+			if ((!b->is_wanted && !b->next_rider) || v->placer.is_joining)
 				return;
 			b->is_wanted = false;
+			b->rider = b->next_rider;
+			b->next_rider = NULL;
+			b->is_forked = false;
 			b->ended = b->wanted;
 			b->wanted = NULL;
 			b->err = 0;
-			timer_stop(v->set->reactor, &b->timer);
 			b->stage = BARRIER_RESERVE;
 			if (barrier_reserve(v) == FLOW_WAIT)
 				return;
@@ -154,8 +197,17 @@ void barrier_run(struct volume *v)
 		case BARRIER_RESERVE:
 			if (b->update)
 				return;
-			b->stage = b->err ? BARRIER_END : BARRIER_CLOSE;
+			if (b->err != 0)
+				barrier_goto(b, BARRIER_SETTLE, BARRIER_END);
+			else
+				barrier_goto(b, BARRIER_CLAIM, BARRIER_CLOSE);
 			break;
+		case BARRIER_CLAIM:
+		case BARRIER_FORK:
+		case BARRIER_SETTLE: /* the rider's word ends these */
+			if (!b->is_told && (b->stage != BARRIER_SETTLE || !b->is_forked))
+				barrier_tell(b); /* and may have gone on with the barrier */
+			return;
 		case BARRIER_CLOSE:
 			barrier_close(v);
 			b->stage = BARRIER_DRAIN;
@@ -163,15 +215,15 @@ void barrier_run(struct volume *v)
 		case BARRIER_DRAIN:
 			if (v->in_flight[b->epoch & 1] > 0)
 				return;
-			b->stage = BARRIER_FLUSH;
-			b->is_waiting = true;
-			barrier_io(v);
-			volume_submit_internal(v, &b->io);
+			barrier_goto(b, BARRIER_FORK, BARRIER_FLUSH);
+			if (b->stage == BARRIER_FORK)
+				break;
+			barrier_flush(v);
 			return;
 		case BARRIER_FLUSH:
 			if (b->is_waiting)
 				return;
-			b->stage = BARRIER_END;
+			barrier_goto(b, BARRIER_SETTLE, BARRIER_END);
 			if (b->err != 0 || !barrier_reaches_all(v))
 				break;
 			b->stage = BARRIER_COMPLETE;
@@ -184,7 +236,7 @@ void barrier_run(struct volume *v)
 				return;
 			if (b->err == 0)
 				v->complete_epoch = b->epoch;
-			b->stage = BARRIER_END;
+			barrier_goto(b, BARRIER_SETTLE, BARRIER_END);
 			break;
 		case BARRIER_END:
 			barrier_end(v); /* the volume may be gone */
@@ -225,6 +277,46 @@ void barrier_now(struct volume *v, void (*ended)(struct volume *v, int res))
 	b->is_wanted = true;
 	if (b->op.kind == OP_NONE)
 		reactor_defer(v->set->reactor, &b->op, 0);
+}
+
+/* ---- riders ---- */
+
+void barrier_claim(struct volume *v, struct barrier_rider *rider)
+{
+	struct barrier *b = &v->barrier;
+	quarry_assert(rider->reached && !b->rider && !b->next_rider);
+	b->next_rider = rider;
+	if (b->op.kind == OP_NONE)
+		reactor_defer(v->set->reactor, &b->op, 0);
+}
+
+void barrier_close_claimed(struct volume *v)
+{
+	quarry_assert(v->barrier.stage == BARRIER_CLAIM && v->barrier.rider);
+	v->barrier.stage = BARRIER_CLOSE;
+	barrier_run(v);
+}
+
+void barrier_forked(struct volume *v, int err)
+{
+	struct barrier *b = &v->barrier;
+	quarry_assert(b->stage == BARRIER_FORK && v->is_held);
+	barrier_let_go(v);
+	b->is_forked = true;
+	b->err = err;
+	b->stage = BARRIER_FLUSH;
+	barrier_flush(v);
+}
+
+void barrier_release(struct volume *v)
+{
+	struct barrier *b = &v->barrier;
+	quarry_assert(b->rider && b->stage != BARRIER_FORK && !v->is_held);
+	b->rider = NULL;
+	if (b->stage != BARRIER_CLAIM && b->stage != BARRIER_SETTLE)
+		return; /* it ends by itself */
+	b->stage = BARRIER_END;
+	barrier_run(v);
 }
 
 bool barrier_is_resting(const struct volume *v)

@@ -288,7 +288,7 @@ static void read_trees(struct reader *r, struct volume_facts *out)
 	size_t n = json_array_size(array), i;
 	if (r->res != 0)
 		return;
-	if (n > DISK_TREES_MAX)
+	if (n > LINES_MAX)
 		return reader_refuse(r, "trees", "are too many");
 	out->trees = calloc(n ? n : 1, sizeof(*out->trees));
 	if (!out->trees)
@@ -308,6 +308,8 @@ static void read_attachments(struct reader *r, struct volume_facts *out)
 		out->is_attached_nbd |= !is_vhost;
 		out->is_attached_vhost |= is_vhost;
 		out->is_read_only |= read_bool(&attachment, "read_only");
+		if (is_vhost && json_object_get(object, "queues"))
+			out->vhost_queues = (uint32_t)read_number(&attachment, "queues", VOLUME_VHOST_QUEUES_MAX);
 		r->res = attachment.res;
 	}
 }
@@ -330,6 +332,37 @@ static void read_volume_disks(struct reader *r, struct volume_facts *out)
 	if (json_object_size(disks) > SET_DISKS_MAX)
 		return reader_refuse(r, "replicas_state", "names too many disks");
 	json_object_foreach(disks, uuid, object) read_volume_disk(r, uuid, object, &out->disks[out->n_disks++]);
+}
+
+static void read_ancestor(struct reader *r, json_t *object, struct ancestor *out)
+{
+	struct reader ancestor = {.object = object, .why = r->why, .res = r->res};
+	out->volume = read_uuid(&ancestor, "volume");
+	out->tree = read_number(&ancestor, "tree", INT64_MAX);
+	out->epoch = read_number(&ancestor, "epoch", EPOCH_MAX);
+	r->res = ancestor.res;
+}
+
+/* What only a clone or a volume with a schedule has. */
+static void read_volume_history(struct reader *r, struct volume_facts *out)
+{
+	json_t *array = json_object_get(r->object, "ancestors"), *object;
+	struct reader schedule = {.object = json_object_get(r->object, "schedule"), .why = r->why, .res = r->res};
+	size_t i;
+	if (json_array_size(array) > ANCESTORS_MAX)
+		return reader_refuse(r, "ancestors", "are too many");
+	json_array_foreach(array, i, object) read_ancestor(r, object, &out->ancestors[out->n_ancestors++]);
+	if (json_object_get(r->object, "cloned_from"))
+		read_text(r, "cloned_from", out->cloned_from, sizeof(out->cloned_from));
+	if (json_object_get(r->object, "history"))
+		out->history = read_number(r, "history", INT64_MAX);
+	if (!schedule.object || r->res != 0)
+		return;
+	out->schedule.every_s = read_number(&schedule, "every_s", INT32_MAX);
+	out->schedule.keep = (uint32_t)read_number(&schedule, "keep", DISK_TREES_MAX);
+	if (schedule.res == 0 && (out->schedule.every_s == 0 || out->schedule.keep == 0))
+		reader_refuse(&schedule, "keep", "and \"every_s\" are not above 0");
+	r->res = schedule.res;
 }
 
 static void read_volume_counters(struct reader *r, struct volume_facts *out)
@@ -363,6 +396,7 @@ int volume_from_json(const char *uuid, const char *text, struct volume_facts *ou
 		read_trees(&r, out);
 		read_attachments(&r, out);
 		read_volume_disks(&r, out);
+		read_volume_history(&r, out);
 	}
 	if (r.res != 0)
 		volume_facts_clear(out);
@@ -387,8 +421,8 @@ static json_t *attachments_to_json(const struct volume_facts *v)
 	if (v->is_attached_nbd)
 		json_array_append_new(array, json_pack("{s:s,s:b}", "kind", "nbd", "read_only", (int)v->is_read_only));
 	if (v->is_attached_vhost)
-		json_array_append_new(array,
-				      json_pack("{s:s,s:b}", "kind", "vhost-user", "read_only", (int)v->is_read_only));
+		json_array_append_new(array, json_pack("{s:s,s:b,s:o}", "kind", "vhost-user", "read_only",
+						       (int)v->is_read_only, "queues", json_number(v->vhost_queues)));
 	return array;
 }
 
@@ -406,6 +440,34 @@ static json_t *volume_disks_to_json(const struct volume_facts *v)
 	return object;
 }
 
+static json_t *ancestors_to_json(const struct volume_facts *v)
+{
+	json_t *array = json_array();
+	for (uint32_t i = 0; i < v->n_ancestors; i++) {
+		const struct ancestor *a = &v->ancestors[i];
+		json_array_append_new(array, json_pack("{s:o,s:o,s:o}", "volume", json_uuid(&a->volume), "tree",
+						       json_number(a->tree), "epoch", json_number(a->epoch)));
+	}
+	return array;
+}
+
+/* What most volumes do not have is left out. */
+static int history_to_json(const struct volume_facts *v, json_t *object)
+{
+	int res = 0;
+	if (v->history > 0)
+		res |= json_object_set_new(object, "history", json_number(v->history));
+	if (v->n_ancestors > 0)
+		res |= json_object_set_new(object, "ancestors", ancestors_to_json(v));
+	if (v->cloned_from[0])
+		res |= json_object_set_new(object, "cloned_from", json_string(v->cloned_from));
+	if (v->schedule.every_s > 0)
+		res |= json_object_set_new(
+		    object, "schedule",
+		    json_pack("{s:o,s:i}", "every_s", json_number(v->schedule.every_s), "keep", (int)v->schedule.keep));
+	return res;
+}
+
 char *volume_to_json(const struct volume_facts *v)
 {
 	json_t *object =
@@ -419,12 +481,56 @@ char *volume_to_json(const struct volume_facts *v)
 		      json_number(v->created_ns), "replicas_state", volume_disks_to_json(v), "requests");
 	if (rest && v->renamed_from[0])
 		json_object_set_new(rest, "renamed_from", json_string(v->renamed_from));
-	if (!object || !rest || json_object_update(object, rest) < 0) {
+	if (!object || !rest || history_to_json(v, rest) < 0 || json_object_update(object, rest) < 0) {
 		json_decref(object);
 		object = NULL;
 	}
 	json_decref(rest);
 	return json_text(object);
+}
+
+/* ---- snapshots ---- */
+
+/* "VOLUME-UUID/TREE" */
+static void snapshot_key(struct reader *r, const char *key, struct uuid *volume, struct snapshot_facts *out)
+{
+	char uuid[UUID_TEXT_BYTES] = "", *end = NULL;
+	const char *slash = strchr(key, '/');
+	if (slash && (size_t)(slash - key) < sizeof(uuid))
+		snprintf(uuid, sizeof(uuid), "%.*s", (int)(slash - key), key);
+	reader_key(r, uuid, volume);
+	out->tree = slash ? strtoull(slash + 1, &end, 10) : 0;
+	if (out->tree == 0 || out->tree > INT64_MAX || *end)
+		reader_refuse(r, key, "in the key is not a volume and a tree");
+}
+
+int snapshot_from_json(const char *key, const char *text, struct uuid *volume, struct snapshot_facts *out,
+		       char why[static WHY_BYTES])
+{
+	struct reader r;
+	reader_open(&r, text, why);
+	*out = (struct snapshot_facts){0};
+	snapshot_key(&r, key, volume, out);
+	read_name(&r, "name", out->name);
+	out->branch = read_number(&r, "branch", INT64_MAX);
+	out->epoch = read_number(&r, "epoch", EPOCH_MAX);
+	out->size_bytes = read_number(&r, "size_bytes", VOLUME_BYTES_MAX);
+	if (r.res == 0 && (out->size_bytes == 0 || out->size_bytes % SECTOR_BYTES != 0))
+		reader_refuse(&r, "size_bytes", "is not a multiple of 512 above 0");
+	out->created_ns = read_number(&r, "created_ns", INT64_MAX);
+	out->is_deleting = read_two_words(&r, "state", "ok", "deleting");
+	out->is_scheduled = read_bool(&r, "scheduled");
+	read_name_or_none(&r, "attached_nbd", out->attached_nbd);
+	return reader_close(&r);
+}
+
+char *snapshot_to_json(const struct snapshot_facts *s)
+{
+	return json_text(json_pack("{s:s,s:o,s:o,s:o,s:o,s:s,s:b,s:s}", "name", s->name, "branch",
+				   json_number(s->branch), "epoch", json_number(s->epoch), "size_bytes",
+				   json_number(s->size_bytes), "created_ns", json_number(s->created_ns), "state",
+				   s->is_deleting ? "deleting" : "ok", "scheduled", (int)s->is_scheduled,
+				   "attached_nbd", s->attached_nbd));
 }
 
 int volume_facts_copy(const struct volume_facts *from, struct volume_facts *to)

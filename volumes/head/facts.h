@@ -13,6 +13,9 @@
 #define SET_DISKS_MAX     64u /* disks of one node, removed ones that volumes still name among them */
 #define NAME_BYTES        (VOLUME_NAME_MAX + 1)
 #define EPOCHS_PER_ATTACH (1ull << 24) /* [EPRANGE] */
+#define TREES_PER_ATTACH  64u          /* [TREEID] */
+#define SNAPSHOTS_MAX     16384u       /* of one volume; a disk has 65,535 trees for all of them */
+#define LINES_MAX         4096u        /* of one volume, ended ones that snapshots need among them */
 
 struct pool_facts {
 	char name[NAME_BYTES];
@@ -32,9 +35,39 @@ struct disk_facts {
 	uint64_t revision;
 };
 
+/*
+ * A line of a volume's history: a tree that is, or once was, the live one. A rollback ends a line and begins another,
+ * whose parent is the line on which the snapshot was taken, as it was at the end of `epoch`. Ended lines stay in the
+ * record while snapshots or younger lines come from them: they say what two points have in common (history.h).
+ */
 struct tree_facts {
 	uint64_t id, parent, epoch;
 	enum { TREE_IS_LIVE, TREE_IS_SNAPSHOT, TREE_IS_DELETED } state;
+};
+
+/* Where a clone comes from: a line of another volume, as it was at the end of an epoch. The nearest first. */
+#define ANCESTORS_MAX 32u
+struct ancestor {
+	struct uuid volume;
+	uint64_t tree, epoch;
+};
+
+#define SNAPSHOT_NAME_BYTES (2 * NAME_BYTES) /* "NAME@SNAP" */
+struct schedule_facts {
+	uint64_t every_s; /* 0: there is none */
+	uint32_t keep;
+};
+
+/* A snapshot has a key of its own (snapshots/VOLUME/TREE), so that thousands do not make their volume's record long. */
+struct snapshot_facts {
+	char name[NAME_BYTES];
+	uint64_t tree;          /* its id on the disks */
+	uint64_t branch, epoch; /* the line it was taken from, and the last epoch it holds */
+	uint64_t size_bytes;    /* of the volume then */
+	uint64_t created_ns;
+	bool is_deleting, is_scheduled;
+	char attached_nbd[NAME_BYTES]; /* the node that serves it; "": none */
+	uint64_t revision;
 };
 
 struct volume_disk_facts {
@@ -50,12 +83,19 @@ struct volume_facts {
 	uint64_t size_bytes;
 	uint32_t replicas;
 	uint64_t generation, epoch_base; /* the owner may use epochs epoch_base .. epoch_base + EPOCHS_PER_ATTACH - 1 */
-	uint64_t live_tree, next_tree;
+	uint64_t live_tree,
+	    next_tree;    /* the owner may use ids next_tree - TREES_PER_ATTACH .. next_tree - 1 [TREEID] */
+	uint64_t history; /* grows with every change of its snapshots */
 	struct tree_facts *trees;
 	uint32_t n_trees;
 	struct volume_disk_facts disks[SET_DISKS_MAX]; /* every disk that holds a tree of the volume */
 	uint32_t n_disks;
+	struct ancestor ancestors[ANCESTORS_MAX]; /* of a clone */
+	uint32_t n_ancestors;
+	char cloned_from[SNAPSHOT_NAME_BYTES]; /* "": it is no clone */
+	struct schedule_facts schedule;
 	bool is_deleting, is_attached_nbd, is_attached_vhost, is_read_only;
+	uint32_t vhost_queues; /* 0: as many as usual */
 	uint64_t created_ns;
 	uint64_t revision;
 };
@@ -77,6 +117,11 @@ char *disk_to_json(const struct disk_facts *d);
 must_check int volume_from_json(const char *uuid, const char *text, struct volume_facts *out,
 				char why[static WHY_BYTES]);
 char *volume_to_json(const struct volume_facts *v);
+
+/* key: "VOLUME-UUID/TREE". */
+must_check int snapshot_from_json(const char *key, const char *text, struct uuid *volume, struct snapshot_facts *out,
+				  char why[static WHY_BYTES]);
+char *snapshot_to_json(const struct snapshot_facts *s);
 
 must_check int volume_facts_copy(const struct volume_facts *from, struct volume_facts *to); /* 0 or -ENOMEM */
 void volume_facts_clear(struct volume_facts *v);

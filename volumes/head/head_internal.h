@@ -10,12 +10,17 @@
  *   set_start.c      load, open, bring back; stop               set_commands.c the queue of commands
  *   set_pools.c, set_volumes.c, set_disks.c, set_resize.c       the commands
  *   reaper.c         deletes volumes in the background          views.c        what people look at
+ *   history.c        what trees have in common                  snapshots.c    the set's copies, and heads of snapshots
+ *   tree_batch.c     makes and drops trees of one disk          fork.c         forks a tree on all disks
+ *   set_snapshots.c  take, roll back                            set_sweep.c    delete, and drop what nobody names
+ *   set_clone.c      volumes from snapshots                     set_exports.c  snapshots attached and detached
+ *   set_schedule.c   snapshots by the clock                     changes.c      what differs between two points
  *
  * One reactor owns everything here; there are no locks.
  */
 #pragma once
 
-#include "volumes/head/facts.h"
+#include "volumes/head/history.h"
 #include "volumes/head/record_update.h"
 #include "volumes/head/slice.h"
 #include "volumes/head/volume_set.h"
@@ -124,7 +129,12 @@ struct volume_disk {
 	uint64_t written, flushed; /* writes completed; of these, known flushed */
 };
 
-#define BARRIER_STAGES(X) X(REST) X(RESERVE) X(CLOSE) X(DRAIN) X(FLUSH) X(COMPLETE) X(END)
+#define BARRIER_STAGES(X) X(REST) X(RESERVE) X(CLAIM) X(CLOSE) X(DRAIN) X(FORK) X(FLUSH) X(COMPLETE) X(SETTLE) X(END)
+/* Who forks a volume's trees between two epochs. */
+struct barrier_rider {
+	/* barrier.stage is CLAIM or FORK; or SETTLE, with an error: it came no further */
+	void (*reached)(struct barrier_rider *r);
+};
 struct barrier_update {
 	struct record_update update;
 	struct volume *volume;
@@ -142,6 +152,9 @@ struct barrier {
 	struct op op;
 	struct volume_io io; /* its FLUSH, then its COMPLETE */
 	struct barrier_update *update;
+	struct barrier_rider *rider, *next_rider; /* NULL: none */
+	bool is_told;                             /* the rider, that this stage is reached */
+	bool is_forked;
 	void (*wanted)(struct volume *v, int res); /* who waits for the next one; NULL: nobody */
 	void (*ended)(struct volume *v, int res);  /* who waits for the one under way */
 };
@@ -153,6 +166,8 @@ enum volume_state { VOLUME_JOINING, VOLUME_SERVING, VOLUME_DRAINING };
 struct volume {
 	struct volume_set *set;
 	struct set_volume *entry;
+	struct set_snapshot *snapshot;  /* its head is this; NULL: the live volume's */
+	char name[SNAPSHOT_NAME_BYTES]; /* of a snapshot */
 	enum volume_state state;
 	bool is_read_only, is_fenced;
 	char why[SET_WHY_BYTES]; /* what is wrong with it, else "" */
@@ -161,8 +176,11 @@ struct volume {
 	uint64_t epoch;     /* of new writes */
 	uint64_t epoch_end; /* first epoch this head may not use [EPRANGE] */
 	uint64_t complete_epoch;
-	uint32_t in_flight[2]; /* writes and trims at the disks, by the parity of their epoch */
-	bool has_written;      /* in this epoch */
+	uint64_t next_tree, tree_end; /* ids for new trees, and the first that this head may not use [TREEID] */
+	uint32_t in_flight[2];        /* writes and trims at the disks, by the parity of their epoch */
+	bool has_written;             /* in this epoch */
+	bool is_held;                 /* writes wait until the trees are forked [SNAPHOLD]: */
+	struct list held;             /* parts, by link */
 	struct range_locks locks;
 	struct list requests; /* by own.link */
 	uint32_t n_requests;
@@ -178,15 +196,30 @@ struct volume {
 	struct volume_counters counters;
 };
 
+/* A snapshot of the store. Its head serves reads from its trees, and has no session, no epoch and no barrier. */
+struct set_snapshot {
+	struct set_volume *entry;
+	struct list link; /* oldest first */
+	struct snapshot_facts facts;
+	struct volume *head; /* NULL: nobody reads it */
+	uint32_t uses;       /* of the head, by the set itself */
+};
+
 /* A volume of the store, attached or not. */
 struct set_volume {
 	struct volume_set *set;
 	struct list link; /* by name */
 	struct volume_facts facts;
-	struct volume *head;     /* NULL: not attached */
-	struct attach *attach;   /* under way */
-	struct reap *reap;       /* being deleted */
-	struct list updates;     /* record_update.own.turn: the first has its turn */
+	struct volume *head;   /* NULL: not attached */
+	struct attach *attach; /* under way */
+	struct reap *reap;     /* being deleted */
+	struct list updates;   /* record_member.turn: the first has its turn */
+	struct list snapshots; /* oldest first */
+	uint32_t n_snapshots;  /* those being deleted not counted */
+	bool is_history_short; /* snapshots may be in the store that are not here: no tree is dropped meanwhile */
+	bool is_sweep_wanted;  /* a command that drops trees is in line */
+	bool is_schedule_busy; /* one that takes the schedule's snapshot is */
+	uint64_t schedule_retry_ns;
 	char why[SET_WHY_BYTES]; /* recorded as attached and could not be */
 };
 
@@ -220,9 +253,11 @@ struct volume_set {
 	struct set_disk *disks[SET_DISKS_MAX];
 	struct parts parts;
 	struct chunk_cache chunks;
+	struct volume_doors *doors; /* NULL: no vhost-user frontend */
 	struct list commands; /* in the order of submission; the first is carried out */
 	struct list aside;    /* commands that others may pass */
 	struct op command_op;
+	struct timer schedule_timer;
 	bool is_stopping;
 	struct set_start *start;
 	struct set_stop *stop;
@@ -230,7 +265,7 @@ struct volume_set {
 
 /* ---- volume.c ---- */
 
-must_check int volume_create(struct set_volume *entry, struct volume **out); /* its memory; JOINING */
+must_check int volume_create(struct set_volume *entry, uint64_t size_bytes, struct volume **out); /* JOINING */
 void volume_destroy(struct volume *v);
 void volume_abandon(struct volume *v);
 uint32_t volume_chunks_for(uint64_t size_bytes);
@@ -274,13 +309,14 @@ void volume_io_wake(struct volume_io *io, int err);
 /* A part of it has ended; the part is free again. */
 void volume_io_part_done(struct volume_io *io, int err);
 /* MAP: an extent of blocks becomes the client's, cut to the range asked for. Returns false when its room is full. */
-bool volume_io_map_add(struct volume_io *io, uint64_t first_block, uint64_t n_blocks, bool is_data);
+enum { MAP_DATA = 1, MAP_CHANGED = 2 };
+bool volume_io_map_add(struct volume_io *io, uint64_t first_block, uint64_t n_blocks, unsigned what);
 /* One line: stage, what it waits for, what it is. */
 void volume_io_to_text(const struct volume_io *io, char *text, size_t room);
 
 /* ---- part.c ---- */
 
-#define PART_STAGES(X) X(FREE) X(FETCH) X(MERGE) X(CARRY) X(MOVE) X(SETTLE) X(END)
+#define PART_STAGES(X) X(FREE) X(FETCH) X(MERGE) X(CARRY) X(HELD) X(MOVE) X(SETTLE) X(END)
 #define X(name)        PART_##name,
 enum part_stage { PART_STAGES(X) };
 #undef X
@@ -304,7 +340,7 @@ struct part {
 	uint32_t disk; /* index */
 	struct volume *volume;
 	struct volume_io *request;
-	struct list link;                /* free, or in the placer's list of moves */
+	struct list link;                /* free, in the placer's list of moves, or among those held */
 	uint64_t pos_bytes, len_bytes;   /* of the client's range */
 	uint64_t first, n_blocks;        /* the blocks it touches */
 	uint32_t head_bytes, tail_bytes; /* of the first and last block, what lies outside the range */
@@ -334,6 +370,8 @@ void part_put(struct part *p); /* of a part that was not started */
 void part_start(struct part *p);
 /* The placer has an answer: 0 the segment has another disk now; -ENOSPC there is none. */
 void part_moved(struct part *p, int res);
+/* It was held, and may go on. */
+void part_release(struct part *p);
 void part_to_text(const struct part *p, char *text, size_t room);
 
 /* ---- chunk.c ---- */
@@ -374,9 +412,64 @@ void placer_run(struct volume *v); /* something it may wait for has happened */
 void placer_abandon(struct volume *v);
 bool placer_is_idle(const struct volume *v);
 
-/* ---- join.c: a volume begins to use a disk: FENCE, CREATE where it has no tree yet, COMPLETE ---- */
+/* ---- snapshots.c: the set's copies of them, and their heads ---- */
 
-#define JOIN_STAGES(X) X(FENCE) X(CREATE) X(COMPLETE) X(END)
+struct set_snapshot *snapshot_find(struct set_volume *entry, const char *name); /* not those being deleted */
+struct set_snapshot *snapshot_by_tree(struct set_volume *entry, uint64_t tree);
+/* "NAME@SNAP"; NULL: there is none. */
+struct set_snapshot *snapshot_find_export(struct volume_set *s, const char *name);
+/* Takes the facts over; NULL: no memory. */
+struct set_snapshot *snapshot_put(struct set_volume *entry, const struct snapshot_facts *facts);
+void snapshot_remove(struct set_snapshot *snap); /* it has no head */
+void snapshots_count(struct set_volume *entry);  /* their states have changed */
+void snapshots_fini(struct set_volume *entry);   /* as a crash does */
+/* Which lines of the record have snapshots. */
+void snapshots_mark_lines(const struct set_volume *entry, const struct volume_facts *facts, bool used[LINES_MAX]);
+/* Its head, made when there is none; the set's own use of it, until snapshot_close(). 0 or -ENOMEM. */
+must_check int snapshot_open(struct set_snapshot *snap);
+void snapshot_close(struct set_snapshot *snap);
+bool snapshot_is_attached(const struct set_snapshot *snap); /* on this node */
+void snapshot_rename(struct set_volume *entry);             /* the volume has another name */
+/* Calls each() for the heads of the volume's snapshots. */
+void snapshots_each_head(struct set_volume *entry, void (*each)(struct volume *v, void *context), void *context);
+
+/* ---- tree_batch.c: makes or drops many trees of a volume on one disk, some at a time ---- */
+
+struct tree_batch;
+/* The trees that the volume's record names and that a disk new to it lacks; NULL: no memory. */
+struct tree_batch *tree_batch_missing(struct volume *v, uint32_t disk);
+/* The volume's trees that are on the disk and that nobody names: what was deleted, and what interrupted attempts left. */
+struct tree_batch *tree_batch_orphans(struct volume *v, uint32_t disk);
+/* done(): all are made or dropped, durably, or -errno. It frees the batch. */
+void tree_batch_start(struct tree_batch *b, void (*done)(void *context, int res), void *context);
+void tree_batch_abandon(struct tree_batch *b);
+
+/* ---- fork.c: forks a tree on every disk of the volume ---- */
+
+struct fork {
+	/* set by the caller */
+	struct volume *volume; /* whose sessions are used */
+	uint64_t from, to;     /* tree ids */
+	struct uuid to_volume;
+	uint64_t epoch;
+	void (*done)(struct fork *f, int res); /* 0: durable on all; -EIO: not on all */
+	void *context;
+	/* its own */
+	int err;
+	uint32_t owed;
+	struct fork_io *ios;
+	uint32_t n_ios;
+	struct op op;
+};
+/* done() comes on a later turn. */
+void fork_start(struct fork *f);
+void fork_abandon(struct fork *f);
+/* Can every disk that holds the volume be reached? If not, says which in why. */
+must_check bool fork_reaches_all(const struct volume *v, char *why, size_t room);
+
+/* ---- join.c: a volume begins to use a disk: FENCE, CREATE where it has no tree yet, DROP, COMPLETE ---- */
+
+#define JOIN_STAGES(X) X(FENCE) X(CREATE) X(DROP) X(COMPLETE) X(END)
 #define X(name)        JOIN_##name,
 enum join_stage { JOIN_STAGES(X) };
 #undef X
@@ -387,6 +480,7 @@ struct join {
 	enum join_stage stage;
 	int err;
 	bool is_answered;
+	struct tree_batch *batch;              /* under way */
 	uint64_t complete_epoch;               /* set by the caller: to be told to the disk; 0: nothing */
 	uint64_t remembered;                   /* the last complete epoch that the disk had remembered */
 	void (*done)(struct join *j, int res); /* the disk is JOINED, or LOST if it is recorded as used */
@@ -394,6 +488,7 @@ struct join {
 };
 must_check int join_start(struct volume *v, uint32_t disk, uint64_t complete_epoch,
 			  void (*done)(struct join *j, int res), void *context, struct join **out);
+void join_abandon(struct join *j);
 
 /* ---- barrier.c ---- */
 
@@ -404,6 +499,12 @@ void barrier_note_write(struct volume *v);
 void barrier_now(struct volume *v, void (*ended)(struct volume *v, int res));
 void barrier_run(struct volume *v);
 bool barrier_is_resting(const struct volume *v);
+/* The rider rides on the next barrier. From FORK's end on, what was held goes on; SETTLE ends with the release. */
+void barrier_claim(struct volume *v, struct barrier_rider *rider);
+void barrier_close_claimed(struct volume *v);
+void barrier_forked(struct volume *v, int err);
+/* The rider has done what it wanted; in CLAIM: nothing is closed, else not before the forks are done. */
+void barrier_release(struct volume *v);
 void barrier_abandon(struct volume *v);
 
 /* ---- volume_attach.c ---- */
@@ -411,6 +512,7 @@ void barrier_abandon(struct volume *v);
 struct attach_options {
 	bool is_nbd, is_vhost, is_read_only; /* all false: none is recorded; for the set's own work */
 	bool is_return;                      /* recorded already: brought back after a restart */
+	uint32_t vhost_queues;               /* 0: as many as usual */
 };
 /* done(): 0 and entry->head serves; or -errno with the reason in entry->why, and there is no head. */
 void volume_attach(struct set_volume *entry, const struct attach_options *o,
@@ -436,8 +538,9 @@ struct set_load {
 void set_load_start(struct set_load *l, struct volume_set *s, void (*done)(struct set_load *l, int res), void *context);
 
 struct set_pool *set_pool_find(struct volume_set *s, const char *name);
-struct set_volume *set_volume_find(struct volume_set *s, const char *name);       /* not those being deleted */
-struct set_disk *set_disk_by_uuid(struct volume_set *s, const struct uuid *uuid); /* or NULL */
+struct set_volume *set_volume_find(struct volume_set *s, const char *name);           /* not those being deleted */
+struct set_volume *set_volume_by_uuid(struct volume_set *s, const struct uuid *uuid); /* or NULL */
+struct set_disk *set_disk_by_uuid(struct volume_set *s, const struct uuid *uuid);     /* or NULL */
 /* The same; one that nobody knows is taken in as absent, so that what lies there is still accounted for. NULL: no
  * room. */
 struct set_disk *set_disk_known(struct volume_set *s, const struct uuid *uuid);
@@ -494,6 +597,13 @@ struct command {
 	bool was_running;      /* DISK_REMOVE: the disk */
 	bool is_attached_here; /* the command attached the volume for itself */
 	struct disk_maker *maker;
+	bool has_loaded; /* the store was read again for it */
+	struct snapshot_work *snapshots;
+	struct clone_work *clone;
+	struct sweep_work *sweep;
+	struct measure_work *measure;
+	struct changes_work *changes;
+	struct set_snapshot *snapshot;
 };
 
 struct command_kind {
@@ -506,7 +616,9 @@ struct command_kind {
 };
 extern const struct command_kind command_disk_add, command_disk_remove, command_disk_scrub, command_pool_create,
     command_pool_set, command_pool_delete, command_volume_create, command_volume_delete, command_volume_resize,
-    command_volume_rename, command_volume_set, command_volume_attach, command_volume_detach;
+    command_volume_rename, command_volume_set, command_volume_attach, command_volume_detach, command_snapshot_create,
+    command_snapshot_rollback, command_snapshot_delete, command_sweep, command_clone, command_export, command_unexport,
+    command_schedule, command_measure, command_changes;
 
 /* Sets the error, its stable code and the sentence; returns err. */
 int command_refuse(struct command *c, int err, const char *code, const char *format, ...) printf_like(4, 5);
@@ -534,6 +646,30 @@ void commands_wake(struct volume_set *s);
 /* Lets others pass: the command goes on with command_step_back_in(). */
 void command_step_aside(struct command *c);
 void command_step_back_in(struct command *c);
+
+/* The volume and the snapshot of the order's first target, or refuses. */
+must_check int command_find_snapshot(struct command *c);
+/* Reads the store again when what is known of a volume's snapshots is in doubt. FLOW_WAIT: kind->run is called after. */
+must_check enum flow command_settle_history(struct command *c, const struct set_volume *entry);
+
+/* ---- set_snapshots.c, set_sweep.c, set_clone.c, set_exports.c, set_schedule.c, measure.c, changes.c ---- */
+
+void snapshot_work_free(struct snapshot_work *w);
+void clone_work_free(struct clone_work *w);
+void sweep_work_free(struct sweep_work *w);
+void measure_work_free(struct measure_work *w);
+void changes_work_free(struct changes_work *w);
+/* Trees of the volume are to be dropped, and then forgotten: soon, as a command of the set's own. */
+void sweep_want(struct set_volume *entry);
+/* Gives up what was ordered by the set itself and has not begun. */
+void order_free_internal(struct set_command *o);
+/* The schedules are looked at when the next is due. */
+void schedules_init(struct volume_set *s);
+void schedules_plan(struct volume_set *s);
+void schedules_stop(struct volume_set *s);
+uint64_t schedule_next_ns(const struct set_volume *entry); /* wall clock; 0: it has none */
+/* Snapshots of the volume that were attached here are served again. */
+void exports_return(struct set_volume *entry);
 
 /* ---- set_start.c, set_stop.c ---- */
 

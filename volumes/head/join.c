@@ -1,11 +1,13 @@
 /*
  * join.c: a volume begins to use a disk: the first words of a head to a disk of its volume.
  *
- *   FENCE -> CREATE -> COMPLETE -> END
+ *   FENCE -> CREATE -> DROP -> COMPLETE -> END
  *
  *   FENCE     the volume's generation becomes durable there, lower ones are refused from now on [FENCEDUR]; a session
  *             begins
- *   CREATE    an empty tree, where the disk has none of this volume yet
+ *   CREATE    empty trees: the live one, where the disk has none yet; on a disk that is new to the volume one for every
+ *             recorded snapshot, too, which all have nothing there
+ *   DROP      trees of the volume that nobody names: deleted snapshots, and what interrupted attempts have left
  *   COMPLETE  the last complete epoch, on a disk that is new to the volume [PLACEL]
  *
  * Each is skipped where there is nothing to do; an error ends it. Owner: whoever started it, until done(); then it is
@@ -59,27 +61,66 @@ static enum flow join_fence(struct join *j)
 	return join_send(j, DISK_FENCE);
 }
 
+static void join_batched(void *context, int res)
+{
+	struct join *j = context;
+	j->batch = NULL;
+	j->err = res;
+	join_run(j);
+}
+
+/* Has the disk gone away meanwhile? */
+static bool join_is_stranded(struct join *j)
+{
+	if (!set_disk_is_running(j->volume->set->disks[j->disk]))
+		j->err = -EIO;
+	return j->err != 0;
+}
+
+static enum flow join_batch(struct join *j, struct tree_batch *batch)
+{
+	if (!batch) {
+		j->err = -ENOMEM;
+		return FLOW_NEXT;
+	}
+	j->batch = batch;
+	tree_batch_start(batch, join_batched, j);
+	return FLOW_WAIT;
+}
+
+static bool join_is_recorded(const struct join *j)
+{
+	struct volume *v = j->volume;
+	return volume_facts_disk(&v->entry->facts, &v->set->disks[j->disk]->facts.uuid) != NULL;
+}
+
 static enum flow join_create(struct join *j)
 {
 	struct volume_disk *vd = &j->volume->disks[j->disk];
 	j->remembered = j->io.complete_epoch;
 	vd->session = j->io.new_session;
-	vd->tree = disk_tree_find(join_disk(j), &join_facts(j)->uuid, join_facts(j)->live_tree);
-	if (vd->tree)
+	if (join_is_stranded(j))
 		return FLOW_NEXT;
-	j->io.tree_id = join_facts(j)->live_tree;
-	j->io.parent_id = 0;
-	j->io.epoch = j->volume->epoch;
-	j->io.session = vd->session;
-	return join_send(j, DISK_CREATE);
+	if (join_is_recorded(j) && disk_tree_find(join_disk(j), &join_facts(j)->uuid, join_facts(j)->live_tree))
+		return FLOW_NEXT;
+	return join_batch(j, tree_batch_missing(j->volume, j->disk));
+}
+
+static enum flow join_drop(struct join *j)
+{
+	return join_is_stranded(j) ? FLOW_NEXT : join_batch(j, tree_batch_orphans(j->volume, j->disk));
 }
 
 static enum flow join_complete(struct join *j)
 {
 	struct volume_disk *vd = &j->volume->disks[j->disk];
-	if (!vd->tree)
-		vd->tree = j->io.new_tree;
-	quarry_assert(vd->tree);
+	if (join_is_stranded(j))
+		return FLOW_NEXT;
+	vd->tree = disk_tree_find(join_disk(j), &join_facts(j)->uuid, join_facts(j)->live_tree);
+	if (!vd->tree) {
+		j->err = -EIO;
+		return FLOW_NEXT;
+	}
 	if (j->complete_epoch <= j->remembered)
 		return FLOW_NEXT;
 	j->io.epoch = j->complete_epoch;
@@ -90,7 +131,7 @@ static void join_end(struct join *j)
 {
 	struct volume *v = j->volume;
 	const struct set_disk *d = v->set->disks[j->disk];
-	bool is_recorded = volume_facts_disk(&v->entry->facts, &d->facts.uuid) != NULL;
+	bool is_recorded = join_is_recorded(j);
 	if (j->err == 0)
 		v->disks[j->disk].state = VOLUME_DISK_JOINED;
 	else
@@ -119,8 +160,13 @@ static void join_run(struct join *j)
 				return;
 			break;
 		case JOIN_CREATE:
-			j->stage = JOIN_COMPLETE;
+			j->stage = JOIN_DROP;
 			if (join_create(j) == FLOW_WAIT)
+				return;
+			break;
+		case JOIN_DROP:
+			j->stage = JOIN_COMPLETE;
+			if (join_drop(j) == FLOW_WAIT)
 				return;
 			break;
 		case JOIN_COMPLETE:
@@ -148,4 +194,11 @@ int join_start(struct volume *v, uint32_t disk, uint64_t complete_epoch, void (*
 	*out = j;
 	join_run(j);
 	return 0;
+}
+
+void join_abandon(struct join *j)
+{
+	if (j)
+		tree_batch_abandon(j->batch);
+	free(j);
 }

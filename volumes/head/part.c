@@ -6,6 +6,7 @@
  *                       +- MOVE <-+                     the disk was full, and nothing lies in the segment yet
  *
  *   FETCH    reads the first and the last block of the range, if they lie partly outside of it
+ *   HELD     (from CARRY) a snapshot is being taken: a change waits until the trees are forked [SNAPHOLD]
  *   MERGE    lays the client's bytes over them, lays out the memory of the whole, sums and looks for zeros
  *   CARRY    sends it; SETTLE takes the disk's answer
  *
@@ -151,6 +152,7 @@ static void part_read_edge(struct part *p, uint64_t block, uint8_t *to)
 	p->io.tree = part_volume_disk(p)->tree;
 	p->io.first = block;
 	p->io.n_blocks = 1;
+	p->io.is_shared = false;
 	p->io.iov = p->iov;
 	p->io.n_iov = 1;
 	disk_submit(part_disk(p), &p->io);
@@ -298,8 +300,9 @@ static void part_carry(struct part *p)
 	p->io.first = p->first;
 	p->io.n_blocks = p->n_blocks;
 	p->io.is_ordered = p->n_fetched > 0;
+	p->io.is_shared = p->kind == PART_READ && p->request->flags & VOLUME_SHARED;
 	p->io.volume = p->volume->entry->facts.uuid;
-	p->io.since = 0;
+	p->io.since = p->kind == PART_MAP ? p->request->since : 0;
 	p->io.extents = p->extents;
 	p->io.extents_max = PART_EXTENTS_MAX;
 	disk_submit(part_disk(p), &p->io);
@@ -326,21 +329,37 @@ static void part_leave(struct part *p)
 		barrier_run(v);
 }
 
+/* Tells of [from, from + n); false: the request's room is full, and it ends here. */
+static bool part_map_add(struct part *p, uint64_t first, uint64_t n_blocks, unsigned what)
+{
+	if (n_blocks == 0 || volume_io_map_add(p->request, first, n_blocks, what))
+		return true;
+	p->request->own.cursor = p->request->own.end;
+	return false;
+}
+
+/* With `since` the disk tells only of what has changed; what lies between has not. */
 static void part_map_extents(struct part *p)
 {
+	uint64_t at = p->first, end = p->first + p->n_blocks;
+	uint64_t since = p->request->since;
 	for (uint32_t i = 0; i < p->io.n_extents; i++) {
 		const struct disk_extent *e = &p->extents[i];
-		if (!volume_io_map_add(p->request, e->first, e->n_blocks, e->is_data)) {
-			p->request->own.cursor = p->request->own.end;
+		quarry_assert(e->first >= at && (since > 0 || e->first == at));
+		if (!part_map_add(p, at, e->first - at, 0) ||
+		    !part_map_add(p, e->first, e->n_blocks,
+				  (e->is_data ? MAP_DATA : 0u) | (since > 0 ? MAP_CHANGED : 0u)))
 			return;
-		}
+		at = e->first + e->n_blocks;
 	}
-	quarry_assert(p->io.n_extents > 0);
-	/* Perhaps the extents ran out of room here: the request goes on where the answer ends. */
-	const struct disk_extent *last = &p->extents[p->io.n_extents - 1];
-	uint64_t told = (last->first + last->n_blocks) * BLOCK_BYTES;
-	if (told < p->pos_bytes + p->len_bytes)
-		p->request->own.cursor = told;
+	quarry_assert(at <= end && (since > 0 || p->io.n_extents > 0));
+	if (p->io.n_extents < PART_EXTENTS_MAX && since > 0) {
+		part_map_add(p, at, end - at, 0);
+		return;
+	}
+	/* The extents ran out of room here: the request goes on where the answer ends. */
+	if (at * BLOCK_BYTES < p->pos_bytes + p->len_bytes)
+		p->request->own.cursor = at * BLOCK_BYTES;
 }
 
 /* What a client is told of it. */
@@ -349,7 +368,7 @@ static int part_error(const struct part *p, int err)
 	if (err == -ESTALE)
 		volume_fence(p->volume, "disk %s has heard of a newer attachment of it",
 			     p->volume->set->disks[p->disk]->facts.name);
-	return err == 0 || err == -ENOSPC ? err : -EIO;
+	return err == 0 || err == -ENOSPC || err == -EBADMSG ? err : -EIO;
 }
 
 static void part_settle(struct part *p)
@@ -388,6 +407,12 @@ void part_moved(struct part *p, int res)
 	part_run(p);
 }
 
+void part_release(struct part *p)
+{
+	quarry_assert(p->stage == PART_HELD && !p->volume->is_held);
+	part_run(p);
+}
+
 static void part_end(struct part *p)
 {
 	struct volume_io *io = p->request;
@@ -417,9 +442,17 @@ static void part_run(struct part *p)
 				p->stage = PART_END;
 				break;
 			}
+			if (part_changes(p) && p->volume->is_held) {
+				p->stage = PART_HELD;
+				list_append(&p->volume->held, &p->link);
+				return;
+			}
 			part_carry(p);
 			p->stage = PART_SETTLE;
 			return;
+		case PART_HELD: /* the trees are forked */
+			p->stage = PART_CARRY;
+			break;
 		case PART_SETTLE:
 			part_settle(p);
 			p->stage = PART_END;

@@ -514,7 +514,7 @@ void placer_abandon(struct volume *v)
 	if (p->update)
 		record_update_abandon(&p->update->update);
 	free(p->update);
-	free(p->join);
+	join_abandon(p->join);
 	p->update = NULL;
 	p->join = NULL;
 }

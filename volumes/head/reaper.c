@@ -10,8 +10,8 @@
  *   FENCE    a session of our own; the volume's former head is refused from now on
  *   DROP     each of its trees; the disk frees them in the background, WAIT looks again until they are gone
  *   FORGET   the disk's record of the volume
- *   ERASE    the placements, some keys at a time; RECORD: the volume's record last, so that nothing is ever forgotten
- *            half way
+ *   ERASE    the placements, then the snapshots, some keys at a time; RECORD: the volume's record last, so that nothing
+ *            is ever forgotten half way
  *
  * Invariants
  *  1. The record exists until no disk that is there holds anything of the volume, and no placement key is left.
@@ -45,9 +45,12 @@ struct reap {
 	struct disk_io io;
 	struct metadata_request list;
 	char prefix[KEY_BYTES];
+	uint32_t n_prefixes; /* done with */
 	struct transaction transaction;
 	struct timer timer;
 };
+
+#define N_PREFIXES 2u /* of keys that exist for the volume, beside its record: placements, snapshots */
 
 static void reap_run(struct reap *r);
 
@@ -169,7 +172,10 @@ static void reap_list(struct reap *r)
 {
 	char uuid[UUID_TEXT_BYTES];
 	uuid_to_text(&r->entry->facts.uuid, uuid);
-	snprintf(r->prefix, sizeof(r->prefix), CHUNK_PREFIX, uuid);
+	quarry_assert(r->n_prefixes < N_PREFIXES);
+	int len = r->n_prefixes == 0 ? snprintf(r->prefix, sizeof(r->prefix), CHUNK_PREFIX, uuid)
+				     : snprintf(r->prefix, sizeof(r->prefix), SNAPSHOT_PREFIX, uuid);
+	quarry_assert(len > 0 && len < (int)sizeof(r->prefix));
 	r->list = (struct metadata_request){.op = METADATA_LIST, .key = r->prefix, .done = reap_listed};
 	r->is_busy = true;
 	metadata_submit(r->entry->set->metadata, &r->list);
@@ -308,7 +314,8 @@ static bool reap_run_store(struct reap *r)
 	}
 	if (r->stage == REAP_ERASE) {
 		bool has_more = r->list.n_items > 0;
-		r->stage = has_more ? REAP_LIST : REAP_RECORD;
+		r->n_prefixes += !has_more;
+		r->stage = r->n_prefixes < N_PREFIXES ? REAP_LIST : REAP_RECORD;
 		if (has_more)
 			reap_erase(r);
 		return !has_more;
@@ -328,6 +335,7 @@ static void reap_run(struct reap *r)
 		}
 		r->err = 0;
 		if (err != 0) { /* the store: from LIST on everything may be repeated */
+			r->n_prefixes = 0;
 			metadata_request_clear(&r->list);
 			r->stage = REAP_LIST;
 			reap_pause(r, REAP_RETRY_NS);

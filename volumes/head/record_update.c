@@ -1,9 +1,9 @@
 /*
- * record_update.c: changing one volume's record in the metadata store, and this node's copy of it.
+ * record_update.c: changing volumes' records in the metadata store, and this node's copy of them.
  *
  *   TURN -> CHANGE -> TRANSACT -> END
  *             ^          |
- *             +- REREAD <+ a condition failed, or the outcome is unknown
+ *             +- REREAD <+ a condition failed, or the outcome is unknown; one record after the other
  *
  * Invariants
  *  1. Of one volume, only the first in entry->updates is past TURN, so nobody's decision is overtaken by another's of
@@ -11,6 +11,8 @@
  *  2. entry->facts changes only here, and only to what the store is known to hold.
  *  3. Nothing is resent blindly: after a failed condition or an unknown outcome the record is read, and if it already
  *     is what was wanted (a reply was lost, or the transaction doubled), that is success.
+ *  4. An update of several volumes stands in the lines of all from the start, so that two such never wait for each
+ *     other.
  *
  * Owner: whoever embeds it; it is his again at done().
  */
@@ -51,54 +53,86 @@ static void update_turn_came(struct op *op, int res)
 
 /* ---- the stages' work ---- */
 
+static struct record_member *update_member(struct record_update *u, uint32_t i)
+{
+	quarry_assert(i < u->own.n_members);
+	return &u->own.members[i];
+}
+
 static enum flow update_turn(struct record_update *u)
 {
-	return u->own.entry->updates.next == &u->own.turn ? FLOW_NEXT : FLOW_WAIT;
+	for (uint32_t i = 0; i < u->own.n_members; i++)
+		if (update_member(u, i)->entry->updates.next != &update_member(u, i)->turn)
+			return FLOW_WAIT;
+	return FLOW_NEXT;
+}
+
+static void member_forget(struct record_member *m)
+{
+	free(m->wanted_text);
+	m->wanted_text = NULL;
+	volume_facts_clear(&m->wanted);
+	volume_facts_clear(&m->found);
 }
 
 /* Makes the wanted record out of the one at hand. */
-static int update_change(struct record_update *u)
+static int member_change(struct record_update *u, struct record_member *m)
 {
-	const struct volume_facts *facts = &u->own.entry->facts;
-	free(u->own.wanted_text);
-	u->own.wanted_text = NULL;
-	volume_facts_clear(&u->own.wanted);
-	if (u->generation != 0 && facts->generation != u->generation)
+	const struct volume_facts *facts = &m->entry->facts;
+	member_forget(m);
+	if (m->generation != 0 && facts->generation != m->generation)
 		return -ESTALE;
-	int err = volume_facts_copy(facts, &u->own.wanted);
+	int err = volume_facts_copy(facts, &m->wanted);
 	if (err != 0 || !u->change)
 		return err;
-	err = u->change(u, &u->own.wanted);
+	err = u->change(u, &m->wanted);
 	if (err != 0)
 		return err;
-	u->own.wanted_text = volume_to_json(&u->own.wanted);
-	return u->own.wanted_text ? 0 : -ENOMEM;
+	m->wanted_text = volume_to_json(&m->wanted);
+	return m->wanted_text ? 0 : -ENOMEM;
+}
+
+static int update_change(struct record_update *u)
+{
+	int err = 0;
+	for (uint32_t i = 0; i < u->own.n_members && err == 0; i++)
+		err = member_change(u, update_member(u, i));
+	return err;
 }
 
 static int update_transact(struct record_update *u)
 {
 	struct transaction *t = &u->own.transaction;
-	char uuid[UUID_TEXT_BYTES];
-	uuid_to_text(&u->own.wanted.uuid, uuid);
 	transaction_begin(t, update_transacted);
-	transaction_condition(t, u->own.entry->facts.revision, VOLUME_KEY, uuid);
-	if (u->change)
-		transaction_put(t, strdup(u->own.wanted_text), VOLUME_KEY, uuid);
+	for (uint32_t i = 0; i < u->own.n_members; i++) {
+		const struct record_member *m = update_member(u, i);
+		char uuid[UUID_TEXT_BYTES];
+		uuid_to_text(&m->wanted.uuid, uuid);
+		transaction_condition(t, m->entry->facts.revision, VOLUME_KEY, uuid);
+		if (u->change)
+			transaction_put(t, strdup(m->wanted_text), VOLUME_KEY, uuid);
+	}
 	if (u->extend)
 		u->extend(u, t);
-	return transaction_submit(t, u->own.entry->set->metadata);
+	return transaction_submit(t, u->own.members[0].entry->set->metadata);
 }
 
 /* The store holds the wanted record with this revision: from now on it is ours too. */
-static void update_adopt(struct record_update *u, uint64_t revision)
+static void member_adopt(struct record_member *m, uint64_t revision)
 {
-	struct volume_facts *facts = &u->own.entry->facts;
-	quarry_assert(u->change);
-	quarry_assert(u->own.wanted.generation >= facts->generation);
+	struct volume_facts *facts = &m->entry->facts;
+	quarry_assert(m->wanted.generation >= facts->generation);
 	volume_facts_clear(facts);
-	*facts = u->own.wanted;
+	*facts = m->wanted;
 	facts->revision = revision;
-	u->own.wanted = (struct volume_facts){0};
+	m->wanted = (struct volume_facts){0};
+}
+
+static void update_adopt(struct record_update *u)
+{
+	quarry_assert(u->change);
+	for (uint32_t i = 0; i < u->own.n_members; i++)
+		member_adopt(update_member(u, i), u->revision);
 }
 
 /* What did the store say of the transaction? */
@@ -111,11 +145,12 @@ static enum flow update_judge(struct record_update *u)
 	if (res == 0) {
 		u->is_certain = true;
 		if (u->change)
-			update_adopt(u, q->revision);
+			update_adopt(u);
 	} else if (res != -EAGAIN && res != -ETIMEDOUT) {
 		u->own.err = res;
 	} else {
 		u->own.is_refused = res == -EAGAIN;
+		u->own.at = 0;
 		transaction_clear(&u->own.transaction);
 		return FLOW_WAIT;
 	}
@@ -127,36 +162,60 @@ static void update_reread(struct record_update *u)
 {
 	char uuid[UUID_TEXT_BYTES];
 	struct transaction *t = &u->own.transaction;
-	uuid_to_text(&u->own.entry->facts.uuid, uuid);
+	struct set_volume *entry = update_member(u, u->own.at)->entry;
+	uuid_to_text(&entry->facts.uuid, uuid);
 	transaction_begin(t, NULL);
 	transaction_condition(t, 0, VOLUME_KEY, uuid); /* makes the key's text, which must outlive this function */
 	u->own.read = (struct metadata_request){.op = METADATA_GET, .key = t->keys[0], .done = update_reread_done};
-	metadata_submit(u->own.entry->set->metadata, &u->own.read);
+	metadata_submit(entry->set->metadata, &u->own.read);
 }
 
-/* Takes over what was read. true: the record is not what was wanted, decide again; false: the end, with own.err. */
-static bool update_take_over(struct record_update *u)
+/* Keeps what was read of one record. 0, or what is wrong with it. */
+static int member_found(struct record_update *u, struct record_member *m)
 {
-	struct volume_facts *facts = &u->own.entry->facts, found;
 	const struct metadata_item *item = u->own.read.items;
+	struct volume_facts *facts = &m->entry->facts;
 	char why[WHY_BYTES], uuid[UUID_TEXT_BYTES];
 	if (u->own.err != 0)
-		return false;
-	bool has_changed = item->revision != facts->revision;
-	if (has_changed && u->change && strcmp(item->value, u->own.wanted_text) == 0) {
-		update_adopt(u, item->revision);
-		return false;
-	}
+		return u->own.err;
+	m->found_revision = item->revision;
+	m->has_changed = item->revision != facts->revision;
+	m->is_as_wanted = m->has_changed && u->change && strcmp(item->value, m->wanted_text) == 0;
 	uuid_to_text(&facts->uuid, uuid);
-	u->own.err = volume_from_json(uuid, item->value, &found, why);
-	if (u->own.err != 0) {
-		log_event(u->own.entry->set->log, LOG_ERROR, "record-damaged", facts->name,
+	int err = volume_from_json(uuid, item->value, &m->found, why);
+	if (err != 0)
+		log_event(m->entry->set->log, LOG_ERROR, "record-damaged", facts->name,
 			  "the record of volume %s in the metadata store cannot be used: %s", facts->name, why);
+	return err;
+}
+
+/* The record in the store takes the place of ours. */
+static void member_take_over(struct record_member *m)
+{
+	struct volume_facts *facts = &m->entry->facts;
+	if (m->found.history != facts->history) /* somebody has made or deleted snapshots that we do not know of */
+		m->entry->is_history_short = true;
+	volume_facts_clear(facts);
+	*facts = m->found;
+	facts->revision = m->found_revision;
+	m->found = (struct volume_facts){0};
+}
+
+/* All records are read. true: they are not what was wanted, decide again; false: the end, with own.err. */
+static bool update_take_over(struct record_update *u)
+{
+	bool has_changed = false, is_as_wanted = true;
+	for (uint32_t i = 0; i < u->own.n_members; i++) {
+		has_changed |= update_member(u, i)->has_changed;
+		is_as_wanted &= update_member(u, i)->is_as_wanted;
+	}
+	if (is_as_wanted) { /* one transaction: all have its revision */
+		u->revision = u->own.members[0].found_revision;
+		update_adopt(u);
 		return false;
 	}
-	volume_facts_clear(facts);
-	*facts = found;
-	facts->revision = item->revision;
+	for (uint32_t i = 0; i < u->own.n_members; i++)
+		member_take_over(update_member(u, i));
 	if (u->own.is_refused && !has_changed)
 		u->own.err = -EAGAIN; /* it was one of extend()'s conditions */
 	else if (!u->change)
@@ -166,18 +225,30 @@ static bool update_take_over(struct record_update *u)
 	return u->own.err == 0;
 }
 
+/* A record has been read. FLOW_WAIT: the next is being read. */
+static enum flow update_reread_next(struct record_update *u)
+{
+	u->own.err = member_found(u, update_member(u, u->own.at));
+	metadata_request_clear(&u->own.read);
+	if (u->own.err != 0 || ++u->own.at == u->own.n_members)
+		return FLOW_NEXT;
+	update_reread(u);
+	return FLOW_WAIT;
+}
+
 static void update_end(struct record_update *u)
 {
-	struct set_volume *entry = u->own.entry;
 	int err = u->own.err;
-	list_remove(&u->own.turn);
-	free(u->own.wanted_text);
-	u->own.wanted_text = NULL;
-	volume_facts_clear(&u->own.wanted);
-	if (!list_is_empty(&entry->updates)) {
-		struct record_update *next = container_of(entry->updates.next, struct record_update, own.turn);
+	for (uint32_t i = 0; i < u->own.n_members; i++) {
+		struct record_member *m = update_member(u, i);
+		struct list *updates = &m->entry->updates;
+		list_remove(&m->turn);
+		member_forget(m);
+		if (list_is_empty(updates))
+			continue;
+		struct record_update *next = container_of(updates->next, struct record_member, turn)->update;
 		if (next->own.op.kind == OP_NONE)
-			reactor_defer(entry->set->reactor, &next->own.op, 0);
+			reactor_defer(m->entry->set->reactor, &next->own.op, 0);
 	}
 	u->own.stage = UPDATE_IDLE;
 	u->done(u, err);
@@ -214,8 +285,9 @@ static void update_run(struct record_update *u)
 			u->own.stage = UPDATE_REREAD;
 			return;
 		case UPDATE_REREAD:
-			u->own.stage = update_take_over(u) ? UPDATE_CHANGE : UPDATE_END;
-			metadata_request_clear(&u->own.read);
+			if (update_reread_next(u) == FLOW_WAIT)
+				return;
+			u->own.stage = u->own.err == 0 && update_take_over(u) ? UPDATE_CHANGE : UPDATE_END;
 			break;
 		case UPDATE_END:
 			update_end(u);
@@ -232,20 +304,45 @@ static void update_complete(struct record_update *u, int res)
 	update_run(u);
 }
 
-void record_update_start(struct record_update *u, struct set_volume *entry)
+static void update_begin(struct record_update *u, struct record_member *members, uint32_t n_members)
+{
+	bool is_first = true;
+	u->own.members = members;
+	u->own.n_members = n_members;
+	u->own.stage = UPDATE_TURN;
+	op_init(&u->own.op, update_turn_came);
+	transaction_begin(&u->own.transaction, update_transacted);
+	for (uint32_t i = 0; i < n_members; i++) {
+		struct record_member *m = update_member(u, i);
+		is_first &= list_is_empty(&m->entry->updates);
+		m->update = u;
+		list_append(&m->entry->updates, &m->turn);
+	}
+	if (is_first)
+		reactor_defer(members[0].entry->set->reactor, &u->own.op, 0);
+}
+
+static void update_reset(struct record_update *u)
 {
 	quarry_assert(u->done);
 	quarry_assert(record_update_is_idle(u));
 	memset(&u->own, 0, sizeof(u->own));
 	u->is_certain = false;
-	u->own.entry = entry;
-	u->own.stage = UPDATE_TURN;
-	op_init(&u->own.op, update_turn_came);
-	transaction_begin(&u->own.transaction, update_transacted);
-	bool is_first = list_is_empty(&entry->updates);
-	list_append(&entry->updates, &u->own.turn);
-	if (is_first)
-		reactor_defer(entry->set->reactor, &u->own.op, 0);
+}
+
+void record_update_start(struct record_update *u, struct set_volume *entry)
+{
+	update_reset(u);
+	u->own.one.entry = entry;
+	u->own.one.generation = u->generation;
+	update_begin(u, &u->own.one, 1);
+}
+
+void record_update_start_many(struct record_update *u, struct record_member *members, uint32_t n_members)
+{
+	quarry_assert(n_members >= 1 && n_members <= RECORD_MEMBERS_MAX);
+	update_reset(u);
+	update_begin(u, members, n_members);
 }
 
 bool record_update_is_idle(const struct record_update *u)
@@ -259,7 +356,7 @@ void record_update_abandon(struct record_update *u)
 		return;
 	transaction_clear(&u->own.transaction);
 	metadata_request_clear(&u->own.read);
-	free(u->own.wanted_text);
-	volume_facts_clear(&u->own.wanted);
+	for (uint32_t i = 0; i < u->own.n_members; i++)
+		member_forget(update_member(u, i));
 	u->own.stage = UPDATE_IDLE;
 }

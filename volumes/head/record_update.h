@@ -1,8 +1,9 @@
 /*
- * record_update.h: changing one volume's record in the metadata store, and this node's copy of it.
+ * record_update.h: changing volumes' records in the metadata store, and this node's copy of them.
  *
  * Everything that changes a record, or relies on it while it changes something else (placement), goes through here: one
- * after the other per volume, conditional on the record's revision [REVISION].
+ * after the other per volume, conditional on the record's revision [REVISION]. Mostly it is one record; a snapshot of
+ * several volumes changes all of theirs in one transaction.
  */
 #pragma once
 
@@ -11,11 +12,24 @@
 
 struct set_volume;
 
+/* One of the records that an update changes. */
+struct record_member {
+	struct set_volume *entry; /* set by the caller */
+	uint64_t generation;      /* set by the caller: the volume's must be this; 0: any */
+	struct record_update *update;
+	struct list turn;
+	struct volume_facts wanted, found;
+	char *wanted_text;
+	uint64_t found_revision;
+	bool has_changed, is_as_wanted;
+};
+#define RECORD_MEMBERS_MAX METADATA_CONDITIONS_MAX
+
 struct record_update {
 	/* set by the caller */
 	uint64_t generation; /* the volume's must be this; 0: any */
 	/* Changes the copy it is given; may be called again on what the record has become. 0, or -errno: give up.
-	 * NULL: the record stays as it is and is only a condition. */
+	 * NULL: the record stays as it is and is only a condition. Of several, called once for each, in their order. */
 	int (*change)(struct record_update *u, struct volume_facts *facts);
 	/* May add to the transaction; NULL: nothing. */
 	void (*extend)(struct record_update *u, struct transaction *t);
@@ -32,17 +46,17 @@ struct record_update {
 		int err;
 		uint32_t tries;
 		bool is_refused; /* the last transaction: a condition did not hold */
-		struct set_volume *entry;
-		struct list turn;
+		struct record_member one, *members;
+		uint32_t n_members, at; /* at: the one being read */
 		struct op op;
 		struct transaction transaction;
 		struct metadata_request read;
-		struct volume_facts wanted;
-		char *wanted_text;
 	} own;
 };
 
 /* done() comes on a later turn. */
 void record_update_start(struct record_update *u, struct set_volume *entry);
+/* The same for several volumes' records: all are changed, or none. The members are the caller's until done(). */
+void record_update_start_many(struct record_update *u, struct record_member *members, uint32_t n_members);
 bool record_update_is_idle(const struct record_update *u); /* zeroed, or done */
 void record_update_abandon(struct record_update *u);       /* frees what it holds, as a crash does */

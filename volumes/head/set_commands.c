@@ -30,13 +30,27 @@
 #define CHANGE_TRIES_MAX 8u /* a store that refuses this often is not refusing because of a race */
 
 static const struct command_kind *const kinds[] = {
-    [SET_DISK_ADD] = &command_disk_add,           [SET_DISK_REMOVE] = &command_disk_remove,
-    [SET_DISK_SCRUB] = &command_disk_scrub,       [SET_POOL_CREATE] = &command_pool_create,
-    [SET_POOL_SET] = &command_pool_set,           [SET_POOL_DELETE] = &command_pool_delete,
-    [SET_VOLUME_CREATE] = &command_volume_create, [SET_VOLUME_DELETE] = &command_volume_delete,
-    [SET_VOLUME_RESIZE] = &command_volume_resize, [SET_VOLUME_RENAME] = &command_volume_rename,
-    [SET_VOLUME_SET] = &command_volume_set,       [SET_VOLUME_ATTACH] = &command_volume_attach,
+    [SET_DISK_ADD] = &command_disk_add,
+    [SET_DISK_REMOVE] = &command_disk_remove,
+    [SET_DISK_SCRUB] = &command_disk_scrub,
+    [SET_POOL_CREATE] = &command_pool_create,
+    [SET_POOL_SET] = &command_pool_set,
+    [SET_POOL_DELETE] = &command_pool_delete,
+    [SET_VOLUME_CREATE] = &command_volume_create,
+    [SET_VOLUME_DELETE] = &command_volume_delete,
+    [SET_VOLUME_RESIZE] = &command_volume_resize,
+    [SET_VOLUME_RENAME] = &command_volume_rename,
+    [SET_VOLUME_SET] = &command_volume_set,
+    [SET_VOLUME_ATTACH] = &command_volume_attach,
     [SET_VOLUME_DETACH] = &command_volume_detach,
+    [SET_VOLUME_MEASURE] = &command_measure,
+    [SET_VOLUME_SCHEDULE] = &command_schedule,
+    [SET_VOLUME_CLONE] = &command_clone,
+    [SET_VOLUME_CHANGES] = &command_changes,
+    [SET_SNAPSHOT_CREATE] = &command_snapshot_create,
+    [SET_SNAPSHOT_DELETE] = &command_snapshot_delete,
+    [SET_SNAPSHOT_ROLLBACK] = &command_snapshot_rollback,
+    [SET_SWEEP] = &command_sweep,
 };
 
 /* ---- refusing ---- */
@@ -69,6 +83,36 @@ int command_find_volume(struct command *c)
 	if (c->volume)
 		return 0;
 	return command_refuse(c, -ENOENT, "not-found", "there is no volume \"%s\"", c->order->object);
+}
+
+int command_find_snapshot(struct command *c)
+{
+	const struct set_target *t = &c->order->targets[0];
+	c->volume = set_volume_find(c->set, t->volume);
+	if (!c->volume)
+		return command_refuse(c, -ENOENT, "not-found", "there is no volume \"%s\"", t->volume);
+	c->snapshot = snapshot_find(c->volume, t->snapshot);
+	if (c->snapshot)
+		return 0;
+	return command_refuse(c, -ENOENT, "not-found", "volume %s has no snapshot \"%s\" (quarry snapshot list %s)",
+			      t->volume, t->snapshot, t->volume);
+}
+
+static void history_loaded(struct set_load *l, int res)
+{
+	struct command *c = l->context;
+	if (res != 0)
+		command_refuse_store(c, res);
+	c->kind->run(c);
+}
+
+enum flow command_settle_history(struct command *c, const struct set_volume *entry)
+{
+	if (!entry || !entry->is_history_short || c->has_loaded)
+		return FLOW_NEXT;
+	c->has_loaded = true;
+	set_load_start(&c->load, c->set, history_loaded, c);
+	return FLOW_WAIT;
 }
 
 /* ---- one transaction ---- */
@@ -145,6 +189,11 @@ static void command_destroy(struct command *c)
 {
 	transaction_clear(&c->transaction);
 	volume_facts_clear(&c->volume_facts);
+	snapshot_work_free(c->snapshots);
+	clone_work_free(c->clone);
+	sweep_work_free(c->sweep);
+	measure_work_free(c->measure);
+	changes_work_free(c->changes);
 	free(c);
 }
 
@@ -175,11 +224,31 @@ void command_end(struct command *c)
 	command_done(order, err);
 }
 
+static bool target_ends(const struct set_target *t)
+{
+	return memchr(t->volume, 0, sizeof(t->volume)) && memchr(t->snapshot, 0, sizeof(t->snapshot));
+}
+
 /* Texts come from outside: they end, or the command is refused. */
 static bool order_texts_end(const struct set_command *o)
 {
-	return memchr(o->object, 0, sizeof(o->object)) && memchr(o->other, 0, sizeof(o->other)) &&
-	       memchr(o->path, 0, sizeof(o->path)) && memchr(o->pool, 0, sizeof(o->pool));
+	bool all_end = memchr(o->object, 0, sizeof(o->object)) && memchr(o->other, 0, sizeof(o->other)) &&
+		       memchr(o->path, 0, sizeof(o->path)) && memchr(o->pool, 0, sizeof(o->pool)) &&
+		       target_ends(&o->since) && o->n_targets <= SET_TARGETS_MAX;
+	for (uint32_t i = 0; i < SET_TARGETS_MAX && all_end; i++)
+		all_end = target_ends(&o->targets[i]);
+	return all_end;
+}
+
+/* NAME@SNAP is attached and detached in another way than a volume. */
+static const struct command_kind *order_command_kind(const struct set_command *o)
+{
+	bool is_snapshot = strchr(o->object, '@') != NULL;
+	if (is_snapshot && o->kind == SET_VOLUME_ATTACH)
+		return &command_export;
+	if (is_snapshot && o->kind == SET_VOLUME_DETACH)
+		return &command_unexport;
+	return kinds[o->kind];
 }
 
 static void order_refuse(struct set_command *o, int err, const char *code, const char *why)
@@ -200,7 +269,7 @@ static void command_begin(struct volume_set *s, struct set_command *o)
 		return order_refuse(o, -ENOMEM, "no-memory", "there is no memory to carry this out");
 	c->order = o;
 	c->set = s;
-	c->kind = kinds[o->kind];
+	c->kind = order_command_kind(o);
 	transaction_begin(&c->transaction, NULL);
 	o->own = c;
 	c->kind->run(c);
@@ -264,14 +333,18 @@ void commands_init(struct volume_set *s)
 static void commands_abandon_list(struct list *list)
 {
 	for (struct list *node; (node = list_pop(list)) != NULL;) {
-		struct command *c = container_of(node, struct set_command, link)->own;
-		if (!c)
+		struct set_command *o = container_of(node, struct set_command, link);
+		struct command *c = o->own;
+		if (!c) {
+			order_free_internal(o);
 			continue;
+		}
 		record_update_abandon(&c->update);
 		metadata_request_clear(&c->load.request);
 		if (c->maker)
 			disk_maker_abandon(c->maker);
 		command_destroy(c);
+		order_free_internal(o);
 	}
 }
 

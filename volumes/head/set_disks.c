@@ -34,6 +34,11 @@ static void set_disk_changed(struct set_disk *d)
 		changed(d, d->context);
 }
 
+static void explain_snapshot(struct volume *v, void *context)
+{
+	volume_explain(v);
+}
+
 /* What the volumes of the set say of themselves depends on their disks. */
 static void set_disks_explain(struct volume_set *s)
 {
@@ -41,6 +46,7 @@ static void set_disks_explain(struct volume_set *s)
 		struct set_volume *v = container_of(node, struct set_volume, link);
 		if (v->head)
 			volume_explain(v->head);
+		snapshots_each_head(v, explain_snapshot, NULL);
 	}
 }
 

@@ -1,7 +1,7 @@
 /*
  * set_load.c: this node's copy of what the metadata store holds of pools, disks and volumes.
  *
- *   POOLS -> DISKS -> VOLUMES -> END
+ *   POOLS -> DISKS -> VOLUMES -> SNAPSHOTS -> END
  *
  * The copy is made at start, and again when a transaction was refused or its outcome is unknown. Commands decide by the
  * copy; the store decides whether that was right, by revisions.
@@ -20,12 +20,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LOAD_STAGES(X) X(POOLS) X(DISKS) X(VOLUMES) X(END)
+#define LOAD_STAGES(X) X(POOLS) X(DISKS) X(VOLUMES) X(SNAPSHOTS) X(END)
 #define X(name)        LOAD_##name,
 enum load_stage { LOAD_STAGES(X) };
 #undef X
 
-static const char *const prefixes[] = {[LOAD_POOLS] = "pools/", [LOAD_DISKS] = "disks/", [LOAD_VOLUMES] = "volumes/"};
+static const char *const prefixes[] = {
+    [LOAD_POOLS] = "pools/", [LOAD_DISKS] = "disks/", [LOAD_VOLUMES] = "volumes/", [LOAD_SNAPSHOTS] = "snapshots/"};
 
 /* ---- finding ---- */
 
@@ -49,7 +50,7 @@ struct set_volume *set_volume_find(struct volume_set *s, const char *name)
 	return NULL;
 }
 
-static struct set_volume *set_volume_by_uuid(struct volume_set *s, const struct uuid *uuid)
+struct set_volume *set_volume_by_uuid(struct volume_set *s, const struct uuid *uuid)
 {
 	list_each (node, &s->volumes) {
 		struct set_volume *v = container_of(node, struct set_volume, link);
@@ -169,6 +170,7 @@ struct set_volume *set_volume_put(struct volume_set *s, struct volume_facts *fac
 		v->set = s;
 		list_init(&v->link);
 		list_init(&v->updates);
+		list_init(&v->snapshots);
 	}
 	v->facts = *facts;
 	*facts = (struct volume_facts){0};
@@ -180,6 +182,7 @@ void set_volume_remove(struct set_volume *v)
 {
 	quarry_assert(!v->head && !v->attach && !v->reap && list_is_empty(&v->updates));
 	list_remove(&v->link);
+	snapshots_fini(v);
 	volume_facts_clear(&v->facts);
 	free(v);
 }
@@ -225,6 +228,21 @@ static int merge_volume(struct volume_set *s, const char *name, const struct met
 	return err;
 }
 
+/* One that cannot be read keeps its trees: while it is there, nothing of its volume's is dropped. */
+static int merge_snapshot(struct volume_set *s, const char *name, const struct metadata_item *item, char *why)
+{
+	struct snapshot_facts facts;
+	struct uuid uuid = {0};
+	int err = snapshot_from_json(name, item->value, &uuid, &facts, why);
+	struct set_volume *v = set_volume_by_uuid(s, &uuid);
+	facts.revision = item->revision;
+	if (err == 0 && v && !snapshot_put(v, &facts))
+		err = -ENOMEM;
+	if (err != 0 && v)
+		v->is_history_short = true;
+	return err;
+}
+
 static int load_merge_item(struct set_load *l, const struct metadata_item *item, char *why)
 {
 	const char *name = item_name(l, item);
@@ -235,6 +253,8 @@ static int load_merge_item(struct set_load *l, const struct metadata_item *item,
 		return merge_disk(l->set, name, item, why);
 	case LOAD_VOLUMES:
 		return merge_volume(l->set, name, item, why);
+	case LOAD_SNAPSHOTS:
+		return merge_snapshot(l->set, name, item, why);
 	case LOAD_END:
 		break;
 	}
@@ -263,6 +283,34 @@ static void load_mark_removed_disks(struct set_load *l)
 	}
 }
 
+/* The name of a snapshot's key: "UUID/TREE". */
+static void snapshot_key_name(const struct set_snapshot *snap, char *name, size_t room)
+{
+	char uuid[UUID_TEXT_BYTES];
+	uuid_to_text(&snap->entry->facts.uuid, uuid);
+	text_print(name, room, "%s/%llu", uuid, (unsigned long long)snap->facts.tree);
+}
+
+/* Both the list and the copies may hold thousands: the list is sorted by key. */
+static int item_compare(const void *key, const void *item)
+{
+	return strcmp(key, ((const struct metadata_item *)item)->key);
+}
+
+static void load_drop_missing_snapshots(struct set_load *l, struct set_volume *v)
+{
+	list_each_safe (node, &v->snapshots) {
+		struct set_snapshot *snap = container_of(node, struct set_snapshot, link);
+		char name[KEY_BYTES], key[KEY_BYTES + 16];
+		snapshot_key_name(snap, name, sizeof(name));
+		text_print(key, sizeof(key), "%s%s", prefixes[LOAD_SNAPSHOTS], name);
+		bool is_there = l->request.n_items > 0 && bsearch(key, l->request.items, l->request.n_items,
+								  sizeof(l->request.items[0]), item_compare) != NULL;
+		if (!is_there && !snap->head)
+			snapshot_remove(snap);
+	}
+}
+
 /* Pools and idle volumes that the store does not hold any more are gone here too; a disk counts as removed. */
 static void load_drop_missing(struct set_load *l)
 {
@@ -275,6 +323,9 @@ static void load_drop_missing(struct set_load *l)
 			if (!load_has(l, p->facts.name))
 				set_pool_remove(p);
 		}
+	if (l->stage == LOAD_SNAPSHOTS)
+		list_each (node, &l->set->volumes)
+			load_drop_missing_snapshots(l, container_of(node, struct set_volume, link));
 	if (l->stage != LOAD_VOLUMES)
 		return;
 	list_each_safe (node, &l->set->volumes) {
@@ -287,6 +338,9 @@ static void load_drop_missing(struct set_load *l)
 
 static void load_merge(struct set_load *l)
 {
+	if (l->stage == LOAD_SNAPSHOTS)
+		list_each (node, &l->set->volumes)
+			container_of(node, struct set_volume, link)->is_history_short = false;
 	for (uint32_t i = 0; i < l->request.n_items; i++) {
 		const struct metadata_item *item = &l->request.items[i];
 		char why[WHY_BYTES] = "no memory";
@@ -319,6 +373,7 @@ static void load_run(struct set_load *l)
 	case LOAD_POOLS:
 	case LOAD_DISKS:
 	case LOAD_VOLUMES:
+	case LOAD_SNAPSHOTS:
 		l->request =
 		    (struct metadata_request){.op = METADATA_LIST, .key = prefixes[l->stage], .done = load_listed};
 		metadata_submit(l->set->metadata, &l->request);

@@ -181,12 +181,31 @@ static void start_attach(struct set_start *t)
 	t->owed--;
 }
 
+/* What waits for the disks and the volumes: snapshots that were attached, deletions that were interrupted, schedules. */
+static void start_histories(struct volume_set *s)
+{
+	list_each (node, &s->volumes) {
+		struct set_volume *v = container_of(node, struct set_volume, link);
+		bool has_deleted = false;
+		list_each (link, &v->snapshots)
+			has_deleted |= container_of(link, struct set_snapshot, link)->facts.is_deleting;
+		if (v->facts.is_deleting)
+			continue;
+		exports_return(v);
+		if (has_deleted)
+			sweep_want(v);
+	}
+	schedules_plan(s);
+}
+
 static void start_ready(struct set_start *t)
 {
 	struct volume_set *s = t->set;
 	void (*ready)(struct volume_set * s, int res, void *context) = t->ready;
 	void *context = t->context;
 	int err = t->err;
+	if (err == 0)
+		start_histories(s);
 	s->start = NULL;
 	free(t);
 	ready(s, err, context);
@@ -261,6 +280,7 @@ static int set_create(const struct volume_set_options *o, struct volume_set **ou
 	list_init(&s->volumes);
 	list_init(&s->chunks.used);
 	commands_init(s);
+	schedules_init(s);
 	int err = parts_init(&s->parts, o->n_parts ? o->n_parts : PARTS_DEFAULT);
 	if (err != 0) {
 		set_free(s);
@@ -318,8 +338,29 @@ static bool stop_reaps(struct volume_set *s)
 	return has_stopped;
 }
 
+static void stop_snapshot_drained(struct volume *v)
+{
+	struct volume_set *s = v->set;
+	v->state = VOLUME_SERVING; /* what compares with it may go on until it ends, too */
+	snapshot_close(v->snapshot);
+	quarry_assert(s->stop->owed > 0);
+	s->stop->owed--;
+	commands_wake(s);
+}
+
+static void stop_snapshot(struct volume *v, void *context)
+{
+	struct volume_set *s = context;
+	if (!snapshot_is_attached(v->snapshot))
+		return;
+	s->stop->owed++;
+	volume_start_draining(v, stop_snapshot_drained);
+}
+
 static void stop_detach(struct volume_set *s)
 {
+	list_each (node, &s->volumes)
+		snapshots_each_head(container_of(node, struct set_volume, link), stop_snapshot, s);
 	list_each (node, &s->volumes) {
 		struct set_volume *v = container_of(node, struct set_volume, link);
 		if (!v->head)
@@ -385,6 +426,7 @@ void volume_set_stop(struct volume_set *s, void (*stopped)(void *context), void 
 	t->context = context;
 	s->stop = t;
 	s->is_stopping = true;
+	schedules_stop(s);
 	commands_wake(s);
 }
 
@@ -398,6 +440,7 @@ static void set_free_volume(struct set_volume *v)
 		reap_abandon(v->reap);
 	if (v->head)
 		volume_abandon(v->head);
+	snapshots_fini(v);
 	volume_facts_clear(&v->facts);
 	free(v);
 }

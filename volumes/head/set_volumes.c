@@ -177,6 +177,9 @@ static void rename_run(struct command *c)
 		}
 	} else if (c->err == 0) {
 		set_volume_sort(c->volume);
+		snapshot_rename(c->volume);
+		if (c->volume->head)
+			volume_tell(c->volume->head, VOLUME_RENAMED);
 	}
 	command_end(c);
 }
@@ -213,12 +216,29 @@ static void delete_extend(struct record_update *u, struct transaction *t)
 	transaction_delete(t, VOLUME_NAME_KEY, command_of(u)->volume->facts.name);
 }
 
+/* They go with the volume only when that was asked for, and never under a reader. */
+static void delete_check_snapshots(struct command *c)
+{
+	list_each (node, &c->volume->snapshots) {
+		const struct set_snapshot *snap = container_of(node, struct set_snapshot, link);
+		if (snap->head || snap->facts.attached_nbd[0])
+			command_refuse(c, -EBUSY, "in-use", "snapshot %s@%s is attached: detach it first",
+				       c->order->object, snap->facts.name);
+	}
+	if (c->err == 0 && c->volume->n_snapshots > 0 && !c->order->with_snapshots)
+		command_refuse(c, -EBUSY, "in-use",
+			       "volume %s has %u snapshots: delete them first, or with it by --snapshots",
+			       c->order->object, c->volume->n_snapshots);
+}
+
 static void volume_delete_run(struct command *c)
 {
 	if (c->stage == UPDATE_CHECK) {
 		c->stage = UPDATE_WAIT;
 		if (command_find_volume(c) == 0 && c->volume->head)
 			command_refuse(c, -EBUSY, "in-use", "volume %s is attached: detach it first", c->order->object);
+		if (c->err == 0)
+			delete_check_snapshots(c);
 		if (c->err == 0) {
 			update_start(c, delete_change, delete_extend);
 			return;
@@ -242,68 +262,159 @@ static void attach_done(struct set_volume *entry, int res, void *context)
 	c->kind->run(c);
 }
 
+static bool order_is_vhost(const struct command *c)
+{
+	return strcmp(c->order->other, "vhost-user") == 0;
+}
+
 static int order_kind(struct command *c, bool is_none_allowed)
 {
 	const char *kind = c->order->other;
-	if (strcmp(kind, "nbd") == 0 || (is_none_allowed && kind[0] == 0))
+	if (strcmp(kind, "nbd") == 0 || order_is_vhost(c) || (is_none_allowed && kind[0] == 0))
 		return 0;
-	if (strcmp(kind, "vhost-user") == 0)
-		return command_refuse(c, -EOPNOTSUPP, "not-available",
-				      "vhost-user attachments are not available in this release: attach it with --nbd");
-	return command_refuse(c, -EINVAL, "invalid", "a volume cannot be attached as \"%.40s\": give nbd", kind);
+	return command_refuse(c, -EINVAL, "invalid", "a volume cannot be attached as \"%.40s\": give nbd or vhost-user",
+			      kind);
 }
 
-/* 1: attach it; 0: it is attached just so; -errno. */
+enum attach_verdict { ATTACH_IS_DONE, ATTACH_NEW, ATTACH_BESIDE };
+
+/* Two attachments of one volume reach the same head, so they agree on its content; both write or neither. */
 static int attach_check(struct command *c)
 {
+	const struct set_command *o = c->order;
 	if (order_kind(c, false) != 0 || command_find_volume(c) != 0)
 		return c->err;
+	const struct volume_facts *f = &c->volume->facts;
+	if (o->queues > VOLUME_VHOST_QUEUES_MAX || (o->queues > 0 && !order_is_vhost(c)))
+		return command_refuse(c, -EINVAL, "invalid", "queues: 1 to %u, and only for vhost-user",
+				      VOLUME_VHOST_QUEUES_MAX);
+	if (order_is_vhost(c) && !c->set->doors)
+		return command_refuse(c, -EOPNOTSUPP, "not-available", "this daemon serves no vhost-user clients");
 	if (!c->volume->head)
-		return 1;
-	if (c->volume->facts.is_read_only == c->order->read_only)
+		return ATTACH_NEW;
+	if (f->is_read_only != o->read_only)
+		return command_refuse(c, -EEXIST, "exists", "volume %s is attached %s already: detach it first",
+				      o->object, f->is_read_only ? "read-only" : "for writing");
+	if (order_is_vhost(c) && f->is_attached_vhost && o->queues > 0 &&
+	    o->queues != volume_vhost_queues(c->volume->head))
+		return command_refuse(c, -EEXIST, "exists", "volume %s is attached with %u queues: detach it first",
+				      o->object, volume_vhost_queues(c->volume->head));
+	return (order_is_vhost(c) ? f->is_attached_vhost : f->is_attached_nbd) ? ATTACH_IS_DONE : ATTACH_BESIDE;
+}
+
+static int attach_beside_change(struct record_update *u, struct volume_facts *facts)
+{
+	const struct command *c = command_of(u);
+	facts->is_attached_nbd |= !order_is_vhost(c);
+	facts->is_attached_vhost |= order_is_vhost(c);
+	if (order_is_vhost(c))
+		facts->vhost_queues = c->order->queues;
+	return 0;
+}
+
+static int detach_change(struct record_update *u, struct volume_facts *facts)
+{
+	const struct command *c = command_of(u);
+	bool all = c->order->other[0] == 0;
+	facts->is_attached_nbd &= order_is_vhost(c);
+	facts->is_attached_vhost &= !all && !order_is_vhost(c);
+	if (facts->is_attached_nbd || facts->is_attached_vhost)
 		return 0;
-	return command_refuse(c, -EEXIST, "exists", "volume %s is attached %s already: detach it first",
-			      c->order->object, c->volume->facts.is_read_only ? "read-only" : "for writing");
+	facts->is_read_only = false;
+	facts->owner[0] = 0;
+	return 0;
+}
+
+enum attach_command_stage { ATTACH_CHECK, ATTACH_WAIT, ATTACH_UNDONE };
+
+/* The volume serves and the record has the attachment: now it needs a socket, or the attachment goes again. */
+static bool attach_has_door(struct command *c)
+{
+	char why[SET_WHY_BYTES / 2] = "";
+	if (!order_is_vhost(c) || c->err != 0 || !c->volume->head)
+		return true;
+	struct volume_doors *doors = c->set->doors;
+	int res = doors ? doors->open(doors, c->volume->head, why, sizeof(why)) : -ESHUTDOWN;
+	if (res == 0)
+		return true;
+	command_refuse(c, res == -ENAMETOOLONG ? -EINVAL : -EIO, res == -ENAMETOOLONG ? "invalid" : "io-error",
+		       "volume %s is not attached: %s", c->order->object, why[0] ? why : strerror(-res));
+	return false;
+}
+
+static void attach_undo(struct command *c)
+{
+	c->stage = ATTACH_UNDONE;
+	if (c->volume->facts.is_attached_nbd)
+		update_start(c, detach_change, NULL);
+	else
+		volume_detach(c->volume, true, attach_done, c);
+}
+
+static void attach_begin_new(struct command *c)
+{
+	struct attach_options o = {.is_nbd = !order_is_vhost(c),
+				   .is_vhost = order_is_vhost(c),
+				   .vhost_queues = c->order->queues,
+				   .is_read_only = c->order->read_only};
+	volume_attach(c->volume, &o, attach_done, c);
 }
 
 static void volume_attach_run(struct command *c)
 {
-	if (c->stage == UPDATE_CHECK) {
-		c->stage = UPDATE_WAIT;
-		if (attach_check(c) == 1) {
-			struct attach_options o = {.is_nbd = true, .is_read_only = c->order->read_only};
-			volume_attach(c->volume, &o, attach_done, c);
-			return;
-		}
+	int verdict;
+	switch (c->stage) {
+	case ATTACH_CHECK:
+		c->stage = ATTACH_WAIT;
+		verdict = attach_check(c);
+		if (verdict == ATTACH_NEW)
+			return attach_begin_new(c);
+		if (verdict == ATTACH_BESIDE)
+			return update_start(c, attach_beside_change, NULL);
+		break;
+	case ATTACH_WAIT:
+		if (!attach_has_door(c))
+			return attach_undo(c);
+		break;
 	}
 	command_end(c);
 }
 
 const struct command_kind command_volume_attach = {.name = "volume attach", .run = volume_attach_run};
 
-static int detach_change(struct record_update *u, struct volume_facts *facts)
+enum detach_command_stage { DETACH_CHECK, DETACH_ALL, DETACH_ONE };
+
+/* One of two attachments goes: the volume stays as it is, its clients of that kind are ended. */
+static bool detach_leaves_other(const struct command *c)
 {
-	facts->is_attached_nbd = facts->is_attached_vhost = facts->is_read_only = false;
-	facts->owner[0] = 0;
-	return 0;
+	const struct volume_facts *f = &c->volume->facts;
+	return c->order->other[0] != 0 && f->is_attached_nbd && f->is_attached_vhost;
+}
+
+/* Has it the attachment that is to go? */
+static bool detach_has_work(const struct command *c)
+{
+	const struct volume_facts *f = &c->volume->facts;
+	if (c->order->other[0] == 0)
+		return f->is_attached_nbd || f->is_attached_vhost;
+	return order_is_vhost(c) ? f->is_attached_vhost : f->is_attached_nbd;
 }
 
 /* A volume that could not be brought back is recorded as attached and has no head: only the record changes. */
 static void volume_detach_run(struct command *c)
 {
-	if (c->stage == UPDATE_CHECK) {
-		c->stage = UPDATE_WAIT;
-		if (order_kind(c, true) == 0 && command_find_volume(c) == 0 &&
-		    strcmp(c->order->other, "vhost-user") != 0) {
-			if (c->volume->head) {
-				volume_detach(c->volume, true, attach_done, c);
-				return;
-			}
-			if (c->volume->facts.is_attached_nbd || c->volume->facts.is_attached_vhost) {
-				update_start(c, detach_change, NULL);
-				return;
-			}
-		}
+	if (c->stage == DETACH_CHECK) {
+		c->stage = DETACH_ALL;
+		if (order_kind(c, true) != 0 || command_find_volume(c) != 0)
+			return command_end(c);
+		if (detach_has_work(c) && detach_leaves_other(c) && c->volume->head)
+			c->stage = DETACH_ONE;
+		if (c->stage == DETACH_ALL && c->volume->head && (detach_has_work(c) || c->order->other[0] == 0))
+			return volume_detach(c->volume, true, attach_done, c);
+		if (detach_has_work(c))
+			return update_start(c, detach_change, NULL);
+	} else if (c->err == 0 && c->stage == DETACH_ONE && c->volume->head) {
+		volume_tell(c->volume->head, order_is_vhost(c) ? VOLUME_VHOST_DETACHED : VOLUME_NBD_DETACHED);
 	} else if (c->err == 0) {
 		c->volume->why[0] = 0;
 	}

@@ -39,3 +39,5 @@ struct transaction *transaction_of(struct metadata_request *q);
 #define VOLUME_NAME_KEY "volume-names/%s"
 #define CHUNK_KEY       "placement/%s/%u"
 #define CHUNK_PREFIX    "placement/%s/"
+#define SNAPSHOT_KEY    "snapshots/%s/%llu"
+#define SNAPSHOT_PREFIX "snapshots/%s/"

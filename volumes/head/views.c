@@ -64,15 +64,21 @@ void volume_set_disks(struct volume_set *s, void (*each)(const struct disk_view 
 /* ---- volumes ---- */
 
 struct allocation {
-	const struct uuid *volume;
-	uint64_t blocks;
+	const struct volume_facts *facts;
+	uint64_t blocks, snapshots_blocks, dying_blocks;
 };
 
 static void allocation_count(const struct tree_record *t, void *context)
 {
 	struct allocation *a = context;
-	if (uuid_equal(&t->volume, a->volume))
+	if (!uuid_equal(&t->volume, &a->facts->uuid))
+		return;
+	if (t->state == TREE_DYING)
+		a->dying_blocks += t->n_data_blocks;
+	else if (t->tree_id == a->facts->live_tree)
 		a->blocks += t->n_data_blocks;
+	else
+		a->snapshots_blocks += t->n_data_blocks;
 }
 
 static void volume_view_disks(const struct set_volume *entry, struct volume_view *v)
@@ -81,8 +87,10 @@ static void volume_view_disks(const struct set_volume *entry, struct volume_view
 		const struct set_disk *d = entry->set->disks[i];
 		if (!d || !d->disk || d->state != SET_DISK_RUNNING)
 			continue;
-		struct allocation a = {.volume = &entry->facts.uuid};
+		struct allocation a = {.facts = &entry->facts};
 		disk_trees_each(d->disk, allocation_count, &a);
+		v->snapshots_bytes += a.snapshots_blocks * BLOCK_BYTES;
+		v->reclaiming_bytes += a.dying_blocks * BLOCK_BYTES;
 		if (a.blocks == 0 || v->n_disks == array_size(v->on_disk))
 			continue;
 		v->on_disk[v->n_disks].disk = d->facts.uuid;
@@ -100,10 +108,16 @@ static void volume_view_fill(struct set_volume *entry, struct volume_view *v)
 				  .replicas = f->replicas,
 				  .is_attached_nbd = f->is_attached_nbd,
 				  .is_attached_vhost = f->is_attached_vhost,
+				  .vhost_queues = f->vhost_queues ? f->vhost_queues : VOLUME_VHOST_QUEUES_DEFAULT,
 				  .is_read_only = f->is_read_only,
 				  .is_deleting = f->is_deleting,
 				  .generation = f->generation,
-				  .created_ns = f->created_ns};
+				  .created_ns = f->created_ns,
+				  .n_snapshots = entry->n_snapshots,
+				  .every_s = f->schedule.every_s,
+				  .keep = f->schedule.keep,
+				  .next_snapshot_ns = schedule_next_ns(entry)};
+	text_print(v->cloned_from, sizeof(v->cloned_from), "%s", f->cloned_from);
 	text_print(v->name, sizeof(v->name), "%s", f->name);
 	text_print(v->pool, sizeof(v->pool), "%s", f->pool);
 	text_print(v->why, sizeof(v->why), "%s", head ? head->why : entry->why);
@@ -121,6 +135,53 @@ void volume_set_volumes(struct volume_set *s, void (*each)(const struct volume_v
 		struct volume_view v;
 		volume_view_fill(container_of(node, struct set_volume, link), &v);
 		each(&v, context);
+	}
+}
+
+/* ---- snapshots ---- */
+
+struct tree_count {
+	const struct uuid *volume;
+	uint64_t tree, blocks;
+};
+
+static void tree_count(const struct tree_record *t, void *context)
+{
+	struct tree_count *count = context;
+	if (t->tree_id == count->tree && t->state == TREE_LIVE && uuid_equal(&t->volume, count->volume))
+		count->blocks += t->n_data_blocks;
+}
+
+static void snapshot_view_fill(const struct set_snapshot *snap, struct snapshot_view *v)
+{
+	const struct snapshot_facts *f = &snap->facts;
+	struct tree_count count = {.volume = &snap->entry->facts.uuid, .tree = f->tree};
+	*v = (struct snapshot_view){.size_bytes = f->size_bytes,
+				    .created_ns = f->created_ns,
+				    .epoch = f->epoch,
+				    .is_attached_nbd = f->attached_nbd[0] != 0,
+				    .is_deleting = f->is_deleting,
+				    .is_scheduled = f->is_scheduled};
+	text_print(v->volume, sizeof(v->volume), "%s", snap->entry->facts.name);
+	text_print(v->name, sizeof(v->name), "%s", f->name);
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
+		const struct set_disk *d = snap->entry->set->disks[i];
+		if (d && set_disk_is_running(d))
+			disk_trees_each(d->disk, tree_count, &count);
+	}
+	v->data_bytes = count.blocks * BLOCK_BYTES;
+}
+
+void volume_set_snapshots(struct volume_set *s, void (*each)(const struct snapshot_view *v, void *context),
+			  void *context)
+{
+	list_each (node, &s->volumes) {
+		struct set_volume *entry = container_of(node, struct set_volume, link);
+		list_each (link, &entry->snapshots) {
+			struct snapshot_view v;
+			snapshot_view_fill(container_of(link, struct set_snapshot, link), &v);
+			each(&v, context);
+		}
 	}
 }
 
@@ -181,24 +242,36 @@ static void slow_parts(struct volume_set *s, const struct volume_io *io, void (*
 	}
 }
 
+struct slow_look {
+	uint64_t now_ns, age_ns;
+	void (*each)(const char *line, void *context);
+	void *context;
+};
+
+static void slow_head(struct volume *head, void *context)
+{
+	const struct slow_look *l = context;
+	list_each (node, &head->requests) {
+		const struct volume_io *io = container_of(node, struct volume_io, own.link);
+		char text[300], line[340];
+		if (l->now_ns - io->own.started_ns < l->age_ns)
+			break; /* they are in order of arrival */
+		volume_io_to_text(io, text, sizeof(text));
+		text_print(line, sizeof(line), "%s, for %.1f s", text,
+			   (double)(l->now_ns - io->own.started_ns) / (double)NS_PER_S);
+		l->each(line, l->context);
+		slow_parts(head->set, io, l->each, l->context);
+	}
+}
+
 void volume_set_slow_requests(struct volume_set *s, uint64_t age_ns, void (*each)(const char *line, void *context),
 			      void *context)
 {
-	uint64_t now_ns = reactor_now_ns(s->reactor);
-	list_each (volume_node, &s->volumes) {
-		const struct volume *head = container_of(volume_node, struct set_volume, link)->head;
-		if (!head)
-			continue;
-		list_each (node, &head->requests) {
-			const struct volume_io *io = container_of(node, struct volume_io, own.link);
-			char text[300], line[340];
-			if (now_ns - io->own.started_ns < age_ns)
-				break; /* they are in order of arrival */
-			volume_io_to_text(io, text, sizeof(text));
-			text_print(line, sizeof(line), "%s, for %.1f s", text,
-				   (double)(now_ns - io->own.started_ns) / (double)NS_PER_S);
-			each(line, context);
-			slow_parts(s, io, each, context);
-		}
+	struct slow_look l = {.now_ns = reactor_now_ns(s->reactor), .age_ns = age_ns, .each = each, .context = context};
+	list_each (node, &s->volumes) {
+		struct set_volume *entry = container_of(node, struct set_volume, link);
+		if (entry->head)
+			slow_head(entry->head, &l);
+		snapshots_each_head(entry, slow_head, &l);
 	}
 }

@@ -38,12 +38,12 @@ uint32_t volume_chunks_for(uint64_t size_bytes)
 	return (uint32_t)((segments + PLACEMENT_CHUNK - 1) / PLACEMENT_CHUNK);
 }
 
-int volume_create(struct set_volume *entry, struct volume **out)
+int volume_create(struct set_volume *entry, uint64_t size_bytes, struct volume **out)
 {
 	struct volume *v = calloc(1, sizeof(*v));
 	if (!v)
 		return -ENOMEM;
-	v->n_chunks = volume_chunks_for(entry->facts.size_bytes);
+	v->n_chunks = volume_chunks_for(size_bytes);
 	v->chunks = calloc(v->n_chunks, sizeof(*v->chunks));
 	if (!v->chunks) {
 		free(v);
@@ -52,7 +52,8 @@ int volume_create(struct set_volume *entry, struct volume **out)
 	v->set = entry->set;
 	v->entry = entry;
 	v->state = VOLUME_JOINING;
-	v->size_bytes = entry->facts.size_bytes;
+	v->size_bytes = size_bytes;
+	list_init(&v->held);
 	list_init(&v->requests);
 	list_init(&v->watches);
 	op_init(&v->drained_op, volume_drained_turn);
@@ -156,9 +157,14 @@ static bool volume_is_exported(const struct set_volume *entry)
 struct volume *volume_get(struct volume_set *set, const char *name)
 {
 	struct set_volume *entry = set_volume_find(set, name);
+	struct set_snapshot *snap = entry ? NULL : snapshot_find_export(set, name);
+	if (snap && snapshot_is_attached(snap) && snap->head && snap->head->state == VOLUME_SERVING) {
+		snap->head->refs++;
+		return snap->head;
+	}
 	if (!entry || !entry->head || entry->head->state != VOLUME_SERVING)
 		return NULL;
-	if (!entry->facts.is_attached_nbd && !entry->facts.is_attached_vhost)
+	if (!entry->facts.is_attached_nbd)
 		return NULL;
 	entry->head->refs++;
 	return entry->head;
@@ -171,9 +177,34 @@ void volume_put(struct volume *v)
 	volume_check_drained(v);
 }
 
+void volume_set_doors(struct volume_set *set, struct volume_doors *doors)
+{
+	set->doors = doors;
+}
+
+void volume_each_door(struct volume_set *set, void (*each)(struct volume *v, void *context), void *context)
+{
+	list_each_safe (node, &set->volumes) {
+		struct set_volume *entry = container_of(node, struct set_volume, link);
+		if (entry->head && entry->head->state == VOLUME_SERVING && entry->facts.is_attached_vhost)
+			each(entry->head, context);
+	}
+}
+
+uint32_t volume_vhost_queues(const struct volume *v)
+{
+	return v->entry->facts.vhost_queues ? v->entry->facts.vhost_queues : VOLUME_VHOST_QUEUES_DEFAULT;
+}
+
+void volume_hold(struct volume *v)
+{
+	quarry_assert(v->state == VOLUME_SERVING);
+	v->refs++;
+}
+
 const char *volume_name(const struct volume *v)
 {
-	return v->entry->facts.name;
+	return v->snapshot ? v->name : v->entry->facts.name;
 }
 
 const struct uuid *volume_uuid(const struct volume *v)
@@ -196,13 +227,40 @@ const struct volume_counters *volume_counters(const struct volume *v)
 	return &v->counters;
 }
 
+struct next_export {
+	const char *after;
+	struct volume *next;
+};
+
+static void next_export_consider(struct volume *v, void *context)
+{
+	struct next_export *n = context;
+	const char *name = volume_name(v);
+	if (v->snapshot && (!snapshot_is_attached(v->snapshot) || v->state != VOLUME_SERVING))
+		return;
+	if (strcmp(name, n->after) > 0 && (!n->next || strcmp(name, volume_name(n->next)) < 0))
+		n->next = v;
+}
+
+/* A volume's snapshots are not always its neighbours by name ("vm", "vm-2", "vm@a"): the next one is looked for among
+ * all, which costs little, since only those that are attached have heads. */
 void volume_each_export(struct volume_set *set, void (*each)(struct volume *v, void *context), void *context)
 {
-	list_each_safe (node, &set->volumes) {
-		struct set_volume *entry = container_of(node, struct set_volume, link);
-		if (volume_is_exported(entry))
-			each(entry->head, context);
-	}
+	struct next_export n = {.after = ""};
+	do {
+		n.next = NULL;
+		list_each (node, &set->volumes) {
+			struct set_volume *entry = container_of(node, struct set_volume, link);
+			if (volume_is_exported(entry))
+				next_export_consider(entry->head, &n);
+			if (!entry->facts.is_deleting)
+				snapshots_each_head(entry, next_export_consider, &n);
+		}
+		if (n.next) {
+			n.after = volume_name(n.next);
+			each(n.next, context);
+		}
+	} while (n.next);
 }
 
 void volume_watch_start(struct volume *v, struct volume_watch *w)

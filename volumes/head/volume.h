@@ -42,11 +42,14 @@ enum {
 	VOLUME_FUA = 1,       /* durable before it completes */
 	VOLUME_NO_HOLE = 2,   /* ZERO: keep the range allocated: zeros are written as data */
 	VOLUME_FAST_ZERO = 4, /* ZERO: only if it is quicker than writing, else -ENOTSUP */
+	VOLUME_SHARED = 8,    /* READ: others may write to the memory meanwhile, or it may vanish: what does not match
+			       * there proves nothing, is not called damage and answered with -EBADMSG */
 };
 
 struct volume_extent {
 	uint64_t len_bytes;
-	bool is_data; /* false: a hole, reads as zeros */
+	bool is_data;    /* false: a hole, reads as zeros; not known of what has not changed */
+	bool is_changed; /* MAP with since, CHANGES: since then */
 };
 
 struct volume_io {
@@ -58,6 +61,8 @@ struct volume_io {
 	uint32_t n_iov;          /* at most 64 */
 	struct volume_extent *extents; /* MAP */
 	uint32_t extents_max;
+	uint64_t
+	    since; /* MAP: epochs from here on count as changed, and only what has changed is looked at; 0: plain */
 	void (*done)(struct volume_io *io, int res);
 
 	/* set by the head */
@@ -85,7 +90,7 @@ struct volume_io {
 };
 
 /* done() comes on a later turn: 0; -EINVAL a range or alignment that breaks the rules above; -EROFS; -ENOSPC; -EIO;
- * -ESHUTDOWN the volume is being detached; -ENOTSUP. */
+ * -ESHUTDOWN the volume is being detached; -ENOTSUP; -EBADMSG see VOLUME_SHARED. */
 void volume_submit(struct volume *v, struct volume_io *io);
 
 /* ---- what frontends ask ---- */
@@ -100,14 +105,68 @@ bool volume_is_read_only(const struct volume *v);
 /* Calls each() for every volume attached over NBD, in order of name; for NBD_OPT_LIST. */
 void volume_each_export(struct volume_set *set, void (*each)(struct volume *v, void *context), void *context);
 
+/* ---- what changed since a snapshot ---- */
+
+struct volume_base;
+/* The snapshot `since` ("SNAP" of the same volume, or "VOLUME@SNAP") as something to compare v with; it is not deleted
+ * until it is closed. 0; -ENOENT: there is none; -ENOMEM. */
+must_check int volume_base_open(struct volume *v, const char *since, struct volume_base **out);
+void volume_base_close(struct volume_base *b);
+/* Calls each() with the name of every snapshot of v's volume that is older than v; for listing. */
+void volume_each_base(struct volume *v, void (*each)(const char *name, void *context), void *context);
+
+/* Extents that may differ between a base and its volume: all that either has changed since they were the same. It reads
+ * only what changed. done() as of volume_submit(); the extents cover the range from its start, or end early. */
+struct volume_changes {
+	/* set by the caller */
+	struct volume_base *base;
+	uint64_t pos_bytes, len_bytes;
+	struct volume_extent *extents;
+	uint32_t extents_max;          /* at least 1 */
+	struct volume_extent *scratch; /* room for VOLUME_CHANGES_SCRATCH */
+	void (*done)(struct volume_changes *c, int res);
+	/* set by the head */
+	uint32_t n_extents;
+	/* the head's own */
+	struct {
+		unsigned stage;
+		uint64_t cursor, window_end;
+		struct volume_io io;
+		uint32_t n_first, n_second;
+	} own;
+};
+#define VOLUME_CHANGES_SCRATCH 512u
+void volume_changes_submit(struct volume_changes *c);
+
 /* A frontend that holds a reference is told of what happens to the volume; called on the reactor's thread. */
-enum volume_event { VOLUME_RESIZED, VOLUME_DETACHING /* end your clients and put the reference */ };
+enum volume_event {
+	VOLUME_RESIZED,
+	VOLUME_RENAMED,
+	VOLUME_NBD_DETACHED, /* NBD clients are ended; others may go on */
+	VOLUME_VHOST_DETACHED,
+	VOLUME_DETACHING, /* end your clients and put the reference */
+};
 struct volume_watch {
 	void (*event)(struct volume_watch *w, enum volume_event e);
 	struct list link;
 };
 void volume_watch_start(struct volume *v, struct volume_watch *w);
 void volume_watch_stop(struct volume *v, struct volume_watch *w);
+
+/* The frontend that has a socket for every volume: told of a volume when it is attached over vhost-user. */
+struct volume_doors {
+	/* 0, or -errno with a sentence in why: then it is not attached. */
+	int (*open)(struct volume_doors *d, struct volume *v, char *why, size_t room);
+};
+/* doors == NULL: there is no such frontend any more, and nobody can attach to it. */
+void volume_set_doors(struct volume_set *set, struct volume_doors *doors);
+/* Calls each() for every volume attached over vhost-user, in order of name. */
+void volume_each_door(struct volume_set *set, void (*each)(struct volume *v, void *context), void *context);
+#define VOLUME_VHOST_QUEUES_MAX     64u
+#define VOLUME_VHOST_QUEUES_DEFAULT 16u
+uint32_t volume_vhost_queues(const struct volume *v);
+/* A reference for whoever has the volume at hand in a call from the set. */
+void volume_hold(struct volume *v);
 
 struct volume_counters {
 	counter reads, writes, trims, zeroes, flushes, maps, read_bytes, write_bytes, trim_bytes, errors, no_space;

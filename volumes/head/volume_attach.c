@@ -91,14 +91,19 @@ static int attach_change(struct record_update *u, struct volume_facts *facts)
 		return -ENOENT;
 	if (facts->epoch_base > EPOCH_MAX - 2 * EPOCHS_PER_ATTACH || facts->generation >= INT64_MAX)
 		return -EOVERFLOW;
+	if (facts->next_tree > INT64_MAX - 2 * TREES_PER_ATTACH)
+		return -EOVERFLOW;
 	facts->generation++;
 	facts->epoch_base += EPOCHS_PER_ATTACH;
+	facts->next_tree += TREES_PER_ATTACH; /* [TREEID] */
 	snprintf(facts->owner, sizeof(facts->owner), "%s", a->entry->set->node_name);
 	if (a->options.is_return)
 		return 0;
 	facts->is_attached_nbd |= a->options.is_nbd;
 	facts->is_attached_vhost |= a->options.is_vhost;
 	facts->is_read_only = a->options.is_read_only;
+	if (a->options.is_vhost)
+		facts->vhost_queues = a->options.vhost_queues;
 	return 0;
 }
 
@@ -123,7 +128,7 @@ static int attach_make_head(struct attach *a)
 {
 	const struct volume_facts *facts = &a->entry->facts;
 	struct volume *v;
-	int err = volume_create(a->entry, &v);
+	int err = volume_create(a->entry, a->entry->facts.size_bytes, &v);
 	if (err != 0) {
 		text_print(a->entry->why, sizeof(a->entry->why), "there is no memory to attach it");
 		return err;
@@ -132,6 +137,8 @@ static int attach_make_head(struct attach *a)
 	v->is_read_only = facts->is_read_only;
 	v->epoch = facts->epoch_base;
 	v->epoch_end = facts->epoch_base + EPOCHS_PER_ATTACH;
+	v->next_tree = facts->next_tree - TREES_PER_ATTACH;
+	v->tree_end = facts->next_tree;
 	a->entry->head = v;
 	a->entry->why[0] = 0;
 	return 0;
@@ -313,6 +320,6 @@ void attach_abandon(struct attach *a)
 {
 	record_update_abandon(&a->update);
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
-		free(a->joins[i]);
+		join_abandon(a->joins[i]);
 	free(a);
 }

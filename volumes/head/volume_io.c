@@ -271,7 +271,7 @@ static void volume_io_hole(struct volume_io *io, const struct piece *piece)
 	}
 	if (piece->kind == PART_MAP) {
 		uint64_t first = piece->pos_bytes / BLOCK_BYTES;
-		if (!volume_io_map_add(io, first, blocks_of(piece->pos_bytes + len) - first, false))
+		if (!volume_io_map_add(io, first, blocks_of(piece->pos_bytes + len) - first, 0))
 			len = io->own.end - io->own.cursor;
 	}
 	volume_io_advance(io, len);
@@ -346,19 +346,21 @@ static enum flow volume_io_issue(struct volume_io *io)
 	return FLOW_NEXT;
 }
 
-bool volume_io_map_add(struct volume_io *io, uint64_t first_block, uint64_t n_blocks, bool is_data)
+bool volume_io_map_add(struct volume_io *io, uint64_t first_block, uint64_t n_blocks, unsigned what)
 {
+	bool is_data = what & MAP_DATA, is_changed = what & MAP_CHANGED;
 	uint64_t from = max_u64(first_block * BLOCK_BYTES, io->pos_bytes);
 	uint64_t to = min_u64((first_block + n_blocks) * BLOCK_BYTES, io->pos_bytes + io->len_bytes);
 	struct volume_extent *last = io->n_extents ? &io->extents[io->n_extents - 1] : NULL;
 	quarry_assert(io->op == VOLUME_MAP && from < to);
-	if (last && last->is_data == is_data) {
+	if (last && last->is_data == is_data && last->is_changed == is_changed) {
 		last->len_bytes += to - from;
 		return true;
 	}
 	if (io->n_extents == io->extents_max)
 		return false;
-	io->extents[io->n_extents++] = (struct volume_extent){.len_bytes = to - from, .is_data = is_data};
+	io->extents[io->n_extents++] =
+	    (struct volume_extent){.len_bytes = to - from, .is_data = is_data, .is_changed = is_changed};
 	return true;
 }
 
@@ -402,6 +404,8 @@ static enum flow volume_io_harden(struct volume_io *io)
 static void volume_io_count(struct volume_io *io, uint64_t elapsed_ns)
 {
 	struct volume_counters *c = &io->own.volume->counters;
+	if (io->own.err == -EBADMSG)
+		return; /* it comes again */
 	if (io->own.err != 0)
 		counter_add(io->own.err == -ENOSPC ? &c->no_space : &c->errors, 1);
 	switch (io->op) {
@@ -607,6 +611,6 @@ void volume_io_to_text(const struct volume_io *io, char *text, size_t room)
 {
 	const struct volume *v = io->own.volume;
 	snprintf(text, room, "volume %s: %s%s of %" PRIu64 " bytes at %" PRIu64 ": %s, waits for %s, %u at disks",
-		 v->entry->facts.name, op_names[io->op], io->own.is_internal ? " (internal)" : "", io->len_bytes,
+		 volume_name(v), op_names[io->op], io->own.is_internal ? " (internal)" : "", io->len_bytes,
 		 io->pos_bytes, stage_names[io->own.stage], wait_names[io->own.wait], io->own.owed);
 }

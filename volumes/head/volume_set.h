@@ -11,7 +11,9 @@
  *   disks/UUID                  {node, path, pool, name, size_bytes, state: "ok" | "removed", reserved}
  *   volumes/UUID                {name, pool, size_bytes, replicas, generation, owner, epoch_base, live_tree, next_tree,
  *                                trees: [{id, parent, epoch, state}], state: "ok" | "deleting", attachments: [...],
- *                                created_ns, replicas_state: {DISK: ...}, requests: [...]}
+ *                                created_ns, replicas_state: {DISK: ...}, requests: [...], history, ancestors,
+ *                                cloned_from, schedule}
+ *   snapshots/UUID/TREE         {name, branch, epoch, size_bytes, created_ns, state, scheduled, attached_nbd}
  *   volume-names/NAME           {uuid}
  *   placement/UUID/CHUNK        {segments: {"3": ["DISK-UUID"], ...}}        256 segments a chunk
  */
@@ -55,6 +57,34 @@ enum set_command_kind {
 	SET_VOLUME_SET,
 	SET_VOLUME_ATTACH,
 	SET_VOLUME_DETACH,
+	SET_VOLUME_MEASURE,    /* object: NAME, or NAME@SNAP */
+	SET_VOLUME_SCHEDULE,   /* every_s (0: no more), keep */
+	SET_VOLUME_CLONE,      /* targets[0]; other: the new volume's name */
+	SET_VOLUME_CHANGES,    /* targets[0] (snapshot "": the live volume), since, pos_bytes, extents_max */
+	SET_SNAPSHOT_CREATE,   /* targets: one consistent point */
+	SET_SNAPSHOT_DELETE,   /* targets[0] */
+	SET_SNAPSHOT_ROLLBACK, /* targets[0] */
+	SET_SWEEP,             /* the set's own */
+};
+
+/* A snapshot, by its volume's name and its own. */
+struct set_target {
+	char volume[VOLUME_NAME_MAX + 1], snapshot[VOLUME_NAME_MAX + 1];
+};
+#define SET_TARGETS_MAX 16u /* volumes of one consistent point: what one transaction can record */
+
+/* What a volume or snapshot takes of the disks. */
+struct set_measure {
+	uint64_t data_bytes;   /* it points to */
+	uint64_t unique_bytes; /* of these: nobody else does */
+	uint64_t frees_bytes;  /* deleting it gives back: data and maps */
+};
+
+struct set_changes {
+	struct volume_extent *extents; /* by the order of place; to be freed by whoever ordered it */
+	uint32_t n_extents;
+	uint64_t next_bytes; /* what follows was not looked at; the size: all was */
+	uint64_t size_bytes;
 };
 
 enum failure_domain { DOMAIN_DISK, DOMAIN_NODE, DOMAIN_RACK, DOMAIN_ZONE };
@@ -65,24 +95,38 @@ enum failure_domain { DOMAIN_DISK, DOMAIN_NODE, DOMAIN_RACK, DOMAIN_ZONE };
 struct set_command {
 	/* set by the caller */
 	enum set_command_kind kind;
-	char object[SET_TEXT_MAX];       /* name of the volume, pool or disk (disk: name, path or UUID) */
-	char other[SET_TEXT_MAX];        /* RENAME: new name; ATTACH, DETACH: "nbd" or "vhost-user" ("" detach: all) */
-	char path[SET_TEXT_MAX];         /* DISK_ADD */
-	char pool[SET_TEXT_MAX];         /* "": default */
-	uint64_t size_bytes;             /* DISK_ADD, VOLUME_CREATE, VOLUME_RESIZE */
+	char object[SET_TEXT_MAX]; /* name of the volume (or NAME@SNAP), pool or disk (disk: name, path or UUID) */
+	char other[SET_TEXT_MAX];  /* RENAME: new name; ATTACH, DETACH: "nbd" or "vhost-user" ("" detach: all) */
+	char path[SET_TEXT_MAX];   /* DISK_ADD */
+	char pool[SET_TEXT_MAX];   /* "": default */
+	uint64_t size_bytes;       /* DISK_ADD, VOLUME_CREATE, VOLUME_RESIZE */
 	uint32_t replicas, min_replicas; /* 0: not given */
 	enum failure_domain failure_domain;
 	bool has_failure_domain;
+	uint32_t queues;                 /* ATTACH over vhost-user; 0: not given */
 	bool force, reserve, read_only;
+	bool with_snapshots; /* VOLUME_DELETE: they are deleted, too */
+	bool is_scheduled;   /* SNAPSHOT_CREATE: by the clock */
+	struct set_target targets[SET_TARGETS_MAX];
+	uint32_t n_targets;
+	struct set_target since; /* CHANGES */
+	uint64_t pos_bytes, extents_max, every_s;
+	uint32_t keep;
 	void (*done)(struct set_command *c, int res);
 
 	/* set by the set */
 	char why[SET_WHY_BYTES]; /* on failure: what, and what to do; one line */
 	char code[32]; /* on failure: a stable word: "not-found", "exists", "in-use", "invalid", "no-space", ... */
 
+	struct set_measure measure;
+	struct set_changes changes;
+
 	/* the set's own */
 	struct list link;
 	void *own;
+	bool is_internal;       /* ordered by the set itself, and freed by it */
+	struct uuid volume;     /* of such an order */
+	struct volume_set *set; /* the same */
 };
 /* done() on a later turn with 0 or -errno: -ENOENT, -EEXIST, -EBUSY, -EINVAL, -ENOSPC, -EOPNOTSUPP, -EIO. Commands are
  * carried out one after the other in the order of submission, except DISK_ADD's writing through, which others may
@@ -103,9 +147,14 @@ struct disk_view {
 	bool is_reserved;
 };
 struct volume_view {
-	char name[SET_TEXT_MAX], pool[SET_TEXT_MAX];
+	char name[SET_TEXT_MAX], pool[SET_TEXT_MAX], cloned_from[SET_TEXT_MAX];
 	struct uuid uuid;
 	uint64_t size_bytes, allocated_bytes;
+	uint64_t snapshots_bytes;  /* that its snapshots point to, what they share counted once for each */
+	uint64_t reclaiming_bytes; /* of trees that are being freed; what others share is not freed with them */
+	uint32_t n_snapshots;
+	uint64_t every_s, next_snapshot_ns; /* of its schedule; 0: none. When the next is due, wall clock */
+	uint32_t keep;
 	uint32_t replicas, n_disks;
 	struct {
 		struct uuid disk;
@@ -113,6 +162,7 @@ struct volume_view {
 	} on_disk[64];
 	bool is_attached_nbd, is_attached_vhost, is_read_only, is_deleting, is_serving;
 	char why[SET_WHY_BYTES]; /* when it is attached and not serving */
+	uint32_t vhost_queues;
 	uint64_t generation, epoch, created_ns;
 	const struct volume_counters *counters; /* NULL when not attached */
 };
@@ -123,7 +173,14 @@ struct pool_view {
 	enum failure_domain failure_domain;
 	uint64_t size_bytes, free_bytes, used_bytes, provisioned_bytes;
 };
-/* Calls each() for every object in order of name. */
+struct snapshot_view {
+	char volume[SET_TEXT_MAX], name[SET_TEXT_MAX];
+	uint64_t size_bytes, data_bytes, created_ns, epoch;
+	bool is_attached_nbd, is_deleting, is_scheduled;
+};
+/* Calls each() for every object in order of name (snapshots: of their volume's, oldest first). */
+void volume_set_snapshots(struct volume_set *s, void (*each)(const struct snapshot_view *v, void *context),
+			  void *context);
 void volume_set_disks(struct volume_set *s, void (*each)(const struct disk_view *v, void *context), void *context);
 void volume_set_volumes(struct volume_set *s, void (*each)(const struct volume_view *v, void *context), void *context);
 void volume_set_pools(struct volume_set *s, void (*each)(const struct pool_view *v, void *context), void *context);

@@ -1,32 +1,16 @@
-#!/usr/bin/python3
-"""guest.py: a Linux guest under QEMU works on volumes, as a user's virtual machine would.
+"""machine.py: a Linux guest under QEMU, what it does with a disk, and how a test talks to it.
 
-  guest.py --initramfs FILE --kernel FILE --virtio URI --tcp HOST:PORT/NAME
-
-  --virtio   the guest's /dev/vda: QEMU is the NBD client
-  --tcp      the export that the guest's own kernel attaches with nbd-client (the host's loopback is 10.0.2.2 in there)
-
-Emulation (TCG) is enough: a guest is up in a few seconds; QUARRY_GUEST_ACCEL=kvm where the machine has it. Both volumes are
-overwritten; 128 MiB or more. Exit status 0: all checks passed.
+Emulation (TCG) is enough: a guest is up in a few seconds; QUARRY_GUEST_ACCEL=kvm where the machine has it.
 """
-import argparse
 import base64
+import json
 import os
-import shutil
 import socket
 import subprocess
-import sys
-import tempfile
 import time
 
-p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-p.add_argument("--initramfs", required=True)
-p.add_argument("--kernel", required=True)
-p.add_argument("--virtio", required=True)
-p.add_argument("--tcp", required=True)
-p.add_argument("--limit", type=float, default=180, help="seconds for each step in the guest")
-o = p.parse_args()
-started, checks = time.monotonic(), 0
+started = time.monotonic()
+counted = [0]
 
 
 class Failed(Exception):
@@ -34,31 +18,31 @@ class Failed(Exception):
 
 
 def check(claim, what, detail=""):
-    global checks
     print("%s %6.1f s  %s" % ("ok  " if claim else "FAIL", time.monotonic() - started, what), flush=True)
     if not claim:
         raise Failed(detail)
-    checks += 1
+    counted[0] += 1
 
 
 class Guest:
     """QEMU, and the serial line to init in the guest."""
 
-    def __init__(self, folder):
-        self.folder, self.buffer, self.n_sent = folder, b"", 0
+    def __init__(self, folder, options, devices, machine="q35"):
+        """options: kernel, initramfs, limit; devices: QEMU's arguments for disks and network."""
+        self.folder, self.buffer, self.n_sent, self.qmp_buffer = folder, b"", 0, b""
+        self.options, self.devices, self.machine = options, devices, machine
         self.console = folder + "/console"
         self.line = socket.socket(socket.AF_UNIX)
         self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL)
         self.connect(folder + "/serial")
 
     def command(self):
-        return ["qemu-system-x86_64", "-machine", "q35", "-accel", os.environ.get("QUARRY_GUEST_ACCEL", "tcg"), "-cpu", "max",
+        return ["qemu-system-x86_64", "-machine", self.machine, "-accel", os.environ.get("QUARRY_GUEST_ACCEL", "tcg"), "-cpu", "max",
                 "-smp", "2", "-m", "512", "-nodefaults", "-display", "none", "-serial", "file:" + self.console,
                 "-chardev", "socket,id=line,path=%s/serial,server=on,wait=off" % self.folder, "-serial", "chardev:line",
-                "-netdev", "user,id=net,restrict=off", "-device", "virtio-net-pci,netdev=net",
-                "-drive", "if=none,id=disk,format=raw,discard=unmap,cache=none,file=" + o.virtio,
-                "-device", "virtio-blk-pci,drive=disk", "-kernel", o.kernel, "-initrd", o.initramfs,
-                "-append", "console=ttyS0 panic=-1 tsc=unstable mitigations=off"]
+                "-qmp", "unix:%s/qmp,server=on,wait=off" % self.folder,
+                "-kernel", self.options.kernel, "-initrd", self.options.initramfs,
+                "-append", "console=ttyS0 panic=-1 tsc=unstable mitigations=off"] + self.devices
 
     def connect(self, path):
         end = time.monotonic() + 20
@@ -88,7 +72,7 @@ class Guest:
             return f.read()[-2000:]
 
     def wait_up(self):
-        end = time.monotonic() + o.limit
+        end = time.monotonic() + self.options.limit
         while self.read_line(end) != "UP":
             pass
 
@@ -97,7 +81,7 @@ class Guest:
         self.line.sendall(b"RUN %d %s\n" % (self.n_sent, base64.b64encode(script.encode())))
 
     def result(self):
-        end, out, is_on = time.monotonic() + o.limit, [], False
+        end, out, is_on = time.monotonic() + self.options.limit, [], False
         while True:
             line = self.read_line(end)
             if line == "BEGIN %d" % self.n_sent:
@@ -120,6 +104,39 @@ class Guest:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+
+    # ---- QEMU's own control ----
+
+    def qmp_line(self, limit):
+        while b"\n" not in self.qmp_buffer:
+            self.qmp.settimeout(limit)
+            got = self.qmp.recv(65536)
+            if not got:
+                raise Failed("QEMU has closed its control socket")
+            self.qmp_buffer += got
+        line, self.qmp_buffer = self.qmp_buffer.split(b"\n", 1)
+        return json.loads(line)
+
+    def qmp_begin(self):
+        self.qmp = socket.socket(socket.AF_UNIX)
+        self.qmp.connect(self.folder + "/qmp")
+        self.qmp_line(20)
+        self.tell("qmp_capabilities")
+
+    def tell(self, command, **arguments):
+        """One command; its answer. Events that come meanwhile are let go."""
+        self.qmp.sendall(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
+        while True:
+            answer = self.qmp_line(30)
+            if "error" in answer:
+                raise Failed("QEMU refuses %s: %s" % (command, answer["error"]["desc"]))
+            if "return" in answer:
+                return answer["return"]
+
+    def wait_event(self, name, limit=60):
+        end = time.monotonic() + limit
+        while self.qmp_line(max(0.1, end - time.monotonic())).get("event") != name:
+            pass
 
 
 RAW = r"""set -e
@@ -153,58 +170,19 @@ def on(device, script):
     return script.replace("DEV", device)
 
 
+def compare(guest, device, what):
+    out = guest.run(on(device, COMPARE))[1]
+    check(out.split() == ["51", "clean"], "%s: 51 checksums and fsck %s" % (device, what), out)
+
+
+def no_errors(guest):
+    out = guest.run("dmesg | grep -E 'I/O error|EXT4-fs error|BUG:|hung task|blk_update_request' | head -3")[1]
+    check(out == "", "no error in the guest's log", out)
+
+
 def work(guest, device):
     """What a disk is good for."""
     guest.works(device + ": raw reads and writes, down to sectors", on(device, RAW))
     guest.works(device + ": discarded, reads as zeros", on(device, DISCARD))
     guest.works(device + ": mkfs.ext4, files, fsync, fstrim, umount", on(device, FILES))
-    out = guest.run(on(device, COMPARE))[1]
-    check(out.split() == ["51", "clean"], device + ": 51 checksums and fsck", out)
-
-
-def attach(host_port, name):
-    host, port = host_port.rsplit(":", 1)
-    return r"""set -e
-/bin/nbd-client -N %s %s %s /dev/nbd0 -b 512 -C 2 -timeout 30 -persist >/tmp/nbd 2>&1 || { cat /tmp/nbd; exit 1; }
-cat /sys/block/nbd0/size /sys/block/nbd0/queue/write_cache /sys/block/nbd0/queue/discard_max_bytes""" % (name, host, port)
-
-
-def run(folder):
-    guest = Guest(folder)
-    try:
-        guest.wait_up()
-        check(True, "the guest is up")
-        print("     vda: " + guest.run("cd /sys/block/vda; echo $(cat size) sectors, $(cat queue/write_cache), "
-                                       "discards of up to $(cat queue/discard_max_bytes)")[1])
-        work(guest, "/dev/vda")
-        address, name = o.tcp.split("/", 1)
-        out = guest.works("nbd-client attaches over TCP with two connections", attach(address, name))
-        print("     nbd0: " + ", ".join(out.split("\n")))
-        check("write back" in out and out.split("\n")[-1] != "0", "nbd0 flushes and discards", out)
-        work(guest, "/dev/nbd0")
-        guest.works("nbd0: detached and attached again",
-                    "/bin/nbd-client -d /dev/nbd0 >/dev/null 2>&1; n=0; while [ -s /sys/block/nbd0/pid ] && [ $n -lt 100 ]; do "
-                    "n=$((n + 1)); usleep 50000; done\n" + attach(address, name))
-        out = guest.run(on("/dev/nbd0", COMPARE))[1]
-        check(out.split() == ["51", "clean"], "nbd0: 51 checksums after that", out)
-        guest.send("reboot -f")
-        guest.wait_up()
-        out = guest.run(on("/dev/vda", COMPARE))[1]
-        check(out.split() == ["51", "clean"], "vda: 51 checksums after a reboot", out)
-        out = guest.run("dmesg | grep -E 'I/O error|EXT4-fs error|BUG:|hung task' | head -3")[1]
-        check(out == "", "no error in the guest's log", out)
-        guest.send("poweroff -f")
-        guest.process.wait(20)
-    finally:
-        guest.end()
-
-
-folder = tempfile.mkdtemp(prefix="guest.")
-try:
-    run(folder)
-    print("%d checks" % checks)
-except (Failed, subprocess.TimeoutExpired) as e:
-    print(str(e))
-    sys.exit(1)
-finally:
-    shutil.rmtree(folder, ignore_errors=True)
+    compare(guest, device, "after that")

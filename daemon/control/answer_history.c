@@ -1,0 +1,152 @@
+/*
+ * answer_history.c: the JSON of snapshots, of schedules, and of what has changed.
+ *
+ * Invariants: as in answer.c.
+ */
+#include "daemon/control/answer_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void set_number(json_t *o, const char *key, uint64_t n)
+{
+	json_object_set_new(o, key, json_integer((json_int_t)n));
+}
+
+static void set_time(json_t *o, const char *key, uint64_t wall_ns)
+{
+	char text[ANSWER_TIME_BYTES];
+	if (wall_ns == 0) {
+		json_object_set_new(o, key, json_null());
+		return;
+	}
+	answer_time(wall_ns, text);
+	json_object_set_new(o, key, json_string(text));
+}
+
+/* What only a measurement knows; NULL: there was none. */
+static void set_measure(json_t *o, const struct set_measure *m)
+{
+	if (!m) {
+		json_object_set_new(o, "unique_bytes", json_null());
+		json_object_set_new(o, "shared_bytes", json_null());
+		json_object_set_new(o, "frees_bytes", json_null());
+		return;
+	}
+	quarry_assert(m->unique_bytes <= m->data_bytes && m->unique_bytes <= m->frees_bytes);
+	set_number(o, "unique_bytes", m->unique_bytes);
+	set_number(o, "shared_bytes", m->data_bytes - m->unique_bytes);
+	set_number(o, "frees_bytes", m->frees_bytes);
+}
+
+const struct set_measure *order_measure(const struct order *o)
+{
+	return o->is_command && o->command.kind == SET_VOLUME_MEASURE ? &o->command.measure : NULL;
+}
+
+json_t *schedule_json(const struct volume_view *v)
+{
+	if (v->every_s == 0)
+		return json_null();
+	json_t *o = json_object();
+	set_number(o, "every_s", v->every_s);
+	set_number(o, "keep", v->keep);
+	set_time(o, "next_at", v->next_snapshot_ns);
+	return o;
+}
+
+void volume_history_json(json_t *o, const struct volume_view *v, const struct set_measure *m)
+{
+	set_number(o, "snapshots", v->n_snapshots);
+	set_number(o, "snapshots_bytes", v->snapshots_bytes);
+	set_number(o, "reclaiming_bytes", v->reclaiming_bytes);
+	set_measure(o, m);
+	json_object_set_new(o, "cloned_from", v->cloned_from[0] ? json_string(v->cloned_from) : json_null());
+	json_object_set_new(o, "schedule", schedule_json(v));
+}
+
+json_t *schedules_json(const struct snapshot *s)
+{
+	json_t *array = json_array();
+	for (size_t i = 0; i < s->n_volumes; i++) {
+		const struct volume_view *v = &s->volumes[i].view;
+		if (v->every_s == 0)
+			continue;
+		json_t *o = schedule_json(v);
+		json_object_set_new(o, "volume", json_string(v->name));
+		json_array_append_new(array, o);
+	}
+	return array;
+}
+
+/* ---- snapshots ---- */
+
+static json_t *snapshot_json(const struct answer_context *c, const struct snapshot_view *v, const struct set_measure *m)
+{
+	json_t *o = json_object(), *attachments = json_array();
+	char name[2 * SET_TEXT_MAX];
+	snprintf(name, sizeof(name), "%s@%s", v->volume, v->name);
+	if (v->is_attached_nbd)
+		json_array_append_new(attachments, export_json(c->config, name));
+	json_object_set_new(o, "volume", json_string(v->volume));
+	json_object_set_new(o, "name", json_string(v->name));
+	json_object_set_new(o, "state", json_string(v->is_deleting ? "deleting" : "ok"));
+	set_time(o, "created_at", v->created_ns);
+	set_number(o, "size_bytes", v->size_bytes);
+	set_number(o, "data_bytes", v->data_bytes);
+	set_measure(o, m);
+	set_number(o, "epoch", v->epoch);
+	json_object_set_new(o, "scheduled", json_boolean(v->is_scheduled));
+	json_object_set_new(o, "attachments", attachments);
+	return o;
+}
+
+/* After a command that took them: only these. */
+static bool snapshot_is_wanted(const struct order *o, const struct snapshot_view *v)
+{
+	if (!o->is_command || o->command.kind != SET_SNAPSHOT_CREATE)
+		return true;
+	for (uint32_t i = 0; i < o->command.n_targets; i++) {
+		const struct set_target *t = &o->command.targets[i];
+		if (strcmp(t->volume, v->volume) == 0 && strcmp(t->snapshot, v->name) == 0)
+			return true;
+	}
+	return false;
+}
+
+json_t *snapshots_json(const struct answer_context *c, const struct order *o, const struct snapshot *s)
+{
+	json_t *array = json_array();
+	for (size_t i = 0; i < s->n_snapshots; i++)
+		if (snapshot_is_wanted(o, &s->snapshots[i]))
+			json_array_append_new(array, snapshot_json(c, &s->snapshots[i], NULL));
+	return json_pack("{s:o}", "snapshots", array);
+}
+
+/* The one that was asked for; those that are being deleted may have had its name, too. */
+json_t *snapshot_one_json(const struct answer_context *c, const struct order *o, const struct snapshot *s)
+{
+	for (size_t i = 0; i < s->n_snapshots; i++)
+		if (!s->snapshots[i].is_deleting)
+			return snapshot_json(c, &s->snapshots[i], order_measure(o));
+	return NULL;
+}
+
+/* ---- what has changed ---- */
+
+json_t *changes_json(const struct order *o)
+{
+	const struct set_changes *c = &o->command.changes;
+	json_t *array = json_array();
+	uint64_t at = o->command.pos_bytes;
+	for (uint32_t i = 0; i < c->n_extents; i++) {
+		const struct volume_extent *e = &c->extents[i];
+		if (e->is_changed)
+			json_array_append_new(array,
+					      json_pack("{s:I,s:I,s:b}", "offset_bytes", (json_int_t)at, "length_bytes",
+							(json_int_t)e->len_bytes, "zero", (int)!e->is_data));
+		at += e->len_bytes;
+	}
+	json_t *next = c->next_bytes < c->size_bytes ? json_integer((json_int_t)c->next_bytes) : json_null();
+	return json_pack("{s:I,s:o,s:o}", "size_bytes", (json_int_t)c->size_bytes, "extents", array, "next", next);
+}

@@ -1,0 +1,21 @@
+/*
+ * answer_internal.h: what the files that make the API's answers share.
+ */
+#pragma once
+
+#include "daemon/control/answer.h"
+
+#include <jansson.h>
+
+/* answer.c: the attachment of an export that is read-only, over NBD. */
+json_t *export_json(const struct config *config, const char *name);
+
+/* answer_history.c */
+void volume_history_json(json_t *o, const struct volume_view *v, const struct set_measure *m);
+json_t *schedule_json(const struct volume_view *v); /* null when there is none */
+json_t *schedules_json(const struct snapshot *s);   /* of all volumes */
+json_t *snapshots_json(const struct answer_context *c, const struct order *o, const struct snapshot *s);
+json_t *snapshot_one_json(const struct answer_context *c, const struct order *o,
+			  const struct snapshot *s); /* or NULL */
+json_t *changes_json(const struct order *o);
+const struct set_measure *order_measure(const struct order *o); /* NULL: nothing was measured */

@@ -1,0 +1,257 @@
+/*
+ * vhost_queue.c: one ring: when it is served, and how requests come out of it and calls go back.
+ *
+ *   set up by messages --kick given--> started --its connection may run, it is not disabled--> running --> stopped
+ *
+ * A ring is served from its kick on, unless it is disabled on demand: VMMs older than QEMU 7.2 never enable the rings
+ * of a block device.
+ *
+ * Invariants
+ *  1. While it is looked at, the guest is asked for no kicks; before we cease to look it is asked for them again and the
+ *     ring looked at once more. So nothing is ever left in it unseen.
+ *  2. At most one call a turn, at its end.
+ *  3. A ring that is running has its three parts in the guest's memory; when memory changes, they are looked up anew.
+ *  4. A broken ring is served no more; its guest is told by the err event and, once, the log.
+ */
+#include "frontends/vhost-user/vhost_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+void queue_init(struct vhost_queue *q, struct vhost_connection *c, uint32_t index)
+{
+	*q = (struct vhost_queue){.connection = c, .index = index};
+	q->ring.memory = &c->memory;
+	list_init(&q->requests);
+	list_init(&q->starving);
+}
+
+static void event_end(struct event **e)
+{
+	if (*e)
+		event_close(*e);
+	*e = NULL;
+}
+
+void queue_fini(struct vhost_queue *q)
+{
+	quarry_assert(q->n_requests == 0);
+	list_remove(&q->starving);
+	event_end(&q->kick);
+	event_end(&q->call);
+	event_end(&q->err);
+}
+
+/* ---- where it is ---- */
+
+static uint8_t *part_locate(const struct vhost_queue *q, uint64_t user, uint64_t len_bytes, uint64_t alignment)
+{
+	uint8_t *at = memory_at_user(&q->connection->memory, user, len_bytes);
+
+	return (uintptr_t)at % alignment == 0 ? at : NULL;
+}
+
+int queue_locate(struct vhost_queue *q)
+{
+	struct vring *v = &q->ring;
+	struct vring_layout l = vring_layout(v->size, q->connection->features & VIRTIO_F_RING_PACKED);
+
+	if (!q->has_addresses || v->size == 0)
+		return -EFAULT;
+	v->desc = part_locate(q, q->desc_user, l.desc_bytes, 16);
+	v->avail = part_locate(q, q->avail_user, l.avail_bytes, 2);
+	v->used = part_locate(q, q->used_user, l.used_bytes, 4);
+	return v->desc && v->avail && v->used ? 0 : -EFAULT;
+}
+
+static void queue_broke(struct vhost_queue *q)
+{
+	struct vhost_server *s = q->connection->door->server;
+	char text[VHOST_TEXT_BYTES];
+
+	counter_add(&s->counters.broken_rings, 1);
+	guest_to_text(q->connection, text);
+	log_event(s->log, LOG_WARNING, "vhost-ring-broken", q->connection->door->name,
+		  "%s: queue %u is served no more: %s", text, q->index, q->ring.why ? q->ring.why : "?");
+	if (q->err)
+		event_signal(q->err);
+}
+
+void queue_relocate(struct vhost_queue *q)
+{
+	if (!q->is_running || q->ring.is_broken)
+		return;
+	if (queue_locate(q) == 0)
+		return;
+	vring_break(&q->ring, "the ring lies outside of the guest's memory");
+	queue_broke(q);
+}
+
+/* ---- start and stop ---- */
+
+static void queue_start(struct vhost_queue *q)
+{
+	struct vhost_connection *c = q->connection;
+	struct vring *v = &q->ring;
+	bool is_new;
+
+	quarry_assert(q->n_requests == 0);
+	q->is_running = true;
+	if (queue_locate(q) != 0) {
+		vring_break(v, "the ring lies outside of the guest's memory");
+		queue_broke(q);
+		return;
+	}
+	v->is_packed = c->features & VIRTIO_F_RING_PACKED;
+	v->has_event_idx = c->features & VIRTIO_F_EVENT_IDX;
+	v->has_indirect = c->features & VIRTIO_F_INDIRECT_DESC;
+	v->inflight = inflight_of(c, q->index, v->size, v->is_packed, &is_new);
+	vring_start(v, q->base, is_new);
+	if (v->is_broken) {
+		queue_broke(q);
+		return;
+	}
+	counter_add(&c->door->server->counters.resumed, v->n_resume);
+	queue_completed(q); /* a call that the guest may have missed */
+	queue_pump(q);
+}
+
+void queue_judge(struct vhost_queue *q)
+{
+	struct vhost_connection *c = q->connection;
+	bool may_run = q->is_started && !q->is_disabled && c->door->runner == c && !c->is_ending;
+
+	if (may_run && !q->is_running)
+		queue_start(q);
+	else if (!may_run && q->is_running && q->n_requests == 0)
+		queue_stop(q);
+}
+
+void queue_stop(struct vhost_queue *q)
+{
+	quarry_assert(q->n_requests == 0);
+	list_remove(&q->starving);
+	q->is_starved = false;
+	if (!q->is_running)
+		return;
+	q->is_running = false;
+	if (!q->ring.is_broken) {
+		queue_call(q);
+		vring_stop(&q->ring);
+	}
+	q->base = vring_base(&q->ring);
+	q->ring.inflight = NULL;
+}
+
+void queue_abandon(struct vhost_queue *q)
+{
+	quarry_assert(q->n_requests == 0);
+	if (q->is_running)
+		queue_call(q);
+	list_remove(&q->starving);
+	q->is_running = q->is_started = q->is_starved = false;
+	q->ring.inflight = NULL;
+}
+
+/* ---- taking ---- */
+
+static bool queue_takes(const struct vhost_queue *q)
+{
+	const struct vhost_connection *c = q->connection;
+
+	return q->is_running && !q->ring.is_broken && !c->is_paused && !c->is_ending && q->is_started &&
+	       !q->is_disabled;
+}
+
+/* True: a request was taken. */
+static bool queue_take(struct vhost_queue *q)
+{
+	struct vhost_server *s = q->connection->door->server;
+	struct vhost_request *r = vhost_take_request(s);
+
+	if (!r) {
+		vhost_starve(s, q);
+		return false;
+	}
+	int res = vring_next(&q->ring, &r->chain);
+	if (res == 1) {
+		blk_begin(r, q);
+		return true;
+	}
+	vhost_give_request(s, r);
+	if (res < 0)
+		queue_broke(q);
+	return false;
+}
+
+void queue_pump(struct vhost_queue *q)
+{
+	uint32_t n_taken = 0;
+
+	if (!queue_takes(q) || q->is_starved)
+		return;
+	vring_set_kicks(&q->ring, false);
+	for (;;) {
+		while (n_taken < VHOST_TAKE_MAX && queue_take(q))
+			n_taken++;
+		if (q->ring.is_broken || q->is_starved)
+			return;
+		if (n_taken == VHOST_TAKE_MAX) {
+			guest_wake(q->connection); /* goes on in the next turn */
+			break;
+		}
+		if (q->connection->door->server->poll_ns > 0) {
+			guest_wake(q->connection); /* looked at again anyhow; kicks are asked for when that ends */
+			break;
+		}
+		vring_set_kicks(&q->ring, true);
+		if (!vring_has_more(&q->ring))
+			break;
+		vring_set_kicks(&q->ring, false);
+	}
+	if (n_taken > 0 && q->connection->door->server->poll_ns > 0)
+		q->busy_until_ns =
+		    reactor_now_ns(q->connection->door->server->reactor) + q->connection->door->server->poll_ns;
+}
+
+/* ---- polling, if it was configured ---- */
+
+bool queue_is_polled(struct vhost_queue *q, uint64_t now_ns)
+{
+	if (!queue_takes(q) || q->is_starved)
+		return false;
+	if (vring_has_more(&q->ring)) {
+		queue_pump(q);
+		return queue_takes(q);
+	}
+	if (now_ns < q->busy_until_ns)
+		return true;
+	vring_set_kicks(&q->ring, true);
+	if (!vring_has_more(&q->ring))
+		return false;
+	queue_pump(q);
+	return true;
+}
+
+/* ---- calling ---- */
+
+void queue_completed(struct vhost_queue *q)
+{
+	q->is_call_due = true;
+	guest_wake(q->connection);
+}
+
+void queue_call(struct vhost_queue *q)
+{
+	if (!q->is_call_due || !q->is_running || q->ring.is_broken)
+		return;
+	if (!q->call) {
+		q->ring.is_call_due = true; /* there is nobody to be called yet */
+		return;
+	}
+	q->is_call_due = false;
+	if (!vring_wants_call(&q->ring))
+		return;
+	counter_add(&q->connection->door->server->counters.calls, 1);
+	event_signal(q->call);
+}

@@ -1,0 +1,79 @@
+# vhost-lib.sh: what the tests of vhost-user attachments share; read after lib.sh.
+#
+#   require_vhost                 starts nothing: skips the test (77) when this quarryd has no vhost-user frontend
+#   vhost_make NAME SIZE [OPTIONS ...]   creates a volume and attaches it;  vhost_socket NAME is where
+#   load_begin OPTIONS SOCKETS    starts vhost-loadgen; load_tell WORD, load_hear WORD speak to it; load_end
+#   delay MS                      lets up to so many milliseconds pass: the one place where time passes on purpose
+#   pressure_now                  "FDS MIB" of the daemon
+# shellcheck shell=bash
+# shellcheck disable=SC2154 # dir, daemon_pid: lib.sh's
+
+vhost_socket() {
+	echo "$dir/vhost/$1.sock"
+}
+
+vhost_make() {
+	local name=$1 size=$2
+	shift 2
+	q volume create "$name" --size "$size" >/dev/null
+	q volume attach "$name" --vhost-user "$@" >/dev/null
+	until_true 10 test -S "$(vhost_socket "$name")"
+}
+
+# After daemon_begin and a disk: a volume of its own tells whether there is such a frontend.
+require_vhost() {
+	local said
+	q volume create vhost-there --size 16M >/dev/null
+	said=$(q volume attach vhost-there --vhost-user 2>&1) || skip "this quarryd attaches no volume over vhost-user: $said"
+	q volume detach vhost-there >/dev/null
+	q volume delete vhost-there >/dev/null 2>&1 || true
+}
+
+load_begin() {
+	rm -f "$dir/to" "$dir/from"
+	mkfifo "$dir/to" "$dir/from"
+	"$BUILD/vhost-loadgen" "$@" <"$dir/to" >"$dir/from" &
+	loadgen=$!
+	others+=("$loadgen")
+	exec 7>"$dir/to" 8<"$dir/from"
+	load_hear ready
+}
+
+load_tell() {
+	echo "$1" >&7
+}
+
+load_hear() { # WORD [SECONDS]: its next line must begin so
+	heard=
+	read -r -t "${2:-120}" heard <&8 || true
+	n_checks=$((n_checks + 1))
+	[ "${heard%% *}" = "$1" ] || fail "the load generator should have said \"$1\" and said: $heard (line ${BASH_LINENO[0]})"
+}
+
+load_verify() {
+	load_tell stop
+	load_hear "done"
+	load_tell verify
+	load_hear verified
+}
+
+load_end() {
+	exec 7>&- 8<&-
+	holds wait "$loadgen"
+}
+
+delay() {
+	local ms=$((RANDOM % $1))
+	read -r -t "$((ms / 1000)).$(printf %03d $((ms % 1000)))" <> <(:) || true
+}
+
+# What a client that has just ended held may take a moment to go: the least of several looks.
+pressure_now() {
+	local least=999999 n _
+	for _ in $(seq 20); do
+		n=$(find "/proc/$daemon_pid/fd" -mindepth 1 | wc -l)
+		[ "$n" -ge $least ] || least=$n
+		read -r -t 0.05 <> <(:) || true # poll
+	done
+	echo "$least $(daemon_memory_mib)"
+}

@@ -1,0 +1,47 @@
+#!/bin/bash
+# limit: 600
+# vhost.sh [RESTARTS]: a virtual machine whose disk is a volume over vhost-user-blk, with split and packed rings, one queue
+# and two; the daemon is killed and started again while the guest runs a verifying load.
+. "$(dirname "$0")/../e2e/lib.sh"
+. "$(dirname "$0")/../e2e/vhost-lib.sh"
+restarts=${1:-2}
+require qemu-system-x86_64 cpio depmod
+daemon_begin
+disk_make d1 3G
+require_vhost
+status=0
+kernel=$("$top/tests/guest/make-initramfs" "$dir/initramfs") || status=$?
+[ $status != 77 ] || skip "$kernel"
+[ $status = 0 ] || fail "the initramfs was not made: $kernel"
+
+# The guest's test runs in a process of its own; it asks for a restart by a line here.
+mkfifo "$dir/ask" "$dir/answer"
+boot() { # NAME OPTIONS ...
+	local name=$1 what pid
+	shift
+	vhost_make "$name" 512M --queues 4
+	"$top/tests/guest/vhost.py" --initramfs "$dir/initramfs" --kernel "$kernel" --socket "$(vhost_socket "$name")" "$@" \
+		--restart "echo restart >$dir/ask; read -r _ <$dir/answer" --restarts "$restarts" \
+		--resize "echo resize >$dir/ask; read -r _ <$dir/answer" 9>&- &
+	pid=$!
+	others+=("$pid")
+	exec 9<>"$dir/ask"
+	while kill -0 $pid 2>/dev/null; do
+		read -r -t 0.5 what <&9 || continue
+		case $what in
+		restart)
+			daemon_kill
+			daemon_start
+			;;
+		resize) q volume resize "$name" 576M >/dev/null ;;
+		esac
+		echo "$what" >"$dir/answer"
+	done
+	exec 9>&-
+	holds wait $pid
+}
+boot one --queues 1
+boot two --queues 2 --packed
+daemon_stop
+expect 0 '' q disk check "$dir/disks/d1.img"
+passed

@@ -1,0 +1,166 @@
+/*
+ * test_disk_recovery.c: a medium that cannot be read while the disk recovers: what was completed is there, is refused with an
+ * error, or the disk says that it cannot tell; it is never silently what it was before (P1, P3). And pages beyond the
+ * cache, read after a start.
+ */
+#include "tests/unit/head_world.h"
+#include "volumes/disk/disk_internal.h"
+
+#include <CUnit/Basic.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DISK_BYTES (64 * MIB)
+#define N_BLOCKS   200u
+#define OLD        1
+#define NEW        2
+
+/* Block i of the volume, one write each: `stamp` in every byte. */
+static void write_blocks(struct head_world *w, uint8_t stamp, bool is_flushed)
+{
+	struct volume *v = world_head(w, "vm1");
+	uint8_t *data = world_memory(4096);
+	memset(data, stamp, 4096);
+	for (uint64_t i = 0; i < N_BLOCKS; i++)
+		CU_ASSERT_EQUAL_FATAL(world_write(w, v, i * 4096, data, 4096, 0), 0);
+	if (is_flushed)
+		CU_ASSERT_EQUAL(world_op(w, v, VOLUME_FLUSH, 0, 0, 0), 0);
+	free(data);
+}
+
+/* A world that has just been killed: NEW was completed over OLD, and is in the journal only. */
+static void killed_world(struct head_world *w, uint64_t seed, bool is_flushed)
+{
+	world_open(w, seed);
+	world_add_disk(w, DISK_BYTES);
+	CU_ASSERT_EQUAL_FATAL(world_start(w), 0);
+	world_volume(w, "vm1", GIB);
+	write_blocks(w, OLD, true);
+	disk_checkpoint(w->set->disks[0]->disk);
+	world_let_pass(w, NS_PER_S);
+	write_blocks(w, NEW, is_flushed);
+}
+
+struct verdict {
+	uint32_t n_new, n_refused, n_wrong;
+};
+
+static struct verdict read_all(struct head_world *w)
+{
+	struct verdict verdict = {0};
+	struct volume *v = world_head(w, "vm1");
+	uint8_t *data = world_memory(4096);
+	for (uint64_t i = 0; i < N_BLOCKS; i++) {
+		int res = v ? world_read(w, v, i * 4096, data, 4096) : -EIO;
+		verdict.n_refused += res != 0;
+		verdict.n_new += res == 0 && data[0] == NEW;
+		verdict.n_wrong += res == 0 && data[0] != NEW;
+	}
+	free(data);
+	return verdict;
+}
+
+static void a_read_that_fails_once_costs_nothing(void)
+{
+	for (uint32_t skip = 0; skip < 24; skip++) {
+		struct head_world w;
+		killed_world(&w, 10 + skip, skip % 2);
+		world_crash(&w, SIM_KILL);
+		sim_file_fail(world_disk_file(&w, 1), OP_READ, skip, EIO);
+		CU_ASSERT_EQUAL(world_start(&w), 0);
+		CU_ASSERT_EQUAL(read_all(&w).n_wrong, 0);
+		sim_file_fail(world_disk_file(&w, 1), OP_READ, 0, 0);
+		world_stop(&w);
+		CU_ASSERT_EQUAL(world_start(&w), 0);
+		CU_ASSERT_EQUAL(read_all(&w).n_new, N_BLOCKS);
+		world_close(&w);
+	}
+}
+
+static void a_journal_block_that_cannot_be_read_is_no_end(void)
+{
+	for (uint32_t i = 0; i < 12; i++) {
+		struct head_world w;
+		killed_world(&w, 100 + i, i % 2);
+		struct superblock sb = *disk_superblock(w.set->disks[0]->disk);
+		world_crash(&w, SIM_KILL);
+		uint64_t sequence = sb.replay_from + i * 15;
+		sim_file_break(world_disk_file(&w, 1), JOURNAL_START + sequence % sb.journal_blocks);
+		CU_ASSERT_EQUAL(world_start(&w), 0);
+		CU_ASSERT_NOT_EQUAL(w.set->disks[0]->state, SET_DISK_RUNNING);
+		CU_ASSERT_PTR_NOT_NULL(strstr(w.set->disks[0]->why, "cannot be read"));
+		CU_ASSERT_EQUAL(read_all(&w).n_refused, N_BLOCKS);
+		world_close(&w);
+	}
+}
+
+static uint64_t first_data_block; /* that NEW was written to */
+
+static void data_that_cannot_be_read_is_refused(void)
+{
+	struct head_world w;
+	killed_world(&w, 200, false);
+	struct disk *d = w.set->disks[0]->disk;
+	struct disk_tree *t = disk_tree_find(d, volume_uuid(world_head(&w, "vm1")), 1);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(t);
+	struct pointer p;
+	struct waiter waiter = {0};
+	list_init(&waiter.link);
+	CU_ASSERT_EQUAL_FATAL(tree_get(t, 7, 1, &p, &waiter), 0);
+	first_data_block = pointer_block(p);
+	world_crash(&w, SIM_KILL);
+	sim_file_break(world_disk_file(&w, 1), first_data_block);
+	CU_ASSERT_EQUAL(world_start(&w), 0);
+	struct verdict verdict = read_all(&w);
+	CU_ASSERT_EQUAL(verdict.n_wrong, 0);
+	CU_ASSERT_EQUAL(verdict.n_refused, 1);
+	CU_ASSERT_EQUAL(verdict.n_new, N_BLOCKS - 1);
+	CU_ASSERT(world_events(&w, "damage") > 0);
+	world_close(&w);
+}
+
+/* ---- the cache ---- */
+
+static void more_leaves_are_read_than_there_are_frames(void)
+{
+	struct head_world w;
+	uint8_t *data = world_memory(4096);
+	uint64_t n_leaves = 3000;
+	world_open(&w, 300);
+	world_add_disk(&w, 256 * MIB);
+	w.cache_bytes = 8 * MIB;
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	struct volume *v = world_volume(&w, "vm1", 8 * GIB);
+	memset(data, NEW, 4096);
+	for (uint64_t i = 0; i < n_leaves; i++)
+		CU_ASSERT_EQUAL_FATAL(world_write(&w, v, i * MIB, data, 4096, 0), 0);
+	world_stop(&w);
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	struct disk_stats stats;
+	disk_stats(w.set->disks[0]->disk, &stats);
+	CU_ASSERT(stats.cache_pages_max < n_leaves); /* or the test shows nothing */
+	v = world_head(&w, "vm1");
+	for (uint64_t i = 0; i < n_leaves; i++) {
+		CU_ASSERT_EQUAL_FATAL(world_read(&w, v, i * MIB, data, 4096), 0);
+		CU_ASSERT_EQUAL(data[0], NEW);
+	}
+	world_close(&w);
+	free(data);
+}
+
+int main(void)
+{
+	CU_initialize_registry();
+	CU_pSuite suite = CU_add_suite("disk recovery", NULL, NULL);
+	CU_add_test(suite, "a read that fails once costs nothing", a_read_that_fails_once_costs_nothing);
+	CU_add_test(suite, "a journal block that cannot be read is no end",
+		    a_journal_block_that_cannot_be_read_is_no_end);
+	CU_add_test(suite, "data that cannot be read is refused", data_that_cannot_be_read_is_refused);
+	CU_add_test(suite, "more leaves are read than there are frames", more_leaves_are_read_than_there_are_frames);
+	CU_basic_set_mode(CU_BRM_VERBOSE);
+	CU_basic_run_tests();
+	unsigned failures = CU_get_number_of_failures();
+	CU_cleanup_registry();
+	return failures != 0;
+}

@@ -1,0 +1,120 @@
+/*
+ * fork.c: forks one tree of a volume on every disk that the volume is recorded on, in parallel.
+ *
+ * A disk answers a fork when it is durable, with all that was written before; so a fork that is done is a flush, too.
+ *
+ * Invariants
+ *  1. All disks, or it has failed: a snapshot that lacks a disk would read as holes there.
+ *  2. It is sent in the session of the volume's head [SESSION], with an epoch that no write of the parent exceeds.
+ *
+ * Owner: whoever embeds it, and may free it in done().
+ */
+#include "volumes/head/head_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct fork_io {
+	struct disk_io io;
+	struct fork *fork;
+	uint32_t disk;
+	uint64_t written; /* of the parent, when it was sent */
+};
+
+bool fork_reaches_all(const struct volume *v, char *why, size_t room)
+{
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
+		const struct set_disk *d = v->set->disks[i];
+		if (v->disks[i].state == VOLUME_DISK_UNUSED || volume_disk_is_good(v, i))
+			continue;
+		text_print(why, room, "disk %s (%s), which holds part of it, cannot be used: %s", d->facts.name,
+			   d->facts.path, d->why[0] ? d->why : "it could not be joined");
+		return false;
+	}
+	return !v->is_fenced;
+}
+
+static void fork_end(struct fork *f)
+{
+	free(f->ios);
+	f->ios = NULL;
+	f->done(f, f->err); /* it may be gone */
+}
+
+static void fork_answered(struct disk_io *io, int res)
+{
+	struct fork_io *one = container_of(io, struct fork_io, io);
+	struct fork *f = one->fork;
+	struct volume_disk *vd = &f->volume->disks[one->disk];
+	quarry_assert(f->owed > 0);
+	if (res == 0)
+		vd->flushed = max_u64(vd->flushed, one->written);
+	else if (f->err == 0)
+		f->err = res;
+	if (res == -ESTALE)
+		volume_fence(f->volume, "disk %s has heard of a newer attachment of it",
+			     f->volume->set->disks[one->disk]->facts.name);
+	if (--f->owed == 0)
+		fork_end(f);
+}
+
+static void fork_turn(struct op *op, int res)
+{
+	struct fork *f = container_of(op, struct fork, op);
+	quarry_assert(f->owed > 0);
+	if (--f->owed == 0)
+		fork_end(f);
+}
+
+static void fork_send(struct fork *f, uint32_t disk)
+{
+	struct volume *v = f->volume;
+	struct disk *d = v->set->disks[disk]->disk;
+	struct fork_io *one = &f->ios[f->n_ios];
+	const struct uuid *uuid = &v->entry->facts.uuid;
+	one->fork = f;
+	one->disk = disk;
+	one->written = v->disks[disk].written;
+	one->io = (struct disk_io){.op = DISK_FORK,
+				   .tree = disk_tree_find(d, uuid, f->from),
+				   .session = v->disks[disk].session,
+				   .volume = f->to_volume,
+				   .tree_id = f->to,
+				   .epoch = f->epoch,
+				   .done = fork_answered};
+	if (!one->io.tree) {
+		log_event(v->set->log, LOG_ERROR, "tree-missing", v->entry->facts.name,
+			  "disk %s lacks a tree of volume %s that the metadata store names: nothing was forked there",
+			  v->set->disks[disk]->facts.name, v->entry->facts.name);
+		f->err = -EIO;
+		return;
+	}
+	f->n_ios++;
+	f->owed++;
+	disk_submit(d, &one->io);
+}
+
+void fork_start(struct fork *f)
+{
+	struct volume *v = f->volume;
+	char why[SET_WHY_BYTES];
+	quarry_assert(f->done && f->from != f->to);
+	f->err = fork_reaches_all(v, why, sizeof(why)) ? 0 : -EIO;
+	f->n_ios = 0;
+	f->ios = calloc(SET_DISKS_MAX, sizeof(*f->ios));
+	if (!f->ios)
+		f->err = -ENOMEM;
+	op_init(&f->op, fork_turn);
+	f->owed = 1;
+	reactor_defer(v->set->reactor, &f->op, 0);
+	for (uint32_t i = 0; i < SET_DISKS_MAX && f->err == 0; i++)
+		if (v->disks[i].state == VOLUME_DISK_JOINED)
+			fork_send(f, i);
+}
+
+void fork_abandon(struct fork *f)
+{
+	free(f->ios);
+	f->ios = NULL;
+}

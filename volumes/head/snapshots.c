@@ -1,0 +1,184 @@
+/*
+ * snapshots.c: the set's copies of what the store holds of snapshots, and the heads that serve them.
+ *
+ *   no head <-> SERVING -> DRAINING -> no head
+ *
+ * A snapshot's head is a volume of the set's that only reads: it needs no generation, no session and no lease, since
+ * what it reads never changes. It lives while the snapshot is attached or the set itself reads from it.
+ *
+ * Invariants
+ *  1. entry->snapshots is sorted by tree id, which is the order in which they were taken.
+ *  2. No two that are not being deleted have the same name.
+ *  3. A snapshot with a head is not deleted: its trees stay on the disks.
+ *
+ * Owner: the set.
+ */
+#include "volumes/head/head_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct set_snapshot *snapshot_of(struct list *node)
+{
+	return container_of(node, struct set_snapshot, link);
+}
+
+/* ---- finding ---- */
+
+struct set_snapshot *snapshot_find(struct set_volume *entry, const char *name)
+{
+	list_each (node, &entry->snapshots)
+		if (!snapshot_of(node)->facts.is_deleting && strcmp(snapshot_of(node)->facts.name, name) == 0)
+			return snapshot_of(node);
+	return NULL;
+}
+
+struct set_snapshot *snapshot_by_tree(struct set_volume *entry, uint64_t tree)
+{
+	list_each (node, &entry->snapshots)
+		if (snapshot_of(node)->facts.tree == tree)
+			return snapshot_of(node);
+	return NULL;
+}
+
+struct set_snapshot *snapshot_find_export(struct volume_set *s, const char *name)
+{
+	char volume[NAME_BYTES];
+	const char *at = strchr(name, '@');
+	if (!at || (size_t)(at - name) >= sizeof(volume))
+		return NULL;
+	snprintf(volume, sizeof(volume), "%.*s", (int)(at - name), name);
+	struct set_volume *entry = set_volume_find(s, volume);
+	return entry ? snapshot_find(entry, at + 1) : NULL;
+}
+
+/* ---- taking in ---- */
+
+void snapshots_count(struct set_volume *entry)
+{
+	entry->n_snapshots = 0;
+	list_each (node, &entry->snapshots)
+		entry->n_snapshots += !snapshot_of(node)->facts.is_deleting;
+}
+
+struct set_snapshot *snapshot_put(struct set_volume *entry, const struct snapshot_facts *facts)
+{
+	struct set_snapshot *snap = snapshot_by_tree(entry, facts->tree);
+	if (snap) {
+		if (facts->revision > snap->facts.revision)
+			snap->facts = *facts;
+		snapshots_count(entry);
+		return snap;
+	}
+	snap = calloc(1, sizeof(*snap));
+	if (!snap)
+		return NULL;
+	snap->entry = entry;
+	snap->facts = *facts;
+	struct list *before = &entry->snapshots; /* new ones are the last */
+	while (before->prev != &entry->snapshots && snapshot_of(before->prev)->facts.tree > facts->tree)
+		before = before->prev;
+	list_append(before, &snap->link);
+	snapshots_count(entry);
+	return snap;
+}
+
+void snapshot_remove(struct set_snapshot *snap)
+{
+	quarry_assert(!snap->head && snap->uses == 0);
+	list_remove(&snap->link);
+	snapshots_count(snap->entry);
+	free(snap);
+}
+
+void snapshots_fini(struct set_volume *entry)
+{
+	for (struct list *node; (node = list_pop(&entry->snapshots)) != NULL;) {
+		if (snapshot_of(node)->head)
+			volume_abandon(snapshot_of(node)->head);
+		free(snapshot_of(node));
+	}
+}
+
+void snapshots_mark_lines(const struct set_volume *entry, const struct volume_facts *facts, bool used[LINES_MAX])
+{
+	memset(used, 0, LINES_MAX * sizeof(used[0]));
+	list_each (node, &entry->snapshots)
+		for (uint32_t i = 0; i < facts->n_trees; i++)
+			used[i] |= !snapshot_of(node)->facts.is_deleting &&
+				   snapshot_of(node)->facts.branch == facts->trees[i].id;
+}
+
+/* ---- heads ---- */
+
+/* Every disk of the volume holds the snapshot's tree, or what it should hold there cannot be read. */
+static void snapshot_find_trees(struct volume *v)
+{
+	const struct volume_facts *facts = &v->entry->facts;
+	for (uint32_t i = 0; i < facts->n_disks; i++) {
+		struct set_disk *d = set_disk_known(v->set, &facts->disks[i].uuid);
+		if (!d)
+			continue;
+		struct volume_disk *vd = &v->disks[d->index];
+		vd->state = VOLUME_DISK_LOST;
+		if (!set_disk_is_running(d))
+			continue;
+		vd->tree = disk_tree_find(d->disk, &facts->uuid, v->snapshot->facts.tree);
+		if (vd->tree)
+			vd->state = VOLUME_DISK_JOINED;
+	}
+}
+
+static void snapshot_name(struct volume *v)
+{
+	text_print(v->name, sizeof(v->name), "%s@%s", v->entry->facts.name, v->snapshot->facts.name);
+}
+
+int snapshot_open(struct set_snapshot *snap)
+{
+	struct volume *v = snap->head;
+	if (!v) {
+		int err = volume_create(snap->entry, snap->facts.size_bytes, &v);
+		if (err != 0)
+			return err;
+		v->snapshot = snap;
+		v->is_read_only = true;
+		v->state = VOLUME_SERVING;
+		snapshot_name(v);
+		snapshot_find_trees(v);
+		volume_explain(v);
+		snap->head = v;
+	}
+	snap->uses++;
+	return 0;
+}
+
+void snapshot_close(struct set_snapshot *snap)
+{
+	quarry_assert(snap->head && snap->uses > 0);
+	if (--snap->uses > 0)
+		return;
+	volume_destroy(snap->head);
+	snap->head = NULL;
+}
+
+bool snapshot_is_attached(const struct set_snapshot *snap)
+{
+	return strcmp(snap->facts.attached_nbd, snap->entry->set->node_name) == 0;
+}
+
+void snapshot_rename(struct set_volume *entry)
+{
+	list_each (node, &entry->snapshots)
+		if (snapshot_of(node)->head)
+			snapshot_name(snapshot_of(node)->head);
+}
+
+void snapshots_each_head(struct set_volume *entry, void (*each)(struct volume *v, void *context), void *context)
+{
+	list_each_safe (node, &entry->snapshots)
+		if (snapshot_of(node)->head)
+			each(snapshot_of(node)->head, context);
+}

@@ -1,0 +1,191 @@
+/*
+ * tree_batch.c: makes or drops many trees of a volume on one disk, BATCH_WINDOW at a time.
+ *
+ * A disk answers each of these when it is durable, and one flush of the disk serves all that wait: so a disk that is
+ * new to a volume with a thousand snapshots takes some dozens of flushes, not a thousand.
+ *
+ * Invariant: what is dropped is on the disk, belongs to the volume, and is named neither by its record nor by the key
+ * of a snapshot that is kept; with a history that may be incomplete nothing is dropped.
+ *
+ * Owner: whoever started it, until done().
+ */
+#include "volumes/head/head_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define BATCH_WINDOW 16u
+
+struct batch_slot {
+	struct disk_io io;
+	struct tree_batch *batch;
+	bool is_busy;
+};
+
+struct tree_batch {
+	struct volume *volume;
+	uint32_t disk;
+	enum disk_op op;
+	uint64_t *ids;
+	uint32_t n, room, next, owed;
+	int err;
+	bool is_out_of_memory;
+	struct op turn;
+	void (*done)(void *context, int res);
+	void *context;
+	struct batch_slot slots[BATCH_WINDOW];
+};
+
+static void batch_run(struct tree_batch *b);
+
+static void batch_turn(struct op *op, int res)
+{
+	batch_run(container_of(op, struct tree_batch, turn));
+}
+
+static void batch_answered(struct disk_io *io, int res)
+{
+	struct batch_slot *slot = container_of(io, struct batch_slot, io);
+	struct tree_batch *b = slot->batch;
+	quarry_assert(slot->is_busy && b->owed > 0);
+	slot->is_busy = false;
+	b->owed--;
+	/* a tree that is not there any more is dropped */
+	if (res != 0 && b->err == 0 && !(b->op == DISK_DROP && res == -ENOENT))
+		b->err = res;
+	batch_run(b);
+}
+
+/* ---- what is to be done ---- */
+
+static struct tree_batch *batch_create(struct volume *v, uint32_t disk, enum disk_op op)
+{
+	struct tree_batch *b = calloc(1, sizeof(*b));
+	if (!b)
+		return NULL;
+	b->volume = v;
+	b->disk = disk;
+	b->op = op;
+	op_init(&b->turn, batch_turn);
+	for (uint32_t i = 0; i < BATCH_WINDOW; i++) {
+		b->slots[i].batch = b;
+		b->slots[i].io.done = batch_answered;
+	}
+	return b;
+}
+
+static void batch_add(struct tree_batch *b, uint64_t id)
+{
+	if (b->n == b->room) {
+		uint32_t room = b->room ? 2 * b->room : 16;
+		uint64_t *ids = realloc(b->ids, room * sizeof(*ids));
+		if (!ids) {
+			b->is_out_of_memory = true;
+			return;
+		}
+		b->ids = ids;
+		b->room = room;
+	}
+	b->ids[b->n++] = id;
+}
+
+static struct tree_batch *batch_finish(struct tree_batch *b)
+{
+	if (!b->is_out_of_memory)
+		return b;
+	tree_batch_abandon(b);
+	return NULL;
+}
+
+struct tree_batch *tree_batch_missing(struct volume *v, uint32_t disk)
+{
+	struct tree_batch *b = batch_create(v, disk, DISK_CREATE);
+	if (!b)
+		return NULL;
+	batch_add(b, v->entry->facts.live_tree);
+	if (!volume_facts_disk(&v->entry->facts, &v->set->disks[disk]->facts.uuid))
+		list_each (node, &v->entry->snapshots) {
+			const struct set_snapshot *snap = container_of(node, struct set_snapshot, link);
+			if (!snap->facts.is_deleting)
+				batch_add(b, snap->facts.tree);
+		}
+	return batch_finish(b);
+}
+
+static bool tree_is_named(struct set_volume *entry, uint64_t id)
+{
+	const struct set_snapshot *snap = snapshot_by_tree(entry, id);
+	return id == entry->facts.live_tree || (snap && !snap->facts.is_deleting);
+}
+
+static void batch_consider(const struct tree_record *t, void *context)
+{
+	struct tree_batch *b = context;
+	struct set_volume *entry = b->volume->entry;
+	if (t->state == TREE_LIVE && uuid_equal(&t->volume, &entry->facts.uuid) && !tree_is_named(entry, t->tree_id))
+		batch_add(b, t->tree_id);
+}
+
+struct tree_batch *tree_batch_orphans(struct volume *v, uint32_t disk)
+{
+	struct tree_batch *b = batch_create(v, disk, DISK_DROP);
+	if (!b)
+		return NULL;
+	if (!v->entry->is_history_short)
+		disk_trees_each(v->set->disks[disk]->disk, batch_consider, b);
+	return batch_finish(b);
+}
+
+/* ---- doing it ---- */
+
+static void batch_submit(struct tree_batch *b, struct batch_slot *slot)
+{
+	struct volume *v = b->volume;
+	struct disk *disk = v->set->disks[b->disk]->disk;
+	struct disk_io *io = &slot->io;
+	io->op = b->op;
+	io->volume = v->entry->facts.uuid;
+	io->session = v->disks[b->disk].session;
+	io->tree_id = b->ids[b->next++];
+	io->parent_id = 0;
+	io->epoch = b->op == DISK_CREATE ? v->epoch : 0;
+	io->tree = b->op == DISK_DROP ? disk_tree_find(disk, &io->volume, io->tree_id) : NULL;
+	if (b->op == DISK_DROP && !io->tree)
+		return;
+	slot->is_busy = true;
+	b->owed++;
+	disk_submit(disk, io);
+}
+
+static void batch_run(struct tree_batch *b)
+{
+	bool is_running = set_disk_is_running(b->volume->set->disks[b->disk]);
+	if (!is_running && b->err == 0)
+		b->err = -EIO;
+	for (uint32_t i = 0; i < BATCH_WINDOW && b->err == 0 && b->next < b->n; i++)
+		while (!b->slots[i].is_busy && b->next < b->n)
+			batch_submit(b, &b->slots[i]);
+	if (b->owed > 0)
+		return;
+	void (*done)(void *context, int res) = b->done;
+	void *context = b->context;
+	int err = b->err;
+	tree_batch_abandon(b);
+	done(context, err);
+}
+
+void tree_batch_start(struct tree_batch *b, void (*done)(void *context, int res), void *context)
+{
+	quarry_assert(!b->done);
+	b->done = done;
+	b->context = context;
+	reactor_defer(b->volume->set->reactor, &b->turn, 0);
+}
+
+void tree_batch_abandon(struct tree_batch *b)
+{
+	if (!b)
+		return;
+	free(b->ids);
+	free(b);
+}
