@@ -118,7 +118,7 @@ holds restores w@s1
 expect 1 'has backups of several volumes; name one' q backup restore "$repo" x
 
 say "what is refused"
-expect 2 "NAME@SNAP 'v' does not name a snapshot" q backup create v "$repo"
+expect 2 "NAME@SNAP 'v' is not the name of a snapshot" q backup create v "$repo"
 expect 1 "no snapshot 'v@nothing'" q backup create v@nothing "$dir/never"
 expect 1 "no volume 'nothing'" q backup create nothing@s1 "$dir/never"
 holds test ! -e "$dir/never"
