@@ -39,6 +39,7 @@ static const char *const name_kinds[] = {"volume", "pool", "disk", "node", "snap
 #define DOMAIN                                                                                                         \
 	OPTION("failure-domain", CHOICE("DOMAIN", failure_domains), "what no two copies share: disk, node, rack or zone")
 
+#define NO_VERIFY OPTION("no-verify", NO_VALUE, "do not read the copy back and compare; saves about half of the time")
 #define KEY_FILE OPTION("key-file", WORD("PATH", VALUE_PATH), "the key of an encrypted repository: 32 random bytes or more")
 
 const struct option global_options[] = {
@@ -141,13 +142,14 @@ const struct command commands[] = {
 	 .summary = "create a volume from a raw or qcow2 file or an NBD URI",
 	 .more = "What a qcow2 file is made of must lie in this file: one with a backing file is refused.",
 	 .options = OPTIONS(OPTION("format", CHOICE("FORMAT", image_formats), "raw or qcow2; else what the file looks like"),
-			    OPTION("pool", WORD("POOL", VALUE_POOL), "pool that it is cut from; else default"), REPLICAS)},
+			    OPTION("pool", WORD("POOL", VALUE_POOL), "pool that it is cut from; else default"), REPLICAS,
+			    NO_VERIFY)},
 	{.noun = "volume", .verb = "export", .run = volume_export,
-	 .arguments = {WORD("NAME", VALUE_VOLUME), WORD("TARGET", VALUE_PATH)},
-	 .summary = "copy a volume into a raw or qcow2 file or to an NBD URI",
-	 .more = "Detach it before, or stop what writes to it: what changes meanwhile is copied as it comes.",
+	 .arguments = {WORD("NAME[@SNAP]", VALUE_EXPORT), WORD("TARGET", VALUE_PATH)},
+	 .summary = "copy a volume or a snapshot into a raw or qcow2 file or to an NBD URI",
+	 .more = "Of a volume that is in use export a snapshot: what changes meanwhile is copied as it comes.",
 	 .options = OPTIONS(OPTION("format", CHOICE("FORMAT", image_formats), "raw or qcow2; else qcow2 for names in .qcow2"),
-			    OPTION("force", NO_VALUE, "overwrite a file or device that is there"))},
+			    OPTION("force", NO_VALUE, "overwrite a file or device that is there"), NO_VERIFY)},
 
 	/* ---- snapshot ---- */
 	{.noun = "snapshot", .verb = "create", .run = snapshot_create,

@@ -232,6 +232,14 @@ int endpoint_flush(struct endpoint *e)
 	return nbd_get_errno() ? nbd_get_errno() : EIO;
 }
 
+void endpoint_forget(struct endpoint *e)
+{
+	e->n_extents = e->next_extent = 0;
+	/* Only a wish: memory that the kernel keeps all the same gives the same bytes as the program would get. */
+	if (!e->nbd)
+		(void)posix_fadvise(e->fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
 /* ---- holes ---- */
 
 static int extents_take(void *context, const char *meta_context, uint64_t pos_bytes, uint32_t *entries,

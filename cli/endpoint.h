@@ -50,6 +50,8 @@ void endpoint_write(struct endpoint *e, struct endpoint_op *op, const void *data
 void endpoint_zero(struct endpoint *e, struct endpoint_op *op, uint64_t len_bytes, uint64_t pos_bytes);
 /* Blocks. 0 or an errno. */
 must_check int endpoint_flush(struct endpoint *e);
+/* Lets what is read from now on come from where it is stored, as far as this machine can: after a flush. */
+void endpoint_forget(struct endpoint *e);
 /* What begins at pos_bytes, at most to the end of the endpoint. Blocks. 0 or an errno. */
 must_check int endpoint_extent(struct endpoint *e, uint64_t pos_bytes, struct extent *out);
 

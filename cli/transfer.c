@@ -7,7 +7,9 @@
  * 1. What runs a program (qemu-nbd) is opened before signals are held back, so that the program is born with none held.
  *    What must be undone (a volume, an attachment) is done after, so that Ctrl-C leaves nothing behind.
  * 2. An import makes its volume. One that fails deletes it again; an export that fails removes the file that it made.
- *    3. A volume that was attached before stays attached.
+ * 3. A volume that was attached before stays attached.
+ * 4. What was copied is read back and verified, unless the user does without: a copy that is not looked at is only a
+ *    hope, and whoever makes one often deletes what it was made of.
  */
 #include "cli/transfer.h"
 #include "cli/call.h"
@@ -70,6 +72,18 @@ enum status transfer_end(struct transfer *t, enum status status)
 	return status;
 }
 
+static bool transfer_is_verified(const struct transfer *t)
+{
+	return !call_has(t->cli->call, "no-verify");
+}
+
+static enum status transfer_copy(struct transfer *t, struct endpoint *source, struct endpoint *target)
+{
+	struct copy_job job = {
+	    .source = source, .target = target, .interrupt = &t->interrupt, .is_verified = transfer_is_verified(t)};
+	return copy_run(t->cli, &job, &t->copied_bytes);
+}
+
 /* ---- import ---- */
 
 /* A second create of the same volume succeeds, and would copy over the data of the first. One that is being deleted has
@@ -113,8 +127,10 @@ static enum status import_run(struct transfer *t)
 		status = transfer_connect(t, NULL, false);
 	if (status != DONE)
 		return status;
+	if (t->volume.size_bytes < t->other.size_bytes)
+		return cli_refuse(c, "internal", "volume '%s' is smaller than it was made", t->name);
 	t->volume.is_fresh = true;
-	return copy_run(c, &t->other, &t->volume, &t->interrupt, &t->copied_bytes);
+	return transfer_copy(t, &t->other, &t->volume);
 }
 
 static enum status import_print(struct transfer *t)
@@ -128,8 +144,8 @@ static enum status import_print(struct transfer *t)
 		return status;
 	size_to_text(number_at(volume, "size_bytes"), size);
 	size_to_text(t->copied_bytes, copied);
-	printf("imported '%s' as volume '%s' of %s, %s of it data\n", call_text(c->call, "SOURCE"), t->name, size,
-	       copied);
+	printf("imported '%s' as volume '%s' of %s, %s of it data%s\n", call_text(c->call, "SOURCE"), t->name, size,
+	       copied, transfer_is_verified(t) ? ", verified" : "");
 	return DONE;
 }
 
@@ -180,45 +196,55 @@ static enum status export_open(struct transfer *t, uint64_t size_bytes)
 	return status;
 }
 
+static void export_warn(const struct transfer *t, const json_t *attachment)
+{
+	if (attachment && !bool_at(attachment, "read_only"))
+		fprintf(stderr,
+			"quarry: note: volume '%s' is attached; what is written to it now may be in the copy or not: "
+			"export a snapshot of it for one moment\n",
+			t->name);
+}
+
 static enum status export_run(struct transfer *t)
 {
 	struct cli *c = t->cli;
-	json_auto_t *volume = NULL;
-	auto_free char *path = api_path("/v1/volumes/", t->name, "");
-	enum status status = client_get(c, path, &volume);
+	json_auto_t *exported = NULL;
+	auto_free char *path = export_path(t->name);
+	enum status status = client_get(c, path, &exported);
+	uint64_t size_bytes = number_at(exported, "size_bytes");
+	if (status == DONE && size_bytes == 0)
+		status = cli_refuse(c, "internal", "quarryd told no size of '%s'; is it of the same release?", t->name);
 	if (status == DONE)
-		status = export_open(t, number_at(volume, "size_bytes"));
+		status = export_open(t, size_bytes);
 	if (status == DONE)
 		status = interrupt_begin(c, &t->interrupt);
-	const json_t *attachment = attachment_over_nbd(volume);
-	if (status == DONE && attachment && !bool_at(attachment, "read_only"))
-		fprintf(stderr,
-			"quarry: note: volume '%s' is attached; what is written to it now may be in the copy or not\n",
-			t->name);
-	if (status == DONE)
-		status = transfer_connect(t, attachment, true);
-	if (status == DONE && t->volume.size_bytes > t->other.size_bytes)
-		status = cli_refuse(c, "in-use", "volume '%s' has grown meanwhile; try again", t->name);
 	if (status != DONE)
 		return status;
-	return copy_run(c, &t->volume, &t->other, &t->interrupt, &t->copied_bytes);
+	const json_t *attachment = attachment_over_nbd(exported);
+	export_warn(t, attachment);
+	status = transfer_connect(t, attachment, true);
+	if (status == DONE && t->volume.size_bytes > t->other.size_bytes)
+		status = cli_refuse(c, "in-use", "volume '%s' has grown meanwhile; try again", t->name);
+	return status == DONE ? transfer_copy(t, &t->volume, &t->other) : status;
 }
 
 enum status volume_export(struct cli *c)
 {
 	struct transfer transfer;
-	transfer_begin(&transfer, c, call_text(c->call, "NAME"));
+	transfer_begin(&transfer, c, call_text(c->call, "NAME[@SNAP]"));
 	const char *target = call_text(c->call, "TARGET");
 	if (is_nbd_uri(target) && call_has(c->call, "format"))
 		return cli_misuse(c, "--format is for files; an NBD server takes raw data");
 	enum status status = transfer_end(&transfer, export_run(&transfer));
 	if (status != DONE)
 		return status;
-	json_auto_t *value = json_pack("{sssssssI}", "volume", transfer.name, "target", target, "format",
-				       export_format_name(c), "copied_bytes", (json_int_t)transfer.copied_bytes);
+	json_auto_t *value =
+	    json_pack("{sssssssIsb}", "volume", transfer.name, "target", target, "format", export_format_name(c),
+		      "copied_bytes", (json_int_t)transfer.copied_bytes, "verified", transfer_is_verified(&transfer));
 	char copied[SIZE_TEXT_BYTES];
 	size_to_text(transfer.copied_bytes, copied);
 	if (!cli_print_json(c, value))
-		printf("exported volume '%s' to '%s', %s of it data\n", transfer.name, target, copied);
+		printf("exported volume '%s' to '%s', %s of it data%s\n", transfer.name, target, copied,
+		       transfer_is_verified(&transfer) ? ", verified" : "");
 	return DONE;
 }

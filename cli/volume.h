@@ -5,6 +5,8 @@
 
 #include "cli/cli.h"
 
+/* The resource of a checked NAME or NAME@SNAP; to be freed. */
+char *export_path(const char *name);
 /* The URI under which a client on this machine best reaches an attachment; lives as long as the object. */
 const char *attachment_uri(const struct cli *c, const json_t *attachment);
 /* The attachment over NBD among a volume's or snapshot's; NULL: it has none. */

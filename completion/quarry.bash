@@ -26,8 +26,8 @@ _quarry_options() {
 	'volume delete') echo ' --snapshots ' ;;
 	'volume attach') echo ' --nbd --vhost-user --queues:text --read-only ' ;;
 	'volume detach') echo ' --nbd --vhost-user ' ;;
-	'volume import') echo ' --format:=raw,qcow2 --pool:pool --replicas:text ' ;;
-	'volume export') echo ' --format:=raw,qcow2 --force ' ;;
+	'volume import') echo ' --format:=raw,qcow2 --pool:pool --replicas:text --no-verify ' ;;
+	'volume export') echo ' --format:=raw,qcow2 --force --no-verify ' ;;
 	'snapshot schedule') echo ' --every:text --keep:text --off ' ;;
 	'backup create') echo ' --key-file:path --rate-limit:text ' ;;
 	'backup list') echo ' --key-file:path ' ;;

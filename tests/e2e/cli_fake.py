@@ -4,8 +4,8 @@
     cli_fake.py SOCKET FOLDER [--tcp PORT_FILE TOKEN]
 
 It keeps volumes in memory and their data in files of FOLDER, served by nbdkit while they are attached. FOLDER/mode, when it
-exists, holds one word that spoils every answer: close, html, array, empty, hang, refuse, unhealthy, or bad-nbd, which lets
-writes to attached volumes fail. FOLDER/requests gets a line for every request: method, path, body.
+exists, holds one word that spoils every answer: close, html, array, empty, hang, refuse, unhealthy, bad-nbd, which lets
+writes to attached volumes fail, or lossy-nbd, which loses them. FOLDER/requests gets a line for every request: method, path, body.
 
 A snapshot of a volume is a qcow2 file with a dirty bitmap for every earlier snapshot, served by qemu-nbd: what changed since it.
 FOLDER/no-changes, when it exists, lets that be a secret.
@@ -119,7 +119,10 @@ class State:
         if self.mode() == "bad-nbd":
             command.append("--filter=error")
         if not volume["attachments"]:
-            command += ["file", os.path.join(self.folder, name + ".data")]
+            if self.mode() == "lossy-nbd":
+                command += ["null", str(volume["size_bytes"])]
+            else:
+                command += ["file", os.path.join(self.folder, name + ".data")]
             if self.mode() == "bad-nbd":
                 command += ["error-pwrite=EIO", "error-pwrite-rate=100%"]
             self.servers[name] = self.starter.submit(subprocess.Popen, command).result()
