@@ -6,7 +6,7 @@
 . "$(dirname "$0")/lib.sh"
 require jq nbdkit qemu-img qemu-nbd nbdsh
 [ -x "$BUILD/quarry" ] || skip "quarry is not built"
-rounds=${1:-25}
+rounds=${1:-10}
 mkdir "$dir/fake"
 "$here/cli_fake.py" "$dir/control.sock" "$dir/fake" 2>"$dir/fake.log" &
 others+=($!)
@@ -357,7 +357,7 @@ snapshot k s0
 backup k@s0 "$killed"
 n_killed=0
 for round in $(seq "$rounds"); do
-	put k $((round * 20000)) 10000
+	put k $((round % 25 * 20000)) 10000
 	put k $((RANDOM * 5)) 400
 	snapshot k "s$round"
 	delay=0.$(printf %03d $((RANDOM % 250)))
