@@ -148,7 +148,8 @@ soak: programs
 	@$(RUN) --limit 86400 $(SOAK_TESTS) '@86400 tests/e2e/crash.sh $(or $(ROUNDS),1000)' \
 		'@86400 tests/e2e/vhost-restart.sh $(or $(ROUNDS),1000)' \
 		'@86400 tests/e2e/vhost-restart-slow.sh $(or $(ROUNDS),1000)' \
-		'@86400 tests/e2e/vhost-games.sh $(or $(ROUNDS),200)' '@86400 tests/e2e/backup.sh $(or $(ROUNDS),1000)' '@3600 tests/guest/vhost.sh 20'
+		'@86400 tests/e2e/vhost-games.sh $(or $(ROUNDS),200)' \
+		'@86400 tests/e2e/backup.sh $(or $(ROUNDS),1000)' '@3600 tests/guest/vhost.sh 20'
 
 # libFuzzer, in a build of its own: clang, address and undefined sanitizers, coverage.
 FUZZ_BUILD := build-fuzz

@@ -15,8 +15,8 @@
  *    until then.
  * 3. A hole is skipped where the target reads as zeros anyway.
  * 4. The copy is done when the target has flushed.
- * 5. What is verified is what was read, once: the source may be one that others write to. A second pass reads the target
- *    and holds it against the tally of the first, holes too.
+ * 5. What is verified is what was read, once: the source may be one that others write to. A second pass reads the
+ *    target and holds it against the tally of the first, holes too.
  */
 #include "cli/copy.h"
 

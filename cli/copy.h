@@ -18,6 +18,6 @@ struct copy_job {
 	bool is_verified; /* what was written is read back and held against what was read */
 };
 
-/* Copies all of the source, which is not empty, to the beginning of the target and flushes the target. The target may be
- * larger; of an odd source the last piece is filled up with zeros to 512 bytes. *copied_bytes: what was not hole. */
+/* Copies all of the source, which is not empty, to the beginning of the target and flushes the target. The target may
+ * be larger; of an odd source the last piece is filled up with zeros to 512 bytes. *copied_bytes: what was not hole. */
 must_check enum status copy_run(struct cli *c, const struct copy_job *job, uint64_t *copied_bytes);
