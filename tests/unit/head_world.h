@@ -21,6 +21,7 @@ struct head_world {
 	struct uuid cluster, pool;
 	uint64_t cache_bytes; /* of the next start; 0: WORLD_CACHE_BYTES */
 	uint32_t n_disks;
+	uint32_t n_parts; /* of the set, 0: as many as usual */
 	bool is_done;
 	int res;
 	char why[SET_WHY_BYTES];

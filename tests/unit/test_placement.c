@@ -227,6 +227,56 @@ static void concurrent_first_writes_move_together(void)
 	}
 }
 
+static bool is_at_disk(void *context)
+{
+	const struct volume *v = context;
+	return v->in_flight[0] + v->in_flight[1] == 4;
+}
+
+static void burst_barrier_ended(struct volume *v, int res)
+{
+	CU_ASSERT_EQUAL(res, 0);
+}
+
+/* All parts wait for a move, the move waits for the barrier, and the barrier has to flush. */
+static void a_barrier_needs_no_part_of_data(void)
+{
+	struct head_world w;
+	uint8_t *data = world_memory(MIB);
+	uint32_t n = 4;
+	memset(data, 3, MIB);
+	world_open(&w, 7);
+	world_add_disk(&w, 32 * MIB);
+	world_add_disk(&w, 32 * MIB);
+	w.n_parts = n;
+	CU_ASSERT_EQUAL(world_start(&w), 0);
+	struct volume *filler = world_volume(&w, "filler", GIB);
+	fill_disk(&w, filler, data);
+	uint32_t full;
+	CU_ASSERT_EQUAL_FATAL(chunk_find(filler, 0, &full), PLACED_ON_DISK);
+	struct volume *v = world_volume(&w, "vm1", GIB);
+	w.set->disks[!full]->state = SET_DISK_FAILED; /* as if chosen just before it was full */
+	burst = (struct burst){.iov = {data, 256 * KIB}};
+	for (uint32_t i = 0; i < n; i++) {
+		burst.ios[i] = (struct volume_io){.op = VOLUME_WRITE,
+						  .pos_bytes = i * MIB,
+						  .len_bytes = 256 * KIB,
+						  .iov = &burst.iov,
+						  .n_iov = 1,
+						  .done = burst_done};
+		volume_submit(v, &burst.ios[i]);
+	}
+	world_until(&w, is_at_disk, v);
+	w.set->disks[!full]->state = SET_DISK_RUNNING;
+	barrier_now(v, burst_barrier_ended);
+	world_until(&w, burst_is_over, &n);
+	CU_ASSERT_EQUAL(burst.n_failed, 0);
+	CU_ASSERT_TRUE(placer_is_idle(v));
+	CU_ASSERT_TRUE(v->disks[full].written > 0 && v->disks[!full].written > 0); /* they have moved */
+	world_close(&w);
+	free(data);
+}
+
 static void burst_metadata_done(struct metadata_request *q, int res)
 {
 	CU_ASSERT_EQUAL(res, 0);
@@ -273,6 +323,7 @@ int main(void)
 	CU_add_test(suite, "without disks there is no place", without_disks_there_is_no_place);
 	CU_add_test(suite, "a fresh segment leaves a full disk", a_fresh_segment_leaves_a_full_disk);
 	CU_add_test(suite, "concurrent first writes move together", concurrent_first_writes_move_together);
+	CU_add_test(suite, "a barrier needs no part of data", a_barrier_needs_no_part_of_data);
 	CU_add_test(suite, "a damaged chunk fails its segments alone", a_damaged_chunk_fails_its_segments_alone);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();

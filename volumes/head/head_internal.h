@@ -28,6 +28,7 @@
 #define PART_BLOCKS   DISK_IO_BLOCKS_MAX
 #define PART_BYTES    ((uint64_t)PART_BLOCKS * BLOCK_BYTES)
 #define PARTS_DEFAULT 512u
+#define FLUSHES       128u /* parts that flush or tell of an epoch: more wait for each other */
 #define BARRIER_NS    NS_PER_S /* an epoch is closed at most this often */
 
 struct command;
@@ -228,11 +229,11 @@ struct set_pool {
 	struct pool_facts facts;
 };
 
-/* ---- the pool of parts ---- */
+/* ---- a pool of parts ---- */
 
 struct parts {
 	struct part *all;
-	uint8_t *edges; /* two blocks per part */
+	uint8_t *edges; /* two blocks per part; NULL: its parts carry no data */
 	uint32_t n;
 	struct list free;
 	struct list line; /* requests by own.line that found none */
@@ -251,7 +252,8 @@ struct volume_set {
 	struct uuid cluster;
 	struct list pools, volumes;
 	struct set_disk *disks[SET_DISKS_MAX];
-	struct parts parts;
+	struct parts parts;   /* of data */
+	struct parts flushes; /* FLUSH and COMPLETE: these never wait for those of data */
 	struct chunk_cache chunks;
 	struct volume_doors *doors; /* NULL: no vhost-user frontend */
 	struct list commands; /* in the order of submission; the first is carried out */
@@ -334,6 +336,7 @@ enum part_kind {
 };
 struct part {
 	struct disk_io io;
+	struct parts *pool;
 	enum part_stage stage;
 	enum part_kind kind;
 	int err;
@@ -361,10 +364,10 @@ struct part {
 	};
 };
 
-must_check int parts_init(struct parts *p, uint32_t n);
+must_check int parts_init(struct parts *p, uint32_t n, bool has_edges);
 void parts_fini(struct parts *p);
-/* A free part, or NULL: the request then waits in line and is woken when there is one. */
-struct part *part_get(struct volume_set *s, struct volume_io *io);
+/* A free part of the pool, or NULL: the request then waits in line and is woken when there is one. */
+struct part *part_get(struct parts *pool, struct volume_io *io);
 void part_put(struct part *p); /* of a part that was not started */
 /* Kind, place and request are set by the caller. */
 void part_start(struct part *p);

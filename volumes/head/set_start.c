@@ -281,7 +281,9 @@ static int set_create(const struct volume_set_options *o, struct volume_set **ou
 	list_init(&s->chunks.used);
 	commands_init(s);
 	schedules_init(s);
-	int err = parts_init(&s->parts, o->n_parts ? o->n_parts : PARTS_DEFAULT);
+	int err = parts_init(&s->parts, o->n_parts ? o->n_parts : PARTS_DEFAULT, true);
+	if (err == 0)
+		err = parts_init(&s->flushes, FLUSHES, false);
 	if (err != 0) {
 		set_free(s);
 		return err;
@@ -454,6 +456,7 @@ void set_free(struct volume_set *s)
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
 		free(s->disks[i]);
 	parts_fini(&s->parts);
+	parts_fini(&s->flushes);
 	free(s->stop);
 	free(s);
 }

@@ -228,12 +228,12 @@ void volume_set_pools(struct volume_set *s, void (*each)(const struct pool_view 
 
 /* ---- what takes long ---- */
 
-static void slow_parts(struct volume_set *s, const struct volume_io *io, void (*each)(const char *line, void *context),
-		       void *context)
+static void slow_parts(const struct parts *pool, const struct volume_io *io,
+		       void (*each)(const char *line, void *context), void *context)
 {
 	char text[200], line[256];
-	for (uint32_t i = 0; i < s->parts.n; i++) {
-		const struct part *p = &s->parts.all[i];
+	for (uint32_t i = 0; i < pool->n; i++) {
+		const struct part *p = &pool->all[i];
 		if (p->stage == PART_FREE || p->request != io)
 			continue;
 		part_to_text(p, text, sizeof(text));
@@ -260,7 +260,8 @@ static void slow_head(struct volume *head, void *context)
 		text_print(line, sizeof(line), "%s, for %.1f s", text,
 			   (double)(l->now_ns - io->own.started_ns) / (double)NS_PER_S);
 		l->each(line, l->context);
-		slow_parts(head->set, io, l->each, l->context);
+		slow_parts(&head->set->parts, io, l->each, l->context);
+		slow_parts(&head->set->flushes, io, l->each, l->context);
 	}
 }
 

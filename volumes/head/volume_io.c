@@ -284,7 +284,7 @@ static enum flow volume_io_send(struct volume_io *io, const struct piece *piece,
 		io->own.err = -EIO;
 		return FLOW_NEXT;
 	}
-	struct part *p = part_get(v->set, io);
+	struct part *p = part_get(&v->set->parts, io);
 	if (!p)
 		return volume_io_wait(io, WAIT_PART);
 	p->kind = piece->kind;
@@ -385,7 +385,7 @@ static enum flow volume_io_harden(struct volume_io *io)
 			io->own.err = -EIO;
 			break;
 		}
-		struct part *p = part_get(v->set, io);
+		struct part *p = part_get(&v->set->flushes, io);
 		if (!p)
 			return volume_io_wait(io, WAIT_PART);
 		p->kind = io->own.epoch ? PART_COMPLETE : PART_FLUSH;
