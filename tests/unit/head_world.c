@@ -331,6 +331,33 @@ int world_read(struct head_world *w, struct volume *v, uint64_t pos, void *data,
 	return world_transfer(w, v, io, data);
 }
 
+/* The first segment has a sector more than the others, so that merged edges leave a piece of both outer ones. */
+static int world_transfer_cut(struct head_world *w, struct volume *v, struct volume_io io, uint8_t *data)
+{
+	struct iovec iov[VOLUME_IOV_MAX];
+	uint64_t each = io.len_bytes / io.n_iov / SECTOR_BYTES * SECTOR_BYTES, first = each + SECTOR_BYTES;
+	struct world_io one = {.io = io};
+	CU_ASSERT_FATAL(io.n_iov > 2 && io.n_iov <= VOLUME_IOV_MAX);
+	iov[0] = (struct iovec){data, first};
+	for (uint32_t i = 1; i < io.n_iov; i++)
+		iov[i] = (struct iovec){data + first + (i - 1) * each, each};
+	iov[io.n_iov - 1].iov_len = io.len_bytes - first - (io.n_iov - 2) * each;
+	one.io.iov = iov;
+	return world_io(w, v, &one);
+}
+
+int world_write_cut(struct head_world *w, struct volume *v, uint64_t pos, void *data, uint64_t len, uint32_t n_iov)
+{
+	struct volume_io io = {.op = VOLUME_WRITE, .pos_bytes = pos, .len_bytes = len, .n_iov = n_iov};
+	return world_transfer_cut(w, v, io, data);
+}
+
+int world_read_cut(struct head_world *w, struct volume *v, uint64_t pos, void *data, uint64_t len, uint32_t n_iov)
+{
+	struct volume_io io = {.op = VOLUME_READ, .pos_bytes = pos, .len_bytes = len, .n_iov = n_iov};
+	return world_transfer_cut(w, v, io, data);
+}
+
 int world_op(struct head_world *w, struct volume *v, enum volume_op op, uint64_t pos, uint64_t len, unsigned flags)
 {
 	struct world_io one = {.io = {.op = op, .pos_bytes = pos, .len_bytes = len, .flags = flags}};

@@ -89,7 +89,11 @@ struct disk_extent {
 	uint64_t epoch; /* highest within */
 };
 
-#define DISK_IOV_MAX 130u /* segments of one request's memory, after cutting at runs */
+/* Segments of one request's memory: a client's 64, and the first and the last block when these were merged; and after
+ * cutting at runs. */
+#define DISK_IO_IOV_MAX 66u
+#define DISK_IOV_MAX    130u
+_Static_assert(DISK_IOV_MAX >= DISK_IO_IOV_MAX + DISK_IO_BLOCKS_MAX - 1, "each run but the first may cut a segment");
 
 /* Whoever waits inside the disk (for a page, a count, room): woken once, on the disk's reactor. */
 struct waiter {
@@ -107,10 +111,10 @@ struct disk_io {
 	uint64_t session;         /* WRITE TRIM FORK DROP: the volume's newest, else -ESTALE [SESSION] */
 	bool is_ordered;          /* WRITE that merged part of a block [RMWDEP] */
 	bool is_shared;           /* READ: others may write to the memory: what does not match is -EBADMSG, no damage */
-	const struct iovec *iov;  /* READ WRITE: exactly n_blocks * 4096 bytes; at most 64 segments, 512-byte aligned */
-	uint32_t n_iov;
-	const uint32_t *crcs;        /* WRITE: CRC-32C of each block */
-	uint64_t zero_blocks;        /* WRITE: bit i = block i is all zeros and becomes a hole */
+	const struct iovec *iov;  /* READ WRITE: exactly n_blocks * 4096 bytes, 512-byte aligned */
+	uint32_t n_iov;           /* at most DISK_IO_IOV_MAX */
+	const uint32_t *crcs;     /* WRITE: CRC-32C of each block */
+	uint64_t zero_blocks;     /* WRITE: bit i = block i is all zeros and becomes a hole */
 	struct disk_extent *extents; /* MAP: room for extents_max */
 	uint32_t extents_max;
 	uint64_t since;                   /* MAP: tell only what changed in epochs >= since (0: everything) */

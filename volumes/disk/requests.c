@@ -35,6 +35,8 @@ enum disk_io_stage {
 #undef STAGE_NAME
 };
 
+_Static_assert(BATCH_IOV_MAX >= DISK_IO_IOV_MAX, "a run's memory fits a batch of the writer");
+
 #define STEPS_A_TURN 16u /* leaves trimmed or pieces mapped before others get their turn */
 
 static void disk_io_run(struct disk_io *io);
@@ -142,7 +144,7 @@ static int check_range(const struct disk_io *io)
 	if (io->n_blocks == 0 || io->first >= span || io->n_blocks > span - io->first)
 		return -EINVAL;
 	bool has_data = io->op == DISK_READ || io->op == DISK_WRITE;
-	if (has_data && (io->n_blocks > DISK_IO_BLOCKS_MAX || io->n_iov == 0 || io->n_iov > DISK_IO_BLOCKS_MAX))
+	if (has_data && (io->n_blocks > DISK_IO_BLOCKS_MAX || io->n_iov == 0 || io->n_iov > DISK_IO_IOV_MAX))
 		return -EINVAL;
 	return 0;
 }

@@ -28,7 +28,7 @@
 #define PART_BLOCKS   DISK_IO_BLOCKS_MAX
 #define PART_BYTES    ((uint64_t)PART_BLOCKS * BLOCK_BYTES)
 #define PARTS_DEFAULT 512u
-#define FLUSHES       128u /* parts that flush or tell of an epoch: more wait for each other */
+#define FLUSHES       128u     /* parts that flush or tell of an epoch: more wait for each other */
 #define BARRIER_NS    NS_PER_S /* an epoch is closed at most this often */
 
 struct command;
@@ -323,8 +323,9 @@ void volume_io_to_text(const struct volume_io *io, char *text, size_t room);
 enum part_stage { PART_STAGES(X) };
 #undef X
 
-#define PART_IOV_MAX     (64u + 2u)
+#define PART_IOV_MAX     DISK_IO_IOV_MAX
 #define PART_EXTENTS_MAX (PART_IOV_MAX * sizeof(struct iovec) / sizeof(struct disk_extent))
+_Static_assert(PART_IOV_MAX >= VOLUME_IOV_MAX + 2, "a client's memory, and the first and the last block, merged");
 enum part_kind {
 	PART_READ,
 	PART_WRITE,

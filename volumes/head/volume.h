@@ -35,6 +35,7 @@ struct volume_set;
 #define VOLUME_NAME_MAX     63u  /* [A-Za-z0-9][A-Za-z0-9._-]* */
 #define VOLUME_BYTES_MAX    (4096 * TIB)
 #define VOLUME_IO_BYTES_MAX (32 * MIB) /* of a read or write; trims, zeroes and maps: any length */
+#define VOLUME_IOV_MAX      64u
 
 enum volume_op { VOLUME_READ, VOLUME_WRITE, VOLUME_FLUSH, VOLUME_TRIM, VOLUME_ZERO, VOLUME_MAP };
 
@@ -58,7 +59,7 @@ struct volume_io {
 	unsigned flags;
 	uint64_t pos_bytes, len_bytes; /* multiples of 512, inside the volume */
 	const struct iovec *iov; /* READ, WRITE: len_bytes in all; memory 512-byte aligned, untouched until done() */
-	uint32_t n_iov;          /* at most 64 */
+	uint32_t n_iov;          /* at most VOLUME_IOV_MAX */
 	struct volume_extent *extents; /* MAP */
 	uint32_t extents_max;
 	uint64_t

@@ -571,7 +571,7 @@ static void volume_io_go(struct volume_io *io)
 static void volume_io_submit(struct volume *v, struct volume_io *io, bool is_internal)
 {
 	quarry_assert(io->done);
-	quarry_assert(!transfers_data(io->op) || (io->iov && io->n_iov > 0 && io->n_iov <= 64));
+	quarry_assert(!transfers_data(io->op) || (io->iov && io->n_iov > 0 && io->n_iov <= VOLUME_IOV_MAX));
 	quarry_assert(io->op != VOLUME_MAP || (io->extents && io->extents_max > 0));
 	volume_io_begin(v, io, is_internal);
 	io->own.err = volume_io_validate(v, io);
