@@ -146,6 +146,37 @@ static void without_disks_there_is_no_place(void)
 	free(data);
 }
 
+static void fence_done(struct disk_io *io, int res)
+{
+	CU_ASSERT_EQUAL(res, 0);
+	burst.n_done++;
+}
+
+/* The disk has heard of a newer head of the volume: there is room, and it cannot be had. */
+static void a_disk_that_cannot_be_joined_is_no_full_disk(void)
+{
+	struct head_world w;
+	uint8_t *data = world_memory(4096);
+	uint32_t n = 1;
+	memset(data, 1, 4096);
+	world_open(&w, 8);
+	world_add_disk(&w, DISK_BYTES);
+	CU_ASSERT_EQUAL(world_start(&w), 0);
+	struct volume *v = world_volume(&w, "vm1", GIB);
+	struct disk_io fence = {.op = DISK_FENCE,
+				.volume = *volume_uuid(v),
+				.generation = 1000,
+				.size_blocks = SEGMENT_BLOCKS,
+				.done = fence_done};
+	burst.n_done = 0;
+	disk_submit(w.set->disks[0]->disk, &fence);
+	world_until(&w, burst_is_over, &n);
+	CU_ASSERT_EQUAL(world_write(&w, v, 0, data, 4096, 0), -EIO);
+	CU_ASSERT(world_events(&w, "disk-not-joined") > 0);
+	world_close(&w);
+	free(data);
+}
+
 /* ---- a full disk ---- */
 
 /* Fills one disk through a volume whose single segment lies there. */
@@ -321,6 +352,8 @@ int main(void)
 	CU_add_test(suite, "chunks are cached within a bound", chunks_are_cached_within_a_bound);
 	CU_add_test(suite, "free space is the weight", free_space_is_the_weight);
 	CU_add_test(suite, "without disks there is no place", without_disks_there_is_no_place);
+	CU_add_test(suite, "a disk that cannot be joined is no full disk",
+		    a_disk_that_cannot_be_joined_is_no_full_disk);
 	CU_add_test(suite, "a fresh segment leaves a full disk", a_fresh_segment_leaves_a_full_disk);
 	CU_add_test(suite, "concurrent first writes move together", concurrent_first_writes_move_together);
 	CU_add_test(suite, "a barrier needs no part of data", a_barrier_needs_no_part_of_data);

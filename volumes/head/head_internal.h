@@ -108,7 +108,8 @@ struct placer {
 	struct list moving;  /* parts by link: their disk was full */
 	struct place_pick picks[PLACE_PICKS_MAX];
 	uint32_t n_picks;
-	uint64_t refused;   /* bit per disk that could not be joined */
+	uint64_t refused;   /* bit per disk that could not be joined: */
+	uint64_t failed;    /* of these, the ones that did not just lack the room */
 	uint64_t new_disks; /* bit per disk joined for these picks and not yet in the record */
 	struct op op;
 	struct join *join;            /* under way */
