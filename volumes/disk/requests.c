@@ -7,7 +7,7 @@
  *   MAP, MEASURE        ADMIT -> SCAN -> REPLY
  *   FLUSH               ADMIT -> FLUSH -> REPLY
  *   CREATE DROP FENCE COMPLETE FORGET     ADMIT -> CHANGE -> GATHER -> FLUSH -> REPLY
- *   FORK                ADMIT -> QUIET -> CHANGE -> GATHER -> FLUSH -> REPLY
+ *   FORK                ADMIT -> QUIET -> CHANGE (and back, see 5) -> GATHER -> FLUSH -> REPLY
  *
  * Invariants
  *  1. CHANGE happens in one turn: path prepared, blocks taken, record appended, state changed, data handed to the
@@ -16,6 +16,8 @@
  *  3. Changes are admitted in order of arrival; one that must wait for room holds up those behind it, never a read.
  *  4. A request waits in one place at a time: by own.link in the admission list or at its journal block, by own.waiter
  *     for pages, counts, room or a flush.
+ *  5. A fork happens in a turn in which nothing is in flight on its tree [FORKWAIT]: what was admitted while it waited in
+ *     CHANGE is waited for, too.
  *
  * Owner: the disk's reactor, from disk_submit() to done().
  */
@@ -272,9 +274,14 @@ void disk_watch_limits(struct disk *d)
 
 /* ---- flush, replies ---- */
 
+static bool is_quiet(const struct disk_io *io)
+{
+	return io->own.err != 0 || io->op != DISK_FORK || io->tree->n_changes == 0;
+}
+
 static enum flow io_quiet(struct disk_io *io)
 {
-	if (io->tree->n_changes == 0)
+	if (is_quiet(io))
 		return FLOW_NEXT;
 	list_append(&io->tree->waiters, &io->own.waiter.link);
 	return FLOW_WAIT;
@@ -418,6 +425,10 @@ static void disk_io_run(struct disk_io *io)
 		case IO_CHANGE:
 			if (io_still_admitted(io) == FLOW_WAIT) {
 				io_goto(io, IO_ADMIT);
+				break;
+			}
+			if (!is_quiet(io)) {
+				io_goto(io, IO_QUIET);
 				break;
 			}
 			if (io_change(io) == FLOW_WAIT)
