@@ -610,10 +610,17 @@ static void a_crash_at_any_moment_of_attach_is_survived(void)
 	}
 }
 
+struct slow_lines {
+	uint32_t n;
+	char last[400];
+};
+
 static void slow_line(const char *line, void *context)
 {
-	++*(uint32_t *)context;
+	struct slow_lines *l = context;
 	CU_ASSERT(strlen(line) > 10);
+	text_print(l->last, sizeof(l->last), "%s", line);
+	l->n++;
 }
 
 static void ignore_io(struct volume_io *io, int res) {}
@@ -624,7 +631,7 @@ static void slow_requests_are_named(void)
 	uint8_t *data = world_memory(4096);
 	struct iovec iov = {data, 4096};
 	struct volume_io io = {.op = VOLUME_WRITE, .len_bytes = 4096, .iov = &iov, .n_iov = 1, .done = ignore_io};
-	uint32_t n = 0;
+	struct slow_lines l = {0};
 	memset(data, 1, 4096);
 	world_open(&w, 13);
 	world_add_disk(&w, DISK_BYTES);
@@ -635,13 +642,16 @@ static void slow_requests_are_named(void)
 	sim_file_faults(world_disk_file(&w, 1))->slow_ns = 10 * NS_PER_S;
 	volume_submit(v, &io);
 	world_let_pass(&w, 2 * NS_PER_S);
-	volume_set_slow_requests(w.set, NS_PER_S, slow_line, &n);
-	CU_ASSERT_EQUAL(n, 2); /* the request and its part */
+	volume_set_slow_requests(w.set, NS_PER_S, slow_line, &l);
+	CU_ASSERT_EQUAL(l.n, 2); /* the request and its part, which says where it stands in the disk */
+	CU_ASSERT_PTR_NOT_NULL(
+	    strstr(l.last, "write of 1 blocks at 0 on disk n1-d1: SETTLE: GATHER, waits for its data"));
+	CU_ASSERT_PTR_NOT_NULL(strstr(l.last, ", 1 at the device"));
 	sim_file_faults(world_disk_file(&w, 1))->slow_ppm = 0;
 	world_let_pass(&w, 20 * NS_PER_S);
-	n = 0;
-	volume_set_slow_requests(w.set, NS_PER_S, slow_line, &n);
-	CU_ASSERT_EQUAL(n, 0);
+	l.n = 0;
+	volume_set_slow_requests(w.set, NS_PER_S, slow_line, &l);
+	CU_ASSERT_EQUAL(l.n, 0);
 	world_close(&w);
 	free(data);
 }

@@ -158,6 +158,8 @@ struct disk_io {
 
 /* done() comes on a later turn with 0 or -errno: -EIO damage or a failed disk, -EBADMSG, -ENOSPC, -ESTALE, -ESHUTDOWN, -EROFS. */
 void disk_submit(struct disk *d, struct disk_io *io);
+/* Of one that was submitted: its stage, and what it waits for there. */
+void disk_io_to_text(const struct disk_io *io, char *text, size_t room);
 
 /* ---- looking ---- */
 

@@ -27,14 +27,34 @@
 #include "daemon/core/checksum.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
+/* Each with what a request waits for there. */
 #define DISK_IO_STAGES(X)                                                                                              \
-	X(DONE) X(ADMIT) X(QUIET) X(LOOK) X(READ) X(SCAN) X(STEP) X(CHANGE) X(GATHER) X(DRAIN) X(FLUSH) X(REPLY)
+	X(DONE, "nothing")                                                                                             \
+	X(ADMIT, "room for changes, which a checkpoint makes")                                                         \
+	X(QUIET, "the changes in flight on its tree")                                                                  \
+	X(LOOK, "pages of its tree, or a free read")                                                                   \
+	X(READ, "the device, to read")                                                                                 \
+	X(SCAN, "pages of its tree")                                                                                   \
+	X(STEP, "pages, counts or room in the journal")                                                                \
+	X(CHANGE, "pages, counts, blocks or room in the journal")                                                      \
+	X(GATHER, "its data and the journal up to its record")                                                         \
+	X(DRAIN, "the device, to be done with its memory")                                                             \
+	X(FLUSH, "the device's flush")                                                                                 \
+	X(REPLY, "its turn")
 enum disk_io_stage {
-#define STAGE_NAME(name) IO_##name,
+#define STAGE_NAME(name, waits_for) IO_##name,
 	DISK_IO_STAGES(STAGE_NAME)
 #undef STAGE_NAME
+};
+static const struct {
+	const char *name, *waits_for;
+} stage_texts[] = {
+#define STAGE_TEXT(name, waits_for) {#name, waits_for},
+    DISK_IO_STAGES(STAGE_TEXT)
+#undef STAGE_TEXT
 };
 
 _Static_assert(BATCH_IOV_MAX >= DISK_IO_IOV_MAX, "a run's memory fits a batch of the writer");
@@ -457,6 +477,13 @@ static void disk_io_run(struct disk_io *io)
 			quarry_assert(!"a request is run after its reply");
 		}
 	}
+}
+
+void disk_io_to_text(const struct disk_io *io, char *text, size_t room)
+{
+	quarry_assert(io->own.stage < array_size(stage_texts));
+	snprintf(text, room, "%s, waits for %s, %u at the device", stage_texts[io->own.stage].name,
+		 stage_texts[io->own.stage].waits_for, io->own.owed);
 }
 
 void disk_requests_fail(struct disk *d)

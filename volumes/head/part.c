@@ -511,9 +511,17 @@ void part_start(struct part *p)
 	part_run(p);
 }
 
+/* Stage, and what it waits for: of one that is at its disk, what the disk says. */
 void part_to_text(const struct part *p, char *text, size_t room)
 {
 	const struct set_disk *d = p->volume->set->disks[p->disk];
-	snprintf(text, room, "%s of %" PRIu64 " blocks at %" PRIu64 " on disk %s: %s", kind_names[p->kind], p->n_blocks,
-		 p->first, d ? d->facts.name : "?", stage_names[p->stage]);
+	char waits_for[128] = "goes on";
+	if (p->stage == PART_FETCH || p->stage == PART_SETTLE)
+		disk_io_to_text(&p->io, waits_for, sizeof(waits_for));
+	else if (p->stage == PART_HELD)
+		snprintf(waits_for, sizeof(waits_for), "waits for a snapshot that is being taken");
+	else if (p->stage == PART_MOVE)
+		snprintf(waits_for, sizeof(waits_for), "waits for another disk, since this one is full");
+	snprintf(text, room, "%s of %" PRIu64 " blocks at %" PRIu64 " on disk %s: %s: %s", kind_names[p->kind],
+		 p->n_blocks, p->first, d ? d->facts.name : "?", stage_names[p->stage], waits_for);
 }

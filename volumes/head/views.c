@@ -293,7 +293,7 @@ void volume_set_pools(struct volume_set *s, void (*each)(const struct pool_view 
 static void slow_parts(const struct parts *pool, const struct volume_io *io,
 		       void (*each)(const char *line, void *context), void *context)
 {
-	char text[200], line[256];
+	char text[320], line[340];
 	for (uint32_t i = 0; i < pool->n; i++) {
 		const struct part *p = &pool->all[i];
 		if (p->stage == PART_FREE || p->request != io)
