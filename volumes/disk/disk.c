@@ -436,6 +436,7 @@ void disk_stats(const struct disk *d, struct disk_stats *out)
 	    .replayed_records = d->replayed_records,
 	    .dropped_records = d->dropped_records,
 	    .punched_blocks = d->punch.punched_blocks,
+	    .lost_parts = d->drop.lost_parts,
 	};
 	for (const struct list *node = d->dying.next; node != &d->dying; node = node->next)
 		out->dying_trees++;

@@ -371,6 +371,8 @@ struct disk_tree {
 	uint32_t n_changes;  /* writes and trims in flight */
 	struct list waiters; /* for n_changes to reach 0 [FORKWAIT] */
 	struct list dying;   /* in disk.dying */
+	unsigned drop_level; /* DYING: of the page that the last step needed and did not have */
+	bool has_lost_parts; /* DYING: a part of it was given up, which was told */
 	struct disk *disk;
 };
 
@@ -402,6 +404,9 @@ struct tree_measure {
 must_check int tree_measure_step(struct disk_tree *t, struct tree_measure *m, struct waiter *w);
 /* Frees the dying tree's next part. 0: go on; 1: all is free; -EAGAIN and w waits; -EIO. */
 must_check int tree_drop_step(struct disk_tree *t, struct waiter *w);
+/* The last step ended with -EIO: what lies below the page or count that it needs stays allocated, and the walk goes on
+ * behind it; [*first, *first + *n_blocks) of the tree. false: a page above has left the cache; take a step again. */
+must_check bool tree_drop_give_up(struct disk_tree *t, uint64_t *first, uint64_t *n_blocks);
 /* First block of the leaf that maps `block`. */
 static inline uint64_t leaf_start(uint64_t block)
 {
@@ -474,6 +479,7 @@ struct drop {
 	struct waiter waiter;
 	struct op again;
 	bool is_running;
+	uint64_t lost_parts; /* subtrees given up since the disk was opened */
 };
 void drop_init(struct drop *p, struct disk *d);
 void drop_poke(struct drop *p);

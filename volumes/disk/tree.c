@@ -579,6 +579,29 @@ static int drop_one(struct disk_tree *t, struct pointer *at, unsigned level, str
 	return 0;
 }
 
+bool tree_drop_give_up(struct disk_tree *t, uint64_t *first, uint64_t *n_blocks)
+{
+	struct pointer *slots[TREE_HEIGHT_MAX + 1], *at = &t->record.root;
+	unsigned level = t->record.height;
+	quarry_assert(t->record.state == TREE_DYING && t->drop_level >= 1 && t->drop_level <= level);
+	pages_guard(&t->disk->pages);
+	for (;; level--) {
+		slots[level] = at;
+		if (level == t->drop_level)
+			break;
+		struct frame *page = pages_find(&t->disk->pages, *at);
+		if (!page)
+			return false;
+		at = &page->page->p[index_in(t->record.drop_cursor, level)];
+	}
+	*n_blocks = tree_span(level);
+	*first = t->record.drop_cursor / *n_blocks * *n_blocks;
+	if (level == t->record.height)
+		drop_unlink(t, at);
+	drop_advance(t, slots, level);
+	return true;
+}
+
 int tree_drop_step(struct disk_tree *t, struct waiter *w)
 {
 	struct pointer *slots[TREE_HEIGHT_MAX + 1], *at = &t->record.root;
@@ -589,8 +612,10 @@ int tree_drop_step(struct disk_tree *t, struct waiter *w)
 		struct frame *page = NULL;
 		slots[level] = at;
 		int res = drop_one(t, at, level, &page, w);
-		if (res < 0)
+		if (res < 0) {
+			t->drop_level = level;
 			return res;
+		}
 		if (res == 0)
 			break;
 		at = &page->page->p[index_in(t->record.drop_cursor, level)];
