@@ -27,7 +27,7 @@
 
 #define CACHE_MIN_BYTES (4 * MIB)
 #define DIRTY_MIN       32u
-#define RESERVE_BESIDE  64u /* records, tables, delta log of a small disk */
+#define RESERVE_BESIDE  64u /* trees and volumes that a small disk takes when its data have filled it */
 
 /* ---- waking, and the end of a turn ---- */
 
@@ -232,9 +232,17 @@ int disk_size_parts(struct disk *d, uint64_t n_blocks)
 		res = space_init(&d->space, d, &d->superblock, n_blocks, cache / 8);
 	if (res == 0)
 		res = journal_init(&d->journal, d, d->superblock.journal_blocks);
-	/* Two checkpoints' worth of dirty pages, and what each writes beside them. */
-	d->space.reserve_blocks = 2ull * dirty_max + 2 * d->space.index.n_pages[0] + RESERVE_BESIDE;
+	if (res == 0)
+		disk_set_reserve(d);
 	return res;
+}
+
+/* What one checkpoint may need is the floor. Data leave twice as much: the other half is for what they and trims of
+ * shared pages make grow, and for new trees and volumes of a full disk. */
+void disk_set_reserve(struct disk *d)
+{
+	d->space.floor_blocks = cut_blocks_max(d);
+	d->space.reserve_blocks = 2 * d->space.floor_blocks + RESERVE_BESIDE;
 }
 
 static void lock_again(struct timer *t)

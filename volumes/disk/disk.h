@@ -5,7 +5,9 @@
  *  - A completed write survives a kill; after a completed DISK_FLUSH it survives power loss (P1). A write of up to
  *    64 blocks is there whole or not at all after any crash (P5).
  *  - A read returns the bytes that were written or -EIO, never anything else (P3).
- *  - Trim and drop work on a full disk (P7). Memory stays within disk_options.cache_bytes (P8).
+ *  - Trim and drop work on a full disk (P7); new trees and volumes, and trims that copy what snapshots share, until
+ *    they have used up half of its reserve: then they too answer -ENOSPC, and only drops and trims that free go on.
+ *  - Memory stays within disk_options.cache_bytes (P8).
  * What it asks of its caller (the head)
  *  - No two overlapping writes or trims of a tree in flight, and no read of what is being written.
  *  - Epochs of one tree never decrease, and grow between a fork and the next write.

@@ -184,7 +184,9 @@ struct space {
 	struct deltas frozen;  /* of the checkpoint under way */
 	struct deltas current; /* since the last cut */
 	uint32_t deltas_max;   /* of all three together */
-	uint64_t free_blocks, resident_free, waiting_blocks, frozen_waiting, reserve_blocks;
+	uint64_t free_blocks, resident_free, waiting_blocks, frozen_waiting;
+	uint64_t floor_blocks;   /* that the next checkpoint may need: never less are free */
+	uint64_t reserve_blocks; /* what data leave free: the floor, and as much again for pages and records */
 	struct {
 		int64_t region; /* -1: none */
 		uint32_t next;  /* bit in the region to look at first */
@@ -210,6 +212,10 @@ void space_let_go(struct space *s, struct run run);
 void space_give_back(struct space *s, struct run run);
 /* Is there room for n more data blocks beside the reserve? */
 bool space_has_room(const struct space *s, uint64_t n);
+/* Is there room for one more page or record that stays, beside the floor, when all n_dirty of them are new? */
+bool space_has_room_to_grow(const struct space *s, uint64_t n_dirty);
+/* As many regions as this may be resident when a checkpoint is cut. */
+uint64_t space_regions_bound(const struct space *s);
 /* The count of a block that was just allocated becomes refs. */
 void space_take(struct space *s, uint64_t block, uint32_t refs);
 void space_add(struct space *s, uint64_t block);
@@ -446,6 +452,7 @@ struct checkpoint {
 	bool is_wanted;  /* another is to follow */
 	bool is_clean;   /* the last one of a clean close */
 	bool is_flushed; /* the flush waited for has ended */
+	bool is_shrunk;  /* clean regions above the bound were let go */
 	uint64_t cut;    /* the last journal sequence it covers */
 	uint64_t started_ns;
 	struct superblock superblock;
@@ -541,6 +548,7 @@ struct disk {
 	struct disk_tree **trees;    /* by slot */
 	struct disk_volume *volumes; /* by slot */
 	uint32_t n_tree_slots, n_volume_slots, n_trees;
+	uint32_t n_dirty_records; /* trees and volumes with is_dirty */
 	struct list dying;
 	struct list admission; /* requests that wait for room, in order: disk_io.own.link */
 	struct read_run *runs;
@@ -583,6 +591,26 @@ void disk_requests_init(struct disk *d);
 #define CHANGE_DELTAS_MAX (2 * TREE_HEIGHT_MAX * (PAGE_POINTERS + 2))
 /* Are there dirty pages and deltas left for one more change? */
 bool disk_has_change_room(const struct disk *d);
+/* Pages, records and count pages that the next checkpoint must write: at most pages.dirty_max, and what one change adds
+ * to it. */
+static inline uint32_t disk_n_dirty(const struct disk *d)
+{
+	return d->pages.n_dirty + d->space.n_dirty + d->n_dirty_records;
+}
+static inline void disk_tree_mark_dirty(struct disk_tree *t)
+{
+	t->disk->n_dirty_records += !t->is_dirty;
+	t->is_dirty = true;
+}
+static inline void disk_volume_mark_dirty(struct disk *d, struct disk_volume *v)
+{
+	d->n_dirty_records += !v->is_dirty;
+	v->is_dirty = true;
+}
+/* Once the parts and tables have their sizes: what is kept for checkpoints. */
+void disk_set_reserve(struct disk *d);
+/* Upper bound of the blocks that the cut of a checkpoint will take, however much is dirty (cut.c). */
+uint64_t cut_blocks_max(const struct disk *d);
 /* Wants a checkpoint when a limit is near. */
 void disk_watch_limits(struct disk *d);
 static inline bool disk_is_alive(const struct disk *d)

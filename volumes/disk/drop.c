@@ -74,7 +74,7 @@ static void drop_run(struct drop *p)
 			return;
 		}
 		if (!space_has_delta_room(&d->space, STEP_DELTAS_MAX) ||
-		    d->pages.n_dirty + d->space.n_dirty >= d->pages.dirty_max) {
+		    disk_n_dirty(d) >= d->pages.dirty_max) {
 			checkpoint_want(&d->checkpoint); /* pokes when it has ended */
 			drop_end(p);
 			return;

@@ -205,21 +205,52 @@ static int io_check(struct disk *d, const struct disk_io *io)
 
 bool disk_has_change_room(const struct disk *d)
 {
-	return d->pages.n_dirty + d->space.n_dirty < d->pages.dirty_max &&
-	       space_has_delta_room(&d->space, CHANGE_DELTAS_MAX);
+	return disk_n_dirty(d) < d->pages.dirty_max && space_has_delta_room(&d->space, CHANGE_DELTAS_MAX);
+}
+
+/* Does it take blocks for good beside data: a new record, or copies of pages that snapshots share? What cannot, works
+ * on the fullest disk (P7). */
+static bool io_grows(struct disk *d, const struct disk_io *io)
+{
+	switch (io->op) {
+	case DISK_TRIM:
+		return io->tree->record.fork_epoch > 0;
+	case DISK_CREATE:
+	case DISK_FORK:
+		return !disk_tree_find(d, &io->volume, io->tree_id);
+	case DISK_FENCE:
+		return !disk_volume_find(d, &io->volume);
+	case DISK_READ:
+	case DISK_WRITE:
+	case DISK_MAP:
+	case DISK_MEASURE:
+	case DISK_FLUSH:
+	case DISK_DROP:
+	case DISK_COMPLETE:
+	case DISK_FORGET:
+		break;
+	}
+	return false;
+}
+
+static bool io_has_blocks(struct disk *d, const struct disk_io *io)
+{
+	if (io->op == DISK_WRITE)
+		return space_has_room(&d->space, io->n_blocks);
+	return !io_grows(d, io) || space_has_room_to_grow(&d->space, disk_n_dirty(d));
 }
 
 /* Changes wait while dirty pages, deltas or blocks are short; a checkpoint makes room for all three. */
 static int io_has_room(struct disk *d, const struct disk_io *io)
 {
+	const struct space *s = &d->space;
 	if (!disk_has_change_room(d))
 		return -EAGAIN;
-	if (io->op == DISK_WRITE && !space_has_room(&d->space, io->n_blocks)) {
-		bool may_come =
-		    d->space.waiting_blocks + d->space.frozen_waiting > 0 || !checkpoint_is_idle(&d->checkpoint);
-		return may_come ? -EAGAIN : -ENOSPC;
-	}
-	return 0;
+	if (io_has_blocks(d, io))
+		return 0;
+	bool may_come = s->waiting_blocks + s->frozen_waiting > 0 || !checkpoint_is_idle(&d->checkpoint) ||
+			(io->op != DISK_WRITE && disk_n_dirty(d) > 0);
+	return may_come ? -EAGAIN : -ENOSPC;
 }
 
 /* The tree's changes in flight are counted from admission to reply, for forks to wait for [FORKWAIT]. */
@@ -284,7 +315,7 @@ void disk_admit(struct disk *d)
 void disk_watch_limits(struct disk *d)
 {
 	struct space *s = &d->space;
-	bool near = d->pages.n_dirty + s->n_dirty >= d->pages.dirty_max ||
+	bool near = disk_n_dirty(d) >= d->pages.dirty_max ||
 		    d->journal.sequence - d->journal.tail >= d->journal.n_blocks / 2 ||
 		    space_deltas(s) >= s->deltas_max / 4 * 3 ||
 		    (s->waiting_blocks > s->free_blocks / 4 && s->waiting_blocks >= PAGE_POINTERS);

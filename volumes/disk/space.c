@@ -16,7 +16,8 @@
  *  2. A resident region has no entries in the three maps: they are absorbed when it becomes resident. It is dirty then.
  *  3. free_blocks is the sum of region_free. For a region that is not resident it counts what is known to be free; a
  *     merge makes it exact, and never lowers it.
- *  4. Data leave reserve_blocks free: a checkpoint, a trim and a drop always find room.
+ *  4. Data leave reserve_blocks free, new records and copies of shared pages floor_blocks: a checkpoint always finds
+ *     room, and so does whatever frees something.
  */
 #include "volumes/disk/disk_internal.h"
 
@@ -310,7 +311,7 @@ static bool region_may_go(const struct space *s, const struct region *r)
 
 void space_shrink(struct space *s)
 {
-	uint32_t n = s->n_resident;
+	uint32_t n = 2 * s->n_resident; /* twice around: the second chance, and then the bound */
 	while (s->n_resident > s->regions_max && n-- > 0) {
 		struct region *r = container_of(list_pop(&s->regions), struct region, link);
 		if (!region_may_go(s, r) || r->is_referenced) {
@@ -458,6 +459,17 @@ void space_give_back(struct space *s, struct run run)
 bool space_has_room(const struct space *s, uint64_t n)
 {
 	return s->free_blocks >= n + s->reserve_blocks;
+}
+
+bool space_has_room_to_grow(const struct space *s, uint64_t n_dirty)
+{
+	return s->free_blocks >= s->floor_blocks + n_dirty + 2 * TREE_HEIGHT_MAX;
+}
+
+uint64_t space_regions_bound(const struct space *s)
+{
+	/* What replay leaves resident, or what a checkpoint finds dirty when it has let go of the rest. */
+	return min_u64(s->n_regions, (uint64_t)REPLAY_REGIONS * s->regions_max + s->disk->pages.dirty_max + LOADS_MAX);
 }
 
 /* ---- counts ---- */
