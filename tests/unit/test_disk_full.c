@@ -109,6 +109,32 @@ static void trims_of_shared_pages(void)
 	one_close(&o);
 }
 
+/* Blocks that are being punched are free all the same: whoever finds no room waits for them. */
+static void punching(void)
+{
+	struct one_disk o;
+	one_open(&o, DISK_BYTES, 64 * MIB);
+	struct disk_tree *fat = one_create(&o, 1);
+	fill(&o, fat, 0);
+	CU_ASSERT_EQUAL(one_trim(&o, fat, 2048, 1500), 0);
+	disk_checkpoint(o.disk);
+	one_let_pass(&o, 100 * NS_PER_MS);
+	sim_file_faults(o.medium)->slow_ns = 100 * NS_PER_MS; /* a write or two, and a punch is still under way */
+	sim_file_faults(o.medium)->slow_ppm = 1000000;
+	for (unsigned i = 0; i < 1000 && !o.disk->punch.is_running; i++)
+		one_let_pass(&o, 5 * NS_PER_MS);
+	CU_ASSERT_FATAL(o.disk->punch.is_running);
+	uint64_t at = 2048;
+	for (; one_write(&o, fat, at, 64, 7) == 0; at += 64)
+		CU_ASSERT_FATAL(at < 4096);
+	CU_ASSERT(at > 2048 + 1300);
+	one_let_pass(&o, 20 * NS_PER_S);
+	is_running(&o);
+	struct disk_stats stats = one_stats(&o);
+	CU_ASSERT(stats.free_blocks < stats.reserve_blocks + 64 + 16); /* it was full indeed */
+	one_close(&o);
+}
+
 int main(void)
 {
 	CU_initialize_registry();
@@ -116,6 +142,7 @@ int main(void)
 	CU_add_test(suite, "many volumes", many_volumes);
 	CU_add_test(suite, "new records", new_records);
 	CU_add_test(suite, "trims of shared pages", trims_of_shared_pages);
+	CU_add_test(suite, "punching", punching);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();

@@ -186,6 +186,7 @@ struct space {
 	uint32_t deltas_max;   /* of all three together */
 	uint64_t free_blocks, resident_free, waiting_blocks, frozen_waiting;
 	uint64_t floor_blocks;   /* that the next checkpoint may need: never less are free */
+	uint64_t held_blocks;    /* free, but being punched: they come back */
 	uint64_t reserve_blocks; /* what data leave free: the floor, and as much again for pages and records */
 	struct {
 		int64_t region; /* -1: none */
@@ -202,7 +203,8 @@ void space_fini(struct space *s);
 void space_start(struct space *s);
 /* Takes up to n contiguous blocks. 0; -EAGAIN: w waits for a region (or NULL); -ENOSPC: nothing is free. */
 must_check int space_alloc(struct space *s, enum space_class class, uint32_t n, struct run *out, struct waiter *w);
-/* Keeps a run of free blocks of a resident region from being allocated, until it is released; it counts as punched. */
+/* Keeps a run of free blocks of a resident region from being allocated, until it is released; it counts as punched.
+ * There must be room for it beside the reserve. The release wakes who waits for room. */
 void space_hold(struct space *s, struct region *r, uint32_t first, uint32_t n);
 void space_release_hold(struct space *s, struct run run);
 /* A run was allocated and will be taken in a later turn: its region must stay resident until space_let_go(). */

@@ -2,8 +2,8 @@
  * punch.c: gives freed space back to what lies below: holes in a file, discards on a device.
  *
  * After a checkpoint, runs of free blocks that still hold space below are punched one after the other, at leisure.
- * While a run is punched its blocks are taken, so nobody writes there meanwhile. A disk with reserved space is never
- * punched.
+ * While a run is punched its blocks are held, so nobody writes there meanwhile; who finds no room then waits for their
+ * release. What is held is never of the reserve: checkpoints do not wait. A disk with reserved space is never punched.
  *
  * Only resident regions are looked at: one that is not was not freed from in bulk, or its frees are found when it is
  * merged.
@@ -13,6 +13,7 @@
 #include <errno.h>
 
 #define PUNCH_RUN_MIN  16u                /* blocks: smaller runs are not worth a request */
+#define PUNCH_RUN_MAX  256u               /* blocks that nobody can write to meanwhile */
 #define PUNCH_PAUSE_NS (2 * NS_PER_MS)    /* between two requests: the clients come first */
 #define PUNCH_DELAY_NS (1000 * NS_PER_MS) /* after a checkpoint: blocks that are reused at once need no hole */
 
@@ -56,7 +57,7 @@ static struct region *punch_find(struct punch *p)
 		struct region *r = s->resident[p->region];
 		if (r && !r->is_loading && !r->is_damaged && s->cursor[SPACE_DATA].region != p->region) {
 			for (; p->first < COUNTS_PER_PAGE; p->first += max_u64(1, p->n)) {
-				p->n = run_at(r, p->first);
+				p->n = (uint32_t)min_u64(run_at(r, p->first), PUNCH_RUN_MAX);
 				if (p->n >= PUNCH_RUN_MIN)
 					return r;
 			}
@@ -74,7 +75,7 @@ static void punch_next(struct timer *t)
 	if (d->state != DISK_RUNNING)
 		return;
 	struct region *r = punch_find(p);
-	if (!r)
+	if (!r || !space_has_room(&d->space, p->n)) /* a full disk needs them at once; the next checkpoint pokes */
 		return;
 	p->is_running = true;
 	d->n_requests++;

@@ -248,8 +248,8 @@ static int io_has_room(struct disk *d, const struct disk_io *io)
 		return -EAGAIN;
 	if (io_has_blocks(d, io))
 		return 0;
-	bool may_come = s->waiting_blocks + s->frozen_waiting > 0 || !checkpoint_is_idle(&d->checkpoint) ||
-			(io->op != DISK_WRITE && disk_n_dirty(d) > 0);
+	bool may_come = s->waiting_blocks + s->frozen_waiting + s->held_blocks > 0 ||
+			!checkpoint_is_idle(&d->checkpoint) || (io->op != DISK_WRITE && disk_n_dirty(d) > 0);
 	return may_come ? -EAGAIN : -ENOSPC;
 }
 

@@ -433,14 +433,19 @@ void space_let_go(struct space *s, struct run run)
 
 void space_hold(struct space *s, struct region *r, uint32_t first, uint32_t n)
 {
+	quarry_assert(space_has_room(s, n));
 	run_take(s, r, first, n);
+	s->held_blocks += n;
 	space_keep(s, (struct run){(uint64_t)r->number * COUNTS_PER_PAGE + first, n});
 }
 
 void space_release_hold(struct space *s, struct run run)
 {
+	quarry_assert(s->held_blocks >= run.n_blocks);
+	s->held_blocks -= run.n_blocks;
 	space_let_go(s, run);
 	space_give_back(s, run);
+	disk_admit(s->disk);
 }
 
 void space_give_back(struct space *s, struct run run)
