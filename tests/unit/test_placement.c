@@ -281,12 +281,11 @@ static void a_barrier_needs_no_part_of_data(void)
 	world_add_disk(&w, 32 * MIB);
 	w.n_parts = n;
 	CU_ASSERT_EQUAL(world_start(&w), 0);
-	struct volume *filler = world_volume(&w, "filler", GIB);
-	fill_disk(&w, filler, data);
-	uint32_t full;
-	CU_ASSERT_EQUAL_FATAL(chunk_find(filler, 0, &full), PLACED_ON_DISK);
-	struct volume *v = world_volume(&w, "vm1", GIB);
-	w.set->disks[!full]->state = SET_DISK_FAILED; /* as if chosen just before it was full */
+	uint32_t full = 0;
+	struct volume *v = world_volume(&w, "vm1", 2 * GIB);
+	w.set->disks[!full]->state = SET_DISK_FAILED; /* as if the other were chosen just before it was full */
+	CU_ASSERT_EQUAL(world_write(&w, v, GIB, data, 4096, 0), 0); /* it has joined the disk by then */
+	fill_disk(&w, world_volume(&w, "filler", GIB), data);
 	burst = (struct burst){.iov = {data, 256 * KIB}};
 	for (uint32_t i = 0; i < n; i++) {
 		burst.ios[i] = (struct volume_io){.op = VOLUME_WRITE,

@@ -3,7 +3,7 @@
  *
  * What a disk promises
  *  - A completed write survives a kill; after a completed DISK_FLUSH it survives power loss (P1). A write of up to
- *    64 blocks is there whole or not at all after any crash (P5).
+ *    65 blocks is there whole or not at all after any crash (P5).
  *  - A read returns the bytes that were written or -EIO, never anything else (P3).
  *  - Trim and drop work on a full disk (P7); new trees and volumes, and trims that copy what snapshots share, until
  *    they have used up half of its reserve: then they too answer -ENOSPC, and only drops and trims that free go on.
@@ -94,8 +94,8 @@ struct disk_extent {
 /* Segments of one request's memory: a client's 64, and the first and the last block when these were merged; and after
  * cutting at runs. */
 #define DISK_IO_IOV_MAX 66u
-#define DISK_IOV_MAX    130u
-_Static_assert(DISK_IOV_MAX >= DISK_IO_IOV_MAX + DISK_IO_BLOCKS_MAX - 1, "each run but the first may cut a segment");
+#define DISK_IOV_MAX    132u
+_Static_assert(DISK_IOV_MAX >= DISK_IO_IOV_MAX + DISK_WRITE_BLOCKS_MAX - 1, "each run but the first may cut a segment");
 
 /* Whoever waits inside the disk (for a page, a count, room): woken once, on the disk's reactor. */
 struct waiter {
@@ -108,7 +108,7 @@ struct disk_io {
 	/* set by the caller */
 	enum disk_op op;
 	struct disk_tree *tree;   /* READ WRITE TRIM MAP FORK DROP */
-	uint64_t first, n_blocks; /* in blocks; READ and WRITE: at most DISK_IO_BLOCKS_MAX */
+	uint64_t first, n_blocks; /* in blocks; READ: at most DISK_IO_BLOCKS_MAX, WRITE: DISK_WRITE_BLOCKS_MAX */
 	uint64_t epoch;           /* WRITE TRIM CREATE FORK COMPLETE */
 	uint64_t session;         /* WRITE TRIM FORK DROP: the volume's newest, else -ESTALE [SESSION] */
 	bool is_ordered;          /* WRITE that merged part of a block [RMWDEP] */
@@ -116,7 +116,7 @@ struct disk_io {
 	const struct iovec *iov;  /* READ WRITE: exactly n_blocks * 4096 bytes, 512-byte aligned */
 	uint32_t n_iov;           /* at most DISK_IO_IOV_MAX */
 	const uint32_t *crcs;     /* WRITE: CRC-32C of each block */
-	uint64_t zero_blocks;     /* WRITE: bit i = block i is all zeros and becomes a hole */
+	uint64_t zero_blocks;     /* WRITE: bit i = block i is all zeros and becomes a hole; a 65th never does */
 	struct disk_extent *extents; /* MAP: room for extents_max */
 	uint32_t extents_max;
 	uint64_t since;                   /* MAP: tell only what changed in epochs >= since (0: everything) */
@@ -153,7 +153,7 @@ struct disk_io {
 		bool is_flushed;    /* the flush it waited for has ended */
 		bool is_counted;    /* in its tree's n_changes */
 		uint32_t slot;      /* of the tree or volume that a command makes */
-		struct pointer pointers[DISK_IO_BLOCKS_MAX];
+		struct pointer pointers[DISK_WRITE_BLOCKS_MAX];
 		struct iovec cut[DISK_IOV_MAX];
 	} own;
 };

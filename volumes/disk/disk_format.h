@@ -36,7 +36,8 @@
 #define DELTA_LOG_MAX         (256u * 512u) /* entries in the log of count deltas: one page of pointers */
 #define DISK_TREES_MAX        65535u        /* trees of one disk: so no count of 16 bits can overflow */
 #define DISK_VOLUMES_MAX      65535u
-#define DISK_IO_BLOCKS_MAX    64u /* blocks of one write record: 256 KiB, atomic (P5) */
+#define DISK_IO_BLOCKS_MAX    64u                      /* blocks of one request: 256 KiB */
+#define DISK_WRITE_BLOCKS_MAX (DISK_IO_BLOCKS_MAX + 1) /* of a write: 256 KiB wherever they begin, atomic (P5) */
 #define BLOCK_NUMBER_BITS     48u
 #define EPOCH_MAX             ((1ull << 48) - 1)
 
@@ -268,7 +269,7 @@ struct record {
 	uint32_t child_slot;
 	uint64_t generation, session, size_blocks;
 };
-#define RECORD_BYTES_MAX (24u + 16u * DISK_IO_BLOCKS_MAX)
+#define RECORD_BYTES_MAX (24u + 16u * DISK_WRITE_BLOCKS_MAX)
 uint32_t record_bytes(const struct record *r);
 /* Appends r at `at`, which has room for record_bytes(); returns the bytes written. */
 uint32_t record_encode(const struct record *r, uint8_t *at);

@@ -166,7 +166,8 @@ static int check_range(const struct disk_io *io)
 	if (io->n_blocks == 0 || io->first >= span || io->n_blocks > span - io->first)
 		return -EINVAL;
 	bool has_data = io->op == DISK_READ || io->op == DISK_WRITE;
-	if (has_data && (io->n_blocks > DISK_IO_BLOCKS_MAX || io->n_iov == 0 || io->n_iov > DISK_IO_IOV_MAX))
+	uint64_t n_max = io->op == DISK_WRITE ? DISK_WRITE_BLOCKS_MAX : DISK_IO_BLOCKS_MAX;
+	if (has_data && (io->n_blocks > n_max || io->n_iov == 0 || io->n_iov > DISK_IO_IOV_MAX))
 		return -EINVAL;
 	return 0;
 }

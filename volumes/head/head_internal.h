@@ -25,8 +25,8 @@
 #include "volumes/head/slice.h"
 #include "volumes/head/volume_set.h"
 
-#define PART_BLOCKS   DISK_IO_BLOCKS_MAX
-#define PART_BYTES    ((uint64_t)PART_BLOCKS * BLOCK_BYTES)
+#define PART_BLOCKS   DISK_WRITE_BLOCKS_MAX
+#define PART_BYTES    ((uint64_t)DISK_IO_BLOCKS_MAX * BLOCK_BYTES)
 #define PARTS_DEFAULT 512u
 #define FLUSHES       128u     /* parts that flush or tell of an epoch: more wait for each other */
 #define BARRIER_NS    NS_PER_S /* an epoch is closed at most this often */
@@ -257,8 +257,8 @@ struct volume_set {
 	struct parts flushes; /* FLUSH and COMPLETE: these never wait for those of data */
 	struct chunk_cache chunks;
 	struct volume_doors *doors; /* NULL: no vhost-user frontend */
-	struct list commands; /* in the order of submission; the first is carried out */
-	struct list aside;    /* commands that others may pass */
+	struct list commands;       /* in the order of submission; the first is carried out */
+	struct list aside;          /* commands that others may pass */
 	struct op command_op;
 	struct timer schedule_timer;
 	bool is_stopping;

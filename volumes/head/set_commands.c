@@ -290,8 +290,8 @@ static void commands_turn(struct op *op, int res)
 		c->is_resuming = false;
 		c->kind->run(c);
 	}
-	if (!list_is_empty(&s->commands) && !container_of(s->commands.next, struct set_command, link)->own)
-		commands_wake(s);
+	if (list_is_empty(&s->commands) || !container_of(s->commands.next, struct set_command, link)->own)
+		commands_wake(s); /* an empty line too: a stop may wait for it */
 }
 
 void volume_set_command(struct volume_set *s, struct set_command *c)
