@@ -108,7 +108,8 @@ static void a_snapshot_stays_as_it_was(void)
 	CU_ASSERT_EQUAL(world_detach(&w, "vm1@a"), 0);
 	CU_ASSERT_PTR_NULL(world_export(&w, "vm1@a"));
 	CU_ASSERT_EQUAL(world_snapshot_delete(&w, "vm1@a"), 0);
-	CU_ASSERT_EQUAL(world_snapshot_delete(&w, "vm1@a"), -ENOENT);
+	CU_ASSERT_EQUAL(world_snapshot_delete(&w, "vm1@a"), 0); /* the answer was lost, say */
+	CU_ASSERT_EQUAL(world_snapshot_delete(&w, "vm1@c"), -ENOENT);
 	CU_ASSERT_EQUAL(get(world_export(&w, "vm1@b"), GIB / BLOCK), 12);
 	close_world();
 }
@@ -609,8 +610,8 @@ static void a_store_that_loses_replies_changes_nothing(void)
 			if (res == 0) {
 				CU_ASSERT_EQUAL(world_attach(&w, name), 0);
 				CU_ASSERT_EQUAL(get(world_export(&w, name), 0), (int)(1 + i));
-				res = world_clone(&w, name, clone);
-				CU_ASSERT_TRUE(res == 0 || res == -EBUSY);
+				res = world_clone(&w, name, clone); /* -EIO: the outcome is not known */
+				CU_ASSERT_TRUE(res == 0 || res == -EBUSY || res == -EIO);
 			}
 			put(v, 0, (uint8_t)(2 + i));
 		}

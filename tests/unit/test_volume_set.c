@@ -361,6 +361,8 @@ static void a_deleted_volume_gives_its_space_back(void)
 	c = order(SET_VOLUME_DELETE, "vm1");
 	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
 	c = order(SET_VOLUME_DELETE, "vm1");
+	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
+	c = order(SET_VOLUME_DELETE, "vm2");
 	CU_ASSERT_EQUAL(world_command(&w, &c), -ENOENT);
 	world_until(&w, no_volume_is_left, &w);
 	world_stop(&w);
@@ -428,6 +430,8 @@ static void pools_are_kept_in_order(void)
 	CU_ASSERT_EQUAL(world_command(&w, &c), -EBUSY);
 	c = order(SET_POOL_DELETE, "fast");
 	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
+	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
+	c = order(SET_POOL_DELETE, "safe");
 	CU_ASSERT_EQUAL(world_command(&w, &c), -ENOENT);
 	c = order(SET_POOL_SET, "fast");
 	CU_ASSERT_EQUAL(world_command(&w, &c), -ENOENT);
@@ -447,6 +451,10 @@ static void a_disk_with_data_is_removed_only_by_force(void)
 	CU_ASSERT_EQUAL(world_start(&w), 0);
 	struct set_command c = order(SET_DISK_REMOVE, "d3");
 	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
+	CU_ASSERT_EQUAL(world_command(&w, &c), 0); /* by any of its names */
+	c = order(SET_DISK_REMOVE, "n1-d3");
+	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
+	c = order(SET_DISK_REMOVE, "d4");
 	CU_ASSERT_EQUAL(world_command(&w, &c), -ENOENT);
 	struct volume *v = world_volume(&w, "vm1", 40 * GIB);
 	for (uint32_t i = 0; i < 40; i++)

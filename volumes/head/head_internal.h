@@ -15,6 +15,7 @@
  *   set_snapshots.c  take, roll back                            set_sweep.c    delete, and drop what nobody names
  *   set_clone.c      volumes from snapshots                     set_exports.c  snapshots attached and detached
  *   set_schedule.c   snapshots by the clock                     changes.c      what differs between two points
+ *   deleted.c        what was deleted last
  *
  * One reactor owns everything here; there are no locks.
  */
@@ -230,6 +231,19 @@ struct set_pool {
 	struct pool_facts facts;
 };
 
+/* ---- what was deleted last ---- */
+
+#define DELETED_MAX   32u
+#define DELETED_NAMES 3u
+struct deleted {
+	char kind[16];                           /* "volume", "snapshot", "pool", "disk" */
+	char names[DELETED_NAMES][SET_TEXT_MAX]; /* all that it was called by */
+};
+struct deleted_list {
+	struct deleted all[DELETED_MAX]; /* the oldest first */
+	uint32_t n;
+};
+
 /* ---- a pool of parts ---- */
 
 struct parts {
@@ -253,6 +267,7 @@ struct volume_set {
 	struct uuid cluster;
 	struct list pools, volumes;
 	struct set_disk *disks[SET_DISKS_MAX];
+	struct deleted_list deleted;
 	struct parts parts;   /* of data */
 	struct parts flushes; /* FLUSH and COMPLETE: these never wait for those of data */
 	struct chunk_cache chunks;
@@ -559,6 +574,16 @@ void set_disk_forget(struct set_disk *d);     /* nothing names it any more */
 void set_volume_sort(struct set_volume *v);   /* its name has changed */
 struct uuid set_random_uuid(struct volume_set *s);
 
+/* ---- deleted.c ---- */
+
+struct deleted deleted_make(const char *kind, const char *name);
+/* Was it deleted lately, by any of its names? To be asked about what is not there. */
+bool deleted_has(const struct volume_set *s, const char *kind, const char *name);
+/* In the transaction that deletes it. */
+void deleted_put(const struct volume_set *s, struct transaction *t, const struct deleted *d);
+void deleted_add(struct volume_set *s, const struct deleted *d); /* the store has it */
+must_check int deleted_from_json(const char *text, struct deleted_list *out, char why[static WHY_BYTES]);
+
 /* ---- set_disks.c ---- */
 
 #define DISK_CACHE_MIN_BYTES (4 * MIB) /* below this a disk is not opened */
@@ -587,8 +612,7 @@ struct command {
 	unsigned stage;
 	int err;
 	uint32_t tries;
-	bool is_resuming;  /* it was aside, and goes on when it is the first in line */
-	bool is_undecided; /* an earlier try has an unknown outcome */
+	bool is_resuming; /* it was aside, and goes on when it is the first in line */
 	struct transaction transaction;
 	struct set_load load;
 	struct record_update update;
@@ -597,6 +621,7 @@ struct command {
 	struct pool_facts pool;
 	struct disk_facts disk_facts;
 	struct volume_facts volume_facts;
+	struct deleted deleted; /* what it deletes, once it knows */
 	struct volume_io io;
 	struct volume_extent extent;
 	bool was_running;      /* DISK_REMOVE: the disk */

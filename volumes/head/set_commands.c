@@ -145,7 +145,6 @@ static void change_answered(struct metadata_request *q, int res)
 		return;
 	}
 	transaction_clear(&c->transaction);
-	c->is_undecided = true;
 	if ((res != -EAGAIN && res != -ETIMEDOUT) || ++c->tries == CHANGE_TRIES_MAX) {
 		command_refuse_store(c, res);
 		change_finish(c);

@@ -15,6 +15,7 @@
  *                                cloned_from, schedule}
  *   snapshots/UUID/TREE         {name, branch, epoch, size_bytes, created_ns, state, scheduled, attached_nbd}
  *   volume-names/NAME           {uuid}
+ *   deleted                     {deleted: [[KIND, NAME, ...], ...]}     the last 32, so that a repeat is recognised
  *   placement/UUID/CHUNK        {segments: {"3": ["DISK-UUID"], ...}}        256 segments a chunk
  */
 #pragma once
