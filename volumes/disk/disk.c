@@ -285,8 +285,10 @@ void disk_recovered(struct disk *d, int res)
 	reactor_defer(d->reactor, &d->opened_op, 0);
 	if (d->is_close_wanted)
 		disk_close(d, d->closed, d->closed_context);
-	else if (res == 0)
-		drop_poke(&d->drop);
+	if (res < 0 || d->is_close_wanted)
+		return;
+	drop_poke(&d->drop);
+	punch_poke(&d->punch); /* what was freed before may still hold space below */
 }
 
 /* ---- closing ---- */
@@ -306,7 +308,7 @@ static void disk_end(struct disk *d)
 {
 	quarry_assert(d->state == DISK_CLOSED && list_is_empty(&d->woken));
 	d->closed(d, d->closed_context);
-	timer_stop(d->reactor, &d->punch.timer);
+	punch_stop(&d->punch);
 	list_remove(&d->hook.link);
 	disk_free(d);
 }
@@ -351,7 +353,7 @@ void disk_close(struct disk *d, void (*closed)(struct disk *d, void *context), v
 void disk_abandon(struct disk *d)
 {
 	timer_stop(d->reactor, &d->lock_timer);
-	timer_stop(d->reactor, &d->punch.timer);
+	punch_stop(&d->punch);
 	list_remove(&d->hook.link);
 	disk_free(d);
 }

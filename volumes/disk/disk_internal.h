@@ -177,6 +177,7 @@ struct space {
 	struct region **resident;        /* by number; NULL: not resident */
 	uint16_t *region_free;           /* by number: blocks that may be allocated now, as far as known */
 	uint16_t *region_deltas;         /* by number: entries in the three maps */
+	uint16_t *region_unpunched;      /* by number: blocks freed while not resident, more or less */
 	struct list regions;             /* the resident ones, the longest resident first */
 	uint32_t n_resident, n_loading, n_dirty;
 	struct table index;    /* slot = region; epoch field = free blocks */
@@ -493,10 +494,16 @@ struct drop {
 void drop_init(struct drop *p, struct disk *d);
 void drop_poke(struct drop *p);
 
+#define PUNCH_RUN_MIN 16u /* blocks: smaller runs are not worth a request */
+
 struct punch {
 	struct disk *disk;
 	struct op op;
 	struct timer timer;
+	struct waiter waiter; /* for a region */
+	struct timer quiet;   /* runs while freed blocks wait for a checkpoint that nobody else may want */
+	uint64_t quiet_waiting;
+	uint32_t quiet_ticks;
 	bool is_running, is_off;
 	uint32_t region;
 	uint32_t first, n;
@@ -504,6 +511,9 @@ struct punch {
 };
 void punch_init(struct punch *p, struct disk *d);
 void punch_poke(struct punch *p);
+/* Blocks were freed: when the disk falls quiet, a checkpoint makes them free, and they are given back. */
+void punch_note_freed(struct punch *p);
+void punch_stop(struct punch *p); /* its timers */
 
 struct scrub;
 void scrub_destroy(struct scrub *s);

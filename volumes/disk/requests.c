@@ -322,6 +322,8 @@ void disk_watch_limits(struct disk *d)
 		    (s->waiting_blocks > s->free_blocks / 4 && s->waiting_blocks >= PAGE_POINTERS);
 	if (near && checkpoint_is_idle(&d->checkpoint))
 		checkpoint_want(&d->checkpoint);
+	else
+		punch_note_freed(&d->punch);
 }
 
 /* ---- flush, replies ---- */

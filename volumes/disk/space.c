@@ -86,9 +86,10 @@ int space_init(struct space *s, struct disk *d, const struct superblock *sb, uin
 	s->resident = calloc(s->n_regions, sizeof(struct region *));
 	s->region_free = calloc(s->n_regions, sizeof(uint16_t));
 	s->region_deltas = calloc(s->n_regions, sizeof(uint16_t));
-	if (!s->resident || !s->region_free || !s->region_deltas || table_grow(&s->index, s->n_regions) ||
-	    deltas_init(&s->log, s->deltas_max) || deltas_init(&s->frozen, s->deltas_max) ||
-	    deltas_init(&s->current, s->deltas_max))
+	s->region_unpunched = calloc(s->n_regions, sizeof(uint16_t));
+	if (!s->resident || !s->region_free || !s->region_deltas || !s->region_unpunched ||
+	    table_grow(&s->index, s->n_regions) || deltas_init(&s->log, s->deltas_max) ||
+	    deltas_init(&s->frozen, s->deltas_max) || deltas_init(&s->current, s->deltas_max))
 		return -ENOMEM;
 	return 0;
 }
@@ -107,6 +108,7 @@ void space_fini(struct space *s)
 	free(s->resident);
 	free(s->region_free);
 	free(s->region_deltas);
+	free(s->region_unpunched);
 	table_fini(&s->index);
 	deltas_fini(&s->log);
 	deltas_fini(&s->frozen);
@@ -117,6 +119,12 @@ void space_fini(struct space *s)
 static bool delta_ends_free(struct delta d)
 {
 	return d.is_zero || (d.was_zero && d.change == 0);
+}
+
+/* Space below was freed there that punch.c may want to give back, once the region is resident. */
+static void region_note_unpunched(struct space *s, uint32_t region, uint32_t n)
+{
+	s->region_unpunched[region] = (uint16_t)min_u64(s->region_unpunched[region] + n, UINT16_MAX);
 }
 
 void space_start(struct space *s)
@@ -131,6 +139,7 @@ void space_start(struct space *s)
 		struct delta d = delta_unpack(word);
 		uint32_t region = region_of(d.block);
 		s->region_deltas[region]++;
+		region_note_unpunched(s, region, d.change < 0);
 		if (d.is_zero)
 			s->region_free[region]++;
 		else if (d.was_zero && d.change > 0 && s->region_free[region] > 0)
@@ -212,6 +221,10 @@ static void region_begin(struct space *s, struct region *r)
 			if (r->counts[bit_of(block)] == 0)
 				bit_set(r->free, bit_of(block));
 	}
+	/* Which blocks these were is not known any more: punching what is a hole already does no harm. */
+	if (s->region_unpunched[r->number] >= PUNCH_RUN_MIN)
+		memcpy(r->unpunched, r->free, sizeof r->unpunched);
+	s->region_unpunched[r->number] = 0;
 	region_recount(s, r);
 }
 
@@ -309,6 +322,21 @@ static bool region_may_go(const struct space *s, const struct region *r)
 	return bits_count(r->freed_current) == 0 && bits_count(r->freed_frozen) == 0;
 }
 
+/* Blocks that are worth punching: those in long runs. */
+static uint32_t region_unpunched(const struct region *r)
+{
+	uint32_t n = 0, run = 0;
+	for (uint32_t i = 0; i <= COUNTS_PER_PAGE; i++) {
+		if (i < COUNTS_PER_PAGE && bit_get(r->free, i) && bit_get(r->unpunched, i)) {
+			run++;
+			continue;
+		}
+		n += run >= PUNCH_RUN_MIN ? run : 0;
+		run = 0;
+	}
+	return n;
+}
+
 void space_shrink(struct space *s)
 {
 	uint32_t n = 2 * s->n_resident; /* twice around: the second chance, and then the bound */
@@ -319,6 +347,7 @@ void space_shrink(struct space *s)
 			list_append(&s->regions, &r->link);
 			continue;
 		}
+		region_note_unpunched(s, r->number, region_unpunched(r));
 		s->resident[r->number] = NULL;
 		s->n_resident--;
 		s->resident_free -= s->region_free[r->number];
@@ -689,6 +718,7 @@ void space_thaw(struct space *s)
 	deltas_each(word, &s->frozen)
 	{
 		struct delta d = delta_unpack(word);
+		region_note_unpunched(s, region_of(d.block), d.change < 0);
 		if (delta_ends_free(d)) {
 			s->region_free[region_of(d.block)]++;
 			s->free_blocks++;
