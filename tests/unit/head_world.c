@@ -115,8 +115,7 @@ int world_start(struct head_world *w)
 				       .metadata = w->metadata,
 				       .node_name = "n1",
 				       .cache_bytes = w->cache_bytes ? w->cache_bytes : WORLD_CACHE_BYTES,
-				       .n_parts = w->n_parts,
-				       .check_expensive = true};
+				       .n_parts = w->n_parts};
 	CU_ASSERT_EQUAL_FATAL(volume_set_start(&o, world_ready, w, &w->set), 0);
 	world_wait(w);
 	return w->res;

@@ -51,7 +51,6 @@ struct disk_options {
 	const struct uuid *cluster; /* NULL: any */
 	uint64_t cache_bytes;       /* pages, counts and their bookkeeping */
 	bool is_read_only;
-	bool check_expensive; /* QUARRY_CHECK=1: verify whole structures at every checkpoint */
 	/* Called once when recovery has ended: 0 or -errno with the reason (disk_why()). */
 	void (*opened)(struct disk *d, int res, void *context);
 	/* Called when the disk fails later; nothing will be acknowledged any more. */

@@ -263,7 +263,6 @@ struct volume_set {
 	char node_name[NAME_BYTES];
 	uint64_t cache_bytes, cache_given;
 	uint64_t cache_share; /* of each disk, while the set starts; 0: half of what is left */
-	bool check_expensive;
 	struct uuid cluster;
 	struct list pools, volumes;
 	struct set_disk *disks[SET_DISKS_MAX];

@@ -130,7 +130,6 @@ int set_disk_open(struct set_disk *d, void (*changed)(struct set_disk *d, void *
 				 .path = d->facts.path,
 				 .cluster = &s->cluster,
 				 .cache_bytes = d->cache_bytes,
-				 .check_expensive = s->check_expensive,
 				 .opened = set_disk_opened,
 				 .failed = set_disk_failed,
 				 .name_volume = set_disk_name_volume,

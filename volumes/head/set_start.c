@@ -274,7 +274,6 @@ static int set_create(const struct volume_set_options *o, struct volume_set **ou
 	s->log = o->log;
 	s->metadata = o->metadata;
 	s->cache_bytes = o->cache_bytes;
-	s->check_expensive = o->check_expensive;
 	text_print(s->node_name, sizeof(s->node_name), "%s", o->node_name);
 	list_init(&s->pools);
 	list_init(&s->volumes);

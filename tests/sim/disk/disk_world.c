@@ -540,7 +540,6 @@ enum world_open world_open(struct disk_world *w)
 				 .path = WORLD_PATH,
 				 .cluster = &cluster_uuid,
 				 .cache_bytes = w->settings.cache_bytes,
-				 .check_expensive = true,
 				 .opened = opened,
 				 .failed = failed,
 				 .context = w};
