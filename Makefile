@@ -31,7 +31,7 @@ WARN     := -Wall -Wextra -Wshadow -Wswitch-enum -Wvla -Wstrict-prototypes -Wmis
             -Werror
 SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
 PACKAGES := liburing libisal libconfig sqlite3 jansson libmicrohttpd gnutls libcurl
-CLI_PKGS := libcurl jansson libnbd
+CLI_PKGS := libcurl jansson libnbd libsodium libzstd
 
 # asked once, and only when something is compiled: `make deps` may have to install pkg-config first
 PKG       = $(eval PKG := $$(shell pkg-config --cflags $(PACKAGES) $(CLI_PKGS)))$(PKG)
@@ -43,7 +43,7 @@ LINK      = $(CC) $(CFLAGS) $(SANFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^)
 LIB_SRC  := $(filter-out daemon/main.c,$(wildcard daemon/*.c daemon/core/*.c daemon/metadata/*.c daemon/control/*.c \
             volumes/disk/*.c volumes/head/*.c replication/*.c frontends/nbd/*.c frontends/vhost-user/*.c))
 LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/%.o)
-CLI_SRC  := $(wildcard cli/*.c)
+CLI_SRC  := $(wildcard cli/*.c cli/backup/*.c)
 CLI_OBJ  := $(CLI_SRC:%.c=$(BUILD)/%.o)
 SIM_SRC  := $(filter-out tests/sim/main_%.c,$(wildcard tests/sim/*.c))
 SIM_OBJ  := $(SIM_SRC:%.c=$(BUILD)/%.o)
@@ -148,7 +148,7 @@ soak: programs
 	@$(RUN) --limit 86400 $(SOAK_TESTS) '@86400 tests/e2e/crash.sh $(or $(ROUNDS),1000)' \
 		'@86400 tests/e2e/vhost-restart.sh $(or $(ROUNDS),1000)' \
 		'@86400 tests/e2e/vhost-restart-slow.sh $(or $(ROUNDS),1000)' \
-		'@86400 tests/e2e/vhost-games.sh $(or $(ROUNDS),200)' '@3600 tests/guest/vhost.sh 20'
+		'@86400 tests/e2e/vhost-games.sh $(or $(ROUNDS),200)' '@86400 tests/e2e/backup.sh $(or $(ROUNDS),1000)' '@3600 tests/guest/vhost.sh 20'
 
 # libFuzzer, in a build of its own: clang, address and undefined sanitizers, coverage.
 FUZZ_BUILD := build-fuzz

@@ -39,6 +39,9 @@ static const char *const name_kinds[] = {"volume", "pool", "disk", "node", "snap
 #define DOMAIN                                                                                                         \
 	OPTION("failure-domain", CHOICE("DOMAIN", failure_domains), "what no two copies share: disk, node, rack or zone")
 
+#define NO_VERIFY OPTION("no-verify", NO_VALUE, "do not read the copy back and compare; saves about half of the time")
+#define KEY_FILE OPTION("key-file", WORD("PATH", VALUE_PATH), "the key of an encrypted repository: 32 random bytes or more")
+
 const struct option global_options[] = {
 	OPTION("socket", WORD("PATH", VALUE_PATH), "the daemon's control socket; else QUARRY_SOCKET, /run/quarry/control.sock"),
 	OPTION("server", WORD("URL", VALUE_TEXT), "daemon on another machine: https://HOST:PORT"),
@@ -139,13 +142,14 @@ const struct command commands[] = {
 	 .summary = "create a volume from a raw or qcow2 file or an NBD URI",
 	 .more = "What a qcow2 file is made of must lie in this file: one with a backing file is refused.",
 	 .options = OPTIONS(OPTION("format", CHOICE("FORMAT", image_formats), "raw or qcow2; else what the file looks like"),
-			    OPTION("pool", WORD("POOL", VALUE_POOL), "pool that it is cut from; else default"), REPLICAS)},
+			    OPTION("pool", WORD("POOL", VALUE_POOL), "pool that it is cut from; else default"), REPLICAS,
+			    NO_VERIFY)},
 	{.noun = "volume", .verb = "export", .run = volume_export,
-	 .arguments = {WORD("NAME", VALUE_VOLUME), WORD("TARGET", VALUE_PATH)},
-	 .summary = "copy a volume into a raw or qcow2 file or to an NBD URI",
-	 .more = "Detach it before, or stop what writes to it: what changes meanwhile is copied as it comes.",
+	 .arguments = {WORD("NAME[@SNAP]", VALUE_EXPORT), WORD("TARGET", VALUE_PATH)},
+	 .summary = "copy a volume or a snapshot into a raw or qcow2 file or to an NBD URI",
+	 .more = "Of a volume that is in use export a snapshot: what changes meanwhile is copied as it comes.",
 	 .options = OPTIONS(OPTION("format", CHOICE("FORMAT", image_formats), "raw or qcow2; else qcow2 for names in .qcow2"),
-			    OPTION("force", NO_VALUE, "overwrite a file or device that is there"))},
+			    OPTION("force", NO_VALUE, "overwrite a file or device that is there"), NO_VERIFY)},
 
 	/* ---- snapshot ---- */
 	{.noun = "snapshot", .verb = "create", .run = snapshot_create,
@@ -175,12 +179,34 @@ const struct command commands[] = {
 	 .more = "Until another snapshot, or until now. Extents are offset and length in bytes; NAME@TO may be of another\n"
 		 "volume, such as a clone."},
 
+	/* ---- backup ---- */
+	{.noun = "backup", .verb = "create", .run = backup_create,
+	 .arguments = {WORD("NAME@SNAP", VALUE_SNAPSHOT), WORD("REPOSITORY", VALUE_PATH)},
+	 .summary = "back up a snapshot into a directory",
+	 .more = "Makes a repository of a new or empty directory. Reads only what has changed since the newest backup\n"
+		 "whose snapshot is still there. One that is interrupted is simply begun again.",
+	 .options = OPTIONS(KEY_FILE, OPTION("rate-limit", WORD("SIZE", VALUE_SIZE), "read at most this much a second"))},
+	{.noun = "backup", .verb = "list", .run = backup_list, .arguments = {WORD("REPOSITORY", VALUE_PATH)},
+	 .summary = "list the backups in a repository", .options = OPTIONS(KEY_FILE)},
+	{.noun = "backup", .verb = "verify", .run = backup_verify, .arguments = {WORD("REPOSITORY", VALUE_PATH)},
+	 .summary = "read everything in a repository and tell which backups are hurt",
+	 .more = "Changes nothing. Exit 1 when a file is damaged or missing.", .options = OPTIONS(KEY_FILE)},
+	{.noun = "backup", .verb = "restore", .run = backup_restore,
+	 .arguments = {WORD("REPOSITORY[/NAME@SNAP]", VALUE_PATH), WORD("NEW", VALUE_NAME)},
+	 .summary = "make a new volume of a backup, else of the newest one",
+	 .more = "Everything that is read is verified; what was a hole is one again.",
+	 .options = OPTIONS(KEY_FILE, OPTION("pool", WORD("POOL", VALUE_POOL), "pool that it is cut from; else default"),
+			    REPLICAS)},
+	{.noun = "backup", .verb = "prune", .run = backup_prune, .arguments = {WORD("REPOSITORY", VALUE_PATH)},
+	 .summary = "forget old backups and free what only they need",
+	 .more = "For each volume, what one of the rules keeps is kept. Days and weeks are those of UTC.",
+	 .options = OPTIONS(OPTION("keep-last", NUMBER("N", 1, 1000000), "keep the newest N"),
+			    OPTION("keep-daily", NUMBER("N", 1, 1000000), "keep the newest of each of N days that have one"),
+			    OPTION("keep-weekly", NUMBER("N", 1, 1000000), "keep the newest of each of N weeks that have one"),
+			    KEY_FILE, OPTION("dry-run", NO_VALUE, "only tell what would be done"),
+			    OPTION("force", NO_VALUE, "even if damage hides what is still needed"))},
+
 	/* ---- later ---- */
-	{.noun = "backup", .verb = "create", .is_later = true},
-	{.noun = "backup", .verb = "list", .is_later = true},
-	{.noun = "backup", .verb = "restore", .is_later = true},
-	{.noun = "backup", .verb = "verify", .is_later = true},
-	{.noun = "backup", .verb = "prune", .is_later = true},
 	{.noun = "cluster", .verb = "import-embedded", .is_later = true},
 
 	/* ---- looking ---- */

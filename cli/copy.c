@@ -4,21 +4,25 @@
  * A slot carries one piece:
  *
  *   FREE -> READ -> WRITE -> FREE
- *     |               ^  |
+ *     |      |        ^  |
+ *     |      +--------|--+            reading back: there is nothing to write
  *     +---------------+  |            a hole, and the target cannot zero: zeros are written
  *     +---> ZERO --------+            a hole, where the target may hold old data
  *
- * 1. Pieces are planned from the beginning of the source to its end, each byte once; they end where data or hole does.
- *    2. After the first error nothing more is planned; what is under way is waited for, since its buffers belong to
- *       libnbd
+ * 1. Pieces are planned from the beginning of the source to its end, each byte once; they end where data or hole does,
+ *    at the end of a block: a block with both is data.
+ * 2. After the first error nothing more is planned; what is under way is waited for, since its buffers belong to libnbd
  *    until then.
  * 3. A hole is skipped where the target reads as zeros anyway.
  * 4. The copy is done when the target has flushed.
+ * 5. What is verified is what was read, once: the source may be one that others write to. A second pass reads the target
+ *    and holds it against the tally of the first, holes too.
  */
 #include "cli/copy.h"
 
 #include "cli/progress.h"
 #include "cli/size.h"
+#include "cli/tally.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -50,12 +54,15 @@ struct slot {
 
 struct copy {
 	struct cli *cli;
-	struct endpoint *source, *target;
-	uint64_t next_bytes;   /* where the next piece begins */
-	uint64_t passed_bytes; /* read, written or skipped */
-	uint64_t copied_bytes; /* data written */
-	struct extent extent;  /* where next_bytes lies, while it is before its end */
-	enum status status;    /* of the first failure */
+	struct endpoint *source;
+	struct endpoint *target; /* NULL: reading back, into nothing */
+	struct tally *tally;     /* of what is read; NULL: nobody asks */
+	uint64_t len_bytes;      /* of the source, what is wanted of it */
+	uint64_t next_bytes;     /* where the next piece begins */
+	uint64_t passed_bytes;   /* read, written or skipped */
+	uint64_t copied_bytes;   /* data written, or read back */
+	struct extent extent;    /* where next_bytes lies, while it is before its end */
+	enum status status;      /* of the first failure */
 	uint64_t started_ms, shown_ms;
 	struct slot slots[N_SLOTS];
 };
@@ -101,6 +108,21 @@ static void copy_fail(struct copy *copy, const char *what, const struct endpoint
 		       e->name, (unsigned long long)pos_bytes, strerror(error));
 }
 
+/* Lets an extent end with a block, or where all ends. */
+static void extent_align(struct copy *copy)
+{
+	struct extent *extent = &copy->extent;
+	uint64_t rest_bytes = extent->end_bytes % TALLY_BLOCK_BYTES;
+	if (rest_bytes && extent->end_bytes < copy->len_bytes) {
+		extent->end_bytes -= rest_bytes;
+		if (!extent->is_hole || extent->end_bytes == copy->next_bytes)
+			*extent = (struct extent){.end_bytes = extent->end_bytes + TALLY_BLOCK_BYTES};
+	}
+	if (extent->end_bytes > copy->len_bytes)
+		extent->end_bytes = copy->len_bytes;
+	quarry_assert(extent->end_bytes > copy->next_bytes);
+}
+
 /* Makes copy->extent hold next_bytes. */
 static bool extent_find(struct copy *copy)
 {
@@ -109,21 +131,25 @@ static bool extent_find(struct copy *copy)
 	int error = endpoint_extent(copy->source, copy->next_bytes, &copy->extent);
 	if (error)
 		copy_fail(copy, "learn about holes in", copy->source, copy->next_bytes, error);
+	else
+		extent_align(copy);
 	return error == 0;
 }
 
 /* Finds the slot a piece, FLOW_WAIT: there is none any more. */
 static enum flow slot_plan(struct copy *copy, struct slot *slot)
 {
-	while (copy->status == DONE && copy->next_bytes < copy->source->size_bytes && extent_find(copy)) {
+	bool is_skipped = !copy->target || copy->target->is_fresh; /* a hole */
+	while (copy->status == DONE && copy->next_bytes < copy->len_bytes && extent_find(copy)) {
 		uint64_t len_bytes = copy->extent.end_bytes - copy->next_bytes;
-		uint64_t most = copy->extent.is_hole && copy->target->can_zero ? ZERO_BYTES_MAX : PIECE_BYTES;
+		bool is_large = copy->extent.is_hole && (is_skipped || copy->target->can_zero);
+		uint64_t most = is_large ? ZERO_BYTES_MAX : PIECE_BYTES;
 		slot->is_hole = copy->extent.is_hole;
 		slot->pos_bytes = copy->next_bytes;
 		slot->len_bytes = len_bytes < most ? len_bytes : most;
 		copy->next_bytes += slot->len_bytes;
-		quarry_assert(copy->next_bytes <= copy->source->size_bytes);
-		if (!copy->extent.is_hole || !copy->target->is_fresh)
+		quarry_assert(copy->next_bytes <= copy->len_bytes);
+		if (!copy->extent.is_hole || !is_skipped)
 			return FLOW_NEXT;
 		copy->passed_bytes += slot->len_bytes;
 	}
@@ -155,14 +181,27 @@ static enum slot_stage slot_begin(struct copy *copy, struct slot *slot)
 static enum slot_stage slot_write(struct copy *copy, struct slot *slot)
 {
 	uint64_t len_bytes = slot_target_bytes(slot);
-	if (slot->op.error)
-		copy_fail(copy, "read", copy->source, slot->pos_bytes, slot->op.error);
-	if (copy->status != DONE)
-		return SLOT_FREE;
 	quarry_assert(len_bytes <= PIECE_BYTES);
 	memset(slot->data + slot->len_bytes, 0, len_bytes - slot->len_bytes);
 	endpoint_write(copy->target, &slot->op, slot->data, len_bytes, slot->pos_bytes);
 	return SLOT_WRITE;
+}
+
+static enum slot_stage slot_take(struct copy *copy, struct slot *slot)
+{
+	if (slot->op.error)
+		copy_fail(copy, "read", copy->source, slot->pos_bytes, slot->op.error);
+	if (copy->status != DONE)
+		return SLOT_FREE;
+	if (copy->target) {
+		if (copy->tally)
+			tally_put(copy->tally, slot->data, slot->len_bytes, slot->pos_bytes);
+		return slot_write(copy, slot);
+	}
+	tally_take(copy->tally, slot->data, slot->len_bytes, slot->pos_bytes);
+	copy->passed_bytes += slot->len_bytes;
+	copy->copied_bytes += slot->len_bytes;
+	return SLOT_FREE;
 }
 
 static enum slot_stage slot_end(struct copy *copy, struct slot *slot)
@@ -187,7 +226,7 @@ static void slot_run(struct copy *copy, struct slot *slot)
 		case SLOT_READ:
 			if (!slot->op.is_done)
 				return;
-			slot->stage = slot_write(copy, slot);
+			slot->stage = slot_take(copy, slot);
 			break;
 		case SLOT_WRITE:
 		case SLOT_ZERO:
@@ -216,9 +255,9 @@ static void copy_show(struct copy *copy)
 		return;
 	copy->shown_ms = now;
 	size_to_text(copy->passed_bytes, passed);
-	size_to_text(copy->source->size_bytes, total);
+	size_to_text(copy->len_bytes, total);
 	size_to_text(copy->copied_bytes * 1000 / (now - copy->started_ms + 1), speed);
-	progress_show("%s of %s, %s of data a second", passed, total, speed);
+	progress_show("%s%s of %s, %s of data a second", copy->target ? "" : "verified ", passed, total, speed);
 }
 
 /* Runs every slot as far as it goes; false: all are free and nothing is left. */
@@ -238,37 +277,68 @@ static void copy_wait(struct copy *copy, const struct interrupt *interrupt)
 {
 	struct signalfd_siginfo signal;
 	struct pollfd waits[] = {endpoint_pollfd(copy->source),
-				 endpoint_pollfd(copy->target),
+				 copy->target ? endpoint_pollfd(copy->target) : (struct pollfd){.fd = -1},
 				 {.fd = copy->status == DONE ? interrupt->fd : -1, .events = POLLIN}};
 	if (poll(waits, array_size(waits), -1) < 0 && errno != EINTR)
 		copy_fail(copy, "wait for", copy->source, copy->next_bytes, errno);
 	endpoint_polled(copy->source, waits[0].revents);
-	endpoint_polled(copy->target, waits[1].revents);
+	if (copy->target)
+		endpoint_polled(copy->target, waits[1].revents);
 	if (waits[2].revents && read(interrupt->fd, &signal, sizeof(signal)) == sizeof(signal))
 		copy->status = cli_refuse(copy->cli, "interrupted", "interrupted at byte %llu of '%s'",
 					  (unsigned long long)copy->next_bytes, copy->source->name);
 }
 
-enum status copy_run(struct cli *c, struct endpoint *source, struct endpoint *target, struct interrupt *i,
-		     uint64_t *copied_bytes)
+/* One pass: from the source to the target, or back from what was one. */
+static enum status copy_pass(struct cli *c, const struct copy_job *job, struct tally *tally, bool is_back,
+			     uint64_t *copied_bytes)
 {
 	struct copy *copy = calloc(1, sizeof(*copy));
 	char *memory = calloc(N_SLOTS, PIECE_BYTES);
 	if (!copy || !memory)
 		abort();
-	*copy = (struct copy){.cli = c, .source = source, .target = target, .started_ms = now_ms()};
+	*copy = (struct copy){.cli = c, .tally = tally, .len_bytes = job->source->size_bytes, .started_ms = now_ms()};
+	copy->source = is_back ? job->target : job->source;
+	copy->target = is_back ? NULL : job->target;
 	for (unsigned n = 0; n < N_SLOTS; n++)
 		copy->slots[n].data = memory + (size_t)n * PIECE_BYTES;
 	while (copy_turn(copy))
-		copy_wait(copy, i);
+		copy_wait(copy, job->interrupt);
 	progress_end();
-	int error = copy->status == DONE ? endpoint_flush(target) : 0;
+	int error = copy->status == DONE && copy->target ? endpoint_flush(copy->target) : 0;
 	if (error)
-		copy_fail(copy, "flush", target, source->size_bytes, error);
-	quarry_assert(copy->status != DONE || copy->passed_bytes == source->size_bytes);
+		copy_fail(copy, "flush", copy->target, copy->len_bytes, error);
+	quarry_assert(copy->status != DONE || copy->passed_bytes == copy->len_bytes);
 	enum status status = copy->status;
 	*copied_bytes = copy->copied_bytes;
 	free(memory);
 	free(copy);
+	return status;
+}
+
+/* The second pass. */
+static enum status copy_verify(struct cli *c, const struct copy_job *job, struct tally *tally)
+{
+	uint64_t read_bytes = 0, pos_bytes = 0, end_bytes = 0;
+	endpoint_forget(job->target);
+	enum status status = copy_pass(c, job, tally, true, &read_bytes);
+	if (status != DONE || tally_is_even(tally, &pos_bytes, &end_bytes))
+		return status;
+	return cli_refuse(c, "damaged",
+			  "'%s' does not give back what was written to it, somewhere in bytes %llu to %llu: do not "
+			  "use it, and look at what stores it",
+			  job->target->name, (unsigned long long)pos_bytes, (unsigned long long)end_bytes);
+}
+
+enum status copy_run(struct cli *c, const struct copy_job *job, uint64_t *copied_bytes)
+{
+	struct tally tally = {.sums = NULL};
+	quarry_assert(job->source->size_bytes > 0 && job->target->size_bytes >= job->source->size_bytes);
+	if (job->is_verified)
+		tally_begin(&tally, job->source->size_bytes);
+	enum status status = copy_pass(c, job, job->is_verified ? &tally : NULL, false, copied_bytes);
+	if (status == DONE && job->is_verified)
+		status = copy_verify(c, job, &tally);
+	tally_end(&tally);
 	return status;
 }

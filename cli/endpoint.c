@@ -57,10 +57,17 @@ static enum status nbd_begin(struct cli *c, struct endpoint *e)
 
 enum status endpoint_open_uri(struct cli *c, struct endpoint *e, const char *uri)
 {
+	return endpoint_open_uri_with(c, e, uri, NULL);
+}
+
+enum status endpoint_open_uri_with(struct cli *c, struct endpoint *e, const char *uri, const char *context)
+{
 	endpoint_begin(e, uri);
 	enum status status = nbd_begin(c, e);
 	if (status != DONE)
 		return status;
+	if (context && nbd_add_meta_context(e->nbd, context) < 0)
+		return nbd_failed(c, e, "prepare a connection to");
 	/* Whoever types the URI may also name the key files in it. */
 	if (nbd_set_uri_allow_local_file(e->nbd, true) < 0 || nbd_connect_uri(e->nbd, uri) < 0)
 		return nbd_failed(c, e, "connect to");
@@ -223,6 +230,14 @@ int endpoint_flush(struct endpoint *e)
 	if (nbd_can_flush(e->nbd) != 1 || nbd_flush(e->nbd, 0) == 0)
 		return 0;
 	return nbd_get_errno() ? nbd_get_errno() : EIO;
+}
+
+void endpoint_forget(struct endpoint *e)
+{
+	e->n_extents = e->next_extent = 0;
+	/* Only a wish: memory that the kernel keeps all the same gives the same bytes as the program would get. */
+	if (!e->nbd)
+		(void)posix_fadvise(e->fd, 0, 0, POSIX_FADV_DONTNEED);
 }
 
 /* ---- holes ---- */

@@ -37,6 +37,8 @@ struct endpoint {
 
 /* All of these: DONE, or REFUSED with the reason in c->failure. endpoint_close() may be called in any case. */
 must_check enum status endpoint_open_uri(struct cli *c, struct endpoint *e, const char *uri);
+/* Asks for another meta context beside base:allocation; whether the server has it, libnbd tells. NULL: no other. */
+must_check enum status endpoint_open_uri_with(struct cli *c, struct endpoint *e, const char *uri, const char *context);
 must_check enum status endpoint_open_file(struct cli *c, struct endpoint *e, const char *path, int flags);
 /* Runs a program that serves NBD on a socket that it is given (systemd's way), such as qemu-nbd. */
 must_check enum status endpoint_open_program(struct cli *c, struct endpoint *e, const char *name, char **argv);
@@ -48,6 +50,8 @@ void endpoint_write(struct endpoint *e, struct endpoint_op *op, const void *data
 void endpoint_zero(struct endpoint *e, struct endpoint_op *op, uint64_t len_bytes, uint64_t pos_bytes);
 /* Blocks. 0 or an errno. */
 must_check int endpoint_flush(struct endpoint *e);
+/* Lets what is read from now on come from where it is stored, as far as this machine can: after a flush. */
+void endpoint_forget(struct endpoint *e);
 /* What begins at pos_bytes, at most to the end of the endpoint. Blocks. 0 or an errno. */
 must_check int endpoint_extent(struct endpoint *e, uint64_t pos_bytes, struct extent *out);
 

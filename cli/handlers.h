@@ -5,6 +5,12 @@
 
 #include "cli/cli.h"
 
+enum status backup_create(struct cli *c);
+enum status backup_list(struct cli *c);
+enum status backup_prune(struct cli *c);
+enum status backup_restore(struct cli *c);
+enum status backup_verify(struct cli *c);
+
 enum status disk_add(struct cli *c);
 enum status disk_check(struct cli *c);
 enum status disk_list(struct cli *c);

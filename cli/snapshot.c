@@ -8,6 +8,7 @@
 #include "cli/table.h"
 #include "cli/text.h"
 #include "cli/values.h"
+#include "cli/volume.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -20,6 +21,11 @@ static char *snapshot_path(const char *name, const char *suffix)
 	auto_free char *volume = text_format("%.*s", (int)(at - name), name);
 	auto_free char *middle = api_path("/v1/volumes/", volume, "/snapshots/");
 	return api_path(middle, at + 1, suffix);
+}
+
+char *export_path(const char *name)
+{
+	return strchr(name, '@') ? snapshot_path(name, "") : api_path("/v1/volumes/", name, "");
 }
 
 /* ---- look ---- */

@@ -7,8 +7,11 @@
  * 1. What runs a program (qemu-nbd) is opened before signals are held back, so that the program is born with none held.
  *    What must be undone (a volume, an attachment) is done after, so that Ctrl-C leaves nothing behind.
  * 2. An import makes its volume. One that fails deletes it again; an export that fails removes the file that it made.
- *    3. A volume that was attached before stays attached.
+ * 3. A volume that was attached before stays attached.
+ * 4. What was copied is read back and verified, unless the user does without: a copy that is not looked at is only a
+ *    hope, and whoever makes one often deletes what it was made of.
  */
+#include "cli/transfer.h"
 #include "cli/call.h"
 #include "cli/client.h"
 #include "cli/copy.h"
@@ -24,23 +27,12 @@
 
 #define SECTOR_BYTES 512u
 
-struct transfer {
-	struct cli *cli;
-	const char *name; /* of the volume */
-	struct endpoint volume, other;
-	struct interrupt interrupt;
-	struct image_target target; /* of an export into a file */
-	uint64_t copied_bytes;
-	bool is_created, is_attached; /* by us */
-};
-
-static void transfer_begin(struct transfer *t, struct cli *c)
+void transfer_begin(struct transfer *t, struct cli *c, const char *name)
 {
-	*t = (struct transfer){.cli = c, .name = call_text(c->call, "NAME"), .interrupt = {.fd = -1}};
+	*t = (struct transfer){.cli = c, .name = name, .interrupt = {.fd = -1}};
 }
 
-/* Attaches the volume, unless it is, and connects to it. */
-static enum status volume_connect(struct transfer *t, const json_t *present, bool is_read_only)
+enum status transfer_connect(struct transfer *t, const json_t *present, bool is_read_only)
 {
 	json_auto_t *attachment = NULL;
 	enum status status = DONE;
@@ -52,11 +44,10 @@ static enum status volume_connect(struct transfer *t, const json_t *present, boo
 	}
 	if (status != DONE)
 		return status;
-	return endpoint_open_uri(t->cli, &t->volume, attachment_uri(t->cli, attachment));
+	return endpoint_open_uri_with(t->cli, &t->volume, attachment_uri(t->cli, attachment), t->context);
 }
 
-/* Undoes what is only there for the transfer; what goes wrong in it is told behind the first reason. */
-static enum status transfer_end(struct transfer *t, enum status status)
+enum status transfer_end(struct transfer *t, enum status status)
 {
 	struct cli *c = t->cli;
 	struct failure first = c->failure;
@@ -81,30 +72,39 @@ static enum status transfer_end(struct transfer *t, enum status status)
 	return status;
 }
 
-/* ---- import ---- */
-
-/* A second create of the same volume succeeds, and would import over the data of the first. */
-static enum status volume_is_new(struct cli *c, const char *name)
+static bool transfer_is_verified(const struct transfer *t)
 {
-	auto_free char *path = api_path("/v1/volumes/", name, "");
-	enum status status = client_get(c, path, NULL);
-	if (status == DONE)
-		return cli_refuse(c, "exists", "volume '%s' exists; an import makes a new one: choose another name",
-				  name);
-	return strcmp(c->failure.code, "not-found") == 0 ? DONE : status;
+	return !call_has(t->cli->call, "no-verify");
 }
 
-static enum status import_create(struct transfer *t)
+static enum status transfer_copy(struct transfer *t, struct endpoint *source, struct endpoint *target)
+{
+	struct copy_job job = {
+	    .source = source, .target = target, .interrupt = &t->interrupt, .is_verified = transfer_is_verified(t)};
+	return copy_run(t->cli, &job, &t->copied_bytes);
+}
+
+/* ---- import ---- */
+
+/* A second create of the same volume succeeds, and would copy over the data of the first. One that is being deleted has
+ * given up its name. */
+static enum status volume_is_new(struct cli *c, const char *name)
+{
+	json_auto_t *volume = NULL;
+	auto_free char *path = api_path("/v1/volumes/", name, "");
+	enum status status = client_get(c, path, &volume);
+	if (status == DONE && strcmp(text_at(volume, "state"), "deleting") != 0)
+		return cli_refuse(c, "exists", "volume '%s' exists; a new one is made: choose another name", name);
+	return status == DONE || strcmp(c->failure.code, "not-found") == 0 ? DONE : status;
+}
+
+enum status transfer_create(struct transfer *t, uint64_t size_bytes)
 {
 	struct cli *c = t->cli;
-	uint64_t size_bytes = (t->other.size_bytes + SECTOR_BYTES - 1) / SECTOR_BYTES * SECTOR_BYTES;
-	json_auto_t *body = json_object();
-	body_text(c, body, "name", "NAME");
-	json_object_set_new(body, "size_bytes", json_integer((json_int_t)size_bytes));
+	size_bytes = (size_bytes + SECTOR_BYTES - 1) / SECTOR_BYTES * SECTOR_BYTES;
+	json_auto_t *body = json_pack("{sssI}", "name", t->name, "size_bytes", (json_int_t)size_bytes);
 	body_text(c, body, "pool", "pool");
 	body_number(c, body, "replicas", "replicas");
-	if (size_bytes == 0)
-		return cli_refuse(c, "invalid", "'%s' is empty", t->other.name);
 	enum status status = volume_is_new(c, t->name);
 	if (status == DONE)
 		status = client_call(c, &(struct request){.method = "POST", .path = "/v1/volumes", .body = body}, NULL);
@@ -121,13 +121,16 @@ static enum status import_run(struct transfer *t)
 	if (status == DONE)
 		status = interrupt_begin(c, &t->interrupt);
 	if (status == DONE)
-		status = import_create(t);
+		status = t->other.size_bytes ? transfer_create(t, t->other.size_bytes)
+					     : cli_refuse(c, "invalid", "'%s' is empty", source);
 	if (status == DONE)
-		status = volume_connect(t, NULL, false);
+		status = transfer_connect(t, NULL, false);
 	if (status != DONE)
 		return status;
+	if (t->volume.size_bytes < t->other.size_bytes)
+		return cli_refuse(c, "internal", "volume '%s' is smaller than it was made", t->name);
 	t->volume.is_fresh = true;
-	return copy_run(c, &t->other, &t->volume, &t->interrupt, &t->copied_bytes);
+	return transfer_copy(t, &t->other, &t->volume);
 }
 
 static enum status import_print(struct transfer *t)
@@ -141,15 +144,15 @@ static enum status import_print(struct transfer *t)
 		return status;
 	size_to_text(number_at(volume, "size_bytes"), size);
 	size_to_text(t->copied_bytes, copied);
-	printf("imported '%s' as volume '%s' of %s, %s of it data\n", call_text(c->call, "SOURCE"), t->name, size,
-	       copied);
+	printf("imported '%s' as volume '%s' of %s, %s of it data%s\n", call_text(c->call, "SOURCE"), t->name, size,
+	       copied, transfer_is_verified(t) ? ", verified" : "");
 	return DONE;
 }
 
 enum status volume_import(struct cli *c)
 {
 	struct transfer transfer;
-	transfer_begin(&transfer, c);
+	transfer_begin(&transfer, c, call_text(c->call, "NAME"));
 	if (is_nbd_uri(call_text(c->call, "SOURCE")) && call_has(c->call, "format"))
 		return cli_misuse(c, "--format is for files; an NBD server gives raw data");
 	enum status status = transfer_end(&transfer, import_run(&transfer));
@@ -193,58 +196,55 @@ static enum status export_open(struct transfer *t, uint64_t size_bytes)
 	return status;
 }
 
-/* The volume's attachment over NBD, if it has one. */
-static const json_t *export_attachment(const json_t *volume)
+static void export_warn(const struct transfer *t, const json_t *attachment)
 {
-	size_t i;
-	json_t *attachment;
-	json_array_foreach(json_object_get(volume, "attachments"), i, attachment)
-	{
-		if (strcmp(text_at(attachment, "frontend"), "nbd") == 0)
-			return attachment;
-	}
-	return NULL;
+	if (attachment && !bool_at(attachment, "read_only"))
+		fprintf(stderr,
+			"quarry: note: volume '%s' is attached; what is written to it now may be in the copy or not: "
+			"export a snapshot of it for one moment\n",
+			t->name);
 }
 
 static enum status export_run(struct transfer *t)
 {
 	struct cli *c = t->cli;
-	json_auto_t *volume = NULL;
-	auto_free char *path = api_path("/v1/volumes/", t->name, "");
-	enum status status = client_get(c, path, &volume);
+	json_auto_t *exported = NULL;
+	auto_free char *path = export_path(t->name);
+	enum status status = client_get(c, path, &exported);
+	uint64_t size_bytes = number_at(exported, "size_bytes");
+	if (status == DONE && size_bytes == 0)
+		status = cli_refuse(c, "internal", "quarryd told no size of '%s'; is it of the same release?", t->name);
 	if (status == DONE)
-		status = export_open(t, number_at(volume, "size_bytes"));
+		status = export_open(t, size_bytes);
 	if (status == DONE)
 		status = interrupt_begin(c, &t->interrupt);
-	const json_t *attachment = export_attachment(volume);
-	if (status == DONE && attachment && !bool_at(attachment, "read_only"))
-		fprintf(stderr,
-			"quarry: note: volume '%s' is attached; what is written to it now may be in the copy or not\n",
-			t->name);
-	if (status == DONE)
-		status = volume_connect(t, attachment, true);
-	if (status == DONE && t->volume.size_bytes > t->other.size_bytes)
-		status = cli_refuse(c, "in-use", "volume '%s' has grown meanwhile; try again", t->name);
 	if (status != DONE)
 		return status;
-	return copy_run(c, &t->volume, &t->other, &t->interrupt, &t->copied_bytes);
+	const json_t *attachment = attachment_over_nbd(exported);
+	export_warn(t, attachment);
+	status = transfer_connect(t, attachment, true);
+	if (status == DONE && t->volume.size_bytes > t->other.size_bytes)
+		status = cli_refuse(c, "in-use", "volume '%s' has grown meanwhile; try again", t->name);
+	return status == DONE ? transfer_copy(t, &t->volume, &t->other) : status;
 }
 
 enum status volume_export(struct cli *c)
 {
 	struct transfer transfer;
-	transfer_begin(&transfer, c);
+	transfer_begin(&transfer, c, call_text(c->call, "NAME[@SNAP]"));
 	const char *target = call_text(c->call, "TARGET");
 	if (is_nbd_uri(target) && call_has(c->call, "format"))
 		return cli_misuse(c, "--format is for files; an NBD server takes raw data");
 	enum status status = transfer_end(&transfer, export_run(&transfer));
 	if (status != DONE)
 		return status;
-	json_auto_t *value = json_pack("{sssssssI}", "volume", transfer.name, "target", target, "format",
-				       export_format_name(c), "copied_bytes", (json_int_t)transfer.copied_bytes);
+	json_auto_t *value =
+	    json_pack("{sssssssIsb}", "volume", transfer.name, "target", target, "format", export_format_name(c),
+		      "copied_bytes", (json_int_t)transfer.copied_bytes, "verified", transfer_is_verified(&transfer));
 	char copied[SIZE_TEXT_BYTES];
 	size_to_text(transfer.copied_bytes, copied);
 	if (!cli_print_json(c, value))
-		printf("exported volume '%s' to '%s', %s of it data\n", transfer.name, target, copied);
+		printf("exported volume '%s' to '%s', %s of it data%s\n", transfer.name, target, copied,
+		       transfer_is_verified(&transfer) ? ", verified" : "");
 	return DONE;
 }

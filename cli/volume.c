@@ -240,6 +240,18 @@ const char *attachment_uri(const struct cli *c, const json_t *attachment)
 	return text_at(attachment, "uri");
 }
 
+const json_t *attachment_over_nbd(const json_t *object)
+{
+	size_t i;
+	json_t *attachment;
+	json_array_foreach(json_object_get(object, "attachments"), i, attachment)
+	{
+		if (strcmp(text_at(attachment, "frontend"), "nbd") == 0)
+			return attachment;
+	}
+	return NULL;
+}
+
 enum status volume_attach_nbd(struct cli *c, const char *name, bool is_read_only, json_t **attachment)
 {
 	auto_free char *path = volume_path(name, "/attachments");

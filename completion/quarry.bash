@@ -1,7 +1,7 @@
 # completion of quarry for bash, made by `quarry completion bash`
 
 _quarry_nouns() {
-	echo 'disk node pool volume snapshot status events top usage completion'
+	echo 'disk node pool volume snapshot backup status events top usage completion'
 }
 _quarry_verbs() {
 	case "$1" in
@@ -10,6 +10,7 @@ _quarry_verbs() {
 	pool) echo 'create list show set delete' ;;
 	volume) echo 'create list show set resize rename clone delete attach detach import export' ;;
 	snapshot) echo 'create list show delete rollback schedule diff' ;;
+	backup) echo 'create list verify restore prune' ;;
 	esac
 }
 _quarry_options() {
@@ -25,9 +26,14 @@ _quarry_options() {
 	'volume delete') echo ' --snapshots ' ;;
 	'volume attach') echo ' --nbd --vhost-user --queues:text --read-only ' ;;
 	'volume detach') echo ' --nbd --vhost-user ' ;;
-	'volume import') echo ' --format:=raw,qcow2 --pool:pool --replicas:text ' ;;
-	'volume export') echo ' --format:=raw,qcow2 --force ' ;;
+	'volume import') echo ' --format:=raw,qcow2 --pool:pool --replicas:text --no-verify ' ;;
+	'volume export') echo ' --format:=raw,qcow2 --force --no-verify ' ;;
 	'snapshot schedule') echo ' --every:text --keep:text --off ' ;;
+	'backup create') echo ' --key-file:path --rate-limit:text ' ;;
+	'backup list') echo ' --key-file:path ' ;;
+	'backup verify') echo ' --key-file:path ' ;;
+	'backup restore') echo ' --key-file:path --pool:pool --replicas:text ' ;;
+	'backup prune') echo ' --keep-last:text --keep-daily:text --keep-weekly:text --key-file:path --dry-run --force ' ;;
 	'events') echo ' --follow --after:text ' ;;
 	'top') echo ' --interval:text --once ' ;;
 	esac
@@ -63,6 +69,11 @@ _quarry_arguments() {
 	'snapshot rollback') echo 'snapshot' ;;
 	'snapshot schedule') echo 'volume' ;;
 	'snapshot diff') echo 'snapshot volume' ;;
+	'backup create') echo 'snapshot path' ;;
+	'backup list') echo 'path' ;;
+	'backup verify') echo 'path' ;;
+	'backup restore') echo 'path text' ;;
+	'backup prune') echo 'path' ;;
 	'completion') echo '=bash,zsh' ;;
 	esac
 }

@@ -208,6 +208,49 @@ for filter in '' --filter=nozero; do
 	rm "$dir/t.pid"
 done
 
+say "holes that end anywhere"
+cat >"$dir/odd.sh" <<-'END'
+	#!/bin/sh
+	case $1 in
+	get_size) echo 1000000 ;;
+	can_extents) exit 0 ;;
+	pread) dd if="$ODD" skip="$4" count="$3" iflag=skip_bytes,count_bytes status=none ;;
+	extents) echo "0 1000 hole,zero
+	1000 1
+	1001 20000 hole,zero
+	21001 100
+	21101 500000 hole,zero
+	521101 8191
+	529292 470708 hole,zero" ;;
+	*) exit 2 ;;
+	esac
+END
+chmod +x "$dir/odd.sh"
+truncate -s 1000000 "$dir/odd"
+for place in 1000:1 21001:100 521101:8191; do
+	head -c "${place#*:}" /dev/urandom | dd of="$dir/odd" seek="${place%:*}" oflag=seek_bytes conv=notrunc status=none
+done
+ODD=$dir/odd nbdkit -f --exit-with-parent -U "$dir/odd.sock" -P "$dir/odd.pid" sh "$dir/odd.sh" &
+others+=($!)
+until_true 10 test -s "$dir/odd.pid"
+expect 0 'of 977K, 20K of it data, verified' q volume import "nbd+unix:///?socket=$dir/odd.sock" odd
+expect 0 'verified' q volume export odd "$dir/odd.raw"
+holds cmp -n 1000000 "$dir/odd.raw" "$dir/odd"
+
+say "what is not what was written is found"
+before=$(q --json volume list | jq -c '[.volumes[].name]')
+mode lossy-nbd
+expect 1 "'.*' does not give back .* bytes 0 to 1048576: .*; volume 'x' was deleted again" q volume import "$dir/source.raw" x
+expect 0 'data$' q volume import "$dir/source.raw" x --no-verify
+good
+q volume delete x >/dev/null
+nbdkit -f --exit-with-parent -U "$dir/null.sock" -P "$dir/null.pid" null 20M &
+others+=($!)
+until_true 10 test -s "$dir/null.pid"
+expect 1 'does not give back what was written' q volume export i1 "nbd+unix:///?socket=$dir/null.sock"
+expect 0 'data$' q volume export i1 "nbd+unix:///?socket=$dir/null.sock" --no-verify
+is "what --json tells" "$(q --json volume export i1 "$dir/no.raw" --no-verify | jq .verified)" false
+
 say "what cannot be imported or exported leaves nothing behind"
 before=$(q --json volume list | jq -c '[.volumes[].name]')
 same() { is "the volumes" "$(q --json volume list | jq -c '[.volumes[].name]')" "$before"; }
@@ -275,13 +318,13 @@ is "choices" "$(complete_line pool create p --failure-domain r)" rack
 is "behind an option" "$(complete_line --socket /x vol)" volume
 is "nodes" "$(complete_line node show '')" n1
 is "files" "$(complete_line disk check "$top/Makef")" "$top/Makefile"
-is "nothing later" "$(complete_line back)" ""
+is "nothing later" "$(complete_line clus)" ""
 expect 0 'usage: quarry volume create NAME --size SIZE' q volume create --help
 expect 0 'usage: quarry volume create NAME --size SIZE' q help volume create
 expect 0 '^quarry volume' q --help
 q --help >"$dir/said"
-holds sh -c '! grep -qE "backup|takeover|drain" "$1"' - "$dir/said"
-expect 1 'not in this release' q backup --help
+holds sh -c '! grep -qE "takeover|drain" "$1"' - "$dir/said"
+expect 1 'not in this release' q cluster --help
 if command -v zsh >/dev/null; then
 	holds zsh -n "$top/completion/_quarry"
 fi

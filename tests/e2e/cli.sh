@@ -81,6 +81,20 @@ nbd "$(uri i3)" 'h.pwrite(b"3" * (1 << 20), 200 << 20)'
 expect 0 '' q volume export i2 "$(uri i3)"
 is "what was a hole is zero, what lies behind is left" "$(nbd "$(uri i3)" '
 print(h.pread(1 << 20, 200 << 20) == bytes(1 << 20), h.get_size())')" "True $((400 << 20))"
+expect 0 '' q snapshot create i3@now
+nbd "$(uri i3)" 'h.pwrite(b"4" * (1 << 20), 0)'
+expect 0 "^exported volume 'i3@now' .*, verified$" w volume export i3@now "$dir/now.raw"
+holds cmp -n $((300 << 20)) "$dir/random.raw" "$dir/now.raw"
+is "size" "$(stat -c %s "$dir/now.raw")" $((400 << 20))
+q volume attach i3@now --nbd >/dev/null
+expect 0 '' q volume export i3@now "$dir/now.qcow2"
+holds qemu-img compare -q "$dir/now.qcow2" "$dir/now.raw"
+is "left attached" "$(nbdinfo --size "$(uri i3@now)")" $((400 << 20))
+q volume detach i3@now >/dev/null
+expect 1 "no snapshot|not found|there is no" q volume export i3@later "$dir/later.raw"
+holds test ! -e "$dir/later.raw"
+expect 2 'not the name of a snapshot' q volume export i3@ "$dir/later.raw"
+expect 0 '' q snapshot delete i3@now
 expect 1 'too few|bytes, volume' q volume export i3 "$(uri i2)"
 expect 1 'no volume|exists' q volume import "$dir/random.raw" i1
 is "attached" "$(json '[.volumes[] | select(.attachments != []) | .name] | join(" ")' volume list)" "i2 i3"

@@ -4,8 +4,11 @@
     cli_fake.py SOCKET FOLDER [--tcp PORT_FILE TOKEN]
 
 It keeps volumes in memory and their data in files of FOLDER, served by nbdkit while they are attached. FOLDER/mode, when it
-exists, holds one word that spoils every answer: close, html, array, empty, hang, refuse, unhealthy, or bad-nbd, which lets
-writes to attached volumes fail. FOLDER/requests gets a line for every request: method, path, body.
+exists, holds one word that spoils every answer: close, html, array, empty, hang, refuse, unhealthy, bad-nbd, which lets
+writes to attached volumes fail, or lossy-nbd, which loses them. FOLDER/requests gets a line for every request: method, path, body.
+
+A snapshot of a volume is a qcow2 file with a dirty bitmap for every earlier snapshot, served by qemu-nbd: what changed since it.
+FOLDER/no-changes, when it exists, lets that be a secret.
 """
 
 import concurrent.futures
@@ -17,6 +20,10 @@ import socketserver
 import subprocess
 import sys
 import threading
+import time
+import uuid
+
+import nbd
 
 NODE = {"name": "n1", "state": "running", "labels": {"zone": "a", "rack": "r1"}, "version": "0.1.0",
         "started_at": "2025-01-31T12:34:56Z", "uptime_s": 93784, "disks": 1, "attached_volumes": 0,
@@ -49,6 +56,8 @@ class State:
         self.folder, self.lock = folder, threading.Lock()
         self.volumes, self.servers, self.pools = {}, {}, {"default": dict(POOL)}
         self.disks = {}
+        self.snapshots = {}  # volume -> its snapshots, oldest first
+        self.n_snapshots = 0
         self.top_asked = 0
         # One thread for good: a child that ends with its parent ends with the thread that made it.
         self.starter = concurrent.futures.ThreadPoolExecutor(max_workers=1)
@@ -73,7 +82,7 @@ class State:
             raise Refusal(409, "exists", f"volume '{name}' exists with another size")
         if name not in self.volumes:
             self.volumes[name] = {
-                "name": name, "uuid": "5b0d6e2c-5a0a-4a56-8a6e-222222222222", "pool": body.get("pool", "default"),
+                "name": name, "uuid": str(uuid.uuid4()), "pool": body.get("pool", "default"),
                 "size_bytes": body["size_bytes"], "allocated_bytes": 4096, "replicas": body.get("replicas", 1),
                 "state": "detached", "why": "", "read_only": False, "attachments": [],
                 "disks": [{"uuid": "u1", "name": "d1", "allocated_bytes": 4096}], "generation": 1, "epoch": 1,
@@ -110,7 +119,10 @@ class State:
         if self.mode() == "bad-nbd":
             command.append("--filter=error")
         if not volume["attachments"]:
-            command += ["file", os.path.join(self.folder, name + ".data")]
+            if self.mode() == "lossy-nbd":
+                command += ["null", str(volume["size_bytes"])]
+            else:
+                command += ["file", os.path.join(self.folder, name + ".data")]
             if self.mode() == "bad-nbd":
                 command += ["error-pwrite=EIO", "error-pwrite-rate=100%"]
             self.servers[name] = self.starter.submit(subprocess.Popen, command).result()
@@ -132,6 +144,97 @@ class State:
             os.unlink(os.path.join(self.folder, name + ".nbd.pid"))
             os.unlink(os.path.join(self.folder, name + ".nbd"))
         volume["attachments"], volume["state"], volume["counters"] = [], "detached", None
+        return 200, {}
+
+    # ---- snapshots ----
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def live_bring_up(self, name):
+        """Writes into NAME.live.qcow2, whose bitmaps note it, what has changed in the volume."""
+        live, data = self.path(name + ".live.qcow2"), self.path(name + ".data")
+        size = os.path.getsize(data)
+        if not os.path.exists(live):
+            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", live, str(size)], check=True)
+            open(data + ".before", "wb").close()
+        subprocess.run(["qemu-img", "resize", "-q", live, str(size)], check=True)
+        os.truncate(data + ".before", size)
+        server, step = nbd.NBD(), 1 << 20
+        server.connect_systemd_socket_activation(["qemu-nbd", "--discard=unmap", "--format=qcow2", live])
+        with open(data, "rb") as now, open(data + ".before", "r+b") as before:
+            for at in range(0, size, step):
+                before.seek(at)
+                new, old = now.read(step), before.read(step)
+                for i in range(0, len(new), 4096) if new != old else ():
+                    block = new[i:i + 4096]
+                    if block == old[i:i + 4096]:
+                        continue
+                    before.seek(at + i)
+                    before.write(block)
+                    if block.strip(b"\0"):
+                        server.pwrite(block, at + i)
+                    else:
+                        server.zero(len(block), at + i)
+        server.flush()
+        server.shutdown()
+
+    def snapshot_create(self, name, body):
+        volume, snapshot = self.volume(name), body["name"]
+        earlier = self.snapshots.setdefault(name, [])
+        self.live_bring_up(name)
+        live = self.path(name + ".live.qcow2")
+        subprocess.run(["cp", live, self.path(f"{name}@{snapshot}.qcow2")], check=True)
+        subprocess.run(["qemu-img", "bitmap", "--add", "-g", "4096", live, snapshot], check=True)
+        self.n_snapshots += 1
+        created = body.get("created_at") or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        earlier.append({"name": snapshot, "volume": name, "id": self.n_snapshots, "created_at": created,
+                        "size_bytes": volume["size_bytes"], "attachments": [],
+                        "bitmaps": [s["name"] for s in earlier]})
+        return 201, earlier[-1]
+
+    def snapshot(self, title):
+        name, _, snapshot = title.partition("@")
+        for s in self.snapshots.get(name, []):
+            if s["name"] == snapshot:
+                return s
+        raise Refusal(404, "not-found", f"there is no snapshot '{title}'; see 'quarry snapshot list'")
+
+    def snapshot_delete(self, name, snapshot):
+        found = self.snapshot(f"{name}@{snapshot}")
+        self.snapshots[name].remove(found)
+        os.unlink(self.path(f"{name}@{snapshot}.qcow2"))
+        subprocess.run(["qemu-img", "bitmap", "--remove", self.path(name + ".live.qcow2"), snapshot], check=True)
+        for other in self.snapshots[name]:
+            if snapshot in other["bitmaps"]:
+                other["bitmaps"].remove(snapshot)
+        return 200, {}
+
+    def snapshot_attach(self, title):
+        snapshot, socket = self.snapshot(title), self.path(title + ".nbd")
+        command = ["setpriv", "--pdeathsig", "TERM", "qemu-nbd", "--read-only", "--format=qcow2", "--persistent",
+                   "--shared=16", "-k", socket, "-x", title, "--pid-file", socket + ".pid"]
+        if not os.path.exists(self.path("no-changes")):
+            command += [f"--bitmap={s}" for s in snapshot["bitmaps"]]
+        if not snapshot["attachments"]:
+            self.servers[title] = self.starter.submit(subprocess.Popen, command + [self.path(title + ".qcow2")]).result()
+            while not os.path.exists(socket + ".pid"):
+                if self.servers[title].poll() is not None:
+                    raise Refusal(500, "internal", "qemu-nbd ended")
+                time.sleep(0.01)  # poll: until the socket is there
+            uri = f"nbd+unix:///{title}?socket={socket}"
+            snapshot["attachments"] = [{"frontend": "nbd", "uri": uri, "uris": [uri], "read_only": True}]
+        return 201, snapshot["attachments"][0]
+
+    def snapshot_detach(self, title):
+        if self.snapshot(title)["attachments"]:
+            server = self.servers.pop(title)
+            server.terminate()
+            server.wait()
+            for suffix in (".nbd.pid", ".nbd"):
+                if os.path.exists(self.path(title + suffix)):
+                    os.unlink(self.path(title + suffix))
+        self.snapshot(title)["attachments"] = []
         return 200, {}
 
     # ---- disks and the rest ----
@@ -237,6 +340,13 @@ class State:
             ("DELETE /v1/disks/(.*)", lambda name: self.disk_remove(name, query)),
             ("GET /v1/volumes", lambda: (200, {"volumes": by_name(self.volumes)})),
             ("POST /v1/volumes", lambda: self.volume_create(body)),
+            ("GET /v1/volumes/(.*)/snapshots", lambda name: (200, {"snapshots": self.volume(name) and
+                                                                   self.snapshots.get(name, [])})),
+            ("POST /v1/volumes/(.*)/snapshots", lambda name: self.snapshot_create(name, body)),
+            ("DELETE /v1/volumes/(.*)/snapshots/(.*)", lambda name, snapshot: self.snapshot_delete(name, snapshot)),
+            ("POST /v1/volumes/([^/]*%40[^/]*)/attachments", lambda name: self.snapshot_attach(name.replace("%40", "@"))),
+            ("DELETE /v1/volumes/([^/]*%40[^/]*)/attachments/nbd",
+             lambda name: self.snapshot_detach(name.replace("%40", "@"))),
             ("POST /v1/volumes/(.*)/attachments", lambda name: self.attach(name, body)),
             ("DELETE /v1/volumes/(.*)/attachments", lambda name: self.detach(name)),
             ("DELETE /v1/volumes/(.*)/attachments/nbd", lambda name: self.detach(name)),

@@ -117,6 +117,13 @@ static void test_wrong_usage_names_the_word(void)
 	    {"status -x", "'-x'"},
 	    {"status now", "'now' is one word too many"},
 	    {"disk add", "PATH is missing"},
+	    {"backup create v /r", "NAME@SNAP 'v'"},
+	    {"backup create v@ /r", "NAME@SNAP 'v@'"},
+	    {"backup create @s /r", "NAME@SNAP '@s'"},
+	    {"backup create v@s@t /r", "NAME@SNAP 'v@s@t'"},
+	    {"backup create v@s", "REPOSITORY is missing"},
+	    {"backup create v@s /r --rate-limit fast", "--rate-limit 'fast'"},
+	    {"backup prune /r --keep-last 0", "--keep-last '0'"},
 	    {"top --interval 0", "--interval '0'"},
 	    {"completion fish", "SHELL 'fish'"},
 	};
@@ -136,8 +143,11 @@ static void test_wrong_usage_names_the_word(void)
 static void test_what_comes_later_is_refused_whatever_follows(void)
 {
 	static const char *const lines[] = {
-	    "backup create v@s /repo", "disk drain d1",           "node drain n1",
-	    "volume move v n2",        "cluster import-embedded", "volume attach v --nbd --takeover",
+	    "disk drain d1",
+	    "node drain n1",
+	    "volume move v n2",
+	    "cluster import-embedded",
+	    "volume attach v --nbd --takeover",
 	};
 	for (size_t i = 0; i < array_size(lines); i++) {
 		struct cli c;

@@ -1,0 +1,23 @@
+/*
+ * survey.h: is a backup whole: is every chunk that it needs in the repository?
+ */
+#pragma once
+
+#include "cli/backup/repository.h"
+
+/* What a chunk is known for; as marks of the index. */
+enum survey_mark {
+	MARK_NONE = 0,
+	MARK_USED = 1, /* some backup needs it */
+	MARK_BAD = 2,  /* it was read, and is not what it was */
+};
+
+enum survey_result { SURVEY_WHOLE, SURVEY_HURT };
+
+/* Walks over a backup's leaves. SURVEY_HURT: chunks are missing or marked bad. *n_data: blocks that are no holes. */
+must_check enum survey_result survey_record(const struct repository *r, struct worker *w, const struct record *record,
+					    uint64_t *n_data);
+/* The same, and counts what is lost, in blocks (a leaf that is lost counts as a whole). */
+uint64_t survey_lost(const struct repository *r, struct worker *w, const struct record *record);
+/* Marks all that a backup needs as used. SURVEY_HURT: a leaf of it is lost, and what that needs is not known. */
+must_check enum survey_result survey_use(const struct repository *r, struct worker *w, const struct record *record);

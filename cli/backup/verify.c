@@ -1,0 +1,198 @@
+/*
+ * verify.c: `quarry backup verify`: reads every file of a repository and says which backups are hurt.
+ *
+ * 1. Each chunk of each pack is opened, unpacked and held against its name, by the workers, a pack each. What is not
+ *    right is marked in the index.
+ * 2. Then each backup is walked over: what it needs must be there and not be marked.
+ * 3. Nothing is changed. Sound means: every file is whole, and every backup can be restored.
+ */
+#include "cli/backup/survey.h"
+#include "cli/call.h"
+#include "cli/handlers.h"
+#include "cli/progress.h"
+#include "cli/size.h"
+#include "cli/table.h"
+#include "cli/text.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#define PACKS_AHEAD 16u
+
+struct verify_pack {
+	struct job job;
+	struct repository *repository;
+	uint32_t pack;
+	uint32_t n_bad; /* chunks */
+	int error;      /* its table cannot be read any more */
+	bool is_in_work;
+};
+
+struct verify {
+	struct cli *cli;
+	struct repository repository;
+	struct workers *workers;
+	struct worker here;
+	struct verify_pack jobs[PACKS_AHEAD];
+	uint64_t read_bytes, total_bytes;
+	uint32_t n_hurt;
+	json_t *backups; /* what was found, for --json */
+};
+
+/* ---- packs ---- */
+
+/* A worker's. A chunk does not say whether it is data or a leaf; its seal does. */
+static bool chunk_is_right(const struct repository *r, struct worker *w, const struct chunk_id *id, uint8_t *out)
+{
+	size_t n_bytes = 0;
+	return repository_chunk(r, w, KIND_DATA, id, out, LEAF_PLAIN_MAX, &n_bytes, NULL) == 0 ||
+	       repository_chunk(r, w, KIND_LEAF, id, out, LEAF_PLAIN_MAX, &n_bytes, NULL) == 0;
+}
+
+static void pack_verify(struct job *job, struct worker *w)
+{
+	struct verify_pack *v = (struct verify_pack *)job;
+	struct repository *r = v->repository;
+	struct pack_table table;
+	uint8_t *out = malloc(LEAF_PLAIN_MAX);
+	v->error = out ? repository_table(r, v->pack, &table) : -ENOMEM;
+	v->n_bad = 0;
+	for (uint32_t i = 0; !v->error && i < table.n_entries; i++) {
+		const struct chunk_id *id = &table.entries[i].id;
+		struct index_place place;
+		/* one that is in another pack as well is read there */
+		if (!index_find(r->index, id, &place) || place.pack != v->pack || chunk_is_right(r, w, id, out))
+			continue;
+		index_mark(r->index, id, MARK_BAD);
+		v->n_bad++;
+	}
+	if (!v->error)
+		pack_table_free(&table);
+	free(out);
+}
+
+static void pack_end(struct verify *x, struct verify_pack *v)
+{
+	const struct repository_pack *pack = &x->repository.packs[v->pack];
+	char done[SIZE_TEXT_BYTES], total[SIZE_TEXT_BYTES];
+	auto_free char *text = text_format("is damaged: %u of its chunks", v->n_bad);
+	v->is_in_work = false;
+	x->read_bytes += pack->n_bytes;
+	if (v->error)
+		repository_note(&x->repository, true, "packs", pack->name, "has become unreadable");
+	else if (v->n_bad)
+		repository_note(&x->repository, true, "packs", pack->name, text);
+	size_to_text(x->read_bytes, done);
+	size_to_text(x->total_bytes, total);
+	progress_show("%s of %s verified", done, total);
+}
+
+static struct verify_pack *pack_job_free(struct verify *x)
+{
+	for (unsigned i = 0; i < PACKS_AHEAD; i++) {
+		if (!x->jobs[i].is_in_work)
+			return &x->jobs[i];
+	}
+	return NULL;
+}
+
+static void packs_verify(struct verify *x)
+{
+	struct repository *r = &x->repository;
+	uint32_t n_in_work = 0;
+	for (uint32_t pack = 0; pack < r->n_packs; pack++)
+		x->total_bytes += r->packs[pack].n_bytes;
+	for (uint32_t pack = 0; pack < r->n_packs; pack++) {
+		if (r->packs[pack].is_damaged)
+			continue;
+		struct verify_pack *v = pack_job_free(x);
+		if (!v) {
+			v = (struct verify_pack *)workers_wait(x->workers);
+			pack_end(x, v);
+			n_in_work--;
+		}
+		*v = (struct verify_pack){.job.work = pack_verify, .repository = r, .pack = pack, .is_in_work = true};
+		workers_submit(x->workers, &v->job);
+		n_in_work++;
+	}
+	for (; n_in_work > 0; n_in_work--)
+		pack_end(x, (struct verify_pack *)workers_wait(x->workers));
+	progress_end();
+}
+
+/* ---- backups ---- */
+
+static void backups_verify(struct verify *x)
+{
+	for (uint32_t i = 0; i < x->repository.n_records; i++) {
+		const struct record *record = x->repository.records[i];
+		uint64_t lost_bytes = survey_lost(&x->repository, &x->here, record) * BLOCK_BYTES;
+		x->n_hurt += lost_bytes > 0;
+		json_array_append_new(x->backups,
+				      json_pack("{sssssssI}", "volume", record_text(record, RECORD_VOLUME), "snapshot",
+						record_text(record, RECORD_SNAPSHOT), "state",
+						lost_bytes ? "hurt" : "whole", "lost_bytes", (json_int_t)lost_bytes));
+	}
+}
+
+static void verify_print(const struct verify *x)
+{
+	static const char *const headers[] = {"BACKUP", "STATE", ">LOST"};
+	const struct repository *r = &x->repository;
+	for (uint32_t i = 0; i < r->n_problems; i++)
+		printf("'%s' %s\n", r->problems[i].file, r->problems[i].text);
+	auto_table struct table *table = table_create(headers, array_size(headers));
+	for (uint32_t i = 0; i < r->n_records; i++) {
+		const json_t *found = json_array_get(x->backups, i);
+		auto_free char *title = record_title(r->records[i]);
+		table_text(table, title);
+		table_text(table, json_string_value(json_object_get(found, "state")));
+		table_size(table, json_object_get(found, "lost_bytes"));
+	}
+	table_print(table, stdout);
+}
+
+static enum status verify_result(struct verify *x)
+{
+	struct repository *r = &x->repository;
+	json_auto_t *files = json_array();
+	for (uint32_t i = 0; i < r->n_problems; i++)
+		json_array_append_new(files,
+				      json_pack("{ssss}", "file", r->problems[i].file, "problem", r->problems[i].text));
+	bool is_sound = r->n_problems == 0 && x->n_hurt == 0;
+	json_auto_t *value = json_pack("{sssbsIsOsO}", "repository", r->path, "sound", is_sound, "verified_bytes",
+				       (json_int_t)x->read_bytes, "files", files, "backups", x->backups);
+	if (!cli_print_json(x->cli, value))
+		verify_print(x);
+	if (is_sound)
+		return DONE;
+	const char *advice = x->n_hurt || r->n_unreadable
+				 ? "; the others can be restored"
+				 : "; no backup is hurt: the next backup or prune mends a second copy";
+	return cli_refuse(x->cli, "damaged", "repository '%s' is damaged: %u file%s, %u of %u backups hurt%s", r->path,
+			  r->n_problems, r->n_problems == 1 ? "" : "s", x->n_hurt + r->n_unreadable,
+			  r->n_records + r->n_unreadable, advice);
+}
+
+enum status backup_verify(struct cli *c)
+{
+	struct verify *x = calloc(1, sizeof(*x));
+	if (!x)
+		abort();
+	x->cli = c;
+	x->backups = json_array();
+	worker_begin(&x->here);
+	enum status status = repository_open(c, &x->repository, call_text(c->call, "REPOSITORY"), REPOSITORY_READ);
+	if (status == DONE) {
+		x->workers = workers_create();
+		packs_verify(x);
+		backups_verify(x);
+		status = verify_result(x);
+	}
+	workers_destroy(x->workers);
+	worker_end(&x->here);
+	repository_close(&x->repository);
+	json_decref(x->backups);
+	free(x);
+	return status;
+}

@@ -1,0 +1,27 @@
+/*
+ * transfer.h: what import, export, backup and restore have in common: a volume attached over NBD for as long as it takes.
+ */
+#pragma once
+
+#include "cli/copy.h"
+#include "cli/image.h"
+
+struct transfer {
+	struct cli *cli;
+	const char *name;    /* of the volume, or "VOLUME@SNAPSHOT" */
+	const char *context; /* a meta context to ask for beside base:allocation; NULL: none */
+	struct endpoint volume, other;
+	struct interrupt interrupt;
+	struct image_target target; /* of an export into a file */
+	uint64_t copied_bytes;
+	bool is_created, is_attached; /* by us */
+};
+
+void transfer_begin(struct transfer *t, struct cli *c, const char *name);
+/* Makes the volume, which must be a new one, with what --pool and --replicas say. */
+must_check enum status transfer_create(struct transfer *t, uint64_t size_bytes);
+/* Attaches the volume, unless it is (present: its attachment), and connects to it. */
+must_check enum status transfer_connect(struct transfer *t, const json_t *present, bool is_read_only);
+/* Undoes what is only there for the transfer: detaches, deletes a volume that was made when status is not DONE. Returns
+ * the status that holds then; what goes wrong in the undoing is told behind the first reason. */
+must_check enum status transfer_end(struct transfer *t, enum status status);

@@ -1,0 +1,408 @@
+#!/bin/bash
+# limit: 400
+# backup.sh [ROUNDS]: backups of snapshots into a repository, against the stand-in for the daemon (cli_fake.py), whose
+# snapshots qemu-nbd serves: full and incremental, restored and compared; every file of a repository damaged and removed
+# in turn; killed at random moments; encrypted; pruned; with limits.
+. "$(dirname "$0")/lib.sh"
+require jq nbdkit qemu-img qemu-nbd nbdsh
+[ -x "$BUILD/quarry" ] || skip "quarry is not built"
+rounds=${1:-10}
+mkdir "$dir/fake"
+"$here/cli_fake.py" "$dir/control.sock" "$dir/fake" 2>"$dir/fake.log" &
+others+=($!)
+until_true 10 test -S "$dir/control.sock"
+repo=$dir/repo
+data() { echo "$dir/fake/$1.data"; }
+
+# Puts random bytes into a volume: put VOLUME OFFSET_KIB LENGTH_KIB; hole makes them zero.
+put() { head -c "$(($3 << 10))" /dev/urandom | dd of="$(data "$1")" bs=1K seek="$2" conv=notrunc status=none; }
+hole() { fallocate -p -o "$(($2 << 10))" -l "$(($3 << 10))" "$(data "$1")"; }
+# A snapshot, and what is to be found in it.
+snapshot() { # VOLUME SNAPSHOT [CREATED_AT]
+	curl -sf --unix-socket "$QUARRY_SOCKET" "http://localhost/v1/volumes/$1/snapshots" \
+		-d "{\"name\": \"$2\"${3:+, \"created_at\": \"$3\"}}" >/dev/null
+	cp --sparse=always "$(data "$1")" "$dir/$1@$2"
+}
+snapshot_delete() { curl -sf --unix-socket "$QUARRY_SOCKET" -X DELETE "http://localhost/v1/volumes/$1/snapshots/$2" >/dev/null; }
+backup() { q --json backup create "$@" >"$dir/answer"; }
+told() { jq -r ".$1" "$dir/answer"; }
+# Restores a backup, compares, deletes the volume again. restores TITLE [REPOSITORY [OPTIONS ...]]
+restores() {
+	local title=$1 from=${2:-$repo}
+	q backup restore "$from/$title" restored "${@:3}" >/dev/null || return 1
+	cmp "$(data restored)" "$dir/$title" || return 1
+	q volume delete restored >/dev/null
+}
+
+say "a full backup, and one of what has changed"
+q volume create v --size 200M >/dev/null
+put v 0 3000
+put v 100000 20
+put v 204796 4
+snapshot v s1
+expect 0 "^backed up 'v@s1', 3M of data: .* read, .* stored" q backup create v@s1 "$repo"
+holds restores v@s1
+put v 1000 4
+put v 100012 8
+put v 150000 1
+hole v 2000 400
+snapshot v s2
+backup v@s2 "$repo"
+is "the base" "$(told base)" s1
+is "bytes read" "$(told read_bytes)" $((4 * 4096))
+holds restores v@s2
+holds restores v@s1
+is "left attached" "$(curl -sf --unix-socket "$QUARRY_SOCKET" http://localhost/v1/volumes/v/snapshots |
+	jq '[.snapshots[].attachments[]] | length')" 0
+expect 1 "has a backup 'v@s2' already" q backup create v@s2 "$repo"
+expect 0 '^v@s2 +.* s1$' q backup list "$repo"
+is "backups" "$(q --json backup list "$repo" | jq -c '[.backups[].snapshot]')" '["s1","s2"]'
+q --json backup verify "$repo" >"$dir/answer"
+is "sound" "$(told sound)" true
+q backup restore "$repo" newest >/dev/null
+holds cmp "$(data newest)" "$dir/v@s2"
+holds test "$(stat -c %b "$(data newest)")" -lt 8000
+q volume delete newest >/dev/null
+
+say "without knowledge of changes, what is there is not stored again"
+touch "$dir/fake/no-changes"
+put v 60000 100
+snapshot v s3
+backup v@s3 "$repo"
+is "the base" "$(told base)" ""
+holds test "$(told read_bytes)" -gt 2000000
+holds test "$(told stored_bytes)" -lt 3300000
+rm "$dir/fake/no-changes"
+holds restores v@s3
+
+say "the newest backup whose snapshot is still there is the base, also when its name was used again"
+snapshot_delete v s3
+put v 70000 4
+snapshot v s4
+backup v@s4 "$repo"
+is "the base" "$(told base)" s2
+snapshot_delete v s4
+snapshot v s4
+put v 70000 4
+snapshot v s5
+backup v@s5 "$repo"
+is "the base" "$(told base)" s2
+holds restores v@s4
+holds restores v@s5
+
+say "a volume that has grown, and shrunk"
+q volume resize v 210M >/dev/null
+put v 204800 40
+put v 215000 40
+snapshot v s6
+backup v@s6 "$repo"
+is "the base" "$(told base)" s5
+holds restores v@s6
+q volume resize v 199M --force >/dev/null
+put v 100 4
+snapshot v s7
+backup v@s7 "$repo"
+is "the base" "$(told base)" s6
+is "bytes read" "$(told read_bytes)" 4096
+holds restores v@s7
+is "bytes of data" "$(told data_bytes)" "$(q --json backup restore "$repo/v@s7" r7 | jq .written_bytes)"
+q volume delete r7 >/dev/null
+
+say "equal data of another volume is not stored again"
+q volume create w --size 200M >/dev/null
+cp --sparse=always "$dir/v@s2" "$(data w)"
+snapshot w s1
+backup w@s1 "$repo"
+holds test "$(told stored_bytes)" -lt 20000
+holds restores w@s1
+expect 1 'has backups of several volumes; name one' q backup restore "$repo" x
+
+say "what is refused"
+expect 2 "NAME@SNAP 'v' is not the name of a snapshot" q backup create v "$repo"
+expect 1 "no snapshot 'v@nothing'" q backup create v@nothing "$dir/never"
+expect 1 "no volume 'nothing'" q backup create nothing@s1 "$dir/never"
+holds test ! -e "$dir/never"
+expect 1 "no repository '$dir/never'" q backup list "$dir/never"
+expect 1 "no backup 'v@nothing' in" q backup restore "$repo/v@nothing" x
+expect 1 "volume 'v' exists" q backup restore "$repo/v@s1" v
+mkdir "$dir/empty" "$dir/foreign"
+echo hello >"$dir/foreign/mine"
+expect 1 'is empty' q backup verify "$dir/empty"
+expect 1 'is not a backup repository.*name a new or an empty' q backup create v@s7 "$dir/foreign"
+expect 1 'is not a backup repository' q backup prune "$dir/foreign" --keep-last 1
+is "left alone" "$(ls "$dir/foreign")" mine
+expect 1 'cannot make the directory' q backup create v@s7 "$dir/no/such"
+expect 1 'Not a directory' q backup list "$dir/foreign/mine"
+expect 2 'say what to keep' q backup prune "$repo"
+later=$dir/later
+cp -r "$repo" "$later"
+line=$(head -n 1 "$repo/repository" | sed 's/"version":1/"version":2/')
+seal_line() { printf '%s\n%s\n' "$1" "$(printf %s "$1" | b2sum -l 256 | cut -d ' ' -f 1)"; }
+seal_line "$line" | tee "$later/repository" >"$later/repository.copy"
+expect 1 'has version 2, this release knows 1; use the release that made it' q backup list "$later"
+line=$(head -n 1 "$repo/repository" | sed 's/"zstd"/"zstd","teleport"/')
+seal_line "$line" | tee "$later/repository" >"$later/repository.copy"
+expect 1 "needs 'teleport', which this release does not know" q backup restore "$later/v@s1" x
+line=$(head -n 1 "$repo/repository")
+seal_line "$line" | tee "$later/repository" >"$later/repository.copy"
+expect 0 'v@s7 +whole' q backup verify "$later"
+rm -r "$later"
+
+say "one writer at a time; a lock left behind is taken over"
+write_lock() { # BOOT PID START AT
+	printf '{"token":"x","host":"%s","boot":"%s","pid":%s,"start":%s,"at":%s}' "$5" "$1" "$2" "$3" "$4" >"$repo/lock"
+}
+boot="$(cat /proc/sys/kernel/random/boot_id) $(readlink /proc/self/ns/pid)"
+start=$(awk '{ print $22 }' /proc/$$/stat)
+put v 100 4
+snapshot v s8
+write_lock "$boot" $$ "$start" 1 "$(hostname)"
+expect 1 "in use by process $$ on" q backup create v@s8 "$repo"
+expect 1 'in use by process' q backup prune "$repo" --keep-last 1
+expect 0 'v@s7' q backup list "$repo"
+write_lock elsewhere 1 1 "$(date +%s)" other
+expect 1 "in use by process 1 on 'other'; wait for its end, or remove '$repo/lock'" q backup create v@s8 "$repo"
+coproc ended { exec /usr/bin/python3 -c 'import os, sys; p = os.fork(); p or os._exit(0); os.waitid(os.P_PID, p,
+	os.WEXITED | os.WNOWAIT); print(p, flush=True); sys.stdin.read()'; }
+others+=("$ended_PID")
+read -r zombie <&"${ended[0]}"
+write_lock "$boot" "$zombie" "$(awk '{ print $22 }' "/proc/$zombie/stat")" 1 "$(hostname)"
+expect 0 'kept' q backup prune "$repo" --keep-last 100
+kill "$ended_PID"
+write_lock "$boot" $$ 1 1 "$(hostname)"
+expect 0 'backed up' q backup create v@s8 "$repo"
+holds test ! -e "$repo/lock"
+for stale in 'an-earlier-boot x' elsewhere; do
+	put v 100 4
+	snapshot v "l${#stale}"
+	[ "$stale" = elsewhere ] && write_lock "$stale" 1 1 1000 other || write_lock "$stale" 1 1 "$(date +%s)" "$(hostname)"
+	expect 0 'backed up' q backup create "v@l${#stale}" "$repo"
+done
+
+say "no permission, no space"
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
+	chmod 755 "$dir" "$dir/fake"
+	chmod 666 "$dir/control.sock"
+	chmod -R a+rX "$repo"
+	put v 100 4
+	snapshot v p1
+	expect 1 "in repository '$repo': Permission denied" setpriv --reuid 65534 --clear-groups \
+		"$BUILD/quarry" backup create v@p1 "$repo"
+	expect 0 'v@s8 +whole' setpriv --reuid 65534 --clear-groups "$BUILD/quarry" backup verify "$repo"
+fi
+if [ "$(id -u)" = 0 ] && mkdir "$dir/small" && mount -t tmpfs -o size=5M none "$dir/small" 2>/dev/null; then
+	mounts+=("$dir/small")
+	expect 0 'backed up' q backup create v@s1 "$dir/small"
+	put v 100 3000
+	snapshot v n1
+	expect 1 "is full .*free space there or" q backup create v@n1 "$dir/small"
+	holds restores v@s1 "$dir/small"
+	expect 0 'v@s1 +whole' q backup verify "$dir/small"
+	expect 0 'kept' q backup prune "$dir/small" --keep-last 1
+	is "nothing is left over" "$(find "$dir/small" -name 'tmp-*' -o -name lock | wc -l)" 0
+	mount -o remount,ro "$dir/small"
+	expect 1 'Read-only file system' q backup create v@n1 "$dir/small"
+	holds restores v@s1 "$dir/small"
+	umount "$dir/small"
+fi
+
+say "encrypted"
+head -c 32 /dev/urandom >"$dir/key"
+head -c 32 /dev/urandom >"$dir/other-key"
+echo short >"$dir/short-key"
+secret=$dir/secret
+expect 1 'fewer than 32 bytes' q backup create v@s1 "$secret" --key-file "$dir/short-key"
+expect 1 'cannot read the key file' q backup create v@s1 "$secret" --key-file "$dir/nothing"
+for s in s1 s2; do
+	backup "v@$s" "$secret" --key-file "$dir/key"
+done
+is "the base" "$(told base)" s1
+is "bytes read" "$(told read_bytes)" $((4 * 4096))
+holds restores v@s2 "$secret" --key-file "$dir/key"
+expect 0 'v@s1 +whole' q backup verify "$secret" --key-file "$dir/key"
+expect 1 'is encrypted; give its key' q backup list "$secret"
+expect 1 'is not the key file of repository' q backup restore "$secret/v@s1" x --key-file "$dir/other-key"
+expect 1 'is not encrypted; leave --key-file away' q backup list "$repo" --key-file "$dir/key"
+holds sh -c '! grep -rqaE "snapshot_id|volume_uuid" "$1"/packs "$1"/backups' - "$secret"
+names() { find "$1/packs" "$1/backups" -type f -printf '%f\n' | grep -E '^[0-9a-f]{32}$'; }
+is "names in common with the plain repository" "$( (names "$repo" && names "$secret") | sort | uniq -d | wc -l)" 0
+
+say "a rate limit"
+q volume create big --size 300M >/dev/null
+put big 0 30000
+snapshot big s1
+started=$(date +%s%N)
+backup big@s1 "$dir/rated" --rate-limit 10M
+took_ms=$((($(date +%s%N) - started) / 1000000))
+holds test "$(told read_bytes)" -ge $((30000 << 10))
+holds test "$took_ms" -ge 2600
+holds test "$took_ms" -le 8000
+holds restores big@s1 "$dir/rated"
+
+say "every file, damaged and removed in turn"
+victim=$dir/victim
+q volume create d --size 80M >/dev/null
+put d 0 600
+snapshot d s1
+put d 70000 300
+snapshot d s2
+put d 300 300
+snapshot d s3
+for s in s1 s2 s3; do
+	backup "d@$s" "$victim"
+done
+n_files=0
+while read -r file; do
+	n_files=$((n_files + 1))
+	for way in flip cut remove; do
+		cp "$victim/$file" "$dir/saved"
+		size=$(stat -c %s "$dir/saved")
+		case $way in
+		flip) /usr/bin/python3 - "$victim/$file" <<-'END'
+			import random, sys
+			f = open(sys.argv[1], "r+b")
+			size = f.seek(0, 2)
+			at = random.randrange(size)
+			f.seek(at)
+			byte = f.read(1)[0]
+			f.seek(at)
+			f.write(bytes([byte ^ 1 << random.randrange(8)]))
+			END
+			;;
+		cut) truncate -s $((size / 2)) "$victim/$file" ;;
+		remove) rm "$victim/$file" ;;
+		esac
+		expect 1 'is damaged' q backup verify "$victim"
+		may_answer=$(q --json backup verify "$victim" 2>/dev/null || true)
+		n_hurt=0
+		for s in s1 s2 s3; do
+			state=$(jq -r ".backups[] | select(.snapshot == \"$s\") | .state" <<<"$may_answer")
+			if [ "$state" = whole ]; then
+				holds restores "d@$s" "$victim" 2>/dev/null
+			else
+				n_hurt=$((n_hurt + 1))
+				expect 1 'is hurt' q backup restore "$victim/d@$s" x
+			fi
+		done
+		case $file in
+		packs/*) holds test "$n_hurt" -ge 1 ;;
+		*) is "backups hurt by $way $file" "$n_hurt" 0 ;;
+		esac
+		is "left by a failed restore" "$(q --json volume list | jq '[.volumes[] | select(.name == "x")] | length')" 0
+		cp "$dir/saved" "$victim/$file"
+	done
+done < <(cd "$victim" && find . -type f -printf '%P\n')
+holds test "$n_files" -ge 11
+expect 0 'd@s3 +whole' q backup verify "$victim"
+say "a writer mends a second copy; a damaged pack is not built on"
+rm "$victim/repository" "$victim/backups/$(ls "$victim/backups" | head -n 1)"
+pack=$(ls -S "$victim/packs" | tail -n 1)
+rm "$victim/packs/$pack"
+put d 40000 4
+snapshot d s4
+backup d@s4 "$victim" 2>/dev/null
+holds restores d@s4 "$victim"
+is "files with a problem" "$(q --json backup verify "$victim" 2>/dev/null | jq '.files | length')" 0
+
+say "pruned by rules, what is left restores"
+q volume create p --size 50M >/dev/null
+n=0
+for day in 2025-03-01 2025-03-02 2025-03-02 2025-03-03 2025-03-08 2025-03-09 2025-03-10 2025-03-10; do
+	n=$((n + 1))
+	put p $((n * 700)) 600
+	hole p $((n * 700 - 700)) 500
+	snapshot p "n$n" "${day}T0$n:00:00Z"
+	backup "p@n$n" "$dir/pruned"
+done
+before=$(du -sb "$dir/pruned/packs" | cut -f 1)
+kept() { q --json backup prune "$dir/pruned" "$@" | jq -r '.kept | join(" ")'; }
+is "kept with --keep-last 2" "$(kept --dry-run --keep-last 2)" "p@n7 p@n8"
+is "kept with --keep-daily 4" "$(kept --dry-run --keep-daily 4)" "p@n4 p@n5 p@n6 p@n8"
+is "kept with --keep-weekly 3" "$(kept --dry-run --keep-weekly 3)" "p@n3 p@n6 p@n8"
+is "kept with two rules" "$(kept --dry-run --keep-weekly 1 --keep-last 3)" "p@n6 p@n7 p@n8"
+is "backups" "$(q --json backup list "$dir/pruned" | jq '.backups | length')" 8
+is "kept" "$(kept --keep-last 1 --keep-weekly 2)" "p@n6 p@n8"
+for n in 6 8; do
+	holds restores "p@n$n" "$dir/pruned"
+done
+holds test "$(du -sb "$dir/pruned/packs" | cut -f 1)" -lt $((before * 3 / 4))
+expect 0 'whole' q backup verify "$dir/pruned"
+is "kept" "$(kept --keep-last 1)" p@n8
+put p 40000 4
+snapshot p n9
+backup p@n9 "$dir/pruned"
+is "the base" "$(told base)" n8
+holds restores p@n9 "$dir/pruned"
+
+# packs that are hardly more than their tables: what is written again may be the same pack under the same name
+q volume create t --size 1M >/dev/null
+for n in 1 2 3 4; do
+	{ yes "$n" || true; } | head -c 4096 | dd of="$(data t)" conv=notrunc bs=4096 seek="$n" status=none
+	snapshot t "n$n"
+	backup "t@n$n" "$dir/tiny"
+	q backup prune "$dir/tiny" --keep-last 4 >/dev/null
+	holds restores "t@n$n" "$dir/tiny"
+done
+for keep in 3 2 1; do
+	q backup prune "$dir/tiny" --keep-last $keep >/dev/null
+	expect 0 't@n4 +whole' q backup verify "$dir/tiny"
+	holds restores t@n4 "$dir/tiny"
+done
+
+say "killed at random moments, $rounds times: a valid repository, and its chunks are used again"
+killed=$dir/killed
+q volume create k --size 600M >/dev/null
+put k 0 90000
+snapshot k s0
+backup k@s0 "$killed"
+n_killed=0
+for round in $(seq "$rounds"); do
+	put k $((round % 25 * 20000)) 10000
+	put k $((RANDOM * 5)) 400
+	snapshot k "s$round"
+	delay=0.$(printf %03d $((RANDOM % 250)))
+	status=0
+	timeout --foreground -s KILL "$delay" "$BUILD/quarry" backup create "k@s$round" "$killed" >/dev/null 2>&1 || status=$?
+	[ $status = 0 ] || n_killed=$((n_killed + 1))
+	if [ $((round % 3)) = 0 ]; then
+		timeout --foreground -s KILL "$delay" "$BUILD/quarry" backup prune "$killed" --keep-last 2 >/dev/null 2>&1 || n_killed=$((n_killed + 1))
+	fi
+	curl -s --unix-socket "$QUARRY_SOCKET" -X DELETE "http://localhost/v1/volumes/k%40s$round/attachments/nbd" >/dev/null
+	# a second copy may be missing; no backup is hurt
+	q --json backup verify "$killed" >"$dir/answer" 2>/dev/null || true
+	is "backups hurt" "$(told 'backups | map(select(.state != "whole")) | length')" 0
+	if [ $((round % 5)) = 0 ]; then
+		for title in $(told 'backups[] | .volume + "@" + .snapshot'); do
+			holds restores "$title" "$killed"
+		done
+	fi
+	[ $round = 1 ] || snapshot_delete k "s$((round - 1))"
+done
+say "killed $n_killed times"
+holds test "$n_killed" -gt $((rounds / 4))
+put k 0 4
+snapshot k end
+backup k@end "$killed"
+q backup prune "$killed" --keep-last 2 >/dev/null
+holds restores k@end "$killed"
+expect 0 'whole' q backup verify "$killed"
+is "left over" "$(find "$killed" -name 'tmp-*' -o -name lock | wc -l)" 0
+
+say "interrupted: what was read is not stored again"
+q volume create i --size 200M >/dev/null
+put i 0 100000
+snapshot i s1
+"$BUILD/quarry" backup create i@s1 "$dir/interrupted" --rate-limit 40M >/dev/null 2>"$dir/said" &
+pid=$!
+others+=("$pid")
+reading() { [ -e "$dir/interrupted/repository" ] && grep -q . <(find "$dir/interrupted/packs" -type f); }
+until_true 10 reading
+kill -TERM "$pid"
+status=0
+wait "$pid" || status=$?
+is "exit status" "$status" 1
+holds grep -q '^quarry: interrupted; what was read so far is in the repository' "$dir/said"
+backup i@s1 "$dir/interrupted"
+holds test "$(told stored_bytes)" -lt 90000000
+holds restores i@s1 "$dir/interrupted"
+passed
