@@ -182,6 +182,7 @@ static void punched(struct op *op, int res)
 {
 	struct punch *p = container_of(op, struct punch, op);
 	struct disk *d = p->disk;
+	quarry_assert(p->is_running && p->n > 0 && p->n <= PUNCH_RUN_MAX);
 	p->is_running = false;
 	space_release_hold(&d->space, (struct run){(uint64_t)p->region * COUNTS_PER_PAGE + p->first, p->n});
 	if (res == 0) {
