@@ -29,8 +29,9 @@ static bool is_same_path(const char *typed, const char *path)
 	return typed_real && path_real && strcmp(typed_real, path_real) == 0;
 }
 
-/* The API's path of the disk that the command line names, to be freed. */
-static enum status disk_path(struct cli *c, const char *suffix, char **out)
+/* The API's path of the disk that the command line names, to be freed. One that may be gone already is for the daemon to
+ * know: it remembers what was removed. */
+static enum status disk_path(struct cli *c, const char *suffix, bool may_be_gone, char **out)
 {
 	const char *typed = call_text(c->call, "DISK");
 	json_auto_t *answer = NULL;
@@ -49,6 +50,10 @@ static enum status disk_path(struct cli *c, const char *suffix, char **out)
 			*out = api_path("/v1/disks/", text_at(disk, "uuid"), suffix);
 			return DONE;
 		}
+	}
+	if (may_be_gone) {
+		*out = api_path("/v1/disks/", typed, suffix);
+		return DONE;
 	}
 	return cli_refuse(c, "not-found", "no disk has the path '%s'; see 'quarry disk list'", typed);
 }
@@ -165,7 +170,7 @@ enum status disk_show(struct cli *c)
 {
 	json_auto_t *disk = NULL;
 	auto_free char *path = NULL;
-	enum status status = disk_path(c, "", &path);
+	enum status status = disk_path(c, "", false, &path);
 	if (status == DONE)
 		status = client_get(c, path, &disk);
 	if (status != DONE || cli_print_json(c, disk))
@@ -195,7 +200,7 @@ enum status disk_remove(struct cli *c)
 {
 	json_auto_t *answer = NULL;
 	auto_free char *path = NULL;
-	enum status status = disk_path(c, call_has(c->call, "force") ? "?force=true" : "", &path);
+	enum status status = disk_path(c, call_has(c->call, "force") ? "?force=true" : "", true, &path);
 	if (status == DONE)
 		status = client_call(
 		    c,
@@ -230,7 +235,7 @@ enum status disk_scrub(struct cli *c)
 {
 	json_auto_t *disk = NULL;
 	auto_free char *path = NULL, *path_scrub = NULL;
-	enum status status = disk_path(c, "", &path);
+	enum status status = disk_path(c, "", false, &path);
 	if (status != DONE)
 		return status;
 	path_scrub = text_format("%s/scrub", path);

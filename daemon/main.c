@@ -179,19 +179,12 @@ static void node_ended(int res, const char *why, void *context)
 	reactor_stop(d->reactor);
 }
 
-static bool environment_says(const char *name)
-{
-	const char *value = getenv(name);
-	return value && strcmp(value, "1") == 0;
-}
-
 static int daemon_serve(struct daemon *d)
 {
 	const struct node_options options = {
 	    .reactor = d->reactor,
 	    .log = d->log,
 	    .config = &d->config,
-	    .check_expensive = environment_says("QUARRY_CHECK"),
 	    .started = node_started,
 	    .ended = node_ended,
 	    .context = d,

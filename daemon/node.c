@@ -179,7 +179,6 @@ static void node_load_volumes(struct node *n)
 	    .metadata = n->metadata,
 	    .node_name = n->config->node.name,
 	    .cache_bytes = n->config->node.cache_mb * MIB,
-	    .check_expensive = n->options.check_expensive,
 	};
 	int res = volume_set_start(&o, volumes_ready, n, &n->volumes);
 	n->is_awaited = res == 0;

@@ -17,7 +17,6 @@ struct node_options {
 	struct reactor *reactor;
 	struct log *log;
 	const struct config *config; /* borrowed until the node has ended */
-	bool check_expensive;        /* QUARRY_CHECK=1 */
 	/* Called once when everything serves. */
 	void (*started)(struct node *n, void *context);
 	/* Called once, last, when all is closed and freed: 0, or the -errno of a start that failed, with the reason. */

@@ -51,6 +51,11 @@ static void tell_of_disk(const struct telling *t, const struct disk_view *v)
 		     "%llu reads failed their checksums since the daemon's start; scrub it: quarry disk "
 		     "scrub %s",
 		     (unsigned long long)errors, v->name);
+	if (v->stats.lost_parts > 0)
+		tell(t, "disk-damaged", object,
+		     "damaged pages keep %llu parts of deleted volumes or snapshots from being freed; the events name "
+		     "them, and quarry disk check shows which blocks stay taken",
+		     (unsigned long long)v->stats.lost_parts);
 }
 
 static void tell_of_volume(const struct telling *t, const struct volume_view *v)

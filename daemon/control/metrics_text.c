@@ -181,6 +181,8 @@ static const struct metric disk_stats_metrics[] = {
     {"quarry_disk_dirty_pages", "gauge", "Changed pages that wait for a checkpoint.", S(dirty_pages)},
     {"quarry_disk_dirty_pages_limit", "gauge", "A checkpoint begins at this number.", S(dirty_pages_max)},
     {"quarry_disk_count_deltas", "gauge", "Changes of reference counts that wait for a checkpoint.", S(deltas)},
+    {"quarry_disk_lost_parts", "gauge",
+     "Parts of deleted trees that damage keeps from being freed, since the disk was opened.", S(lost_parts)},
     {"quarry_disk_dying_trees", "gauge", "Deleted trees whose space is still being freed.", S(dying_trees)},
     {"quarry_disk_journal_size_bytes", "gauge", "Length of the journal.", S(journal_blocks), .form = BLOCKS},
     {"quarry_disk_journal_used_bytes", "gauge", "What a recovery would replay now.", S(journal_used), .form = BLOCKS},

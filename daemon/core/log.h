@@ -23,7 +23,7 @@ must_check int log_level_from_text(const char *text, enum log_level *out); /* "e
 void log_line(struct log *l, enum log_level level, const char *area, const char *format, ...) printf_like(4, 5);
 
 /* Something a person should be able to find later. `object`: "disk d1", "volume vm7"; `code`: a stable word for
- * scripts ("disk-failed", "checksum-mismatch"). Also written as a line. */
+ * scripts ("disk-failed", "damage"). Also written as a line. */
 void log_event(struct log *l, enum log_level level, const char *code, const char *object, const char *format, ...)
     printf_like(5, 6);
 

@@ -77,7 +77,7 @@ expect 0 '^POOL +SIZE' q usage
 "$BUILD/quarry" events --follow >"$dir/followed" 2>"$dir/follow-said" &
 follow=$!
 others+=("$follow")
-until_true 10 grep -q checksum-mismatch "$dir/followed"
+until_true 10 grep -q "disk d1: damage: " "$dir/followed"
 mode close
 until_true 10 grep -q 'quarryd has gone' "$dir/follow-said"
 good

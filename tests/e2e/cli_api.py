@@ -218,7 +218,11 @@ def walk(api, disk_file):
     api.call(409, "DELETE", "/v1/pools/default", code="in-use")
     api.call(200, "DELETE", "/v1/pools/p1")
     api.call(200, "DELETE", f"/v1/disks/{disk.get('uuid')}?force=true")
-    api.call(404, "DELETE", f"/v1/disks/{disk.get('uuid')}?force=true", code="not-found")
+    api.call(200, "DELETE", f"/v1/disks/{disk.get('uuid')}?force=true")
+    api.call(200, "DELETE", "/v1/pools/p1")
+    api.call(200, "DELETE", "/v1/volumes/v1")
+    for path in ("disks/none", "pools/none", "volumes/none"):
+        api.call(404, "DELETE", f"/v1/{path}", code="not-found")
 
 
 def history(api):
@@ -268,7 +272,8 @@ def history(api):
     api.call(200, "DELETE", "/v1/volumes/v1/schedule")
     for snapshot in api.call(200, "GET", "/v1/volumes/v1/snapshots").get("snapshots", []):
         api.call(200, "DELETE", f"/v1/volumes/v1/snapshots/{snapshot['name']}")
-    api.call(404, "DELETE", "/v1/volumes/v1/snapshots/s1", code="not-found")
+    api.call(200, "DELETE", "/v1/volumes/v1/snapshots/s1")
+    api.call(404, "DELETE", "/v1/volumes/v1/snapshots/none", code="not-found")
 
 
 def main():

@@ -86,6 +86,8 @@ expect 1 'pool' q disk add "$dir/new.img" --size 64M --pool nowhere
 say "removing"
 expect 1 'data|volume|in use' q disk remove n1-d1
 expect 0 '' q disk remove "$dir/random.img"
+expect 0 '' q disk remove "$dir/random.img" # its answer was lost, say
+expect 1 'no disk' q disk remove "$dir/never.img"
 expect 1 'no disk' q disk show "$dir/random.img"
 expect 1 'replic' q volume create r --size 1G --replicas 2
 

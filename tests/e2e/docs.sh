@@ -1,13 +1,15 @@
 #!/bin/bash
 # limit: 300
-# docs.sh [PAGE ...]: every block of commands in the README, the tutorial and the how-tos does what the page says.
+# docs.sh [PAGE ...]: every link in the documentation leads to something, and every block of commands in the README, the
+# tutorial, the how-tos and the reference of the API does what the page says.
 #
 # Each page has a daemon of its own, except where it starts one itself. /run/quarry, /var/lib/quarry, /etc/quarry and the ports
-# of the documentation become a folder and ports of the test. See docs.py for what a page may say about its blocks.
+# of the documentation become a folder and ports of the test. See docs.py for what a page may say about its blocks, and
+# docs_links.py for what a link must keep.
 . "$(dirname "$0")/lib.sh"
 require nbdinfo nbdcopy nbdsh qemu-img fio jq curl certtool
 require_daemon
-[ $# -gt 0 ] || set -- "$top"/README.md "$top"/docs/tutorial.md "$top"/docs/how-to/*.md
+[ $# -gt 0 ] || set -- "$top"/README.md "$top"/docs/tutorial.md "$top"/docs/reference/api.md "$top"/docs/how-to/*.md
 export PATH=$BUILD:$PATH
 trap - ERR
 
@@ -43,6 +45,8 @@ run_page() { # PAGE
 	echo "-- ${1#"$top"/}: $(grep -c "^-- " "$dir/said") blocks"
 }
 
+expect 0 '^[1-9][0-9]* links' "$here/docs_links.py" "$top"
+say "$(cat "$dir/said")"
 nbd_port=$(free_port)
 api_port=$(free_port)
 for page in "$@"; do

@@ -150,7 +150,7 @@ daemon_try_start() {
 	exec {from}< <(exec "$here/ready.py" "$dir/notify" "$dir/pid" "${START_SECONDS:-60}")
 	read -r _ <&"$from" # "bound"
 	# shellcheck disable=SC2086 # WRAP is a command with its words
-	NOTIFY_SOCKET=$dir/notify QUARRY_CHECK=${QUARRY_CHECK:-} ${WRAP:-} "$quarryd" --config "$dir/quarry.conf" \
+	NOTIFY_SOCKET=$dir/notify ${WRAP:-} "$quarryd" --config "$dir/quarry.conf" \
 		2>>"$dir/log" </dev/null {from}<&- 7>&- 8<&- &
 	daemon_pid=$!
 	echo $daemon_pid >"$dir/pid"

@@ -115,7 +115,7 @@ int world_start(struct head_world *w)
 				       .metadata = w->metadata,
 				       .node_name = "n1",
 				       .cache_bytes = w->cache_bytes ? w->cache_bytes : WORLD_CACHE_BYTES,
-				       .check_expensive = true};
+				       .n_parts = w->n_parts};
 	CU_ASSERT_EQUAL_FATAL(volume_set_start(&o, world_ready, w, &w->set), 0);
 	world_wait(w);
 	return w->res;
@@ -328,6 +328,33 @@ int world_read(struct head_world *w, struct volume *v, uint64_t pos, void *data,
 {
 	struct volume_io io = {.op = VOLUME_READ, .pos_bytes = pos, .len_bytes = len};
 	return world_transfer(w, v, io, data);
+}
+
+/* The first segment has a sector more than the others, so that merged edges leave a piece of both outer ones. */
+static int world_transfer_cut(struct head_world *w, struct volume *v, struct volume_io io, uint8_t *data)
+{
+	struct iovec iov[VOLUME_IOV_MAX];
+	uint64_t each = io.len_bytes / io.n_iov / SECTOR_BYTES * SECTOR_BYTES, first = each + SECTOR_BYTES;
+	struct world_io one = {.io = io};
+	CU_ASSERT_FATAL(io.n_iov > 2 && io.n_iov <= VOLUME_IOV_MAX);
+	iov[0] = (struct iovec){data, first};
+	for (uint32_t i = 1; i < io.n_iov; i++)
+		iov[i] = (struct iovec){data + first + (i - 1) * each, each};
+	iov[io.n_iov - 1].iov_len = io.len_bytes - first - (io.n_iov - 2) * each;
+	one.io.iov = iov;
+	return world_io(w, v, &one);
+}
+
+int world_write_cut(struct head_world *w, struct volume *v, uint64_t pos, void *data, uint64_t len, uint32_t n_iov)
+{
+	struct volume_io io = {.op = VOLUME_WRITE, .pos_bytes = pos, .len_bytes = len, .n_iov = n_iov};
+	return world_transfer_cut(w, v, io, data);
+}
+
+int world_read_cut(struct head_world *w, struct volume *v, uint64_t pos, void *data, uint64_t len, uint32_t n_iov)
+{
+	struct volume_io io = {.op = VOLUME_READ, .pos_bytes = pos, .len_bytes = len, .n_iov = n_iov};
+	return world_transfer_cut(w, v, io, data);
 }
 
 int world_op(struct head_world *w, struct volume *v, enum volume_op op, uint64_t pos, uint64_t len, unsigned flags)

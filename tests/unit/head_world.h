@@ -21,6 +21,7 @@ struct head_world {
 	struct uuid cluster, pool;
 	uint64_t cache_bytes; /* of the next start; 0: WORLD_CACHE_BYTES */
 	uint32_t n_disks;
+	uint32_t n_parts; /* of the set, 0: as many as usual */
 	bool is_done;
 	int res;
 	char why[SET_WHY_BYTES];
@@ -59,6 +60,9 @@ struct set_changes world_changes(struct head_world *w, const char *name, const c
 /* One request; waits. */
 int world_write(struct head_world *w, struct volume *v, uint64_t pos, const void *data, uint64_t len, unsigned flags);
 int world_read(struct head_world *w, struct volume *v, uint64_t pos, void *data, uint64_t len);
+/* The same, of memory in n_iov segments: the last one takes what is left of sectors. */
+int world_write_cut(struct head_world *w, struct volume *v, uint64_t pos, void *data, uint64_t len, uint32_t n_iov);
+int world_read_cut(struct head_world *w, struct volume *v, uint64_t pos, void *data, uint64_t len, uint32_t n_iov);
 int world_op(struct head_world *w, struct volume *v, enum volume_op op, uint64_t pos, uint64_t len, unsigned flags);
 /* The extents of a range; returns how many. */
 uint32_t world_map(struct head_world *w, struct volume *v, uint64_t pos, uint64_t len, struct volume_extent *out,

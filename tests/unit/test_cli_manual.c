@@ -1,9 +1,10 @@
 /*
- * test_cli_manual.c: holds docs/man/quarry*.1 against the table of commands, in both directions: what the command knows
- * stands in the manual, and what the manual says the command knows.
+ * test_cli_manual.c: holds docs/man/quarry*.1 and docs/reference/cli.md against the table of commands, in both
+ * directions: what the command knows stands there, and what stands there the command knows.
  *
- * The pages are compared as a reader sees them: without roff's requests, fonts and escapes, blanks as one. Runs from
- * the top of the tree, or with QUARRY_TOP naming it.
+ * The pages of the manual are compared as a reader sees them: without roff's requests, fonts and escapes, blanks as
+ * one. The reference is compared as it is written: a heading for each command, its synopsis, and below it a table with a
+ * row for each option. Runs from the top of the tree, or with QUARRY_TOP naming it.
  */
 #include "cli/command.h"
 #include "cli/text.h"
@@ -52,11 +53,11 @@ static void blanks_join(char *text)
 	*out = '\0';
 }
 
-/* The page of a noun, or quarry.1 itself with ""; NULL: there is none. To be freed. */
-static char *page_read(const char *noun)
+/* A file of the documentation as it is; NULL: there is none. To be freed. */
+static char *file_read(const char *name)
 {
 	const char *top = getenv("QUARRY_TOP");
-	char *path = text_format("%s/docs/man/quarry%s%s.1", top ? top : ".", *noun ? "-" : "", noun);
+	char *path = text_format("%s/docs/%s", top ? top : ".", name);
 	FILE *file = fopen(path, "r");
 	free(path);
 	if (!file)
@@ -66,6 +67,16 @@ static char *page_read(const char *noun)
 	size_t n = fread(text, 1, PAGE_BYTES_MAX - 1, file);
 	fclose(file);
 	CU_ASSERT_FATAL(n > 0 && n < PAGE_BYTES_MAX - 1);
+	return text;
+}
+
+/* The page of a noun, or quarry.1 itself with "", as it is read; NULL: there is none. To be freed. */
+static char *page_read(const char *noun)
+{
+	char *name = text_format("man/quarry%s%s.1", *noun ? "-" : "", noun), *text = file_read(name);
+	free(name);
+	if (!text)
+		return NULL;
 	roff_strip(text);
 	blanks_join(text);
 	return text;
@@ -76,7 +87,7 @@ static void expect_text(const char *page, const char *text)
 	bool is_there = strstr(page, text) != NULL;
 	CU_ASSERT(is_there);
 	if (!is_there)
-		printf("\n  the manual lacks: %s\n", text);
+		printf("\n  the documentation lacks: %s\n", text);
 }
 
 static void test_every_command_is_in_both_pages(void)
@@ -152,10 +163,14 @@ static void options_are_known(const char *page)
 {
 	for (const char *p = strstr(page, "--"); p; p = strstr(p + 2, "--")) {
 		size_t length = strspn(p + 2, SMALL);
+		if (strspn(p, "-") > 2) { /* the rule of a table */
+			p += strspn(p, "-") - 2;
+			continue;
+		}
 		bool is_known = length == 0 || option_is_known(p + 2, length) || is_of_others(p + 2, length);
 		CU_ASSERT(is_known);
 		if (!is_known)
-			printf("\n  the manual has an unknown option: --%.*s\n", (int)length, p + 2);
+			printf("\n  the documentation has an unknown option: --%.*s\n", (int)length, p + 2);
 	}
 }
 
@@ -174,21 +189,91 @@ static void commands_are_known(const char *page)
 				word_is_noun_or_verb(verb, verb_length, noun, noun_length);
 		CU_ASSERT(is_known);
 		if (!is_known)
-			printf("\n  the manual has an unknown command: quarry %.*s %.*s\n", (int)noun_length, noun,
-			       (int)verb_length, verb);
+			printf("\n  the documentation has an unknown command: quarry %.*s %.*s\n", (int)noun_length,
+			       noun, (int)verb_length, verb);
 	}
+}
+
+static void nothing_else_is_in(char *page)
+{
+	CU_ASSERT_PTR_NOT_NULL_FATAL(page);
+	options_are_known(page);
+	commands_are_known(page);
+	free(page);
 }
 
 static void test_nothing_else_is_in_the_pages(void)
 {
-	static const char *const pages[] = {"", "backup", "disk", "node", "pool", "volume"};
-	for (size_t i = 0; i < array_size(pages); i++) {
-		char *page = page_read(pages[i]);
-		CU_ASSERT_PTR_NOT_NULL_FATAL(page);
-		options_are_known(page);
-		commands_are_known(page);
-		free(page);
+	nothing_else_is_in(page_read(""));
+	for (const struct command *command = commands; command < commands + n_commands; command++) {
+		if (command->verb && command_is_shown(command) && command_begins_noun(command))
+			nothing_else_is_in(page_read(command->noun));
 	}
+}
+
+/* ---- docs/reference/cli.md ---- */
+
+/* What stands below a heading, up to the next one. To be freed; NULL: there is no such heading. */
+static char *section_copy(const char *reference, const char *heading)
+{
+	const char *at = strstr(reference, heading);
+	CU_ASSERT_PTR_NOT_NULL(at);
+	if (!at) {
+		printf("\n  docs/reference/cli.md lacks: %s\n", heading + strspn(heading, "\n"));
+		return NULL;
+	}
+	at += strlen(heading);
+	const char *end = strstr(at - 1, "\n#");
+	return strndup(at - 1, end ? (size_t)(end - at + 1) : strlen(at - 1));
+}
+
+static size_t count_text(const char *text, const char *what)
+{
+	size_t n = 0;
+	for (const char *p = strstr(text, what); p; p = strstr(p + 1, what))
+		n++;
+	return n;
+}
+
+/* The section has one row for each of the options, and no other. */
+static void expect_rows(const char *section, const struct option *options)
+{
+	size_t n_rows = 0;
+	for (const struct option *o = options; o->name; o++) {
+		if (!option_is_shown(o))
+			continue;
+		char *row = text_format("\n| `--%s%s%s` | ", o->name, o->value.shown ? " " : "",
+					o->value.shown ? o->value.shown : "");
+		expect_text(section, row);
+		free(row);
+		n_rows++;
+	}
+	CU_ASSERT_EQUAL(count_text(section, "\n| `--"), n_rows);
+}
+
+static void test_every_command_is_in_the_reference(void)
+{
+	char *reference = file_read("reference/cli.md");
+	CU_ASSERT_PTR_NOT_NULL_FATAL(reference);
+	size_t n_shown = 0;
+	for (const struct command *command = commands; command < commands + n_commands; command++) {
+		if (!command_is_shown(command))
+			continue;
+		char *synopsis = command_synopsis(command), *heading = text_format("\n### `quarry %s`\n", synopsis);
+		char *section = section_copy(reference, heading);
+		if (section)
+			expect_rows(section, command_options(command));
+		free(section);
+		free(heading);
+		free(synopsis);
+		n_shown++;
+	}
+	CU_ASSERT_EQUAL(count_text(reference, "\n### "), n_shown);
+	char *section = section_copy(reference, "\n## Options everywhere\n");
+	if (section)
+		expect_rows(section, global_options);
+	free(section);
+	nothing_else_is_in(reference);
 }
 
 int main(void)
@@ -197,6 +282,7 @@ int main(void)
 	CU_pSuite suite = CU_add_suite("cli_manual", NULL, NULL);
 	CU_ADD_TEST(suite, test_every_command_is_in_both_pages);
 	CU_ADD_TEST(suite, test_nothing_else_is_in_the_pages);
+	CU_ADD_TEST(suite, test_every_command_is_in_the_reference);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();
 	CU_cleanup_registry();

@@ -690,6 +690,7 @@ static void test_health(void)
 	disks[1].view.state = DISK_FAILED;
 	disks[2].view.state = DISK_RECOVERING;
 	disks[3].view.scrub.bad_blocks = 1;
+	disks[3].view.stats.lost_parts = 1;
 	volumes[0].view.is_serving = false;
 	pools[0].free_bytes = 0;
 	pools[1].free_bytes = GIB;
@@ -698,7 +699,7 @@ static void test_health(void)
 	health_each(&s, tell, NULL);
 	CU_ASSERT_STRING_EQUAL(
 	    told, "metadata-failed(metadata store) disk-failed(disk d0) disk-failed(disk d1) disk-recovering(disk d2) "
-		  "disk-damaged(disk d3) volume-failing(volume v0) pool-full(pool p0) "
+		  "disk-damaged(disk d3) disk-damaged(disk d3) volume-failing(volume v0) pool-full(pool p0) "
 		  "pool-nearly-full(pool p1) pool-empty(pool p2) ");
 }
 

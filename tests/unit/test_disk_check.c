@@ -163,7 +163,7 @@ static const struct {
     {BROKEN_VOLUME_RECORD_WRONG, 1, 0, "table of volumes, slot 1", "is no volume record"},
     {BROKEN_JOURNAL_FLUSHED_GONE, 1, 0, "sequence 204 is missing, but a later one says that it was flushed",
      "another replica"},
-    {BROKEN_JOURNAL_COMPLETED_GONE, 1, 0, "sequence 204 is missing, but 268 is there", "lost completed writes"},
+    {BROKEN_JOURNAL_COMPLETED_GONE, 0, 1, "sequence 204 is missing, but 268 is there", "never flushed"},
     {BROKEN_JOURNAL_CHECKPOINT, 1, 0, "knows of checkpoint 7, but the newest superblock is of 6", "back in time"},
     {BROKEN_JOURNAL_MISPLACED, 1, 0, "disk block 183 holds the journal block with sequence 150", "misdirected"},
     {BROKEN_JOURNAL_FLUSHED_DATA, 1, 0, "sequence 200: the data of volume 01112233", "blocks 100 to 102 were flushed"},

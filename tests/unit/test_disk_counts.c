@@ -21,7 +21,17 @@
 #define LENGTH     4u
 #define CELLS      2u /* block 0 of two leaves */
 
-enum step { WRITE_FIRST, WRITE_LAST, WRITE_OTHER_LEAF, TRIM_FIRST, FORK_FIRST, FORK_LAST, DROP_FIRST, CHECKPOINT, N_OPS };
+enum step {
+	WRITE_FIRST,
+	WRITE_LAST,
+	WRITE_OTHER_LEAF,
+	TRIM_FIRST,
+	FORK_FIRST,
+	FORK_LAST,
+	DROP_FIRST,
+	CHECKPOINT,
+	N_OPS
+};
 
 struct model_tree {
 	bool exists;

@@ -355,15 +355,15 @@ static void record_round_trip(void)
 	}
 }
 
-static void record_of_64_blocks_fits(void)
+static void record_of_65_blocks_fits(void)
 {
-	static struct pointer p[DISK_IO_BLOCKS_MAX];
-	struct record in = {.type = RECORD_WRITE, .first = (1ull << 48) - 64, .n_blocks = 64, .pointers = p}, out;
+	static struct pointer p[DISK_WRITE_BLOCKS_MAX];
+	struct record in = {.type = RECORD_WRITE, .first = (1ull << 48) - 65, .n_blocks = 65, .pointers = p}, out;
 	_Alignas(8) uint8_t bytes[RECORD_BYTES_MAX + 16];
 
 	CU_ASSERT_EQUAL_FATAL(record_encode(&in, bytes), RECORD_BYTES_MAX);
 	CU_ASSERT_EQUAL(record_decode(bytes, RECORD_BYTES_MAX, &out), (int)RECORD_BYTES_MAX);
-	CU_ASSERT_EQUAL(out.n_blocks, 64);
+	CU_ASSERT_EQUAL(out.n_blocks, 65);
 	put_le16(bytes + 2, RECORD_BYTES_MAX + 16); /* one pointer more */
 	CU_ASSERT_EQUAL(record_decode(bytes, sizeof bytes, &out), -EBADMSG);
 }
@@ -630,7 +630,7 @@ int main(void)
 	CU_add_test(suite, "feature bits: read-only and forget", superblock_leaves_features_to_its_reader);
 	CU_add_test(suite, "a superblock refuses wrong fields", superblock_refuses_wrong_fields);
 	CU_add_test(suite, "every record survives", record_round_trip);
-	CU_add_test(suite, "a record of 64 blocks is the longest", record_of_64_blocks_fits);
+	CU_add_test(suite, "a record of 65 blocks is the longest", record_of_65_blocks_fits);
 	CU_add_test(suite, "a record refuses wrong fields", record_refuses_wrong_fields);
 	CU_add_test(suite, "a journal block survives", journal_round_trip);
 	CU_add_test(suite, "a journal block notices every flipped bit", journal_notices_every_flipped_bit);

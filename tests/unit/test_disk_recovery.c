@@ -1,7 +1,7 @@
 /*
  * test_disk_recovery.c: a medium that cannot be read while the disk recovers: what was completed is there, is refused with an
- * error, or the disk says that it cannot tell; it is never silently what it was before (P1, P3). And pages beyond the
- * cache, read after a start.
+ * error, or the disk says that it cannot tell; it is never silently what it was before (P1, P3). What a power loss takes
+ * is no damage. And pages beyond the cache, read after a start.
  */
 #include "tests/unit/head_world.h"
 #include "volumes/disk/disk_internal.h"
@@ -120,6 +120,87 @@ static void data_that_cannot_be_read_is_refused(void)
 	world_close(&w);
 }
 
+/* More completed, unflushed journal blocks than may be in flight: a power loss leaves any of them. */
+static void a_power_loss_with_many_unflushed_journal_blocks(void)
+{
+	uint8_t *data = world_memory(4096);
+	for (uint64_t seed = 1; seed <= 20; seed++) {
+		struct head_world w;
+		world_open(&w, seed);
+		world_add_disk(&w, 512 * MIB);
+		CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+		struct volume *v = world_volume(&w, "vm1", GIB);
+		memset(data, NEW, 4096);
+		CU_ASSERT_EQUAL_FATAL(world_write(&w, v, 0, data, 4096, 0), 0);
+		CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_FLUSH, 0, 0, 0), 0);
+		for (uint64_t i = 1; i <= 300; i++)
+			CU_ASSERT_EQUAL_FATAL(world_write(&w, v, i * 4096, data, 4096, 0), 0);
+		world_crash(&w, SIM_POWER_LOSS);
+		CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+		CU_ASSERT_EQUAL(w.set->disks[0]->state, SET_DISK_RUNNING);
+		v = world_head(&w, "vm1");
+		CU_ASSERT_PTR_NOT_NULL_FATAL(v);
+		CU_ASSERT_EQUAL(world_read(&w, v, 0, data, 4096), 0);
+		CU_ASSERT_EQUAL(data[0], NEW);
+		world_close(&w);
+	}
+	free(data);
+}
+
+/* ---- atomicity ---- */
+
+static bool is_answered;
+
+static void write_answered(struct volume_io *io, int res)
+{
+	is_answered = true;
+}
+
+static bool is_write_answered(void *context)
+{
+	return is_answered;
+}
+
+/* 256 KiB that begin inside a block touch 65 blocks, and are one write all the same (P5). */
+static void an_unaligned_write_is_whole_or_not_at_all(void)
+{
+	uint8_t *data = world_memory(512 * KIB);
+	uint32_t n_none = 0, n_all = 0;
+	for (uint32_t steps = 1; steps < 450; steps += 5) {
+		struct head_world w;
+		world_open(&w, steps);
+		world_add_disk(&w, DISK_BYTES);
+		CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+		struct volume *v = world_volume(&w, "vm1", GIB);
+		memset(data, OLD, 512 * KIB);
+		CU_ASSERT_EQUAL_FATAL(world_write(&w, v, 0, data, 512 * KIB, VOLUME_FUA), 0);
+		memset(data, NEW, 256 * KIB);
+		struct iovec iov = {data, 256 * KIB};
+		struct volume_io io = {.op = VOLUME_WRITE,
+				       .pos_bytes = 512,
+				       .len_bytes = 256 * KIB,
+				       .iov = &iov,
+				       .n_iov = 1,
+				       .done = write_answered};
+		is_answered = false;
+		volume_submit(v, &io);
+		sim_run(w.sim, is_write_answered, NULL, steps);
+		world_crash(&w, steps % 2 ? SIM_KILL : SIM_POWER_LOSS);
+		CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+		v = world_head(&w, "vm1");
+		CU_ASSERT_EQUAL_FATAL(world_read(&w, v, 0, data, 512 * KIB), 0);
+		uint32_t n = 0;
+		for (uint32_t i = 512; i < 512 + 256 * KIB; i++)
+			n += data[i] == NEW;
+		n_none += n == 0;
+		n_all += n == 256 * KIB;
+		world_close(&w);
+	}
+	CU_ASSERT_EQUAL(n_none + n_all, 90);
+	CU_ASSERT(n_none > 0 && n_all > 0);
+	free(data);
+}
+
 /* ---- the cache ---- */
 
 static void more_leaves_are_read_than_there_are_frames(void)
@@ -157,6 +238,9 @@ int main(void)
 	CU_add_test(suite, "a journal block that cannot be read is no end",
 		    a_journal_block_that_cannot_be_read_is_no_end);
 	CU_add_test(suite, "data that cannot be read is refused", data_that_cannot_be_read_is_refused);
+	CU_add_test(suite, "a power loss with many unflushed journal blocks",
+		    a_power_loss_with_many_unflushed_journal_blocks);
+	CU_add_test(suite, "an unaligned write is whole or not at all", an_unaligned_write_is_whole_or_not_at_all);
 	CU_add_test(suite, "more leaves are read than there are frames", more_leaves_are_read_than_there_are_frames);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();

@@ -146,6 +146,37 @@ static void without_disks_there_is_no_place(void)
 	free(data);
 }
 
+static void fence_done(struct disk_io *io, int res)
+{
+	CU_ASSERT_EQUAL(res, 0);
+	burst.n_done++;
+}
+
+/* The disk has heard of a newer head of the volume: there is room, and it cannot be had. */
+static void a_disk_that_cannot_be_joined_is_no_full_disk(void)
+{
+	struct head_world w;
+	uint8_t *data = world_memory(4096);
+	uint32_t n = 1;
+	memset(data, 1, 4096);
+	world_open(&w, 8);
+	world_add_disk(&w, DISK_BYTES);
+	CU_ASSERT_EQUAL(world_start(&w), 0);
+	struct volume *v = world_volume(&w, "vm1", GIB);
+	struct disk_io fence = {.op = DISK_FENCE,
+				.volume = *volume_uuid(v),
+				.generation = 1000,
+				.size_blocks = SEGMENT_BLOCKS,
+				.done = fence_done};
+	burst.n_done = 0;
+	disk_submit(w.set->disks[0]->disk, &fence);
+	world_until(&w, burst_is_over, &n);
+	CU_ASSERT_EQUAL(world_write(&w, v, 0, data, 4096, 0), -EIO);
+	CU_ASSERT(world_events(&w, "disk-not-joined") > 0);
+	world_close(&w);
+	free(data);
+}
+
 /* ---- a full disk ---- */
 
 /* Fills one disk through a volume whose single segment lies there. */
@@ -227,6 +258,55 @@ static void concurrent_first_writes_move_together(void)
 	}
 }
 
+static bool is_at_disk(void *context)
+{
+	const struct volume *v = context;
+	return v->in_flight[0] + v->in_flight[1] == 4;
+}
+
+static void burst_barrier_ended(struct volume *v, int res)
+{
+	CU_ASSERT_EQUAL(res, 0);
+}
+
+/* All parts wait for a move, the move waits for the barrier, and the barrier has to flush. */
+static void a_barrier_needs_no_part_of_data(void)
+{
+	struct head_world w;
+	uint8_t *data = world_memory(MIB);
+	uint32_t n = 4;
+	memset(data, 3, MIB);
+	world_open(&w, 7);
+	world_add_disk(&w, 32 * MIB);
+	world_add_disk(&w, 32 * MIB);
+	w.n_parts = n;
+	CU_ASSERT_EQUAL(world_start(&w), 0);
+	uint32_t full = 0;
+	struct volume *v = world_volume(&w, "vm1", 2 * GIB);
+	w.set->disks[!full]->state = SET_DISK_FAILED; /* as if the other were chosen just before it was full */
+	CU_ASSERT_EQUAL(world_write(&w, v, GIB, data, 4096, 0), 0); /* it has joined the disk by then */
+	fill_disk(&w, world_volume(&w, "filler", GIB), data);
+	burst = (struct burst){.iov = {data, 256 * KIB}};
+	for (uint32_t i = 0; i < n; i++) {
+		burst.ios[i] = (struct volume_io){.op = VOLUME_WRITE,
+						  .pos_bytes = i * MIB,
+						  .len_bytes = 256 * KIB,
+						  .iov = &burst.iov,
+						  .n_iov = 1,
+						  .done = burst_done};
+		volume_submit(v, &burst.ios[i]);
+	}
+	world_until(&w, is_at_disk, v);
+	w.set->disks[!full]->state = SET_DISK_RUNNING;
+	barrier_now(v, burst_barrier_ended);
+	world_until(&w, burst_is_over, &n);
+	CU_ASSERT_EQUAL(burst.n_failed, 0);
+	CU_ASSERT_TRUE(placer_is_idle(v));
+	CU_ASSERT_TRUE(v->disks[full].written > 0 && v->disks[!full].written > 0); /* they have moved */
+	world_close(&w);
+	free(data);
+}
+
 static void burst_metadata_done(struct metadata_request *q, int res)
 {
 	CU_ASSERT_EQUAL(res, 0);
@@ -271,8 +351,11 @@ int main(void)
 	CU_add_test(suite, "chunks are cached within a bound", chunks_are_cached_within_a_bound);
 	CU_add_test(suite, "free space is the weight", free_space_is_the_weight);
 	CU_add_test(suite, "without disks there is no place", without_disks_there_is_no_place);
+	CU_add_test(suite, "a disk that cannot be joined is no full disk",
+		    a_disk_that_cannot_be_joined_is_no_full_disk);
 	CU_add_test(suite, "a fresh segment leaves a full disk", a_fresh_segment_leaves_a_full_disk);
 	CU_add_test(suite, "concurrent first writes move together", concurrent_first_writes_move_together);
+	CU_add_test(suite, "a barrier needs no part of data", a_barrier_needs_no_part_of_data);
 	CU_add_test(suite, "a damaged chunk fails its segments alone", a_damaged_chunk_fails_its_segments_alone);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();

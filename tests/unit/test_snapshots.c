@@ -108,7 +108,8 @@ static void a_snapshot_stays_as_it_was(void)
 	CU_ASSERT_EQUAL(world_detach(&w, "vm1@a"), 0);
 	CU_ASSERT_PTR_NULL(world_export(&w, "vm1@a"));
 	CU_ASSERT_EQUAL(world_snapshot_delete(&w, "vm1@a"), 0);
-	CU_ASSERT_EQUAL(world_snapshot_delete(&w, "vm1@a"), -ENOENT);
+	CU_ASSERT_EQUAL(world_snapshot_delete(&w, "vm1@a"), 0); /* the answer was lost, say */
+	CU_ASSERT_EQUAL(world_snapshot_delete(&w, "vm1@c"), -ENOENT);
 	CU_ASSERT_EQUAL(get(world_export(&w, "vm1@b"), GIB / BLOCK), 12);
 	close_world();
 }
@@ -270,6 +271,61 @@ static void several_volumes_have_one_point(void)
 		CU_ASSERT_TRUE(((first - second) & 0xff) <= 1);
 		close_world();
 	}
+}
+
+/* ---- views ---- */
+
+struct sizes {
+	uint64_t allocated[3], snapshots[3], disks[3], data[4];
+	uint32_t n, n_snapshots;
+};
+
+static void sizes_take_volume(const struct volume_view *v, void *context)
+{
+	struct sizes *s = context;
+	CU_ASSERT_FATAL(s->n < 3);
+	s->allocated[s->n] = v->allocated_bytes / BLOCK;
+	s->snapshots[s->n] = v->snapshots_bytes / BLOCK;
+	for (uint32_t i = 0; i < v->n_disks; i++)
+		s->disks[s->n] += v->on_disk[i].allocated_bytes / BLOCK;
+	s->n++;
+}
+
+static void sizes_take_snapshot(const struct snapshot_view *v, void *context)
+{
+	struct sizes *s = context;
+	CU_ASSERT_FATAL(s->n_snapshots < 4);
+	s->data[s->n_snapshots++] = v->data_bytes / BLOCK;
+}
+
+static void views_tell_what_each_takes(void)
+{
+	struct sizes s = {0};
+	open_world(6, 2);
+	for (uint64_t n = 1; n <= 3; n++) {
+		char name[] = "vm0", snapshot[] = "vm0@a";
+		name[2] = snapshot[2] = (char)('0' + n);
+		struct volume *v = world_volume(&w, name, 40 * GIB);
+		for (uint64_t i = 0; i < 10 * n; i++)
+			put(v, i * (GIB / BLOCK), 1);
+		CU_ASSERT_EQUAL(world_snapshot(&w, snapshot), 0);
+		put(v, 1, 2);
+	}
+	CU_ASSERT_EQUAL(world_snapshot(&w, "vm2@b"), 0);
+	volume_set_volumes(w.set, sizes_take_volume, &s);
+	volume_set_snapshots(w.set, sizes_take_snapshot, &s);
+	CU_ASSERT_EQUAL(s.n, 3);
+	CU_ASSERT_EQUAL(s.n_snapshots, 4);
+	for (uint64_t n = 1; n <= 3; n++) {
+		CU_ASSERT_EQUAL(s.allocated[n - 1], 10 * n + 1);
+		CU_ASSERT_EQUAL(s.disks[n - 1], 10 * n + 1);
+		CU_ASSERT_EQUAL(s.snapshots[n - 1], n == 2 ? 41 : 10 * n);
+	}
+	CU_ASSERT_EQUAL(s.data[0], 10);
+	CU_ASSERT_EQUAL(s.data[1], 20);
+	CU_ASSERT_EQUAL(s.data[2], 21);
+	CU_ASSERT_EQUAL(s.data[3], 30);
+	close_world();
 }
 
 /* ---- roll back, clone ---- */
@@ -554,8 +610,8 @@ static void a_store_that_loses_replies_changes_nothing(void)
 			if (res == 0) {
 				CU_ASSERT_EQUAL(world_attach(&w, name), 0);
 				CU_ASSERT_EQUAL(get(world_export(&w, name), 0), (int)(1 + i));
-				res = world_clone(&w, name, clone);
-				CU_ASSERT_TRUE(res == 0 || res == -EBUSY);
+				res = world_clone(&w, name, clone); /* -EIO: the outcome is not known */
+				CU_ASSERT_TRUE(res == 0 || res == -EBUSY || res == -EIO);
 			}
 			put(v, 0, (uint8_t)(2 + i));
 		}
@@ -584,6 +640,7 @@ int main(void)
 	CU_add_test(suite, "interrupted deletes", what_an_interrupted_delete_left_goes_at_the_start);
 	CU_add_test(suite, "commands may be repeated", commands_may_be_repeated);
 	CU_add_test(suite, "several volumes have one point", several_volumes_have_one_point);
+	CU_add_test(suite, "views", views_tell_what_each_takes);
 	CU_add_test(suite, "rollback", a_rollback_brings_back_content_and_size);
 	CU_add_test(suite, "clones live and die alone", clones_live_and_die_alone);
 	CU_add_test(suite, "a disk that joins late", a_disk_that_joins_late_knows_the_snapshots);

@@ -53,6 +53,32 @@ static void what_is_written_is_read(void)
 	free(back);
 }
 
+/* All segments that a request may have, in blocks whose first and last are merged: two more for the disk. */
+static void many_segments_and_both_edges(void)
+{
+	struct head_world w;
+	uint8_t *data = world_memory(256 * KIB), *back = world_memory(256 * KIB);
+	uint64_t pos = 512, len = 256 * KIB - 1024;
+	world_open(&w, 24);
+	world_add_disk(&w, DISK_BYTES);
+	CU_ASSERT_EQUAL(world_start(&w), 0);
+	struct volume *v = world_volume(&w, "vm1", GIB);
+	fill(data, len, 3);
+	CU_ASSERT_EQUAL(world_write_cut(&w, v, pos, data, len, VOLUME_IOV_MAX), 0);
+	CU_ASSERT_EQUAL(world_read(&w, v, pos, back, len), 0);
+	CU_ASSERT_EQUAL(memcmp(data, back, len), 0);
+	memset(back, 0, len);
+	CU_ASSERT_EQUAL(world_read_cut(&w, v, pos, back, len, VOLUME_IOV_MAX), 0);
+	CU_ASSERT_EQUAL(memcmp(data, back, len), 0);
+	CU_ASSERT_EQUAL(world_read(&w, v, 0, back, 512), 0);
+	CU_ASSERT_TRUE(is_zero(back, 512));
+	CU_ASSERT_EQUAL(world_read(&w, v, pos + len, back, 512), 0);
+	CU_ASSERT_TRUE(is_zero(back, 512));
+	world_close(&w);
+	free(data);
+	free(back);
+}
+
 static void wrong_requests_are_refused(void)
 {
 	struct head_world w;
@@ -429,6 +455,7 @@ int main(void)
 	CU_initialize_registry();
 	CU_pSuite suite = CU_add_suite("volume", NULL, NULL);
 	CU_add_test(suite, "what is written is read", what_is_written_is_read);
+	CU_add_test(suite, "many segments and both edges", many_segments_and_both_edges);
 	CU_add_test(suite, "wrong requests are refused", wrong_requests_are_refused);
 	CU_add_test(suite, "holes cost nothing", holes_cost_nothing);
 	CU_add_test(suite, "trims leave edges and zeroes do not", trims_leave_edges_and_zeroes_do_not);

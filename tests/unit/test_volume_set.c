@@ -361,6 +361,8 @@ static void a_deleted_volume_gives_its_space_back(void)
 	c = order(SET_VOLUME_DELETE, "vm1");
 	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
 	c = order(SET_VOLUME_DELETE, "vm1");
+	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
+	c = order(SET_VOLUME_DELETE, "vm2");
 	CU_ASSERT_EQUAL(world_command(&w, &c), -ENOENT);
 	world_until(&w, no_volume_is_left, &w);
 	world_stop(&w);
@@ -428,6 +430,8 @@ static void pools_are_kept_in_order(void)
 	CU_ASSERT_EQUAL(world_command(&w, &c), -EBUSY);
 	c = order(SET_POOL_DELETE, "fast");
 	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
+	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
+	c = order(SET_POOL_DELETE, "safe");
 	CU_ASSERT_EQUAL(world_command(&w, &c), -ENOENT);
 	c = order(SET_POOL_SET, "fast");
 	CU_ASSERT_EQUAL(world_command(&w, &c), -ENOENT);
@@ -447,6 +451,10 @@ static void a_disk_with_data_is_removed_only_by_force(void)
 	CU_ASSERT_EQUAL(world_start(&w), 0);
 	struct set_command c = order(SET_DISK_REMOVE, "d3");
 	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
+	CU_ASSERT_EQUAL(world_command(&w, &c), 0); /* by any of its names */
+	c = order(SET_DISK_REMOVE, "n1-d3");
+	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
+	c = order(SET_DISK_REMOVE, "d4");
 	CU_ASSERT_EQUAL(world_command(&w, &c), -ENOENT);
 	struct volume *v = world_volume(&w, "vm1", 40 * GIB);
 	for (uint32_t i = 0; i < 40; i++)
@@ -610,10 +618,17 @@ static void a_crash_at_any_moment_of_attach_is_survived(void)
 	}
 }
 
+struct slow_lines {
+	uint32_t n;
+	char last[400];
+};
+
 static void slow_line(const char *line, void *context)
 {
-	++*(uint32_t *)context;
+	struct slow_lines *l = context;
 	CU_ASSERT(strlen(line) > 10);
+	text_print(l->last, sizeof(l->last), "%s", line);
+	l->n++;
 }
 
 static void ignore_io(struct volume_io *io, int res) {}
@@ -624,7 +639,7 @@ static void slow_requests_are_named(void)
 	uint8_t *data = world_memory(4096);
 	struct iovec iov = {data, 4096};
 	struct volume_io io = {.op = VOLUME_WRITE, .len_bytes = 4096, .iov = &iov, .n_iov = 1, .done = ignore_io};
-	uint32_t n = 0;
+	struct slow_lines l = {0};
 	memset(data, 1, 4096);
 	world_open(&w, 13);
 	world_add_disk(&w, DISK_BYTES);
@@ -635,13 +650,16 @@ static void slow_requests_are_named(void)
 	sim_file_faults(world_disk_file(&w, 1))->slow_ns = 10 * NS_PER_S;
 	volume_submit(v, &io);
 	world_let_pass(&w, 2 * NS_PER_S);
-	volume_set_slow_requests(w.set, NS_PER_S, slow_line, &n);
-	CU_ASSERT_EQUAL(n, 2); /* the request and its part */
+	volume_set_slow_requests(w.set, NS_PER_S, slow_line, &l);
+	CU_ASSERT_EQUAL(l.n, 2); /* the request and its part, which says where it stands in the disk */
+	CU_ASSERT_PTR_NOT_NULL(
+	    strstr(l.last, "write of 1 blocks at 0 on disk n1-d1: SETTLE: GATHER, waits for its data"));
+	CU_ASSERT_PTR_NOT_NULL(strstr(l.last, ", 1 at the device"));
 	sim_file_faults(world_disk_file(&w, 1))->slow_ppm = 0;
 	world_let_pass(&w, 20 * NS_PER_S);
-	n = 0;
-	volume_set_slow_requests(w.set, NS_PER_S, slow_line, &n);
-	CU_ASSERT_EQUAL(n, 0);
+	l.n = 0;
+	volume_set_slow_requests(w.set, NS_PER_S, slow_line, &l);
+	CU_ASSERT_EQUAL(l.n, 0);
 	world_close(&w);
 	free(data);
 }

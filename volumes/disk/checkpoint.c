@@ -84,7 +84,7 @@ int checkpoint_init(struct checkpoint *c, struct disk *d)
 static void checkpoint_begin(struct checkpoint *c)
 {
 	quarry_assert(c->stage == CHECKPOINT_IDLE);
-	c->is_wanted = false;
+	c->is_wanted = c->is_shrunk = false;
 	c->err = 0;
 	c->started_ns = reactor_now_ns(c->disk->reactor);
 	c->disk->n_requests++;
@@ -114,6 +114,9 @@ static enum flow checkpoint_prepare(struct checkpoint *c)
 {
 	struct disk *d = c->disk;
 	struct journal *j = &d->journal;
+	if (!c->is_shrunk) /* what is resident may have to be written: once, since more may have to come in below */
+		space_shrink(&d->space);
+	c->is_shrunk = true;
 	int res = space_prepare_checkpoint(&d->space, cut_blocks_needed(d), &c->waiter);
 	if (res == -EAGAIN)
 		return FLOW_WAIT;

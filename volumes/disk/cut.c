@@ -19,8 +19,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TABLES    3
-#define CUT_SLACK 16u
+#define TABLES           3
+#define CUT_SLACK        16u
+#define CHANGE_DIRTY_MAX (2 * TREE_HEIGHT_MAX + 2) /* pages of two paths, records of a fork */
 
 static void tables_of(struct disk *d, struct table *tables[TABLES])
 {
@@ -31,16 +32,6 @@ static void tables_of(struct disk *d, struct table *tables[TABLES])
 
 /* ---- bounds ---- */
 
-static uint64_t records_dirty(const struct disk *d)
-{
-	uint64_t n = 0;
-	for (uint32_t i = 0; i < d->n_tree_slots; i++)
-		n += d->trees[i] && d->trees[i]->is_dirty;
-	for (uint32_t i = 0; i < d->n_volume_slots; i++)
-		n += d->volumes[i].is_dirty;
-	return n;
-}
-
 static uint64_t table_pages(const struct table *t)
 {
 	uint64_t n = 0;
@@ -49,12 +40,23 @@ static uint64_t table_pages(const struct table *t)
 	return n;
 }
 
+static uint64_t tables_pages(const struct disk *d)
+{
+	return table_pages(&d->tree_table) + table_pages(&d->volume_table) + table_pages(&d->space.index);
+}
+
 /* Any resident region may become dirty by what the cut itself takes and gives back. */
 static uint64_t beside_pages(const struct disk *d)
 {
 	uint64_t log_blocks = space_deltas(&d->space) / DELTAS_PER_BLOCK + 2;
-	return records_dirty(d) + table_pages(&d->tree_table) + table_pages(&d->volume_table) +
-	       table_pages(&d->space.index) + d->space.n_resident + log_blocks + CUT_SLACK;
+	return d->n_dirty_records + tables_pages(d) + d->space.n_resident + log_blocks + CUT_SLACK;
+}
+
+uint64_t cut_blocks_max(const struct disk *d)
+{
+	uint64_t log_blocks = d->space.deltas_max / DELTAS_PER_BLOCK + 2;
+	return d->pages.dirty_max + CHANGE_DIRTY_MAX + tables_pages(d) + space_regions_bound(&d->space) + log_blocks +
+	       CUT_SLACK;
 }
 
 uint64_t cut_blocks_needed(const struct disk *d)
@@ -127,6 +129,7 @@ static void pages_cut(struct disk *d)
 static void tree_cut(struct disk *d, struct disk_tree *t)
 {
 	t->is_dirty = false;
+	d->n_dirty_records--;
 	block_give_back(d, d->tree_table.slots[t->slot]);
 	if (t->is_gone) {
 		t->is_left_out = true;
@@ -146,6 +149,7 @@ static void tree_cut(struct disk *d, struct disk_tree *t)
 static void volume_cut(struct disk *d, struct disk_volume *v, uint32_t slot)
 {
 	v->is_dirty = false;
+	d->n_dirty_records--;
 	block_give_back(d, d->volume_table.slots[slot]);
 	if (!v->is_used) {
 		table_set(&d->volume_table, slot, (struct pointer){0});
@@ -164,6 +168,7 @@ static void records_cut(struct disk *d)
 	for (uint32_t i = 0; i < d->n_volume_slots; i++)
 		if (d->volumes[i].is_dirty)
 			volume_cut(d, &d->volumes[i], i);
+	quarry_assert(d->n_dirty_records == 0);
 }
 
 /* ---- 4: blocks for counts, tables, deltas ---- */
@@ -376,6 +381,7 @@ void cut_forget_trees(struct disk *d)
 {
 	for (uint32_t i = 0; i < d->n_tree_slots; i++)
 		if (d->trees[i] && d->trees[i]->is_left_out) {
+			quarry_assert(!d->trees[i]->is_dirty);
 			free(d->trees[i]);
 			d->trees[i] = NULL;
 			d->n_trees--;

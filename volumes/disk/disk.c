@@ -27,7 +27,7 @@
 
 #define CACHE_MIN_BYTES (4 * MIB)
 #define DIRTY_MIN       32u
-#define RESERVE_BESIDE  64u /* records, tables, delta log of a small disk */
+#define RESERVE_BESIDE  64u /* trees and volumes that a small disk takes when its data have filled it */
 
 /* ---- waking, and the end of a turn ---- */
 
@@ -232,9 +232,17 @@ int disk_size_parts(struct disk *d, uint64_t n_blocks)
 		res = space_init(&d->space, d, &d->superblock, n_blocks, cache / 8);
 	if (res == 0)
 		res = journal_init(&d->journal, d, d->superblock.journal_blocks);
-	/* Two checkpoints' worth of dirty pages, and what each writes beside them. */
-	d->space.reserve_blocks = 2ull * dirty_max + 2 * d->space.index.n_pages[0] + RESERVE_BESIDE;
+	if (res == 0)
+		disk_set_reserve(d);
 	return res;
+}
+
+/* What one checkpoint may need is the floor. Data leave twice as much: the other half is for what they and trims of
+ * shared pages make grow, and for new trees and volumes of a full disk. */
+void disk_set_reserve(struct disk *d)
+{
+	d->space.floor_blocks = cut_blocks_max(d);
+	d->space.reserve_blocks = 2 * d->space.floor_blocks + RESERVE_BESIDE;
 }
 
 static void lock_again(struct timer *t)
@@ -277,8 +285,10 @@ void disk_recovered(struct disk *d, int res)
 	reactor_defer(d->reactor, &d->opened_op, 0);
 	if (d->is_close_wanted)
 		disk_close(d, d->closed, d->closed_context);
-	else if (res == 0)
-		drop_poke(&d->drop);
+	if (res < 0 || d->is_close_wanted)
+		return;
+	drop_poke(&d->drop);
+	punch_poke(&d->punch); /* what was freed before may still hold space below */
 }
 
 /* ---- closing ---- */
@@ -298,7 +308,7 @@ static void disk_end(struct disk *d)
 {
 	quarry_assert(d->state == DISK_CLOSED && list_is_empty(&d->woken));
 	d->closed(d, d->closed_context);
-	timer_stop(d->reactor, &d->punch.timer);
+	punch_stop(&d->punch);
 	list_remove(&d->hook.link);
 	disk_free(d);
 }
@@ -343,7 +353,7 @@ void disk_close(struct disk *d, void (*closed)(struct disk *d, void *context), v
 void disk_abandon(struct disk *d)
 {
 	timer_stop(d->reactor, &d->lock_timer);
-	timer_stop(d->reactor, &d->punch.timer);
+	punch_stop(&d->punch);
 	list_remove(&d->hook.link);
 	disk_free(d);
 }
@@ -436,6 +446,7 @@ void disk_stats(const struct disk *d, struct disk_stats *out)
 	    .replayed_records = d->replayed_records,
 	    .dropped_records = d->dropped_records,
 	    .punched_blocks = d->punch.punched_blocks,
+	    .lost_parts = d->drop.lost_parts,
 	};
 	for (const struct list *node = d->dying.next; node != &d->dying; node = node->next)
 		out->dying_trees++;

@@ -3,9 +3,11 @@
  *
  * What a disk promises
  *  - A completed write survives a kill; after a completed DISK_FLUSH it survives power loss (P1). A write of up to
- *    64 blocks is there whole or not at all after any crash (P5).
+ *    65 blocks is there whole or not at all after any crash (P5).
  *  - A read returns the bytes that were written or -EIO, never anything else (P3).
- *  - Trim and drop work on a full disk (P7). Memory stays within disk_options.cache_bytes (P8).
+ *  - Trim and drop work on a full disk (P7); new trees and volumes, and trims that copy what snapshots share, until
+ *    they have used up half of its reserve: then they too answer -ENOSPC, and only drops and trims that free go on.
+ *  - Memory stays within disk_options.cache_bytes (P8).
  * What it asks of its caller (the head)
  *  - No two overlapping writes or trims of a tree in flight, and no read of what is being written.
  *  - Epochs of one tree never decrease, and grow between a fork and the next write.
@@ -49,7 +51,6 @@ struct disk_options {
 	const struct uuid *cluster; /* NULL: any */
 	uint64_t cache_bytes;       /* pages, counts and their bookkeeping */
 	bool is_read_only;
-	bool check_expensive; /* QUARRY_CHECK=1: verify whole structures at every checkpoint */
 	/* Called once when recovery has ended: 0 or -errno with the reason (disk_why()). */
 	void (*opened)(struct disk *d, int res, void *context);
 	/* Called when the disk fails later; nothing will be acknowledged any more. */
@@ -89,7 +90,11 @@ struct disk_extent {
 	uint64_t epoch; /* highest within */
 };
 
-#define DISK_IOV_MAX 130u /* segments of one request's memory, after cutting at runs */
+/* Segments of one request's memory: a client's 64, and the first and the last block when these were merged; and after
+ * cutting at runs. */
+#define DISK_IO_IOV_MAX 66u
+#define DISK_IOV_MAX    132u
+_Static_assert(DISK_IOV_MAX >= DISK_IO_IOV_MAX + DISK_WRITE_BLOCKS_MAX - 1, "each run but the first may cut a segment");
 
 /* Whoever waits inside the disk (for a page, a count, room): woken once, on the disk's reactor. */
 struct waiter {
@@ -102,15 +107,15 @@ struct disk_io {
 	/* set by the caller */
 	enum disk_op op;
 	struct disk_tree *tree;   /* READ WRITE TRIM MAP FORK DROP */
-	uint64_t first, n_blocks; /* in blocks; READ and WRITE: at most DISK_IO_BLOCKS_MAX */
+	uint64_t first, n_blocks; /* in blocks; READ: at most DISK_IO_BLOCKS_MAX, WRITE: DISK_WRITE_BLOCKS_MAX */
 	uint64_t epoch;           /* WRITE TRIM CREATE FORK COMPLETE */
 	uint64_t session;         /* WRITE TRIM FORK DROP: the volume's newest, else -ESTALE [SESSION] */
 	bool is_ordered;          /* WRITE that merged part of a block [RMWDEP] */
 	bool is_shared;           /* READ: others may write to the memory: what does not match is -EBADMSG, no damage */
-	const struct iovec *iov;  /* READ WRITE: exactly n_blocks * 4096 bytes; at most 64 segments, 512-byte aligned */
-	uint32_t n_iov;
-	const uint32_t *crcs;        /* WRITE: CRC-32C of each block */
-	uint64_t zero_blocks;        /* WRITE: bit i = block i is all zeros and becomes a hole */
+	const struct iovec *iov;  /* READ WRITE: exactly n_blocks * 4096 bytes, 512-byte aligned */
+	uint32_t n_iov;           /* at most DISK_IO_IOV_MAX */
+	const uint32_t *crcs;     /* WRITE: CRC-32C of each block */
+	uint64_t zero_blocks;     /* WRITE: bit i = block i is all zeros and becomes a hole; a 65th never does */
 	struct disk_extent *extents; /* MAP: room for extents_max */
 	uint32_t extents_max;
 	uint64_t since;                   /* MAP: tell only what changed in epochs >= since (0: everything) */
@@ -147,13 +152,15 @@ struct disk_io {
 		bool is_flushed;    /* the flush it waited for has ended */
 		bool is_counted;    /* in its tree's n_changes */
 		uint32_t slot;      /* of the tree or volume that a command makes */
-		struct pointer pointers[DISK_IO_BLOCKS_MAX];
+		struct pointer pointers[DISK_WRITE_BLOCKS_MAX];
 		struct iovec cut[DISK_IOV_MAX];
 	} own;
 };
 
 /* done() comes on a later turn with 0 or -errno: -EIO damage or a failed disk, -EBADMSG, -ENOSPC, -ESTALE, -ESHUTDOWN, -EROFS. */
 void disk_submit(struct disk *d, struct disk_io *io);
+/* Of one that was submitted: its stage, and what it waits for there. */
+void disk_io_to_text(const struct disk_io *io, char *text, size_t room);
 
 /* ---- looking ---- */
 
@@ -176,6 +183,7 @@ struct disk_stats {
 	uint64_t cache_pages, cache_pages_max, dirty_pages, dirty_pages_max, regions_resident, deltas;
 	uint64_t journal_blocks, journal_used, checkpoint, checkpoints, checkpoint_last_ns;
 	uint64_t recovery_ns, replayed_records, dropped_records, punched_blocks;
+	uint64_t lost_parts; /* of dropped trees, that damage keeps from being freed */
 };
 void disk_stats(const struct disk *d, struct disk_stats *out);
 

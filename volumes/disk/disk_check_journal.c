@@ -2,7 +2,7 @@
  * disk_check_journal.c: the journal after the checkpoint: what recovery would replay, and whether it could.
  *
  *      replay_from        break      break + 64                     (sequences; position = sequence modulo ring length)
- *   ---|--- valid ---------|-- in flight --|--- nothing may be here: a valid block means that an earlier one is gone
+ *   ---|--- valid ---------|-- in flight --|--- a valid block here: completed blocks are gone, in a power loss or without
  *
  * Invariants
  *  1. A record up to the highest flush mark is durable with its data: data that do not match are damage. Past the mark
@@ -87,10 +87,12 @@ static void explain_stray(struct replay *r, uint64_t block, const struct journal
 			    "medium has lost completed writes; they must come from another replica",
 			    r->end);
 	else if (h->sequence >= r->end + JOURNAL_IN_FLIGHT_MAX)
-		check_error(k,
-			    "journal: the block with sequence %" PRIu64 " is missing, but %" PRIu64
-			    " is there, which was written after it had completed: the medium has lost completed writes",
-			    r->end, h->sequence);
+		check_warn(k,
+			   "journal: the block with sequence %" PRIu64 " is missing, but %" PRIu64
+			   " is there: writes that were never flushed are lost, as a power loss may do; if there was "
+			   "none, the "
+			   "medium has lost them",
+			   r->end, h->sequence);
 }
 
 static void scan_ring(struct replay *r)

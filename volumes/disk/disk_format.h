@@ -36,7 +36,8 @@
 #define DELTA_LOG_MAX         (256u * 512u) /* entries in the log of count deltas: one page of pointers */
 #define DISK_TREES_MAX        65535u        /* trees of one disk: so no count of 16 bits can overflow */
 #define DISK_VOLUMES_MAX      65535u
-#define DISK_IO_BLOCKS_MAX    64u /* blocks of one write record: 256 KiB, atomic (P5) */
+#define DISK_IO_BLOCKS_MAX    64u                      /* blocks of one request: 256 KiB */
+#define DISK_WRITE_BLOCKS_MAX (DISK_IO_BLOCKS_MAX + 1) /* of a write: 256 KiB wherever they begin, atomic (P5) */
 #define BLOCK_NUMBER_BITS     48u
 #define EPOCH_MAX             ((1ull << 48) - 1)
 
@@ -237,7 +238,8 @@ must_check int journal_block_open(const uint8_t block[static BLOCK_BYTES], const
  *                                                                                            (slot: volume slot)
  *  COMPLETE  8   16  volume UUID     24  8  epoch                                            (slot: volume slot)
  *  FORGET    8   16  volume UUID                       (the volume's record goes)             (slot: volume slot)
- *  CLEAN     8    8  zero         (nothing follows: the daemon closed the disk)
+ *  CLEAN     8    8  zero         (reserved: nothing follows, the disk was closed; accepted, never written:
+ *                                the superblock's flag says so)
  * FORK_RANGE and DROP_STEP have their numbers reserved: segment moves are to come, and a drop's progress needs no
  * record, since an interrupted step is simply repeated from the cursor of the last checkpoint.
  */
@@ -252,7 +254,7 @@ enum record_type {
 	RECORD_FENCE = 8,
 	RECORD_COMPLETE = 9,
 	RECORD_FORGET = 10,
-	RECORD_CLEAN = 11,
+	RECORD_CLEAN = 11, /* reserved */
 };
 struct record {
 	enum record_type type;
@@ -268,7 +270,7 @@ struct record {
 	uint32_t child_slot;
 	uint64_t generation, session, size_blocks;
 };
-#define RECORD_BYTES_MAX (24u + 16u * DISK_IO_BLOCKS_MAX)
+#define RECORD_BYTES_MAX (24u + 16u * DISK_WRITE_BLOCKS_MAX)
 uint32_t record_bytes(const struct record *r);
 /* Appends r at `at`, which has room for record_bytes(); returns the bytes written. */
 uint32_t record_encode(const struct record *r, uint8_t *at);
@@ -309,7 +311,8 @@ must_check int tree_record_decode(const uint8_t block[static BLOCK_BYTES], struc
  * Volume record: one block (KIND_RECORD) per volume slot.
  *   offset size
  *        0    4  magic 0x31565551 ("QUV1")
- *        4    1  suspect: 1 = the machine lost power without a clean close and no COMPLETE was answered since
+ *        4    1  suspect, reserved for replication: 1 = the machine lost power without a clean close and no COMPLETE
+ *                was answered since; accepted and kept, never set yet
  *        5    3  zero
  *        8   16  volume UUID
  *       24    8  fence generation
@@ -335,7 +338,7 @@ must_check int volume_record_decode(const uint8_t block[static BLOCK_BYTES], str
  * pointers: changes of counts that have not been merged into count pages.
  *   bits  0-47  block number
  *   bits 48-61  signed change of its count
- *   bit     62  the count page says 0 (so the change is the count)
+ *   bit     62  reserved: the count page says 0 (so the change is the count); understood, never set
  *   bit     63  with the change the count is 0, and the count page says it was not (the reverse does not hold: that a
  *               shared block has lost its last pointer is known only with its count page)
  */

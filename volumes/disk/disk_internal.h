@@ -177,6 +177,7 @@ struct space {
 	struct region **resident;        /* by number; NULL: not resident */
 	uint16_t *region_free;           /* by number: blocks that may be allocated now, as far as known */
 	uint16_t *region_deltas;         /* by number: entries in the three maps */
+	uint16_t *region_unpunched;      /* by number: blocks freed while not resident, more or less */
 	struct list regions;             /* the resident ones, the longest resident first */
 	uint32_t n_resident, n_loading, n_dirty;
 	struct table index;    /* slot = region; epoch field = free blocks */
@@ -184,7 +185,10 @@ struct space {
 	struct deltas frozen;  /* of the checkpoint under way */
 	struct deltas current; /* since the last cut */
 	uint32_t deltas_max;   /* of all three together */
-	uint64_t free_blocks, resident_free, waiting_blocks, frozen_waiting, reserve_blocks;
+	uint64_t free_blocks, resident_free, waiting_blocks, frozen_waiting;
+	uint64_t floor_blocks;   /* that the next checkpoint may need: never less are free */
+	uint64_t held_blocks;    /* free, but being punched: they come back */
+	uint64_t reserve_blocks; /* what data leave free: the floor, and as much again for pages and records */
 	struct {
 		int64_t region; /* -1: none */
 		uint32_t next;  /* bit in the region to look at first */
@@ -200,7 +204,8 @@ void space_fini(struct space *s);
 void space_start(struct space *s);
 /* Takes up to n contiguous blocks. 0; -EAGAIN: w waits for a region (or NULL); -ENOSPC: nothing is free. */
 must_check int space_alloc(struct space *s, enum space_class class, uint32_t n, struct run *out, struct waiter *w);
-/* Keeps a run of free blocks of a resident region from being allocated, until it is released; it counts as punched. */
+/* Keeps a run of free blocks of a resident region from being allocated, until it is released; it counts as punched.
+ * There must be room for it beside the reserve. The release wakes who waits for room. */
 void space_hold(struct space *s, struct region *r, uint32_t first, uint32_t n);
 void space_release_hold(struct space *s, struct run run);
 /* A run was allocated and will be taken in a later turn: its region must stay resident until space_let_go(). */
@@ -210,6 +215,10 @@ void space_let_go(struct space *s, struct run run);
 void space_give_back(struct space *s, struct run run);
 /* Is there room for n more data blocks beside the reserve? */
 bool space_has_room(const struct space *s, uint64_t n);
+/* Is there room for one more page or record that stays, beside the floor, when all n_dirty of them are new? */
+bool space_has_room_to_grow(const struct space *s, uint64_t n_dirty);
+/* As many regions as this may be resident when a checkpoint is cut. */
+uint64_t space_regions_bound(const struct space *s);
 /* The count of a block that was just allocated becomes refs. */
 void space_take(struct space *s, uint64_t block, uint32_t refs);
 void space_add(struct space *s, uint64_t block);
@@ -371,6 +380,8 @@ struct disk_tree {
 	uint32_t n_changes;  /* writes and trims in flight */
 	struct list waiters; /* for n_changes to reach 0 [FORKWAIT] */
 	struct list dying;   /* in disk.dying */
+	unsigned drop_level; /* DYING: of the page that the last step needed and did not have */
+	bool has_lost_parts; /* DYING: a part of it was given up, which was told */
 	struct disk *disk;
 };
 
@@ -402,6 +413,9 @@ struct tree_measure {
 must_check int tree_measure_step(struct disk_tree *t, struct tree_measure *m, struct waiter *w);
 /* Frees the dying tree's next part. 0: go on; 1: all is free; -EAGAIN and w waits; -EIO. */
 must_check int tree_drop_step(struct disk_tree *t, struct waiter *w);
+/* The last step ended with -EIO: what lies below the page or count that it needs stays allocated, and the walk goes on
+ * behind it; [*first, *first + *n_blocks) of the tree. false: a page above has left the cache; take a step again. */
+must_check bool tree_drop_give_up(struct disk_tree *t, uint64_t *first, uint64_t *n_blocks);
 /* First block of the leaf that maps `block`. */
 static inline uint64_t leaf_start(uint64_t block)
 {
@@ -441,6 +455,7 @@ struct checkpoint {
 	bool is_wanted;  /* another is to follow */
 	bool is_clean;   /* the last one of a clean close */
 	bool is_flushed; /* the flush waited for has ended */
+	bool is_shrunk;  /* clean regions above the bound were let go */
 	uint64_t cut;    /* the last journal sequence it covers */
 	uint64_t started_ns;
 	struct superblock superblock;
@@ -474,14 +489,21 @@ struct drop {
 	struct waiter waiter;
 	struct op again;
 	bool is_running;
+	uint64_t lost_parts; /* subtrees given up since the disk was opened */
 };
 void drop_init(struct drop *p, struct disk *d);
 void drop_poke(struct drop *p);
+
+#define PUNCH_RUN_MIN 16u /* blocks: smaller runs are not worth a request */
 
 struct punch {
 	struct disk *disk;
 	struct op op;
 	struct timer timer;
+	struct waiter waiter; /* for a region */
+	struct timer quiet;   /* runs while freed blocks wait for a checkpoint that nobody else may want */
+	uint64_t quiet_waiting;
+	uint32_t quiet_ticks;
 	bool is_running, is_off;
 	uint32_t region;
 	uint32_t first, n;
@@ -489,6 +511,9 @@ struct punch {
 };
 void punch_init(struct punch *p, struct disk *d);
 void punch_poke(struct punch *p);
+/* Blocks were freed: when the disk falls quiet, a checkpoint makes them free, and they are given back. */
+void punch_note_freed(struct punch *p);
+void punch_stop(struct punch *p); /* its timers */
 
 struct scrub;
 void scrub_destroy(struct scrub *s);
@@ -535,6 +560,7 @@ struct disk {
 	struct disk_tree **trees;    /* by slot */
 	struct disk_volume *volumes; /* by slot */
 	uint32_t n_tree_slots, n_volume_slots, n_trees;
+	uint32_t n_dirty_records; /* trees and volumes with is_dirty */
 	struct list dying;
 	struct list admission; /* requests that wait for room, in order: disk_io.own.link */
 	struct read_run *runs;
@@ -577,6 +603,26 @@ void disk_requests_init(struct disk *d);
 #define CHANGE_DELTAS_MAX (2 * TREE_HEIGHT_MAX * (PAGE_POINTERS + 2))
 /* Are there dirty pages and deltas left for one more change? */
 bool disk_has_change_room(const struct disk *d);
+/* Pages, records and count pages that the next checkpoint must write: at most pages.dirty_max, and what one change adds
+ * to it. */
+static inline uint32_t disk_n_dirty(const struct disk *d)
+{
+	return d->pages.n_dirty + d->space.n_dirty + d->n_dirty_records;
+}
+static inline void disk_tree_mark_dirty(struct disk_tree *t)
+{
+	t->disk->n_dirty_records += !t->is_dirty;
+	t->is_dirty = true;
+}
+static inline void disk_volume_mark_dirty(struct disk *d, struct disk_volume *v)
+{
+	d->n_dirty_records += !v->is_dirty;
+	v->is_dirty = true;
+}
+/* Once the parts and tables have their sizes: what is kept for checkpoints. */
+void disk_set_reserve(struct disk *d);
+/* Upper bound of the blocks that the cut of a checkpoint will take, however much is dirty (cut.c). */
+uint64_t cut_blocks_max(const struct disk *d);
 /* Wants a checkpoint when a limit is near. */
 void disk_watch_limits(struct disk *d);
 static inline bool disk_is_alive(const struct disk *d)

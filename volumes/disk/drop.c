@@ -5,7 +5,8 @@
  * after a crash what was freed since is freed again. So a step needs no journal record.
  *
  * It goes on while there is room for what a step may touch, and as a deferred op between the turns of the clients'
- * requests.
+ * requests. A part whose page or count cannot be read is given up: it stays allocated, which is told here and by
+ * `disk check`, and nothing behind it has to wait.
  */
 #include "volumes/disk/disk_internal.h"
 
@@ -16,14 +17,31 @@
 
 static void drop_run(struct drop *p);
 
+/* The tree's next part cannot be read. */
+static void drop_give_up(struct drop *p, struct disk_tree *t)
+{
+	struct disk *d = p->disk;
+	char name[TREE_TEXT_BYTES];
+	uint64_t first, n_blocks;
+	if (!tree_drop_give_up(t, &first, &n_blocks))
+		return;
+	p->lost_parts++;
+	if (t->has_lost_parts) /* a broken region of counts may hit very many parts of a tree */
+		return;
+	t->has_lost_parts = true;
+	disk_tree_to_text(d, &t->record.volume, t->record.tree_id, name);
+	log_event(d->log, LOG_ERROR, "space-lost", d->name,
+		  "%s, is deleted, but not all of its space can be freed: what names its blocks is damaged, first of "
+		  "all for the %llu KiB from KiB %llu on; `quarry disk check` shows which blocks stay taken",
+		  name, (unsigned long long)n_blocks * (BLOCK_BYTES / KIB),
+		  (unsigned long long)first * (BLOCK_BYTES / KIB));
+}
+
 static void drop_woken(struct waiter *w, int res)
 {
 	struct drop *p = container_of(w, struct drop, waiter);
-	if (res < 0) { /* a page that cannot be read: its subtree stays allocated, which `disk check` tells */
-		p->is_running = false;
-		disk_request_ended(p->disk);
-		return;
-	}
+	if (res < 0 && p->disk->state == DISK_RUNNING)
+		drop_give_up(p, container_of(p->disk->dying.next, struct disk_tree, dying));
 	drop_run(p);
 }
 
@@ -56,7 +74,7 @@ static void drop_run(struct drop *p)
 			return;
 		}
 		if (!space_has_delta_room(&d->space, STEP_DELTAS_MAX) ||
-		    d->pages.n_dirty + d->space.n_dirty >= d->pages.dirty_max) {
+		    disk_n_dirty(d) >= d->pages.dirty_max) {
 			checkpoint_want(&d->checkpoint); /* pokes when it has ended */
 			drop_end(p);
 			return;
@@ -66,10 +84,8 @@ static void drop_run(struct drop *p)
 		if (res == -EAGAIN)
 			return;
 		if (res < 0) {
-			drop_end(p);
-			return;
-		}
-		if (res == 1) {
+			drop_give_up(p, t);
+		} else if (res == 1) {
 			disk_tree_end(t);
 			disk_watch_limits(d);
 		}

@@ -83,7 +83,7 @@ _Static_assert(sizeof(((union record_body *)0)->fence) == 40, "format");
 _Static_assert(sizeof(((union record_body *)0)->complete) == 24, "format");
 _Static_assert(sizeof(((union record_body *)0)->forget) == 16, "format");
 _Static_assert(sizeof(struct record_head) + sizeof(((union record_body *)0)->write) +
-		       DISK_IO_BLOCKS_MAX * sizeof(struct pointer) ==
+		       DISK_WRITE_BLOCKS_MAX * sizeof(struct pointer) ==
 		   RECORD_BYTES_MAX,
 	       "format");
 _Static_assert(RECORD_BYTES_MAX <= JOURNAL_ROOM_BYTES, "a journal block holds the longest record");
@@ -196,7 +196,7 @@ uint32_t record_bytes(const struct record *r)
 	uint32_t body = record_body_bytes(r->type);
 
 	quarry_assert(body > 0);
-	quarry_assert(r->type != RECORD_WRITE || r->n_blocks <= DISK_IO_BLOCKS_MAX);
+	quarry_assert(r->type != RECORD_WRITE || r->n_blocks <= DISK_WRITE_BLOCKS_MAX);
 	return (uint32_t)sizeof(struct record_head) + body +
 	       (r->type == RECORD_WRITE ? (uint32_t)(r->n_blocks * sizeof(struct pointer)) : 0);
 }
@@ -208,7 +208,7 @@ static bool range_is_sane(uint64_t first, uint64_t n_blocks)
 
 static bool write_is_sane(const struct record *r)
 {
-	if (r->n_blocks > DISK_IO_BLOCKS_MAX || !range_is_sane(r->first, r->n_blocks))
+	if (r->n_blocks > DISK_WRITE_BLOCKS_MAX || !range_is_sane(r->first, r->n_blocks))
 		return false;
 	for (uint64_t i = 0; i < r->n_blocks; i++)
 		if (!pointer_is_sane(r->pointers[i]))

@@ -37,6 +37,7 @@ int disk_grow_slots(struct disk *d, uint32_t n_trees, uint32_t n_volumes)
 		d->volumes = volumes;
 		d->n_volume_slots = d->volume_table.n_slots;
 	}
+	disk_set_reserve(d);
 	return 0;
 }
 
@@ -104,7 +105,7 @@ void disk_tree_begin_drop(struct disk_tree *t)
 {
 	t->record.state = TREE_DYING;
 	t->record.drop_cursor = 0;
-	t->is_dirty = true;
+	disk_tree_mark_dirty(t);
 	list_append(&t->disk->dying, &t->dying);
 	drop_poke(&t->disk->drop);
 }
@@ -113,7 +114,8 @@ void disk_tree_end(struct disk_tree *t)
 {
 	quarry_assert(pointer_is_hole(t->record.root));
 	list_remove(&t->dying);
-	t->is_gone = t->is_dirty = true;
+	t->is_gone = true;
+	disk_tree_mark_dirty(t);
 }
 
 /* ---- preparing ---- */
@@ -207,7 +209,7 @@ static int apply_create(struct disk *d, const struct record *r, uint32_t slot)
 		return -EBADMSG;
 	if (d->trees[slot])
 		return -EBADMSG;
-	disk_tree_add(d, slot, &record)->is_dirty = true;
+	disk_tree_mark_dirty(disk_tree_add(d, slot, &record));
 	return 0;
 }
 
@@ -228,12 +230,13 @@ static int apply_fence(struct disk *d, const struct record *r)
 	struct disk_volume *v = &d->volumes[r->slot];
 	if (v->is_used && !uuid_equal(&v->record.volume, &r->volume))
 		return -EBADMSG;
+	disk_volume_mark_dirty(d, v);
 	if (!v->is_used)
-		*v = (struct disk_volume){.slot = r->slot, .is_used = true, .record.volume = r->volume};
+		*v = (struct disk_volume){
+		    .slot = r->slot, .is_used = true, .is_dirty = true, .record.volume = r->volume};
 	v->record.generation = r->generation;
 	v->record.session = r->session;
 	v->record.size_blocks = r->size_blocks;
-	v->is_dirty = true;
 	return 0;
 }
 
@@ -249,7 +252,7 @@ static int apply_volume(struct disk *d, const struct record *r)
 	struct disk_volume *v = volume_at(d, r);
 	if (!v)
 		return -EBADMSG;
-	v->is_dirty = true;
+	disk_volume_mark_dirty(d, v);
 	if (r->type == RECORD_FORGET)
 		v->is_used = false;
 	else

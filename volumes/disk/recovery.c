@@ -204,7 +204,8 @@ static void beyond_begin(struct recovery *r)
 	r->chunk_at = r->chunk_n = 0;
 }
 
-/* Is there a valid block of this journal behind its end that cannot have been in flight there? */
+/* Is there a valid block of this journal behind its end that says that the end was flushed? Others may be there after a
+ * power loss: what the device had completed and not flushed is lost or not, block by block, however much it was. */
 static enum flow recovery_beyond(struct recovery *r)
 {
 	struct disk *d = r->disk;
@@ -219,8 +220,10 @@ static enum flow recovery_beyond(struct recovery *r)
 		uint64_t expected = r->cursor++;
 		if (journal_block_open(block, &sb->disk, &h) < 0 || h.sequence != expected)
 			continue;
-		if (h.sequence < r->next + JOURNAL_IN_FLIGHT_MAX && h.flushed < r->next)
-			continue; /* was in flight when the journal was cut short: a crash */
+		if (h.flushed < r->next) {
+			r->last_beyond = h.sequence;
+			continue;
+		}
 		r->err = recovery_fail(
 		    r,
 		    "journal block %llu is damaged, but block %llu after it is whole: completed writes would be "
@@ -242,6 +245,14 @@ static void begin_journal(struct recovery *r)
 		 d->name, (unsigned long long)d->superblock.checkpoint,
 		 (unsigned long long)(r->next - d->superblock.replay_from), (unsigned long long)d->replayed_records,
 		 (unsigned long long)d->dropped_records);
+	if (r->last_beyond >=
+	    r->next + JOURNAL_IN_FLIGHT_MAX) /* of a process that was killed, no more can be missing */
+		log_event(
+		    d->log, LOG_WARNING, "journal-cut", d->name,
+		    "journal blocks from %llu to %llu were complete, never flushed, and are not all there: writes "
+		    "after "
+		    "the last flush are lost, as a power loss may do; if there was none, the medium has lost them",
+		    (unsigned long long)r->next, (unsigned long long)r->last_beyond);
 	if (d->dropped_records > 0)
 		log_event(
 		    d->log, LOG_NOTICE, "writes-dropped", d->name,

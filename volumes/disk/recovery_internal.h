@@ -47,6 +47,7 @@ struct recovery {
 	bool is_unreadable[RECOVERY_BUFFER_BLOCKS]; /* of these: they are zeros in the buffer */
 	uint64_t next;                              /* SCAN: the next sequence; then: the end of the journal */
 	uint64_t known_flushed;
+	uint64_t last_beyond; /* BEYOND: the highest valid sequence behind the end */
 
 	/* the batch */
 	uint64_t replayed;  /* the next sequence to fetch records from */

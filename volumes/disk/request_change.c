@@ -17,10 +17,15 @@
 
 /* ---- writes ---- */
 
+static bool block_is_zero(const struct disk_io *io, uint32_t i)
+{
+	return i < DISK_IO_BLOCKS_MAX && io->zero_blocks >> i & 1;
+}
+
 /* A write of zeros where only holes are changes nothing. */
 static int write_is_nothing(struct disk_io *io, uint64_t all)
 {
-	if (io->zero_blocks != all)
+	if (io->zero_blocks != all || io->n_blocks > DISK_IO_BLOCKS_MAX)
 		return 0;
 	int res = tree_get(io->tree, io->first, (uint32_t)io->n_blocks, io->own.pointers, &io->own.waiter);
 	if (res < 0)
@@ -32,8 +37,8 @@ static int write_is_nothing(struct disk_io *io, uint64_t all)
 }
 
 struct taken { /* blocks taken for one write */
-	struct run runs[DISK_IO_BLOCKS_MAX];
-	uint32_t first[DISK_IO_BLOCKS_MAX]; /* of the request, for each run */
+	struct run runs[DISK_WRITE_BLOCKS_MAX];
+	uint32_t first[DISK_WRITE_BLOCKS_MAX]; /* of the request, for each run */
 	uint32_t n;
 };
 
@@ -49,12 +54,12 @@ static int write_take_blocks(struct disk_io *io, struct taken *taken)
 	struct disk *d = io->own.disk;
 	taken->n = 0;
 	for (uint32_t i = 0; i < io->n_blocks;) {
-		if (io->zero_blocks >> i & 1) {
+		if (block_is_zero(io, i)) {
 			io->own.pointers[i++] = pointer_make(0, 0, io->epoch);
 			continue;
 		}
 		uint32_t n = 1;
-		while (i + n < io->n_blocks && !(io->zero_blocks >> (i + n) & 1))
+		while (i + n < io->n_blocks && !block_is_zero(io, i + n))
 			n++;
 		struct run *run = &taken->runs[taken->n];
 		int res = space_alloc(&d->space, SPACE_DATA, n, run, &io->own.waiter);
@@ -86,7 +91,7 @@ static uint64_t write_sum(const struct disk_io *io, const struct taken *taken)
 static enum flow change_write(struct disk_io *io)
 {
 	struct disk *d = io->own.disk;
-	uint64_t all = io->n_blocks == 64 ? UINT64_MAX : (1ull << io->n_blocks) - 1;
+	uint64_t all = io->n_blocks >= 64 ? UINT64_MAX : (1ull << io->n_blocks) - 1;
 	struct record r = {.type = RECORD_WRITE,
 			   .slot = io->tree->slot,
 			   .first = io->first,

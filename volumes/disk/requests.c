@@ -7,7 +7,7 @@
  *   MAP, MEASURE        ADMIT -> SCAN -> REPLY
  *   FLUSH               ADMIT -> FLUSH -> REPLY
  *   CREATE DROP FENCE COMPLETE FORGET     ADMIT -> CHANGE -> GATHER -> FLUSH -> REPLY
- *   FORK                ADMIT -> QUIET -> CHANGE -> GATHER -> FLUSH -> REPLY
+ *   FORK                ADMIT -> QUIET -> CHANGE (and back, see 5) -> GATHER -> FLUSH -> REPLY
  *
  * Invariants
  *  1. CHANGE happens in one turn: path prepared, blocks taken, record appended, state changed, data handed to the
@@ -16,6 +16,8 @@
  *  3. Changes are admitted in order of arrival; one that must wait for room holds up those behind it, never a read.
  *  4. A request waits in one place at a time: by own.link in the admission list or at its journal block, by own.waiter
  *     for pages, counts, room or a flush.
+ *  5. A fork happens in a turn in which nothing is in flight on its tree [FORKWAIT]: what was admitted while it waited in
+ *     CHANGE is waited for, too.
  *
  * Owner: the disk's reactor, from disk_submit() to done().
  */
@@ -25,15 +27,37 @@
 #include "daemon/core/checksum.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
+/* Each with what a request waits for there. */
 #define DISK_IO_STAGES(X)                                                                                              \
-	X(DONE) X(ADMIT) X(QUIET) X(LOOK) X(READ) X(SCAN) X(STEP) X(CHANGE) X(GATHER) X(DRAIN) X(FLUSH) X(REPLY)
+	X(DONE, "nothing")                                                                                             \
+	X(ADMIT, "room for changes, which a checkpoint makes")                                                         \
+	X(QUIET, "the changes in flight on its tree")                                                                  \
+	X(LOOK, "pages of its tree, or a free read")                                                                   \
+	X(READ, "the device, to read")                                                                                 \
+	X(SCAN, "pages of its tree")                                                                                   \
+	X(STEP, "pages, counts or room in the journal")                                                                \
+	X(CHANGE, "pages, counts, blocks or room in the journal")                                                      \
+	X(GATHER, "its data and the journal up to its record")                                                         \
+	X(DRAIN, "the device, to be done with its memory")                                                             \
+	X(FLUSH, "the device's flush")                                                                                 \
+	X(REPLY, "its turn")
 enum disk_io_stage {
-#define STAGE_NAME(name) IO_##name,
+#define STAGE_NAME(name, waits_for) IO_##name,
 	DISK_IO_STAGES(STAGE_NAME)
 #undef STAGE_NAME
 };
+static const struct {
+	const char *name, *waits_for;
+} stage_texts[] = {
+#define STAGE_TEXT(name, waits_for) {#name, waits_for},
+    DISK_IO_STAGES(STAGE_TEXT)
+#undef STAGE_TEXT
+};
+
+_Static_assert(BATCH_IOV_MAX >= DISK_IO_IOV_MAX, "a run's memory fits a batch of the writer");
 
 #define STEPS_A_TURN 16u /* leaves trimmed or pieces mapped before others get their turn */
 
@@ -142,7 +166,8 @@ static int check_range(const struct disk_io *io)
 	if (io->n_blocks == 0 || io->first >= span || io->n_blocks > span - io->first)
 		return -EINVAL;
 	bool has_data = io->op == DISK_READ || io->op == DISK_WRITE;
-	if (has_data && (io->n_blocks > DISK_IO_BLOCKS_MAX || io->n_iov == 0 || io->n_iov > DISK_IO_BLOCKS_MAX))
+	uint64_t n_max = io->op == DISK_WRITE ? DISK_WRITE_BLOCKS_MAX : DISK_IO_BLOCKS_MAX;
+	if (has_data && (io->n_blocks > n_max || io->n_iov == 0 || io->n_iov > DISK_IO_IOV_MAX))
 		return -EINVAL;
 	return 0;
 }
@@ -181,21 +206,52 @@ static int io_check(struct disk *d, const struct disk_io *io)
 
 bool disk_has_change_room(const struct disk *d)
 {
-	return d->pages.n_dirty + d->space.n_dirty < d->pages.dirty_max &&
-	       space_has_delta_room(&d->space, CHANGE_DELTAS_MAX);
+	return disk_n_dirty(d) < d->pages.dirty_max && space_has_delta_room(&d->space, CHANGE_DELTAS_MAX);
+}
+
+/* Does it take blocks for good beside data: a new record, or copies of pages that snapshots share? What cannot, works
+ * on the fullest disk (P7). */
+static bool io_grows(struct disk *d, const struct disk_io *io)
+{
+	switch (io->op) {
+	case DISK_TRIM:
+		return io->tree->record.fork_epoch > 0;
+	case DISK_CREATE:
+	case DISK_FORK:
+		return !disk_tree_find(d, &io->volume, io->tree_id);
+	case DISK_FENCE:
+		return !disk_volume_find(d, &io->volume);
+	case DISK_READ:
+	case DISK_WRITE:
+	case DISK_MAP:
+	case DISK_MEASURE:
+	case DISK_FLUSH:
+	case DISK_DROP:
+	case DISK_COMPLETE:
+	case DISK_FORGET:
+		break;
+	}
+	return false;
+}
+
+static bool io_has_blocks(struct disk *d, const struct disk_io *io)
+{
+	if (io->op == DISK_WRITE)
+		return space_has_room(&d->space, io->n_blocks);
+	return !io_grows(d, io) || space_has_room_to_grow(&d->space, disk_n_dirty(d));
 }
 
 /* Changes wait while dirty pages, deltas or blocks are short; a checkpoint makes room for all three. */
 static int io_has_room(struct disk *d, const struct disk_io *io)
 {
+	const struct space *s = &d->space;
 	if (!disk_has_change_room(d))
 		return -EAGAIN;
-	if (io->op == DISK_WRITE && !space_has_room(&d->space, io->n_blocks)) {
-		bool may_come =
-		    d->space.waiting_blocks + d->space.frozen_waiting > 0 || !checkpoint_is_idle(&d->checkpoint);
-		return may_come ? -EAGAIN : -ENOSPC;
-	}
-	return 0;
+	if (io_has_blocks(d, io))
+		return 0;
+	bool may_come = s->waiting_blocks + s->frozen_waiting + s->held_blocks > 0 ||
+			!checkpoint_is_idle(&d->checkpoint) || (io->op != DISK_WRITE && disk_n_dirty(d) > 0);
+	return may_come ? -EAGAIN : -ENOSPC;
 }
 
 /* The tree's changes in flight are counted from admission to reply, for forks to wait for [FORKWAIT]. */
@@ -260,19 +316,26 @@ void disk_admit(struct disk *d)
 void disk_watch_limits(struct disk *d)
 {
 	struct space *s = &d->space;
-	bool near = d->pages.n_dirty + s->n_dirty >= d->pages.dirty_max ||
+	bool near = disk_n_dirty(d) >= d->pages.dirty_max ||
 		    d->journal.sequence - d->journal.tail >= d->journal.n_blocks / 2 ||
 		    space_deltas(s) >= s->deltas_max / 4 * 3 ||
 		    (s->waiting_blocks > s->free_blocks / 4 && s->waiting_blocks >= PAGE_POINTERS);
 	if (near && checkpoint_is_idle(&d->checkpoint))
 		checkpoint_want(&d->checkpoint);
+	else
+		punch_note_freed(&d->punch);
 }
 
 /* ---- flush, replies ---- */
 
+static bool is_quiet(const struct disk_io *io)
+{
+	return io->own.err != 0 || io->op != DISK_FORK || io->tree->n_changes == 0;
+}
+
 static enum flow io_quiet(struct disk_io *io)
 {
-	if (io->tree->n_changes == 0)
+	if (is_quiet(io))
 		return FLOW_NEXT;
 	list_append(&io->tree->waiters, &io->own.waiter.link);
 	return FLOW_WAIT;
@@ -418,6 +481,10 @@ static void disk_io_run(struct disk_io *io)
 				io_goto(io, IO_ADMIT);
 				break;
 			}
+			if (!is_quiet(io)) {
+				io_goto(io, IO_QUIET);
+				break;
+			}
 			if (io_change(io) == FLOW_WAIT)
 				return;
 			io_goto(io, after_change(io));
@@ -444,6 +511,13 @@ static void disk_io_run(struct disk_io *io)
 			quarry_assert(!"a request is run after its reply");
 		}
 	}
+}
+
+void disk_io_to_text(const struct disk_io *io, char *text, size_t room)
+{
+	quarry_assert(io->own.stage < array_size(stage_texts));
+	snprintf(text, room, "%s, waits for %s, %u at the device", stage_texts[io->own.stage].name,
+		 stage_texts[io->own.stage].waits_for, io->own.owed);
 }
 
 void disk_requests_fail(struct disk *d)

@@ -47,9 +47,11 @@ struct scrub {
 	enum scrub_stage stage;
 	struct disk_scrub status;
 	uint64_t bytes_per_s;
-	bool straighten, is_stopping, is_queued, is_swappable;
-	uint32_t slot;      /* of the tree at hand */
-	struct uuid volume; /* to see that the slot still holds this tree of it */
+	bool straighten, is_stopping, is_swappable;
+	bool is_asking, is_unaskable; /* FIND waits to know whose the leaf is; it cannot be known */
+	int woken_err;                /* what it waited for in PLACE or SWAP has failed */
+	uint32_t slot;                /* of the tree at hand */
+	struct uuid volume;           /* to see that the slot still holds this tree of it */
 	uint64_t tree_id;
 	uint64_t cursor;    /* the leaf at hand: its first block */
 	uint64_t settle_at; /* journal sequence */
@@ -69,14 +71,26 @@ struct scrub {
 
 static void scrub_run(struct scrub *s);
 
+/* The leaf at the cursor is done with. */
+static void scrub_skip(struct scrub *s)
+{
+	s->cursor += PAGE_POINTERS;
+	s->is_unaskable = false;
+}
+
 /* ---- its door ---- */
 
+/* What could not be read was told where it was found: the leaf is skipped where nothing of it is known, and verified but
+ * not straightened where only that is in doubt. */
 static void scrub_woken(struct waiter *w, int res)
 {
-	(void)res; /* what could not be read was told where it was found; the walk looks again and goes on */
 	struct scrub *s = container_of(w, struct scrub, waiter);
-	if (res < 0)
-		s->cursor += PAGE_POINTERS;
+	if (res < 0 && s->stage != SCRUB_FIND)
+		s->woken_err = res;
+	else if (res < 0 && s->is_asking)
+		s->is_unaskable = true;
+	else if (res < 0)
+		scrub_skip(s);
 	scrub_run(s);
 }
 
@@ -153,7 +167,7 @@ static void scrub_note(struct scrub *s, struct disk_tree *t, const struct pointe
 		s->n_data += n;
 		n_runs++;
 	}
-	s->is_swappable = s->straighten && n_runs >= SCRUB_RUNS_MIN;
+	s->is_swappable = s->straighten && n_runs >= SCRUB_RUNS_MIN && !s->is_unaskable;
 	for (unsigned level = 1; level <= t->record.height; level++) {
 		if (s->cursor % tree_span(level) != 0 || pointer_is_hole(path[level]))
 			break;
@@ -180,6 +194,7 @@ static int scrub_ask(struct scrub *s, struct disk_tree *t)
 	for (uint32_t i = 0; i < PAGE_POINTERS && res == 1; i++)
 		res = block_is_private(t, s->pointers[i], &s->waiter);
 	s->is_swappable = res == 1;
+	s->is_asking = res == -EAGAIN;
 	return res == -EAGAIN ? res : 0;
 }
 
@@ -187,6 +202,7 @@ static enum flow scrub_find(struct scrub *s)
 {
 	struct disk *d = s->disk;
 	struct disk_tree *t;
+	s->is_asking = false;
 	for (unsigned steps = 0; (t = scrub_tree(s)) != NULL; steps++) {
 		struct pointer path[TREE_HEIGHT_MAX + 1];
 		struct disk_extent piece;
@@ -200,6 +216,7 @@ static enum flow scrub_find(struct scrub *s)
 			return FLOW_WAIT;
 		if (res == 0 && !piece.is_data && piece.n_blocks >= PAGE_POINTERS) {
 			s->cursor = leaf_start(piece.first + piece.n_blocks);
+			s->is_unaskable = false;
 			continue;
 		}
 		pages_guard(&d->pages);
@@ -213,7 +230,7 @@ static enum flow scrub_find(struct scrub *s)
 			scrub_note(s, t, path);
 			return scrub_ask(s, t) == -EAGAIN ? FLOW_WAIT : FLOW_NEXT;
 		}
-		s->cursor += PAGE_POINTERS;
+		scrub_skip(s);
 	}
 	return FLOW_NEXT;
 }
@@ -288,6 +305,14 @@ static bool has_dirty_room(const struct disk *d)
 	return d->pages.n_dirty + d->space.n_dirty < d->pages.dirty_max / 4 * 3;
 }
 
+/* The error that woke it, once. */
+static int scrub_take_error(struct scrub *s)
+{
+	int err = s->woken_err;
+	s->woken_err = 0;
+	return err;
+}
+
 /* Takes fresh blocks for the leaf's data, side by side where the disk has room. */
 static enum flow scrub_place(struct scrub *s)
 {
@@ -297,7 +322,7 @@ static enum flow scrub_place(struct scrub *s)
 		return FLOW_WAIT;
 	}
 	s->n_runs = 0; /* nothing is kept from one turn to the next until all is taken */
-	if (!space_has_room(&d->space, s->n_data)) {
+	if (scrub_take_error(s) < 0 || !space_has_room(&d->space, s->n_data)) {
 		s->is_swappable = false;
 		return FLOW_NEXT;
 	}
@@ -359,12 +384,13 @@ static enum flow scrub_swap(struct scrub *s)
 	struct disk *d = s->disk;
 	struct disk_tree *t = disk_tree_at(d, s->slot);
 	struct pointer now[PAGE_POINTERS];
-	int res = 0, is_private = 0;
+	int res = scrub_take_error(s), is_private = 0;
+	uint32_t n_swapped = 0;
 	for (uint32_t i = 0; i < s->n_runs; i++)
 		if (s->ops[i].res < 0)
 			disk_fail(d, "writing a straightened leaf failed (error %d)", -s->ops[i].res);
 	bool is_there = t && t->record.state == TREE_LIVE && scrub_is_at(s, t);
-	if (is_there && disk_is_alive(d)) {
+	if (res == 0 && is_there && disk_is_alive(d)) {
 		pages_guard(&d->pages);
 		res = tree_prepare(t, s->cursor, &s->waiter);
 		if (res == 0)
@@ -386,25 +412,24 @@ static enum flow scrub_swap(struct scrub *s)
 		}
 		space_take(&d->space, pointer_block(s->moved[i]), 1);
 		tree_set(t, s->cursor + i, &s->moved[i], 1);
+		n_swapped++;
 	}
 	for (uint32_t i = 0; i < s->n_runs; i++)
 		space_let_go(&d->space, s->runs[i]);
-	s->status.straightened_leaves++;
+	s->status.straightened_leaves += n_swapped > 0;
 	disk_watch_limits(d);
 	return FLOW_NEXT;
 }
 
 /* ---- the walk ---- */
 
-/* Slower than asked for when the rate says so. */
-static enum flow scrub_pause(struct scrub *s)
+/* Slower than asked for when the rate says so; and between two leaves the clients get their turn. */
+static void scrub_pause(struct scrub *s)
 {
-	if (s->bytes_per_s == 0 || s->leaf_bytes == 0) {
-		reactor_defer(s->disk->reactor, &s->again, 0); /* between two leaves the clients get their turn */
-		return FLOW_WAIT;
-	}
-	timer_start(s->disk->reactor, &s->timer, s->leaf_bytes * NS_PER_S / s->bytes_per_s);
-	return FLOW_WAIT;
+	if (s->bytes_per_s == 0 || s->leaf_bytes == 0)
+		reactor_defer(s->disk->reactor, &s->again, 0);
+	else
+		timer_start(s->disk->reactor, &s->timer, s->leaf_bytes * NS_PER_S / s->bytes_per_s);
 }
 
 static void scrub_end(struct scrub *s)
@@ -454,7 +479,6 @@ static void scrub_run(struct scrub *s)
 			scrub_verify(s);
 			scrub_unpin(s);
 			s->stage = s->is_swappable ? SCRUB_PLACE : SCRUB_PAUSE;
-			s->is_queued = false;
 			break;
 		case SCRUB_PLACE:
 			if (scrub_place(s) == FLOW_WAIT)
@@ -474,14 +498,10 @@ static void scrub_run(struct scrub *s)
 			s->stage = SCRUB_PAUSE;
 			break;
 		case SCRUB_PAUSE:
-			if (!s->is_queued) {
-				s->is_queued = true;
-				s->cursor += PAGE_POINTERS;
-				s->stage = SCRUB_FIND;
-				if (scrub_pause(s) == FLOW_WAIT)
-					return;
-			}
-			break;
+			scrub_skip(s);
+			s->stage = SCRUB_FIND;
+			scrub_pause(s);
+			return;
 		case SCRUB_END:
 			scrub_end(s);
 			return;

@@ -16,7 +16,8 @@
  *  2. A resident region has no entries in the three maps: they are absorbed when it becomes resident. It is dirty then.
  *  3. free_blocks is the sum of region_free. For a region that is not resident it counts what is known to be free; a
  *     merge makes it exact, and never lowers it.
- *  4. Data leave reserve_blocks free: a checkpoint, a trim and a drop always find room.
+ *  4. Data leave reserve_blocks free, new records and copies of shared pages floor_blocks: a checkpoint always finds
+ *     room, and so does whatever frees something.
  */
 #include "volumes/disk/disk_internal.h"
 
@@ -85,9 +86,10 @@ int space_init(struct space *s, struct disk *d, const struct superblock *sb, uin
 	s->resident = calloc(s->n_regions, sizeof(struct region *));
 	s->region_free = calloc(s->n_regions, sizeof(uint16_t));
 	s->region_deltas = calloc(s->n_regions, sizeof(uint16_t));
-	if (!s->resident || !s->region_free || !s->region_deltas || table_grow(&s->index, s->n_regions) ||
-	    deltas_init(&s->log, s->deltas_max) || deltas_init(&s->frozen, s->deltas_max) ||
-	    deltas_init(&s->current, s->deltas_max))
+	s->region_unpunched = calloc(s->n_regions, sizeof(uint16_t));
+	if (!s->resident || !s->region_free || !s->region_deltas || !s->region_unpunched ||
+	    table_grow(&s->index, s->n_regions) || deltas_init(&s->log, s->deltas_max) ||
+	    deltas_init(&s->frozen, s->deltas_max) || deltas_init(&s->current, s->deltas_max))
 		return -ENOMEM;
 	return 0;
 }
@@ -106,6 +108,7 @@ void space_fini(struct space *s)
 	free(s->resident);
 	free(s->region_free);
 	free(s->region_deltas);
+	free(s->region_unpunched);
 	table_fini(&s->index);
 	deltas_fini(&s->log);
 	deltas_fini(&s->frozen);
@@ -116,6 +119,12 @@ void space_fini(struct space *s)
 static bool delta_ends_free(struct delta d)
 {
 	return d.is_zero || (d.was_zero && d.change == 0);
+}
+
+/* Space below was freed there that punch.c may want to give back, once the region is resident. */
+static void region_note_unpunched(struct space *s, uint32_t region, uint32_t n)
+{
+	s->region_unpunched[region] = (uint16_t)min_u64(s->region_unpunched[region] + n, UINT16_MAX);
 }
 
 void space_start(struct space *s)
@@ -130,6 +139,7 @@ void space_start(struct space *s)
 		struct delta d = delta_unpack(word);
 		uint32_t region = region_of(d.block);
 		s->region_deltas[region]++;
+		region_note_unpunched(s, region, d.change < 0);
 		if (d.is_zero)
 			s->region_free[region]++;
 		else if (d.was_zero && d.change > 0 && s->region_free[region] > 0)
@@ -211,6 +221,10 @@ static void region_begin(struct space *s, struct region *r)
 			if (r->counts[bit_of(block)] == 0)
 				bit_set(r->free, bit_of(block));
 	}
+	/* Which blocks these were is not known any more: punching what is a hole already does no harm. */
+	if (s->region_unpunched[r->number] >= PUNCH_RUN_MIN)
+		memcpy(r->unpunched, r->free, sizeof r->unpunched);
+	s->region_unpunched[r->number] = 0;
 	region_recount(s, r);
 }
 
@@ -308,9 +322,24 @@ static bool region_may_go(const struct space *s, const struct region *r)
 	return bits_count(r->freed_current) == 0 && bits_count(r->freed_frozen) == 0;
 }
 
+/* Blocks that are worth punching: those in long runs. */
+static uint32_t region_unpunched(const struct region *r)
+{
+	uint32_t n = 0, run = 0;
+	for (uint32_t i = 0; i <= COUNTS_PER_PAGE; i++) {
+		if (i < COUNTS_PER_PAGE && bit_get(r->free, i) && bit_get(r->unpunched, i)) {
+			run++;
+			continue;
+		}
+		n += run >= PUNCH_RUN_MIN ? run : 0;
+		run = 0;
+	}
+	return n;
+}
+
 void space_shrink(struct space *s)
 {
-	uint32_t n = s->n_resident;
+	uint32_t n = 2 * s->n_resident; /* twice around: the second chance, and then the bound */
 	while (s->n_resident > s->regions_max && n-- > 0) {
 		struct region *r = container_of(list_pop(&s->regions), struct region, link);
 		if (!region_may_go(s, r) || r->is_referenced) {
@@ -318,6 +347,7 @@ void space_shrink(struct space *s)
 			list_append(&s->regions, &r->link);
 			continue;
 		}
+		region_note_unpunched(s, r->number, region_unpunched(r));
 		s->resident[r->number] = NULL;
 		s->n_resident--;
 		s->resident_free -= s->region_free[r->number];
@@ -432,14 +462,19 @@ void space_let_go(struct space *s, struct run run)
 
 void space_hold(struct space *s, struct region *r, uint32_t first, uint32_t n)
 {
+	quarry_assert(space_has_room(s, n));
 	run_take(s, r, first, n);
+	s->held_blocks += n;
 	space_keep(s, (struct run){(uint64_t)r->number * COUNTS_PER_PAGE + first, n});
 }
 
 void space_release_hold(struct space *s, struct run run)
 {
+	quarry_assert(s->held_blocks >= run.n_blocks);
+	s->held_blocks -= run.n_blocks;
 	space_let_go(s, run);
 	space_give_back(s, run);
+	disk_admit(s->disk);
 }
 
 void space_give_back(struct space *s, struct run run)
@@ -458,6 +493,17 @@ void space_give_back(struct space *s, struct run run)
 bool space_has_room(const struct space *s, uint64_t n)
 {
 	return s->free_blocks >= n + s->reserve_blocks;
+}
+
+bool space_has_room_to_grow(const struct space *s, uint64_t n_dirty)
+{
+	return s->free_blocks >= s->floor_blocks + n_dirty + 2 * TREE_HEIGHT_MAX;
+}
+
+uint64_t space_regions_bound(const struct space *s)
+{
+	/* What replay leaves resident, or what a checkpoint finds dirty when it has let go of the rest. */
+	return min_u64(s->n_regions, (uint64_t)REPLAY_REGIONS * s->regions_max + s->disk->pages.dirty_max + LOADS_MAX);
 }
 
 /* ---- counts ---- */
@@ -672,6 +718,7 @@ void space_thaw(struct space *s)
 	deltas_each(word, &s->frozen)
 	{
 		struct delta d = delta_unpack(word);
+		region_note_unpunched(s, region_of(d.block), d.change < 0);
 		if (delta_ends_free(d)) {
 			s->region_free[region_of(d.block)]++;
 			s->free_blocks++;

@@ -325,7 +325,7 @@ static void path_for_change(struct disk_tree *t, uint64_t block, unsigned to_lev
 			    struct frame *path[TREE_HEIGHT_MAX + 1])
 {
 	tree_grow(t, block);
-	t->is_dirty = true;
+	disk_tree_mark_dirty(t);
 	struct pointer *at = &t->record.root;
 	for (unsigned level = t->record.height; level >= to_level; level--) {
 		path[level] = page_for_change(t, at, level, shared);
@@ -527,7 +527,8 @@ void tree_fork(struct disk_tree *parent, struct disk_tree *child, uint64_t epoch
 	pointer_add(parent, parent->record.root);
 	parent->record.fork_epoch = child->record.fork_epoch = epoch;
 	parent->last_epoch = child->last_epoch = epoch;
-	parent->is_dirty = child->is_dirty = true;
+	disk_tree_mark_dirty(parent);
+	disk_tree_mark_dirty(child);
 }
 
 /* The page that *at names is gone. Where the page that holds the pointer is dirty, it must not go on naming a frame;
@@ -541,7 +542,7 @@ static void drop_unlink(struct disk_tree *t, struct pointer *at)
 /* Moves the cursor past the part of this level that it is in; the pages whose span ends there are done with. */
 static void drop_advance(struct disk_tree *t, struct pointer *slots[TREE_HEIGHT_MAX + 1], unsigned level)
 {
-	t->is_dirty = true;
+	disk_tree_mark_dirty(t);
 	t->record.drop_cursor = (t->record.drop_cursor / tree_span(level) + 1) * tree_span(level);
 	while (++level <= t->record.height && t->record.drop_cursor % tree_span(level) == 0) {
 		page_release(t, *slots[level]);
@@ -579,6 +580,29 @@ static int drop_one(struct disk_tree *t, struct pointer *at, unsigned level, str
 	return 0;
 }
 
+bool tree_drop_give_up(struct disk_tree *t, uint64_t *first, uint64_t *n_blocks)
+{
+	struct pointer *slots[TREE_HEIGHT_MAX + 1], *at = &t->record.root;
+	unsigned level = t->record.height;
+	quarry_assert(t->record.state == TREE_DYING && t->drop_level >= 1 && t->drop_level <= level);
+	pages_guard(&t->disk->pages);
+	for (;; level--) {
+		slots[level] = at;
+		if (level == t->drop_level)
+			break;
+		struct frame *page = pages_find(&t->disk->pages, *at);
+		if (!page)
+			return false;
+		at = &page->page->p[index_in(t->record.drop_cursor, level)];
+	}
+	*n_blocks = tree_span(level);
+	*first = t->record.drop_cursor / *n_blocks * *n_blocks;
+	if (level == t->record.height)
+		drop_unlink(t, at);
+	drop_advance(t, slots, level);
+	return true;
+}
+
 int tree_drop_step(struct disk_tree *t, struct waiter *w)
 {
 	struct pointer *slots[TREE_HEIGHT_MAX + 1], *at = &t->record.root;
@@ -589,8 +613,10 @@ int tree_drop_step(struct disk_tree *t, struct waiter *w)
 		struct frame *page = NULL;
 		slots[level] = at;
 		int res = drop_one(t, at, level, &page, w);
-		if (res < 0)
+		if (res < 0) {
+			t->drop_level = level;
 			return res;
+		}
 		if (res == 0)
 			break;
 		at = &page->page->p[index_in(t->record.drop_cursor, level)];

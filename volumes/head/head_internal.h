@@ -15,6 +15,7 @@
  *   set_snapshots.c  take, roll back                            set_sweep.c    delete, and drop what nobody names
  *   set_clone.c      volumes from snapshots                     set_exports.c  snapshots attached and detached
  *   set_schedule.c   snapshots by the clock                     changes.c      what differs between two points
+ *   deleted.c        what was deleted last
  *
  * One reactor owns everything here; there are no locks.
  */
@@ -25,9 +26,10 @@
 #include "volumes/head/slice.h"
 #include "volumes/head/volume_set.h"
 
-#define PART_BLOCKS   DISK_IO_BLOCKS_MAX
-#define PART_BYTES    ((uint64_t)PART_BLOCKS * BLOCK_BYTES)
+#define PART_BLOCKS   DISK_WRITE_BLOCKS_MAX
+#define PART_BYTES    ((uint64_t)DISK_IO_BLOCKS_MAX * BLOCK_BYTES)
 #define PARTS_DEFAULT 512u
+#define FLUSHES       128u     /* parts that flush or tell of an epoch: more wait for each other */
 #define BARRIER_NS    NS_PER_S /* an epoch is closed at most this often */
 
 struct command;
@@ -107,7 +109,8 @@ struct placer {
 	struct list moving;  /* parts by link: their disk was full */
 	struct place_pick picks[PLACE_PICKS_MAX];
 	uint32_t n_picks;
-	uint64_t refused;   /* bit per disk that could not be joined */
+	uint64_t refused;   /* bit per disk that could not be joined: */
+	uint64_t failed;    /* of these, the ones that did not just lack the room */
 	uint64_t new_disks; /* bit per disk joined for these picks and not yet in the record */
 	struct op op;
 	struct join *join;            /* under way */
@@ -228,11 +231,24 @@ struct set_pool {
 	struct pool_facts facts;
 };
 
-/* ---- the pool of parts ---- */
+/* ---- what was deleted last ---- */
+
+#define DELETED_MAX   32u
+#define DELETED_NAMES 3u
+struct deleted {
+	char kind[16];                           /* "volume", "snapshot", "pool", "disk" */
+	char names[DELETED_NAMES][SET_TEXT_MAX]; /* all that it was called by */
+};
+struct deleted_list {
+	struct deleted all[DELETED_MAX]; /* the oldest first */
+	uint32_t n;
+};
+
+/* ---- a pool of parts ---- */
 
 struct parts {
 	struct part *all;
-	uint8_t *edges; /* two blocks per part */
+	uint8_t *edges; /* two blocks per part; NULL: its parts carry no data */
 	uint32_t n;
 	struct list free;
 	struct list line; /* requests by own.line that found none */
@@ -247,15 +263,16 @@ struct volume_set {
 	char node_name[NAME_BYTES];
 	uint64_t cache_bytes, cache_given;
 	uint64_t cache_share; /* of each disk, while the set starts; 0: half of what is left */
-	bool check_expensive;
 	struct uuid cluster;
 	struct list pools, volumes;
 	struct set_disk *disks[SET_DISKS_MAX];
-	struct parts parts;
+	struct deleted_list deleted;
+	struct parts parts;   /* of data */
+	struct parts flushes; /* FLUSH and COMPLETE: these never wait for those of data */
 	struct chunk_cache chunks;
 	struct volume_doors *doors; /* NULL: no vhost-user frontend */
-	struct list commands; /* in the order of submission; the first is carried out */
-	struct list aside;    /* commands that others may pass */
+	struct list commands;       /* in the order of submission; the first is carried out */
+	struct list aside;          /* commands that others may pass */
 	struct op command_op;
 	struct timer schedule_timer;
 	bool is_stopping;
@@ -321,8 +338,9 @@ void volume_io_to_text(const struct volume_io *io, char *text, size_t room);
 enum part_stage { PART_STAGES(X) };
 #undef X
 
-#define PART_IOV_MAX     (64u + 2u)
+#define PART_IOV_MAX     DISK_IO_IOV_MAX
 #define PART_EXTENTS_MAX (PART_IOV_MAX * sizeof(struct iovec) / sizeof(struct disk_extent))
+_Static_assert(PART_IOV_MAX >= VOLUME_IOV_MAX + 2, "a client's memory, and the first and the last block, merged");
 enum part_kind {
 	PART_READ,
 	PART_WRITE,
@@ -334,6 +352,7 @@ enum part_kind {
 };
 struct part {
 	struct disk_io io;
+	struct parts *pool;
 	enum part_stage stage;
 	enum part_kind kind;
 	int err;
@@ -361,10 +380,10 @@ struct part {
 	};
 };
 
-must_check int parts_init(struct parts *p, uint32_t n);
+must_check int parts_init(struct parts *p, uint32_t n, bool has_edges);
 void parts_fini(struct parts *p);
-/* A free part, or NULL: the request then waits in line and is woken when there is one. */
-struct part *part_get(struct volume_set *s, struct volume_io *io);
+/* A free part of the pool, or NULL: the request then waits in line and is woken when there is one. */
+struct part *part_get(struct parts *pool, struct volume_io *io);
 void part_put(struct part *p); /* of a part that was not started */
 /* Kind, place and request are set by the caller. */
 void part_start(struct part *p);
@@ -554,6 +573,16 @@ void set_disk_forget(struct set_disk *d);     /* nothing names it any more */
 void set_volume_sort(struct set_volume *v);   /* its name has changed */
 struct uuid set_random_uuid(struct volume_set *s);
 
+/* ---- deleted.c ---- */
+
+struct deleted deleted_make(const char *kind, const char *name);
+/* Was it deleted lately, by any of its names? To be asked about what is not there. */
+bool deleted_has(const struct volume_set *s, const char *kind, const char *name);
+/* In the transaction that deletes it. */
+void deleted_put(const struct volume_set *s, struct transaction *t, const struct deleted *d);
+void deleted_add(struct volume_set *s, const struct deleted *d); /* the store has it */
+must_check int deleted_from_json(const char *text, struct deleted_list *out, char why[static WHY_BYTES]);
+
 /* ---- set_disks.c ---- */
 
 #define DISK_CACHE_MIN_BYTES (4 * MIB) /* below this a disk is not opened */
@@ -582,8 +611,7 @@ struct command {
 	unsigned stage;
 	int err;
 	uint32_t tries;
-	bool is_resuming;  /* it was aside, and goes on when it is the first in line */
-	bool is_undecided; /* an earlier try has an unknown outcome */
+	bool is_resuming; /* it was aside, and goes on when it is the first in line */
 	struct transaction transaction;
 	struct set_load load;
 	struct record_update update;
@@ -592,6 +620,7 @@ struct command {
 	struct pool_facts pool;
 	struct disk_facts disk_facts;
 	struct volume_facts volume_facts;
+	struct deleted deleted; /* what it deletes, once it knows */
 	struct volume_io io;
 	struct volume_extent extent;
 	bool was_running;      /* DISK_REMOVE: the disk */

@@ -11,12 +11,15 @@
  *   CARRY    sends it; SETTLE takes the disk's answer
  *
  * Invariants
- *  1. A part has its two edge blocks from the start, so nothing here waits for memory.
+ *  1. A part of data has its two edge blocks from the start, so nothing here waits for memory.
  *  2. A write or trim takes the volume's epoch when it is sent, so the epochs that a tree sees never decrease; it
  *     counts in in_flight of that epoch until it is answered.
  *  3. A merged write is ordered [RMWDEP].
  *  4. `written` of a disk grows before the request that wrote is answered, so a FLUSH submitted after sees it.
- *  5. A free part is at the head of the free list when it was used last: few are ever touched while few are in flight.
+ *  5. What flushes, or tells a disk of an epoch, has a pool of its own: its parts wait for their disks alone. Those of data
+ *     may wait in MOVE for the placer, which waits for the barrier [PLACEBAR], which flushes: out of one pool, that would
+ *     never end once all of it waits in MOVE.
+ *  6. A free part is at the head of the free list when it was used last: few are ever touched while few are in flight.
  *
  * Owner: the request it belongs to.
  */
@@ -54,17 +57,20 @@ static void part_done(struct disk_io *disk_io, int res)
 
 /* ---- the pool ---- */
 
-int parts_init(struct parts *p, uint32_t n)
+int parts_init(struct parts *p, uint32_t n, bool has_edges)
 {
 	list_init(&p->free);
 	list_init(&p->line);
 	p->n = n;
 	p->all = calloc(n, sizeof(*p->all));
-	p->edges = mmap(NULL, (size_t)n * EDGES_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (has_edges)
+		p->edges =
+		    mmap(NULL, (size_t)n * EDGES_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (!p->all || p->edges == MAP_FAILED)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < n; i++) {
-		p->all[i].edges = p->edges + (size_t)i * EDGES_BYTES;
+		p->all[i].pool = p;
+		p->all[i].edges = has_edges ? p->edges + (size_t)i * EDGES_BYTES : NULL;
 		p->all[i].io.done = part_done;
 		list_append(&p->free, &p->all[i].link);
 	}
@@ -80,16 +86,20 @@ void parts_fini(struct parts *p)
 	p->edges = NULL;
 }
 
-struct part *part_get(struct volume_set *s, struct volume_io *io)
+struct part *part_get(struct parts *pool, struct volume_io *io)
 {
 	struct part *p = io->own.part;
 	io->own.part = NULL;
-	if (!p && list_is_empty(&s->parts.line)) {
-		struct list *node = list_pop(&s->parts.free);
+	if (p && p->pool != pool) { /* got for data, and there was nothing to carry any more */
+		part_put(p);
+		p = NULL;
+	}
+	if (!p && list_is_empty(&pool->line)) {
+		struct list *node = list_pop(&pool->free);
 		p = node ? container_of(node, struct part, link) : NULL;
 	}
 	if (!p) {
-		list_append(&s->parts.line, &io->own.line);
+		list_append(&pool->line, &io->own.line);
 		return NULL;
 	}
 	quarry_assert(p->stage == PART_FREE);
@@ -101,11 +111,11 @@ struct part *part_get(struct volume_set *s, struct volume_io *io)
 /* The first in line gets it into his hand, so that nobody who comes later takes it from him. */
 void part_put(struct part *p)
 {
-	struct parts *parts = &p->volume->set->parts;
-	struct list *next = list_pop(&parts->line);
+	struct parts *pool = p->pool;
+	struct list *next = list_pop(&pool->line);
 	p->stage = PART_FREE;
 	if (!next) {
-		list_prepend(&parts->free, &p->link);
+		list_prepend(&pool->free, &p->link);
 		return;
 	}
 	struct volume_io *io = container_of(next, struct volume_io, own.line);
@@ -477,6 +487,7 @@ static void part_run(struct part *p)
 void part_start(struct part *p)
 {
 	bool has_memory = p->kind == PART_READ || part_writes(p);
+	bool is_flush = p->kind == PART_FLUSH || p->kind == PART_COMPLETE;
 	uint64_t end_bytes = p->pos_bytes + p->len_bytes;
 	p->segment = p->pos_bytes / SEGMENT_BYTES;
 	p->first = p->pos_bytes / BLOCK_BYTES;
@@ -492,6 +503,7 @@ void part_start(struct part *p)
 	p->tried = 0;
 	quarry_assert(!has_memory || p->n_blocks <= PART_BLOCKS);
 	quarry_assert(p->request->own.owed > 0);
+	quarry_assert(is_flush == (p->pool == &p->volume->set->flushes));
 	if (part_writes(p) && (p->has_head || p->has_tail))
 		p->stage = PART_FETCH;
 	else
@@ -499,9 +511,17 @@ void part_start(struct part *p)
 	part_run(p);
 }
 
+/* Stage, and what it waits for: of one that is at its disk, what the disk says. */
 void part_to_text(const struct part *p, char *text, size_t room)
 {
 	const struct set_disk *d = p->volume->set->disks[p->disk];
-	snprintf(text, room, "%s of %" PRIu64 " blocks at %" PRIu64 " on disk %s: %s", kind_names[p->kind], p->n_blocks,
-		 p->first, d ? d->facts.name : "?", stage_names[p->stage]);
+	char waits_for[128] = "goes on";
+	if (p->stage == PART_FETCH || p->stage == PART_SETTLE)
+		disk_io_to_text(&p->io, waits_for, sizeof(waits_for));
+	else if (p->stage == PART_HELD)
+		snprintf(waits_for, sizeof(waits_for), "waits for a snapshot that is being taken");
+	else if (p->stage == PART_MOVE)
+		snprintf(waits_for, sizeof(waits_for), "waits for another disk, since this one is full");
+	snprintf(text, room, "%s of %" PRIu64 " blocks at %" PRIu64 " on disk %s: %s: %s", kind_names[p->kind],
+		 p->n_blocks, p->first, d ? d->facts.name : "?", stage_names[p->stage], waits_for);
 }

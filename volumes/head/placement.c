@@ -110,6 +110,8 @@ static int pick_add(struct volume *v, uint64_t segment, uint64_t excluded, bool 
 	struct placer *p = &v->placer;
 	struct place_pick *pick = &p->picks[p->n_picks];
 	int err = placement_choose(v, excluded | p->refused, &pick->disk);
+	if (err == -ENOSPC && p->failed != 0)
+		return -EIO; /* the room may be there, on a disk that cannot be used */
 	if (err != 0)
 		return err;
 	pick->segment = segment;
@@ -230,19 +232,24 @@ static uint32_t placer_unjoined(const struct volume *v)
 	return SET_DISKS_MAX;
 }
 
+static void placer_refuse(struct placer *p, uint32_t disk, int err)
+{
+	p->refused |= 1ull << disk;
+	if (err != -ENOSPC)
+		p->failed |= 1ull << disk;
+	p->stage = PLACER_CHOOSE;
+}
+
 static void placer_joined(struct join *j, int res)
 {
 	struct volume *v = j->volume;
 	struct placer *p = &v->placer;
-	uint64_t bit = 1ull << j->disk;
 	quarry_assert(p->stage == PLACER_JOIN && p->join == j);
 	p->join = NULL;
 	if (res == 0)
-		p->new_disks |= bit;
+		p->new_disks |= 1ull << j->disk;
 	else
-		p->refused |= bit;
-	if (res != 0)
-		p->stage = PLACER_CHOOSE;
+		placer_refuse(p, j->disk, res);
 	placer_run(v);
 }
 
@@ -253,10 +260,10 @@ static enum flow placer_join(struct volume *v)
 	if (disk == SET_DISKS_MAX)
 		return FLOW_NEXT;
 	quarry_assert(p->is_joining && !p->join);
-	if (join_start(v, disk, v->complete_epoch, placer_joined, NULL, &p->join) == 0)
+	int err = join_start(v, disk, v->complete_epoch, placer_joined, NULL, &p->join);
+	if (err == 0)
 		return FLOW_WAIT;
-	p->refused |= 1ull << disk;
-	p->stage = PLACER_CHOOSE;
+	placer_refuse(p, disk, err);
 	return FLOW_NEXT;
 }
 
@@ -413,7 +420,7 @@ void placer_run(struct volume *v)
 				volume_check_drained(v);
 				return;
 			}
-			p->refused = 0;
+			p->refused = p->failed = 0;
 			p->stage = PLACER_CHOOSE;
 			break;
 		case PLACER_CHOOSE:

@@ -145,7 +145,6 @@ static void change_answered(struct metadata_request *q, int res)
 		return;
 	}
 	transaction_clear(&c->transaction);
-	c->is_undecided = true;
 	if ((res != -EAGAIN && res != -ETIMEDOUT) || ++c->tries == CHANGE_TRIES_MAX) {
 		command_refuse_store(c, res);
 		change_finish(c);
@@ -290,8 +289,8 @@ static void commands_turn(struct op *op, int res)
 		c->is_resuming = false;
 		c->kind->run(c);
 	}
-	if (!list_is_empty(&s->commands) && !container_of(s->commands.next, struct set_command, link)->own)
-		commands_wake(s);
+	if (list_is_empty(&s->commands) || !container_of(s->commands.next, struct set_command, link)->own)
+		commands_wake(s); /* an empty line too: a stop may wait for it */
 }
 
 void volume_set_command(struct volume_set *s, struct set_command *c)

@@ -130,7 +130,6 @@ int set_disk_open(struct set_disk *d, void (*changed)(struct set_disk *d, void *
 				 .path = d->facts.path,
 				 .cluster = &s->cluster,
 				 .cache_bytes = d->cache_bytes,
-				 .check_expensive = s->check_expensive,
 				 .opened = set_disk_opened,
 				 .failed = set_disk_failed,
 				 .name_volume = set_disk_name_volume,
@@ -219,9 +218,12 @@ uint32_t set_disk_users(const struct set_disk *d, char *names, size_t room)
 
 enum disk_remove_stage { REMOVE_CHECK, REMOVE_CHANGE, REMOVE_CLOSE, REMOVE_END };
 
+/* 1: go on; 0: it is done already; -errno. */
 static int disk_remove_check(struct command *c)
 {
 	char names[160];
+	if (!set_disk_find(c->set, c->order->object) && deleted_has(c->set, "disk", c->order->object))
+		return 0;
 	int err = command_find_disk(c);
 	if (err != 0)
 		return err;
@@ -235,7 +237,7 @@ static int disk_remove_check(struct command *c)
 	c->was_running = c->disk->state == SET_DISK_RUNNING;
 	if (c->was_running)
 		c->disk->state = SET_DISK_CLOSING; /* nothing is placed on it from now on */
-	return 0;
+	return 1;
 }
 
 static void disk_remove_undo(struct command *c)
@@ -257,6 +259,10 @@ static int disk_remove_decide(struct command *c)
 		transaction_put(&c->transaction, disk_to_json(&c->disk_facts), DISK_KEY, uuid);
 	else
 		transaction_delete(&c->transaction, DISK_KEY, uuid);
+	c->deleted = deleted_make("disk", c->disk->facts.name);
+	text_print(c->deleted.names[1], sizeof(c->deleted.names[1]), "%s", c->disk->facts.path);
+	text_print(c->deleted.names[2], sizeof(c->deleted.names[2]), "%s", uuid);
+	deleted_put(c->set, &c->transaction, &c->deleted);
 	return 1;
 }
 
@@ -264,6 +270,7 @@ static void disk_remove_apply(struct command *c, uint64_t revision)
 {
 	c->disk->facts.is_removed = true;
 	c->disk->facts.revision = revision;
+	deleted_add(c->set, &c->deleted);
 }
 
 static void disk_remove_closed(struct set_disk *d, void *context)
@@ -291,7 +298,7 @@ static void disk_remove_run(struct command *c)
 	for (;;) {
 		switch ((enum disk_remove_stage)c->stage) {
 		case REMOVE_CHECK:
-			c->stage = disk_remove_check(c) == 0 ? REMOVE_CHANGE : REMOVE_END;
+			c->stage = disk_remove_check(c) == 1 ? REMOVE_CHANGE : REMOVE_END;
 			if (c->stage == REMOVE_END)
 				break;
 			change_run(c);

@@ -1,7 +1,7 @@
 /*
  * set_load.c: this node's copy of what the metadata store holds of pools, disks and volumes.
  *
- *   POOLS -> DISKS -> VOLUMES -> SNAPSHOTS -> END
+ *   POOLS -> DISKS -> VOLUMES -> SNAPSHOTS -> DELETED -> END
  *
  * The copy is made at start, and again when a transaction was refused or its outcome is unknown. Commands decide by the
  * copy; the store decides whether that was right, by revisions.
@@ -20,13 +20,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LOAD_STAGES(X) X(POOLS) X(DISKS) X(VOLUMES) X(SNAPSHOTS) X(END)
+#define LOAD_STAGES(X) X(POOLS) X(DISKS) X(VOLUMES) X(SNAPSHOTS) X(DELETED) X(END)
 #define X(name)        LOAD_##name,
 enum load_stage { LOAD_STAGES(X) };
 #undef X
 
-static const char *const prefixes[] = {
-    [LOAD_POOLS] = "pools/", [LOAD_DISKS] = "disks/", [LOAD_VOLUMES] = "volumes/", [LOAD_SNAPSHOTS] = "snapshots/"};
+static const char *const prefixes[] = {[LOAD_POOLS] = "pools/",
+				       [LOAD_DISKS] = "disks/",
+				       [LOAD_VOLUMES] = "volumes/",
+				       [LOAD_SNAPSHOTS] = "snapshots/",
+				       [LOAD_DELETED] = DELETED_KEY};
 
 /* ---- finding ---- */
 
@@ -255,6 +258,8 @@ static int load_merge_item(struct set_load *l, const struct metadata_item *item,
 		return merge_volume(l->set, name, item, why);
 	case LOAD_SNAPSHOTS:
 		return merge_snapshot(l->set, name, item, why);
+	case LOAD_DELETED:
+		return deleted_from_json(item->value, &l->set->deleted, why);
 	case LOAD_END:
 		break;
 	}
@@ -374,6 +379,7 @@ static void load_run(struct set_load *l)
 	case LOAD_DISKS:
 	case LOAD_VOLUMES:
 	case LOAD_SNAPSHOTS:
+	case LOAD_DELETED:
 		l->request =
 		    (struct metadata_request){.op = METADATA_LIST, .key = prefixes[l->stage], .done = load_listed};
 		metadata_submit(l->set->metadata, &l->request);

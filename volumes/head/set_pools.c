@@ -153,8 +153,8 @@ static int pool_delete_decide(struct command *c)
 {
 	const struct set_command *o = c->order;
 	const struct set_pool *there = set_pool_find(c->set, o->object);
-	if (!there && c->is_undecided)
-		return 0; /* it was the try before that deleted it */
+	if (!there && deleted_has(c->set, "pool", o->object))
+		return 0; /* perhaps by the try before */
 	if (!there)
 		return command_refuse(c, -ENOENT, "not-found", "there is no pool \"%s\"", o->object);
 	if (strcmp(o->object, default_pool) == 0)
@@ -168,6 +168,8 @@ static int pool_delete_decide(struct command *c)
 		    o->object, disks, volumes);
 	transaction_condition(&c->transaction, there->facts.revision, POOL_KEY, o->object);
 	transaction_delete(&c->transaction, POOL_KEY, o->object);
+	c->deleted = deleted_make("pool", o->object);
+	deleted_put(c->set, &c->transaction, &c->deleted);
 	return 1;
 }
 
@@ -176,6 +178,7 @@ static void pool_delete_apply(struct command *c, uint64_t revision)
 	struct set_pool *there = set_pool_find(c->set, c->order->object);
 	quarry_assert(there);
 	set_pool_remove(there);
+	deleted_add(c->set, &c->deleted);
 }
 
 const struct command_kind command_pool_delete = {

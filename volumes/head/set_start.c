@@ -274,14 +274,15 @@ static int set_create(const struct volume_set_options *o, struct volume_set **ou
 	s->log = o->log;
 	s->metadata = o->metadata;
 	s->cache_bytes = o->cache_bytes;
-	s->check_expensive = o->check_expensive;
 	text_print(s->node_name, sizeof(s->node_name), "%s", o->node_name);
 	list_init(&s->pools);
 	list_init(&s->volumes);
 	list_init(&s->chunks.used);
 	commands_init(s);
 	schedules_init(s);
-	int err = parts_init(&s->parts, o->n_parts ? o->n_parts : PARTS_DEFAULT);
+	int err = parts_init(&s->parts, o->n_parts ? o->n_parts : PARTS_DEFAULT, true);
+	if (err == 0)
+		err = parts_init(&s->flushes, FLUSHES, false);
 	if (err != 0) {
 		set_free(s);
 		return err;
@@ -454,6 +455,7 @@ void set_free(struct volume_set *s)
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
 		free(s->disks[i]);
 	parts_fini(&s->parts);
+	parts_fini(&s->flushes);
 	free(s->stop);
 	free(s);
 }

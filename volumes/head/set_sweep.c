@@ -43,6 +43,8 @@ static void delete_extend(struct record_update *u, struct transaction *t)
 	uuid_to_text(&c->volume->facts.uuid, uuid);
 	facts.is_deleting = true;
 	transaction_put(t, snapshot_to_json(&facts), SNAPSHOT_KEY, uuid, (unsigned long long)facts.tree);
+	if (!c->order->is_internal) /* what a schedule thins out nobody asks for again */
+		deleted_put(c->set, t, &c->deleted);
 }
 
 static void delete_recorded(struct record_update *u, int res)
@@ -53,6 +55,8 @@ static void delete_recorded(struct record_update *u, int res)
 	} else {
 		c->snapshot->facts.is_deleting = true;
 		c->snapshot->facts.revision = u->revision;
+		if (!c->order->is_internal)
+			deleted_add(c->set, &c->deleted);
 		snapshots_count(c->volume);
 		log_event(c->set->log, LOG_INFO, "snapshot-deleted", c->volume->facts.name,
 			  "snapshot %s of volume %s is deleted; its space is freed in the background",
@@ -62,8 +66,16 @@ static void delete_recorded(struct record_update *u, int res)
 	c->kind->run(c);
 }
 
+/* 1: go on; 0: it is done already; -errno. */
 static int snapshot_delete_check(struct command *c)
 {
+	const struct set_target *t = &c->order->targets[0];
+	struct set_volume *entry = set_volume_find(c->set, t->volume);
+	char name[SNAPSHOT_NAME_BYTES];
+	text_print(name, sizeof(name), "%s@%s", t->volume, t->snapshot);
+	if (!(entry && snapshot_find(entry, t->snapshot)) && deleted_has(c->set, "snapshot", name))
+		return 0;
+	c->deleted = deleted_make("snapshot", name);
 	if (command_find_snapshot(c) != 0)
 		return c->err;
 	const struct set_snapshot *snap = c->snapshot;
@@ -75,7 +87,7 @@ static int snapshot_delete_check(struct command *c)
 				      "snapshot %s@%s is being compared with another (an NBD client or a diff reads "
 				      "what changed since): try again when that has ended",
 				      c->volume->facts.name, snap->facts.name);
-	return 0;
+	return 1;
 }
 
 static void snapshot_delete_run(struct command *c)
@@ -84,7 +96,7 @@ static void snapshot_delete_run(struct command *c)
 		if (command_settle_history(c, set_volume_find(c->set, c->order->targets[0].volume)) == FLOW_WAIT)
 			return;
 		c->stage = DELETE_WAIT;
-		if (c->err == 0 && snapshot_delete_check(c) == 0) {
+		if (c->err == 0 && snapshot_delete_check(c) == 1) {
 			c->update.change = delete_change;
 			c->update.extend = delete_extend;
 			c->update.done = delete_recorded;

@@ -213,7 +213,9 @@ static int delete_change(struct record_update *u, struct volume_facts *facts)
 
 static void delete_extend(struct record_update *u, struct transaction *t)
 {
-	transaction_delete(t, VOLUME_NAME_KEY, command_of(u)->volume->facts.name);
+	const struct command *c = command_of(u);
+	transaction_delete(t, VOLUME_NAME_KEY, c->volume->facts.name);
+	deleted_put(c->set, t, &c->deleted);
 }
 
 /* They go with the volume only when that was asked for, and never under a reader. */
@@ -235,6 +237,9 @@ static void volume_delete_run(struct command *c)
 {
 	if (c->stage == UPDATE_CHECK) {
 		c->stage = UPDATE_WAIT;
+		if (!set_volume_find(c->set, c->order->object) && deleted_has(c->set, "volume", c->order->object))
+			return command_end(c);
+		c->deleted = deleted_make("volume", c->order->object);
 		if (command_find_volume(c) == 0 && c->volume->head)
 			command_refuse(c, -EBUSY, "in-use", "volume %s is attached: detach it first", c->order->object);
 		if (c->err == 0)
@@ -244,6 +249,7 @@ static void volume_delete_run(struct command *c)
 			return;
 		}
 	} else if (c->err == 0) {
+		deleted_add(c->set, &c->deleted);
 		reap_start(c->volume);
 	}
 	command_end(c);

@@ -93,11 +93,11 @@ uint64_t blocks_sum(const struct iovec *iov, uint32_t n_iov, uint32_t n_blocks, 
 {
 	struct slice s = {.iov = iov, .n_iov = n_iov};
 	uint64_t zero_blocks = 0;
-	quarry_assert(n_blocks > 0 && n_blocks <= 64);
+	quarry_assert(n_blocks > 0 && n_blocks <= 65);
 	for (uint32_t i = 0; i < n_blocks; i++) {
 		bool is_zero;
 		crcs[i] = block_sum(&s, &is_zero);
-		zero_blocks |= (uint64_t)is_zero << i;
+		zero_blocks |= i < 64 ? (uint64_t)is_zero << i : 0; /* the 65th of an unaligned write is written */
 	}
 	return zero_blocks;
 }

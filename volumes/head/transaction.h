@@ -33,6 +33,7 @@ struct transaction *transaction_of(struct metadata_request *q);
 
 /* The keys of the store (volume_set.h has their list). */
 #define CLUSTER_KEY     "cluster"
+#define DELETED_KEY     "deleted"
 #define POOL_KEY        "pools/%s"
 #define DISK_KEY        "disks/%s"
 #define VOLUME_KEY      "volumes/%s"

@@ -7,6 +7,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- disks ---- */
@@ -61,45 +62,108 @@ void volume_set_disks(struct volume_set *s, void (*each)(const struct disk_view 
 	}
 }
 
-/* ---- volumes ---- */
+/* ---- what the trees of all disks take: one pass over each disk, sorted, whoever asks for it afterwards ---- */
 
-struct allocation {
-	const struct volume_facts *facts;
-	uint64_t blocks, snapshots_blocks, dying_blocks;
+struct tree_size {
+	struct uuid volume;
+	uint64_t tree, blocks;
+	uint32_t disk; /* index */
+	bool is_dying;
+};
+struct tree_sizes {
+	struct tree_size *all; /* by volume, tree and disk */
+	uint32_t n, room, disk;
 };
 
-static void allocation_count(const struct tree_record *t, void *context)
+static void tree_size_count(const struct tree_record *t, void *context)
 {
-	struct allocation *a = context;
-	if (!uuid_equal(&t->volume, &a->facts->uuid))
-		return;
-	if (t->state == TREE_DYING)
-		a->dying_blocks += t->n_data_blocks;
-	else if (t->tree_id == a->facts->live_tree)
-		a->blocks += t->n_data_blocks;
-	else
-		a->snapshots_blocks += t->n_data_blocks;
+	((struct tree_sizes *)context)->room++;
 }
 
-static void volume_view_disks(const struct set_volume *entry, struct volume_view *v)
+static void tree_size_add(const struct tree_record *t, void *context)
 {
-	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
-		const struct set_disk *d = entry->set->disks[i];
-		if (!d || !d->disk || d->state != SET_DISK_RUNNING)
-			continue;
-		struct allocation a = {.facts = &entry->facts};
-		disk_trees_each(d->disk, allocation_count, &a);
-		v->snapshots_bytes += a.snapshots_blocks * BLOCK_BYTES;
-		v->reclaiming_bytes += a.dying_blocks * BLOCK_BYTES;
-		if (a.blocks == 0 || v->n_disks == array_size(v->on_disk))
-			continue;
-		v->on_disk[v->n_disks].disk = d->facts.uuid;
-		v->on_disk[v->n_disks++].allocated_bytes = a.blocks * BLOCK_BYTES;
-		v->allocated_bytes += a.blocks * BLOCK_BYTES;
+	struct tree_sizes *sizes = context;
+	quarry_assert(sizes->n < sizes->room);
+	sizes->all[sizes->n++] = (struct tree_size){.volume = t->volume,
+						    .tree = t->tree_id,
+						    .blocks = t->n_data_blocks,
+						    .disk = sizes->disk,
+						    .is_dying = t->state == TREE_DYING};
+}
+
+static int tree_size_compare(const void *a, const void *b)
+{
+	const struct tree_size *x = a, *y = b;
+	int order = memcmp(&x->volume, &y->volume, sizeof(x->volume));
+	if (order == 0)
+		order = (x->tree > y->tree) - (x->tree < y->tree);
+	return order ? order : (x->disk > y->disk) - (x->disk < y->disk);
+}
+
+static void tree_sizes_each_disk(struct volume_set *s, struct tree_sizes *sizes,
+				 void (*each)(const struct tree_record *t, void *context))
+{
+	for (sizes->disk = 0; sizes->disk < SET_DISKS_MAX; sizes->disk++)
+		if (set_disk_is_running(s->disks[sizes->disk]))
+			disk_trees_each(s->disks[sizes->disk]->disk, each, sizes);
+}
+
+/* To be freed. Without memory nothing is counted, and the log says so. */
+static struct tree_sizes tree_sizes_take(struct volume_set *s)
+{
+	struct tree_sizes sizes = {0};
+	tree_sizes_each_disk(s, &sizes, tree_size_count);
+	if (sizes.room == 0)
+		return sizes;
+	sizes.all = calloc(sizes.room, sizeof(*sizes.all));
+	if (!sizes.all) {
+		log_line(s->log, LOG_WARNING, "views", "no memory to count what the trees of the volumes take");
+		return sizes;
+	}
+	tree_sizes_each_disk(s, &sizes, tree_size_add);
+	qsort(sizes.all, sizes.n, sizeof(*sizes.all), tree_size_compare);
+	return sizes;
+}
+
+/* The first entry of the volume with this tree or a later one; index n: there is none, nor any other behind. */
+static uint32_t tree_sizes_find(const struct tree_sizes *sizes, const struct uuid *volume, uint64_t tree)
+{
+	struct tree_size key = {.volume = *volume, .tree = tree};
+	uint32_t low = 0, high = sizes->n;
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+		if (tree_size_compare(&sizes->all[middle], &key) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+/* ---- volumes ---- */
+
+static void volume_view_tree(const struct set_volume *entry, const struct tree_size *t, struct volume_view *v)
+{
+	uint64_t bytes = t->blocks * BLOCK_BYTES;
+	if (t->is_dying) {
+		v->reclaiming_bytes += bytes;
+	} else if (t->tree != entry->facts.live_tree) {
+		v->snapshots_bytes += bytes;
+	} else if (bytes > 0 && v->n_disks < array_size(v->on_disk)) {
+		v->on_disk[v->n_disks].disk = entry->set->disks[t->disk]->facts.uuid;
+		v->on_disk[v->n_disks++].allocated_bytes = bytes;
+		v->allocated_bytes += bytes;
 	}
 }
 
-static void volume_view_fill(struct set_volume *entry, struct volume_view *v)
+static void volume_view_disks(const struct set_volume *entry, const struct tree_sizes *sizes, struct volume_view *v)
+{
+	const struct uuid *uuid = &entry->facts.uuid;
+	for (uint32_t i = tree_sizes_find(sizes, uuid, 0); i < sizes->n && uuid_equal(&sizes->all[i].volume, uuid); i++)
+		volume_view_tree(entry, &sizes->all[i], v);
+}
+
+static void volume_view_fill(struct set_volume *entry, const struct tree_sizes *sizes, struct volume_view *v)
 {
 	const struct volume_facts *f = &entry->facts;
 	const struct volume *head = entry->head;
@@ -121,7 +185,7 @@ static void volume_view_fill(struct set_volume *entry, struct volume_view *v)
 	text_print(v->name, sizeof(v->name), "%s", f->name);
 	text_print(v->pool, sizeof(v->pool), "%s", f->pool);
 	text_print(v->why, sizeof(v->why), "%s", head ? head->why : entry->why);
-	volume_view_disks(entry, v);
+	volume_view_disks(entry, sizes, v);
 	if (!head)
 		return;
 	v->is_serving = head->state == VOLUME_SERVING && !head->is_fenced && head->why[0] == 0;
@@ -131,32 +195,34 @@ static void volume_view_fill(struct set_volume *entry, struct volume_view *v)
 
 void volume_set_volumes(struct volume_set *s, void (*each)(const struct volume_view *v, void *context), void *context)
 {
+	struct tree_sizes sizes = tree_sizes_take(s);
 	list_each (node, &s->volumes) {
 		struct volume_view v;
-		volume_view_fill(container_of(node, struct set_volume, link), &v);
+		volume_view_fill(container_of(node, struct set_volume, link), &sizes, &v);
 		each(&v, context);
 	}
+	free(sizes.all);
 }
 
 /* ---- snapshots ---- */
 
-struct tree_count {
-	const struct uuid *volume;
-	uint64_t tree, blocks;
-};
-
-static void tree_count(const struct tree_record *t, void *context)
+static uint64_t tree_data_bytes(const struct tree_sizes *sizes, const struct uuid *volume, uint64_t tree)
 {
-	struct tree_count *count = context;
-	if (t->tree_id == count->tree && t->state == TREE_LIVE && uuid_equal(&t->volume, count->volume))
-		count->blocks += t->n_data_blocks;
+	uint64_t blocks = 0;
+	for (uint32_t i = tree_sizes_find(sizes, volume, tree); i < sizes->n; i++) {
+		const struct tree_size *t = &sizes->all[i];
+		if (t->tree != tree || !uuid_equal(&t->volume, volume))
+			break;
+		blocks += t->is_dying ? 0 : t->blocks;
+	}
+	return blocks * BLOCK_BYTES;
 }
 
-static void snapshot_view_fill(const struct set_snapshot *snap, struct snapshot_view *v)
+static void snapshot_view_fill(const struct set_snapshot *snap, const struct tree_sizes *sizes, struct snapshot_view *v)
 {
 	const struct snapshot_facts *f = &snap->facts;
-	struct tree_count count = {.volume = &snap->entry->facts.uuid, .tree = f->tree};
 	*v = (struct snapshot_view){.size_bytes = f->size_bytes,
+				    .data_bytes = tree_data_bytes(sizes, &snap->entry->facts.uuid, f->tree),
 				    .created_ns = f->created_ns,
 				    .epoch = f->epoch,
 				    .is_attached_nbd = f->attached_nbd[0] != 0,
@@ -164,25 +230,21 @@ static void snapshot_view_fill(const struct set_snapshot *snap, struct snapshot_
 				    .is_scheduled = f->is_scheduled};
 	text_print(v->volume, sizeof(v->volume), "%s", snap->entry->facts.name);
 	text_print(v->name, sizeof(v->name), "%s", f->name);
-	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
-		const struct set_disk *d = snap->entry->set->disks[i];
-		if (d && set_disk_is_running(d))
-			disk_trees_each(d->disk, tree_count, &count);
-	}
-	v->data_bytes = count.blocks * BLOCK_BYTES;
 }
 
 void volume_set_snapshots(struct volume_set *s, void (*each)(const struct snapshot_view *v, void *context),
 			  void *context)
 {
+	struct tree_sizes sizes = tree_sizes_take(s);
 	list_each (node, &s->volumes) {
 		struct set_volume *entry = container_of(node, struct set_volume, link);
 		list_each (link, &entry->snapshots) {
 			struct snapshot_view v;
-			snapshot_view_fill(container_of(link, struct set_snapshot, link), &v);
+			snapshot_view_fill(container_of(link, struct set_snapshot, link), &sizes, &v);
 			each(&v, context);
 		}
 	}
+	free(sizes.all);
 }
 
 /* ---- pools ---- */
@@ -228,12 +290,12 @@ void volume_set_pools(struct volume_set *s, void (*each)(const struct pool_view 
 
 /* ---- what takes long ---- */
 
-static void slow_parts(struct volume_set *s, const struct volume_io *io, void (*each)(const char *line, void *context),
-		       void *context)
+static void slow_parts(const struct parts *pool, const struct volume_io *io,
+		       void (*each)(const char *line, void *context), void *context)
 {
-	char text[200], line[256];
-	for (uint32_t i = 0; i < s->parts.n; i++) {
-		const struct part *p = &s->parts.all[i];
+	char text[320], line[340];
+	for (uint32_t i = 0; i < pool->n; i++) {
+		const struct part *p = &pool->all[i];
 		if (p->stage == PART_FREE || p->request != io)
 			continue;
 		part_to_text(p, text, sizeof(text));
@@ -260,7 +322,8 @@ static void slow_head(struct volume *head, void *context)
 		text_print(line, sizeof(line), "%s, for %.1f s", text,
 			   (double)(l->now_ns - io->own.started_ns) / (double)NS_PER_S);
 		l->each(line, l->context);
-		slow_parts(head->set, io, l->each, l->context);
+		slow_parts(&head->set->parts, io, l->each, l->context);
+		slow_parts(&head->set->flushes, io, l->each, l->context);
 	}
 }
 

@@ -7,8 +7,8 @@
  * What a client may rely on
  *  1. A read sees every write completed before it was submitted. Overlapping requests in flight are carried out one
  *     after the other, in the order of submission.
- *  2. A write that touches at most 64 blocks of 4 KiB (256 KiB when aligned) inside one segment (1 GiB) is atomic
- *     across crashes (P5); a larger one is a row of these, cut at multiples of 256 KiB.
+ *  2. A write of up to 256 KiB, wherever it begins, inside one segment (1 GiB) is atomic across crashes (P5); a larger
+ *     one is a row of these, cut at multiples of 256 KiB.
  *  3. VOLUME_FLUSH makes durable all that completed before it was submitted, whoever submitted it; VOLUME_FUA makes
  *     its own request durable before it completes.
  *  4. A full pool fails writes with -ENOSPC; trims and zeroes go on working.
@@ -35,6 +35,7 @@ struct volume_set;
 #define VOLUME_NAME_MAX     63u  /* [A-Za-z0-9][A-Za-z0-9._-]* */
 #define VOLUME_BYTES_MAX    (4096 * TIB)
 #define VOLUME_IO_BYTES_MAX (32 * MIB) /* of a read or write; trims, zeroes and maps: any length */
+#define VOLUME_IOV_MAX      64u
 
 enum volume_op { VOLUME_READ, VOLUME_WRITE, VOLUME_FLUSH, VOLUME_TRIM, VOLUME_ZERO, VOLUME_MAP };
 
@@ -58,7 +59,7 @@ struct volume_io {
 	unsigned flags;
 	uint64_t pos_bytes, len_bytes; /* multiples of 512, inside the volume */
 	const struct iovec *iov; /* READ, WRITE: len_bytes in all; memory 512-byte aligned, untouched until done() */
-	uint32_t n_iov;          /* at most 64 */
+	uint32_t n_iov;          /* at most VOLUME_IOV_MAX */
 	struct volume_extent *extents; /* MAP */
 	uint32_t extents_max;
 	uint64_t

@@ -172,10 +172,12 @@ struct piece {
 	uint64_t pos_bytes, len_bytes, segment;
 };
 
-/* Where a transfer's next part ends: all that is left, if one record can hold it, else the next multiple of 256 KiB. */
-static uint64_t transfer_end(uint64_t pos_bytes, uint64_t end_bytes)
+/* Where a transfer's next part ends: all that is left, if one request of the disk can hold it, else the next multiple of
+ * 256 KiB. A write of 256 KiB that begins inside a block is one of 65 blocks (P5). */
+static uint64_t transfer_end(enum volume_op op, uint64_t pos_bytes, uint64_t end_bytes)
 {
-	if (blocks_of(end_bytes) - pos_bytes / BLOCK_BYTES <= PART_BLOCKS)
+	uint64_t n_blocks = blocks_of(end_bytes) - pos_bytes / BLOCK_BYTES;
+	if (end_bytes - pos_bytes <= PART_BYTES && n_blocks <= (op == VOLUME_READ ? DISK_IO_BLOCKS_MAX : PART_BLOCKS))
 		return end_bytes;
 	return min_u64(end_bytes, (pos_bytes / PART_BYTES + 1) * PART_BYTES);
 }
@@ -200,11 +202,11 @@ static struct piece volume_io_piece(const struct volume_io *io)
 	case VOLUME_READ:
 	case VOLUME_WRITE:
 		piece.kind = io->op == VOLUME_READ ? PART_READ : PART_WRITE;
-		end = transfer_end(pos, end);
+		end = transfer_end(io->op, pos, end);
 		break;
 	case VOLUME_ZERO:
 		piece.kind = PART_ZEROS;
-		end = io->flags & VOLUME_NO_HOLE ? transfer_end(pos, end) : zero_end(pos, end, &piece.kind);
+		end = io->flags & VOLUME_NO_HOLE ? transfer_end(io->op, pos, end) : zero_end(pos, end, &piece.kind);
 		break;
 	case VOLUME_TRIM:
 		piece.kind = PART_TRIM;
@@ -284,7 +286,7 @@ static enum flow volume_io_send(struct volume_io *io, const struct piece *piece,
 		io->own.err = -EIO;
 		return FLOW_NEXT;
 	}
-	struct part *p = part_get(v->set, io);
+	struct part *p = part_get(&v->set->parts, io);
 	if (!p)
 		return volume_io_wait(io, WAIT_PART);
 	p->kind = piece->kind;
@@ -385,7 +387,7 @@ static enum flow volume_io_harden(struct volume_io *io)
 			io->own.err = -EIO;
 			break;
 		}
-		struct part *p = part_get(v->set, io);
+		struct part *p = part_get(&v->set->flushes, io);
 		if (!p)
 			return volume_io_wait(io, WAIT_PART);
 		p->kind = io->own.epoch ? PART_COMPLETE : PART_FLUSH;
@@ -571,7 +573,7 @@ static void volume_io_go(struct volume_io *io)
 static void volume_io_submit(struct volume *v, struct volume_io *io, bool is_internal)
 {
 	quarry_assert(io->done);
-	quarry_assert(!transfers_data(io->op) || (io->iov && io->n_iov > 0 && io->n_iov <= 64));
+	quarry_assert(!transfers_data(io->op) || (io->iov && io->n_iov > 0 && io->n_iov <= VOLUME_IOV_MAX));
 	quarry_assert(io->op != VOLUME_MAP || (io->extents && io->extents_max > 0));
 	volume_io_begin(v, io, is_internal);
 	io->own.err = volume_io_validate(v, io);

@@ -15,6 +15,7 @@
  *                                cloned_from, schedule}
  *   snapshots/UUID/TREE         {name, branch, epoch, size_bytes, created_ns, state, scheduled, attached_nbd}
  *   volume-names/NAME           {uuid}
+ *   deleted                     {deleted: [[KIND, NAME, ...], ...]}     the last 32, so that a repeat is recognised
  *   placement/UUID/CHUNK        {segments: {"3": ["DISK-UUID"], ...}}        256 segments a chunk
  */
 #pragma once
@@ -29,8 +30,7 @@ struct volume_set_options {
 	struct metadata *metadata;
 	const char *node_name;
 	uint64_t cache_bytes; /* for all disks together */
-	bool check_expensive;
-	uint32_t n_parts; /* pool of disk requests in flight; 0: 1024 */
+	uint32_t n_parts;     /* pool of disk requests for data in flight; 0: 512 */
 };
 /* Reads the store, opens the disks this node owns, brings back the attachments; ready() when all that can serve does. A
  * disk that will not open is named in an event and the rest goes on; its volumes answer -EIO for what lies there. */

@@ -213,8 +213,12 @@ static void check_enospc(struct slot *s)
 
 	disk_stats(w->disk, &stats);
 	w->totals.enospc++;
-	if (s->io.op != DISK_WRITE)
+	if (s->io.op == DISK_DROP || s->io.op == DISK_COMPLETE || s->io.op == DISK_FORGET)
 		world_fail(w, "%s answered -ENOSPC", op_name(s->io.op));
+	/* New records, and trims that may copy what snapshots share, reach into the reserve, but not to its end. */
+	if (s->io.op != DISK_WRITE && stats.free_blocks > stats.reserve_blocks)
+		world_fail(w, "%s answered -ENOSPC with %" PRIu64 " blocks free and a reserve of %" PRIu64,
+			   op_name(s->io.op), stats.free_blocks, stats.reserve_blocks);
 	if (stats.free_blocks > stats.reserve_blocks + 2 * DISK_IO_BLOCKS_MAX * WORLD_SLOTS)
 		world_fail(w, "write answered -ENOSPC with %" PRIu64 " blocks free and a reserve of %" PRIu64,
 			   stats.free_blocks, stats.reserve_blocks);
@@ -289,7 +293,7 @@ static void slot_answer(struct slot *s, int res)
 	check_result(s, res);
 	if (s->request != ORACLE_NONE)
 		oracle_done(w->oracle, s->request, res == 0,
-			    res == -ENOSPC || (res == -ESTALE && s->io.op != DISK_TRIM));
+			    (res == -ENOSPC || res == -ESTALE) && s->io.op != DISK_TRIM);
 	if (s->volume != ORACLE_NONE)
 		volume_answer(s, res);
 	if (s->io.op == DISK_FLUSH && res == 0)
@@ -536,7 +540,6 @@ enum world_open world_open(struct disk_world *w)
 				 .path = WORLD_PATH,
 				 .cluster = &cluster_uuid,
 				 .cache_bytes = w->settings.cache_bytes,
-				 .check_expensive = true,
 				 .opened = opened,
 				 .failed = failed,
 				 .context = w};

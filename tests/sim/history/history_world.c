@@ -192,12 +192,8 @@ void world_crash(struct history_world *w)
 
 void world_start(struct history_world *w)
 {
-	struct volume_set_options o = {.log = w->log,
-				       .metadata = w->metadata,
-				       .node_name = "n1",
-				       .cache_bytes = CACHE_BYTES,
-				       .n_parts = 32,
-				       .check_expensive = w->seed % 8 == 0};
+	struct volume_set_options o = {
+	    .log = w->log, .metadata = w->metadata, .node_name = "n1", .cache_bytes = CACHE_BYTES, .n_parts = 32};
 	for (;;) {
 		o.reactor = sim_reactor(w->machine);
 		sim_crash_at(w->machine, world_one_in(w, 4) ? sim_io_index(w->machine) + 1 + world_pick(w, 150) : 0);

@@ -1,0 +1,83 @@
+/*
+ * test_disk_drop.c: a damaged page of a deleted tree keeps nothing from being freed but what it alone names: neither
+ * the rest of the tree nor the trees that are deleted after it.
+ */
+#include "tests/unit/one_disk.h"
+
+#define LEAVES      40u
+#define LEAF_BLOCKS 16u /* that are written in each leaf */
+
+static void write_tree(struct one_disk *o, uint64_t id)
+{
+	struct disk_tree *t = one_create(o, id);
+	for (uint32_t i = 0; i < LEAVES; i++)
+		CU_ASSERT_EQUAL_FATAL(one_write(o, t, i * (uint64_t)PAGE_POINTERS, LEAF_BLOCKS, (uint8_t)(id + i)), 0);
+}
+
+static void drop(struct one_disk *o, uint64_t id)
+{
+	CU_ASSERT_EQUAL_FATAL(one_call(o, (struct disk_io){.op = DISK_DROP, .tree = one_tree(o, id)}), 0);
+}
+
+static bool is_freed(void *context)
+{
+	return one_stats(context).dying_trees == 0;
+}
+
+/* Writes two trees, breaks the page of this level on the way to the fourth leaf of the first, and drops both. */
+static void drop_with_a_damaged_page(unsigned level, uint64_t lost_max)
+{
+	struct one_disk o;
+	struct pointer path[TREE_HEIGHT_MAX + 1];
+	struct waiter unused = {0};
+	one_open(&o, 64 * MIB, 4 * MIB);
+	uint64_t free_before = one_stats(&o).free_blocks;
+	write_tree(&o, 1);
+	write_tree(&o, 2);
+	disk_checkpoint(o.disk);
+	one_let_pass(&o, NS_PER_S);
+	CU_ASSERT_EQUAL_FATAL(tree_path(one_tree(&o, 1), 3 * PAGE_POINTERS, path, &unused), 0);
+	one_close_disk(&o);
+	sim_file_flip(o.medium, pointer_block(path[level]), 77);
+	one_open_disk(&o);
+	drop(&o, 1);
+	drop(&o, 2);
+	CU_ASSERT_EQUAL(sim_run(o.sim, is_freed, &o, ONE_STEPS_MAX), SIM_DONE);
+	disk_checkpoint(o.disk);
+	one_let_pass(&o, NS_PER_S);
+	struct disk_stats stats = one_stats(&o);
+	CU_ASSERT_EQUAL(stats.dying_trees, 0);
+	CU_ASSERT_EQUAL(stats.lost_parts, 1);
+	CU_ASSERT_EQUAL(one_events(&o, "space-lost"), 1);
+	CU_ASSERT(stats.free_blocks + stats.waiting_blocks + lost_max >= free_before);
+	one_close_disk(&o); /* the cursor is durable: nothing is left to be freed */
+	one_open_disk(&o);
+	CU_ASSERT_EQUAL(one_stats(&o).dying_trees, 0);
+	CU_ASSERT_EQUAL(one_stats(&o).lost_parts, 0);
+	one_close(&o);
+}
+
+#define BESIDE 16u /* blocks of records and counts, more or less */
+
+static void a_damaged_leaf(void)
+{
+	drop_with_a_damaged_page(1, LEAF_BLOCKS + 1 + BESIDE);
+}
+
+static void a_damaged_root(void)
+{
+	drop_with_a_damaged_page(2, LEAVES * (LEAF_BLOCKS + 1) + 1 + BESIDE);
+}
+
+int main(void)
+{
+	CU_initialize_registry();
+	CU_pSuite suite = CU_add_suite("dropping trees", NULL, NULL);
+	CU_add_test(suite, "a damaged leaf", a_damaged_leaf);
+	CU_add_test(suite, "a damaged root", a_damaged_root);
+	CU_basic_set_mode(CU_BRM_VERBOSE);
+	CU_basic_run_tests();
+	unsigned failures = CU_get_number_of_failures();
+	CU_cleanup_registry();
+	return failures != 0;
+}

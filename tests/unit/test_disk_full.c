@@ -1,0 +1,151 @@
+/*
+ * test_disk_full.c: a full disk refuses what would make it fuller and never fails: its checkpoints always find room,
+ * whatever is trimmed, written again, created or forked on it, and what is dropped can be written again.
+ */
+#include "tests/unit/one_disk.h"
+
+#define DISK_BYTES (64 * MIB)
+#define VOLUMES    180u
+#define FAT        500u /* the volume that fills the disk */
+
+static void fill(struct one_disk *o, struct disk_tree *t, uint64_t from)
+{
+	int res = 0;
+	for (uint64_t at = from; res == 0; at += 16)
+		res = one_write(o, t, at, 16, 7);
+	CU_ASSERT_EQUAL_FATAL(res, -ENOSPC);
+	for (uint64_t at = from + DISK_BYTES; one_write(o, t, at, 1, 7) == 0;)
+		at++;
+}
+
+static void is_running(struct one_disk *o)
+{
+	CU_ASSERT_EQUAL_FATAL(disk_state(o->disk), DISK_RUNNING);
+}
+
+/* More changed records than a small disk's dirty pages: each wants a block of the next checkpoint. */
+static void many_volumes(void)
+{
+	struct one_disk o;
+	one_open(&o, DISK_BYTES, 64 * MIB);
+	for (uint32_t i = 1; i <= VOLUMES; i++) {
+		one_volume(&o, i);
+		CU_ASSERT_EQUAL_FATAL(one_write(&o, one_create(&o, 1), 0, 2, (uint8_t)i), 0);
+	}
+	one_volume(&o, FAT);
+	fill(&o, one_create(&o, 1), 0);
+	for (unsigned round = 0; round < 4; round++) {
+		for (uint32_t i = 1; i <= VOLUMES; i++) {
+			one_volume(&o, i);
+			int res = one_write(&o, one_tree(&o, 1), 1 + round, 1, (uint8_t)i);
+			CU_ASSERT(res == 0 || res == -ENOSPC);
+			CU_ASSERT_EQUAL_FATAL(one_trim(&o, one_tree(&o, 1), round % 2, 1), 0);
+		}
+		disk_checkpoint(o.disk);
+		one_let_pass(&o, NS_PER_S);
+		is_running(&o);
+	}
+	one_close_disk(&o);
+	one_open_disk(&o);
+	is_running(&o);
+	one_close(&o);
+}
+
+/* New volumes, trees and forks are refused before the checkpoints run out of room. */
+static void new_records(void)
+{
+	struct one_disk o;
+	uint64_t id = 1;
+	int res = 0;
+	one_open(&o, DISK_BYTES, 64 * MIB);
+	struct disk_tree *fat = one_create(&o, id++);
+	fill(&o, fat, 0);
+	CU_ASSERT_EQUAL(one_call(&o, (struct disk_io){.op = DISK_CREATE, .tree_id = id++, .epoch = o.epoch}), 0);
+	for (; res == 0 && id < 5000; id++)
+		res = one_call(&o, (struct disk_io){.op = DISK_CREATE, .tree_id = id, .epoch = o.epoch});
+	CU_ASSERT_EQUAL(res, -ENOSPC);
+	CU_ASSERT_EQUAL(one_call(&o, (struct disk_io){.op = DISK_FORK, .tree = fat, .tree_id = id, .epoch = ++o.epoch}),
+			-ENOSPC);
+	disk_checkpoint(o.disk);
+	one_let_pass(&o, NS_PER_S);
+	is_running(&o);
+	CU_ASSERT_EQUAL(one_call(&o, (struct disk_io){.op = DISK_CREATE, .tree_id = 2, .epoch = o.epoch}), 0);
+	CU_ASSERT_EQUAL(one_trim(&o, fat, 0, 256), 0);
+	CU_ASSERT_EQUAL(one_call(&o, (struct disk_io){.op = DISK_DROP, .tree = fat}), 0);
+	one_let_pass(&o, 2 * NS_PER_S);
+	is_running(&o);
+	CU_ASSERT_EQUAL(one_write(&o, one_tree(&o, 2), 0, 64, 3), 0);
+	one_close(&o);
+}
+
+/* A trim of what a snapshot shares copies pages and frees nothing. */
+static void trims_of_shared_pages(void)
+{
+	struct one_disk o;
+	uint32_t n = 0;
+	int res = 0;
+	one_open(&o, DISK_BYTES, 64 * MIB);
+	struct disk_tree *t = one_create(&o, 1), *other = one_create(&o, 9);
+	for (uint64_t leaf = 0; leaf < 4000; leaf++)
+		CU_ASSERT_EQUAL_FATAL(one_write(&o, t, leaf * PAGE_POINTERS, 2, 1), 0);
+	CU_ASSERT_EQUAL_FATAL(one_write(&o, other, 0, 64, 1), 0);
+	fill(&o, other, 64);
+	CU_ASSERT_EQUAL_FATAL(
+	    one_call(&o, (struct disk_io){.op = DISK_FORK, .tree = t, .tree_id = 2, .epoch = ++o.epoch}), 0);
+	for (; res == 0 && n < 4000; n++)
+		res = one_trim(&o, t, n * (uint64_t)PAGE_POINTERS, 1);
+	CU_ASSERT_EQUAL(res, -ENOSPC);
+	CU_ASSERT(n > 10);
+	disk_checkpoint(o.disk);
+	one_let_pass(&o, NS_PER_S);
+	is_running(&o);
+	CU_ASSERT_EQUAL(one_trim(&o, other, 0, 1), 0); /* of what nothing shares: it frees */
+	CU_ASSERT_EQUAL(one_call(&o, (struct disk_io){.op = DISK_DROP, .tree = one_tree(&o, 2)}), 0);
+	CU_ASSERT_EQUAL(one_call(&o, (struct disk_io){.op = DISK_DROP, .tree = t}), 0);
+	one_let_pass(&o, 2 * NS_PER_S);
+	is_running(&o);
+	CU_ASSERT_EQUAL(one_stats(&o).dying_trees, 0);
+	CU_ASSERT_EQUAL(one_write(&o, other, 0, 64, 3), 0);
+	one_close(&o);
+}
+
+/* Blocks that are being punched are free all the same: whoever finds no room waits for them. */
+static void punching(void)
+{
+	struct one_disk o;
+	one_open(&o, DISK_BYTES, 64 * MIB);
+	struct disk_tree *fat = one_create(&o, 1);
+	fill(&o, fat, 0);
+	CU_ASSERT_EQUAL(one_trim(&o, fat, 2048, 1500), 0);
+	disk_checkpoint(o.disk);
+	one_let_pass(&o, 100 * NS_PER_MS);
+	sim_file_faults(o.medium)->slow_ns = 100 * NS_PER_MS; /* a write or two, and a punch is still under way */
+	sim_file_faults(o.medium)->slow_ppm = 1000000;
+	for (unsigned i = 0; i < 1000 && !o.disk->punch.is_running; i++)
+		one_let_pass(&o, 5 * NS_PER_MS);
+	CU_ASSERT_FATAL(o.disk->punch.is_running);
+	uint64_t at = 2048;
+	for (; one_write(&o, fat, at, 64, 7) == 0; at += 64)
+		CU_ASSERT_FATAL(at < 4096);
+	CU_ASSERT(at > 2048 + 1300);
+	one_let_pass(&o, 20 * NS_PER_S);
+	is_running(&o);
+	struct disk_stats stats = one_stats(&o);
+	CU_ASSERT(stats.free_blocks < stats.reserve_blocks + 64 + 16); /* it was full indeed */
+	one_close(&o);
+}
+
+int main(void)
+{
+	CU_initialize_registry();
+	CU_pSuite suite = CU_add_suite("a full disk", NULL, NULL);
+	CU_add_test(suite, "many volumes", many_volumes);
+	CU_add_test(suite, "new records", new_records);
+	CU_add_test(suite, "trims of shared pages", trims_of_shared_pages);
+	CU_add_test(suite, "punching", punching);
+	CU_basic_set_mode(CU_BRM_VERBOSE);
+	CU_basic_run_tests();
+	unsigned failures = CU_get_number_of_failures();
+	CU_cleanup_registry();
+	return failures != 0;
+}
