@@ -135,6 +135,21 @@ static void punching(void)
 	one_close(&o);
 }
 
+/* A write of zeros takes no block. */
+static void zeros(void)
+{
+	struct one_disk o;
+	one_open(&o, DISK_BYTES, 64 * MIB);
+	struct disk_tree *fat = one_create(&o, 1);
+	fill(&o, fat, 0);
+	CU_ASSERT_EQUAL(one_write(&o, fat, 0, 1, 3), -ENOSPC);
+	CU_ASSERT_EQUAL(one_write(&o, fat, 0, 64, 0), 0);
+	disk_checkpoint(o.disk);
+	one_let_pass(&o, NS_PER_S);
+	CU_ASSERT_EQUAL(one_write(&o, fat, 0, 16, 3), 0);
+	one_close(&o);
+}
+
 int main(void)
 {
 	CU_initialize_registry();
@@ -143,6 +158,7 @@ int main(void)
 	CU_add_test(suite, "new records", new_records);
 	CU_add_test(suite, "trims of shared pages", trims_of_shared_pages);
 	CU_add_test(suite, "punching", punching);
+	CU_add_test(suite, "zeros", zeros);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();

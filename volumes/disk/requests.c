@@ -237,7 +237,7 @@ static bool io_grows(struct disk *d, const struct disk_io *io)
 static bool io_has_blocks(struct disk *d, const struct disk_io *io)
 {
 	if (io->op == DISK_WRITE)
-		return space_has_room(&d->space, io->n_blocks);
+		return space_has_room(&d->space, io->n_blocks - (uint64_t)__builtin_popcountll(io->zero_blocks));
 	return !io_grows(d, io) || space_has_room_to_grow(&d->space, disk_n_dirty(d));
 }
 
