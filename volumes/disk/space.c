@@ -262,7 +262,7 @@ static void region_loaded(struct op *op, int res)
 		s->free_blocks -= s->region_free[r->number];
 		s->region_free[r->number] = 0;
 	}
-	waiters_wake(d, &r->waiters, r->is_damaged ? -EIO : 0);
+	waiters_wake(d, &r->waiters, 0); /* they ask again: who needs a count gets -EIO, who needs a block another region */
 	waiters_wake(d, &s->waiters, 0);
 	disk_request_ended(d);
 }
@@ -411,11 +411,11 @@ static void run_take(struct space *s, struct region *r, uint32_t first, uint32_t
 	s->resident_free -= n;
 }
 
-int space_alloc(struct space *s, enum space_class class, uint32_t n, struct run *out, struct waiter *w)
+/* Points the class's cursor at a region with free blocks that is resident. 0; -EAGAIN; -ENOSPC. */
+static int cursor_place(struct space *s, enum space_class class, struct waiter *w)
 {
-	quarry_assert(n > 0);
 	int64_t region = s->cursor[class].region;
-	if (region < 0 || s->region_free[region] == 0) {
+	while (region < 0 || s->region_free[region] == 0) {
 		if (s->free_blocks == 0)
 			return -ENOSPC;
 		/* Pages are given blocks at a cut, where nothing can wait: whatever is resident will do. */
@@ -423,15 +423,25 @@ int space_alloc(struct space *s, enum space_class class, uint32_t n, struct run 
 		if (region < 0)
 			return -ENOSPC;
 		int res = space_make_resident(s, (uint32_t)region, w);
-		if (res == -EIO) /* damaged: nothing is free there now; the next call chooses another */
-			return space_alloc(s, class, n, out, w);
-		if (res < 0)
+		if (res < 0 && res != -EIO)
 			return res;
+		if (res == -EIO) { /* damaged: another is chosen */
+			s->free_blocks -= s->region_free[region];
+			s->region_free[region] = 0;
+		}
 		s->cursor[class].region = region;
 		s->cursor[class].next = 0;
-		if (s->region_free[region] == 0)
-			return space_alloc(s, class, n, out, w);
 	}
+	return 0;
+}
+
+int space_alloc(struct space *s, enum space_class class, uint32_t n, struct run *out, struct waiter *w)
+{
+	quarry_assert(n > 0);
+	int res = cursor_place(s, class, w);
+	if (res < 0)
+		return res;
+	int64_t region = s->cursor[class].region;
 	struct region *r = s->resident[region];
 	quarry_assert(r && !r->is_loading);
 	uint32_t len, first = run_find(r, s->cursor[class].next, n, &len);
@@ -713,13 +723,19 @@ static void log_merge(struct space *s, struct delta d)
 	deltas_put(&s->log, d);
 }
 
+/* Nothing is taken any more from a region whose counts cannot be read, so what is freed there is not free. */
+static bool region_is_lost(const struct space *s, uint32_t region)
+{
+	return s->resident[region] && s->resident[region]->is_damaged;
+}
+
 void space_thaw(struct space *s)
 {
 	deltas_each(word, &s->frozen)
 	{
 		struct delta d = delta_unpack(word);
 		region_note_unpunched(s, region_of(d.block), d.change < 0);
-		if (delta_ends_free(d)) {
+		if (delta_ends_free(d) && !region_is_lost(s, region_of(d.block))) {
 			s->region_free[region_of(d.block)]++;
 			s->free_blocks++;
 		}
