@@ -74,6 +74,7 @@ void resume_collect(struct vring *v, bool (*arrival)(const struct vring *v, uint
 		v->arrivals = max_u64(v->arrivals, found[n].at + 1);
 		found[n++].entry = (uint16_t)i;
 	}
+	/* cppcheck-suppress uninitvar ; the first n are set */
 	qsort(found, n, sizeof(found[0]), arrival_compare);
 	for (uint32_t i = 0; i < n; i++)
 		v->resume[i] = found[i].entry;

@@ -57,7 +57,7 @@ replic|volume create x --size 1G --replicas 2
 no snapshot|snapshot show v1@s1
 no snapshot|volume clone v1@s1 v2
 nothing|snapshot create nothing@s
-release|backup list /tmp
+repository|backup list /tmp
 END
 
 say "names"

@@ -6,7 +6,7 @@
 
 #define DISK_BYTES    (512 * MIB)
 #define N_BLOCKS      (20u * COUNTS_PER_PAGE)
-#define LOGGED_BLOCKS 4000u /* few enough for a checkpoint to leave them in the delta log */
+#define LOGGED_BLOCKS 4000u                    /* few enough for a checkpoint to leave them in the delta log */
 #define LEFT_BLOCKS   (COUNTS_PER_PAGE + 512u) /* the region that is written to is not punched, and pages are in use */
 
 static void write_blocks(struct one_disk *o, struct disk_tree *t, uint32_t n_blocks)

@@ -73,8 +73,7 @@ static void drop_run(struct drop *p)
 			drop_end(p);
 			return;
 		}
-		if (!space_has_delta_room(&d->space, STEP_DELTAS_MAX) ||
-		    disk_n_dirty(d) >= d->pages.dirty_max) {
+		if (!space_has_delta_room(&d->space, STEP_DELTAS_MAX) || disk_n_dirty(d) >= d->pages.dirty_max) {
 			checkpoint_want(&d->checkpoint); /* pokes when it has ended */
 			drop_end(p);
 			return;

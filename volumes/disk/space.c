@@ -262,7 +262,8 @@ static void region_loaded(struct op *op, int res)
 		s->free_blocks -= s->region_free[r->number];
 		s->region_free[r->number] = 0;
 	}
-	waiters_wake(d, &r->waiters, 0); /* they ask again: who needs a count gets -EIO, who needs a block another region */
+	waiters_wake(d, &r->waiters,
+		     0); /* they ask again: who needs a count gets -EIO, who needs a block another region */
 	waiters_wake(d, &s->waiters, 0);
 	disk_request_ended(d);
 }

@@ -103,7 +103,7 @@ struct set_command {
 	uint32_t replicas, min_replicas; /* 0: not given */
 	enum failure_domain failure_domain;
 	bool has_failure_domain;
-	uint32_t queues;                 /* ATTACH over vhost-user; 0: not given */
+	uint32_t queues; /* ATTACH over vhost-user; 0: not given */
 	bool force, reserve, read_only;
 	bool with_snapshots; /* VOLUME_DELETE: they are deleted, too */
 	bool is_scheduled;   /* SNAPSHOT_CREATE: by the clock */

@@ -14,7 +14,7 @@
 #define CACHE_BYTES (15 * MIB)
 #define STEPS_MAX   2000000u
 
-void world_fail(struct history_world *w, const char *format, ...)
+_Noreturn void world_fail(struct history_world *w, const char *format, ...)
 {
 	va_list args;
 	printf("seed %" PRIu64 ": ", w->seed);
