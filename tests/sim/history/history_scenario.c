@@ -412,6 +412,7 @@ static void judge_volume(struct history_world *w, struct model_volume *m)
 		struct set_snapshot *snap = snapshot_find(entry, m->snapshots[i].name);
 		if (!snap || snapshot_open(snap) != 0)
 			world_fail(w, "snapshot %s@%s is not there", m->name, m->snapshots[i].name);
+		/* cppcheck-suppress nullPointerRedundantCheck ; world_fail() does not return */
 		judge_point(w, snap->head, &m->snapshots[i].point);
 		snapshot_close(snap);
 	}
