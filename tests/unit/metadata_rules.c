@@ -200,7 +200,7 @@ static void rule_values_of_any_size(struct bench *b)
 static void rule_order(struct bench *b)
 {
 	struct asked puts[20] = {0}, get = {.q = {.op = METADATA_GET, .key = "order"}};
-	char values[20][8];
+	char values[20][12];
 	for (int i = 0; i < 20; i++) {
 		snprintf(values[i], sizeof(values[i]), "%d", i);
 		puts[i].reactor = b->reactor;
