@@ -30,6 +30,8 @@ CFLAGS   ?= -O2 -g
 WARN     := -Wall -Wextra -Wshadow -Wswitch-enum -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wno-unused-parameter \
             -Werror
 SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+# gcc says that it does not model the fences of rings that are shared with another process
+SANFLAGS += $(if $(filter thread,$(SAN)),$(if $(findstring clang,$(CC)),,-Wno-tsan))
 PACKAGES := liburing libisal libconfig sqlite3 jansson libmicrohttpd gnutls libcurl
 CLI_PKGS := libcurl jansson libnbd libsodium libzstd
 

@@ -43,7 +43,7 @@ static void world_open(struct ring_world *w, bool is_packed)
 	*w = (struct ring_world){.wrap = true};
 	uint8_t *near = aligned_alloc(4096, REGION_BYTES);
 	w->far = aligned_alloc(4096, REGION_BYTES);
-	w->inflight = aligned_alloc(64, INFLIGHT_QUEUE_BYTES(VRING_SIZE_MAX));
+	w->inflight = aligned_alloc(64, (INFLIGHT_QUEUE_BYTES(VRING_SIZE_MAX) + 63) & ~(size_t)63);
 	CU_ASSERT_FATAL(near && w->far && w->inflight);
 	memset(near, 0, REGION_BYTES);
 	memset(w->far, 0, REGION_BYTES);

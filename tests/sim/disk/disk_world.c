@@ -43,9 +43,12 @@ void world_say(struct disk_world *w, const char *format, ...)
 
 static const char *op_name(enum disk_op op)
 {
-	static const char *const names[] = {"read", "write", "trim",  "map",      "flush", "create",
-					    "fork", "drop",  "fence", "complete", "forget"};
+	static const char *const names[] = {
+	    [DISK_READ] = "read",   [DISK_WRITE] = "write",   [DISK_TRIM] = "trim",         [DISK_MAP] = "map",
+	    [DISK_FLUSH] = "flush", [DISK_CREATE] = "create", [DISK_FORK] = "fork",         [DISK_DROP] = "drop",
+	    [DISK_FENCE] = "fence", [DISK_FORGET] = "forget", [DISK_COMPLETE] = "complete", [DISK_MEASURE] = "measure"};
 
+	quarry_assert(op < array_size(names) && names[op]);
 	return names[op];
 }
 
