@@ -202,7 +202,8 @@ int metadata_open_etcd(struct reactor *r, struct log *log, const struct metadata
 	if (res == 0) {
 		s->has_thread = true; /* before it runs: it looks */
 		res = -pthread_create(&s->thread, NULL, store_thread, s);
-		s->has_thread = res == 0;
+		if (res < 0)
+			s->has_thread = false; /* else it is the thread's to read */
 	}
 	if (res < 0) {
 		store_destroy(s);
