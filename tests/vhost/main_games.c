@@ -374,8 +374,10 @@ static void lie_random(struct games *g)
 	X(direction)                                                                                                   \
 	X(too_few)                                                                                                     \
 	X(table)                                                                                                       \
-	X(loop) X(index) X(garbage) X(used) X(region) X(two_regions) X(ring_setup) X(fds) X(inflight) X(log) X(frame)  \
-	    X(config) X(again) X(random)
+	X(loop)                                                                                                        \
+	X(index)                                                                                                       \
+	X(garbage)                                                                                                     \
+	X(used) X(region) X(two_regions) X(ring_setup) X(fds) X(inflight) X(log) X(frame) X(config) X(again) X(random)
 
 static const struct {
 	const char *name;
