@@ -95,8 +95,6 @@ static void a_journal_block_that_cannot_be_read_is_no_end(void)
 	}
 }
 
-static uint64_t first_data_block; /* that NEW was written to */
-
 static void data_that_cannot_be_read_is_refused(void)
 {
 	struct head_world w;
@@ -108,9 +106,9 @@ static void data_that_cannot_be_read_is_refused(void)
 	struct waiter waiter = {0};
 	list_init(&waiter.link);
 	CU_ASSERT_EQUAL_FATAL(tree_get(t, 7, 1, &p, &waiter), 0);
-	first_data_block = pointer_block(p);
+	uint64_t data_block = pointer_block(p);
 	world_crash(&w, SIM_KILL);
-	sim_file_break(world_disk_file(&w, 1), first_data_block);
+	sim_file_break(world_disk_file(&w, 1), data_block);
 	CU_ASSERT_EQUAL(world_start(&w), 0);
 	struct verdict verdict = read_all(&w);
 	CU_ASSERT_EQUAL(verdict.n_wrong, 0);

@@ -183,7 +183,7 @@ static enum flow recovery_scan(struct recovery *r)
 		bool is_whole = journal_block_open(chunk_block(r), &sb->disk, &h) == 0;
 		if (!is_whole || h.sequence != r->next || r->next - sb->replay_from >= sb->journal_blocks)
 			return FLOW_NEXT;
-		if (h.checkpoint > sb->checkpoint || h.flushed >= h.sequence) {
+		if (h.checkpoint > sb->checkpoint) {
 			r->err = recovery_fail(
 			    r,
 			    "journal block %llu is newer than every superblock (checkpoint %llu, found %llu): "
