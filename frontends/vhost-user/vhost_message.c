@@ -358,9 +358,12 @@ static int set_backend_req_fd(struct vhost_connection *c)
 static int get_inflight_fd(struct vhost_connection *c)
 {
 	uint32_t n_queues = get_le16(c->payload + 16), size = get_le16(c->payload + 18);
-	int fd = -1, res = inflight_make(c, n_queues, size, &fd);
-	uint8_t *reply = reply_begin(c, c->payload_bytes);
+	int fd = -1;
 
+	if (c->payload_bytes > VHOST_INFLIGHT_BYTES_MAX)
+		return -EINVAL;
+	int res = inflight_make(c, n_queues, size, &fd);
+	uint8_t *reply = reply_begin(c, c->payload_bytes); /* with the padding that was sent */
 	if (res != 0)
 		return 0; /* an area of no bytes: there is none */
 	put_le64(reply, inflight_bytes(n_queues, size));
