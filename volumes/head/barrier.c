@@ -1,5 +1,6 @@
 /*
- * barrier.c: closes a volume's epoch, at most once a second under writes, and when attach or detach ask for it.
+ * barrier.c: closes a volume's epoch, at most once a second under writes (a single copy: once in five), and when attach or detach
+ * ask for it.
  *
  *   REST -> RESERVE -> CLAIM -> CLOSE -> DRAIN -> FORK -> FLUSH -> COMPLETE -> SETTLE -> END -> REST
  *                                                   +---- on error ---------------^
@@ -157,6 +158,11 @@ static void barrier_goto(struct barrier *b, enum barrier_stage with_rider, enum 
 	b->stage = b->rider ? with_rider : without;
 }
 
+static void barrier_timer_start(struct volume *v)
+{
+	timer_start(v->set->reactor, &v->barrier.timer, v->entry->facts.replicas > 1 ? BARRIER_NS : BARRIER_ALONE_NS);
+}
+
 static void barrier_end(struct volume *v)
 {
 	struct barrier *b = &v->barrier;
@@ -164,7 +170,7 @@ static void barrier_end(struct volume *v)
 	b->ended = NULL;
 	b->stage = BARRIER_REST;
 	if (v->has_written)
-		timer_start(v->set->reactor, &b->timer, BARRIER_NS);
+		barrier_timer_start(v);
 	if ((b->is_wanted || b->next_rider) && b->op.kind == OP_NONE) /* asked for while this one was under way */
 		reactor_defer(v->set->reactor, &b->op, 0);
 	placer_run(v);
@@ -266,7 +272,7 @@ void barrier_note_write(struct volume *v)
 		return;
 	v->has_written = true;
 	if (b->stage == BARRIER_REST && !timer_is_running(&b->timer))
-		timer_start(v->set->reactor, &b->timer, BARRIER_NS);
+		barrier_timer_start(v);
 }
 
 void barrier_now(struct volume *v, void (*ended)(struct volume *v, int res))

@@ -31,6 +31,9 @@
 #define PARTS_DEFAULT 512u
 #define FLUSHES       128u     /* parts that flush or tell of an epoch: more wait for each other */
 #define BARRIER_NS    NS_PER_S /* an epoch is closed at most this often */
+/* The same for a volume with a single copy: nobody is ever resynced from a complete epoch of it, and its two flushes cost
+   the device more than all else that a write does (docs/performance.md). */
+#define BARRIER_ALONE_NS (5 * NS_PER_S)
 
 struct command;
 
@@ -512,7 +515,7 @@ void join_abandon(struct join *j);
 /* ---- barrier.c ---- */
 
 void barrier_init(struct volume *v);
-/* A write was sent: the epoch will be closed within BARRIER_NS. */
+/* A write was sent: the epoch will be closed within BARRIER_NS, or BARRIER_ALONE_NS. */
 void barrier_note_write(struct volume *v);
 /* Closes the epoch now; ended() once it is complete. */
 void barrier_now(struct volume *v, void (*ended)(struct volume *v, int res));
