@@ -34,22 +34,21 @@ static void say(void *context, const char *line)
 	printf("%s\n", line);
 }
 
-/* 0 with the descriptor, or -errno after saying why. */
+/* 0 with the descriptor, or the exit status after saying why. */
 static int open_locked(const char *path, int *out)
 {
 	struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0) {
-		int res = -errno;
 		fprintf(stderr, "quarryd: %s: %s\n", path, strerror(errno));
-		return res;
+		return CHECK_DISK_NOT_OPENED;
 	}
 	if (fcntl(fd, F_OFD_SETLK, &lock) < 0) {
 		fprintf(stderr,
 			"quarryd: %s: in use by a running quarryd; stop it first, or scrub the disk while it runs\n",
 			path);
 		close(fd);
-		return -EBUSY;
+		return CHECK_DISK_IN_USE;
 	}
 	*out = fd;
 	return 0;
@@ -75,9 +74,9 @@ static int conclude(const char *path, const struct disk_check *c, int res)
 
 int check_disk(const char *path, bool is_verbose)
 {
-	int fd;
-	if (open_locked(path, &fd) < 0)
-		return 1;
+	int fd, status = open_locked(path, &fd);
+	if (status != 0)
+		return status;
 	off_t end = lseek(fd, 0, SEEK_END);
 	struct disk_check c = {
 	    .read = read_block,
@@ -86,7 +85,7 @@ int check_disk(const char *path, bool is_verbose)
 	    .n_blocks = end > 0 ? (uint64_t)end / BLOCK_BYTES : 0,
 	    .is_verbose = is_verbose,
 	};
-	int status = conclude(path, &c, disk_check_run(&c));
+	status = conclude(path, &c, disk_check_run(&c));
 	close(fd);
 	return status;
 }

@@ -5,5 +5,9 @@
 
 #include "daemon/core/base.h"
 
-/* Prints what it finds to standard output. The exit status: 0 the disk is sound, 1 it is not, or cannot be read. */
+/* Exit statuses beside 0, the disk is sound, and 1, it is not: nothing was checked, and standard error says why in a line. */
+#define CHECK_DISK_IN_USE     3
+#define CHECK_DISK_NOT_OPENED 4
+
+/* Prints what it finds to standard output. Returns the exit status. */
 int check_disk(const char *path, bool is_verbose);

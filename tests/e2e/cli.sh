@@ -120,6 +120,9 @@ kill "$follow"
 holds jq -es 'all(has("sequence") and has("time") and has("level"))' "$dir/followed"
 is "back after the restart" "$(json '[.volumes[] | select(.state == "serving") | .name] | join(" ")' volume list)" "i2 i3"
 
+expect 1 'in use by a running quarryd' q disk check "$dir/disks/a.img"
+is "JSON of a disk in use" "$({ q --json disk check "$dir/disks/a.img" 2>/dev/null || true; } | jq -r .error.code)" in-use
+
 say "no daemon"
 daemon_stop
 expect 1 "there is no quarryd at|nobody answers at" w status
@@ -128,7 +131,8 @@ is "its JSON" "$(q --json disk check "$dir/disks/a.img" | jq .sound)" true
 dd if=/dev/urandom of="$dir/disks/a.img" bs=4096 count=32 conv=notrunc status=none
 expect 1 '' q disk check "$dir/disks/a.img"
 expect 1 '' q disk check "$dir/random.raw"
-expect 1 '' q disk check "$dir/nothing"
+expect 1 'No such file' q disk check "$dir/nothing"
+is "JSON of no disk" "$({ q --json disk check "$dir/nothing" 2>/dev/null || true; } | jq -r .error.code)" local
 is "JSON of a bad disk" "$({ q --json disk check "$dir/disks/a.img" 2>/dev/null || true; } | jq .sound)" false
 if [ -n "$watch" ]; then
 	expect 0 'usage: quarry' w --help
