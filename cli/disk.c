@@ -15,6 +15,8 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #define SCRUB_POLL_MS 500
 
@@ -79,6 +81,25 @@ static enum status absolute_path(struct cli *c, const char *path, char **out)
 	return DONE;
 }
 
+/* A sparse file takes its space when blocks are written: what does not fit in its file system then fails the disk. */
+static void warn_of_room(const char *path, uint64_t size_bytes)
+{
+	struct stat st;
+	struct statvfs fs;
+	char size[SIZE_TEXT_BYTES], room[SIZE_TEXT_BYTES];
+	if (stat(path, &st) < 0 || !S_ISREG(st.st_mode) || statvfs(path, &fs) < 0)
+		return;
+	uint64_t free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize + (uint64_t)st.st_blocks * 512;
+	if (free_bytes >= size_bytes)
+		return;
+	size_to_text(size_bytes, size);
+	size_to_text(free_bytes, room);
+	fprintf(stderr,
+		"quarry: warning: the file may grow to %s and its file system has %s free; a disk that finds none left "
+		"fails. Use --reserve, or keep the room free\n",
+		size, room);
+}
+
 enum status disk_add(struct cli *c)
 {
 	json_auto_t *body = json_object(), *disk = NULL;
@@ -107,6 +128,8 @@ enum status disk_add(struct cli *c)
 	auto_free char *name = text_printable(text_at(disk, "name"));
 	auto_free char *pool = text_printable(text_at(disk, "pool"));
 	printf("added disk '%s' of %s to pool '%s'\n", name, size, pool);
+	if (!client_is_remote(c))
+		warn_of_room(path, number_at(disk, "size_bytes"));
 	return DONE;
 }
 

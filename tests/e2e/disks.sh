@@ -40,6 +40,27 @@ assert h.pread(1 << 20, 5 << 30) == b"\0" * (1 << 20)
 assert h.pread(512, (6 << 30) + 512) == bytes([7]) * 512'
 n_checks=$((n_checks + 1))
 
+if [ "$(id -u)" = 0 ] && mkdir "$dir/small" && mount -t tmpfs -o size=96M none "$dir/small" 2>/dev/null; then
+	mounts+=("$dir/small")
+	say "a file system that is smaller than the disk's file"
+	q pool create small >/dev/null
+	if q disk add "$dir/small/s.img" --size 512M --pool small >"$dir/said" 2>&1; then
+		holds grep -q 'warning: the file may grow to 512M' "$dir/said"
+		volume_make s 256M --pool small
+		nbd "$(uri s)" '
+try:
+    for i in range(256):
+        h.pwrite(bytes([1 + i % 255]) * (1 << 20), i << 20)
+    h.flush()
+    raise SystemExit("a full file system takes everything")
+except nbd.Error as e:
+    assert e.errno in ("EIO", "ENOSPC"), e.errno'
+		expect 1 'no space is left on the file system' q status
+		nbd "$(uri v1)" 'assert h.pread(4096, 0) == bytes([1]) * 4096'
+		mount -o remount,size=400M "$dir/small" # after the next start it serves again
+	fi
+fi
+
 say "a disk that is gone at the start: its segments fail, the rest serves"
 daemon_stop
 mv "$dir/disks/d2.img" "$dir/away.img"

@@ -142,7 +142,7 @@ static void superblock_written(struct op *op, int res)
 	c->owed--;
 	if (res < 0) {
 		c->err = res;
-		disk_fail(c->disk, "writing the superblock failed (error %d)", -res);
+		disk_fail(c->disk, "writing the superblock failed: %s", disk_error_text(res));
 	}
 	checkpoint_poke(c);
 }

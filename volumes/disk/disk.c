@@ -102,6 +102,18 @@ static void after_failure(struct waiter *w, int res)
 	disk_request_ended(d);
 }
 
+const char *disk_error_text(int err)
+{
+	if (err == -ENOSPC)
+		return "no space is left on the file system that its file lies on: make room there and start quarryd "
+		       "again";
+	if (err == -EDQUOT)
+		return "the quota of the file system that its file lies on is used up: raise it and start quarryd "
+		       "again";
+	const char *text = strerrordesc_np(-err);
+	return text ? text : "an unknown error";
+}
+
 void disk_fail(struct disk *d, const char *format, ...)
 {
 	va_list args;

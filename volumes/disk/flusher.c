@@ -58,8 +58,8 @@ static void flush_done(struct op *op, int res)
 	f->is_busy = false;
 	histogram_add(&d->counters.flush_ns, reactor_now_ns(d->reactor) - f->started_ns);
 	if (res < 0)
-		disk_fail(d, "flushing the device failed (error %d); what was written since the last flush is in doubt",
-			  -res);
+		disk_fail(d, "flushing failed: %s; what was written since the last flush is in doubt",
+			  disk_error_text(res));
 	if (disk_is_alive(d))
 		d->journal.flushed = max_u64(d->journal.flushed, f->candidate);
 	waiters_wake(d, &f->running, disk_is_alive(d) ? 0 : -EIO);
