@@ -132,7 +132,10 @@ const struct command commands[] = {
 	 .options = OPTIONS(OPTION("nbd", NO_VALUE, "over NBD"),
 			    OPTION("vhost-user", NO_VALUE, "as a disk of a virtual machine, over vhost-user-blk"),
 			    OPTION("queues", NUMBER("N", 1, 64), "queues that a virtual machine may use; else 16"),
-			    OPTION("read-only", NO_VALUE, "clients cannot write"), LATER("takeover", NO_VALUE))},
+			    OPTION("read-only", NO_VALUE, "clients cannot write"),
+			    OPTION("takeover", NO_VALUE,
+				   "even though its disks know a later attachment than the metadata; gives up what "
+				   "was placed and snapshotted since"))},
 	{.noun = "volume", .verb = "detach", .run = volume_detach, .arguments = {WORD("NAME", VALUE_EXPORT)},
 	 .summary = "end the serving of a volume; its clients are disconnected",
 	 .options = OPTIONS(OPTION("nbd", NO_VALUE, "only over NBD"),

@@ -39,7 +39,8 @@ enum status transfer_connect(struct transfer *t, const json_t *present, bool is_
 	if (present) {
 		attachment = json_incref((json_t *)present);
 	} else {
-		status = volume_attach_nbd(t->cli, t->name, is_read_only, &attachment);
+		json_auto_t *body = json_pack("{sssb}", "frontend", "nbd", "read_only", is_read_only);
+		status = volume_attach_with(t->cli, t->name, body, &attachment);
 		t->is_attached = status == DONE;
 	}
 	if (status != DONE)

@@ -252,10 +252,9 @@ const json_t *attachment_over_nbd(const json_t *object)
 	return NULL;
 }
 
-enum status volume_attach_nbd(struct cli *c, const char *name, bool is_read_only, json_t **attachment)
+enum status volume_attach_with(struct cli *c, const char *name, const json_t *body, json_t **attachment)
 {
 	auto_free char *path = volume_path(name, "/attachments");
-	json_auto_t *body = json_pack("{sssb}", "frontend", "nbd", "read_only", is_read_only);
 	enum status status =
 	    client_call(c, &(struct request){.method = "POST", .path = path, .body = body}, attachment);
 	if (status == DONE && !*attachment_uri(c, *attachment))
@@ -270,30 +269,22 @@ enum status volume_detach_from(struct cli *c, const char *name, const char *suff
 	return client_call(c, &(struct request){.method = "DELETE", .path = path}, answer);
 }
 
-static enum status volume_attach_vhost(struct cli *c, json_t **attachment)
-{
-	auto_free char *path = volume_path(call_text(c->call, "NAME"), "/attachments");
-	json_auto_t *body = json_pack("{sssb}", "frontend", "vhost-user", "read_only", call_has(c->call, "read-only"));
-	body_number(c, body, "queues", "queues");
-	return client_call(c, &(struct request){.method = "POST", .path = path, .body = body}, attachment);
-}
-
 enum status volume_attach(struct cli *c)
 {
-	json_auto_t *attachment = NULL;
+	json_auto_t *body = json_object(), *attachment = NULL;
 	bool is_vhost = call_has(c->call, "vhost-user");
-	enum status status;
 	if (is_vhost == call_has(c->call, "nbd"))
 		return cli_misuse(c, "give one of --nbd and --vhost-user");
 	if (call_has(c->call, "queues") && !is_vhost)
 		return cli_misuse(c, "--queues goes with --vhost-user");
-	if (is_vhost)
-		status = volume_attach_vhost(c, &attachment);
-	else
-		status = volume_attach_nbd(c, call_text(c->call, "NAME"), call_has(c->call, "read-only"), &attachment);
+	json_object_set_new(body, "frontend", json_string(is_vhost ? "vhost-user" : "nbd"));
+	body_flag(c, body, "read_only", "read-only");
+	body_flag(c, body, "takeover", "takeover");
+	body_number(c, body, "queues", "queues");
+	enum status status = volume_attach_with(c, call_text(c->call, "NAME"), body, &attachment);
 	if (status != DONE || cli_print_json(c, attachment))
 		return status;
-	auto_free char *uri = text_printable(is_vhost ? text_at(attachment, "uri") : attachment_uri(c, attachment));
+	auto_free char *uri = text_printable(attachment_uri(c, attachment));
 	puts(uri);
 	return DONE;
 }

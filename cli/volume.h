@@ -11,6 +11,6 @@ char *export_path(const char *name);
 const char *attachment_uri(const struct cli *c, const json_t *attachment);
 /* The attachment over NBD among a volume's or snapshot's; NULL: it has none. */
 const json_t *attachment_over_nbd(const json_t *object);
-/* Attach and detach over NBD, as the commands do. */
-must_check enum status volume_attach_nbd(struct cli *c, const char *name, bool is_read_only, json_t **attachment);
+/* Attach and detach, as the commands do; the body is the API's AttachmentCreate. */
+must_check enum status volume_attach_with(struct cli *c, const char *name, const json_t *body, json_t **attachment);
 must_check enum status volume_detach_from(struct cli *c, const char *name, const char *suffix, json_t **answer);

@@ -24,7 +24,7 @@ _quarry_options() {
 	'volume set') echo ' --replicas:text --min-replicas:text ' ;;
 	'volume resize') echo ' --force ' ;;
 	'volume delete') echo ' --snapshots ' ;;
-	'volume attach') echo ' --nbd --vhost-user --queues:text --read-only ' ;;
+	'volume attach') echo ' --nbd --vhost-user --queues:text --read-only --takeover ' ;;
 	'volume detach') echo ' --nbd --vhost-user ' ;;
 	'volume import') echo ' --format:=raw,qcow2 --pool:pool --replicas:text --no-verify ' ;;
 	'volume export') echo ' --format:=raw,qcow2 --force --no-verify ' ;;

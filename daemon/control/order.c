@@ -308,6 +308,7 @@ static int read_attach(const struct order_text *t, const struct parts *p, struct
 	static const struct body_key keys[] = {
 	    {"frontend", BODY_TEXT, IN(other), true},
 	    {"read_only", BODY_BOOLEAN, IN(read_only), false},
+	    {"takeover", BODY_BOOLEAN, IN(takeover), false},
 	    {"queues", BODY_QUEUES, IN(queues), false},
 	    {0},
 	};

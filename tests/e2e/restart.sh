@@ -81,4 +81,47 @@ read -r line <&8
 echo "$line"
 is "the verdict" "${line%% *}" verified
 exec 7>&- 8<&-
+
+say "an older metadata.db is put back: noticed, and nothing is dropped"
+volume_make old 3G
+nbd "$(uri old)" 'h.pwrite(b"a" * 4096, 0)'
+daemon_stop
+cp "$dir/data/metadata.db" "$dir/older.db"
+daemon_start
+nbd "$(uri old)" 'h.pwrite(b"b" * 4096, 2 << 30)'
+q snapshot create old@since >/dev/null
+daemon_stop
+cp "$dir/data/metadata.db" "$dir/newest.db"
+metadata_put() { # COPY
+	rm -f "$dir"/data/metadata.db*
+	cp "$1" "$dir/data/metadata.db"
+}
+metadata_put "$dir/older.db"
+for _ in 1 2; do # a second try finds the same
+	daemon_start
+	expect 1 'older metadata.db put back' q status
+	expect 1 'older metadata.db put back' q volume attach old --nbd
+	expect 1 '' nbdinfo "$(uri old)"
+	daemon_stop
+done
+metadata_put "$dir/newest.db"
+daemon_start
+nbd "$(uri old)" '
+assert h.pread(4096, 0) == b"a" * 4096
+assert h.pread(4096, 2 << 30) == b"b" * 4096'
+expect 0 'since' q snapshot list old
+daemon_stop
+metadata_put "$dir/older.db"
+daemon_start
+expect 0 '' q volume attach old --nbd --takeover
+for _ in 1 2; do
+	nbd "$(uri old)" '
+assert h.pread(4096, 0) == b"a" * 4096
+assert h.pread(4096, 2 << 30) == b"\0" * 4096
+h.pwrite(b"c" * 4096, 4096)
+assert h.pread(4096, 4096) == b"c" * 4096'
+	daemon_stop
+	daemon_start
+done
+n_checks=$((n_checks + 3))
 passed

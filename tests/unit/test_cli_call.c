@@ -147,7 +147,6 @@ static void test_what_comes_later_is_refused_whatever_follows(void)
 	    "node drain n1",
 	    "volume move v n2",
 	    "cluster import-embedded",
-	    "volume attach v --nbd --takeover",
 	};
 	for (size_t i = 0; i < array_size(lines); i++) {
 		struct cli c;

@@ -534,6 +534,7 @@ void barrier_abandon(struct volume *v);
 struct attach_options {
 	bool is_nbd, is_vhost, is_read_only; /* all false: none is recorded; for the set's own work */
 	bool is_return;                      /* recorded already: brought back after a restart */
+	bool is_takeover;                    /* even though a disk remembers a later generation than the record */
 	uint32_t vhost_queues;               /* 0: as many as usual */
 };
 /* done(): 0 and entry->head serves; or -errno with the reason in entry->why, and there is no head. */

@@ -362,7 +362,8 @@ static void attach_begin_new(struct command *c)
 	struct attach_options o = {.is_nbd = !order_is_vhost(c),
 				   .is_vhost = order_is_vhost(c),
 				   .vhost_queues = c->order->queues,
-				   .is_read_only = c->order->read_only};
+				   .is_read_only = c->order->read_only,
+				   .is_takeover = c->order->takeover};
 	volume_attach(c->volume, &o, attach_done, c);
 }
 

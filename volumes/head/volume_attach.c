@@ -3,6 +3,7 @@
  *
  *   RECORD -> JOIN -> BARRIER -> SERVE -> END                    attach
  *               +------ on error -------^
+ *   (a foreign volume goes to END before RECORD: see invariant 4)
  *   DRAIN -> FLUSH -> FORGET -> END                              detach
  *
  *   RECORD   one transaction: generation + 1, a fresh range of epochs [EPRANGE], the owner, the attachment [ATTACHREC]
@@ -16,10 +17,14 @@
  *  1. Until SERVE no frontend can reach the volume; entry->head is set from RECORD's success on.
  *  2. A disk that cannot be joined is LOST: the volume serves what lies elsewhere, and says so in its `why`.
  *  3. A volume is being attached or detached by at most one of these at a time: entry->attach.
+ *  4. A volume whose record is older than what a disk remembers of it is not attached, and nothing is recorded or dropped:
+ *     an old copy of the store was put back, and it does not name the placements and snapshots made since. A take-over
+ *     begins above all that the disks remember.
  */
 #include "volumes/head/head_internal.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +33,12 @@
 #define X(name)          ATTACH_##name,
 enum attach_stage { ATTACH_STAGES(X) };
 #undef X
+
+/* The highest that any running disk remembers of a volume. */
+struct attach_memory {
+	const struct uuid *volume;
+	uint64_t generation, epoch, tree;
+};
 
 struct attach {
 	enum attach_stage stage;
@@ -39,6 +50,7 @@ struct attach {
 	struct record_update update;
 	struct join *joins[SET_DISKS_MAX];
 	uint64_t remembered; /* highest complete epoch of any disk */
+	struct attach_memory memory;
 	void (*done)(struct set_volume *entry, int res, void *context);
 	void *context;
 };
@@ -77,6 +89,50 @@ static void attach_end(struct attach *a)
 	done(entry, err, context);
 }
 
+/* ---- what the disks remember ---- */
+
+static void memory_add_tree(const struct tree_record *t, void *context)
+{
+	struct attach_memory *m = context;
+	if (!uuid_equal(&t->volume, m->volume))
+		return;
+	m->epoch = max_u64(m->epoch, max_u64(pointer_epoch(t->root), t->fork_epoch));
+	m->tree = max_u64(m->tree, t->tree_id);
+}
+
+/* Every disk is asked, also those that the record does not name: an old one may not know of them yet. */
+static void attach_ask_disks(struct attach *a)
+{
+	struct volume_set *s = a->entry->set;
+	struct attach_memory *m = &a->memory;
+	struct volume_record record;
+
+	m->volume = &a->entry->facts.uuid;
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
+		if (!s->disks[i] || !set_disk_is_running(s->disks[i]) ||
+		    !disk_volume(s->disks[i]->disk, m->volume, &record))
+			continue;
+		m->generation = max_u64(m->generation, record.generation);
+		m->epoch = max_u64(m->epoch, record.complete_epoch);
+		if (a->options.is_takeover)
+			disk_trees_each(s->disks[i]->disk, memory_add_tree, m);
+	}
+}
+
+static bool attach_is_foreign(struct attach *a)
+{
+	attach_ask_disks(a);
+	if (a->options.is_takeover || a->memory.generation <= a->entry->facts.generation)
+		return false;
+	text_print(
+	    a->entry->why, sizeof(a->entry->why),
+	    "its disks know generation %" PRIu64 " of it, the metadata only %" PRIu64
+	    ": was an older metadata.db put back? Put back the newest, or attach with --takeover and give up what "
+	    "was placed and snapshotted since",
+	    a->memory.generation, a->entry->facts.generation);
+	return true;
+}
+
 /* ---- RECORD ---- */
 
 static struct attach *attach_of(struct record_update *u)
@@ -93,6 +149,14 @@ static int attach_change(struct record_update *u, struct volume_facts *facts)
 		return -EOVERFLOW;
 	if (facts->next_tree > INT64_MAX - 2 * TREES_PER_ATTACH)
 		return -EOVERFLOW;
+	if (a->options.is_takeover) {
+		if (a->memory.epoch > EPOCH_MAX - 2 * EPOCHS_PER_ATTACH ||
+		    a->memory.tree > INT64_MAX - 2 * TREES_PER_ATTACH || a->memory.generation >= INT64_MAX)
+			return -EOVERFLOW;
+		facts->generation = max_u64(facts->generation, a->memory.generation);
+		facts->epoch_base = max_u64(facts->epoch_base, a->memory.epoch + 1);
+		facts->next_tree = max_u64(facts->next_tree, a->memory.tree + 1);
+	}
 	facts->generation++;
 	facts->epoch_base += EPOCHS_PER_ATTACH;
 	facts->next_tree += TREES_PER_ATTACH; /* [TREEID] */
@@ -298,7 +362,10 @@ void volume_attach(struct set_volume *entry, const struct attach_options *o,
 	}
 	a->options = *o;
 	a->stage = ATTACH_RECORD;
-	attach_record(a);
+	if (!attach_is_foreign(a))
+		return attach_record(a);
+	a->stage = ATTACH_END;
+	attach_complete(a, -ESTALE);
 }
 
 void volume_detach(struct set_volume *entry, bool is_recorded,

@@ -105,6 +105,7 @@ struct set_command {
 	bool has_failure_domain;
 	uint32_t queues; /* ATTACH over vhost-user; 0: not given */
 	bool force, reserve, read_only;
+	bool takeover;       /* ATTACH */
 	bool with_snapshots; /* VOLUME_DELETE: they are deleted, too */
 	bool is_scheduled;   /* SNAPSHOT_CREATE: by the clock */
 	struct set_target targets[SET_TARGETS_MAX];
