@@ -14,7 +14,7 @@
  *  2. It is freed when both have let go of it: the connection by its completion, the reactor by handing it back, or,
  *     when the command outlasts the API, by the command's end.
  *  3. Requests are bounded by the connections (CONNECTIONS_MAX on each socket, one request at a time on each), their
- *     bodies by ORDER_BODY_BYTES_MAX.
+ *     bodies by ORDER_BODY_BYTES_MAX. A client without a whole request makes room for others (control_client.h).
  *  4. Requests are posted only while the gate is open; libmicrohttpd is stopped only when no connection is suspended.
  *  5. The API is freed by the last message that was posted to it: messages arrive in the order of posting.
  *
@@ -24,6 +24,7 @@
 #include "daemon/control/control.h"
 
 #include "daemon/control/answer.h"
+#include "daemon/control/control_client.h"
 #include "daemon/control/control_socket.h"
 #include "daemon/control/order.h"
 
@@ -38,7 +39,8 @@
 #include <unistd.h>
 
 #define CONNECTIONS_MAX   64u        /* of each socket */
-#define CONNECTION_IDLE_S 60u        /* a client that says nothing for so long is disconnected */
+#define CONNECTIONS_SPARE 16u        /* accepted beside these, until those who make room for them are gone */
+#define CONNECTION_IDLE_S 10u        /* a client that says nothing for so long is disconnected */
 #define CONNECTION_BYTES  (32 * KIB) /* libmicrohttpd's memory for one: headers and what is on the way */
 #define DRAIN_S           1          /* for answers to leave when the API stops */
 
@@ -59,6 +61,7 @@ enum control_stage {
 struct control_port {
 	struct control *control;
 	struct MHD_Daemon *daemon;
+	struct control_clients clients; /* of its thread */
 	bool needs_token;
 };
 
@@ -92,6 +95,7 @@ struct control {
 
 struct request {
 	struct control *control;
+	struct control_port *port;
 	struct MHD_Connection *connection;
 	enum request_stage stage;
 	_Atomic int holders; /* the connection, and the reactor from posting to handing back */
@@ -130,12 +134,14 @@ static void request_release(struct request *r)
 	free(r);
 }
 
-static struct request *request_create(struct control *c, struct MHD_Connection *connection)
+static struct request *request_create(struct control_port *port, struct MHD_Connection *connection)
 {
 	struct request *r = calloc(1, sizeof(*r));
+	struct control *c = port->control;
 	if (!r)
 		return NULL;
 	r->control = c;
+	r->port = port;
 	r->connection = connection;
 	r->holders = 1;
 	list_init(&r->link);
@@ -273,6 +279,27 @@ static void refuse(struct request *r, unsigned status, const char *code, const c
 	order_refuse(&r->refusal, status, code, "%s", message);
 }
 
+static struct control_client *client_of(struct MHD_Connection *connection)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+	return info ? info->socket_context : NULL;
+}
+
+static void port_connected(void *context, struct MHD_Connection *connection, void **socket_context,
+			   enum MHD_ConnectionNotificationCode what)
+{
+	struct control_port *port = context;
+	if (what == MHD_CONNECTION_NOTIFY_STARTED) {
+		const union MHD_ConnectionInfo *info =
+		    MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+		quarry_assert(info);
+		*socket_context = control_client_add(&port->clients, info->connect_fd);
+	} else {
+		control_client_remove(&port->clients, *socket_context);
+		*socket_context = NULL;
+	}
+}
+
 /* The first call for a request: before its body. */
 static void request_begin(struct request *r, const struct control_port *port)
 {
@@ -378,6 +405,7 @@ static enum MHD_Result request_run(struct request *r, const char *method, const 
 			r->stage = REQUEST_UNDERSTAND;
 			break;
 		case REQUEST_UNDERSTAND:
+			control_client_begin(&r->port->clients, client_of(r->connection));
 			request_understand(r, method, path);
 			r->stage = r->is_refused ? REQUEST_ANSWER : REQUEST_CARRY_OUT;
 			if (r->stage == REQUEST_CARRY_OUT && request_post(r) == FLOW_WAIT)
@@ -402,7 +430,7 @@ static enum MHD_Result port_handle(void *context, struct MHD_Connection *connect
 	struct request *r = *state;
 	if (r)
 		return request_run(r, method, path, data, n);
-	r = request_create(port->control, connection);
+	r = request_create(port, connection);
 	if (!r)
 		return MHD_NO;
 	*state = r;
@@ -428,6 +456,7 @@ static void port_completed(void *context, struct MHD_Connection *connection, voi
 	if (!r)
 		return;
 	*state = NULL;
+	control_client_rest(&port->clients, client_of(connection));
 	request_release(r);
 	if (atomic_fetch_sub(&c->n_open, 1) == 1 && atomic_load(&c->is_draining))
 		drained_tell(c);
@@ -462,12 +491,13 @@ static int port_start(struct control *c, struct control_port *port, int fd, cons
 	if (!cert)
 		tls[0].option = MHD_OPTION_END;
 	port->control = c;
-	port->daemon =
-	    MHD_start_daemon(flags, 0, NULL, NULL, port_handle, port, MHD_OPTION_EXTERNAL_LOGGER, port_log, c,
-			     MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, port_completed, port,
-			     MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
-			     CONNECTION_IDLE_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
-			     MHD_OPTION_UNESCAPE_CALLBACK, leave_encoded, NULL, MHD_OPTION_ARRAY, tls, MHD_OPTION_END);
+	control_clients_init(&port->clients, CONNECTIONS_MAX);
+	port->daemon = MHD_start_daemon(
+	    flags, 0, NULL, NULL, port_handle, port, MHD_OPTION_EXTERNAL_LOGGER, port_log, c, MHD_OPTION_LISTEN_SOCKET,
+	    fd, MHD_OPTION_NOTIFY_COMPLETED, port_completed, port, MHD_OPTION_NOTIFY_CONNECTION, port_connected, port,
+	    MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX + CONNECTIONS_SPARE, MHD_OPTION_CONNECTION_TIMEOUT,
+	    CONNECTION_IDLE_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
+	    MHD_OPTION_UNESCAPE_CALLBACK, leave_encoded, NULL, MHD_OPTION_ARRAY, tls, MHD_OPTION_END);
 	return port->daemon ? 0 : -EIO;
 }
 

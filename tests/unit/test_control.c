@@ -21,6 +21,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #define TOKEN "correct-horse-battery"
@@ -653,6 +654,42 @@ static void test_metrics(void)
 	run_script(script_metrics);
 }
 
+/* ---- clients that say nothing ---- */
+
+#define SILENT 100u
+
+/* More than there are places: some say nothing, others begin and never end. */
+static void script_silent_clients(struct bench *b)
+{
+	int fds[SILENT];
+	char last;
+	for (uint32_t i = 0; i < SILENT; i++) {
+		const char *text = i % 3 == 0   ? ""
+				   : i % 3 == 1 ? "GET /v1/ver"
+						: "POST /v1/volumes HTTP/1.1\r\nHost: q\r\n"
+						  "Content-Length: 100\r\n\r\n{";
+		fds[i] = client_connect(b);
+		CU_ASSERT_FATAL(fds[i] >= 0);
+		(void)!send(fds[i], text, strlen(text), MSG_NOSIGNAL); /* it may be gone already */
+		if (i % 20 == 19) {
+			struct timespec begin, end;
+			clock_gettime(CLOCK_MONOTONIC, &begin);
+			CU_ASSERT_EQUAL(ask(b, "GET", "/v1/version", NULL)->status, 200);
+			clock_gettime(CLOCK_MONOTONIC, &end);
+			CU_ASSERT(end.tv_sec - begin.tv_sec < 5);
+		}
+	}
+	CU_ASSERT(recv(fds[0], &last, 1, 0) <= 0); /* the first of them made room */
+	for (uint32_t i = 0; i < SILENT; i++)
+		close(fds[i]);
+	CU_ASSERT_EQUAL(ask(b, "GET", "/v1/version", NULL)->status, 200);
+}
+
+static void test_silent_clients(void)
+{
+	run_script(script_silent_clients);
+}
+
 /* ---- what is wrong ---- */
 
 static char told[1024];
@@ -717,6 +754,7 @@ int main(void)
 	CU_add_test(suite, "the end, with requests", test_stop_with_requests);
 	CU_add_test(suite, "the end, with an endless command", test_stop_with_endless_command);
 	CU_add_test(suite, "the end, with a silent client", test_silent_client);
+	CU_add_test(suite, "clients that say nothing", test_silent_clients);
 	CU_add_test(suite, "sockets", test_socket);
 	CU_add_test(suite, "tokens", test_token);
 	CU_add_test(suite, "metrics", test_metrics);
