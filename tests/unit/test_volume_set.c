@@ -670,8 +670,9 @@ struct real {
 	struct reactor *reactor;
 	struct head_world w;
 	char folder[64];
-	struct set_command command;
+	struct set_command command, second;
 	int step;
+	bool is_second_refused;
 };
 
 static void real_stopped(void *context)
@@ -723,10 +724,23 @@ static void real_done(struct set_command *c, int res)
 	}
 }
 
+static void real_second_done(struct set_command *c, int res)
+{
+	struct real *r = container_of(c, struct real, second);
+	CU_ASSERT_EQUAL(res, -EAGAIN);
+	CU_ASSERT_STRING_EQUAL(c->code, "busy");
+	CU_ASSERT_EQUAL(r->step, 0); /* at once, not after the first */
+	r->is_second_refused = true;
+}
+
 static void real_ready(struct volume_set *s, int res, void *context)
 {
+	struct real *r = context;
 	CU_ASSERT_EQUAL(res, 0);
-	real_add(context, 32 * MIB);
+	real_add(r, 32 * MIB);
+	r->second = r->command;
+	r->second.done = real_second_done;
+	volume_set_command(s, &r->second);
 }
 
 static void disks_are_added(void)
@@ -746,6 +760,7 @@ static void disks_are_added(void)
 	CU_ASSERT_EQUAL_FATAL(volume_set_start(&o, real_ready, &r, &r.w.set), 0);
 	reactor_run(r.reactor);
 	CU_ASSERT_EQUAL(r.step, 6);
+	CU_ASSERT(r.is_second_refused);
 	metadata_close(r.w.metadata);
 	reactor_destroy(r.reactor);
 	log_destroy(r.w.log);

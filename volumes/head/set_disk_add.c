@@ -10,7 +10,7 @@
  *   REGISTER  one transaction, after which the disk exists
  *
  * Invariants
- *  1. Nothing is formatted that is registered.
+ *  1. Nothing is formatted that is registered, or by two at a time.
  *  2. A crash between FORMAT and REGISTER leaves a formatted, empty file; the next try finds and registers it.
  *  3. The thread has the maker to itself until it has posted its message; nothing else of it touches the set.
  */
@@ -95,6 +95,17 @@ static int add_exists(struct command *c, const struct set_disk *d)
 	return 0;
 }
 
+/* Another command makes a disk of the path at this moment. It has the file's lock, for which a second would wait. */
+static bool path_is_being_added(struct volume_set *s, const char *path)
+{
+	list_each (node, &s->aside) {
+		const struct command *c = container_of(node, struct set_command, link)->own;
+		if (c->maker && strcmp(c->maker->path, path) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* 1: go on; 0: it is there already; -errno. */
 static int add_check(struct command *c)
 {
@@ -110,6 +121,10 @@ static int add_check(struct command *c)
 	struct set_disk *there = set_disk_find(c->set, o->path);
 	if (there)
 		return add_exists(c, there);
+	if (path_is_being_added(c->set, o->path))
+		return command_refuse(c, -EAGAIN, "busy",
+				      "%s is being added by another command: wait until quarry disk list shows it",
+				      o->path);
 	if (set_disks_count(c->set) == SET_DISKS_MAX)
 		return command_refuse(c, -EMFILE, "too-many", "this node has %u disks already", SET_DISKS_MAX);
 	if ((c->set->cache_bytes - c->set->cache_given) / 2 < DISK_CACHE_MIN_BYTES)
