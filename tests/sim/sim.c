@@ -208,6 +208,14 @@ static const struct reactor_ops world_ops = {
     .stream_shutdown = sim_stream_shutdown,
     .stream_close = sim_stream_close,
     .stream_peer = sim_stream_peer,
+    .fd_close = sim_shared_close,
+    .stream_take = sim_shared_stream,
+    .map = sim_shared_map,
+    .share = sim_shared_make,
+    .mapping_close = sim_shared_unmap,
+    .event_open = sim_bell_open,
+    .event_signal = sim_bell_signal,
+    .event_close = sim_bell_close,
     .submit = op_submit,
     .connect = sim_net_connect,
     .now_ns = world_now_ns,
@@ -459,6 +467,7 @@ void sim_destroy(struct sim *s)
 {
 	quarry_assert(!s->is_stepping);
 	sim_net_fini(s);
+	sim_shared_fini(s); /* it closes streams */
 	for (struct list *node; (node = list_pop(&s->machines)) != NULL;)
 		machine_destroy(container_of(node, struct sim_machine, link));
 	free(s);

@@ -127,3 +127,17 @@ struct sim_file_stats sim_file_stats(const struct sim_file *f);
 void sim_net_partition(struct sim_machine *a, struct sim_machine *b, bool is_parted);
 /* Every connection between the two breaks with -ECONNRESET at both ends; a == b: its connections to itself. */
 void sim_net_cut(struct sim_machine *a, struct sim_machine *b);
+
+/* ---- descriptors that processes hand to each other; see sim_shared.c. The test plays the other process ---- */
+
+int sim_memory_create(struct sim *s, uint64_t len_bytes); /* as memfd_create() and ftruncate() */
+uint8_t *sim_memory_at(struct sim *s, int fd, uint64_t *len_bytes);
+void sim_memory_cut(struct sim *s, int fd); /* its file shrinks under everybody */
+int sim_counter_create(struct sim *s);      /* as eventfd() */
+void sim_counter_signal(struct sim *s, int fd);
+uint64_t sim_counter_take(struct sim *s, int fd); /* how often it was signalled since */
+/* One end as a stream of the machine's process, the other as a descriptor to give away. */
+int sim_stream_create(struct sim_machine *m, struct stream **near);
+int sim_fd_copy(struct sim *s, int fd); /* as dup(); -1: there is no such */
+void sim_fd_close(struct sim *s, int fd);
+uint32_t sim_n_fds(const struct sim *s); /* open now */

@@ -1,5 +1,5 @@
 /*
- * sim_internal.h: what sim.c, sim_disk.c and sim_net.c share.
+ * sim_internal.h: what sim.c, sim_disk.c, sim_net.c and sim_shared.c share.
  */
 #pragma once
 
@@ -55,6 +55,8 @@ struct sim {
 	struct list partitions;
 	struct list held; /* arrivals that a partition keeps */
 	uint64_t n_connections;
+	struct sim_thing **fds; /* by descriptor; NULL: closed */
+	uint32_t n_fds;
 	uint64_t latency_max_ns; /* of new files: the world's character */
 	uint64_t batch_max_ns;   /* how much later a turn may begin than its first event */
 };
@@ -98,3 +100,18 @@ void sim_net_submit(struct sim_reactor *r, struct op *op);
 void sim_net_crash(struct sim_machine *m, enum sim_crash_kind kind);
 void sim_net_destroy(struct sim_machine *m);
 void sim_net_fini(struct sim *s);
+void sim_stream_pair(struct sim_machine *m, struct stream **near, struct stream **far);
+
+/* sim_shared.c */
+void sim_shared_close(struct reactor *r, int fd);
+int sim_shared_stream(struct reactor *r, int fd, struct stream **out);
+int sim_shared_map(struct reactor *r, int fd, uint64_t pos_bytes, uint64_t len_bytes, struct mapping **out);
+int sim_shared_make(struct reactor *r, uint64_t len_bytes, int *fd, struct mapping **out);
+void sim_shared_unmap(struct mapping *m);
+int sim_bell_open(struct reactor *r, int fd, void (*signalled)(void *context), void *context, struct event **out);
+void sim_bell_signal(struct event *e);
+void sim_bell_close(struct event *e);
+/* Descriptors on their way: copies of the sender's; the receiver's, or closed where it has no room (to == NULL: none). */
+void sim_fds_send(struct sim *s, const struct fds *from, struct fds *to);
+void sim_fds_receive(struct sim *s, struct fds *from, struct fds *to);
+void sim_shared_fini(struct sim *s);

@@ -71,6 +71,7 @@ struct sim_arrival {
 	struct sim_machine *from;
 	uint64_t len_bytes, read_bytes;
 	struct list link; /* in the stream's pieces, or held by a partition */
+	struct fds fds;   /* beside its first byte */
 	uint8_t bytes[];
 };
 
@@ -118,12 +119,18 @@ static struct sim_link *partition_find(struct sim *s, const struct sim_machine *
 
 /* ---- arrivals ---- */
 
+static void arrival_free(struct sim_arrival *a)
+{
+	sim_fds_receive(a->to->machine->sim, &a->fds, NULL);
+	free(a);
+}
+
 static void stream_maybe_free(struct sim_stream *st)
 {
 	if (!st->is_closed || st->n_events > 0)
 		return;
 	for (struct list *node; (node = list_pop(&st->pieces)) != NULL;)
-		free(container_of(node, struct sim_arrival, link));
+		arrival_free(container_of(node, struct sim_arrival, link));
 	list_remove(&st->link);
 	free(st);
 }
@@ -133,7 +140,7 @@ static void arrival_end(struct sim_arrival *a)
 	struct sim_stream *st = a->to;
 
 	st->n_events--;
-	free(a);
+	arrival_free(a);
 	stream_maybe_free(st);
 }
 
@@ -259,11 +266,12 @@ static void stream_read_pieces(struct sim_stream *st, uint64_t len_bytes)
 		struct sim_arrival *a = container_of(st->pieces.next, struct sim_arrival, link);
 		uint64_t n = min_u64(len_bytes, a->len_bytes - a->read_bytes);
 		op_copy(st->recv, a->bytes + a->read_bytes, n, true);
+		sim_fds_receive(st->machine->sim, &a->fds, st->recv->kind == OP_RECV_FDS ? st->recv->fds : NULL);
 		a->read_bytes += n;
 		len_bytes -= n;
 		if (a->read_bytes == a->len_bytes) {
 			list_remove(&a->link);
-			free(a);
+			arrival_free(a);
 		}
 	}
 	if (st->other != NULL && st->other->send != NULL)
@@ -316,6 +324,8 @@ static void send_progress(struct sim_stream *st)
 		uint64_t most = min_u64(min_u64(room, PIECE_MAX_BYTES), op->len_bytes - op->done_bytes);
 		uint64_t n = sim_below(s, 2) ? most : 1 + sim_below(s, most);
 		struct sim_arrival *a = arrival_make(to, st->machine, ARRIVE_BYTES, n);
+		if (op->kind == OP_SEND_FDS && op->done_bytes == 0)
+			sim_fds_send(s, op->fds, &a->fds);
 		op_copy(op, a->bytes, n, false);
 		to->incoming_bytes += n;
 		arrival_schedule(a, latency_ns(s));
@@ -506,6 +516,21 @@ static void call_vanish(struct sim_event *e)
 	free(c);
 }
 
+static void streams_join(struct sim_stream *a, struct sim_stream *b)
+{
+	a->other = b;
+	b->other = a;
+}
+
+void sim_stream_pair(struct sim_machine *m, struct stream **near, struct stream **far)
+{
+	struct sim_stream *a = stream_make(m, "unix"), *b = stream_make(m, "unix");
+
+	streams_join(a, b);
+	*near = &a->base;
+	*far = &b->base;
+}
+
 static int call_connect(struct sim_call *c, struct sim_listener *l)
 {
 	if (l == NULL)
@@ -516,8 +541,7 @@ static int call_connect(struct sim_call *c, struct sim_listener *l)
 	snprintf(from, sizeof(from), "%.80s:%u", c->machine->name, (unsigned)(++c->machine->sim->n_connections));
 	struct sim_stream *near = stream_make(c->machine, address_is_local(c->address) ? "unix" : c->address);
 	struct sim_stream *far = stream_make(l->machine, address_is_local(c->address) ? "unix" : from);
-	near->other = far;
-	far->other = near;
+	streams_join(near, far);
 	list_remove(&far->link); /* the listener's until it is accepted */
 	list_append(&l->backlog, &far->link);
 	l->n_backlog++;
