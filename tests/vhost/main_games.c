@@ -295,6 +295,15 @@ static void lie_inflight(struct games *g)
 	send_it(g, honest(g));
 }
 
+/* A question whose answer repeats it, longer than any answer may be. */
+static void lie_inflight_question(struct games *g)
+{
+	struct vu_message m = {.request = VU_GET_INFLIGHT_FD, .size = 500};
+
+	m.inflight = (struct vu_inflight){.n_queues = 1, .queue_size = QUEUE_SIZE};
+	say(g, &m, NULL, 0);
+}
+
 static void lie_log(struct games *g)
 {
 	struct vu_message m = {.request = VU_SET_LOG_BASE, .size = sizeof(m.log)};
@@ -377,7 +386,11 @@ static void lie_random(struct games *g)
 	X(loop)                                                                                                        \
 	X(index)                                                                                                       \
 	X(garbage)                                                                                                     \
-	X(used) X(region) X(two_regions) X(ring_setup) X(fds) X(inflight) X(log) X(frame) X(config) X(again) X(random)
+	X(used)                                                                                                        \
+	X(region)                                                                                                      \
+	X(two_regions)                                                                                                 \
+	X(ring_setup)                                                                                                  \
+	X(fds) X(inflight) X(inflight_question) X(log) X(frame) X(config) X(again) X(random)
 
 static const struct {
 	const char *name;
