@@ -285,7 +285,7 @@ static void guest_tend(struct vhost_connection *c)
 	}
 	if (is_polled)
 		guest_wake(c);
-	if (memory_is_broken(&c->memory) || (c->inflight && c->inflight->is_broken))
+	if (!c->is_ending && (memory_is_broken(&c->memory) || (c->inflight && c->inflight->is_broken)))
 		guest_end(c, "memory that it had shared is gone");
 	notice_send(c);
 }
