@@ -275,7 +275,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	vhost_world_start(&s.w, &(struct vhost_world_options){.seed = data[1] + 1u,
 							      .budget_bytes = BUDGET_BYTES,
 							      .volume_bytes = VOLUME_BYTES,
-							      .poll_us = how & POLLS ? 20 : 0});
+							      .poll_us = how & POLLS ? 2 : 0});
 	s.volume = how & IS_READ_ONLY ? s.w.readonly : s.w.vm;
 	s.name = how & IS_READ_ONLY ? "snap" : "vm1";
 	s.at = data + 2;

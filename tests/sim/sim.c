@@ -29,7 +29,8 @@
 #define TIME_START_NS        NS_PER_S                   /* so that 0 never is a moment */
 #define HEAP_SIZE_FIRST      64u
 #define MESSAGES_OF_TURN_MAX 64u
-#define LATENCY_HALVINGS     10u /* a latency is the longest one divided by up to 2^9 */
+#define STILL_MAX            1000u /* turns that take no time */
+#define LATENCY_HALVINGS     10u   /* a latency is the longest one divided by up to 2^9 */
 
 /* ---- chance ---- */
 
@@ -305,7 +306,13 @@ bool sim_step(struct sim *s)
 	if (m == NULL)
 		return false;
 	s->is_stepping = true;
+	uint64_t before_ns = s->now_ns;
 	s->now_ns = at_ns + (s->batch_max_ns > 0 ? sim_below(s, s->batch_max_ns) : 0);
+	s->n_still = s->now_ns == before_ns ? s->n_still + 1 : 0;
+	if (s->n_still == STILL_MAX) { /* somebody polls, until some time has passed */
+		s->now_ns += NS_PER_US;
+		s->n_still = 0;
+	}
 	machine_turn(m);
 	s->is_stepping = false;
 	return true;

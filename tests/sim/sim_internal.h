@@ -51,6 +51,7 @@ struct sim {
 	uint64_t random_state;
 	uint64_t now_ns;
 	bool is_stepping;
+	uint32_t n_still; /* turns in a row at the same moment */
 	struct list machines;
 	struct list partitions;
 	struct list held; /* arrivals that a partition keeps */
