@@ -31,6 +31,7 @@
 #include <sys/stat.h>
 
 #define IO_BUFFERS_BYTES (48 * MIB) /* promised beside cache_mb: quarry.conf(5) */
+#define IO_RESERVE_BYTES (8 * MIB)  /* of these, for small requests: 256 of 32 KiB, one for every connection */
 
 #define NODE_STAGES(X)                                                                                                 \
 	X(FOLDERS, "making its folders")                                                                               \
@@ -146,7 +147,7 @@ static void node_make_folders(struct node *n)
 	folder_make_for(n, "control.socket", n->config->control.socket, true);
 	folder_make_for(n, "nbd.socket", n->config->nbd.socket, true);
 	folder_make_for(n, "vhost.dir", n->config->vhost.dir, false);
-	if (n->res == 0 && buffers_create(n->reactor, IO_BUFFERS_BYTES, &n->buffers) < 0)
+	if (n->res == 0 && buffers_create(n->reactor, IO_BUFFERS_BYTES, IO_RESERVE_BYTES, &n->buffers) < 0)
 		node_fail(n, -ENOMEM, "no memory for %llu MiB of I/O buffers", IO_BUFFERS_BYTES / MIB);
 }
 

@@ -10,10 +10,11 @@
  * Invariants
  *  1. Every 4 KiB of the arena belongs to exactly one buffer, free or used; only its first cell says so, the others are
  *     CELL_INSIDE.
- *  2. A free buffer's buddy is not a free buffer of the same order.
+ *  2. A free buffer's buddy is not a free buffer of the same order, and lies in the same pool: a pool is whole MiB.
  *  3. used_bytes is the sum of the used buffers' sizes, rounded up to their orders.
- *  4. While anybody waits, buffers_get() gives nothing: whoever is first in line gets the next buffer that fits, and a
- *     big request ends up with a whole free MiB because nobody can overtake it.
+ *  4. There are two lines: for small buffers and for large ones. The common pool is for the one who came first of both,
+ *     and whoever waits for it is not overtaken: so a big request ends up with a whole free MiB. The reserve is for
+ *     small buffers alone.
  *  5. ready() is called at the end of a turn, never inside buffers_put().
  *
  * Owner: one reactor.
@@ -54,13 +55,17 @@ struct cell {
 	uint8_t state, order;
 };
 
+enum pool { POOL_COMMON, POOL_RESERVE, N_POOLS };
+enum line { LINE_SMALL, LINE_LARGE, N_LINES };
+
 struct buffers {
 	struct reactor *reactor;
 	char *arena;
-	uint64_t budget_bytes, used_bytes;
+	uint64_t budget_bytes, reserve_bytes, used_bytes; /* the reserve begins the arena */
 	struct cell *cells;
-	struct list free_of[N_ORDERS];
-	struct list waiters;
+	struct list free_of[N_POOLS][N_ORDERS];
+	struct list lines[N_LINES];
+	uint64_t n_waited; /* numbers those in line */
 	struct turn_hook serve;
 };
 
@@ -90,11 +95,16 @@ static struct cell *cell_buddy(struct buffers *b, struct cell *c, unsigned order
 	return b->cells + ((size_t)(c - b->cells) ^ (size_t)1 << order);
 }
 
+static enum pool pool_of(const struct buffers *b, const struct cell *c)
+{
+	return (uint64_t)(c - b->cells) * BUFFER_MIN_BYTES < b->reserve_bytes ? POOL_RESERVE : POOL_COMMON;
+}
+
 static void cell_set_free(struct buffers *b, struct cell *c, unsigned order)
 {
 	c->state = CELL_FREE;
 	c->order = (uint8_t)order;
-	list_prepend(&b->free_of[order], &c->link); /* last in, first out: its memory is warm */
+	list_prepend(&b->free_of[pool_of(b, c)][order], &c->link); /* last in, first out: its memory is warm */
 }
 
 /* ---- life ---- */
@@ -119,12 +129,13 @@ static char *arena_map(uint64_t len_bytes)
 
 static void serve_waiters(struct turn_hook *h);
 
-int buffers_create(struct reactor *r, uint64_t budget_bytes, struct buffers **out)
+int buffers_create(struct reactor *r, uint64_t budget_bytes, uint64_t reserve_bytes, struct buffers **out)
 {
 	uint64_t n_cells = budget_bytes / BUFFER_MIN_BYTES;
 
 	quarry_assert(budget_bytes > 0);
-	quarry_assert(budget_bytes % BUFFER_MAX_BYTES == 0);
+	quarry_assert(budget_bytes % BUFFER_MAX_BYTES == 0 && reserve_bytes % BUFFER_MAX_BYTES == 0);
+	quarry_assert(reserve_bytes < budget_bytes);
 	struct buffers *b = calloc(1, sizeof *b);
 	struct cell *cells = calloc(n_cells, sizeof *cells);
 	char *arena = arena_map(budget_bytes);
@@ -135,10 +146,14 @@ int buffers_create(struct reactor *r, uint64_t budget_bytes, struct buffers **ou
 		free(b);
 		return -ENOMEM;
 	}
-	*b = (struct buffers){.reactor = r, .arena = arena, .budget_bytes = budget_bytes, .cells = cells};
-	for (unsigned order = 0; order < N_ORDERS; order++)
-		list_init(&b->free_of[order]);
-	list_init(&b->waiters);
+	*b = (struct buffers){
+	    .reactor = r, .arena = arena, .budget_bytes = budget_bytes, .reserve_bytes = reserve_bytes, .cells = cells};
+	for (unsigned order = 0; order < N_ORDERS; order++) {
+		list_init(&b->free_of[POOL_COMMON][order]);
+		list_init(&b->free_of[POOL_RESERVE][order]);
+	}
+	list_init(&b->lines[LINE_SMALL]);
+	list_init(&b->lines[LINE_LARGE]);
 	turn_hook_init(&b->serve, serve_waiters);
 	for (uint64_t i = 0; i < n_cells; i++)
 		list_init(&cells[i].link);
@@ -152,7 +167,7 @@ int buffers_create(struct reactor *r, uint64_t budget_bytes, struct buffers **ou
 void buffers_destroy(struct buffers *b)
 {
 	quarry_assert(b->used_bytes == 0);
-	quarry_assert(list_is_empty(&b->waiters));
+	quarry_assert(list_is_empty(&b->lines[LINE_SMALL]) && list_is_empty(&b->lines[LINE_LARGE]));
 	list_remove(&b->serve.link);
 	memory_allow(b->arena, b->budget_bytes);
 	munmap(b->arena, b->budget_bytes);
@@ -163,15 +178,15 @@ void buffers_destroy(struct buffers *b)
 /* ---- taking and giving back ---- */
 
 /* Takes the smallest free buffer that fits and splits it down; whoever waits is not asked. */
-static void *buffer_take(struct buffers *b, unsigned order)
+static void *buffer_take(struct buffers *b, enum pool pool, unsigned order)
 {
 	unsigned from = order;
 
-	while (from < N_ORDERS && list_is_empty(&b->free_of[from]))
+	while (from < N_ORDERS && list_is_empty(&b->free_of[pool][from]))
 		from++;
 	if (from == N_ORDERS)
 		return NULL;
-	struct cell *c = container_of(list_pop(&b->free_of[from]), struct cell, link);
+	struct cell *c = container_of(list_pop(&b->free_of[pool][from]), struct cell, link);
 	quarry_assert(c->state == CELL_FREE && c->order == from);
 	while (from > order)
 		from--, cell_set_free(b, cell_buddy(b, c, from), from);
@@ -183,11 +198,40 @@ static void *buffer_take(struct buffers *b, unsigned order)
 	return cell_data(b, c);
 }
 
+static enum line line_of(unsigned order)
+{
+	return order_bytes(order) <= BUFFER_SMALL_BYTES ? LINE_SMALL : LINE_LARGE;
+}
+
+static struct buffer_waiter *line_first(const struct buffers *b, enum line line)
+{
+	const struct list *l = &b->lines[line];
+
+	return list_is_empty(l) ? NULL : container_of(l->next, struct buffer_waiter, link);
+}
+
+/* For one who came as the number-th, first of its line: invariant 4. */
+static void *buffer_give(struct buffers *b, unsigned order, uint64_t number)
+{
+	enum line line = line_of(order);
+	const struct buffer_waiter *other = line_first(b, line == LINE_SMALL ? LINE_LARGE : LINE_SMALL);
+	void *data = NULL;
+
+	if (!other || number < other->number)
+		data = buffer_take(b, POOL_COMMON, order);
+	return data || line == LINE_LARGE ? data : buffer_take(b, POOL_RESERVE, order);
+}
+
 void *buffers_get(struct buffers *b, uint32_t len_bytes)
 {
 	unsigned order = order_of(len_bytes);
 
-	return list_is_empty(&b->waiters) ? buffer_take(b, order) : NULL;
+	return line_first(b, line_of(order)) ? NULL : buffer_give(b, order, b->n_waited);
+}
+
+static bool anybody_waits(const struct buffers *b)
+{
+	return line_first(b, LINE_SMALL) || line_first(b, LINE_LARGE);
 }
 
 void buffers_put(struct buffers *b, void *data, uint32_t len_bytes)
@@ -212,7 +256,7 @@ void buffers_put(struct buffers *b, void *data, uint32_t len_bytes)
 		c = c < buddy ? c : buddy;
 	}
 	cell_set_free(b, c, order);
-	if (!list_is_empty(&b->waiters))
+	if (anybody_waits(b))
 		reactor_at_turn_end(b->reactor, &b->serve);
 }
 
@@ -223,30 +267,37 @@ void buffers_wait(struct buffers *b, struct buffer_waiter *w, uint32_t len_bytes
 	quarry_assert(w->ready != NULL);
 	quarry_assert(order_of(len_bytes) < N_ORDERS);
 	w->len_bytes = len_bytes;
-	list_append(&b->waiters, &w->link);
+	w->number = b->n_waited++;
+	list_append(&b->lines[line_of(order_of(len_bytes))], &w->link);
 	reactor_at_turn_end(b->reactor, &b->serve); /* there may be a buffer already */
 }
 
 void buffers_cancel(struct buffers *b, struct buffer_waiter *w)
 {
 	list_remove(&w->link);
-	if (!list_is_empty(&b->waiters)) /* the next may want less than the one that left */
+	if (anybody_waits(b)) /* the next may want less than the one that left */
 		reactor_at_turn_end(b->reactor, &b->serve);
 }
 
-/* ready() may put, get, wait and cancel: the line is looked at afresh after each. */
+static bool line_serve(struct buffers *b, enum line line)
+{
+	struct buffer_waiter *w = line_first(b, line);
+	void *data = w ? buffer_give(b, order_of(w->len_bytes), w->number) : NULL;
+
+	if (!data)
+		return false;
+	list_remove(&w->link);
+	w->ready(w, data);
+	return true;
+}
+
+/* ready() may put, get, wait and cancel: the lines are looked at afresh after each. */
 static void serve_waiters(struct turn_hook *h)
 {
 	struct buffers *b = container_of(h, struct buffers, serve);
 
-	while (!list_is_empty(&b->waiters)) {
-		struct buffer_waiter *w = container_of(b->waiters.next, struct buffer_waiter, link);
-		void *data = buffer_take(b, order_of(w->len_bytes));
-		if (data == NULL)
-			return;
-		list_remove(&w->link);
-		w->ready(w, data);
-	}
+	while (line_serve(b, LINE_SMALL) || line_serve(b, LINE_LARGE))
+		;
 }
 
 uint64_t buffers_used_bytes(const struct buffers *b)

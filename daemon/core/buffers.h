@@ -3,7 +3,8 @@
  *
  * A buddy allocator over one arena that is mapped at start; no allocation afterwards. Whoever finds no buffer
  * waits in line and is called at the end of a turn when one came back, never inside a call: first come, first served,
- * so that a big request is not starved by small ones. Owner: one reactor.
+ * so that a big request is not starved by small ones. A part of the arena is kept for small buffers, which do not wait
+ * behind large ones for it: whoever holds large ones for long does not keep out who needs little. Owner: one reactor.
  */
 #pragma once
 
@@ -11,8 +12,9 @@
 #include "daemon/core/list.h"
 #include "daemon/core/reactor.h"
 
-#define BUFFER_MIN_BYTES 4096u
-#define BUFFER_MAX_BYTES (1u << 20)
+#define BUFFER_MIN_BYTES   4096u
+#define BUFFER_MAX_BYTES   (1u << 20)
+#define BUFFER_SMALL_BYTES (32u << 10) /* up to here a buffer may come from the reserve */
 
 struct buffers;
 
@@ -20,10 +22,11 @@ struct buffer_waiter {
 	void (*ready)(struct buffer_waiter *w, void *data); /* data: the buffer, now yours */
 	struct list link;
 	uint32_t len_bytes;
+	uint64_t number; /* place in line */
 };
 
-/* budget_bytes: a multiple of BUFFER_MAX_BYTES. */
-must_check int buffers_create(struct reactor *r, uint64_t budget_bytes, struct buffers **out);
+/* budget_bytes, and reserve_bytes of these for small buffers: multiples of BUFFER_MAX_BYTES. */
+must_check int buffers_create(struct reactor *r, uint64_t budget_bytes, uint64_t reserve_bytes, struct buffers **out);
 void buffers_destroy(struct buffers *b); /* all must have come back */
 /* A buffer of at least len_bytes (at most BUFFER_MAX_BYTES), 4 KiB aligned, content undefined; NULL when there is none
  * or others wait. */

@@ -70,8 +70,8 @@ static void connection_received(struct wire *w, int res)
 {
 	struct nbd_connection *c = container_of(w, struct nbd_connection, wire);
 
-	c->n_moved++;
 	connection_wake(c);
+	c->moved_bytes += res > 0 ? (uint64_t)res : 0;
 	if (res < 0) {
 		connection_failed(c, res);
 	} else if (res == 0) {
@@ -88,8 +88,9 @@ static void connection_sent(struct wire *w, int res)
 {
 	struct nbd_connection *c = container_of(w, struct nbd_connection, wire);
 
-	c->n_moved++;
 	connection_wake(c);
+	c->moved_bytes += c->sending_bytes;
+	c->sending_bytes = 0;
 	if (res < 0)
 		connection_failed(c, res);
 	if (c->stage == CONNECTION_SECURE && res == 0)

@@ -33,6 +33,8 @@ _Static_assert(OPTION_DATA_MAX + NBD_OPTION_HEADER_BYTES < INTAKE_BYTES, "an opt
 #define SERVER_REQUESTS 2048u
 /* A connection may always hold this much, so that a request of the size that is atomic is always served whole. */
 #define SHARE_MIN_BYTES (256u * 1024u)
+/* A request that is cut anyhow takes as little for a piece when many are at work. */
+#define CUT_MIN_BYTES (64u * 1024u)
 /* Requests up to this size are one transfer of the volume; larger ones are cut. */
 #define PIECE_BYTES_MAX BUFFER_MAX_BYTES
 /* Pieces of one request under way: one with the volume, one on the wire, and one in hand for each. */
@@ -117,9 +119,11 @@ struct nbd_request {
 	uint32_t error;         /* NBD_*: what it is answered; the first that happened */
 	const char *why;
 	uint32_t n_pieces, n_working, n_sending; /* pieces in use; with the volume; queued or being sent */
-	uint32_t n_begun, n_queued;              /* since the request began: the next is pieces[n % n_pieces] */
-	uint32_t piece_bytes;                    /* size of each piece's buffer; 0: none */
-	bool in_order;                           /* a simple reply of several pieces: nothing may come between them */
+	uint32_t n_begun, n_queued;              /* parts, since the request began */
+	uint32_t begin_at, begun_at,
+	    queue_at;          /* pieces: of the next part to begin, the last begun, the next to queue */
+	uint32_t piece_bytes;  /* size of each piece's buffer; 0: none */
+	bool in_order;         /* a simple reply of several pieces: nothing may come between them */
 	bool in_progress;      /* in_order: its first piece was queued, it can no longer fail politely */
 	bool is_answered;      /* the message that ends the reply was queued */
 	struct list following; /* in_order: its queued pieces but the first */
@@ -225,8 +229,9 @@ struct nbd_connection {
 	struct iovec send_iov[2 * SEND_MESSAGES];
 
 	uint64_t now_ns;              /* of this turn, about: saves a look at the clock per request */
-	uint64_t n_moved;             /* receives and sends that came to an end */
-	uint64_t seen_moved, seen_ns; /* the watchdog's: n_moved when it last changed */
+	uint64_t moved_bytes;         /* received and sent */
+	uint64_t sending_bytes;       /* of the send under way */
+	uint64_t seen_moved, seen_ns; /* the watchdog's: moved_bytes when it began to watch */
 	uint64_t accepted_ns;
 	uint64_t n_served, read_bytes, write_bytes;
 };

@@ -3,20 +3,24 @@
  *
  *   ADMIT -> RECEIVE -> SERVE -> REPLY -> FREE
  *
- * ADMIT takes all the buffers the request will ever have: up to 1 MiB it is one piece, a larger one goes through a
- * window of up to PIECES buffers, each used again for a later part when its part is written or sent. So a request that
- * was admitted never waits for memory, and whatever is in flight comes to an end by itself.
+ * ADMIT takes the buffer that the request needs: up to 1 MiB it is one piece, a larger one goes through a window of up
+ * to PIECES buffers, each used again for a later part when its part is written or sent. The window widens while its
+ * client keeps up, by buffers that are free: so a client that begins a large request and then hardly sends or takes a
+ * byte of it holds one buffer. A request that was admitted never waits for memory, and whatever is in flight comes to
+ * an end by itself.
  *
  * A connection gets a buffer only while it holds no more than half of what is free (or SHARE_MIN_BYTES, or nothing
- * yet): clients that take their replies slowly leave half to the others, and those half of that, and so on.
+ * yet): clients that take their replies slowly leave half to the others, and those half of that, and so on. A request
+ * that is longer than what has to be whole takes smaller pieces the more is in use, and no second one when that is more
+ * than half: so hundreds of clients can begin such requests and leave room.
  *
  *   a piece of a read:   IDLE -> WORKING -> FILLED -> QUEUED -> SENDING -> IDLE
  *   a piece of a write:  IDLE -> FILLING -> WORKING -> IDLE
  *   the last message:    IDLE -> QUEUED -> SENDING -> IDLE
  *
  * Invariants
- *  1. Pieces are taken in turn: part n of the request is in pieces[n % n_pieces]; n_begun counts parts taken,
- *     n_queued parts queued for sending, in order.
+ *  1. Pieces are taken in turn, begin_at the next one, and parts queued for sending in the same turn, queue_at the next;
+ *     n_begun and n_queued count parts. The window widens only where the turn begins again, so the turn holds.
  *  2. A buffer belongs to the volume while its piece is WORKING, to the wire while it is FILLING and a receive is
  *     under way or while it is SENDING; a request returns to the pool only when all its pieces are IDLE.
  *  3. Exactly one message ends a reply, and it is queued last.
@@ -74,6 +78,22 @@ static bool share_allows(const struct nbd_connection *c, uint32_t len_bytes)
 	return c->held_bytes + len_bytes <= max_u64(SHARE_MIN_BYTES, free_bytes / 2);
 }
 
+/* More than half of them is in use. */
+static bool buffers_are_scarce(const struct nbd_connection *c)
+{
+	return buffers_used_bytes(c->server->buffers) > buffers_budget_bytes(c->server->buffers) / 2;
+}
+
+/* The size of a request's pieces, of which it wants one of want_bytes. */
+static uint32_t piece_size(const struct nbd_connection *c, uint32_t want_bytes)
+{
+	const struct buffers *b = c->server->buffers;
+
+	if (want_bytes <= SHARE_MIN_BYTES || buffers_used_bytes(b) < buffers_budget_bytes(b) / 4)
+		return want_bytes;
+	return buffers_are_scarce(c) ? CUT_MIN_BYTES : SHARE_MIN_BYTES;
+}
+
 static void piece_give(struct nbd_piece *p, void *buffer)
 {
 	quarry_assert(p->stage == PIECE_IDLE && !p->buffer);
@@ -110,15 +130,43 @@ static void piece_rest(struct nbd_piece *p)
 
 /* ---- pieces ---- */
 
-/* The next part of the request, in the next piece; NULL: all parts are taken, or the piece is not free yet. */
+/* One buffer more for a request of several parts, as far as its share goes; it can do without. */
+static bool window_widen(struct nbd_request *r)
+{
+	struct nbd_connection *c = r->connection;
+
+	if (r->n_pieces == PIECES || buffers_are_scarce(c) || !share_allows(c, r->piece_bytes))
+		return false;
+	void *data = buffers_get(c->server->buffers, r->piece_bytes);
+	if (!data)
+		return false;
+	piece_give(&r->pieces[r->n_pieces++], data);
+	return true;
+}
+
+/* The piece that is next in turn is still busy: may there be another before it? */
+static bool window_advance(struct nbd_request *r)
+{
+	uint32_t n_before = r->n_pieces;
+	bool keeps_up = r->command == NBD_CMD_WRITE || r->n_queued > r->n_sending; /* its client took a part */
+
+	if (r->begin_at != 0 || !keeps_up || !window_widen(r))
+		return false;
+	if (r->n_queued == r->n_begun)
+		r->queue_at = n_before;
+	r->begin_at = n_before;
+	return true;
+}
+
+/* The next part of the request, in the next piece; NULL: all parts are taken, or no piece is free yet. */
 static struct nbd_piece *piece_begin(struct nbd_request *r)
 {
-	struct nbd_piece *p = &r->pieces[r->n_begun % r->n_pieces];
 	uint64_t left_bytes = r->end_bytes - r->next_bytes;
 
-	if (left_bytes == 0 || p->stage != PIECE_IDLE)
+	if (left_bytes == 0 || (r->pieces[r->begin_at].stage != PIECE_IDLE && !window_advance(r)))
 		return NULL;
-	quarry_assert(p->buffer != NULL);
+	struct nbd_piece *p = &r->pieces[r->begin_at];
+	quarry_assert(p->stage == PIECE_IDLE && p->buffer != NULL);
 	/* cut at block boundaries, so that a cut costs no read before write */
 	if (left_bytes > r->piece_bytes)
 		left_bytes = r->piece_bytes - r->next_bytes % BLOCK_BYTES;
@@ -126,6 +174,8 @@ static struct nbd_piece *piece_begin(struct nbd_request *r)
 	p->len_bytes = (uint32_t)left_bytes;
 	p->filled_bytes = 0;
 	r->next_bytes += left_bytes;
+	r->begun_at = r->begin_at;
+	r->begin_at = (r->begin_at + 1) % r->n_pieces;
 	r->n_begun++;
 	return p;
 }
@@ -306,8 +356,8 @@ static void buffer_granted(struct buffer_waiter *w, void *data)
 	connection_wake(c);
 }
 
-/* The first buffer: of the wanted size, or, when there is none, of the size that must be served whole, for which it
- * waits in line. NULL: waits. */
+/* The first buffer: of the size it wants, or a smaller one if it is cut anyhow, for which it waits in line. NULL:
+ * waits. */
 static void *admit_first(struct nbd_request *r, uint32_t want_bytes)
 {
 	struct nbd_connection *c = r->connection;
@@ -320,13 +370,13 @@ static void *admit_first(struct nbd_request *r, uint32_t want_bytes)
 		c->waiter_bytes = 0;
 		return granted;
 	}
-	if (c->waiter_bytes > 0 || !share_allows(c, want_bytes))
+	r->piece_bytes = piece_size(c, want_bytes);
+	if (c->waiter_bytes > 0 || !share_allows(c, r->piece_bytes))
 		return NULL; /* its own pieces come back first, and wake it */
-	void *data = buffers_get(s->buffers, want_bytes);
-	r->piece_bytes = want_bytes;
+	void *data = buffers_get(s->buffers, r->piece_bytes);
 	if (!data && want_bytes > SHARE_MIN_BYTES) {
-		r->piece_bytes = SHARE_MIN_BYTES;
-		data = buffers_get(s->buffers, SHARE_MIN_BYTES);
+		r->piece_bytes = CUT_MIN_BYTES;
+		data = buffers_get(s->buffers, CUT_MIN_BYTES);
 	}
 	if (data)
 		return data;
@@ -339,20 +389,14 @@ static void *admit_first(struct nbd_request *r, uint32_t want_bytes)
 	return NULL;
 }
 
-/* More buffers for a request of several parts, as far as its share goes; it can do with one. */
-static void admit_window(struct nbd_request *r)
+/* A large read has one part with the volume while another one is on the wire. */
+static void admit_read(struct nbd_request *r)
 {
-	struct nbd_connection *c = r->connection;
-	uint64_t len_bytes = r->end_bytes - r->pos_bytes;
-	uint64_t n_parts = (len_bytes + r->piece_bytes - 1) / r->piece_bytes;
+	bool is_cut = r->end_bytes - r->pos_bytes > r->piece_bytes;
 
-	while (r->n_pieces < min_u64(n_parts, PIECES) && share_allows(c, r->piece_bytes)) {
-		void *data = buffers_get(c->server->buffers, r->piece_bytes);
-		if (!data)
-			break;
-		piece_give(&r->pieces[r->n_pieces++], data);
-	}
-	r->in_order = r->command == NBD_CMD_READ && !c->terms.is_structured && len_bytes > r->piece_bytes;
+	if (is_cut)
+		(void)window_widen(r);
+	r->in_order = is_cut && !r->connection->terms.is_structured;
 }
 
 static uint32_t buffer_wanted(const struct nbd_request *r)
@@ -379,8 +423,8 @@ static enum flow request_admit(struct nbd_request *r)
 	if (!data)
 		return FLOW_WAIT;
 	piece_give(&r->pieces[0], data);
-	if (r->command == NBD_CMD_READ || r->command == NBD_CMD_WRITE)
-		admit_window(r);
+	if (r->command == NBD_CMD_READ)
+		admit_read(r);
 	if (r->command == NBD_CMD_BLOCK_STATUS) /* a piece for each answer; only the first has a buffer */
 		r->n_pieces = status_n_contexts(r->connection);
 	return FLOW_NEXT;
@@ -392,7 +436,7 @@ struct nbd_piece *request_filling(struct nbd_request *r)
 {
 	if (r->n_begun == 0)
 		return NULL;
-	struct nbd_piece *p = &r->pieces[(r->n_begun - 1) % r->n_pieces];
+	struct nbd_piece *p = &r->pieces[r->begun_at];
 	return p->stage == PIECE_FILLING ? p : NULL;
 }
 
@@ -457,7 +501,7 @@ static void serve_release(struct nbd_request *r)
 	if (r->in_order && !r->in_progress && r->n_working > 0)
 		return; /* invariant 4 */
 	while (r->error == NBD_OK && r->n_queued < r->n_begun) {
-		struct nbd_piece *p = &r->pieces[r->n_queued % r->n_pieces];
+		struct nbd_piece *p = &r->pieces[r->queue_at];
 		if (p->stage != PIECE_FILLED)
 			return;
 		if (r->connection->terms.is_structured)
@@ -466,6 +510,7 @@ static void serve_release(struct nbd_request *r)
 			message_read_simple(p);
 		r->in_progress = r->in_order;
 		message_queue(p);
+		r->queue_at = (r->queue_at + 1) % r->n_pieces;
 		r->n_queued++;
 	}
 }
@@ -630,6 +675,7 @@ static void request_check(const struct nbd_request *r)
 	quarry_assert(r->n_pieces >= 1 && r->n_pieces <= PIECES);
 	quarry_assert(r->next_bytes >= r->pos_bytes && r->next_bytes <= r->end_bytes);
 	quarry_assert(r->n_queued <= r->n_begun);
+	quarry_assert(r->begin_at < r->n_pieces && r->queue_at < r->n_pieces && r->begun_at < r->n_pieces);
 	quarry_assert(r->n_working + r->n_sending <= r->n_pieces);
 	quarry_assert((r->error == NBD_OK) == (r->why == NULL));
 	if (r->stage == REQUEST_ADMIT || r->stage == REQUEST_RECEIVE)
@@ -709,6 +755,7 @@ void request_begin(struct nbd_request *r, struct nbd_connection *c, const struct
 	r->why = verdict.why;
 	r->n_pieces = 1;
 	r->n_working = r->n_sending = r->n_begun = r->n_queued = r->piece_bytes = 0;
+	r->begin_at = r->begun_at = r->queue_at = 0;
 	r->in_order = r->in_progress = r->is_answered = false;
 	list_init(&r->following);
 	list_append(&c->requests, &r->link);

@@ -6,8 +6,10 @@
  * who has not agreed on an export yet can be sent away for it, the oldest first; so silent clients cannot keep others
  * out.
  *
- * The watchdog runs while any connection waits for buffers or requests that others hold. A client that holds some, is
- * the one that we wait for, and has not taken or given a byte for NBD_STALL_S is disconnected.
+ * The watchdog runs while any connection waits for buffers or requests that others hold. A client that holds some, and
+ * is the one that we wait for whenever it looks, has to move as many bytes as it holds within NBD_STALL_S, or it is
+ * disconnected: one that sends or takes a byte now and then is no better than one that is silent. A slow line is enough
+ * for that, since a request gets more than its first buffer only as it proceeds.
  *
  * Invariants
  *  1. requests in the pool (used before or not) + requests of connections = SERVER_REQUESTS.
@@ -83,7 +85,7 @@ void server_starve(struct nbd_server *s, struct nbd_connection *c)
 
 static void connection_look(struct nbd_connection *c, uint64_t now_ns)
 {
-	c->seen_moved = c->n_moved;
+	c->seen_moved = c->moved_bytes;
 	c->seen_ns = now_ns;
 }
 
@@ -110,17 +112,23 @@ static void watchdog_judge(struct nbd_connection *c, uint64_t now_ns)
 	struct nbd_server *s = c->server;
 	char text[CONNECTION_TEXT_BYTES];
 
-	if (!waits_for_client(c) || c->n_moved != c->seen_moved) {
+	uint64_t moved_bytes = c->moved_bytes - c->seen_moved;
+
+	if (!waits_for_client(c)) {
 		connection_look(c, now_ns);
 		return;
 	}
 	if (now_ns - c->seen_ns < NBD_STALL_S * NS_PER_S)
 		return;
+	if (moved_bytes >= max_u64(c->held_bytes, 1)) {
+		connection_look(c, now_ns);
+		return;
+	}
 	counter_add(&s->counters.stalled, 1);
 	connection_to_text(c, text);
 	log_event(s->log, LOG_WARNING, "nbd-client-stalled", c->export_name,
-		  "%s took and gave nothing for %u s while others waited for the memory it holds; disconnected", text,
-		  NBD_STALL_S);
+		  "%s took and gave %llu bytes in %u s while others waited for the %llu KiB it holds; disconnected",
+		  text, (unsigned long long)moved_bytes, NBD_STALL_S, (unsigned long long)(c->held_bytes / KIB));
 	connection_close(c, NULL);
 }
 

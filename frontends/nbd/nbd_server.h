@@ -5,8 +5,8 @@
  * use one export (they share the volume's head, so a FLUSH or FUA on one covers what completed on the others).
  *
  * A client can take no more than its share: request slots and I/O buffers are bounded for all connections together, and
- * one connection gets at most half of what is free (see nbd_request.c). A client that holds buffers and neither reads
- * nor writes for NBD_STALL_S while others wait for them is disconnected, and so is one that has not agreed on an export
+ * one connection gets at most half of what is free (see nbd_request.c). A client that holds buffers which others wait
+ * for, and moves fewer bytes than that in NBD_STALL_S, is disconnected, and so is one that has not agreed on an export
  * within NBD_HANDSHAKE_S.
  *
  * Owner: one reactor; all calls on its thread.
@@ -64,7 +64,7 @@ void nbd_server_abandon(struct nbd_server *s);
 
 struct nbd_counters {
 	counter accepted, refused;             /* connections; refused: over the limit */
-	counter handshakes_failed, stalled;    /* ended: broken or late handshake; stall while others waited */
+	counter handshakes_failed, stalled;    /* ended: broken or late handshake; too slow while others waited */
 	counter tls_handshakes;                /* that succeeded */
 	counter requests[NBD_N_COMMANDS];      /* by NBD_CMD_* */
 	counter requests_refused;              /* answered with an error before the volume saw them */

@@ -192,6 +192,7 @@ void transmission_send(struct nbd_connection *c)
 	if (n_messages == 0)
 		return;
 	quarry_assert(n_iov <= array_size(c->send_iov));
+	c->sending_bytes = len_bytes;
 	counter_add(&c->server->counters.sends, 1);
 	wire_send(&c->wire, c->send_iov, n_iov);
 }

@@ -123,7 +123,7 @@ int main(int argc, char **argv)
 	    log_create(STDERR_FILENO, LOG_INFO, &log) != 0 || reactor_create(&options, &p.reactor) != 0)
 		return 2;
 	uint64_t budget_bytes = strtoull(value_of(argc, argv, "budget", "48"), NULL, 10) * MIB;
-	if (buffers_create(p.reactor, budget_bytes, &buffers) != 0)
+	if (buffers_create(p.reactor, budget_bytes, 0, &buffers) != 0)
 		return 2;
 	o.volumes = fake_set_create(p.reactor);
 	add_volumes(o.volumes, strtoull(value_of(argc, argv, "size", "1073741824"), NULL, 10));

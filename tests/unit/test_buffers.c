@@ -15,11 +15,16 @@ struct fixture {
 
 static const struct reactor_ops no_world; /* buffers need none of it */
 
-static void fixture_open(struct fixture *f, uint64_t budget_bytes)
+static void fixture_open_with(struct fixture *f, uint64_t budget_bytes, uint64_t reserve_bytes)
 {
 	reactor_base_init(&f->reactor, &no_world);
-	CU_ASSERT_EQUAL_FATAL(buffers_create(&f->reactor, budget_bytes, &f->buffers), 0);
+	CU_ASSERT_EQUAL_FATAL(buffers_create(&f->reactor, budget_bytes, reserve_bytes, &f->buffers), 0);
 	CU_ASSERT_EQUAL(buffers_budget_bytes(f->buffers), budget_bytes);
+}
+
+static void fixture_open(struct fixture *f, uint64_t budget_bytes)
+{
+	fixture_open_with(f, budget_bytes, 0);
 }
 
 static void fixture_close(struct fixture *f)
@@ -187,6 +192,58 @@ static void waiting_with_room_is_served_soon(void)
 	fixture_close(&f);
 }
 
+static void the_reserve_is_for_small_ones(void)
+{
+	struct waiting large = {.waiter.ready = take}, small = {.waiter.ready = take};
+	struct fixture f;
+	void *held[MIB / BUFFER_SMALL_BYTES];
+
+	fixture_open_with(&f, 2 * MIB, MIB);
+	void *common = buffers_get(f.buffers, MIB);
+	CU_ASSERT_PTR_NOT_NULL(common);
+	CU_ASSERT_PTR_NULL(buffers_get(f.buffers, BUFFER_SMALL_BYTES + 1));
+	buffers_wait(f.buffers, &large.waiter, 2 * BUFFER_SMALL_BYTES);
+	for (size_t i = 0; i < array_size(held); i++) /* large ones hold everything, and more of them wait */
+		CU_ASSERT_PTR_NOT_NULL_FATAL(held[i] = buffers_get(f.buffers, BUFFER_SMALL_BYTES));
+	CU_ASSERT_PTR_NULL(buffers_get(f.buffers, BUFFER_MIN_BYTES));
+	buffers_wait(f.buffers, &small.waiter, BUFFER_MIN_BYTES);
+	buffers_put(f.buffers, held[0], BUFFER_SMALL_BYTES);
+	reactor_base_turn_end(&f.reactor);
+	CU_ASSERT_PTR_NOT_NULL(small.data); /* though it came last */
+	CU_ASSERT_PTR_NULL(large.data);
+	buffers_put(f.buffers, common, MIB);
+	reactor_base_turn_end(&f.reactor);
+	CU_ASSERT_PTR_NOT_NULL(large.data);
+	buffers_put(f.buffers, large.data, 2 * BUFFER_SMALL_BYTES);
+	buffers_put(f.buffers, small.data, BUFFER_MIN_BYTES);
+	for (size_t i = 1; i < array_size(held); i++)
+		buffers_put(f.buffers, held[i], BUFFER_SMALL_BYTES);
+	fixture_close(&f);
+}
+
+/* Of what comes back to the common pool, the one who came first gets his part, whatever its size. */
+static void nobody_is_overtaken_in_the_common_pool(void)
+{
+	struct waiting small = {.waiter.ready = take}, large = {.waiter.ready = take};
+	struct fixture f;
+
+	fixture_open(&f, MIB);
+	void *all = buffers_get(f.buffers, MIB);
+	buffers_wait(f.buffers, &small.waiter, BUFFER_MIN_BYTES);
+	buffers_wait(f.buffers, &large.waiter, MIB);
+	buffers_put(f.buffers, all, MIB);
+	CU_ASSERT_PTR_NULL(buffers_get(f.buffers, MIB));
+	reactor_base_turn_end(&f.reactor);
+	CU_ASSERT_PTR_NOT_NULL(small.data);
+	CU_ASSERT_PTR_NULL(large.data);
+	CU_ASSERT_PTR_NULL(buffers_get(f.buffers, BUFFER_MIN_BYTES)); /* there are many, and he waits for all */
+	buffers_put(f.buffers, small.data, BUFFER_MIN_BYTES);
+	reactor_base_turn_end(&f.reactor);
+	CU_ASSERT_PTR_NOT_NULL(large.data);
+	buffers_put(f.buffers, large.data, MIB);
+	fixture_close(&f);
+}
+
 int main(void)
 {
 	CU_initialize_registry();
@@ -197,6 +254,8 @@ int main(void)
 	CU_add_test(suite, "the line is first come, first served", the_line_is_first_come_first_served);
 	CU_add_test(suite, "one who leaves lets the next go", one_who_leaves_lets_the_next_go);
 	CU_add_test(suite, "waiting with room is served soon", waiting_with_room_is_served_soon);
+	CU_add_test(suite, "the reserve is for small ones", the_reserve_is_for_small_ones);
+	CU_add_test(suite, "nobody is overtaken in the common pool", nobody_is_overtaken_in_the_common_pool);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();
 	CU_cleanup_registry();

@@ -169,6 +169,121 @@ static void test_who_does_not_send_its_payload_is_sent_away(void)
 	world_end(&world);
 }
 
+/* ---- those who trickle ---- */
+
+static void begin_write(struct nbd_client *c, uint32_t len_bytes, uint32_t first_bytes)
+{
+	static const uint8_t zeros[4096];
+
+	ask(c, NBD_CMD_WRITE, 1, 0, len_bytes);
+	client_send(c, zeros, first_bytes);
+}
+
+/* Some bytes of a payload each second; false: the server has ended the connection. */
+static bool trickle(struct nbd_client *c, uint32_t len_bytes)
+{
+	static const uint8_t zeros[64 * KIB];
+
+	if (c->error == 0)
+		client_send(c, zeros, len_bytes);
+	return c->error == 0 && !c->has_ended;
+}
+
+static void test_who_trickles_is_sent_away(void)
+{
+	static uint8_t data[256 * KIB];
+
+	memset(data, 1, sizeof(data));
+	world_start(&world, &(struct nbd_world_options){.budget_bytes = MIB});
+	fake_volume_poke(world.vm, 0, data, sizeof(data));
+	for (uint32_t i = 0; i < 5; i++)
+		join(i, false);
+	begin_write(&clients[0], 256 << 10, 4096);
+	begin_write(&clients[1], 256 << 10, 1);
+	pause_with_reads(2, 1, 256 << 10);
+	begin_write(&clients[3], 32 << 20, 4096); /* on a slow line: it is given a little, and keeps up */
+	CU_ASSERT_EQUAL(buffers_used_bytes(world.buffers), 3 * 256 * KIB + 64 * KIB);
+	ask(&clients[4], NBD_CMD_WRITE, 7, 40 * MIB, 256 << 10);
+	client_send_begin(&clients[4], data, sizeof(data));
+	for (uint32_t second = 0; second < NBD_STALL_S + 3; second++) {
+		(void)trickle(&clients[0], 4096);
+		(void)trickle(&clients[1], 1);
+		CU_ASSERT_TRUE(trickle(&clients[3], 4096));
+		CU_ASSERT(second > NBD_STALL_S - 2 || counter_get(&counters()->stalled) == 0);
+		world_pass(&world, NS_PER_S);
+	}
+	CU_ASSERT_EQUAL(counter_get(&counters()->stalled), 3);
+	CU_ASSERT_FALSE(trickle(&clients[0], 1));
+	CU_ASSERT_FALSE(trickle(&clients[1], 1));
+	CU_ASSERT_TRUE(trickle(&clients[3], 1));
+	CU_ASSERT_EQUAL(client_simple_reply(&clients[4]).cookie, 7);
+	for (uint32_t i = 0; i < 5; i++)
+		client_close(&clients[i]);
+	world_end(&world);
+}
+
+#define TRICKLERS 60u
+
+static void test_honest_clients_do_not_wait_for_those_who_trickle(void)
+{
+	static struct nbd_client tricklers[TRICKLERS];
+	uint8_t block[4096];
+
+	world_start(&world, &(struct nbd_world_options){.budget_bytes = 48 * MIB, .reserve_bytes = 8 * MIB});
+	memset(block, 1, sizeof(block));
+	for (uint64_t pos = 0; pos < 32 * MIB; pos += sizeof(block))
+		fake_volume_poke(world.vm, pos, block, sizeof(block));
+	for (uint32_t i = 0; i < TRICKLERS; i++) {
+		client_connect(&world, &tricklers[i]);
+		client_go(&tricklers[i], "vm1", false);
+		if (i % 2) {
+			begin_write(&tricklers[i], 32 << 20, 1);
+		} else { /* takes nothing of what it asked for */
+			client_pause(&tricklers[i], true);
+			ask(&tricklers[i], NBD_CMD_READ, 1, 0, 32 << 20);
+		}
+	}
+	join(0, false);
+	uint64_t longest_ns = 0;
+	for (uint32_t second = 0; second < 20; second++) {
+		static const uint32_t lengths[] = {512, 4096, 32 << 10, 256 << 10, MIB};
+		for (size_t k = 0; k < array_size(lengths); k++) {
+			uint64_t began_ns = sim_now_ns(world.sim);
+			expect_served(&clients[0], lengths[k]);
+			longest_ns = max_u64(longest_ns, sim_now_ns(world.sim) - began_ns);
+		}
+		for (uint32_t i = 1; i < TRICKLERS; i += 2)
+			CU_ASSERT_TRUE(trickle(&tricklers[i], 1));
+		world_pass(&world, NS_PER_S);
+	}
+	CU_ASSERT(longest_ns < NS_PER_S / 2);
+	CU_ASSERT_EQUAL(counter_get(&counters()->stalled), 0); /* nobody had to wait for them */
+	for (uint32_t i = 0; i < TRICKLERS; i++)
+		client_close(&tricklers[i]);
+	client_close(&clients[0]);
+	world_end(&world);
+}
+
+/* All that large requests may have is taken: small ones have a part of their own. */
+static void test_small_requests_pass_large_ones_that_wait(void)
+{
+	world_start(&world, &(struct nbd_world_options){.budget_bytes = 3 * MIB, .reserve_bytes = MIB});
+	for (uint32_t i = 0; i < 10; i++) {
+		join(i, false);
+		begin_write(&clients[i], 256 << 10, 1);
+	}
+	CU_ASSERT(counter_get(&counters()->waits_buffers) > 0);
+	join(10, false);
+	uint64_t began_ns = sim_now_ns(world.sim);
+	for (uint32_t n = 0; n < 20; n++)
+		expect_served(&clients[10], 4096);
+	CU_ASSERT(sim_now_ns(world.sim) - began_ns < 5 * NS_PER_S);
+	CU_ASSERT_EQUAL(counter_get(&counters()->stalled), 0);
+	for (uint32_t i = 0; i < 11; i++)
+		client_close(&clients[i]);
+	world_end(&world);
+}
+
 /* A guest that is paused for an hour finds its connection as it left it. */
 static void test_a_pause_that_harms_nobody_is_allowed(void)
 {
@@ -447,6 +562,9 @@ int main(void)
 	CU_ADD_TEST(suite, test_slow_readers_leave_room_for_others);
 	CU_ADD_TEST(suite, test_who_keeps_others_waiting_is_sent_away);
 	CU_ADD_TEST(suite, test_who_does_not_send_its_payload_is_sent_away);
+	CU_ADD_TEST(suite, test_who_trickles_is_sent_away);
+	CU_ADD_TEST(suite, test_honest_clients_do_not_wait_for_those_who_trickle);
+	CU_ADD_TEST(suite, test_small_requests_pass_large_ones_that_wait);
 	CU_ADD_TEST(suite, test_a_pause_that_harms_nobody_is_allowed);
 	CU_ADD_TEST(suite, test_requests_are_shared);
 	CU_ADD_TEST(suite, test_what_there_is_to_see);

@@ -30,7 +30,7 @@ void vhost_world_start(struct vhost_world *w, const struct vhost_world_options *
 	w->machine = sim_machine_create(w->sim, "n1");
 	w->reactor = sim_reactor(w->machine);
 	quarry_assert(log_create(-1, LOG_DEBUG, &w->log) == 0);
-	quarry_assert(buffers_create(w->reactor, o->budget_bytes ? o->budget_bytes : 8 * MIB, &w->buffers) == 0);
+	quarry_assert(buffers_create(w->reactor, o->budget_bytes ? o->budget_bytes : 8 * MIB, 0, &w->buffers) == 0);
 	w->set = fake_set_create(w->reactor);
 	uint64_t size_bytes = o->volume_bytes ? o->volume_bytes : WORLD_VOLUME_BYTES;
 	w->readonly = fake_volume_add(
