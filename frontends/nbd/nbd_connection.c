@@ -164,6 +164,17 @@ void connection_free(struct nbd_connection *c)
 	free(c);
 }
 
+/* A line and no event: tools that look at an export every few seconds would push what matters out of the events. */
+static void leave_tell(const struct nbd_connection *c)
+{
+	char text[CONNECTION_TEXT_BYTES];
+
+	connection_to_text(c, text);
+	log_line(c->server->log, LOG_INFO, "nbd", "%s: gone after %llu requests, %llu bytes read, %llu written", text,
+		 (unsigned long long)c->n_served, (unsigned long long)c->read_bytes,
+		 (unsigned long long)c->write_bytes);
+}
+
 static void connection_destroy(struct nbd_connection *c)
 {
 	struct nbd_server *s = c->server;
@@ -173,6 +184,7 @@ static void connection_destroy(struct nbd_connection *c)
 	quarry_assert(list_is_empty(&c->queue) && list_is_empty(&c->sending));
 	timer_stop(s->reactor, &c->timer);
 	if (c->volume) {
+		leave_tell(c);
 		while (c->n_bases > 0)
 			volume_base_close(c->bases[--c->n_bases]);
 		volume_watch_stop(c->volume, &c->watch);

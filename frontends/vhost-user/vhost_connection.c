@@ -50,6 +50,7 @@ void guest_end(struct vhost_connection *c, const char *why)
 	c->is_ending = true;
 	if (!why)
 		return;
+	c->has_failed = true;
 	counter_add(&c->door->server->counters.failed, 1);
 	guest_to_text(c, text);
 	log_event(c->door->server->log, LOG_WARNING, "vhost-client-failed", c->door->name, "%s: disconnected: %s", text,
@@ -120,6 +121,15 @@ void guest_set_running(struct vhost_connection *c, bool is_running)
 
 /* ---- birth and end ---- */
 
+/* Virtual machines come and go rarely, and whoever looks for what happened to one wants to know when. */
+static void guest_tell(const struct vhost_connection *c, const char *code, const char *what)
+{
+	char text[VHOST_TEXT_BYTES];
+
+	guest_to_text(c, text);
+	log_event(c->door->server->log, LOG_INFO, code, c->door->name, "%s: %s", text, what);
+}
+
 int guest_create(struct vhost_door *d, struct stream *stream, struct vhost_connection **out)
 {
 	struct vhost_connection *c = calloc(1, sizeof(*c) + d->n_queues * sizeof(c->queues[0]));
@@ -139,6 +149,7 @@ int guest_create(struct vhost_door *d, struct stream *stream, struct vhost_conne
 	for (uint32_t i = 0; i < c->n_queues; i++)
 		queue_init(&c->queues[i], c, i);
 	guest_wake(c);
+	guest_tell(c, "vhost-client-connected", "connected");
 	*out = c;
 	return 0;
 }
@@ -149,6 +160,8 @@ static void guest_destroy(struct vhost_connection *c)
 
 	quarry_assert(c->n_requests == 0 && !c->is_receiving && !c->is_sending && !c->is_noticing);
 	quarry_assert(c->door->runner != c);
+	if (!c->has_failed) /* that was told already */
+		guest_tell(c, "vhost-client-disconnected", "disconnected");
 	reactor_fds_close(r, &c->fds);
 	reactor_fds_close(r, &c->send_fds);
 	for (uint32_t i = 0; i < c->n_queues; i++)

@@ -116,6 +116,7 @@ struct vhost_connection {
 	struct op receive, send;
 	bool is_receiving, is_sending, is_received, is_sent;
 	bool is_ending;  /* finish what is in flight, then close */
+	bool has_failed; /* ending for a mistake of the client's */
 	bool is_paused;  /* takes no requests: DRAIN */
 	bool wants_turn; /* has rings to run */
 	struct turn_hook hook;

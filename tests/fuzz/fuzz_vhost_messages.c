@@ -114,8 +114,9 @@ static void step_ring(struct story *s)
 					 VHOST_SET_VRING_KICK, VHOST_SET_VRING_CALL, VHOST_SET_VRING_ENABLE};
 	uint32_t kind = kinds[take(s, 1) % array_size(kinds)];
 	struct fds fds = take_fds(s);
-	uint8_t payload[8] = {(uint8_t)take(s, 1) % 8};
+	uint8_t payload[8] = {0};
 
+	payload[0] = (uint8_t)take(s, 1) % 8;
 	put_le32(payload + 4, (uint32_t)take(s, 4));
 	vmm_tell(&s->v, kind, VHOST_FLAG_NEED_ACK, payload, sizeof(payload), &fds);
 }
@@ -152,12 +153,12 @@ static void step_honest(struct story *s)
 
 static void step_request(struct story *s)
 {
-	struct vmm_request r = {.type = (uint32_t)take(s, 1) % 16,
-				.token = (uint32_t)take(s, 1),
-				.sector = take(s, 2),
-				.data = VMM_DATA + take(s, 3),
-				.len_bytes = (uint32_t)take(s, 3)};
+	struct vmm_request r = {.type = (uint32_t)take(s, 1) % 16}; /* one by one: C leaves the order of a list open */
 
+	r.token = (uint32_t)take(s, 1);
+	r.sector = take(s, 2);
+	r.data = VMM_DATA + take(s, 3);
+	r.len_bytes = (uint32_t)take(s, 3);
 	r.is_indirect = r.token & 0x80;
 	vmm_request(&s->v, &r);
 }
@@ -291,6 +292,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		step(&s);
 	let_all_go(&s);
 	vmm_close(&s.v);
+	vhost_world_pass(&s.w, NS_PER_S / 10); /* it may have come and gone faster than the server sees */
 	honest_client(&s);
 	vhost_world_end(&s.w);
 	return 0;
