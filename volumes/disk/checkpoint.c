@@ -57,7 +57,8 @@ static void woken(struct waiter *w, int res)
 
 void checkpoint_poke(struct checkpoint *c)
 {
-	if (c->stage != CHECKPOINT_IDLE && !list_is_linked(&c->waiter.link))
+	bool is_under_way = c->stage != CHECKPOINT_IDLE && c->stage != CHECKPOINT_FAILED;
+	if (is_under_way && !list_is_linked(&c->waiter.link))
 		waiter_wake(c->disk, &c->waiter, 0);
 }
 

@@ -78,10 +78,13 @@ static void turn_end(struct turn_hook *h)
 
 /* ---- failure ---- */
 
+static void close_go_on(struct disk *d);
+
 static void tell_opened(struct op *op, int res)
 {
 	struct disk *d = container_of(op, struct disk, opened_op);
 	(void)res;
+	close_go_on(d);
 	d->options.opened(d, d->opened_res, d->options.context);
 }
 
@@ -305,15 +308,28 @@ void disk_recovered(struct disk *d, int res)
 
 /* ---- closing ---- */
 
+/* Does anybody still come back to this disk: a request, an operation of one that failed, the news that it is open? */
+static bool is_owed(const struct disk *d)
+{
+	return d->n_requests > 0 || d->opened_op.kind != OP_NONE;
+}
+
 static void closed_now(struct waiter *w, int res)
 {
 	struct disk *d = container_of(w, struct disk, close_waiter);
 	(void)res;
-	if (d->n_requests > 0 || d->opened_op.kind != OP_NONE) { /* what a failure still has in flight */
-		waiter_wake(d, &d->close_waiter, 0);
+	d->is_close_late = is_owed(d);
+	if (!d->is_close_late)
+		d->state = DISK_CLOSED; /* freed when the turn that this is part of has no more use for it */
+}
+
+/* Something that a close may have waited for has ended. */
+static void close_go_on(struct disk *d)
+{
+	if (!d->is_close_late || is_owed(d))
 		return;
-	}
-	d->state = DISK_CLOSED; /* freed when the turn that this is part of has no more use for it */
+	d->is_close_late = false;
+	waiter_wake(d, &d->close_waiter, 0);
 }
 
 static void disk_end(struct disk *d)
@@ -342,6 +358,7 @@ void disk_request_ended(struct disk *d)
 {
 	quarry_assert(d->n_requests > 0);
 	d->n_requests--;
+	close_go_on(d);
 	if (d->n_requests == 0 && (d->state == DISK_CLOSING || (d->state == DISK_FAILED && d->is_close_wanted)) &&
 	    !d->is_closing_down)
 		close_down(d);

@@ -578,6 +578,7 @@ struct disk {
 	int opened_res;
 	struct waiter fail_waiter, close_waiter;
 	bool is_close_wanted, is_closing_down;
+	bool is_close_late; /* the last checkpoint has ended, and something is still owed */
 	void (*closed)(struct disk *d, void *context);
 	void *closed_context;
 	struct disk_counters counters;
