@@ -4,7 +4,7 @@
 #include "tests/unit/one_disk.h"
 
 #define DISK_BYTES (512 * MIB)
-#define STEPS_MAX     200u /* as many as operations end, not as many as there are turns meanwhile */
+#define STEPS_MAX  200u /* as many as operations end, not as many as there are turns meanwhile */
 
 /* No block is left for the last checkpoint: the disk fails in the very turn in which its close is woken. */
 static void the_last_checkpoint_finds_no_block(void)

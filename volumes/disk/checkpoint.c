@@ -129,7 +129,7 @@ static enum flow checkpoint_prepare(struct checkpoint *c)
 		c->err = res;
 		return FLOW_NEXT;
 	}
-	if (!pages_have(&d->pages, cut_frames_needed(d), &c->waiter))
+	if (!pages_have_bare(&d->pages, cut_frames_needed(d), &c->waiter))
 		return FLOW_WAIT;
 	if (j->n_records > 0 && j->sequence > j->complete + JOURNAL_IN_FLIGHT_MAX)
 		return FLOW_WAIT; /* journal_advance() pokes */

@@ -20,7 +20,9 @@
 #include <string.h>
 
 #define TABLES           3
+#define TABLE_PAGES_MAX  257u /* of the trees or the volumes */
 #define CUT_SLACK        16u
+#define CUT_LOADED_MAX   64u /* regions that come into memory between the last change and the cut */
 #define CHANGE_DIRTY_MAX (2 * TREE_HEIGHT_MAX + 2) /* pages of two paths, records of a fork */
 
 static void tables_of(struct disk *d, struct table *tables[TABLES])
@@ -45,18 +47,51 @@ static uint64_t tables_pages(const struct disk *d)
 	return table_pages(&d->tree_table) + table_pages(&d->volume_table) + table_pages(&d->space.index);
 }
 
+/* Pages of a table that so many changed slots can change: on a level no more than there are, and no more than slots. */
+static uint64_t table_pages_changed(const struct table *t, uint64_t n_slots)
+{
+	uint64_t n = 0;
+	for (unsigned level = 0; level < t->height; level++)
+		n += min_u64(t->n_pages[level], n_slots);
+	return n;
+}
+
+static uint64_t tables_pages_changed(const struct disk *d, uint64_t n_regions)
+{
+	return table_pages(&d->tree_table) + table_pages(&d->volume_table) +
+	       table_pages_changed(&d->space.index, n_regions);
+}
+
 /* Any resident region may become dirty by what the cut itself takes and gives back. */
 static uint64_t beside_pages(const struct disk *d)
 {
-	uint64_t log_blocks = space_deltas(&d->space) / DELTAS_PER_BLOCK + 2;
-	return d->n_dirty_records + tables_pages(d) + d->space.n_resident + log_blocks + CUT_SLACK;
+	uint64_t log_blocks = space_deltas(&d->space) / DELTAS_PER_BLOCK + 2, n_regions = d->space.n_resident;
+	return d->n_dirty_records + tables_pages_changed(d, n_regions) + n_regions + log_blocks + CUT_SLACK;
 }
 
 uint64_t cut_blocks_max(const struct disk *d)
 {
 	uint64_t log_blocks = d->space.deltas_max / DELTAS_PER_BLOCK + 2;
-	return d->pages.dirty_max + CHANGE_DIRTY_MAX + tables_pages(d) + space_regions_bound(&d->space) + log_blocks +
-	       CUT_SLACK;
+	return d->pages.dirty_max + CHANGE_DIRTY_MAX + tables_pages(d) +
+	       space_regions_bound(&d->space, d->pages.dirty_max) + log_blocks + CUT_SLACK;
+}
+
+uint32_t cut_frames_max(const struct disk *d, uint32_t dirty_max)
+{
+	uint64_t n_regions = space_regions_bound(&d->space, dirty_max);
+	uint64_t tables = 2 * TABLE_PAGES_MAX + table_pages_changed(&d->space.index, n_regions);
+	return (uint32_t)(dirty_max + CHANGE_DIRTY_MAX + tables + n_regions + DELTA_LOG_MAX / DELTAS_PER_BLOCK + 2 +
+			  CUT_SLACK);
+}
+
+/* Each record, count page, table page and block of the log that is written anew gives its old block back. More regions
+ * may become resident before the cut, up to their bound and those that it loads itself. */
+uint32_t cut_deltas(const struct disk *d)
+{
+	const struct space *s = &d->space;
+	uint64_t n_regions = min_u64(s->n_regions, max_u64(s->n_resident, s->regions_max) + CUT_LOADED_MAX);
+	return (uint32_t)(d->n_dirty_records + tables_pages_changed(d, n_regions) + n_regions +
+			  d->checkpoint.log.n_blocks + 1 + CUT_SLACK);
 }
 
 uint64_t cut_blocks_needed(const struct disk *d)
@@ -322,6 +357,7 @@ static void log_send(struct checkpoint *c)
 	uint32_t n = log_gather(&d->space, c->words);
 	struct pointer root = {0};
 	quarry_assert((n + DELTAS_PER_BLOCK - 1) / DELTAS_PER_BLOCK == log->n_blocks); /* none is missing, none leaks */
+	quarry_assert(n <= d->space.deltas_max); /* or recovery would not take it */
 	if (n > 0) {
 		struct frame *page = pages_new_bare(&d->pages);
 		for (uint32_t i = 0; i * DELTAS_PER_BLOCK < n; i++) {
@@ -375,6 +411,7 @@ void cut(struct checkpoint *c)
 	sb->n_volume_slots = d->n_volume_slots;
 	sb->is_clean = c->is_clean;
 	sb->features_forget &= FEATURES_FORGET_KNOWN;
+	sb->cache_bytes = d->options.cache_bytes;
 }
 
 void cut_forget_trees(struct disk *d)

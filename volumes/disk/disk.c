@@ -26,7 +26,6 @@
 #define LOCK_RETRY_NS (20 * NS_PER_MS)
 
 #define CACHE_MIN_BYTES (4 * MIB)
-#define DIRTY_MIN       32u
 #define RESERVE_BESIDE  64u /* trees and volumes that a small disk takes when its data have filled it */
 
 /* ---- waking, and the end of a turn ---- */
@@ -233,23 +232,38 @@ static int lock_or_wait(struct disk *d)
 }
 
 /*
- * How cache_bytes is spent: 3/4 on frames of pages, 1/8 on resident regions, the rest on what finds them. Of the
- * frames a quarter may be dirty: while a checkpoint writes these, as many may become dirty again, and half are left
- * for looking. A small disk takes less, so that the reserve that its checkpoints need stays a small part of it.
+ * Recovery has as much as the process had that wrote the journal, be the share as small as it may: it can write no
+ * checkpoint before it has replayed all, since it does not know yet which blocks the rest of the journal names. Beside
+ * the share a checkpoint has frames for all that it may have to write except pages. Both are address space, that costs
+ * memory only when it is used.
  */
 int disk_size_parts(struct disk *d, uint64_t n_blocks)
 {
-	uint64_t cache = max_u64(d->options.cache_bytes, CACHE_MIN_BYTES);
-	uint32_t n_frames = (uint32_t)min_u64(cache / 4 * 3 / (BLOCK_BYTES + sizeof(struct frame)), UINT32_MAX / 2);
-	uint32_t dirty_max = (uint32_t)min_u64(n_frames / 4, max_u64(DIRTY_MIN, n_blocks / 128));
-	int res = pages_init(&d->pages, d, n_frames, dirty_max);
-	if (res == 0)
-		res = space_init(&d->space, d, &d->superblock, n_blocks, cache / 8);
+	uint64_t share = max_u64(d->options.cache_bytes, CACHE_MIN_BYTES);
+	uint64_t replay = max_u64(share, d->superblock.cache_bytes);
+	uint32_t n_share = pages_frames_for(share), dirty_max = pages_dirty_for(pages_frames_for(replay), n_blocks);
+	int res = space_init(&d->space, d, &d->superblock, n_blocks, space_regions_for(replay));
+	if (res < 0)
+		return res;
+	/* Of the frames that it had as many as may have been dirty at two cuts, and as many again for looking. */
+	struct pages_size size = {.n_share = n_share,
+				  .n_frames = (uint32_t)max_u64(n_share, 4ull * dirty_max),
+				  .n_bare = cut_frames_max(d, dirty_max),
+				  .dirty_max = dirty_max};
+	res = pages_init(&d->pages, d, &size);
 	if (res == 0)
 		res = journal_init(&d->journal, d, d->superblock.journal_blocks);
 	if (res == 0)
 		disk_set_reserve(d);
 	return res;
+}
+
+void disk_settle_parts(struct disk *d)
+{
+	pages_settle(&d->pages, pages_dirty_for(d->pages.n_share, d->space.n_blocks));
+	d->space.regions_max = space_regions_for(max_u64(d->options.cache_bytes, CACHE_MIN_BYTES));
+	space_shrink(&d->space);
+	disk_set_reserve(d);
 }
 
 /* What one checkpoint may need is the floor. Data leave twice as much: the other half is for what they and trims of

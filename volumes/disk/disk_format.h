@@ -151,7 +151,9 @@ _Static_assert(sizeof(struct page) == BLOCK_BYTES, "format");
  *      212    4  flags: 1 = closed cleanly, 2 = space is reserved (never punched)
  *      216    8  wall clock when written, ns since 1970 (for people)
  *      224   64  label: the disk's name, zero-terminated UTF-8
- *      288       zero
+ *      288    8  cache, in bytes, of the process that wrote it: what follows in the journal may need as much to be replayed;
+ *                0: not known
+ *      296       zero
  */
 #define SUPERBLOCK_MAGIC         "QUARRYD1"
 #define DISK_FORMAT_VERSION      1u
@@ -172,6 +174,7 @@ struct superblock {
 	uint32_t n_tree_slots, n_volume_slots, n_deltas;
 	bool is_clean, is_reserved;
 	uint64_t wall_ns;
+	uint64_t cache_bytes;
 	char label[DISK_LABEL_BYTES];
 };
 

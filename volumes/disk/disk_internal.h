@@ -65,20 +65,34 @@ struct frame {
 
 struct pages {
 	struct disk *disk;
-	uint8_t *memory; /* n_frames pages */
+	uint8_t *memory; /* frames_max pages: address space, used as frames are touched */
 	size_t memory_bytes;
 	struct frame *frames;
-	uint32_t n_frames, n_touched; /* frames above n_touched were never used */
+	uint32_t n_frames;   /* for pages: the share, and in recovery what the journal's writer had */
+	uint32_t n_share;    /* what they are after recovery */
+	uint32_t frames_max; /* those above n_frames are lent to checkpoints */
+	uint32_t n_touched;  /* frames above were never used */
 	uint32_t *heads, heads_mask;
 	uint32_t hand, guard;
-	struct list free;
+	struct list free;  /* below n_frames */
+	struct list spare; /* above: their memory is given back */
 	struct list dirty[TREE_HEIGHT_MAX + 1];
 	struct list waiters; /* for a free frame */
 	uint32_t n_dirty, n_writing, n_loading, n_cached;
 	uint32_t dirty_max;
 };
 
-must_check int pages_init(struct pages *p, struct disk *d, uint32_t n_frames, uint32_t dirty_max);
+/* How many frames a cache of so many bytes has, and how many of them may be dirty on a disk of n_blocks. */
+uint32_t pages_frames_for(uint64_t cache_bytes);
+uint32_t pages_dirty_for(uint32_t n_frames, uint64_t n_blocks);
+struct pages_size {
+	uint32_t n_share, n_frames; /* n_frames: in recovery, at least the share */
+	uint32_t n_bare;            /* that a checkpoint may need beside pages */
+	uint32_t dirty_max;         /* in recovery */
+};
+must_check int pages_init(struct pages *p, struct disk *d, const struct pages_size *size);
+/* Recovery has ended with a checkpoint: what it had beside the share is given back. */
+void pages_settle(struct pages *p, uint32_t dirty_max);
 void pages_fini(struct pages *p);
 /* From here on, what pages_find() returns is not evicted until the next guard: a record's path stays while it is
  * applied. */
@@ -89,6 +103,8 @@ struct frame *pages_find(struct pages *p, struct pointer pointer);
 void pages_load(struct pages *p, struct pointer pointer, unsigned level, struct waiter *w);
 /* Can n frames be had this turn without waiting? If not and w is given, w waits for it. */
 bool pages_have(struct pages *p, uint32_t n, struct waiter *w);
+/* The same of bare ones. */
+bool pages_have_bare(struct pages *p, uint32_t n, struct waiter *w);
 /* A dirty frame with refs 1 and undefined content; pages_have() said yes. */
 struct frame *pages_new_dirty(struct pages *p, unsigned level);
 /* A clean frame that nothing shares becomes dirty where it is. */
@@ -198,7 +214,7 @@ struct space {
 };
 
 must_check int space_init(struct space *s, struct disk *d, const struct superblock *sb, uint64_t n_blocks,
-			  uint64_t memory_bytes);
+			  uint32_t regions_max);
 void space_fini(struct space *s);
 /* Once index and delta log are read: what is free where. */
 void space_start(struct space *s);
@@ -218,7 +234,9 @@ bool space_has_room(const struct space *s, uint64_t n);
 /* Is there room for one more page or record that stays, beside the floor, when all n_dirty of them are new? */
 bool space_has_room_to_grow(const struct space *s, uint64_t n_dirty);
 /* As many regions as this may be resident when a checkpoint is cut. */
-uint64_t space_regions_bound(const struct space *s);
+uint64_t space_regions_bound(const struct space *s, uint32_t dirty_max);
+/* How many regions a cache of so many bytes keeps resident. */
+uint32_t space_regions_for(uint64_t cache_bytes);
 /* The count of a block that was just allocated becomes refs. */
 void space_take(struct space *s, uint64_t block, uint32_t refs);
 void space_add(struct space *s, uint64_t block);
@@ -526,6 +544,8 @@ void recovery_destroy(struct recovery *r);
 void disk_recovered(struct disk *d, int res);
 /* The superblock is known: makes the parts whose size it gives. 0 or -errno. */
 must_check int disk_size_parts(struct disk *d, uint64_t n_blocks);
+/* Recovery has ended with a checkpoint: the parts take no more than the disk's share of the cache. */
+void disk_settle_parts(struct disk *d);
 
 /* ---- the disk ---- */
 
@@ -626,6 +646,10 @@ static inline void disk_volume_mark_dirty(struct disk *d, struct disk_volume *v)
 void disk_set_reserve(struct disk *d);
 /* Upper bound of the blocks that the cut of a checkpoint will take, however much is dirty (cut.c). */
 uint64_t cut_blocks_max(const struct disk *d);
+/* As many of them at most are no pages of trees: each wants a frame of its own. */
+uint32_t cut_frames_max(const struct disk *d, uint32_t dirty_max);
+/* Upper bound of the changes of counts outside resident regions that a cut now would make. */
+uint32_t cut_deltas(const struct disk *d);
 /* Wants a checkpoint when a limit is near. */
 void disk_watch_limits(struct disk *d);
 static inline bool disk_is_alive(const struct disk *d)

@@ -1,5 +1,5 @@
 /*
- * pages.c: the cache of pages: a fixed number of frames, found by block number.
+ * pages.c: the cache of pages: a fixed number of frames, the disk's share, found by block number.
  *
  *   FREE --load--> LOADING --read--> CLEAN --dirty in place--> DIRTY --seal--> WRITING --written--> CLEAN
  *    +--new dirty-------------------------------------------->  ^                +--(orphan, bare)--> FREE
@@ -11,6 +11,9 @@
  *  3. A WRITING frame's bytes do not change: who wants to change that page takes a new frame and copies.
  *  4. n_dirty + n_writing is bounded by the checkpoint's limits to about half of the frames, so that loads always find
  *     some.
+ *  5. Frames above n_frames are only for the buffers of a checkpoint that has more to write beside pages than a very
+ *     small share holds: it never waits for what only its end would free. Their memory is given back as soon as they
+ *     are free.
  */
 #include "volumes/disk/disk_internal.h"
 
@@ -20,6 +23,7 @@
 #include <sys/mman.h>
 
 #define GUARDED_MAX (4 * TREE_HEIGHT_MAX) /* the paths to two leaves, with room to spare */
+#define DIRTY_MIN   32u
 
 static uint32_t *head_of(struct pages *p, uint64_t block)
 {
@@ -52,21 +56,43 @@ static struct frame *hash_find(struct pages *p, uint64_t block)
 	return NULL;
 }
 
-int pages_init(struct pages *p, struct disk *d, uint32_t n_frames, uint32_t dirty_max)
+/*
+ * How a share of the cache is spent: 3/4 on frames of pages, 1/8 on resident regions, the rest on what finds them. Of
+ * the frames a quarter may be dirty: while a checkpoint writes these, as many may become dirty again, and half are left
+ * for looking. A small disk takes less, so that the reserve that its checkpoints need stays a small part of it.
+ */
+uint32_t pages_frames_for(uint64_t cache_bytes)
 {
-	quarry_assert(n_frames >= 4 * dirty_max / 2 && dirty_max > 0);
+	return (uint32_t)min_u64(cache_bytes / 4 * 3 / (BLOCK_BYTES + sizeof(struct frame)), UINT32_MAX / 4);
+}
+
+uint32_t pages_dirty_for(uint32_t n_frames, uint64_t n_blocks)
+{
+	return (uint32_t)min_u64(n_frames / 4, max_u64(DIRTY_MIN, n_blocks / 128));
+}
+
+int pages_init(struct pages *p, struct disk *d, const struct pages_size *size)
+{
+	quarry_assert(size->n_frames >= size->n_share && size->dirty_max > 0);
+	quarry_assert(size->n_frames / 2 >= size->dirty_max); /* dirty, and as many being written */
 	uint32_t n_heads = 64;
-	while (n_heads < n_frames)
+	while (n_heads < size->n_share)
 		n_heads *= 2;
-	*p = (struct pages){.disk = d, .n_frames = n_frames, .dirty_max = dirty_max, .heads_mask = n_heads - 1};
-	p->memory_bytes = (size_t)n_frames * BLOCK_BYTES;
+	*p = (struct pages){.disk = d,
+			    .n_frames = size->n_frames,
+			    .n_share = size->n_share,
+			    .frames_max = size->n_frames + size->n_bare,
+			    .dirty_max = size->dirty_max,
+			    .heads_mask = n_heads - 1};
+	p->memory_bytes = (size_t)p->frames_max * BLOCK_BYTES;
 	p->memory =
 	    mmap(NULL, p->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p->memory == MAP_FAILED)
 		p->memory = NULL;
-	p->frames = calloc(n_frames, sizeof(struct frame));
+	p->frames = calloc(p->frames_max, sizeof(struct frame));
 	p->heads = calloc(n_heads, sizeof(uint32_t));
 	list_init(&p->free);
+	list_init(&p->spare);
 	list_init(&p->waiters);
 	for (unsigned i = 0; i < array_size(p->dirty); i++)
 		list_init(&p->dirty[i]);
@@ -87,11 +113,24 @@ void pages_fini(struct pages *p)
 	p->heads = NULL;
 }
 
+/* A free frame joins its kind. */
+static void frame_put(struct pages *p, struct frame *f)
+{
+	quarry_assert(f->state == FRAME_FREE && !list_is_linked(&f->link));
+	if (frame_index(p, f) < p->n_frames) {
+		list_append(&p->free, &f->link);
+		return;
+	}
+	list_append(&p->spare, &f->link);
+	/* A system call for each page: only what a checkpoint has borrowed comes here. */
+	madvise(f->page, BLOCK_BYTES, MADV_DONTNEED);
+}
+
 static void frame_free(struct pages *p, struct frame *f)
 {
 	f->state = FRAME_FREE;
 	f->is_orphan = f->is_bare = false;
-	list_append(&p->free, &f->link);
+	frame_put(p, f);
 	waiters_wake(p->disk, &p->waiters, 0);
 }
 
@@ -115,23 +154,31 @@ static struct frame *evict(struct pages *p)
 	return NULL;
 }
 
-/* A frame for the caller, or NULL. */
-static struct frame *frame_take(struct pages *p)
+/* The first of a list, or one that was never used, of which there are n. NULL: there is none. */
+static struct frame *frame_unused(struct pages *p, struct list *list, uint32_t n)
 {
-	struct list *link = list_pop(&p->free);
-	struct frame *f;
-	if (link) {
-		f = container_of(link, struct frame, link);
-	} else if (p->n_touched < p->n_frames) {
-		f = &p->frames[p->n_touched];
-		f->page = (struct page *)(p->memory + (size_t)p->n_touched * BLOCK_BYTES);
-		p->n_touched++;
-		list_init(&f->link);
-		list_init(&f->waiters);
-		f->disk = p->disk;
-	} else {
+	struct list *link = list_pop(list);
+	if (link)
+		return container_of(link, struct frame, link);
+	if (p->n_touched >= n)
+		return NULL;
+	struct frame *f = &p->frames[p->n_touched];
+	f->page = (struct page *)(p->memory + (size_t)p->n_touched * BLOCK_BYTES);
+	p->n_touched++;
+	list_init(&f->link);
+	list_init(&f->waiters);
+	f->disk = p->disk;
+	return f;
+}
+
+/* A frame for the caller, or NULL; one above n_frames only if it may borrow. */
+static struct frame *frame_take(struct pages *p, bool may_borrow)
+{
+	struct frame *f = frame_unused(p, &p->free, p->n_frames);
+	if (!f)
 		f = evict(p);
-	}
+	if (!f && may_borrow)
+		f = frame_unused(p, &p->spare, p->frames_max);
 	if (f) {
 		quarry_assert(f->state == FRAME_FREE && list_is_empty(&f->waiters));
 		f->refs = 0;
@@ -141,14 +188,41 @@ static struct frame *frame_take(struct pages *p)
 	return f;
 }
 
-bool pages_have(struct pages *p, uint32_t n, struct waiter *w)
+static bool have(struct pages *p, uint32_t n, uint32_t n_frames, struct waiter *w)
 {
 	uint32_t busy = p->n_dirty + p->n_writing + p->n_loading;
-	if (busy + n + GUARDED_MAX <= p->n_frames)
+	if (busy + n + GUARDED_MAX <= n_frames)
 		return true;
 	if (w)
 		list_append(&p->waiters, &w->link);
 	return false;
+}
+
+bool pages_have(struct pages *p, uint32_t n, struct waiter *w)
+{
+	return have(p, n, p->n_frames, w);
+}
+
+bool pages_have_bare(struct pages *p, uint32_t n, struct waiter *w)
+{
+	return have(p, n, p->frames_max, w);
+}
+
+void pages_settle(struct pages *p, uint32_t dirty_max)
+{
+	quarry_assert(p->n_dirty == 0 && p->n_writing == 0 && p->n_loading == 0);
+	p->n_frames = p->n_share;
+	p->dirty_max = dirty_max;
+	for (uint32_t i = p->n_frames; i < p->n_touched; i++) {
+		struct frame *f = &p->frames[i];
+		if (f->state == FRAME_CLEAN) {
+			hash_remove(p, f);
+			p->n_cached--;
+			f->state = FRAME_FREE;
+		}
+		list_remove(&f->link);
+		frame_put(p, f);
+	}
 }
 
 void pages_guard(struct pages *p)
@@ -214,7 +288,7 @@ void pages_load(struct pages *p, struct pointer pointer, unsigned level, struct 
 	if (!pages_have(p, 1, w))
 		return;
 	pages_guard(p); /* whoever waits for a page looks at all of them anew */
-	f = frame_take(p);
+	f = frame_take(p, false);
 	quarry_assert(f);
 	f->state = FRAME_LOADING;
 	f->level = (uint8_t)level;
@@ -231,7 +305,7 @@ void pages_load(struct pages *p, struct pointer pointer, unsigned level, struct 
 
 struct frame *pages_new_dirty(struct pages *p, unsigned level)
 {
-	struct frame *f = frame_take(p);
+	struct frame *f = frame_take(p, false);
 	quarry_assert(f && level >= 1 && level <= TREE_HEIGHT_MAX);
 	f->state = FRAME_DIRTY;
 	f->level = (uint8_t)level;
@@ -256,7 +330,7 @@ void pages_dirty_in_place(struct pages *p, struct frame *f)
 
 struct frame *pages_new_bare(struct pages *p)
 {
-	struct frame *f = frame_take(p);
+	struct frame *f = frame_take(p, true);
 	quarry_assert(f);
 	f->state = FRAME_WRITING;
 	f->is_bare = true;

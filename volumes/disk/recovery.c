@@ -265,6 +265,8 @@ static void recovery_end(struct recovery *r)
 {
 	struct disk *d = r->disk;
 	int err = r->err ? r->err : d->state == DISK_FAILED ? -EIO : 0;
+	if (!err && !d->options.is_read_only)
+		disk_settle_parts(d);
 	d->recovery_ns = reactor_now_ns(d->reactor) - r->started_ns;
 	d->recovery = NULL;
 	recovery_destroy(r);

@@ -248,9 +248,10 @@ static int apply_one(struct recovery *r, const struct batch_record *b)
 	/* Live, the counts that the records change may all have been resident. */
 	if (res == 0)
 		res = space_make_delta_room(&d->space, CHANGE_DELTAS_MAX, &r->waiter);
+	/* Of a disk whose superblock does not say how large the cache was. */
 	if (res == -ENOMEM || (!pages_have(&d->pages, 2 * TREE_HEIGHT_MAX, NULL) && d->pages.n_loading == 0))
-		return recovery_fail(
-		    r, "replaying the journal needs more memory than cache_mb allows: raise it and start again");
+		return recovery_fail(r, "replaying the journal needs more memory than node.cache_mb allows: raise it "
+					"and start again");
 	if (res == 0)
 		res = record_prepare(d, &b->record, true, &r->waiter);
 	if (res == 0)

@@ -28,6 +28,8 @@
 #define PREFETCH_BELOW 256u /* blocks left in the region that data goes to, when the next one is fetched */
 #define LOADS_MAX      32u  /* count pages being read at once for a checkpoint */
 #define DELTAS_MIN     8192u
+#define REGIONS_MIN    4u
+#define REGIONS_MAX    (DELTA_LOG_MAX / 8) /* so that their count pages never fill the log of deltas at a cut */
 #define REPLAY_REGIONS                                                                                                 \
 	4u /* times regions_max: what replay may make resident, and the checkpoint after it has frames for */
 #define CHANGE_SAFE (DELTA_CHANGE_MAX - 64)
@@ -72,11 +74,17 @@ static uint32_t region_blocks(const struct space *s, uint32_t region)
 
 /* ---- life ---- */
 
-int space_init(struct space *s, struct disk *d, const struct superblock *sb, uint64_t n_blocks, uint64_t memory_bytes)
+uint32_t space_regions_for(uint64_t cache_bytes)
+{
+	uint64_t n = cache_bytes / 8 / (sizeof(struct region) + BLOCK_BYTES);
+	return (uint32_t)min_u64(REGIONS_MAX, max_u64(REGIONS_MIN, n));
+}
+
+int space_init(struct space *s, struct disk *d, const struct superblock *sb, uint64_t n_blocks, uint32_t regions_max)
 {
 	*s = (struct space){.disk = d, .n_blocks = n_blocks, .data_start = JOURNAL_START + sb->journal_blocks};
 	s->n_regions = (uint32_t)regions_of(n_blocks);
-	s->regions_max = (uint32_t)max_u64(4, memory_bytes / (sizeof(struct region) + BLOCK_BYTES));
+	s->regions_max = regions_max;
 	s->deltas_max = (uint32_t)min_u64(DELTA_LOG_MAX, max_u64(DELTAS_MIN, n_blocks / 16));
 	for (unsigned i = 0; i < SPACE_CLASSES; i++)
 		s->cursor[i].region = -1;
@@ -511,10 +519,10 @@ bool space_has_room_to_grow(const struct space *s, uint64_t n_dirty)
 	return s->free_blocks >= s->floor_blocks + n_dirty + 2 * TREE_HEIGHT_MAX;
 }
 
-uint64_t space_regions_bound(const struct space *s)
+uint64_t space_regions_bound(const struct space *s, uint32_t dirty_max)
 {
 	/* What replay leaves resident, or what a checkpoint finds dirty when it has let go of the rest. */
-	return min_u64(s->n_regions, (uint64_t)REPLAY_REGIONS * s->regions_max + s->disk->pages.dirty_max + LOADS_MAX);
+	return min_u64(s->n_regions, (uint64_t)REPLAY_REGIONS * s->regions_max + dirty_max + LOADS_MAX);
 }
 
 /* ---- counts ---- */
@@ -621,9 +629,10 @@ uint32_t space_deltas(const struct space *s)
 	return s->log.n + s->frozen.n + s->current.n;
 }
 
+/* The cut that empties the maps has changes of its own. */
 bool space_has_delta_room(const struct space *s, uint32_t n)
 {
-	return space_deltas(s) + n <= s->deltas_max;
+	return space_deltas(s) + n + cut_deltas(s->disk) <= s->deltas_max;
 }
 
 /* ---- checkpoints ---- */
@@ -633,7 +642,7 @@ static bool merge_some(struct space *s, uint32_t least)
 {
 	for (uint32_t i = 0; i < s->n_regions && s->n_loading < LOADS_MAX; i++)
 		if (s->region_deltas[i] >= least && !s->resident[i] &&
-		    s->n_dirty + s->n_loading < max_u64(4, s->regions_max / 2)) {
+		    s->n_dirty + s->n_loading < max_u64(REGIONS_MIN, s->regions_max / 2)) {
 			int res = space_make_resident(s, i, NULL);
 			quarry_assert(res == 0 || res == -EAGAIN);
 		}
