@@ -122,6 +122,7 @@ static void totals_add(struct world_totals *sum, const struct world_totals *t)
 	sum->damaged += t->damaged;
 	sum->checks += t->checks;
 	sum->scrubs += t->scrubs;
+	sum->shaken += t->shaken;
 }
 
 static uint64_t seed_at(const struct plan *p, uint64_t i)
@@ -165,9 +166,9 @@ static void totals_tell(const struct options *o, const struct board *b)
 	}
 	printf("%" PRIu64 " seeds: %" PRIu64 " requests, %" PRIu64 " crashes (%" PRIu64 " power losses, %" PRIu64
 	       " in recovery), %" PRIu64 " closes, %" PRIu64 " failed disks, %" PRIu64 " damages, %" PRIu64
-	       " refusals for space, %" PRIu64 " scrubs, %" PRIu64 " checks\n",
+	       " reads that failed once, %" PRIu64 " refusals for space, %" PRIu64 " scrubs, %" PRIu64 " checks\n",
 	       n, t.requests, t.crashes, t.power_losses, t.crashes_in_recovery, t.reopened, t.failures, t.damaged,
-	       t.enospc, t.scrubs, t.checks);
+	       t.shaken, t.enospc, t.scrubs, t.checks);
 }
 
 /* Starts the jobs, waits for all; at the first failure the others are ended. */

@@ -95,6 +95,22 @@ static void a_journal_block_that_cannot_be_read_is_no_end(void)
 	}
 }
 
+/* An older checkpoint is valid, and what followed it was punched or is not in the journal any more. */
+static void a_superblock_that_cannot_be_read_is_no_old_one(void)
+{
+	for (unsigned pair = 0; pair < SUPERBLOCK_SLOTS / 2; pair++) {
+		struct head_world w;
+		killed_world(&w, 150, true);
+		world_stop(&w);
+		for (unsigned copy = 0; copy < 2; copy++)
+			sim_file_break(world_disk_file(&w, 1), superblock_slot_block(superblock_slot(pair, copy)));
+		CU_ASSERT_EQUAL(world_start(&w), 0);
+		CU_ASSERT_NOT_EQUAL(w.set->disks[0]->state, SET_DISK_RUNNING);
+		CU_ASSERT_PTR_NOT_NULL(strstr(w.set->disks[0]->why, "cannot be read"));
+		world_close(&w);
+	}
+}
+
 static void data_that_cannot_be_read_is_refused(void)
 {
 	struct head_world w;
@@ -235,6 +251,8 @@ int main(void)
 	CU_add_test(suite, "a read that fails once costs nothing", a_read_that_fails_once_costs_nothing);
 	CU_add_test(suite, "a journal block that cannot be read is no end",
 		    a_journal_block_that_cannot_be_read_is_no_end);
+	CU_add_test(suite, "a superblock that cannot be read is no old one",
+		    a_superblock_that_cannot_be_read_is_no_old_one);
 	CU_add_test(suite, "data that cannot be read is refused", data_that_cannot_be_read_is_refused);
 	CU_add_test(suite, "a power loss with many unflushed journal blocks",
 		    a_power_loss_with_many_unflushed_journal_blocks);

@@ -170,6 +170,7 @@ struct region { /* resident: its counts are in memory */
 	struct disk *disk;
 	uint32_t number;
 	bool is_loading, is_dirty, is_damaged, has_new_block, is_referenced;
+	bool is_read_again;                   /* the first read failed */
 	uint32_t n_held;                      /* runs held: it must stay resident */
 	uint16_t *counts;                     /* COUNTS_PER_PAGE, 4 KiB aligned */
 	uint64_t free[REGION_WORDS];          /* may be allocated now */
@@ -399,6 +400,7 @@ struct disk_tree {
 	struct list waiters; /* for n_changes to reach 0 [FORKWAIT] */
 	struct list dying;   /* in disk.dying */
 	unsigned drop_level; /* DYING: of the page that the last step needed and did not have */
+	bool is_doubted;     /* DYING: the next part could not be read once */
 	bool has_lost_parts; /* DYING: a part of it was given up, which was told */
 	struct disk *disk;
 };

@@ -5,7 +5,7 @@
  * after a crash what was freed since is freed again. So a step needs no journal record.
  *
  * It goes on while there is room for what a step may touch, and as a deferred op between the turns of the clients'
- * requests. A part whose page or count cannot be read is given up: it stays allocated, which is told here and by
+ * requests. A part whose page or count cannot be read, twice, is given up: it stays allocated, which is told here and by
  * `disk check`, and nothing behind it has to wait.
  */
 #include "volumes/disk/disk_internal.h"
@@ -17,12 +17,17 @@
 
 static void drop_run(struct drop *p);
 
-/* The tree's next part cannot be read. */
-static void drop_give_up(struct drop *p, struct disk_tree *t)
+/* The tree's next part cannot be read: a second time it is given up, since what is lost then never comes back. */
+static void drop_failed(struct drop *p, struct disk_tree *t)
 {
 	struct disk *d = p->disk;
 	char name[TREE_TEXT_BYTES];
 	uint64_t first, n_blocks;
+	if (!t->is_doubted) {
+		t->is_doubted = true;
+		return;
+	}
+	t->is_doubted = false;
 	if (!tree_drop_give_up(t, &first, &n_blocks))
 		return;
 	p->lost_parts++;
@@ -41,7 +46,7 @@ static void drop_woken(struct waiter *w, int res)
 {
 	struct drop *p = container_of(w, struct drop, waiter);
 	if (res < 0 && p->disk->state == DISK_RUNNING)
-		drop_give_up(p, container_of(p->disk->dying.next, struct disk_tree, dying));
+		drop_failed(p, container_of(p->disk->dying.next, struct disk_tree, dying));
 	drop_run(p);
 }
 
@@ -83,8 +88,11 @@ static void drop_run(struct drop *p)
 		if (res == -EAGAIN)
 			return;
 		if (res < 0) {
-			drop_give_up(p, t);
-		} else if (res == 1) {
+			drop_failed(p, t);
+			continue;
+		}
+		t->is_doubted = false;
+		if (res == 1) {
 			disk_tree_end(t);
 			disk_watch_limits(d);
 		}

@@ -101,6 +101,13 @@ static int choose_superblock(struct recovery *r)
 	char why[WHY_BYTES], first_why[WHY_BYTES] = "";
 	enum superblock_verdict worst = SUPERBLOCK_BLANK;
 	bool found = false;
+	for (unsigned i = 0; i < SUPERBLOCK_SLOTS / 2; i++)
+		if (r->ops[i].res < 0 && r->ops[i + SUPERBLOCK_SLOTS / 2].res < 0)
+			return recovery_fail(r,
+					     "superblock slots %u and %u cannot be read: whether they hold the newest "
+					     "checkpoint cannot be "
+					     "told; start again, or copy the disk with a tool that reads around errors",
+					     i, i + SUPERBLOCK_SLOTS / 2);
 	for (unsigned i = 0; i < SUPERBLOCK_SLOTS; i++) {
 		if (r->ops[i].res < 0) {
 			log_event(d->log, LOG_ERROR, "damage", d->name, "superblock slot %u cannot be read (error %d)",

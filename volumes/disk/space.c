@@ -246,6 +246,16 @@ static bool region_is_sound(const struct space *s, const struct region *r)
 	return true;
 }
 
+static void region_loaded(struct op *op, int res);
+
+static void region_read(struct region *r)
+{
+	struct space *s = &r->disk->space;
+	op_init(&r->op, region_loaded);
+	r->iov = (struct iovec){r->counts, BLOCK_BYTES};
+	file_read(r->disk->file, &r->op, &r->iov, 1, pointer_block(s->index.slots[r->number]) * BLOCK_BYTES);
+}
+
 static void region_loaded(struct op *op, int res)
 {
 	struct region *r = container_of(op, struct region, op);
@@ -253,6 +263,11 @@ static void region_loaded(struct op *op, int res)
 	struct space *s = &d->space;
 	struct pointer p = s->index.slots[r->number];
 	quarry_assert(r->is_loading && s->n_loading > 0);
+	if (res < 0 && !r->is_read_again && disk_is_alive(d)) { /* 8 MiB are not lost for one bad moment */
+		r->is_read_again = true;
+		region_read(r);
+		return;
+	}
 	s->n_loading--;
 	if (res == 0 && (block_crc(KIND_COUNTS, r->counts) != pointer_crc(p) || !region_is_sound(s, r)))
 		res = -EBADMSG;
@@ -312,9 +327,7 @@ int space_make_resident(struct space *s, uint32_t number, struct waiter *w)
 		r->is_loading = true;
 		s->n_loading++;
 		s->disk->n_requests++; /* nobody may wait for it, but the file stays open until it is here */
-		op_init(&r->op, region_loaded);
-		r->iov = (struct iovec){r->counts, BLOCK_BYTES};
-		file_read(s->disk->file, &r->op, &r->iov, 1, pointer_block(p) * BLOCK_BYTES);
+		region_read(r);
 	}
 	if (w)
 		list_append(&r->waiters, &w->link);

@@ -20,6 +20,9 @@
 #define FULL_WRITES_MAX        6000u
 #define FULL_ANSWERS           30u /* -ENOSPC as often as this: the disk is full */
 #define RECOVERY_IOS_MAX       400u
+#define RECOVERY_READS_MAX     60u /* one of the first so many fails */
+#define LOAD_READS_MAX         200u
+#define BROKEN_MAX             8u /* blocks side by side */
 #define LOAD_IOS_MAX           4000u
 #define EVERY_INDEX_REQUESTS   60u
 #define EVERY_INDEX_RECOVERIES 64u /* of so many crash points, one has its recovery crashed at every I/O */
@@ -39,16 +42,27 @@ static enum sim_crash_kind pick_crash(struct disk_world *w)
 	return world_one_in(w, 3) ? SIM_KILL : SIM_POWER_LOSS;
 }
 
-/* Opens the disk, through as many crashes as chance asks for, and judges it. false: it was refused (lenient only). */
+/* Opens the disk, through as many crashes as chance asks for, and judges it. false: it was refused (lenient only). A
+ * disk that was refused because a read failed once opens the next time, with all that it holds. */
 static bool recover(struct disk_world *w, uint32_t crash_one_in)
 {
 	for (;;) {
 		world_check(w, false);
 		if (crash_one_in > 0 && world_one_in(w, crash_one_in))
 			sim_crash_at(w->machine, sim_io_index(w->machine) + pick_skewed(w, RECOVERY_IOS_MAX));
+		bool is_shaken = !w->is_lenient && world_one_in(w, 6);
+		if (is_shaken)
+			world_shake(w, RECOVERY_READS_MAX);
 		enum world_open outcome = world_open(w);
-		if (outcome == WORLD_REFUSED)
+		world_steady(w);
+		if (outcome == WORLD_REFUSED && !is_shaken)
 			return false;
+		if (outcome == WORLD_REFUSED) {
+			sim_crash_at(w->machine, 0);
+			if (w->disk != NULL)
+				world_close(w);
+			continue;
+		}
 		if (outcome == WORLD_OPENED)
 			break;
 		world_crash(w, pick_crash(w));
@@ -127,7 +141,8 @@ static void hunt_any(uint64_t block, const void *content, void *context)
 		h->found_block = block;
 }
 
-/* One bit of any block: the disk may refuse to open or answer -EIO, but it must not return wrong bytes, nor hang. */
+/* One bit of any block, or some blocks side by side that cannot be read any more: the disk may refuse to open or answer
+ * -EIO, but it must not return wrong bytes, nor hang. */
 static void damage_anything(struct disk_world *w)
 {
 	struct hunt h = {.medium = w->medium, .chosen = world_pick(w, max_u64(1, sim_file_stats(w->medium).blocks))};
@@ -136,9 +151,16 @@ static void damage_anything(struct disk_world *w)
 	uint32_t bit = (uint32_t)world_pick(w, BLOCK_BYTES * 8);
 	if (world_one_in(w, 2)) /* what lies at the front: superblocks and the journal */
 		h.found_block = world_pick(w, JOURNAL_START + JOURNAL_MIN_BLOCKS);
+	w->totals.damaged++;
+	if (world_one_in(w, 3)) {
+		uint64_t n = 1 + world_pick(w, BROKEN_MAX);
+		world_say(w, "broke %" PRIu64 " blocks from %" PRIu64, n, h.found_block);
+		for (uint64_t i = 0; i < n; i++)
+			sim_file_break(w->medium, h.found_block + i);
+		return;
+	}
 	world_say(w, "damaged bit %u of block %" PRIu64, bit, h.found_block);
 	sim_file_flip(w->medium, h.found_block, bit);
-	w->totals.damaged++;
 }
 
 static void live_with_damage(struct disk_world *w)
@@ -260,8 +282,11 @@ static void one_round(struct disk_world *w)
 		sim_crash_at(w->machine, sim_io_index(w->machine) + pick_skewed(w, LOAD_IOS_MAX));
 	else if (ending == 4)
 		inject_error(w);
+	if (world_one_in(w, 6))
+		world_shake(w, LOAD_READS_MAX);
 	enum sim_outcome outcome = load_run(w, &l);
 	forgive_errors(w);
+	world_steady(w);
 	if (outcome == SIM_CRASH_DUE || ending < 4)
 		crash_and_recover(w);
 	else if (w->has_failed || ending < 7)

@@ -155,7 +155,8 @@ static void check_read(struct slot *s, int res)
 		uint64_t token = content_token(s->memory + (uint64_t)i * BLOCK_BYTES);
 		if (expected == ORACLE_UNKNOWN && token != CONTENT_WRONG)
 			continue;
-		if (is_bad != (expected == ORACLE_BAD) && !w->is_lenient)
+		bool may_be_bad = expected == ORACLE_BAD || w->is_shaky;
+		if ((is_bad ? !may_be_bad : expected == ORACLE_BAD) && !w->is_lenient)
 			world_fail(w, "read of tree %" PRIu64 " block %" PRIu64 ": %s",
 				   oracle_tree_id(w->oracle, s->tree), s->io.first + i,
 				   is_bad ? "unreadable, but it is sound" : "readable, but it is damaged");
@@ -191,7 +192,7 @@ static void check_map(struct slot *s, int res)
 	struct disk_world *w = s->world;
 	uint64_t at = s->io.first, end = s->io.first + s->io.n_blocks;
 
-	if (res == -EIO && w->is_lenient)
+	if (res == -EIO && (w->is_lenient || w->is_shaky))
 		return;
 	if (res != 0)
 		world_fail(w, "map answered %d", res);
@@ -274,7 +275,7 @@ static void check_result(struct slot *s, int res)
 		check_estale(s);
 	else if (res != -EIO)
 		world_fail(w, "%s answered %d", op_name(s->io.op), res);
-	else if (disk_state(w->disk) != DISK_FAILED && !w->is_lenient)
+	else if (disk_state(w->disk) != DISK_FAILED && !w->is_lenient && !w->is_shaky)
 		world_fail(w, "%s answered -EIO on a disk that is %s", op_name(s->io.op),
 			   disk_state_name(disk_state(w->disk)));
 }
@@ -417,10 +418,16 @@ void slot_use_memory(struct slot *s, uint32_t n_blocks)
 
 /* ---- the world ---- */
 
+static void cache_pick(struct disk_world *w)
+{
+	static const uint64_t cache_mib[] = {1, 1, 4, 16, 64};
+
+	w->settings.cache_bytes = cache_mib[world_pick(w, array_size(cache_mib))] * MIB;
+}
+
 static void settings_pick(struct disk_world *w)
 {
-	static const uint64_t disk_mib[] = {16, 16, 16, 20, 32, 64};
-	static const uint64_t cache_mib[] = {1, 1, 2, 4, 16};
+	static const uint64_t disk_mib[] = {16, 16, 16, 20, 32, 64}, large_mib[] = {64, 128, 256, 512};
 	/* The last windows lie where the tree is 2, 3, 4 and 5 levels high. */
 	static const struct oracle_window layouts[][ORACLE_WINDOWS_MAX] = {
 	    {{0, 64}, {200, 120}, {65536 - 30, 60}, {(1ull << 24) - 10, 40}, {1ull << 33, 20}},
@@ -432,7 +439,9 @@ static void settings_pick(struct disk_world *w)
 	uint64_t layout = world_pick(w, array_size(layouts));
 
 	set->disk_bytes = disk_mib[world_pick(w, array_size(disk_mib))] * MIB;
-	set->cache_bytes = cache_mib[world_pick(w, array_size(cache_mib))] * MIB;
+	if (world_one_in(w, 6)) /* more regions than a small share keeps resident, and a cut that is no small part */
+		set->disk_bytes = large_mib[world_pick(w, array_size(large_mib))] * MIB;
+	cache_pick(w);
 	memcpy(set->windows, layouts[layout], sizeof(set->windows));
 	while (set->n_windows < ORACLE_WINDOWS_MAX && set->windows[set->n_windows].n_blocks > 0)
 		set->n_windows++;
@@ -542,12 +551,14 @@ enum world_open world_open(struct disk_world *w)
 				 .log = w->log,
 				 .path = WORLD_PATH,
 				 .cluster = &cluster_uuid,
-				 .cache_bytes = w->settings.cache_bytes,
 				 .opened = opened,
 				 .failed = failed,
 				 .context = w};
 
 	quarry_assert(w->disk == NULL && w->n_busy == 0);
+	if (world_one_in(w, 4)) /* disks came or went, or cache_mb was changed */
+		cache_pick(w);
+	o.cache_bytes = w->settings.cache_bytes;
 	w->is_opened = w->has_failed = false;
 	if (disk_open(&o, &w->disk, why) < 0) {
 		w->disk = NULL;
@@ -560,7 +571,7 @@ enum world_open world_open(struct disk_world *w)
 	if (w->open_res == 0)
 		return WORLD_OPENED;
 	world_say(w, "not opened: %s", disk_why(w->disk));
-	if (!w->is_lenient)
+	if (!w->is_lenient && !w->is_shaky)
 		world_fail(w, "recovery answered %d: %s", w->open_res, disk_why(w->disk));
 	if (disk_why(w->disk)[0] == '\0')
 		world_fail(w, "recovery answered %d without a reason", w->open_res);
@@ -581,6 +592,22 @@ void world_close(struct disk_world *w)
 	w->totals.reopened++;
 	if (!was_failed && !w->has_failed) /* everything is durable then */
 		oracle_flush_done(w->oracle, oracle_flush_begin(w->oracle));
+}
+
+void world_shake(struct disk_world *w, uint64_t reads_max)
+{
+	uint64_t skip = world_pick(w, reads_max);
+
+	world_say(w, "read %" PRIu64 " from here will fail", skip);
+	w->is_shaky = true;
+	w->totals.shaken++;
+	sim_file_fail(w->medium, OP_READ, (uint32_t)skip, EIO);
+}
+
+void world_steady(struct disk_world *w)
+{
+	w->is_shaky = false;
+	sim_file_fail(w->medium, OP_READ, 0, 0);
 }
 
 void world_crash(struct disk_world *w, enum sim_crash_kind kind)

@@ -50,7 +50,8 @@ struct volume_state {
 };
 
 struct world_settings {
-	uint64_t disk_bytes, cache_bytes;
+	uint64_t disk_bytes;
+	uint64_t cache_bytes; /* of the next opening */
 	struct oracle_window windows[ORACLE_WINDOWS_MAX];
 	uint32_t n_windows;
 	bool is_reserved, is_device, is_punch_refused;
@@ -58,7 +59,7 @@ struct world_settings {
 
 struct world_totals {
 	uint64_t requests, crashes, power_losses, crashes_in_recovery, reopened, enospc, failures, damaged, checks,
-	    scrubs;
+	    scrubs, shaken;
 };
 
 struct disk_world {
@@ -83,6 +84,7 @@ struct disk_world {
 	uint64_t n_done;
 	bool has_bad_cells; /* a data block was damaged, and a dying tree or the last checkpoint may still name it */
 	bool is_lenient;    /* structures were damaged: errors are no mistake */
+	bool is_shaky;      /* a read fails once: an error may be answered, and then nothing is wrong but the answer */
 	struct world_totals totals;
 };
 
@@ -102,6 +104,9 @@ enum world_open { WORLD_OPENED, WORLD_CRASHED, WORLD_REFUSED };
 /* Recovers; WORLD_CRASHED: the crash that was set is due. */
 enum world_open world_open(struct disk_world *w);
 void world_close(struct disk_world *w);
+/* The read after a few others fails, once, from here until world_steady(). */
+void world_shake(struct disk_world *w, uint64_t reads_max);
+void world_steady(struct disk_world *w);
 void world_crash(struct disk_world *w, enum sim_crash_kind kind);
 /* Verifies the image; it must be sound, and clean after a close. */
 void world_check(struct disk_world *w, bool is_closed);
