@@ -192,6 +192,7 @@ struct nbd_talk {
 struct nbd_connection {
 	struct nbd_server *server;
 	enum nbd_connection_stage stage;
+	bool is_filler; /* of a volume that is still being filled */
 	bool is_ending; /* to FINISH at the end of the turn */
 	bool is_cut;    /* to CLOSE at the end of the turn */
 	bool is_goodbye_said;

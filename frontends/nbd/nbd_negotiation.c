@@ -71,6 +71,7 @@ static struct volume *find_export(struct nbd_connection *c, struct nbd_text name
 		return NULL;
 	memcpy(text, name.bytes, name.len_bytes);
 	text[name.len_bytes] = 0;
+	c->is_filler = volume_name_is_fill(text);
 	return volume_get(c->server->volumes, text);
 }
 

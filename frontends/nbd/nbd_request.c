@@ -188,7 +188,7 @@ static void piece_submit(struct nbd_piece *p, enum volume_op op, unsigned flags)
 	p->stage = PIECE_WORKING;
 	r->n_working++;
 	p->io.op = op;
-	p->io.flags = flags;
+	p->io.flags = flags | (r->connection->is_filler ? VOLUME_FILL : 0);
 	p->io.pos_bytes = p->pos_bytes;
 	p->io.len_bytes = p->len_bytes;
 	p->iov = (struct iovec){.iov_base = p->buffer, .iov_len = p->len_bytes};
@@ -212,7 +212,7 @@ void request_piece_map(struct nbd_piece *p, struct volume_extent *extents, uint3
 {
 	request_piece_lend(p);
 	p->io.op = VOLUME_MAP;
-	p->io.flags = 0;
+	p->io.flags = p->request->connection->is_filler ? VOLUME_FILL : 0;
 	p->io.pos_bytes = p->pos_bytes;
 	p->io.len_bytes = p->len_bytes;
 	p->io.iov = NULL;

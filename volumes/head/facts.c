@@ -365,6 +365,19 @@ static void read_volume_history(struct reader *r, struct volume_facts *out)
 	r->res = schedule.res;
 }
 
+/* What only a volume has that is being filled. */
+static void read_volume_fill(struct reader *r, struct volume_facts *out)
+{
+	struct reader fill = {.object = json_object_get(r->object, "fill"), .why = r->why, .res = r->res};
+	if (!fill.object || r->res != 0)
+		return;
+	read_text(&fill, "source", out->fill.source, sizeof(out->fill.source));
+	out->fill.filled_bytes = read_number(&fill, "filled_bytes", out->size_bytes);
+	if (fill.res == 0 && (out->fill.source[0] == 0 || out->size_bytes > FILL_BYTES_MAX))
+		reader_refuse(&fill, "source", "is empty, or the volume too large to be filled");
+	r->res = fill.res;
+}
+
 static void read_volume_counters(struct reader *r, struct volume_facts *out)
 {
 	out->size_bytes = read_number(r, "size_bytes", VOLUME_BYTES_MAX);
@@ -397,6 +410,7 @@ int volume_from_json(const char *uuid, const char *text, struct volume_facts *ou
 		read_attachments(&r, out);
 		read_volume_disks(&r, out);
 		read_volume_history(&r, out);
+		read_volume_fill(&r, out);
 	}
 	if (r.res != 0)
 		volume_facts_clear(out);
@@ -459,6 +473,10 @@ static int history_to_json(const struct volume_facts *v, json_t *object)
 		res |= json_object_set_new(object, "history", json_number(v->history));
 	if (v->n_ancestors > 0)
 		res |= json_object_set_new(object, "ancestors", ancestors_to_json(v));
+	if (v->fill.source[0])
+		res |= json_object_set_new(object, "fill",
+					   json_pack("{s:s,s:o}", "source", v->fill.source, "filled_bytes",
+						     json_number(v->fill.filled_bytes)));
 	if (v->cloned_from[0])
 		res |= json_object_set_new(object, "cloned_from", json_string(v->cloned_from));
 	if (v->schedule.every_s > 0)

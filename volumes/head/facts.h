@@ -58,6 +58,13 @@ struct schedule_facts {
 	uint32_t keep;
 };
 
+/* A volume that is served while its content is still being brought (fill.c). */
+struct fill_facts {
+	char source[SET_TEXT_MAX]; /* in words for people, and to know it again; "": the volume is whole */
+	uint64_t filled_bytes;     /* durable from the start to here */
+};
+#define FILL_BYTES_MAX (64 * TIB) /* of such a volume: its head has two bits for each MiB */
+
 /* A snapshot has a key of its own (snapshots/VOLUME/TREE), so that thousands do not make their volume's record long. */
 struct snapshot_facts {
 	char name[NAME_BYTES];
@@ -94,6 +101,7 @@ struct volume_facts {
 	uint32_t n_ancestors;
 	char cloned_from[SNAPSHOT_NAME_BYTES]; /* "": it is no clone */
 	struct schedule_facts schedule;
+	struct fill_facts fill;
 	bool is_deleting, is_attached_nbd, is_attached_vhost, is_read_only;
 	uint32_t vhost_queues; /* 0: as many as usual */
 	uint64_t created_ns;

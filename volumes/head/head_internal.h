@@ -15,7 +15,7 @@
  *   set_snapshots.c  take, roll back                            set_sweep.c    delete, and drop what nobody names
  *   set_clone.c      volumes from snapshots                     set_exports.c  snapshots attached and detached
  *   set_schedule.c   snapshots by the clock                     changes.c      what differs between two points
- *   deleted.c        what was deleted last
+ *   deleted.c        what was deleted last                  fill.c         served while it is filled
  *
  * One reactor owns everything here; there are no locks.
  */
@@ -195,6 +195,7 @@ struct volume {
 	uint32_t n_chunks;
 	struct placer placer;
 	struct barrier barrier;
+	struct fill *fill; /* NULL: the volume is whole */
 	struct list watches;
 	uint32_t refs;                     /* frontends' */
 	void (*drained)(struct volume *v); /* DRAINING: called when no reference and no request is left */
@@ -310,11 +311,11 @@ static inline bool volume_disk_is_good(const struct volume *v, uint32_t disk)
 
 /* ---- volume_io.c ---- */
 
-#define VOLUME_IO_STAGES(X) X(FREE) X(LOCK) X(ISSUE) X(GATHER) X(HARDEN) X(REPLY)
+#define VOLUME_IO_STAGES(X) X(FREE) X(FILL) X(LOCK) X(ISSUE) X(GATHER) X(HARDEN) X(RECORD) X(REPLY)
 #define X(name)             VOLUME_IO_##name,
 enum volume_io_stage { VOLUME_IO_STAGES(X) };
 #undef X
-#define VOLUME_IO_WAITS(X) X(NOTHING) X(TURN) X(LOCK) X(PART) X(CHUNK) X(PLACEMENT) X(DISKS)
+#define VOLUME_IO_WAITS(X) X(NOTHING) X(TURN) X(LOCK) X(PART) X(CHUNK) X(PLACEMENT) X(DISKS) X(FILL)
 #define X(name)            WAIT_##name,
 enum volume_io_wait { VOLUME_IO_WAITS(X) };
 #undef X
@@ -336,7 +337,7 @@ void volume_io_to_text(const struct volume_io *io, char *text, size_t room);
 
 /* ---- part.c ---- */
 
-#define PART_STAGES(X) X(FREE) X(FETCH) X(MERGE) X(CARRY) X(HELD) X(MOVE) X(SETTLE) X(END)
+#define PART_STAGES(X) X(FREE) X(SURVEY) X(FETCH) X(MERGE) X(CARRY) X(HELD) X(MOVE) X(SETTLE) X(END)
 #define X(name)        PART_##name,
 enum part_stage { PART_STAGES(X) };
 #undef X
@@ -371,6 +372,13 @@ struct part {
 	bool is_counted;
 	struct chunk *fresh; /* of a write on its way to a fresh segment, else NULL; not evicted meanwhile */
 	bool must_allocate;  /* zeros become blocks, not holes */
+	bool is_surveyed;    /* only blocks that nobody wrote are written, or none may be read: */
+	uint64_t untouched;  /* bit per block of `whole` that nobody wrote */
+	uint64_t survey_end; /* block up to which that is known */
+	struct {
+		uint64_t pos_bytes, len_bytes;
+		struct slice slice;
+	} whole;                                 /* of a write that is cut into runs of such blocks */
 	uint64_t segment, epoch, written, tried; /* tried: bit per disk that was full */
 	struct slice slice;                      /* the client's memory for it */
 	uint8_t *edges;                          /* two blocks: the first and the last one, merged */
@@ -395,6 +403,19 @@ void part_moved(struct part *p, int res);
 /* It was held, and may go on. */
 void part_release(struct part *p);
 void part_to_text(const struct part *p, char *text, size_t room);
+
+/* ---- fill.c ---- */
+
+must_check int fill_begin(struct volume *v); /* as the record says; 0 or -ENOMEM */
+void fill_drain(struct volume *v);           /* nobody waits any more */
+void fill_abandon(struct volume *v);
+/* May the filler ask for this? 0 or -errno. */
+must_check int fill_check(const struct volume *v, const struct volume_io *io);
+/* The stage FILL. FLOW_WAIT: volume_io_wake() follows. */
+must_check enum flow fill_admit(struct volume_io *io);
+uint64_t fill_prefix_bytes(const struct volume *v); /* all before it is there */
+must_check enum flow fill_record(struct volume_io *io);
+void fill_view(const struct set_volume *entry, struct volume_view *view);
 
 /* ---- chunk.c ---- */
 
@@ -669,6 +690,8 @@ int command_check_replicas(struct command *c, uint32_t replicas, uint32_t min_re
 must_check int command_check_pool(struct command *c, struct set_pool **out);
 const char *order_pool(const struct set_command *o); /* the pool it names, or "default" */
 void pool_facts_init(struct volume_set *s, const char *name, struct pool_facts *out);
+/* Refused while the volume is being filled: `what` it cannot be. */
+must_check int command_check_whole(struct command *c, const struct set_volume *entry, const char *what);
 /* Finds the volume the command is about, or refuses. */
 must_check int command_find_volume(struct command *c);
 void commands_init(struct volume_set *s);

@@ -5,6 +5,8 @@
  *                       ^         |
  *                       +- MOVE <-+                     the disk was full, and nothing lies in the segment yet
  *
+ *   SURVEY   (before FETCH, only while the volume is being filled) looks which blocks nobody has written: a filler's write
+ *            is cut into runs of these, each carried like a write of its own; a strict read fails if there is one
  *   FETCH    reads the first and the last block of the range, if they lie partly outside of it
  *   HELD     (from CARRY) a snapshot is being taken: a change waits until the trees are forked [SNAPHOLD]
  *   MERGE    lays the client's bytes over them, lays out the memory of the whole, sums and looks for zeros
@@ -47,11 +49,14 @@ static const char *const kind_names[] = {
 };
 
 static void part_run(struct part *p);
+static void part_surveyed(struct part *p);
 
 static void part_done(struct disk_io *disk_io, int res)
 {
 	struct part *p = container_of(disk_io, struct part, io);
 	p->err = res;
+	if (p->stage == PART_SURVEY)
+		part_surveyed(p);
 	part_run(p);
 }
 
@@ -151,6 +156,80 @@ static bool part_changes(const struct part *p)
 static bool part_is_stranded(const struct part *p)
 {
 	return !volume_disk_is_good(p->volume, p->disk);
+}
+
+/* ---- SURVEY ---- */
+
+/* Blocks [first, end) of the part, as bits. */
+static uint64_t part_bits(const struct part *p, uint64_t first, uint64_t end)
+{
+	quarry_assert(first >= p->first && end > first && end - p->first <= 64);
+	uint64_t n = end - first;
+	return (n == 64 ? UINT64_MAX : (1ull << n) - 1) << (first - p->first);
+}
+
+/* Asks the disk what was written from survey_end on. */
+static enum flow part_survey(struct part *p)
+{
+	uint64_t end = p->first + p->n_blocks;
+	if (p->err != 0 || p->survey_end == end)
+		return FLOW_NEXT;
+	if (part_is_stranded(p)) {
+		p->err = -EIO;
+		return FLOW_NEXT;
+	}
+	p->io.op = DISK_MAP;
+	p->io.tree = part_volume_disk(p)->tree;
+	p->io.first = p->survey_end;
+	p->io.n_blocks = end - p->survey_end;
+	p->io.since = 1; /* what has an epoch */
+	p->io.extents = p->extents;
+	p->io.extents_max = PART_EXTENTS_MAX;
+	disk_submit(part_disk(p), &p->io);
+	return FLOW_WAIT;
+}
+
+/* The disk has answered: of what the extents cover, or all that was asked for when there was room for more. */
+static void part_surveyed(struct part *p)
+{
+	uint64_t end = p->first + p->n_blocks;
+	if (p->err != 0)
+		return;
+	if (p->io.n_extents == PART_EXTENTS_MAX)
+		end = p->extents[p->io.n_extents - 1].first + p->extents[p->io.n_extents - 1].n_blocks;
+	p->untouched |= part_bits(p, p->survey_end, end);
+	for (uint32_t i = 0; i < p->io.n_extents; i++)
+		p->untouched &= ~part_bits(p, p->extents[i].first, p->extents[i].first + p->extents[i].n_blocks);
+	p->survey_end = end;
+}
+
+static void part_aim(struct part *p);
+
+/* The next run of blocks that nobody wrote becomes what the part carries; false: there is none. */
+static bool part_next_run(struct part *p)
+{
+	uint64_t whole_end = p->whole.pos_bytes + p->whole.len_bytes;
+	if (p->err != 0 || p->untouched == 0)
+		return false;
+	uint64_t skip = (uint64_t)__builtin_ctzll(p->untouched), rest = ~(p->untouched >> skip);
+	uint64_t n = rest ? (uint64_t)__builtin_ctzll(rest) : 64;
+	p->untouched &= ~((n == 64 ? UINT64_MAX : (1ull << n) - 1) << skip);
+	p->pos_bytes = p->whole.pos_bytes + skip * BLOCK_BYTES;
+	p->len_bytes = min_u64(p->pos_bytes + n * BLOCK_BYTES, whole_end) - p->pos_bytes;
+	p->slice = p->whole.slice;
+	slice_skip(&p->slice, p->pos_bytes - p->whole.pos_bytes);
+	part_aim(p);
+	return true;
+}
+
+/* What becomes of a part once it is known what was written. */
+static enum part_stage part_after_survey(struct part *p)
+{
+	if (p->err == 0 && p->kind == PART_READ) {
+		p->err = p->untouched ? -EIO : 0;
+		return p->err ? PART_END : PART_MERGE;
+	}
+	return part_next_run(p) ? PART_FETCH : PART_END;
 }
 
 /* ---- FETCH ---- */
@@ -437,6 +516,11 @@ static void part_run(struct part *p)
 {
 	for (;;) {
 		switch (p->stage) {
+		case PART_SURVEY:
+			if (part_survey(p) == FLOW_WAIT)
+				return;
+			p->stage = part_after_survey(p);
+			break;
 		case PART_FETCH:
 			if (part_fetch(p) == FLOW_WAIT)
 				return;
@@ -471,6 +555,8 @@ static void part_run(struct part *p)
 				placement_move(p->volume, p);
 				return;
 			}
+			if (p->is_surveyed && p->kind == PART_WRITE && part_next_run(p))
+				p->stage = PART_FETCH;
 			break;
 		case PART_MOVE: /* the placer has answered */
 			p->stage = p->err ? PART_END : PART_CARRY;
@@ -484,10 +570,10 @@ static void part_run(struct part *p)
 	}
 }
 
-void part_start(struct part *p)
+/* What follows from the range. */
+static void part_aim(struct part *p)
 {
 	bool has_memory = p->kind == PART_READ || part_writes(p);
-	bool is_flush = p->kind == PART_FLUSH || p->kind == PART_COMPLETE;
 	uint64_t end_bytes = p->pos_bytes + p->len_bytes;
 	p->segment = p->pos_bytes / SEGMENT_BYTES;
 	p->first = p->pos_bytes / BLOCK_BYTES;
@@ -497,17 +583,43 @@ void part_start(struct part *p)
 	p->has_head = has_memory && (p->head_bytes || (p->n_blocks == 1 && p->tail_bytes));
 	p->has_tail = has_memory && p->n_blocks > 1 && p->tail_bytes;
 	p->n_fetched = 0;
+	quarry_assert(!has_memory || p->n_blocks <= PART_BLOCKS);
+}
+
+/* While a volume is filled: is it to be known what was written? */
+static bool part_needs_survey(const struct part *p)
+{
+	const struct volume_io *io = p->request;
+	return p->kind == PART_READ ? io->own.is_strict : p->kind == PART_WRITE && io->flags & VOLUME_FILL;
+}
+
+static enum part_stage part_first_stage(struct part *p)
+{
+	p->is_surveyed = part_needs_survey(p);
+	if (p->is_surveyed) {
+		p->untouched = 0;
+		p->survey_end = p->first;
+		p->whole.pos_bytes = p->pos_bytes;
+		p->whole.len_bytes = p->len_bytes;
+		p->whole.slice = p->slice;
+		return PART_SURVEY;
+	}
+	if (part_writes(p) && (p->has_head || p->has_tail))
+		return PART_FETCH;
+	return p->kind == PART_READ || part_writes(p) ? PART_MERGE : PART_CARRY;
+}
+
+void part_start(struct part *p)
+{
+	bool is_flush = p->kind == PART_FLUSH || p->kind == PART_COMPLETE;
+	part_aim(p);
 	p->err = 0;
 	p->is_counted = false;
 	p->fresh = NULL;
 	p->tried = 0;
-	quarry_assert(!has_memory || p->n_blocks <= PART_BLOCKS);
 	quarry_assert(p->request->own.owed > 0);
 	quarry_assert(is_flush == (p->pool == &p->volume->set->flushes));
-	if (part_writes(p) && (p->has_head || p->has_tail))
-		p->stage = PART_FETCH;
-	else
-		p->stage = has_memory ? PART_MERGE : PART_CARRY;
+	p->stage = part_first_stage(p);
 	part_run(p);
 }
 
@@ -516,7 +628,7 @@ void part_to_text(const struct part *p, char *text, size_t room)
 {
 	const struct set_disk *d = p->volume->set->disks[p->disk];
 	char waits_for[128] = "goes on";
-	if (p->stage == PART_FETCH || p->stage == PART_SETTLE)
+	if (p->stage == PART_SURVEY || p->stage == PART_FETCH || p->stage == PART_SETTLE)
 		disk_io_to_text(&p->io, waits_for, sizeof(waits_for));
 	else if (p->stage == PART_HELD)
 		snprintf(waits_for, sizeof(waits_for), "waits for a snapshot that is being taken");

@@ -77,6 +77,18 @@ int command_refuse_store(struct command *c, int err)
 			      strerror(-err));
 }
 
+int command_check_whole(struct command *c, const struct set_volume *entry, const char *what)
+{
+	const struct fill_facts *fill = &entry->facts.fill;
+	if (fill->source[0] == 0)
+		return 0;
+	return command_refuse(
+	    c, -EBUSY, "in-use",
+	    "volume %s cannot be %s while it is being filled from %s: wait until that is done (quarry volume show "
+	    "%s), or delete it",
+	    entry->facts.name, what, fill->source, entry->facts.name);
+}
+
 int command_find_volume(struct command *c)
 {
 	c->volume = set_volume_find(c->set, c->order->object);

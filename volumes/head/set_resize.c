@@ -76,7 +76,8 @@ static void resize_recorded(struct record_update *u, int res)
 /* 1: something is to be done; 0: it has that size; -errno. */
 static int resize_check(struct command *c)
 {
-	if (command_find_volume(c) != 0 || command_check_size(c, c->order->size_bytes) != 0)
+	if (command_find_volume(c) != 0 || command_check_size(c, c->order->size_bytes) != 0 ||
+	    command_check_whole(c, c->volume, "resized") != 0)
 		return c->err;
 	return c->order->size_bytes != resize_old(c);
 }

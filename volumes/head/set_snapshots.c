@@ -93,6 +93,8 @@ static int snapshot_add(struct command *c, const struct set_target *t)
 	for (uint32_t i = 0; i < w->n; i++)
 		if (w->points[i].entry == entry)
 			return command_refuse(c, -EINVAL, "invalid", "volume %s is named twice", t->volume);
+	if (command_check_whole(c, entry, "snapshotted") != 0)
+		return c->err;
 	w->points[w->n++] = (struct snapshot_point){.command = c, .entry = entry, .name = t->snapshot};
 	return 0;
 }

@@ -27,7 +27,8 @@ static int volume_create_exists(struct command *c, const struct set_volume *ther
 	const struct set_command *o = c->order;
 	const struct volume_facts *f = &there->facts;
 	uint32_t replicas = o->replicas ? o->replicas : f->replicas;
-	if (f->size_bytes == o->size_bytes && f->replicas == replicas && strcmp(f->pool, order_pool(o)) == 0)
+	if (f->size_bytes == o->size_bytes && f->replicas == replicas && strcmp(f->pool, order_pool(o)) == 0 &&
+	    strcmp(f->fill.source, o->fill) == 0)
 		return 0;
 	return command_refuse(c, -EEXIST, "exists",
 			      "volume %s exists with other properties (%" PRIu64
@@ -48,6 +49,7 @@ static int volume_create_facts(struct command *c, const struct set_pool *pool)
 				   .created_ns = reactor_wall_ns(c->set->reactor)};
 	text_print(f->name, sizeof(f->name), "%s", c->order->object);
 	text_print(f->pool, sizeof(f->pool), "%s", pool->facts.name);
+	text_print(f->fill.source, sizeof(f->fill.source), "%s", c->order->fill);
 	f->trees = calloc(1, sizeof(*f->trees));
 	if (!f->trees)
 		return command_refuse(c, -ENOMEM, "no-memory", "there is no memory for one more volume");
@@ -70,6 +72,11 @@ static int volume_create_decide(struct command *c)
 	int err = command_check_name(c, o->object);
 	if (err == 0)
 		err = command_check_size(c, o->size_bytes);
+	if (err == 0 && o->fill[0] && o->size_bytes > FILL_BYTES_MAX)
+		err = command_refuse(
+		    c, -EINVAL, "invalid",
+		    "a volume of more than %llu TiB cannot be attached before it is filled: restore it first",
+		    (unsigned long long)(FILL_BYTES_MAX / TIB));
 	if (err == 0)
 		err = command_check_pool(c, &pool);
 	if (err == 0)
@@ -162,6 +169,8 @@ static int rename_check(struct command *c)
 		return c->err;
 	if (there == c->volume)
 		return 0;
+	if (command_check_whole(c, c->volume, "renamed") != 0)
+		return c->err;
 	if (there)
 		return command_refuse(c, -EEXIST, "exists", "a volume \"%s\" exists: choose another name", o->other);
 	return 1;
@@ -296,6 +305,8 @@ static int attach_check(struct command *c)
 				      VOLUME_VHOST_QUEUES_MAX);
 	if (order_is_vhost(c) && !c->set->doors)
 		return command_refuse(c, -EOPNOTSUPP, "not-available", "this daemon serves no vhost-user clients");
+	if (o->read_only && command_check_whole(c, c->volume, "attached read-only") != 0)
+		return c->err;
 	if (!c->volume->head)
 		return ATTACH_NEW;
 	if (f->is_read_only != o->read_only)

@@ -186,6 +186,7 @@ static void volume_view_fill(struct set_volume *entry, const struct tree_sizes *
 	text_print(v->pool, sizeof(v->pool), "%s", f->pool);
 	text_print(v->why, sizeof(v->why), "%s", head ? head->why : entry->why);
 	volume_view_disks(entry, sizes, v);
+	fill_view(entry, v);
 	if (!head)
 		return;
 	v->is_serving = head->state == VOLUME_SERVING && !head->is_fenced && head->why[0] == 0;

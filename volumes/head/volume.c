@@ -75,6 +75,7 @@ void volume_abandon(struct volume *v)
 {
 	placer_abandon(v);
 	barrier_abandon(v);
+	fill_abandon(v);
 	chunks_fini(v);
 	free(v);
 }
@@ -107,6 +108,7 @@ void volume_start_draining(struct volume *v, void (*drained)(struct volume *v))
 	v->state = VOLUME_DRAINING;
 	v->drained = drained;
 	volume_tell(v, VOLUME_DETACHING);
+	fill_drain(v);
 	volume_check_drained(v);
 }
 
@@ -154,9 +156,18 @@ static bool volume_is_exported(const struct set_volume *entry)
 	return entry->head && entry->head->state == VOLUME_SERVING && entry->facts.is_attached_nbd;
 }
 
+/* The volume that this is the filler's export of; NULL: there is none, or it is whole. */
+static struct set_volume *volume_find_fill(struct volume_set *set, const char *name)
+{
+	char plain[SNAPSHOT_NAME_BYTES];
+	text_print(plain, sizeof(plain), "%.*s", (int)(strlen(name) - strlen(VOLUME_FILL_ENDING)), name);
+	struct set_volume *entry = set_volume_find(set, plain);
+	return entry && entry->head && entry->head->fill ? entry : NULL;
+}
+
 struct volume *volume_get(struct volume_set *set, const char *name)
 {
-	struct set_volume *entry = set_volume_find(set, name);
+	struct set_volume *entry = volume_name_is_fill(name) ? volume_find_fill(set, name) : set_volume_find(set, name);
 	struct set_snapshot *snap = entry ? NULL : snapshot_find_export(set, name);
 	if (snap && snapshot_is_attached(snap) && snap->head && snap->head->state == VOLUME_SERVING) {
 		snap->head->refs++;

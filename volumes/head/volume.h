@@ -23,6 +23,7 @@
 #include "daemon/core/reactor.h"
 #include "volumes/head/range_lock.h"
 
+#include <string.h>
 #include <sys/uio.h>
 
 struct part;
@@ -45,7 +46,21 @@ enum {
 	VOLUME_FAST_ZERO = 4, /* ZERO: only if it is quicker than writing, else -ENOTSUP */
 	VOLUME_SHARED = 8,    /* READ: others may write to the memory meanwhile, or it may vanish: what does not match
 			       * there proves nothing, is not called damage and answered with -EBADMSG */
+	VOLUME_FILL =
+	    16, /* of who brings the first content of a volume that is served already, see fill.c: a WRITE leaves
+			       * what was written as it is; ZERO: the rest of the range is hole, TRIM: it cannot be had (multiples of
+			       * FILL_UNIT_BYTES); READ of VOLUME_FILL_WANTED_BYTES: what clients wait for, as pairs of first byte and
+			       * length, little-endian, ended by a length of 0; FLUSH also records how far it has come */
 };
+#define FILL_UNIT_BYTES          MIB
+#define VOLUME_FILL_WANTED_BYTES 4096u
+/* The export "NAME@.fill": no snapshot can have that name. Its client's requests have the flag VOLUME_FILL. */
+#define VOLUME_FILL_ENDING "@.fill"
+static inline bool volume_name_is_fill(const char *name)
+{
+	size_t len = strlen(name), ending = strlen(VOLUME_FILL_ENDING);
+	return len > ending && strcmp(name + len - ending, VOLUME_FILL_ENDING) == 0;
+}
 
 struct volume_extent {
 	uint64_t len_bytes;
@@ -87,6 +102,10 @@ struct volume_io {
 		uint32_t iov_index; /* the cursor in iov */
 		uint64_t iov_skip;
 		bool is_locked, is_submitting, is_internal;
+		bool is_answered;        /* in FILL or RECORD: nothing is left to do */
+		bool is_strict;          /* a READ: what nobody has written is -EIO */
+		uint64_t unit, unit_end; /* FILL: what it waits for, and the end of what it needs */
+		uint64_t fill_bytes;     /* RECORD: filled so far */
 	} own;
 };
 

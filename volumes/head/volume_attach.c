@@ -203,6 +203,13 @@ static int attach_make_head(struct attach *a)
 	v->epoch_end = facts->epoch_base + EPOCHS_PER_ATTACH;
 	v->next_tree = facts->next_tree - TREES_PER_ATTACH;
 	v->tree_end = facts->next_tree;
+	err = facts->fill.source[0] ? fill_begin(v) : 0;
+	if (err != 0) {
+		text_print(a->entry->why, sizeof(a->entry->why),
+			   "there is no memory to attach it while it is being filled");
+		volume_destroy(v);
+		return err;
+	}
 	a->entry->head = v;
 	a->entry->why[0] = 0;
 	return 0;

@@ -1,12 +1,14 @@
 /*
  * volume_io.c: every request of a client, from submission to reply.
  *
- *   LOCK -> ISSUE -> GATHER -> HARDEN -> REPLY          a FLUSH begins at HARDEN, what is refused at REPLY
+ *   (FILL) -> LOCK -> ISSUE -> GATHER -> HARDEN -> (RECORD) -> REPLY      a FLUSH begins at HARDEN, what is refused at REPLY
  *
+ *   FILL     only of a volume whose first content is still being brought: waits for what is not there yet (fill.c)
  *   LOCK     waits for earlier requests on the same blocks [READLOCK]
  *   ISSUE    cuts the range into parts, segment by segment, and sends each to its disk; waits for what a part needs
  *   GATHER   waits for all parts; the range is free after
  *   HARDEN   a DISK_FLUSH (or a barrier's DISK_COMPLETE) on each disk that needs one, in parallel
+ *   RECORD   only of who fills the volume: how far it has come
  *
  * Invariants
  *  1. At most one reason to be called again: `wait` names it. Parts that end while another reason is waited for only
@@ -42,6 +44,7 @@ static const char *const wait_names[] = {
     [WAIT_CHUNK] = "the metadata store, to read a placement",
     [WAIT_PLACEMENT] = "the placement of a segment",
     [WAIT_DISKS] = "the disks",
+    [WAIT_FILL] = "who fills the volume",
 };
 static const char *const op_names[] = {
     [VOLUME_READ] = "read", [VOLUME_WRITE] = "write", [VOLUME_FLUSH] = "flush",
@@ -65,6 +68,7 @@ static void volume_io_check(const struct volume_io *io)
 {
 	quarry_assert(io->own.wait == WAIT_NOTHING);
 	switch ((enum volume_io_stage)io->own.stage) {
+	case VOLUME_IO_FILL:
 	case VOLUME_IO_LOCK:
 		quarry_assert(io->own.owed == 0);
 		quarry_assert(io->op != VOLUME_FLUSH);
@@ -79,6 +83,7 @@ static void volume_io_check(const struct volume_io *io)
 	case VOLUME_IO_HARDEN:
 		quarry_assert(!io->own.is_locked);
 		break;
+	case VOLUME_IO_RECORD:
 	case VOLUME_IO_REPLY:
 		quarry_assert(io->own.owed == 0);
 		quarry_assert(!io->own.is_locked);
@@ -118,7 +123,8 @@ static void volume_io_next_turn(struct volume_io *io)
 
 void volume_io_wake(struct volume_io *io, int err)
 {
-	quarry_assert(io->own.wait == WAIT_PART || io->own.wait == WAIT_CHUNK || io->own.wait == WAIT_PLACEMENT);
+	quarry_assert(io->own.wait == WAIT_PART || io->own.wait == WAIT_CHUNK || io->own.wait == WAIT_PLACEMENT ||
+		      io->own.wait == WAIT_FILL);
 	list_remove(&io->own.line);
 	if (io->own.err == 0)
 		io->own.err = err;
@@ -249,8 +255,8 @@ static bool piece_leaves_hole(const struct volume_io *io, const struct piece *pi
 		return true;
 	case PART_ZEROS:
 		return !(io->flags & VOLUME_NO_HOLE);
-	case PART_WRITE:
-		return slice_is_zero(volume_io_slice(io), piece->len_bytes);
+	case PART_WRITE: /* while the volume is filled, zeros are written: a hole there means that nobody wrote */
+		return !io->own.volume->fill && slice_is_zero(volume_io_slice(io), piece->len_bytes);
 	case PART_FLUSH:
 	case PART_COMPLETE:
 		break;
@@ -293,7 +299,7 @@ static enum flow volume_io_send(struct volume_io *io, const struct piece *piece,
 	p->disk = disk;
 	p->pos_bytes = piece->pos_bytes;
 	p->len_bytes = piece->len_bytes;
-	p->must_allocate = io->flags & VOLUME_NO_HOLE;
+	p->must_allocate = (io->flags & VOLUME_NO_HOLE) || (v->fill && piece->kind == PART_WRITE);
 	p->slice = volume_io_slice(io);
 	if (changes_data(io->op))
 		io->own.disks |= 1ull << disk;
@@ -317,6 +323,10 @@ static enum flow volume_io_issue_next(struct volume_io *io)
 	case PLACED_NOWHERE:
 	case PLACED_MOVING:
 		break;
+	}
+	if (io->own.is_strict) { /* and nobody wrote here */
+		io->own.err = -EIO;
+		return FLOW_NEXT;
 	}
 	if (piece_leaves_hole(io, &piece)) {
 		volume_io_hole(io, &piece);
@@ -468,6 +478,13 @@ static void volume_io_run(struct volume_io *io)
 	for (;;) {
 		volume_io_check(io);
 		switch ((enum volume_io_stage)io->own.stage) {
+		case VOLUME_IO_FILL:
+			if (fill_admit(io) == FLOW_WAIT) {
+				volume_io_wait(io, WAIT_FILL);
+				return;
+			}
+			volume_io_goto(io, io->own.err || io->own.is_answered ? VOLUME_IO_REPLY : VOLUME_IO_LOCK);
+			break;
 		case VOLUME_IO_LOCK:
 			if (volume_io_lock(io) == FLOW_WAIT)
 				return;
@@ -490,6 +507,13 @@ static void volume_io_run(struct volume_io *io)
 		case VOLUME_IO_HARDEN: /* all disks at once: latency is the slowest, not the sum */
 			if (volume_io_harden(io) == FLOW_WAIT)
 				return;
+			volume_io_goto(io, io->flags & VOLUME_FILL ? VOLUME_IO_RECORD : VOLUME_IO_REPLY);
+			break;
+		case VOLUME_IO_RECORD:
+			if (fill_record(io) == FLOW_WAIT) {
+				volume_io_wait(io, WAIT_FILL);
+				return;
+			}
 			volume_io_goto(io, VOLUME_IO_REPLY);
 			break;
 		case VOLUME_IO_REPLY:
@@ -510,7 +534,7 @@ static int volume_io_validate(const struct volume *v, const struct volume_io *io
 	if (!io->own.is_internal && v->state != VOLUME_SERVING)
 		return -ESHUTDOWN;
 	if (io->op == VOLUME_FLUSH)
-		return 0;
+		return io->flags & VOLUME_FILL ? fill_check(v, io) : 0;
 	if (io->len_bytes == 0 || (io->pos_bytes | io->len_bytes) % SECTOR_BYTES != 0)
 		return -EINVAL;
 	uint64_t size_bytes = io->own.is_internal ? v->n_chunks * PLACEMENT_CHUNK * SEGMENT_BYTES : v->size_bytes;
@@ -522,7 +546,7 @@ static int volume_io_validate(const struct volume *v, const struct volume_io *io
 		return -EROFS;
 	if (io->op == VOLUME_ZERO && io->flags & VOLUME_FAST_ZERO && io->flags & VOLUME_NO_HOLE)
 		return -ENOTSUP;
-	return 0;
+	return io->flags & VOLUME_FILL ? fill_check(v, io) : 0;
 }
 
 /* The first stage, and the bytes that will be locked and cut. A trim leaves the edges of its range as they are. */
@@ -532,6 +556,7 @@ static enum volume_io_stage volume_io_aim(struct volume_io *io)
 	io->own.end = io->pos_bytes + io->len_bytes;
 	if (io->op == VOLUME_FLUSH) {
 		io->own.disks = volume_unflushed(io->own.volume);
+		io->own.fill_bytes = io->flags & VOLUME_FILL ? fill_prefix_bytes(io->own.volume) : 0;
 		return VOLUME_IO_HARDEN;
 	}
 	if (io->op == VOLUME_TRIM) {
@@ -540,7 +565,7 @@ static enum volume_io_stage volume_io_aim(struct volume_io *io)
 		if (io->own.cursor >= io->own.end)
 			return VOLUME_IO_REPLY;
 	}
-	return VOLUME_IO_LOCK;
+	return io->own.volume->fill && !io->own.is_internal ? VOLUME_IO_FILL : VOLUME_IO_LOCK;
 }
 
 static void volume_io_begin(struct volume *v, struct volume_io *io, bool is_internal)
@@ -549,10 +574,10 @@ static void volume_io_begin(struct volume *v, struct volume_io *io, bool is_inte
 	io->own.owed = 0;
 	io->own.volume = v;
 	io->own.part = NULL;
-	io->own.disks = io->own.epoch = 0;
+	io->own.disks = io->own.epoch = io->own.fill_bytes = 0;
 	io->own.iov_index = 0;
 	io->own.iov_skip = 0;
-	io->own.is_locked = false;
+	io->own.is_locked = io->own.is_answered = io->own.is_strict = false;
 	io->own.is_internal = is_internal;
 	io->own.started_ns = reactor_now_ns(v->set->reactor);
 	io->n_extents = 0;

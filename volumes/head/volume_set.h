@@ -12,7 +12,7 @@
  *   volumes/UUID                {name, pool, size_bytes, replicas, generation, owner, epoch_base, live_tree, next_tree,
  *                                trees: [{id, parent, epoch, state}], state: "ok" | "deleting", attachments: [...],
  *                                created_ns, replicas_state: {DISK: ...}, requests: [...], history, ancestors,
- *                                cloned_from, schedule}
+ *                                cloned_from, schedule, fill: {source, filled_bytes}}
  *   snapshots/UUID/TREE         {name, branch, epoch, size_bytes, created_ns, state, scheduled, attached_nbd}
  *   volume-names/NAME           {uuid}
  *   deleted                     {deleted: [[KIND, NAME, ...], ...]}     the last 32, so that a repeat is recognised
@@ -50,7 +50,7 @@ enum set_command_kind {
 	SET_POOL_CREATE,
 	SET_POOL_SET,
 	SET_POOL_DELETE,
-	SET_VOLUME_CREATE,
+	SET_VOLUME_CREATE, /* fill: attached before its content is there, see fill.c */
 	SET_VOLUME_DELETE,
 	SET_VOLUME_RESIZE,
 	SET_VOLUME_RENAME,
@@ -99,6 +99,7 @@ struct set_command {
 	char other[SET_TEXT_MAX];  /* RENAME: new name; ATTACH, DETACH: "nbd" or "vhost-user" ("" detach: all) */
 	char path[SET_TEXT_MAX];   /* DISK_ADD */
 	char pool[SET_TEXT_MAX];   /* "": default */
+	char fill[SET_TEXT_MAX];   /* VOLUME_CREATE: where its content will come from; "": it has none */
 	uint64_t size_bytes;       /* DISK_ADD, VOLUME_CREATE, VOLUME_RESIZE */
 	uint32_t replicas, min_replicas; /* 0: not given */
 	enum failure_domain failure_domain;
@@ -156,6 +157,9 @@ struct volume_view {
 	uint32_t n_snapshots;
 	uint64_t every_s, next_snapshot_ns; /* of its schedule; 0: none. When the next is due, wall clock */
 	uint32_t keep;
+	char fill_source[SET_TEXT_MAX]; /* "": it is whole */
+	uint64_t filled_bytes, unfillable_bytes;
+	bool is_filling; /* somebody does it */
 	uint32_t replicas, n_disks;
 	struct {
 		struct uuid disk;
