@@ -197,9 +197,11 @@ const struct command commands[] = {
 	{.noun = "backup", .verb = "restore", .run = backup_restore,
 	 .arguments = {WORD("REPOSITORY[/NAME@SNAP]", VALUE_PATH), WORD("NEW", VALUE_NAME)},
 	 .summary = "make a new volume of a backup, else of the newest one",
-	 .more = "Everything that is read is verified; what was a hole is one again.",
+	 .more = "Everything that is read is verified; what was a hole is one again. With --lazy the volume is attached at once\n"
+		 "and filled in the background, first what its clients ask for; the same command goes on with one that stopped.",
 	 .options = OPTIONS(KEY_FILE, OPTION("pool", WORD("POOL", VALUE_POOL), "pool that it is cut from; else default"),
-			    REPLICAS)},
+			    REPLICAS, OPTION("lazy", NO_VALUE, "attach it over NBD at once, fill it in the background"),
+			    OPTION("wait", NO_VALUE, "with --lazy: end when it is filled"))},
 	{.noun = "backup", .verb = "prune", .run = backup_prune, .arguments = {WORD("REPOSITORY", VALUE_PATH)},
 	 .summary = "forget old backups and free what only they need",
 	 .more = "For each volume, what one of the rules keeps is kept. Days and weeks are those of UTC.",

@@ -223,6 +223,14 @@ void endpoint_zero(struct endpoint *e, struct endpoint_op *op, uint64_t len_byte
 		op_refused(op);
 }
 
+void endpoint_trim(struct endpoint *e, struct endpoint_op *op, uint64_t len_bytes, uint64_t pos_bytes)
+{
+	quarry_assert(e->nbd);
+	*op = (struct endpoint_op){0};
+	if (nbd_aio_trim(e->nbd, len_bytes, pos_bytes, op_callback(op), 0) < 0)
+		op_refused(op);
+}
+
 int endpoint_flush(struct endpoint *e)
 {
 	if (!e->nbd)

@@ -31,6 +31,24 @@ static void schedules_print(const json_t *schedules)
 	table_print(table, stdout);
 }
 
+static void fills_print(const json_t *fills)
+{
+	static const char *const headers[] = {"FILLING", ">SIZE", ">FILLED", "FROM"};
+	if (json_array_size(fills) == 0)
+		return;
+	auto_table struct table *table = table_create(headers, array_size(headers));
+	size_t i;
+	json_t *fill;
+	json_array_foreach(fills, i, fill)
+	{
+		table_text(table, text_at(fill, "volume"));
+		table_size(table, json_object_get(fill, "size_bytes"));
+		table_size(table, json_object_get(fill, "filled_bytes"));
+		table_text(table, text_at(fill, "source"));
+	}
+	table_print(table, stdout);
+}
+
 static void status_print(const json_t *answer, bool is_healthy)
 {
 	static const char *const headers[] = {"PROBLEM", "OBJECT", "WHAT"};
@@ -42,6 +60,7 @@ static void status_print(const json_t *answer, bool is_healthy)
 	       (unsigned long long)number_at(answer, "disks"), (unsigned long long)number_at(answer, "volumes"),
 	       (unsigned long long)number_at(answer, "attached_volumes"));
 	schedules_print(json_object_get(answer, "schedules"));
+	fills_print(json_object_get(answer, "fills"));
 	if (is_healthy)
 		return;
 	auto_table struct table *table = table_create(headers, array_size(headers));

@@ -106,7 +106,9 @@ enum status transfer_create(struct transfer *t, uint64_t size_bytes)
 	json_auto_t *body = json_pack("{sssI}", "name", t->name, "size_bytes", (json_int_t)size_bytes);
 	body_text(c, body, "pool", "pool");
 	body_number(c, body, "replicas", "replicas");
-	enum status status = volume_is_new(c, t->name);
+	if (t->fill)
+		json_object_set_new(body, "fill", json_string(t->fill));
+	enum status status = t->fill ? DONE : volume_is_new(c, t->name); /* one that is being filled is gone on with */
 	if (status == DONE)
 		status = client_call(c, &(struct request){.method = "POST", .path = "/v1/volumes", .body = body}, NULL);
 	t->is_created = status == DONE;

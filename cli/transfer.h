@@ -8,7 +8,9 @@
 
 struct transfer {
 	struct cli *cli;
-	const char *name;    /* of the volume, or "VOLUME@SNAPSHOT" */
+	const char *name; /* of the volume, or "VOLUME@SNAPSHOT" */
+	const char
+	    *fill; /* where the volume that is made will be filled from; NULL: it is filled while it is attached here */
 	const char *context; /* a meta context to ask for beside base:allocation; NULL: none */
 	struct endpoint volume, other;
 	struct interrupt interrupt;

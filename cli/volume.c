@@ -118,6 +118,22 @@ static void volume_history_print(const json_t *volume)
 	field_text(stdout, "schedule", text);
 }
 
+static void volume_fill_print(const json_t *volume)
+{
+	const json_t *fill = json_object_get(volume, "fill");
+	uint64_t lost = number_at(fill, "unfillable_bytes");
+	char filled[SIZE_TEXT_BYTES], unfillable[SIZE_TEXT_BYTES];
+	if (!json_is_object(fill))
+		return;
+	size_to_text(number_at(fill, "filled_bytes"), filled);
+	size_to_text(lost, unfillable);
+	auto_free char *text = text_format("%s so far, from %s%s", filled, text_at(fill, "source"),
+					   bool_at(fill, "active") ? "" : "; nobody does it now");
+	field_text(stdout, "filled", text);
+	if (lost > 0)
+		field_text(stdout, "unfillable", unfillable);
+}
+
 enum status volume_show(struct cli *c)
 {
 	json_auto_t *volume = NULL;
@@ -143,6 +159,7 @@ enum status volume_show(struct cli *c)
 	field_size(stdout, "size", json_object_get(volume, "size_bytes"));
 	field_size(stdout, "allocated", json_object_get(volume, "allocated_bytes"));
 	volume_history_print(volume);
+	volume_fill_print(volume);
 	field_text(stdout, "replicas", replicas);
 	field_text(stdout, "created", text_at(volume, "created_at"));
 	volume_parts_print(volume);

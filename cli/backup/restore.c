@@ -12,7 +12,8 @@
  * 2. A chunk that is not what its name says ends the restore, and the volume is deleted again.
  * 3. The repository is only read: it may be on a read-only file system and no lock is taken.
  */
-#include "cli/backup/repository.h"
+#include "cli/backup/fetch.h"
+#include "cli/backup/lazy.h"
 #include "cli/call.h"
 #include "cli/client.h"
 #include "cli/handlers.h"
@@ -40,23 +41,12 @@ enum slot_stage {
 #undef SLOT_STAGE
 };
 
-/* Consecutive blocks of the piece that come from one chunk. */
-struct part {
-	struct chunk_id id;
-	uint32_t block, n_blocks, at; /* within the piece; first block within the chunk */
-};
-
 struct slot {
-	struct job job;
+	struct fetch fetch; /* the first member */
 	enum slot_stage stage;
-	struct restore *restore;
 	uint64_t pos_bytes; /* of the piece */
-	struct part parts[PIECE_BLOCKS];
-	uint32_t n_parts, n_writes;
+	uint32_t n_writes;
 	struct endpoint_op writes[RUNS_MAX];
-	int error; /* set by FETCH, as is is_fetched when the job is taken */
-	bool is_fetched;
-	uint8_t *data, *chunk;
 };
 
 struct restore {
@@ -125,23 +115,14 @@ static bool leaf_next(struct restore *x)
 	return x->leaf != NULL;
 }
 
-static void parts_take(const struct restore *x, uint32_t piece, struct slot *slot)
-{
-	struct leaf_run run;
-	uint32_t first = piece * PIECE_BLOCKS;
-	slot->n_parts = 0;
-	for (uint32_t block = first; leaf_next_run(x->leaf, &block, first + PIECE_BLOCKS, &run);)
-		slot->parts[slot->n_parts++] = (struct part){
-		    .id = x->leaf->ids[run.chunk], .block = run.block - first, .n_blocks = run.n_blocks, .at = run.at};
-	slot->pos_bytes = x->leaf_number * LEAF_BYTES + (uint64_t)piece * PIECE_BYTES;
-}
-
 static enum flow slot_plan(struct restore *x, struct slot *slot)
 {
 	while (x->status == DONE && (x->leaf || leaf_next(x))) {
 		while (x->next_piece < LEAF_PIECES) {
-			parts_take(x, x->next_piece++, slot);
-			if (slot->n_parts > 0)
+			uint32_t piece = x->next_piece++;
+			fetch_plan(&slot->fetch, x->leaf, piece * PIECE_BLOCKS);
+			slot->pos_bytes = x->leaf_number * LEAF_BYTES + (uint64_t)piece * PIECE_BYTES;
+			if (slot->fetch.n_parts > 0)
 				return FLOW_NEXT;
 		}
 		if (!leaf_next(x))
@@ -150,46 +131,18 @@ static enum flow slot_plan(struct restore *x, struct slot *slot)
 	return FLOW_WAIT;
 }
 
-/* Runs in a worker. */
-static void slot_fetch(struct job *job, struct worker *w)
-{
-	struct slot *slot = (struct slot *)job;
-	size_t n_bytes = 0;
-	slot->error = 0;
-	for (uint32_t i = 0; i < slot->n_parts && !slot->error; i++) {
-		const struct part *part = &slot->parts[i];
-		if (i == 0 || !id_is_equal(&part->id, &part[-1].id))
-			slot->error = repository_chunk(&slot->restore->repository, w, KIND_DATA, &part->id, slot->chunk,
-						       PIECE_BYTES, &n_bytes, NULL);
-		if (!slot->error && (size_t)(part->at + part->n_blocks) * BLOCK_BYTES > n_bytes)
-			slot->error = -EBADMSG;
-		if (!slot->error)
-			memcpy(slot->data + (size_t)part->block * BLOCK_BYTES,
-			       slot->chunk + (size_t)part->at * BLOCK_BYTES, (size_t)part->n_blocks * BLOCK_BYTES);
-	}
-}
-
-static void slot_begin(struct restore *x, struct slot *slot)
-{
-	slot->job.work = slot_fetch;
-	slot->is_fetched = false;
-	workers_submit(x->workers, &slot->job);
-}
-
 /* Parts that touch each other are one write. */
 static enum slot_stage slot_write(struct restore *x, struct slot *slot)
 {
-	if (slot->error)
-		chunk_fail(x, slot->error);
+	uint32_t i = 0, block, n_blocks;
+	if (slot->fetch.error)
+		chunk_fail(x, slot->fetch.error);
 	if (x->status != DONE)
 		return SLOT_FREE;
 	slot->n_writes = 0;
-	for (uint32_t i = 0, next; i < slot->n_parts; i = next) {
-		uint32_t block = slot->parts[i].block, end = block + slot->parts[i].n_blocks;
-		for (next = i + 1; next < slot->n_parts && slot->parts[next].block == end; next++)
-			end += slot->parts[next].n_blocks;
+	while (fetch_next_run(&slot->fetch, &i, &block, &n_blocks)) {
 		uint64_t pos_bytes = slot->pos_bytes + (uint64_t)block * BLOCK_BYTES;
-		uint64_t len_bytes = (uint64_t)(end - block) * BLOCK_BYTES;
+		uint64_t len_bytes = (uint64_t)n_blocks * BLOCK_BYTES;
 		if (pos_bytes >= x->size_bytes)
 			break;
 		if (len_bytes > x->size_bytes - pos_bytes)
@@ -197,7 +150,7 @@ static enum slot_stage slot_write(struct restore *x, struct slot *slot)
 		quarry_assert(slot->n_writes < RUNS_MAX);
 		x->written_bytes += len_bytes;
 		endpoint_write(&x->transfer.volume, &slot->writes[slot->n_writes++],
-			       slot->data + (size_t)block * BLOCK_BYTES, len_bytes, pos_bytes);
+			       slot->fetch.data + (size_t)block * BLOCK_BYTES, len_bytes, pos_bytes);
 	}
 	return SLOT_WRITE;
 }
@@ -227,11 +180,11 @@ static void slot_run(struct restore *x, struct slot *slot)
 		case SLOT_FREE:
 			if (slot_plan(x, slot) == FLOW_WAIT)
 				return;
-			slot_begin(x, slot);
+			fetch_submit(&slot->fetch, x->workers);
 			slot->stage = SLOT_FETCH;
 			break;
 		case SLOT_FETCH:
-			if (!slot->is_fetched)
+			if (!slot->fetch.is_done)
 				return;
 			slot->stage = slot_write(x, slot);
 			break;
@@ -280,7 +233,7 @@ static void restore_wait(struct restore *x)
 		x->status = cli_refuse(x->cli, "local", "cannot wait: %s", strerror(errno));
 	endpoint_polled(&x->transfer.volume, waits[0].revents);
 	for (struct job *job = workers_take(x->workers); job; job = workers_take(x->workers))
-		((struct slot *)job)->is_fetched = true;
+		((struct fetch *)job)->is_done = true;
 	if (waits[2].revents && read(x->transfer.interrupt.fd, &signal, sizeof(signal)) == sizeof(signal))
 		x->status = cli_refuse(x->cli, "interrupted", "interrupted");
 }
@@ -289,13 +242,8 @@ static enum status restore_copy(struct restore *x)
 {
 	x->started_ms = now_ms();
 	x->workers = workers_create();
-	for (unsigned i = 0; i < N_SLOTS; i++) {
-		x->slots[i].restore = x;
-		x->slots[i].data = malloc(PIECE_BYTES);
-		x->slots[i].chunk = malloc(PIECE_BYTES);
-		if (!x->slots[i].data || !x->slots[i].chunk)
-			abort();
-	}
+	for (unsigned i = 0; i < N_SLOTS; i++)
+		fetch_init(&x->slots[i].fetch, &x->repository, PIECE_BLOCKS);
 	while (restore_turn(x))
 		restore_wait(x);
 	progress_end();
@@ -303,10 +251,8 @@ static enum status restore_copy(struct restore *x)
 	if (error)
 		x->status =
 		    cli_refuse(x->cli, "io-error", "cannot flush volume '%s': %s", x->transfer.name, strerror(error));
-	for (unsigned i = 0; i < N_SLOTS; i++) {
-		free(x->slots[i].data);
-		free(x->slots[i].chunk);
-	}
+	for (unsigned i = 0; i < N_SLOTS; i++)
+		fetch_fini(&x->slots[i].fetch);
 	return x->status;
 }
 
@@ -352,6 +298,8 @@ static enum status restore_run(struct restore *x)
 	enum status status = repository_open(x->cli, &x->repository, x->path, REPOSITORY_READ);
 	if (status == DONE)
 		status = record_choose(x);
+	if (status == DONE && call_has(x->cli->call, "lazy"))
+		return lazy_restore(x->cli, &x->repository, x->record, &x->transfer);
 	if (status == DONE)
 		status = interrupt_begin(x->cli, &x->transfer.interrupt);
 	if (status == DONE)
@@ -381,6 +329,9 @@ static enum status restore_print(struct restore *x)
 
 enum status backup_restore(struct cli *c)
 {
+	bool is_lazy = call_has(c->call, "lazy");
+	if (!is_lazy && call_has(c->call, "wait"))
+		return cli_misuse(c, "--wait is for --lazy; without it the command ends when all is restored");
 	struct restore *x = calloc(1, sizeof(*x));
 	if (!x)
 		abort();
@@ -390,7 +341,7 @@ enum status backup_restore(struct cli *c)
 	x->repository = (struct repository){.dir_fd = -1, .packs_fd = -1, .backups_fd = -1};
 	target_parse(x, call_text(c->call, "REPOSITORY[/NAME@SNAP]"));
 	enum status status = transfer_end(&x->transfer, restore_run(x));
-	if (status == DONE) {
+	if (status == DONE && !is_lazy) {
 		repository_warn(&x->repository);
 		status = restore_print(x);
 	}

@@ -332,6 +332,7 @@ static json_t *volume_json(const struct answer_context *c, const struct snapshot
 	put_number(o, "size_bytes", v->size_bytes);
 	put_number(o, "allocated_bytes", v->allocated_bytes);
 	volume_history_json(o, v, measure);
+	put(o, "fill", fill_json(c->config, v));
 	put_number(o, "replicas", v->replicas);
 	put_text(o, "state", volume_state(v));
 	put_text(o, "why", v->why);
@@ -440,6 +441,7 @@ static json_t *status_json(const struct answer_context *c, const struct snapshot
 	put_number(o, "volumes", s->n_volumes);
 	put_number(o, "attached_volumes", attached_volumes(s));
 	put(o, "schedules", schedules_json(s));
+	put(o, "fills", fills_json(c, s));
 	return o;
 }
 

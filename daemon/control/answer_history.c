@@ -1,5 +1,5 @@
 /*
- * answer_history.c: the JSON of snapshots, of schedules, and of what has changed.
+ * answer_history.c: the JSON of snapshots, of schedules, of volumes that are being filled, and of what has changed.
  *
  * Invariants: as in answer.c.
  */
@@ -74,6 +74,40 @@ json_t *schedules_json(const struct snapshot *s)
 			continue;
 		json_t *o = schedule_json(v);
 		json_object_set_new(o, "volume", json_string(v->name));
+		json_array_append_new(array, o);
+	}
+	return array;
+}
+
+/* The uris are those of who fills the volume. */
+json_t *fill_json(const struct config *config, const struct volume_view *v)
+{
+	if (!v->fill_source[0])
+		return json_null();
+	char name[SET_TEXT_MAX + sizeof(VOLUME_FILL_ENDING)];
+	snprintf(name, sizeof(name), "%s%s", v->name, VOLUME_FILL_ENDING);
+	json_t *o = json_object(), *export = export_json(config, name);
+	json_object_set_new(o, "source", json_string(v->fill_source));
+	set_number(o, "filled_bytes", v->filled_bytes);
+	set_number(o, "recorded_bytes", v->recorded_bytes);
+	set_number(o, "unfillable_bytes", v->unfillable_bytes);
+	json_object_set_new(o, "active", json_boolean(v->is_filling));
+	json_object_set(o, "uri", json_object_get(export, "uri"));
+	json_object_set(o, "uris", json_object_get(export, "uris"));
+	json_decref(export);
+	return o;
+}
+
+json_t *fills_json(const struct answer_context *c, const struct snapshot *s)
+{
+	json_t *array = json_array();
+	for (size_t i = 0; i < s->n_volumes; i++) {
+		const struct volume_view *v = &s->volumes[i].view;
+		if (!v->fill_source[0] || v->is_deleting)
+			continue;
+		json_t *o = fill_json(c->config, v);
+		json_object_set_new(o, "volume", json_string(v->name));
+		set_number(o, "size_bytes", v->size_bytes);
 		json_array_append_new(array, o);
 	}
 	return array;

@@ -12,8 +12,10 @@ json_t *export_json(const struct config *config, const char *name);
 
 /* answer_history.c */
 void volume_history_json(json_t *o, const struct volume_view *v, const struct set_measure *m);
-json_t *schedule_json(const struct volume_view *v); /* null when there is none */
-json_t *schedules_json(const struct snapshot *s);   /* of all volumes */
+json_t *schedule_json(const struct volume_view *v);                           /* null when there is none */
+json_t *schedules_json(const struct snapshot *s);                             /* of all volumes */
+json_t *fill_json(const struct config *config, const struct volume_view *v);  /* null: it is whole */
+json_t *fills_json(const struct answer_context *c, const struct snapshot *s); /* of all volumes that are not */
 json_t *snapshots_json(const struct answer_context *c, const struct order *o, const struct snapshot *s);
 json_t *snapshot_one_json(const struct answer_context *c, const struct order *o,
 			  const struct snapshot *s); /* or NULL */

@@ -66,6 +66,22 @@ static void tell_of_volume(const struct telling *t, const struct volume_view *v)
 		tell(t, "volume-failing", object, "%s", v->why[0] ? v->why : "it is attached and does not serve");
 }
 
+/* A volume that is being filled is well as long as somebody does it, and finds all. */
+static void tell_of_fill(const struct telling *t, const struct volume_view *v)
+{
+	char object[SET_TEXT_MAX + 16];
+	snprintf(object, sizeof(object), "volume %s", v->name);
+	if (!v->fill_source[0] || v->is_deleting)
+		return;
+	if (v->unfillable_bytes > 0)
+		tell(t, "fill-damaged", object,
+		     "%llu MiB cannot be had from %s and answer with I/O errors; when it is whole again, repeat the "
+		     "restore",
+		     (unsigned long long)(v->unfillable_bytes / MIB), v->fill_source);
+	else if (!v->is_filling)
+		tell(t, "fill-stalled", object, "nobody fills it from %s; repeat the restore", v->fill_source);
+}
+
 static void tell_of_pool(const struct telling *t, const struct pool_view *v)
 {
 	char object[SET_TEXT_MAX + 16];
@@ -91,8 +107,10 @@ void health_each(const struct snapshot *s, void (*each)(const struct problem *p,
 		     "then restart the daemon");
 	for (size_t i = 0; i < s->n_disks; i++)
 		tell_of_disk(&t, &s->disks[i].view);
-	for (size_t i = 0; i < s->n_volumes; i++)
+	for (size_t i = 0; i < s->n_volumes; i++) {
 		tell_of_volume(&t, &s->volumes[i].view);
+		tell_of_fill(&t, &s->volumes[i].view);
+	}
 	for (size_t i = 0; i < s->n_pools; i++)
 		tell_of_pool(&t, &s->pools[i]);
 }

@@ -254,6 +254,7 @@ static int read_volume_create(const struct order_text *t, const struct parts *p,
 	    {"pool", BODY_NAME, IN(pool), false},
 	    {"replicas", BODY_COUNT, IN(replicas), false},
 	    {"min_replicas", BODY_COUNT, IN(min_replicas), false},
+	    {"fill", BODY_TEXT, IN(fill), false},
 	    {0},
 	};
 	if (queries_check(t, NULL, why) < 0 || body_read(t, keys, &out->command, NULL, why) < 0)

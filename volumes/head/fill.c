@@ -427,7 +427,7 @@ void fill_view(const struct set_volume *entry, struct volume_view *view)
 {
 	const struct fill *f = entry->head ? entry->head->fill : NULL;
 	text_print(view->fill_source, sizeof(view->fill_source), "%s", entry->facts.fill.source);
-	view->filled_bytes = entry->facts.fill.filled_bytes;
+	view->filled_bytes = view->recorded_bytes = entry->facts.fill.filled_bytes;
 	if (!f)
 		return;
 	view->filled_bytes = min_u64(f->n_settled * FILL_UNIT_BYTES, view->size_bytes);

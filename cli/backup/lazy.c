@@ -1,0 +1,599 @@
+/*
+ * lazy.c: fills a volume that is in use already with what its backup holds.
+ *
+ * The daemon serves a second export of such a volume, NAME@.fill: what is written there lands only where nobody wrote
+ * before, and a READ of it says what clients wait for (docs/backup-format.md has the whole of it). The volume is brought unit
+ * by unit (1 MiB), each by a lane:
+ *
+ *   FREE -> FETCH -> WRITE -> SETTLE -> FREE
+ *
+ *   FETCH    a worker reads the unit's chunks and holds each against its name
+ *   WRITE    the runs of blocks that the backup has
+ *   SETTLE   ZERO: the unit is complete; or, if a chunk is hurt, TRIM: the rest of it cannot be had
+ *
+ * 1. A unit is settled only after its writes were answered.
+ * 2. Of a unit with a hurt chunk everything else is written, holes as zeros: only the hurt blocks are lost.
+ * 3. What clients wait for goes first; LANES_BACKGROUND leaves lanes free for it.
+ * 4. Nothing is remembered here: when the daemon or this process ends, the volume's record says from where to go on, and
+ *    what is brought a second time changes nothing.
+ */
+#include "cli/backup/lazy.h"
+
+#include "cli/backup/fetch.h"
+#include "cli/call.h"
+#include "cli/client.h"
+#include "cli/progress.h"
+#include "cli/size.h"
+#include "cli/text.h"
+#include "cli/values.h"
+#include "cli/volume.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define UNIT_BLOCKS      FETCH_BLOCKS_MAX
+#define UNIT_BYTES       ((uint64_t)UNIT_BLOCKS * BLOCK_BYTES)
+#define LEAF_UNITS       (LEAF_BYTES / UNIT_BYTES)
+#define N_LANES          8u
+#define LANES_BACKGROUND 6u
+#define RUNS_MAX         (UNIT_BLOCKS / 2 + 1)
+#define WANTED_BYTES     4096u /* of an answer: pairs of first byte and length */
+#define WANTED_MAX       (WANTED_BYTES / 16)
+#define WANTED_UNITS_MAX 8u /* of one range at a time, so that a long one does not keep others waiting */
+#define HOLE_UNITS_MAX   1024u
+#define RECORD_MS        5000u
+#define PROGRESS_MS      200u
+#define RETRY_MS         500
+#define PATIENCE_MS      (10u * 60 * 1000) /* for a daemon that is away, or a volume that is detached */
+#define SOURCE_BYTES_MAX 255u
+
+#define LANE_STAGES(X) X(FREE) X(FETCH) X(WRITE) X(SETTLE)
+enum lane_stage {
+#define LANE_STAGE(name) LANE_##name,
+	LANE_STAGES(LANE_STAGE)
+#undef LANE_STAGE
+};
+
+struct lane {
+	struct fetch fetch; /* the first member */
+	enum lane_stage stage;
+	uint64_t unit, n_units; /* more than one: all hole */
+	bool is_wanted;
+	struct endpoint_op writes[RUNS_MAX], settle;
+	uint32_t n_writes;
+};
+
+enum unit_state { UNIT_TODO, UNIT_IN_HAND, UNIT_DONE };
+
+struct range {
+	uint64_t unit, end;
+};
+
+struct lazy {
+	struct cli *cli;
+	const struct repository *repository;
+	const struct record *record;
+	struct transfer *transfer;
+	struct workers *workers;
+	struct worker here;
+	struct leaf *leaf; /* the one that was planned from last */
+	uint64_t leaf_number;
+	uint8_t *units;         /* enum unit_state of each */
+	uint64_t n_units, next; /* next: the background's */
+	struct range wanted[WANTED_MAX];
+	uint32_t n_wanted, next_wanted;
+	struct endpoint_op ask;
+	bool is_asking;
+	uint8_t answer[WANTED_BYTES];
+	uint64_t settled_units, n_hurt, recorded_ms, shown_ms;
+	bool is_broken; /* the connection: an operation failed */
+	struct lane lanes[N_LANES];
+	enum status status;
+};
+
+enum flow { FLOW_NEXT, FLOW_WAIT };
+
+static uint64_t now_ms(void)
+{
+	struct timespec now;
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static bool lazy_is_ending(const struct lazy *z)
+{
+	return z->status != DONE || z->is_broken;
+}
+
+/* ---- which unit comes next ---- */
+
+static uint32_t wanted_in_hand(const struct lazy *z)
+{
+	uint32_t n = 0;
+	for (unsigned i = 0; i < N_LANES; i++)
+		n += z->lanes[i].stage != LANE_FREE && z->lanes[i].is_wanted;
+	return n;
+}
+
+static uint32_t lanes_busy(const struct lazy *z)
+{
+	uint32_t n = 0;
+	for (unsigned i = 0; i < N_LANES; i++)
+		n += z->lanes[i].stage != LANE_FREE;
+	return n;
+}
+
+static bool wanted_take(struct lazy *z, struct lane *lane)
+{
+	for (; z->next_wanted < z->n_wanted; z->next_wanted++) {
+		struct range *r = &z->wanted[z->next_wanted];
+		while (r->unit < r->end) {
+			lane->unit = r->unit++;
+			if (z->units[lane->unit] == UNIT_TODO)
+				return true;
+		}
+	}
+	return false;
+}
+
+static bool unit_take(struct lazy *z, struct lane *lane)
+{
+	lane->n_units = 1;
+	lane->is_wanted = wanted_take(z, lane);
+	if (lane->is_wanted)
+		return true;
+	while (z->next < z->n_units && z->units[z->next] != UNIT_TODO)
+		z->next++;
+	if (z->next == z->n_units || lanes_busy(z) >= LANES_BACKGROUND)
+		return false;
+	lane->unit = z->next++;
+	return true;
+}
+
+/* The record's leaf of this number, or the first behind it; n_leaves: there is none. */
+static uint32_t record_leaf_at(const struct record *record, uint64_t number)
+{
+	uint32_t low = 0, high = record->n_leaves;
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+		if (record->leaves[middle].number < number)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+/* How far all is hole that no leaf has, as one step: it ends before the next unit that is not to be done. */
+static void hole_take(struct lazy *z, struct lane *lane, uint64_t end)
+{
+	if (end > z->n_units)
+		end = z->n_units;
+	while (!lane->is_wanted && lane->unit + lane->n_units < end && lane->n_units < HOLE_UNITS_MAX &&
+	       z->units[lane->unit + lane->n_units] == UNIT_TODO)
+		lane->n_units++;
+}
+
+/* 0, or -errno: the leaf cannot be had. */
+static int lane_plan(struct lazy *z, struct lane *lane)
+{
+	uint64_t number = lane->unit / LEAF_UNITS;
+	uint32_t i = record_leaf_at(z->record, number);
+	int error = 0;
+	lane->fetch.n_parts = 0;
+	lane->fetch.error = 0;
+	if (i == z->record->n_leaves || z->record->leaves[i].number != number) {
+		hole_take(z, lane, i == z->record->n_leaves ? z->n_units : z->record->leaves[i].number * LEAF_UNITS);
+		return 0;
+	}
+	if (!z->leaf || z->leaf_number != number) {
+		leaf_destroy(z->leaf);
+		z->leaf = repository_leaf(z->repository, &z->here, &z->record->leaves[i].id, &error);
+		z->leaf_number = number;
+	}
+	if (z->leaf)
+		fetch_plan(&lane->fetch, z->leaf, (uint32_t)(lane->unit % LEAF_UNITS) * UNIT_BLOCKS);
+	return z->leaf ? 0 : error;
+}
+
+/* ---- the lanes ---- */
+
+static enum flow lane_begin(struct lazy *z, struct lane *lane)
+{
+	if (lazy_is_ending(z) || !unit_take(z, lane))
+		return FLOW_WAIT;
+	int error = lane_plan(z, lane);
+	memset(z->units + lane->unit, UNIT_IN_HAND, lane->n_units);
+	lane->fetch.error = error;
+	lane->fetch.is_done = error || lane->fetch.n_parts == 0;
+	if (!lane->fetch.is_done)
+		fetch_submit(&lane->fetch, z->workers);
+	return FLOW_NEXT;
+}
+
+static void lane_write_run(struct lazy *z, struct lane *lane, uint32_t block, uint32_t n_blocks)
+{
+	uint64_t pos_bytes = lane->unit * UNIT_BYTES + (uint64_t)block * BLOCK_BYTES;
+	uint64_t size_bytes = z->transfer->volume.size_bytes, len_bytes = (uint64_t)n_blocks * BLOCK_BYTES;
+	if (pos_bytes >= size_bytes)
+		return;
+	if (len_bytes > size_bytes - pos_bytes)
+		len_bytes = size_bytes - pos_bytes;
+	quarry_assert(lane->n_writes < RUNS_MAX);
+	endpoint_write(&z->transfer->volume, &lane->writes[lane->n_writes++],
+		       lane->fetch.data + (size_t)block * BLOCK_BYTES, len_bytes, pos_bytes);
+}
+
+/* All blocks but those that are hurt: where the backup has a hole, zeros. */
+static void lane_write_around(struct lazy *z, struct lane *lane)
+{
+	bool is_data[UNIT_BLOCKS] = {0}, is_hurt[UNIT_BLOCKS] = {0};
+	for (uint32_t i = 0; i < lane->fetch.n_parts; i++) {
+		const struct fetch_part *part = &lane->fetch.parts[i];
+		memset((part->error ? is_hurt : is_data) + part->block, true, part->n_blocks);
+	}
+	for (uint32_t i = 0; i < UNIT_BLOCKS; i++)
+		if (!is_data[i])
+			memset(lane->fetch.data + (size_t)i * BLOCK_BYTES, 0, BLOCK_BYTES);
+	for (uint32_t begin = 0, end; begin < UNIT_BLOCKS; begin = end + 1) {
+		for (end = begin; end < UNIT_BLOCKS && !is_hurt[end]; end++)
+			;
+		if (end > begin)
+			lane_write_run(z, lane, begin, end - begin);
+	}
+}
+
+static void lane_write(struct lazy *z, struct lane *lane)
+{
+	uint32_t i = 0, block, n_blocks;
+	lane->n_writes = 0;
+	if (lazy_is_ending(z))
+		return;
+	if (lane->fetch.error && lane->fetch.n_parts > 0)
+		lane_write_around(z, lane);
+	while (!lane->fetch.error && fetch_next_run(&lane->fetch, &i, &block, &n_blocks))
+		lane_write_run(z, lane, block, n_blocks);
+}
+
+static void op_judge(struct lazy *z, const struct endpoint_op *op, const char *what)
+{
+	if (op->error == ENOSPC && z->status == DONE)
+		z->status = cli_refuse(z->cli, "no-space",
+				       "there is no room to fill volume '%s': add a disk, then repeat this command",
+				       z->transfer->name);
+	else if (op->error && !lazy_is_ending(z)) {
+		(void)cli_refuse(z->cli, "io-error", "cannot %s volume '%s': %s", what, z->transfer->name,
+				 strerror(op->error));
+		z->is_broken = true;
+	}
+}
+
+static enum flow lane_written(struct lazy *z, struct lane *lane)
+{
+	for (uint32_t i = 0; i < lane->n_writes; i++)
+		if (!lane->writes[i].is_done)
+			return FLOW_WAIT;
+	for (uint32_t i = 0; i < lane->n_writes; i++)
+		op_judge(z, &lane->writes[i], "fill");
+	return FLOW_NEXT;
+}
+
+static void lane_settle(struct lazy *z, struct lane *lane)
+{
+	uint64_t pos_bytes = lane->unit * UNIT_BYTES, len_bytes = lane->n_units * UNIT_BYTES;
+	lane->settle = (struct endpoint_op){.is_done = true};
+	if (lazy_is_ending(z))
+		return;
+	if (len_bytes > z->transfer->volume.size_bytes - pos_bytes)
+		len_bytes = z->transfer->volume.size_bytes - pos_bytes;
+	if (lane->fetch.error)
+		endpoint_trim(&z->transfer->volume, &lane->settle, len_bytes, pos_bytes);
+	else
+		endpoint_zero(&z->transfer->volume, &lane->settle, len_bytes, pos_bytes);
+}
+
+static enum flow lane_end(struct lazy *z, struct lane *lane)
+{
+	if (!lane->settle.is_done)
+		return FLOW_WAIT;
+	op_judge(z, &lane->settle, "fill");
+	if (!lazy_is_ending(z)) {
+		memset(z->units + lane->unit, UNIT_DONE, lane->n_units);
+		z->settled_units += lane->fetch.error ? 0 : lane->n_units;
+		z->n_hurt += lane->fetch.error != 0;
+	}
+	return FLOW_NEXT;
+}
+
+/* Every transition of a lane. */
+static void lane_run(struct lazy *z, struct lane *lane)
+{
+	for (;;) {
+		switch (lane->stage) {
+		case LANE_FREE:
+			if (lane_begin(z, lane) == FLOW_WAIT)
+				return;
+			lane->stage = LANE_FETCH;
+			break;
+		case LANE_FETCH:
+			if (!lane->fetch.is_done)
+				return;
+			lane_write(z, lane);
+			lane->stage = LANE_WRITE;
+			break;
+		case LANE_WRITE:
+			if (lane_written(z, lane) == FLOW_WAIT)
+				return;
+			lane_settle(z, lane);
+			lane->stage = LANE_SETTLE;
+			break;
+		case LANE_SETTLE:
+			if (lane_end(z, lane) == FLOW_WAIT)
+				return;
+			lane->stage = LANE_FREE;
+			break;
+		}
+	}
+}
+
+/* ---- what clients wait for ---- */
+
+static void wanted_take_answer(struct lazy *z)
+{
+	z->n_wanted = z->next_wanted = 0;
+	for (uint32_t i = 0; i < WANTED_MAX; i++) {
+		uint64_t pos_bytes = get_le64(z->answer + (size_t)i * 16),
+			 len_bytes = get_le64(z->answer + (size_t)i * 16 + 8);
+		uint64_t unit = pos_bytes / UNIT_BYTES, n = (len_bytes + UNIT_BYTES - 1) / UNIT_BYTES;
+		if (len_bytes == 0 || unit >= z->n_units)
+			break;
+		if (n > WANTED_UNITS_MAX)
+			n = WANTED_UNITS_MAX;
+		if (n > z->n_units - unit)
+			n = z->n_units - unit;
+		z->wanted[z->n_wanted++] = (struct range){.unit = unit, .end = unit + n};
+	}
+}
+
+/* The daemon answers at once when somebody waits, else after a second. It is asked again when all that it told is there. */
+static void wanted_run(struct lazy *z)
+{
+	if (z->is_asking && z->ask.is_done) {
+		z->is_asking = false;
+		op_judge(z, &z->ask, "ask about");
+		if (!lazy_is_ending(z))
+			wanted_take_answer(z);
+	}
+	bool is_through = z->next_wanted == z->n_wanted && wanted_in_hand(z) == 0;
+	if (z->is_asking || !is_through || lazy_is_ending(z) || (z->next == z->n_units && lanes_busy(z) == 0))
+		return;
+	z->is_asking = true;
+	endpoint_read(&z->transfer->volume, &z->ask, z->answer, sizeof(z->answer), 0);
+}
+
+/* ---- the loop over one connection ---- */
+
+static void lazy_show(struct lazy *z)
+{
+	char done[SIZE_TEXT_BYTES], total[SIZE_TEXT_BYTES];
+	if (now_ms() - z->shown_ms < PROGRESS_MS)
+		return;
+	z->shown_ms = now_ms();
+	size_to_text(z->settled_units * UNIT_BYTES, done);
+	size_to_text(z->n_units * UNIT_BYTES, total);
+	progress_show("%s of %s filled", done, total);
+}
+
+static void lazy_record(struct lazy *z)
+{
+	int error = endpoint_flush(&z->transfer->volume);
+	op_judge(z, &(struct endpoint_op){.error = error}, "flush");
+	z->recorded_ms = now_ms();
+}
+
+static void lazy_wait(struct lazy *z)
+{
+	struct signalfd_siginfo signal;
+	struct pollfd waits[] = {endpoint_pollfd(&z->transfer->volume),
+				 {.fd = workers_fd(z->workers), .events = POLLIN},
+				 {.fd = z->status == DONE ? z->transfer->interrupt.fd : -1, .events = POLLIN}};
+	if (poll(waits, array_size(waits), -1) < 0 && errno != EINTR && z->status == DONE)
+		z->status = cli_refuse(z->cli, "local", "cannot wait: %s", strerror(errno));
+	endpoint_polled(&z->transfer->volume, waits[0].revents);
+	for (struct job *job = workers_take(z->workers); job; job = workers_take(z->workers))
+		((struct fetch *)job)->is_done = true;
+	if (waits[2].revents && read(z->transfer->interrupt.fd, &signal, sizeof(signal)) == sizeof(signal))
+		z->status = cli_refuse(z->cli, "interrupted",
+				       "interrupted; volume '%s' stays attached: the same command goes on filling it",
+				       z->transfer->name);
+}
+
+/* Brings all that is to be done, as long as the connection holds. */
+static void lazy_fill(struct lazy *z)
+{
+	z->next = z->n_wanted = z->next_wanted = 0;
+	z->is_asking = z->is_broken = false;
+	z->recorded_ms = now_ms();
+	for (;;) {
+		for (unsigned i = 0; i < N_LANES; i++)
+			lane_run(z, &z->lanes[i]);
+		wanted_run(z);
+		lazy_show(z);
+		if (lanes_busy(z) == 0 && !z->is_asking)
+			break;
+		if (now_ms() - z->recorded_ms >= RECORD_MS && !lazy_is_ending(z))
+			lazy_record(z);
+		lazy_wait(z);
+	}
+	if (!lazy_is_ending(z))
+		lazy_record(z);
+}
+
+/* ---- connecting, as often as it takes ---- */
+
+/* The daemon forgets units behind what it has recorded when it ends: these are brought again. */
+static void units_begin(struct lazy *z, const json_t *fill)
+{
+	uint64_t filled = number_at(fill, "recorded_bytes") / UNIT_BYTES;
+	memset(z->units, UNIT_TODO, z->n_units);
+	memset(z->units, UNIT_DONE, filled < z->n_units ? filled : z->n_units);
+	z->settled_units = filled;
+	z->n_hurt = 0;
+}
+
+/* DONE and *is_over: the volume is whole, or nothing more can be done. REFUSED: try again, unless z->status says so. */
+static enum status lazy_connect(struct lazy *z, bool *is_over)
+{
+	struct cli *c = z->cli;
+	json_auto_t *volume = NULL;
+	auto_free char *path = api_path("/v1/volumes/", z->transfer->name, "");
+	enum status status = client_get(c, path, &volume);
+	const json_t *fill = json_object_get(volume, "fill");
+	if (status != DONE) {
+		if (strcmp(c->failure.code, "not-found") == 0)
+			z->status = status;
+		return status;
+	}
+	*is_over = !json_is_object(fill);
+	if (*is_over)
+		return DONE;
+	if (json_array_size(json_object_get(volume, "attachments")) == 0)
+		return cli_refuse(c, "in-use", "volume '%s' is detached; attach it, then repeat this command",
+				  z->transfer->name);
+	status = endpoint_open_uri(c, &z->transfer->volume, attachment_uri(c, fill));
+	if (status == DONE)
+		units_begin(z, fill);
+	return status;
+}
+
+static enum status lazy_end(struct lazy *z)
+{
+	auto_free char *title = record_title(z->record);
+	if (z->n_hurt > 0 && z->status == DONE)
+		return cli_refuse(
+		    z->cli, "damaged",
+		    "backup '%s' is hurt: in %llu MiB of volume '%s' there are blocks that cannot be had; when "
+		    "the repository is whole again, repeat this command",
+		    title, (unsigned long long)z->n_hurt, z->transfer->name);
+	return z->status;
+}
+
+static enum status lazy_run(struct lazy *z)
+{
+	uint64_t since_ms = now_ms();
+	bool is_over = false;
+	z->workers = workers_create();
+	worker_begin(&z->here);
+	for (unsigned i = 0; i < N_LANES; i++)
+		fetch_init(&z->lanes[i].fetch, z->repository, UNIT_BLOCKS);
+	while (z->status == DONE && !is_over) {
+		enum status status = lazy_connect(z, &is_over);
+		if (status == DONE && !is_over) {
+			lazy_fill(z);
+			is_over = !z->is_broken;
+			if (z->settled_units > 0)
+				since_ms = now_ms();
+		}
+		endpoint_close(&z->transfer->volume);
+		z->transfer->volume = (struct endpoint){.fd = -1};
+		if (z->status == DONE && !is_over && now_ms() - since_ms > PATIENCE_MS)
+			z->status = REFUSED; /* with what failed last */
+		if (z->status == DONE && !is_over)
+			pause_ms(RETRY_MS);
+	}
+	progress_end();
+	for (unsigned i = 0; i < N_LANES; i++)
+		fetch_fini(&z->lanes[i].fetch);
+	workers_destroy(z->workers);
+	worker_end(&z->here);
+	leaf_destroy(z->leaf);
+	return lazy_end(z);
+}
+
+/* ---- the command ---- */
+
+/* "/the/repository/VOLUME@SNAP"; NULL: refused. */
+static char *lazy_source(struct cli *c, const struct repository *r, const struct record *record)
+{
+	char path[PATH_MAX];
+	auto_free char *title = record_title(record);
+	if (!realpath(r->path, path)) {
+		(void)cli_refuse(c, "local", "cannot resolve '%s': %s", r->path, strerror(errno));
+		return NULL;
+	}
+	if (strlen(path) + 1 + strlen(title) > SOURCE_BYTES_MAX) {
+		(void)cli_refuse(c, "invalid", "'%s' is too long a path for --lazy", path);
+		return NULL;
+	}
+	return text_format("%s/%s", path, title);
+}
+
+static enum status lazy_print(struct cli *c, const struct transfer *t, const json_t *attachment)
+{
+	const char *uri = attachment_uri(c, attachment);
+	json_auto_t *value = json_pack("{ssssss}", "volume", t->name, "source", t->fill, "uri", uri);
+	if (cli_print_json(c, value))
+		return DONE;
+	printf("volume '%s' is attached and is filled from '%s': quarry volume show %s\n%s\n", t->name, t->fill,
+	       t->name, uri);
+	return fflush(stdout) == 0 ? DONE : cli_refuse(c, "local", "cannot write: %s", strerror(errno));
+}
+
+/* In a process of its own; the caller's ends. */
+static enum status lazy_leave(struct lazy *z)
+{
+	pid_t pid = fork();
+	if (pid < 0)
+		return cli_refuse(z->cli, "local", "cannot begin to fill volume '%s': %s; repeat with --wait",
+				  z->transfer->name, strerror(errno));
+	if (pid > 0)
+		return DONE;
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	(void)setsid();
+	for (int fd = 0; fd <= STDERR_FILENO; fd++)
+		(void)dup2(null, fd);
+	z->cli->client = NULL; /* its connection is the other's */
+	_exit((int)lazy_run(z));
+}
+
+enum status lazy_restore(struct cli *c, const struct repository *r, const struct record *record, struct transfer *t)
+{
+	json_auto_t *attachment = NULL;
+	auto_free char *source = lazy_source(c, r, record);
+	if (!source)
+		return REFUSED;
+	struct lazy *z = calloc(1, sizeof(*z));
+	uint64_t size_bytes = record_number(record, RECORD_SIZE);
+	if (!z)
+		abort();
+	*z = (struct lazy){.cli = c, .repository = r, .record = record, .transfer = t};
+	z->n_units = (size_bytes + UNIT_BYTES - 1) / UNIT_BYTES;
+	z->units = calloc(z->n_units + 1, 1);
+	if (!z->units)
+		abort();
+	t->fill = source;
+	enum status status = transfer_create(t, size_bytes);
+	t->is_created = false; /* it stays, whatever happens: the command is repeated to go on */
+	if (status == DONE)
+		status = volume_attach_nbd(c, t->name, false, &attachment);
+	if (status == DONE)
+		status = lazy_print(c, t, attachment);
+	if (status == DONE && call_has(c->call, "wait")) {
+		status = interrupt_begin(c, &t->interrupt);
+		if (status == DONE)
+			status = lazy_run(z);
+	} else if (status == DONE) {
+		status = lazy_leave(z);
+	}
+	t->fill = NULL;
+	free(z->units);
+	free(z);
+	return status;
+}

@@ -1,0 +1,116 @@
+#!/bin/bash
+# limit: 240
+# backup-lazy.sh [ROUNDS]: `backup restore --lazy`: a volume is read and written while it is filled; the daemon and the filler are
+# killed at random meanwhile; a damaged repository costs the blocks that are hurt, and no others.
+. "$(dirname "$0")/lib.sh"
+require jq qemu-img nbdsh fio
+require_daemon
+rounds=${1:-4}
+daemon_begin
+disk_make d1 4G
+repo=$dir/repo
+
+fill() { q --json volume show "$1" | jq -r ".fill${2:+.$2}"; }
+is_whole() { [ "$(fill "$1")" = null ]; }
+filler_begin() { # NEW: in the foreground of a process of ours; $filler
+	"$BUILD/quarry" backup restore "$repo/v@s" "$1" --lazy --wait >"$dir/filler" 2>&1 &
+	filler=$!
+	others+=("$filler")
+	until_true 10 grep -q '^nbd' "$dir/filler"
+}
+same() { # NEW: holds what the snapshot holds
+	qemu-img compare -q -f raw -F raw "$(uri "$1")" "$(uri v@s)"
+}
+drop() {
+	q volume detach "$1" >/dev/null
+	q volume delete "$1" >/dev/null
+}
+
+volume_make v 600M
+fio --name=w --ioengine=nbd --uri="$(uri v)" --rw=randwrite --bs=16k --iodepth=16 --size=600M --io_size=200M --randseed=5 \
+	--randrepeat=1 --refill_buffers >/dev/null
+q snapshot create v@s >/dev/null
+q volume attach v@s --nbd >/dev/null
+q backup create v@s "$repo" >/dev/null
+
+say "attached at once, filled in the background"
+expect 0 "^nbd\+unix:///new" q backup restore "$repo" new --lazy
+holds same new # reads wait for what they need
+until_true 60 is_whole new
+holds same new
+expect 0 "" q status
+q snapshot create new@x >/dev/null
+q volume detach new >/dev/null
+q volume delete new --snapshots >/dev/null
+
+say "a client's writes win, whatever is killed"
+for round in $(seq "$rounds"); do
+	filler_begin new
+	# a pattern of our own on every second MiB, while it is filled
+	nbd "$(uri new)" 'for i in range(0, 600, 2):
+    h.pwrite(bytes([0x42]) * 8192, (i << 20) + 4096)
+h.flush()'
+	kill -KILL "$filler"
+	wait "$filler" 2>/dev/null || true
+	if [ $((round % 2)) = 0 ]; then
+		daemon_kill
+		daemon_start
+	fi
+	filler_begin new
+	daemon_kill # the filler waits for its return
+	daemon_start
+	wait "$filler" || fail "the filler ended with an error: $(cat "$dir/filler")"
+	holds is_whole new
+	nbd "$(uri new)" "import nbd
+s = nbd.NBD(); s.connect_uri('$(uri v@s)')
+for i in range(600):
+    want = bytearray(s.pread(1 << 20, i << 20))
+    if i % 2 == 0:
+        want[4096:4096 + 8192] = bytes([0x42]) * 8192
+    assert h.pread(1 << 20, i << 20) == want, i"
+	drop new
+done
+
+say "without a filler: refused what cannot be, told what is missing"
+filler_begin new
+kill -KILL "$filler"
+wait "$filler" 2>/dev/null || true
+expect 1 "while it is being filled" q snapshot create new@x
+expect 1 "while it is being filled" q volume resize new 1G
+expect 1 "while it is being filled" q volume rename new newer
+expect 1 "exists" q backup restore "$repo/v@s" new
+expect 0 "^filled" q volume show new
+expect 0 "FILLING" q status
+expect 0 "" q backup restore "$repo/v@s" new --lazy --wait
+drop new
+
+say "a pack is damaged: what is hurt is an error, the rest is served"
+pack=$(find "$repo/packs" -type f -printf '%s %p\n' | sort -n | tail -n 1 | cut -d' ' -f2)
+cp "$pack" "$dir/pack"
+printf 'xxxxxxxx' | dd of="$pack" bs=1 seek=100000 conv=notrunc status=none
+expect 1 "blocks that cannot be had" q backup restore "$repo/v@s" new --lazy --wait
+expect 1 "fill-damaged" q status
+nbd "$(uri new)" "import nbd
+s = nbd.NBD(); s.connect_uri('$(uri v@s)')
+lost = 0
+for i in range(600 * 8):
+    try:
+        got = h.pread(1 << 17, i << 17)
+    except nbd.Error:
+        got = b''
+        for k in range(32):
+            try:
+                got += h.pread(4096, (i << 17) + k * 4096)
+            except nbd.Error:
+                lost += 1
+                got += s.pread(4096, (i << 17) + k * 4096)
+    assert got == s.pread(1 << 17, i << 17), i
+assert 0 < lost <= 32, lost
+print(lost, 'blocks lost')"
+cp "$dir/pack" "$pack"
+expect 0 "" q backup restore "$repo/v@s" new --lazy --wait
+holds is_whole new
+holds same new
+drop new
+daemon_stop
+passed
