@@ -565,7 +565,7 @@ static enum status lazy_leave(struct lazy *z)
 
 enum status lazy_restore(struct cli *c, const struct repository *r, const struct record *record, struct transfer *t)
 {
-	json_auto_t *attachment = NULL;
+	json_auto_t *body = json_pack("{ss}", "frontend", "nbd"), *attachment = NULL;
 	auto_free char *source = lazy_source(c, r, record);
 	if (!source)
 		return REFUSED;
@@ -582,7 +582,7 @@ enum status lazy_restore(struct cli *c, const struct repository *r, const struct
 	enum status status = transfer_create(t, size_bytes);
 	t->is_created = false; /* it stays, whatever happens: the command is repeated to go on */
 	if (status == DONE)
-		status = volume_attach_nbd(c, t->name, false, &attachment);
+		status = volume_attach_with(c, t->name, body, &attachment);
 	if (status == DONE)
 		status = lazy_print(c, t, attachment);
 	if (status == DONE && call_has(c->call, "wait")) {
