@@ -1,5 +1,5 @@
 #!/bin/bash
-# limit: 240
+# limit: 480
 # backup-volumes.sh: backups of the daemon's own snapshots: what an incremental one reads is counted by the daemon; rolled
 # back, grown, restored and compared over NBD.
 . "$(dirname "$0")/lib.sh"

@@ -43,7 +43,7 @@ killed_and_back() { # WHAT
 	nbd "$(uri v1)" 'assert h.pread(4096, (64 << 40) - 4096) == b"e" * 4096'
 }
 load() { # OPTIONS ...
-	fio --name=load --ioengine=nbd --uri="$(uri v1)" --rw=randwrite --bs=4k --norandommap=1 --randrepeat=0 \
+	fio --name=load --ioengine=nbd --uri="$(uri v1)" --bs=4k --norandommap=1 --randrepeat=0 \
 		--random_generator=tausworthe64 --time_based=1 --runtime=240 "$@" >"$dir/load.log" 2>&1 &
 	load=$!
 	others+=("$load")
@@ -53,12 +53,12 @@ checkpoints() { json '.disks[0].checkpoints' disk list; }
 passed_checkpoint() { [ "$(checkpoints)" -gt "$1" ]; }
 
 # Every write dirties pages of its own, so that checkpoints follow each other: the kill meets one under way.
-load --iodepth=64 --size=64T
+load --rw=randwrite --iodepth=64 --size=64T
 until_true 20 passed_checkpoint $(($(checkpoints) + 2))
 killed_and_back "scattered writes"
-# Few requests at a time, all in a few pages: they fill journal blocks of one or two records, and nothing but the journal's
-# length asks for a checkpoint, at half of the ring of 320 MiB. A slow disk takes minutes.
-load --iodepth=2 --size=1G
+# Few requests at a time fill journal blocks of one or two records. Blocks written for the first time free none and need few
+# pages, so nothing but the journal's length asks for a checkpoint, at half of the ring of 320 MiB.
+load --rw=write --iodepth=2 --offset=8T --size=32G
 until_true 200 journal_used $((140 << 20))
 killed_and_back "a full journal"
 
