@@ -454,6 +454,7 @@ void placement_moves_fail(struct volume *v, uint32_t chunk, int err);
 void placer_run(struct volume *v); /* something it may wait for has happened */
 void placer_abandon(struct volume *v);
 bool placer_is_idle(const struct volume *v);
+bool placer_uses_disk(const struct volume *v, uint32_t disk); /* it is picked, or being joined */
 
 /* ---- snapshots.c: the set's copies of them, and their heads ---- */
 

@@ -132,6 +132,8 @@ static void join_end(struct join *j)
 	struct volume *v = j->volume;
 	const struct set_disk *d = v->set->disks[j->disk];
 	bool is_recorded = join_is_recorded(j);
+	if (j->err == 0 && !set_disk_is_running(d))
+		j->err = -EIO; /* it failed, or is being removed, while the last answer was on its way */
 	if (j->err == 0)
 		v->disks[j->disk].state = VOLUME_DISK_JOINED;
 	else

@@ -7,7 +7,8 @@
  *
  *   CHOOSE   picks a disk for every segment that requests wait for, as many as one transaction holds
  *   JOIN     one after the other, the disks that hold nothing of the volume yet: fence, tree, complete epoch [PLACEL]
- *   RECORD   one transaction over the chunks' keys and, when a disk is new, the volume's record
+ *   RECORD   one transaction over the chunks' keys and, when a disk is new, the volume's record, on the condition that
+ *            none of the disks was removed
  *
  * Invariants
  *  1. A write goes only to a segment whose placement the store has confirmed; a failed or unknown outcome is settled by
@@ -16,7 +17,8 @@
  *  3. From the first JOIN to the outcome no barrier runs, and none is under way when it begins [PLACEBAR].
  *  4. A segment moves to another disk only while it is fresh: no write of it has ever succeeded, none is in flight, and
  *     new ones wait (its `moving` bit).
- *  5. Picked chunks are pinned until the outcome.
+ *  5. Picked chunks are pinned until the outcome. Picked disks are in use from CHOOSE on, so that they are not removed
+ *     meanwhile, and the transaction is on the condition that they were not.
  *
  * Owner: the volume.
  */
@@ -99,10 +101,35 @@ static uint32_t picks_chunks(const struct placer *p)
 	return n;
 }
 
-/* Room for one more pick, whatever chunk it is in? One condition is the record's. */
+static bool pick_is_first_on_disk(const struct placer *p, uint32_t i)
+{
+	for (uint32_t j = 0; j < i; j++)
+		if (p->picks[j].disk == p->picks[i].disk)
+			return false;
+	return true;
+}
+
+static uint32_t picks_disks(const struct placer *p)
+{
+	uint32_t n = 0;
+	for (uint32_t i = 0; i < p->n_picks; i++)
+		n += pick_is_first_on_disk(p, i);
+	return n;
+}
+
+/* Room for one more pick, whatever its chunk and its disk? One condition is the record's. */
 static bool picks_have_room(const struct placer *p)
 {
-	return p->n_picks < PLACE_PICKS_MAX && picks_chunks(p) < METADATA_CONDITIONS_MAX - 1;
+	return p->n_picks < PLACE_PICKS_MAX && picks_chunks(p) + picks_disks(p) + 2 < METADATA_CONDITIONS_MAX;
+}
+
+bool placer_uses_disk(const struct volume *v, uint32_t disk)
+{
+	const struct placer *p = &v->placer;
+	for (uint32_t i = 0; i < p->n_picks; i++)
+		if (p->picks[i].disk == disk)
+			return true;
+	return p->join && p->join->disk == disk;
 }
 
 static int pick_add(struct volume *v, uint64_t segment, uint64_t excluded, bool is_move)
@@ -260,7 +287,9 @@ static enum flow placer_join(struct volume *v)
 	if (disk == SET_DISKS_MAX)
 		return FLOW_NEXT;
 	quarry_assert(p->is_joining && !p->join);
-	int err = join_start(v, disk, v->complete_epoch, placer_joined, NULL, &p->join);
+	int err = -EIO; /* it has failed while another was being joined */
+	if (set_disk_is_running(v->set->disks[disk]))
+		err = join_start(v, disk, v->complete_epoch, placer_joined, NULL, &p->join);
 	if (err == 0)
 		return FLOW_WAIT;
 	placer_refuse(p, disk, err);
@@ -303,6 +332,13 @@ static void placer_extend(struct record_update *u, struct transaction *t)
 		const struct chunk *c = chunk_get(v, p->picks[i].segment);
 		transaction_condition(t, c->revision, CHUNK_KEY, uuid, c->number);
 		transaction_put(t, chunk_to_json(c, p->picks, p->n_picks), CHUNK_KEY, uuid, c->number);
+	}
+	for (uint32_t i = 0; i < p->n_picks; i++) {
+		const struct disk_facts *disk = &v->set->disks[p->picks[i].disk]->facts;
+		if (!pick_is_first_on_disk(p, i))
+			continue;
+		uuid_to_text(&disk->uuid, uuid);
+		transaction_condition(t, disk->revision, DISK_KEY, uuid);
 	}
 }
 
