@@ -521,6 +521,95 @@ static void a_disk_that_does_not_open_keeps_nobody_waiting(void)
 	free(garbage);
 }
 
+/* ---- a disk that has failed comes back, or is given up ---- */
+
+/* The next write fails it, and with it the command or request that it was for. */
+static void fail_disk(struct head_world *w, struct volume *v)
+{
+	uint8_t *data = world_memory(4096);
+	memset(data, 9, 4096);
+	sim_file_fail(world_disk_file(w, 1), OP_WRITE, 0, EIO);
+	CU_ASSERT_EQUAL(world_write(w, v, 8192, data, 4096, 0), -EIO);
+	CU_ASSERT_EQUAL(w->set->disks[0]->state, SET_DISK_FAILED);
+	free(data);
+}
+
+static struct set_command order_add(const char *path)
+{
+	struct set_command c = {.kind = SET_DISK_ADD};
+	text_print(c.path, sizeof(c.path), "%s", path);
+	return c;
+}
+
+static void a_failed_disk_is_opened_again(void)
+{
+	struct head_world w;
+	uint8_t *data = world_memory(4096);
+	memset(data, 5, 4096);
+	world_open(&w, 61);
+	world_add_disk(&w, DISK_BYTES);
+	CU_ASSERT_EQUAL(world_start(&w), 0);
+	struct volume *v = world_volume(&w, "vm1", GIB);
+	CU_ASSERT_EQUAL(world_write(&w, v, 0, data, 4096, 0), 0);
+	CU_ASSERT_EQUAL(world_snapshot(&w, "vm1@s"), 0);
+	struct set_command c = order_other(SET_VOLUME_ATTACH, "vm1@s", "nbd");
+	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
+	fail_disk(&w, v);
+	CU_ASSERT_EQUAL(world_read(&w, v, 0, data, 4096), -EIO);
+	c = order_add("d1");
+	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
+	CU_ASSERT_EQUAL(w.set->disks[0]->state, SET_DISK_RUNNING);
+	CU_ASSERT_EQUAL(world_events(&w, "disk-reopened"), 1);
+	CU_ASSERT_EQUAL(world_command(&w, &c), 0); /* and once more */
+	memset(data, 0, 4096);
+	CU_ASSERT_EQUAL(world_read(&w, world_export(&w, "vm1@s"), 0, data, 4096), 0);
+	CU_ASSERT_EQUAL(data[0], 5);
+	/* its session ended with the disk */
+	CU_ASSERT_EQUAL(world_read(&w, v, 0, data, 4096), -EIO);
+	CU_ASSERT(!look_volumes(&w).volumes[0].is_serving && strstr(look_volumes(&w).volumes[0].why, "attach it"));
+	CU_ASSERT_EQUAL(world_detach(&w, "vm1"), 0);
+	CU_ASSERT_EQUAL(world_attach(&w, "vm1"), 0);
+	memset(data, 0, 4096);
+	CU_ASSERT_EQUAL(world_read(&w, world_head(&w, "vm1"), 0, data, 4096), 0);
+	CU_ASSERT_EQUAL(data[0], 5);
+	CU_ASSERT_EQUAL(world_write(&w, world_head(&w, "vm1"), 4096, data, 4096, 0), 0);
+	CU_ASSERT(look_volumes(&w).volumes[0].is_serving);
+	world_close(&w);
+	free(data);
+}
+
+static void a_deletion_waits_for_a_failed_disk(void)
+{
+	for (unsigned way = 0; way < 2; way++) {
+		struct head_world w;
+		uint8_t *data = world_memory(4096);
+		memset(data, 5, 4096);
+		world_open(&w, 62);
+		world_add_disk(&w, DISK_BYTES);
+		CU_ASSERT_EQUAL(world_start(&w), 0);
+		struct volume *v = world_volume(&w, "vm1", GIB);
+		CU_ASSERT_EQUAL(world_write(&w, v, 0, data, 4096, 0), 0);
+		fail_disk(&w, v);
+		CU_ASSERT_EQUAL(world_detach(&w, "vm1"), 0);
+		struct set_command c = order(SET_VOLUME_DELETE, "vm1");
+		CU_ASSERT_EQUAL(world_command(&w, &c), 0);
+		world_let_pass(&w, NS_PER_S);
+		CU_ASSERT_EQUAL(look_volumes(&w).n, 1); /* waits */
+		CU_ASSERT(strstr(look_volumes(&w).volumes[0].why, "n1-d1") != NULL);
+		c = way == 0 ? order_add("d1") : order(SET_DISK_REMOVE, "n1-d1");
+		c.force = way == 1;
+		CU_ASSERT_EQUAL(world_command(&w, &c), 0);
+		world_until(&w, no_volume_is_left, &w);
+		CU_ASSERT_EQUAL(look_disks(&w).n, way == 0);
+		world_stop(&w);
+		CU_ASSERT_EQUAL(world_start(&w), 0);
+		CU_ASSERT_EQUAL(look_volumes(&w).n, 0);
+		CU_ASSERT_EQUAL(w.set->disks[0] != NULL, way == 0); /* its key is gone with the last that named it */
+		world_close(&w);
+		free(data);
+	}
+}
+
 /* ---- trouble ---- */
 
 static void a_store_that_loses_replies_changes_nothing(void)
@@ -849,6 +938,8 @@ int main(void)
 	CU_add_test(suite, "pools are kept in order", pools_are_kept_in_order);
 	CU_add_test(suite, "a disk with data is removed only by force", a_disk_with_data_is_removed_only_by_force);
 	CU_add_test(suite, "a disk is not removed under its first write", a_disk_is_not_removed_under_its_first_write);
+	CU_add_test(suite, "a failed disk is opened again", a_failed_disk_is_opened_again);
+	CU_add_test(suite, "a deletion waits for a failed disk", a_deletion_waits_for_a_failed_disk);
 	CU_add_test(suite, "a disk that does not open keeps nobody waiting",
 		    a_disk_that_does_not_open_keeps_nobody_waiting);
 	CU_add_test(suite, "a store that loses replies changes nothing", a_store_that_loses_replies_changes_nothing);

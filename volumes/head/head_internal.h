@@ -460,6 +460,8 @@ bool placer_uses_disk(const struct volume *v, uint32_t disk); /* it is picked, o
 
 struct set_snapshot *snapshot_find(struct set_volume *entry, const char *name); /* not those being deleted */
 struct set_snapshot *snapshot_by_tree(struct set_volume *entry, uint64_t tree);
+bool snapshots_are_deleting(const struct set_volume *entry); /* is any? */
+void snapshot_find_trees(struct volume *v);                  /* of its head: where they are */
 /* "NAME@SNAP"; NULL: there is none. */
 struct set_snapshot *snapshot_find_export(struct volume_set *s, const char *name);
 /* Takes the facts over; NULL: no memory. */
@@ -619,6 +621,8 @@ uint32_t set_disk_users(const struct set_disk *d, char *names, size_t room);
 must_check int set_disk_open(struct set_disk *d, void (*changed)(struct set_disk *d, void *context), void *context);
 /* changed() is called when it is closed. */
 void set_disk_close(struct set_disk *d, void (*changed)(struct set_disk *d, void *context), void *context);
+/* It runs again: what waited for it goes on. Volumes that were attached meanwhile are to be attached again. */
+void set_disk_returned(struct set_disk *d);
 /* By name, path or UUID. */
 struct set_disk *set_disk_find(struct volume_set *s, const char *object);
 
@@ -627,6 +631,7 @@ struct set_disk *set_disk_find(struct volume_set *s, const char *object);
 void reap_start(struct set_volume *entry); /* it is recorded as being deleted */
 bool reap_stop(struct set_volume *entry);  /* true: it has stopped; false: asks again, something is under way */
 void reap_abandon(struct reap *r);
+void reaps_resume(struct volume_set *s); /* a disk is back, or was given up: those that waited look again */
 
 /* ---- set_commands.c: one command at a time ---- */
 

@@ -4,7 +4,7 @@
  *
  *   LOOK -> FENCE -> DROP* -> WAIT* -> FORGET -> LOOK ... (each disk) ... -> LIST -> ERASE -> LIST ... -> RECORD -> END
  *     |                                                                       ^
- *     +-> PARKED: a disk that holds its data is not there; the next start tries again
+ *     +-> PARKED: a disk that holds its data is not there; looks again when it is back, or was removed by force
  *
  *   LOOK     what does this disk hold of the volume? Nothing: the next disk
  *   FENCE    a session of our own; the volume's former head is refused from now on
@@ -243,9 +243,9 @@ static void reap_park(struct reap *r)
 		text_print(r->entry->why, sizeof(r->entry->why), "its deletion stopped at disk %s: %s",
 			   d ? d->facts.name : "?", strerror(-r->err));
 	log_event(r->entry->set->log, LOG_WARNING, "deletion-waits", r->entry->facts.name,
-		  "volume %s: %s; it goes on at the "
-		  "next start",
-		  r->entry->facts.name, r->entry->why);
+		  "volume %s: %s; it goes on when the disk is back (quarry disk add PATH) or given up (quarry disk "
+		  "remove %s --force)",
+		  r->entry->facts.name, r->entry->why, d ? d->facts.name : "DISK");
 	r->stage = REAP_PARKED;
 }
 
@@ -382,6 +382,22 @@ void reap_start(struct set_volume *entry)
 	timer_init(&r->timer, reap_timer_fired);
 	transaction_begin(&r->transaction, reap_transacted);
 	reap_pause(r, 0);
+}
+
+void reaps_resume(struct volume_set *s)
+{
+	list_each (node, &s->volumes) {
+		struct set_volume *entry = container_of(node, struct set_volume, link);
+		struct reap *r = entry->reap;
+		if (!r || r->stage != REAP_PARKED)
+			continue;
+		quarry_assert(!r->is_busy);
+		r->err = 0;
+		r->disk = 0;
+		r->stage = REAP_LOOK;
+		entry->why[0] = 0;
+		reap_pause(r, 0);
+	}
 }
 
 bool reap_stop(struct set_volume *entry)

@@ -2,12 +2,14 @@
  * set_disk_add.c: the command that makes a disk of a file or device and takes it into a pool.
  *
  *   CHECK -> FORMAT -> PROBE -> REGISTER -> OPEN -> END
+ *     +----> CLOSE -> REOPEN -> OPEN -> END                 a disk that is registered and does not run
  *
  *   FORMAT    blocks for as long as writing a file through takes: on a thread of its own, while other commands pass
  *   PROBE     opens what is there now. Where FORMAT refused to destroy something: an empty disk of this cluster and
  *             pool, with the wanted properties and unknown to the store, is what an earlier try has formatted, and is
  *             taken as it is (P6); anything else stays refused
  *   REGISTER  one transaction, after which the disk exists
+ *   CLOSE     a disk that has failed, so that it can be opened anew; what waited for it goes on when it runs
  *
  * Invariants
  *  1. Nothing is formatted that is registered, or by two at a time.
@@ -23,7 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ADD_STAGES(X) X(CHECK) X(FORMAT) X(PROBE) X(REGISTER) X(OPEN) X(END)
+#define ADD_STAGES(X) X(CHECK) X(FORMAT) X(PROBE) X(REGISTER) X(CLOSE) X(REOPEN) X(OPEN) X(END)
 #define X(name)       ADD_##name,
 enum add_stage { ADD_STAGES(X) };
 #undef X
@@ -77,8 +79,8 @@ static uint32_t set_disks_count(const struct volume_set *s)
 	return n;
 }
 
-/* The path is registered: the same again is success. */
-static int add_exists(struct command *c, const struct set_disk *d)
+/* The path is registered: the same again is success, once the disk runs. */
+static int add_exists(struct command *c, struct set_disk *d)
 {
 	const struct set_command *o = c->order;
 	bool is_alike = strcmp(d->facts.pool, order_pool(o)) == 0 && d->facts.is_reserved == o->reserve &&
@@ -89,7 +91,9 @@ static int add_exists(struct command *c, const struct set_disk *d)
 		    "%s is disk %s of pool %s already, with other properties: remove it first (quarry disk "
 		    "remove)",
 		    o->path, d->facts.name, d->facts.pool);
-	if (!set_disk_is_running(d))
+	if (d->state == SET_DISK_ABSENT || d->state == SET_DISK_FAILED)
+		c->disk = d;
+	else if (!set_disk_is_running(d))
 		return command_refuse(c, -EIO, "failed", "%s is disk %s already, and does not run: %s", o->path,
 				      d->facts.name, d->why);
 	return 0;
@@ -106,7 +110,7 @@ static bool path_is_being_added(struct volume_set *s, const char *path)
 	return false;
 }
 
-/* 1: go on; 0: it is there already; -errno. */
+/* 1: go on; 0: it is there already, c->disk if it is to be opened; -errno. */
 static int add_check(struct command *c)
 {
 	const struct set_command *o = c->order;
@@ -319,7 +323,47 @@ static int add_open(struct command *c)
 	return command_refuse(c, -EIO, "failed", "disk %s was added and does not open: %s", d->facts.name, d->why);
 }
 
+/* ---- CLOSE, REOPEN ---- */
+
+static void add_closed(struct set_disk *d, void *context)
+{
+	struct command *c = context;
+	quarry_assert(c->disk == d && !d->disk);
+	c->kind->run(c);
+}
+
+static void add_reopened(struct set_disk *d, void *context)
+{
+	struct command *c = context;
+	if (!set_disk_is_running(d)) {
+		command_refuse(c, -EIO, "failed", "%s is disk %s already, and does not open: %s", d->facts.path,
+			       d->facts.name, d->why);
+	} else {
+		log_event(c->set->log, LOG_NOTICE, "disk-reopened", d->facts.name, "disk %s (%s) serves again",
+			  d->facts.name, d->facts.path);
+		set_disk_returned(d);
+	}
+	c->kind->run(c);
+}
+
+static int add_reopen(struct command *c)
+{
+	struct set_disk *d = c->disk;
+	if (set_disk_open(d, add_reopened, c) == 0)
+		return 0;
+	return command_refuse(c, -EIO, "failed", "%s is disk %s already, and does not open: %s", d->facts.path,
+			      d->facts.name, d->why);
+}
+
 /* ---- the dispatcher ---- */
+
+static enum add_stage add_first_stage(struct command *c)
+{
+	int verdict = add_check(c);
+	if (verdict == 1 && add_prepare(c) == 0)
+		return ADD_FORMAT;
+	return verdict == 0 && c->disk ? ADD_CLOSE : ADD_END;
+}
 
 static void disk_add_run(struct command *c)
 {
@@ -328,7 +372,7 @@ static void disk_add_run(struct command *c)
 			c->stage = ADD_END;
 		switch ((enum add_stage)c->stage) {
 		case ADD_CHECK:
-			c->stage = add_check(c) == 1 && add_prepare(c) == 0 ? ADD_FORMAT : ADD_END;
+			c->stage = add_first_stage(c);
 			if (c->stage == ADD_FORMAT && maker_start(c) == 0)
 				return;
 			break;
@@ -347,6 +391,17 @@ static void disk_add_run(struct command *c)
 		case ADD_REGISTER:
 			c->stage = ADD_OPEN;
 			if (add_open(c) == 0)
+				return;
+			break;
+		case ADD_CLOSE:
+			c->stage = ADD_REOPEN;
+			if (!c->disk->disk)
+				break;
+			set_disk_close(c->disk, add_closed, c);
+			return;
+		case ADD_REOPEN:
+			c->stage = ADD_OPEN;
+			if (add_reopen(c) == 0)
 				return;
 			break;
 		case ADD_OPEN:

@@ -6,13 +6,15 @@
  *               +-> ABSENT  +-> FAILED-+
  *
  *   ABSENT    not open: `why` says what kept it from opening, if anything
- *   FAILED    it ran and failed: nothing is acknowledged, until the daemon is started again and recovers it
+ *   FAILED    it ran and failed: nothing is acknowledged, until it is opened anew (disk add, or the next start), which
+ *             recovers it
  *   REMOVED   by force, while volumes had data on it: their requests there fail with -EIO until they are deleted
  *
  * Invariants
  *  1. Only a RUNNING disk is given requests.
  *  2. `disk` is not NULL from OPENING to the end of CLOSING.
- *  3. The cache is shared out so that one more disk always finds some: at the start each gets an equal part and one
+ *  3. No head holds a tree of a disk that was closed: what it had joined there is LOST until it is attached again.
+ *  4. The cache is shared out so that one more disk always finds some: at the start each gets an equal part and one
  *     part is left; a disk added later gets half of what is left (cache_given counts).
  *
  * Owner: the set.
@@ -52,6 +54,43 @@ static void set_disks_explain(struct volume_set *s)
 
 /* ---- opening ---- */
 
+static void set_disk_leave_head(struct volume *v, void *context)
+{
+	const struct set_disk *d = context;
+	struct volume_disk *vd = &v->disks[d->index];
+	if (vd->state == VOLUME_DISK_JOINED)
+		*vd = (struct volume_disk){.state = VOLUME_DISK_LOST};
+}
+
+/* Sessions and trees end with the disk that gave them. */
+static void set_disk_leave_heads(struct set_disk *d)
+{
+	list_each (node, &d->set->volumes) {
+		struct set_volume *v = container_of(node, struct set_volume, link);
+		if (v->head)
+			set_disk_leave_head(v->head, d);
+		snapshots_each_head(v, set_disk_leave_head, d);
+	}
+}
+
+static void set_disk_return_snapshot(struct volume *v, void *context)
+{
+	snapshot_find_trees(v);
+}
+
+void set_disk_returned(struct set_disk *d)
+{
+	quarry_assert(set_disk_is_running(d));
+	list_each (node, &d->set->volumes) {
+		struct set_volume *v = container_of(node, struct set_volume, link);
+		snapshots_each_head(v, set_disk_return_snapshot, NULL);
+		if (snapshots_are_deleting(v))
+			sweep_want(v);
+	}
+	set_disks_explain(d->set);
+	reaps_resume(d->set);
+}
+
 static void set_disk_closed(struct disk *disk, void *context)
 {
 	struct set_disk *d = context;
@@ -60,6 +99,7 @@ static void set_disk_closed(struct disk *disk, void *context)
 	d->state = d->facts.is_removed ? SET_DISK_REMOVED : SET_DISK_ABSENT;
 	d->set->cache_given -= d->cache_bytes;
 	d->cache_bytes = 0;
+	set_disk_leave_heads(d);
 	set_disk_changed(d);
 }
 
@@ -292,6 +332,7 @@ static void disk_remove_finish(struct command *c)
 	if (set_disk_users(d, NULL, 0) == 0)
 		set_disk_forget(d);
 	set_disks_explain(c->set);
+	reaps_resume(c->set); /* one that waited for it waits no more */
 }
 
 static void disk_remove_run(struct command *c)

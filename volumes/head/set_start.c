@@ -186,13 +186,10 @@ static void start_histories(struct volume_set *s)
 {
 	list_each (node, &s->volumes) {
 		struct set_volume *v = container_of(node, struct set_volume, link);
-		bool has_deleted = false;
-		list_each (link, &v->snapshots)
-			has_deleted |= container_of(link, struct set_snapshot, link)->facts.is_deleting;
 		if (v->facts.is_deleting)
 			continue;
 		exports_return(v);
-		if (has_deleted)
+		if (snapshots_are_deleting(v))
 			sweep_want(v);
 	}
 	schedules_plan(s);

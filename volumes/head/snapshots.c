@@ -113,8 +113,16 @@ void snapshots_mark_lines(const struct set_volume *entry, const struct volume_fa
 
 /* ---- heads ---- */
 
+bool snapshots_are_deleting(const struct set_volume *entry)
+{
+	list_each (node, &entry->snapshots)
+		if (snapshot_of(node)->facts.is_deleting)
+			return true;
+	return false;
+}
+
 /* Every disk of the volume holds the snapshot's tree, or what it should hold there cannot be read. */
-static void snapshot_find_trees(struct volume *v)
+void snapshot_find_trees(struct volume *v)
 {
 	const struct volume_facts *facts = &v->entry->facts;
 	for (uint32_t i = 0; i < facts->n_disks; i++) {

@@ -144,7 +144,11 @@ void volume_explain(struct volume *v)
 		if (v->disks[i].state == VOLUME_DISK_UNUSED || volume_disk_is_good(v, i))
 			continue;
 		text_print(v->why, sizeof(v->why), "what lies on disk %s (%s) answers with an I/O error: %s",
-			   d->facts.name, d->facts.path, d->why[0] ? d->why : "it could not be joined");
+			   d->facts.name, d->facts.path,
+			   d->why[0]
+			       ? d->why
+			       : "it was not there, or not as it should be, when the volume was attached: detach the "
+				 "volume and attach it again");
 		return;
 	}
 }
