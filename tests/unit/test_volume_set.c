@@ -106,6 +106,14 @@ static void volumes_are_created_once(void)
 	CU_ASSERT_EQUAL(world_command(&w, &c), -EOPNOTSUPP);
 	CU_ASSERT(strstr(c.why, "replication is not available in this release") != NULL);
 	c.replicas = 1;
+	c.min_replicas = 2;
+	CU_ASSERT_EQUAL(world_command(&w, &c), -EOPNOTSUPP);
+	struct set_command set = order(SET_VOLUME_SET, "vm1");
+	set.min_replicas = 2;
+	CU_ASSERT_EQUAL(world_command(&w, &set), -EOPNOTSUPP);
+	set.min_replicas = 1; /* which it has */
+	CU_ASSERT_EQUAL(world_command(&w, &set), 0);
+	c.min_replicas = 0;
 	text_print(c.pool, sizeof(c.pool), "nowhere");
 	CU_ASSERT_EQUAL(world_command(&w, &c), -ENOENT);
 	struct look l = look_volumes(&w);

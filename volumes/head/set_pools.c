@@ -25,7 +25,7 @@ int command_check_replicas(struct command *c, uint32_t replicas, uint32_t min_re
 		return command_refuse(
 		    c, -EOPNOTSUPP, "not-available",
 		    "replication is not available in this release: every volume has one replica (leave out "
-		    "--replicas, or give 1)");
+		    "--replicas and --min-replicas, or give 1)");
 	return 0;
 }
 

@@ -80,7 +80,7 @@ static int volume_create_decide(struct command *c)
 	if (err == 0)
 		err = command_check_pool(c, &pool);
 	if (err == 0)
-		err = command_check_replicas(c, o->replicas ? o->replicas : pool->facts.replicas, 1);
+		err = command_check_replicas(c, o->replicas ? o->replicas : pool->facts.replicas, o->min_replicas);
 	if (err == 0 && there)
 		return volume_create_exists(c, there);
 	if (err == 0)
@@ -200,7 +200,7 @@ const struct command_kind command_volume_rename = {.name = "volume rename", .run
 static void volume_set_run(struct command *c)
 {
 	if (command_find_volume(c) == 0)
-		command_check_replicas(c, c->order->replicas, 1);
+		command_check_replicas(c, c->order->replicas, c->order->min_replicas);
 	command_end(c);
 }
 
