@@ -105,20 +105,34 @@ struct reading {
 	config_setting_t *root; /* to find the line of a key */
 };
 
-static void printf_like(3, 4) reading_error(struct reading *r, int line, const char *format, ...)
+static void printf_like(4, 0)
+    reading_say(struct reading *r, int line, const char *kind, const char *format, va_list args)
 {
-	char text[512], place[16] = "";
-	va_list args;
+	char text[512], place[16] = "", whole[1024];
 	quarry_assert(r->report->say);
-	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
 	if (line > 0)
 		snprintf(place, sizeof(place), "%d:", line);
-	char whole[1024];
-	snprintf(whole, sizeof(whole), "%s:%s %s", r->file, place, text);
-	r->report->n_errors++;
+	snprintf(whole, sizeof(whole), "%s:%s %s%s", r->file, place, kind, text);
 	r->report->say(r->report, whole);
+}
+
+static void printf_like(3, 4) reading_error(struct reading *r, int line, const char *format, ...)
+{
+	va_list args;
+	r->report->n_errors++;
+	va_start(args, format);
+	reading_say(r, line, "", format, args);
+	va_end(args);
+}
+
+static void printf_like(3, 4) reading_warning(struct reading *r, int line, const char *format, ...)
+{
+	va_list args;
+	r->report->n_warnings++;
+	va_start(args, format);
+	reading_say(r, line, "warning: ", format, args);
+	va_end(args);
 }
 
 static int line_of(const config_setting_t *s)
@@ -417,6 +431,12 @@ static void check_nbd(struct reading *r)
 	const struct config *c = r->config;
 	if (c->nbd.tls != CONFIG_TLS_OFF && c->nbd.cert_dir[0] == '\0' && c->nbd.psk_file[0] == '\0')
 		reading_error(r, line_of_key(r, "nbd.tls"), "nbd.tls: needs nbd.cert_dir or nbd.psk_file");
+	if (c->nbd.tls == CONFIG_TLS_OFF && c->nbd.cert_dir[0] != '\0')
+		reading_warning(r, line_of_key(r, "nbd.cert_dir"),
+				"nbd.cert_dir: has no effect while nbd.tls is \"off\": clients are not encrypted");
+	if (c->nbd.tls == CONFIG_TLS_OFF && c->nbd.psk_file[0] != '\0')
+		reading_warning(r, line_of_key(r, "nbd.psk_file"),
+				"nbd.psk_file: has no effect while nbd.tls is \"off\": clients are not encrypted");
 	if (c->nbd.socket[0] != '\0' && strcmp(c->nbd.socket, c->control.socket) == 0)
 		reading_error(r, line_of_key(r, "nbd.socket"), "nbd.socket: is control.socket too; give each its own");
 	if (c->nbd.listen[0] != '\0' && strcmp(c->nbd.listen, c->control.listen) == 0)
@@ -520,7 +540,7 @@ int config_parse(const char *name, const char *text, struct config *out, struct 
 {
 	config_t tree;
 	struct reading r = {.file = name, .config = out, .report = report};
-	report->n_errors = 0;
+	report->n_errors = report->n_warnings = 0;
 	config_defaults(out);
 	if (line_of_include(text) > 0) {
 		reading_error(&r, line_of_include(text), "@include is not supported");

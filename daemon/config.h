@@ -62,10 +62,11 @@ struct config {
 	} log;
 };
 
-/* Hears of everything that is wrong: one line each, "FILE:LINE: KEY: what and what to do". */
+/* Hears of everything that is wrong: one line each, "FILE:LINE: KEY: what and what to do"; and, after "warning: ", of what
+ * has no effect though somebody has written it. */
 struct config_report {
 	void (*say)(struct config_report *report, const char *line);
-	unsigned n_errors;
+	unsigned n_errors, n_warnings;
 };
 
 /* Reads and checks a file. 0, or -EINVAL after at least one line was said; or -errno: it cannot be read (said too). */

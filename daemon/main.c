@@ -261,7 +261,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	if (a.check_config) {
-		printf("%s: nothing is wrong\n", path);
+		printf("%s: nothing is wrong%s\n", path, report.n_warnings > 0 ? " beside what is said above" : "");
 		return 0;
 	}
 	return daemon_run(&d);

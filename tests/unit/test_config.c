@@ -238,6 +238,22 @@ static void test_rules_between_keys(void)
 			   "q.conf: cluster.replica_timeout_ms: must be below cluster.lease_ms (700)");
 }
 
+static void test_what_has_no_effect_is_told(void)
+{
+	struct config c;
+	struct heard h;
+	CU_ASSERT_EQUAL(
+	    parse("node = { name = \"n1\"; };\nnbd = { psk_file = \"/p\";\ncert_dir = \"/c\"; };\n", &c, &h), 0);
+	CU_ASSERT_EQUAL(h.report.n_errors, 0);
+	CU_ASSERT_EQUAL(h.report.n_warnings, 2);
+	CU_ASSERT_STRING_EQUAL(
+	    h.lines,
+	    "q.conf:3: warning: nbd.cert_dir: has no effect while nbd.tls is \"off\": clients are not encrypted\n"
+	    "q.conf:2: warning: nbd.psk_file: has no effect while nbd.tls is \"off\": clients are not encrypted\n");
+	CU_ASSERT_EQUAL(parse("node = { name = \"n1\"; };\nnbd = { tls = \"on\"; psk_file = \"/p\"; };\n", &c, &h), 0);
+	CU_ASSERT_STRING_EQUAL(h.lines, "");
+}
+
 static void test_what_is_not_there_yet(void)
 {
 	expect_beside_name(
@@ -331,6 +347,7 @@ int main(void)
 	CU_add_test(suite, "lengths", test_lengths);
 	CU_add_test(suite, "lists", test_lists);
 	CU_add_test(suite, "rules between keys", test_rules_between_keys);
+	CU_add_test(suite, "what has no effect is told", test_what_has_no_effect_is_told);
 	CU_add_test(suite, "what is not there yet", test_what_is_not_there_yet);
 	CU_add_test(suite, "all errors are said", test_all_errors_are_said);
 	CU_add_test(suite, "files", test_files);
