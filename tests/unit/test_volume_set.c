@@ -529,95 +529,6 @@ static void a_disk_that_does_not_open_keeps_nobody_waiting(void)
 	free(garbage);
 }
 
-/* ---- a disk that has failed comes back, or is given up ---- */
-
-/* The next write fails it, and with it the command or request that it was for. */
-static void fail_disk(struct head_world *w, struct volume *v)
-{
-	uint8_t *data = world_memory(4096);
-	memset(data, 9, 4096);
-	sim_file_fail(world_disk_file(w, 1), OP_WRITE, 0, EIO);
-	CU_ASSERT_EQUAL(world_write(w, v, 8192, data, 4096, 0), -EIO);
-	CU_ASSERT_EQUAL(w->set->disks[0]->state, SET_DISK_FAILED);
-	free(data);
-}
-
-static struct set_command order_add(const char *path)
-{
-	struct set_command c = {.kind = SET_DISK_ADD};
-	text_print(c.path, sizeof(c.path), "%s", path);
-	return c;
-}
-
-static void a_failed_disk_is_opened_again(void)
-{
-	struct head_world w;
-	uint8_t *data = world_memory(4096);
-	memset(data, 5, 4096);
-	world_open(&w, 61);
-	world_add_disk(&w, DISK_BYTES);
-	CU_ASSERT_EQUAL(world_start(&w), 0);
-	struct volume *v = world_volume(&w, "vm1", GIB);
-	CU_ASSERT_EQUAL(world_write(&w, v, 0, data, 4096, 0), 0);
-	CU_ASSERT_EQUAL(world_snapshot(&w, "vm1@s"), 0);
-	struct set_command c = order_other(SET_VOLUME_ATTACH, "vm1@s", "nbd");
-	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
-	fail_disk(&w, v);
-	CU_ASSERT_EQUAL(world_read(&w, v, 0, data, 4096), -EIO);
-	c = order_add("d1");
-	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
-	CU_ASSERT_EQUAL(w.set->disks[0]->state, SET_DISK_RUNNING);
-	CU_ASSERT_EQUAL(world_events(&w, "disk-reopened"), 1);
-	CU_ASSERT_EQUAL(world_command(&w, &c), 0); /* and once more */
-	memset(data, 0, 4096);
-	CU_ASSERT_EQUAL(world_read(&w, world_export(&w, "vm1@s"), 0, data, 4096), 0);
-	CU_ASSERT_EQUAL(data[0], 5);
-	/* its session ended with the disk */
-	CU_ASSERT_EQUAL(world_read(&w, v, 0, data, 4096), -EIO);
-	CU_ASSERT(!look_volumes(&w).volumes[0].is_serving && strstr(look_volumes(&w).volumes[0].why, "attach it"));
-	CU_ASSERT_EQUAL(world_detach(&w, "vm1"), 0);
-	CU_ASSERT_EQUAL(world_attach(&w, "vm1"), 0);
-	memset(data, 0, 4096);
-	CU_ASSERT_EQUAL(world_read(&w, world_head(&w, "vm1"), 0, data, 4096), 0);
-	CU_ASSERT_EQUAL(data[0], 5);
-	CU_ASSERT_EQUAL(world_write(&w, world_head(&w, "vm1"), 4096, data, 4096, 0), 0);
-	CU_ASSERT(look_volumes(&w).volumes[0].is_serving);
-	world_close(&w);
-	free(data);
-}
-
-static void a_deletion_waits_for_a_failed_disk(void)
-{
-	for (unsigned way = 0; way < 2; way++) {
-		struct head_world w;
-		uint8_t *data = world_memory(4096);
-		memset(data, 5, 4096);
-		world_open(&w, 62);
-		world_add_disk(&w, DISK_BYTES);
-		CU_ASSERT_EQUAL(world_start(&w), 0);
-		struct volume *v = world_volume(&w, "vm1", GIB);
-		CU_ASSERT_EQUAL(world_write(&w, v, 0, data, 4096, 0), 0);
-		fail_disk(&w, v);
-		CU_ASSERT_EQUAL(world_detach(&w, "vm1"), 0);
-		struct set_command c = order(SET_VOLUME_DELETE, "vm1");
-		CU_ASSERT_EQUAL(world_command(&w, &c), 0);
-		world_let_pass(&w, NS_PER_S);
-		CU_ASSERT_EQUAL(look_volumes(&w).n, 1); /* waits */
-		CU_ASSERT(strstr(look_volumes(&w).volumes[0].why, "n1-d1") != NULL);
-		c = way == 0 ? order_add("d1") : order(SET_DISK_REMOVE, "n1-d1");
-		c.force = way == 1;
-		CU_ASSERT_EQUAL(world_command(&w, &c), 0);
-		world_until(&w, no_volume_is_left, &w);
-		CU_ASSERT_EQUAL(look_disks(&w).n, way == 0);
-		world_stop(&w);
-		CU_ASSERT_EQUAL(world_start(&w), 0);
-		CU_ASSERT_EQUAL(look_volumes(&w).n, 0);
-		CU_ASSERT_EQUAL(w.set->disks[0] != NULL, way == 0); /* its key is gone with the last that named it */
-		world_close(&w);
-		free(data);
-	}
-}
-
 /* ---- trouble ---- */
 
 static void a_store_that_loses_replies_changes_nothing(void)
@@ -761,72 +672,6 @@ static void slow_requests_are_named(void)
 	free(data);
 }
 
-/* ---- a disk is removed at any moment of a volume's first write to it ---- */
-
-struct removal {
-	struct volume_io io;
-	struct set_command command;
-	bool is_written, is_removed;
-	int write_res, remove_res;
-};
-
-static void removal_written(struct volume_io *io, int res)
-{
-	struct removal *r = container_of(io, struct removal, io);
-	r->is_written = true;
-	r->write_res = res;
-}
-
-static void removal_done(struct set_command *c, int res)
-{
-	struct removal *r = container_of(c, struct removal, command);
-	r->is_removed = true;
-	r->remove_res = res;
-}
-
-static bool removal_is_over(void *context)
-{
-	const struct removal *r = context;
-	return r->is_written && r->is_removed;
-}
-
-static void a_disk_is_not_removed_under_its_first_write(void)
-{
-	uint32_t n_refused = 0, n_removed = 0;
-	for (uint32_t steps = 0; steps < 40; steps++) {
-		struct head_world w;
-		uint8_t *data = world_memory(4096);
-		struct iovec iov = {data, 4096};
-		struct removal r = {.command = order(SET_DISK_REMOVE, "n1-d1")};
-		memset(data, 7, 4096);
-		world_open(&w, 60);
-		world_add_disk(&w, DISK_BYTES);
-		CU_ASSERT_EQUAL(world_start(&w), 0);
-		struct volume *v = world_volume(&w, "vm1", GIB);
-		r.io = (struct volume_io){
-		    .op = VOLUME_WRITE, .len_bytes = 4096, .iov = &iov, .n_iov = 1, .done = removal_written};
-		r.command.done = removal_done;
-		volume_submit(v, &r.io);
-		for (uint32_t i = 0; i < steps; i++)
-			sim_step(w.sim);
-		volume_set_command(w.set, &r.command);
-		world_until(&w, removal_is_over, &r);
-		CU_ASSERT_EQUAL(r.write_res == 0, r.remove_res != 0); /* one of the two */
-		CU_ASSERT_EQUAL(v->entry->facts.n_disks, r.remove_res != 0);
-		n_refused += r.remove_res == -EBUSY;
-		n_removed += r.remove_res == 0;
-		memset(data, 0, 4096);
-		CU_ASSERT_EQUAL(world_read(&w, v, 0, data, 4096), 0);
-		CU_ASSERT_EQUAL(data[0], r.remove_res == 0 ? 0 : 7);
-		world_stop(&w);
-		CU_ASSERT_EQUAL(world_start(&w), 0);
-		CU_ASSERT(look_volumes(&w).volumes[0].is_serving);
-		world_close(&w);
-		free(data);
-	}
-	CU_ASSERT(n_refused > 0 && n_removed > 0);
-}
-
 /* ---- disk add: formats on a thread, so on a real reactor ---- */
 
 struct real {
@@ -945,9 +790,6 @@ int main(void)
 	CU_add_test(suite, "a deletion goes on after a crash", a_deletion_goes_on_after_a_crash);
 	CU_add_test(suite, "pools are kept in order", pools_are_kept_in_order);
 	CU_add_test(suite, "a disk with data is removed only by force", a_disk_with_data_is_removed_only_by_force);
-	CU_add_test(suite, "a disk is not removed under its first write", a_disk_is_not_removed_under_its_first_write);
-	CU_add_test(suite, "a failed disk is opened again", a_failed_disk_is_opened_again);
-	CU_add_test(suite, "a deletion waits for a failed disk", a_deletion_waits_for_a_failed_disk);
 	CU_add_test(suite, "a disk that does not open keeps nobody waiting",
 		    a_disk_that_does_not_open_keeps_nobody_waiting);
 	CU_add_test(suite, "a store that loses replies changes nothing", a_store_that_loses_replies_changes_nothing);
