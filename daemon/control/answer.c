@@ -201,6 +201,7 @@ static json_t *disk_json(const struct answer_context *c, const struct disk_view 
 	put_number_if(o, "used_bytes", is_known, bytes_of(used_blocks(&v->stats)));
 	put_number_if(o, "free_bytes", is_known, bytes_of(v->stats.free_blocks));
 	put_number_if(o, "waiting_bytes", is_known, bytes_of(v->stats.waiting_blocks));
+	put_number_if(o, "reserve_bytes", is_known, bytes_of(v->stats.reserve_blocks));
 	put(o, "cache", is_known ? cache_json(&v->stats) : json_null());
 	put(o, "journal", is_known ? journal_json(&v->stats) : json_null());
 	put_number_if(o, "checkpoints", is_known, v->stats.checkpoints);

@@ -26,6 +26,9 @@ nbd "$(uri f)" 'h.pwrite(b"f" * 65536, 0)'
 is "the other pool's disk" "$(json '.disks | map(.name) | join(",")' volume show f)" n1-d4
 is "allocated" "$(json '.allocated_bytes' volume show v1)" $((12 * 16 << 20))
 
+expect 0 'reserve: +[0-9.]+[KM] ' q disk show n1-d1
+expect 0 'waiting: +[0-9]' q disk show n1-d1
+
 say "writes across a segment's end"
 nbd "$(uri v1)" '
 import os
