@@ -22,8 +22,10 @@
 /* Requests that one queue takes before others have their turn. */
 #define VHOST_TAKE_MAX     64u
 #define VHOST_PIECE_IOVECS 64u /* volume_io takes no more */
-#define VHOST_SEG_MAX      126u
-#define VHOST_RANGES_MAX   32u /* of one DISCARD or WRITE_ZEROES */
+/* Of one request with the volume at a time: a guest's largest ordinary read, 126 segments, needs two. */
+#define VHOST_PIECES     4u
+#define VHOST_SEG_MAX    126u
+#define VHOST_RANGES_MAX 32u /* of one DISCARD or WRITE_ZEROES */
 
 struct vhost_connection;
 struct vhost_door;
@@ -34,14 +36,32 @@ struct vhost_door;
 	X(FREE)   /* in the pool */                                                                                    \
 	X(BEGIN)  /* header and layout are checked */                                                                  \
 	X(MEMORY) /* waits for a buffer of ours */                                                                     \
-	X(SERVE)  /* the next piece goes to the volume */                                                              \
-	X(GATHER) /* the piece is with the volume */                                                                   \
+	X(SERVE)  /* the next pieces go to the volume */                                                               \
+	X(GATHER) /* pieces are with the volume */                                                                     \
 	X(ANSWER) /* status and used ring */
 
 enum vhost_request_stage {
 #define X(name) VHOST_REQUEST_##name,
 	VHOST_REQUEST_STAGES(X)
 #undef X
+};
+
+/* A place in the data: so many bytes into chain.pieces[at]. */
+struct data_cursor {
+	uint32_t at;
+	uint64_t skip;
+};
+
+/* A part of the data, or a range, that is with the volume. */
+struct vhost_piece {
+	struct vhost_request *request;
+	bool is_working, is_direct;    /* direct: the volume reads into the guest's memory */
+	uint64_t pos_bytes, len_bytes; /* of the request's data; 0: of a flush or range */
+	struct data_cursor from;
+	uint8_t *buffer; /* NULL: none; it stays for later pieces */
+	uint32_t buffer_bytes;
+	struct iovec iov[VHOST_PIECE_IOVECS];
+	struct volume_io io;
 };
 
 struct vhost_request {
@@ -51,24 +71,21 @@ struct vhost_request {
 	struct vring_chain chain;
 	uint32_t type;
 	uint64_t pos_bytes, started_ns;
-	uint64_t len_bytes, done_bytes;  /* of the data */
+	uint64_t len_bytes, begun_bytes; /* of the data; begun: pieces have taken */
+	uint64_t again_bytes;            /* pieces from here on are to be read again; UINT64_MAX: none */
 	uint32_t first_piece, end_piece; /* the data: chain.pieces[first .. end), cut to what is data */
-	uint32_t at_piece;               /* what is not done yet begins here, so many bytes into it */
-	uint64_t at_skip;
-	uint8_t *status_at; /* NULL: there is no room for one */
+	struct data_cursor next;         /* where the next piece begins */
+	uint8_t *status_at;              /* NULL: there is no room for one */
 	uint8_t status;
 	uint32_t written_bytes; /* to the guest's memory, without the status */
-	bool is_private;        /* a read that goes through our buffer */
+	bool is_private;        /* a read that goes through our buffers */
 	bool is_waiting;        /* for a buffer */
 	bool is_left;           /* the volume is being detached: it stays in flight for whoever comes next */
-	uint8_t *buffer;
-	uint32_t buffer_bytes;
-	uint64_t piece_bytes; /* of the piece that is with the volume */
 	uint32_t n_ranges, next_range;
+	uint32_t n_pieces, n_working; /* used so far; with the volume */
 	struct buffer_waiter waiter;
-	struct iovec iov[VHOST_PIECE_IOVECS];
+	struct vhost_piece pieces[VHOST_PIECES];
 	uint8_t ranges[VHOST_RANGES_MAX * BLK_RANGE_BYTES]; /* copied: the guest may change its own meanwhile */
-	struct volume_io io;
 };
 
 /* ---- queues ---- */
@@ -245,5 +262,6 @@ uint64_t device_features(const struct vhost_door *d);
 void config_fill(const struct vhost_connection *c, uint8_t config[static BLK_CONFIG_BYTES]);
 
 /* vhost_request.c */
+void blk_init(struct vhost_request *r); /* once, for the pool */
 void blk_begin(struct vhost_request *r, struct vhost_queue *q);
 void blk_to_text(const struct vhost_request *r, uint64_t now_ns, char text[static 2 * VHOST_TEXT_BYTES]);

@@ -5,8 +5,9 @@
  *     |                                      ^
  *     +---- refused, or has no data ---------+
  *
- * Data is served in pieces, one after the other: of a read as many segments as the volume takes at once, straight into
- * the guest's memory; everything else as much as our buffer holds.
+ * Data is served in pieces, several at a time: of a read as many segments as the volume takes at once, straight into the
+ * guest's memory; everything else as much as a buffer of ours holds. A request waits in line for its first buffer only;
+ * further ones it takes while there are plenty. Ranges go one after the other.
  *
  * The guest's memory is not ours
  *  - What is written goes through a buffer of ours, and is summed there: a guest that changes its page meanwhile cannot
@@ -18,9 +19,10 @@
  *
  * Invariants
  *  1. chain.pieces[first_piece .. end_piece) is the data and nothing else: neither header nor status.
- *  2. A request has at most one piece with the volume. The buffer is its own from MEMORY to ANSWER.
+ *  2. It waits in line for a buffer only while nothing of it is with the volume. Its buffers are its own until ANSWER.
  *  3. Everything read from the guest is copied before it is looked at: header, ranges.
- *  4. Whatever happens, the chain goes back to the guest once, by ANSWER; only of a volume that is being detached it
+ *  4. Pieces are disjoint and in order: what is to be read again begins at the first that did not match.
+ *  5. Whatever happens, the chain goes back to the guest once, by ANSWER; only of a volume that is being detached it
  *     stays in flight.
  */
 #include "frontends/vhost-user/vhost_internal.h"
@@ -56,50 +58,53 @@ static void blk_refuse(struct vhost_request *r, uint8_t status)
 
 /* ---- the guest's memory ---- */
 
-/* Moves len_bytes between the guest's data, from where the request stands, and our memory. */
-static void data_copy(struct vhost_request *r, uint8_t *ours, uint64_t len_bytes, bool to_guest)
+/* Moves len_bytes between the guest's data, from this place on, and our memory. */
+static void data_copy(struct vhost_request *r, struct data_cursor c, uint8_t *ours, uint64_t len_bytes, bool to_guest)
 {
-	uint32_t at = r->at_piece;
-	uint64_t skip = r->at_skip;
-
 	while (len_bytes > 0) {
-		quarry_assert(at < r->end_piece);
-		struct iovec *piece = &r->chain.pieces[at];
-		uint64_t n = min_u64(len_bytes, piece->iov_len - skip);
+		quarry_assert(c.at < r->end_piece);
+		struct iovec *piece = &r->chain.pieces[c.at];
+		uint64_t n = min_u64(len_bytes, piece->iov_len - c.skip);
 		if (to_guest)
-			memcpy((uint8_t *)piece->iov_base + skip, ours, n);
+			memcpy((uint8_t *)piece->iov_base + c.skip, ours, n);
 		else
-			memcpy(ours, (uint8_t *)piece->iov_base + skip, n);
+			memcpy(ours, (uint8_t *)piece->iov_base + c.skip, n);
 		ours += n;
 		len_bytes -= n;
-		skip = 0;
-		at++;
+		c.skip = 0;
+		c.at++;
 	}
 }
 
 static void data_advance(struct vhost_request *r, uint64_t len_bytes)
 {
-	r->done_bytes += len_bytes;
+	struct data_cursor *c = &r->next;
+
+	r->begun_bytes += len_bytes;
 	while (len_bytes > 0) {
-		uint64_t n = min_u64(len_bytes, r->chain.pieces[r->at_piece].iov_len - r->at_skip);
+		uint64_t n = min_u64(len_bytes, r->chain.pieces[c->at].iov_len - c->skip);
 		len_bytes -= n;
-		r->at_skip += n;
-		if (r->at_skip < r->chain.pieces[r->at_piece].iov_len)
+		c->skip += n;
+		if (c->skip < r->chain.pieces[c->at].iov_len)
 			break;
-		r->at_piece++;
-		r->at_skip = 0;
+		c->at++;
+		c->skip = 0;
 	}
 }
 
-/* The log learns of what was written; for direct reads the device wrote it. */
-static void data_note(struct vhost_request *r, uint64_t len_bytes)
+static void data_rewind(struct vhost_request *r, uint64_t pos_bytes)
 {
-	uint32_t at = r->at_piece;
-	uint64_t skip = r->at_skip;
+	r->next = (struct data_cursor){.at = r->first_piece};
+	r->begun_bytes = 0;
+	data_advance(r, pos_bytes);
+}
 
-	for (; len_bytes > 0; at++, skip = 0) {
-		uint64_t n = min_u64(len_bytes, r->chain.pieces[at].iov_len - skip);
-		memory_note(&r->queue->connection->memory, (uint8_t *)r->chain.pieces[at].iov_base + skip, n);
+/* The log learns of what was written; for direct reads the device wrote it. */
+static void data_note(struct vhost_request *r, struct data_cursor c, uint64_t len_bytes)
+{
+	for (; len_bytes > 0; c.at++, c.skip = 0) {
+		uint64_t n = min_u64(len_bytes, r->chain.pieces[c.at].iov_len - c.skip);
+		memory_note(&r->queue->connection->memory, (uint8_t *)r->chain.pieces[c.at].iov_base + c.skip, n);
 		len_bytes -= n;
 	}
 }
@@ -155,8 +160,7 @@ static void data_find(struct vhost_request *r)
 		r->first_piece = r->chain.n_readable;
 	r->end_piece = is_written ? r->chain.n_pieces : r->chain.n_readable;
 	r->len_bytes = is_written ? r->chain.writable_bytes : r->chain.readable_bytes;
-	r->at_piece = r->first_piece;
-	r->at_skip = r->done_bytes = 0;
+	data_rewind(r, 0);
 }
 
 static void id_answer(struct vhost_request *r)
@@ -171,8 +175,8 @@ static void id_answer(struct vhost_request *r)
 		if (*at != '-')
 			id[n++] = (uint8_t)*at;
 	uint64_t len = min_u64(r->len_bytes, sizeof(id));
-	data_copy(r, id, len, true);
-	data_note(r, len);
+	data_copy(r, r->next, id, len, true);
+	data_note(r, r->next, len);
 	r->written_bytes = (uint32_t)len;
 	counter_add(&vhost_of(r)->counters.ids, 1);
 }
@@ -183,7 +187,7 @@ static void ranges_take(struct vhost_request *r)
 		blk_refuse(r, r->len_bytes > sizeof(r->ranges) ? BLK_S_UNSUPP : BLK_S_IOERR);
 		return;
 	}
-	data_copy(r, r->ranges, r->len_bytes, false);
+	data_copy(r, r->next, r->ranges, r->len_bytes, false);
 	r->n_ranges = (uint32_t)(r->len_bytes / BLK_RANGE_BYTES);
 	r->next_range = 0;
 }
@@ -251,6 +255,7 @@ static void blk_open(struct vhost_request *r)
 		blk_refuse(r, BLK_S_IOERR);
 }
 
+/* There is something that no piece has taken. */
 static bool blk_has_work(const struct vhost_request *r)
 {
 	if (r->status != BLK_S_OK || r->is_left)
@@ -258,9 +263,9 @@ static bool blk_has_work(const struct vhost_request *r)
 	switch (r->type) {
 	case BLK_T_IN:
 	case BLK_T_OUT:
-		return r->done_bytes < r->len_bytes;
+		return r->begun_bytes < r->len_bytes;
 	case BLK_T_FLUSH:
-		return r->done_bytes == 0;
+		return r->begun_bytes == 0;
 	case BLK_T_DISCARD:
 	case BLK_T_WRITE_ZEROES:
 		return r->next_range < r->n_ranges;
@@ -271,36 +276,72 @@ static bool blk_has_work(const struct vhost_request *r)
 
 /* ---- MEMORY ---- */
 
+static bool blk_needs_buffer(const struct vhost_request *r)
+{
+	return r->type == BLK_T_OUT || (blk_reads(r) && r->is_private);
+}
+
+static uint32_t buffer_wanted(const struct vhost_request *r)
+{
+	return (uint32_t)min_u64(r->len_bytes - r->begun_bytes, BUFFER_MAX_BYTES);
+}
+
+static bool buffers_are_plenty(const struct buffers *b)
+{
+	return buffers_used_bytes(b) < buffers_budget_bytes(b) / 2;
+}
+
+/* A piece that can go to the volume now, with the memory it needs; NULL: none can. */
+static struct vhost_piece *piece_ready(struct vhost_request *r)
+{
+	struct buffers *b = vhost_of(r)->buffers;
+	uint32_t i = 0;
+
+	while (i < VHOST_PIECES && r->pieces[i].is_working)
+		i++;
+	bool is_serial = r->type != BLK_T_IN && r->type != BLK_T_OUT;
+	if (i == VHOST_PIECES || (is_serial && r->n_working > 0))
+		return NULL;
+	struct vhost_piece *p = &r->pieces[i];
+	r->n_pieces = (uint32_t)max_u64(r->n_pieces, i + 1);
+	if (p->buffer || !blk_needs_buffer(r))
+		return p;
+	if (r->n_working > 0 && !buffers_are_plenty(b))
+		return NULL;
+	p->buffer_bytes = buffer_wanted(r);
+	p->buffer = buffers_get(b, p->buffer_bytes);
+	return p->buffer ? p : NULL;
+}
+
 static void buffer_came(struct buffer_waiter *w, void *data)
 {
 	struct vhost_request *r = container_of(w, struct vhost_request, waiter);
 
-	quarry_assert(r->stage == VHOST_REQUEST_MEMORY && r->is_waiting);
+	quarry_assert(r->stage == VHOST_REQUEST_MEMORY && r->is_waiting && !r->pieces[0].buffer);
 	r->is_waiting = false;
-	r->buffer = data;
+	r->pieces[0].buffer = data;
 	blk_run(r);
 }
 
-static void buffer_give_back(struct vhost_request *r)
+static void buffers_give_back(struct vhost_request *r)
 {
-	if (r->buffer)
-		buffers_put(vhost_of(r)->buffers, r->buffer, r->buffer_bytes);
-	r->buffer = NULL;
+	for (uint32_t i = 0; i < r->n_pieces; i++) {
+		struct vhost_piece *p = &r->pieces[i];
+		if (p->buffer)
+			buffers_put(vhost_of(r)->buffers, p->buffer, p->buffer_bytes);
+		p->buffer = NULL;
+	}
 }
 
 static enum flow blk_memory(struct vhost_request *r)
 {
-	struct buffers *b = vhost_of(r)->buffers;
-
-	if (r->buffer || !(r->type == BLK_T_OUT || (blk_reads(r) && r->is_private)))
+	if (piece_ready(r))
 		return FLOW_NEXT;
-	r->buffer_bytes = (uint32_t)min_u64(r->len_bytes - r->done_bytes, BUFFER_MAX_BYTES);
-	r->buffer = buffers_get(b, r->buffer_bytes);
-	if (r->buffer)
-		return FLOW_NEXT;
+	quarry_assert(r->n_working == 0 && !r->pieces[0].buffer);
 	counter_add(&vhost_of(r)->counters.waits_buffers, 1);
 	r->is_waiting = true;
-	buffers_wait(b, &r->waiter, r->buffer_bytes);
+	r->pieces[0].buffer_bytes = buffer_wanted(r);
+	buffers_wait(vhost_of(r)->buffers, &r->waiter, r->pieces[0].buffer_bytes);
 	return FLOW_WAIT;
 }
 
@@ -315,51 +356,61 @@ static bool writes_through(const struct vhost_request *r)
 }
 
 /* The next segments of the guest's memory, as they are. */
-static void piece_direct(struct vhost_request *r)
+static void piece_direct(struct vhost_piece *p)
 {
-	uint64_t skip = r->at_skip;
+	const struct vhost_request *r = p->request;
+	uint64_t skip = p->from.skip;
 	uint32_t n = 0;
 
-	r->piece_bytes = 0;
-	for (uint32_t i = r->at_piece; i < r->end_piece && n < VHOST_PIECE_IOVECS; i++, skip = 0) {
+	p->len_bytes = 0;
+	for (uint32_t i = p->from.at; i < r->end_piece && n < VHOST_PIECE_IOVECS; i++, skip = 0) {
 		struct iovec piece = r->chain.pieces[i];
-		uint64_t len = min_u64(piece.iov_len - skip, VOLUME_IO_BYTES_MAX - r->piece_bytes);
+		uint64_t len = min_u64(piece.iov_len - skip, VOLUME_IO_BYTES_MAX - p->len_bytes);
 		if (piece.iov_len == 0)
 			continue;
 		if (len == 0)
 			break;
-		r->iov[n++] = (struct iovec){(uint8_t *)piece.iov_base + skip, len};
-		r->piece_bytes += len;
+		p->iov[n++] = (struct iovec){(uint8_t *)piece.iov_base + skip, len};
+		p->len_bytes += len;
 	}
-	r->io.n_iov = n;
-	r->io.flags = VOLUME_SHARED;
+	p->io.n_iov = n;
+	p->io.flags = VOLUME_SHARED;
 }
 
-static void piece_buffered(struct vhost_request *r)
+static void piece_buffered(struct vhost_piece *p)
 {
-	r->piece_bytes = min_u64(r->len_bytes - r->done_bytes, r->buffer_bytes);
-	r->iov[0] = (struct iovec){r->buffer, r->piece_bytes};
-	r->io.n_iov = 1;
-	r->io.flags = r->type == BLK_T_OUT && writes_through(r) ? VOLUME_FUA : 0;
+	struct vhost_request *r = p->request;
+
+	p->len_bytes = min_u64(r->len_bytes - r->begun_bytes, p->buffer_bytes);
+	p->iov[0] = (struct iovec){p->buffer, p->len_bytes};
+	p->io.n_iov = 1;
+	p->io.flags = r->type == BLK_T_OUT && writes_through(r) ? VOLUME_FUA : 0;
 	if (r->type == BLK_T_OUT)
-		data_copy(r, r->buffer, r->piece_bytes, false);
+		data_copy(r, p->from, p->buffer, p->len_bytes, false);
 }
 
-static void serve_transfer(struct vhost_request *r)
+static void serve_transfer(struct vhost_piece *p)
 {
-	r->io.op = blk_reads(r) ? VOLUME_READ : VOLUME_WRITE;
-	if (r->buffer)
-		piece_buffered(r);
+	struct vhost_request *r = p->request;
+
+	p->io.op = blk_reads(r) ? VOLUME_READ : VOLUME_WRITE;
+	p->is_direct = !blk_needs_buffer(r);
+	p->pos_bytes = r->begun_bytes;
+	p->from = r->next;
+	if (p->is_direct)
+		piece_direct(p);
 	else
-		piece_direct(r);
-	r->io.iov = r->iov;
-	r->io.pos_bytes = r->pos_bytes + r->done_bytes;
-	r->io.len_bytes = r->piece_bytes;
+		piece_buffered(p);
+	p->io.iov = p->iov;
+	p->io.pos_bytes = r->pos_bytes + p->pos_bytes;
+	p->io.len_bytes = p->len_bytes;
+	data_advance(r, p->len_bytes);
 }
 
 /* 0, or the status of a range that makes no sense. */
-static uint8_t serve_range(struct vhost_request *r)
+static uint8_t serve_range(struct vhost_piece *p)
 {
+	struct vhost_request *r = p->request;
 	const uint8_t *range = r->ranges + (size_t)r->next_range * BLK_RANGE_BYTES;
 	uint64_t sector = get_le64(range), n = get_le32(range + 8), flags = get_le32(range + 12);
 	uint64_t sectors = volume_size_bytes(volume_of(r)) / SECTOR_BYTES;
@@ -369,68 +420,101 @@ static uint8_t serve_range(struct vhost_request *r)
 		return BLK_S_UNSUPP;
 	if (n == 0 || sector > sectors || n > sectors - sector)
 		return BLK_S_IOERR;
-	r->io.op = is_discard ? VOLUME_TRIM : VOLUME_ZERO;
-	r->io.flags =
+	p->io.op = is_discard ? VOLUME_TRIM : VOLUME_ZERO;
+	p->io.flags =
 	    (is_discard || flags & BLK_RANGE_UNMAP ? 0 : VOLUME_NO_HOLE) | (writes_through(r) ? VOLUME_FUA : 0);
-	r->io.pos_bytes = sector * SECTOR_BYTES;
-	r->io.len_bytes = n * SECTOR_BYTES;
+	p->io.pos_bytes = sector * SECTOR_BYTES;
+	p->io.len_bytes = n * SECTOR_BYTES;
 	r->next_range++;
 	return BLK_S_OK;
 }
 
-/* FLOW_WAIT: with the volume. */
-static enum flow blk_serve(struct vhost_request *r)
+static void serve_piece(struct vhost_piece *p)
 {
-	r->piece_bytes = 0;
-	r->io.iov = NULL;
-	r->io.n_iov = 0;
+	struct vhost_request *r = p->request;
+
+	p->len_bytes = 0;
+	p->io.iov = NULL;
+	p->io.n_iov = 0;
 	if (r->type == BLK_T_IN || r->type == BLK_T_OUT) {
-		serve_transfer(r);
+		serve_transfer(p);
 	} else if (r->type == BLK_T_FLUSH) {
-		r->io.op = VOLUME_FLUSH;
-		r->io.flags = 0;
-		r->io.pos_bytes = r->io.len_bytes = 0;
-		r->done_bytes = 1;
+		p->io.op = VOLUME_FLUSH;
+		p->io.flags = 0;
+		p->io.pos_bytes = p->io.len_bytes = 0;
+		r->begun_bytes = 1;
 	} else {
-		uint8_t status = serve_range(r);
+		uint8_t status = serve_range(p);
 		if (status != BLK_S_OK) {
 			blk_refuse(r, status);
-			return FLOW_NEXT;
+			return;
 		}
 	}
-	volume_submit(volume_of(r), &r->io);
-	return FLOW_WAIT;
+	p->is_working = true;
+	r->n_working++;
+	volume_submit(volume_of(r), &p->io);
+}
+
+/* As many pieces as there is memory for. */
+static void blk_serve(struct vhost_request *r)
+{
+	struct vhost_piece *p;
+
+	while (r->again_bytes == UINT64_MAX && blk_has_work(r) && (p = piece_ready(r)) != NULL)
+		serve_piece(p);
 }
 
 /* ---- GATHER ---- */
 
+static void piece_read(struct vhost_piece *p)
+{
+	struct vhost_request *r = p->request;
+
+	if (!p->is_direct) {
+		counter_add(&vhost_of(r)->counters.bounced_bytes, p->len_bytes);
+		data_copy(r, p->from, p->buffer, p->len_bytes, true);
+	}
+	data_note(r, p->from, p->len_bytes);
+}
+
 static void blk_served(struct volume_io *io, int res)
 {
-	struct vhost_request *r = container_of(io, struct vhost_request, io);
+	struct vhost_piece *p = container_of(io, struct vhost_piece, io);
+	struct vhost_request *r = p->request;
 	struct vhost_counters *n = &vhost_of(r)->counters;
 
-	quarry_assert(r->stage == VHOST_REQUEST_GATHER);
+	quarry_assert(r->stage == VHOST_REQUEST_GATHER && p->is_working && r->n_working > 0);
+	p->is_working = false;
+	r->n_working--;
 	if (res == -EBADMSG) { /* again, where the guest cannot write */
-		quarry_assert(!r->is_private);
-		r->is_private = true;
+		quarry_assert(p->is_direct);
+		r->again_bytes = min_u64(r->again_bytes, p->pos_bytes);
 		counter_add(&n->rereads, 1);
 	} else if (res == -ESHUTDOWN) {
 		r->is_left = true;
 	} else if (res != 0) {
 		blk_refuse(r, res == -ENOTSUP ? BLK_S_UNSUPP : BLK_S_IOERR);
-	} else if (r->piece_bytes > 0) {
-		counter_add(blk_reads(r) ? &n->read_bytes : &n->write_bytes, r->piece_bytes);
-		if (blk_reads(r) && r->buffer) {
-			counter_add(&n->bounced_bytes, r->piece_bytes);
-			data_copy(r, r->buffer, r->piece_bytes, true);
-		}
-		if (blk_reads(r)) {
-			data_note(r, r->piece_bytes);
-			r->written_bytes += (uint32_t)r->piece_bytes;
-		}
-		data_advance(r, r->piece_bytes);
+	} else if (p->len_bytes > 0) {
+		counter_add(blk_reads(r) ? &n->read_bytes : &n->write_bytes, p->len_bytes);
+		if (blk_reads(r))
+			piece_read(p);
 	}
 	blk_run(r);
+}
+
+/* FLOW_NEXT: all is done, or the next pieces can go. */
+static enum flow blk_gather(struct vhost_request *r)
+{
+	if (r->n_working == 0) {
+		if (r->again_bytes != UINT64_MAX) {
+			r->is_private = true;
+			data_rewind(r, r->again_bytes);
+			r->again_bytes = UINT64_MAX;
+		}
+		return FLOW_NEXT;
+	}
+	bool may_go = r->again_bytes == UINT64_MAX && blk_has_work(r);
+	return may_go && piece_ready(r) ? FLOW_NEXT : FLOW_WAIT;
 }
 
 /* ---- ANSWER ---- */
@@ -441,7 +525,10 @@ static void blk_answer(struct vhost_request *r)
 	struct vhost_connection *c = q->connection;
 	struct vhost_server *s = vhost_of(r);
 
-	buffer_give_back(r);
+	quarry_assert(r->n_working == 0);
+	buffers_give_back(r);
+	if (blk_reads(r) && r->status == BLK_S_OK)
+		r->written_bytes = (uint32_t)r->len_bytes;
 	if (r->status_at && !r->is_left) {
 		*(volatile uint8_t *)r->status_at = r->status;
 		memory_note(&c->memory, r->status_at, 1);
@@ -474,11 +561,12 @@ static void blk_run(struct vhost_request *r)
 			r->stage = VHOST_REQUEST_SERVE;
 			break;
 		case VHOST_REQUEST_SERVE:
+			blk_serve(r);
 			r->stage = VHOST_REQUEST_GATHER;
-			if (blk_serve(r) == FLOW_WAIT)
-				return;
 			break;
-		case VHOST_REQUEST_GATHER: /* the volume has answered */
+		case VHOST_REQUEST_GATHER:
+			if (blk_gather(r) == FLOW_WAIT)
+				return;
 			r->stage = blk_has_work(r) ? VHOST_REQUEST_MEMORY : VHOST_REQUEST_ANSWER;
 			break;
 		case VHOST_REQUEST_ANSWER:
@@ -490,21 +578,31 @@ static void blk_run(struct vhost_request *r)
 	}
 }
 
+void blk_init(struct vhost_request *r)
+{
+	list_init(&r->link);
+	for (uint32_t i = 0; i < VHOST_PIECES; i++) {
+		r->pieces[i].request = r;
+		r->pieces[i].io.done = blk_served;
+	}
+}
+
 void blk_begin(struct vhost_request *r, struct vhost_queue *q)
 {
 	struct vhost_server *s = q->connection->door->server;
 
-	quarry_assert(r->stage == VHOST_REQUEST_FREE && !r->buffer);
+	quarry_assert(r->stage == VHOST_REQUEST_FREE && r->n_working == 0);
 	r->queue = q;
 	r->started_ns = reactor_now_ns(s->reactor);
 	r->status = BLK_S_OK;
 	r->status_at = NULL;
 	r->type = UINT32_MAX;
 	r->written_bytes = r->n_ranges = r->next_range = 0;
-	r->done_bytes = r->len_bytes = r->piece_bytes = 0;
+	r->begun_bytes = r->len_bytes = 0;
+	r->again_bytes = UINT64_MAX;
 	r->is_private = r->is_waiting = r->is_left = false;
 	r->waiter.ready = buffer_came;
-	r->io.done = blk_served;
+	r->n_pieces = 0;
 	list_append(&q->requests, &r->link);
 	q->n_requests++;
 	q->connection->n_requests++;

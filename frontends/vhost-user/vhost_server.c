@@ -35,7 +35,7 @@ struct vhost_request *vhost_take_request(struct vhost_server *s)
 
 	if (!node && s->n_made < VHOST_REQUESTS_MAX) {
 		struct vhost_request *r = &s->requests[s->n_made++];
-		list_init(&r->link);
+		blk_init(r);
 		node = &r->link;
 	}
 	if (!node)
@@ -46,7 +46,7 @@ struct vhost_request *vhost_take_request(struct vhost_server *s)
 
 void vhost_give_request(struct vhost_server *s, struct vhost_request *r)
 {
-	quarry_assert(r->stage == VHOST_REQUEST_FREE && !r->buffer);
+	quarry_assert(r->stage == VHOST_REQUEST_FREE && r->n_working == 0);
 	list_prepend(&s->free_requests, &r->link); /* the one used last is still in the cache */
 	s->n_free++;
 	struct list *node = list_pop(&s->starving);

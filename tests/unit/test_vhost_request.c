@@ -48,12 +48,12 @@ static bool is_filled(struct request_world *m, uint64_t guest, uint32_t len_byte
 
 static int write_at(struct request_world *m, uint64_t sector, uint64_t data, uint32_t len_bytes)
 {
-	return vmm_do(&m->v, &(struct vmm_request){BLK_T_OUT, 1, sector, data, len_bytes, false});
+	return vmm_do(&m->v, &(struct vmm_request){BLK_T_OUT, 1, sector, data, len_bytes, false, 0});
 }
 
 static int read_at(struct request_world *m, uint64_t sector, uint64_t data, uint32_t len_bytes)
 {
-	return vmm_do(&m->v, &(struct vmm_request){BLK_T_IN, 2, sector, data, len_bytes, true});
+	return vmm_do(&m->v, &(struct vmm_request){BLK_T_IN, 2, sector, data, len_bytes, true, 0});
 }
 
 /* ---- what is right ---- */
@@ -99,10 +99,10 @@ static void used_bytes_are_those_written(void)
 	uint32_t token = 0, len = 0;
 
 	world_open(&m, false);
-	vmm_request(&m.v, &(struct vmm_request){BLK_T_IN, 3, 0, VMM_DATA, 4096, false});
+	vmm_request(&m.v, &(struct vmm_request){BLK_T_IN, 3, 0, VMM_DATA, 4096, false, 0});
 	CU_ASSERT_EQUAL(vmm_completion(&m.v, &token, &len), BLK_S_OK);
 	CU_ASSERT(token == 3 && len == 4097);
-	vmm_request(&m.v, &(struct vmm_request){BLK_T_OUT, 4, 0, VMM_DATA, 4096, false});
+	vmm_request(&m.v, &(struct vmm_request){BLK_T_OUT, 4, 0, VMM_DATA, 4096, false, 0});
 	CU_ASSERT_EQUAL(vmm_completion(&m.v, &token, &len), BLK_S_OK);
 	CU_ASSERT(token == 4 && len == 1);
 	world_close(&m);
@@ -113,7 +113,7 @@ static void a_serial_is_given(void)
 	struct request_world m;
 
 	world_open(&m, false);
-	CU_ASSERT_EQUAL(vmm_do(&m.v, &(struct vmm_request){BLK_T_GET_ID, 1, 0, VMM_DATA, BLK_ID_BYTES, false}), 0);
+	CU_ASSERT_EQUAL(vmm_do(&m.v, &(struct vmm_request){BLK_T_GET_ID, 1, 0, VMM_DATA, BLK_ID_BYTES, false, 0}), 0);
 	char wanted[UUID_TEXT_BYTES];
 	uuid_to_text(volume_uuid(m.w.vm), wanted);
 	CU_ASSERT_EQUAL(memcmp(vmm_at(&m.v, VMM_DATA), wanted, 8), 0);
@@ -129,7 +129,7 @@ static int range_do(struct request_world *m, uint32_t type, uint64_t sector, uin
 	put_le64(at, sector);
 	put_le32(at + 8, n);
 	put_le32(at + 12, flags);
-	return vmm_do(&m->v, &(struct vmm_request){type, 1, 0, VMM_DATA, BLK_RANGE_BYTES, false});
+	return vmm_do(&m->v, &(struct vmm_request){type, 1, 0, VMM_DATA, BLK_RANGE_BYTES, false, 0});
 }
 
 static void ranges_are_trimmed_and_zeroed(void)
@@ -160,8 +160,8 @@ static void ranges_that_make_no_sense_are_refused(void)
 	CU_ASSERT_EQUAL(range_do(&m, BLK_T_DISCARD, 0, 0, 0), BLK_S_IOERR);
 	CU_ASSERT_EQUAL(range_do(&m, BLK_T_DISCARD, 0, 8, BLK_RANGE_UNMAP), BLK_S_UNSUPP);
 	CU_ASSERT_EQUAL(range_do(&m, BLK_T_WRITE_ZEROES, 0, 8, 2), BLK_S_UNSUPP);
-	CU_ASSERT_EQUAL(vmm_do(&m.v, &(struct vmm_request){BLK_T_DISCARD, 1, 0, VMM_DATA, 8, false}), BLK_S_IOERR);
-	CU_ASSERT_EQUAL(vmm_do(&m.v, &(struct vmm_request){BLK_T_DISCARD, 1, 0, VMM_DATA, 33 * 16, false}),
+	CU_ASSERT_EQUAL(vmm_do(&m.v, &(struct vmm_request){BLK_T_DISCARD, 1, 0, VMM_DATA, 8, false, 0}), BLK_S_IOERR);
+	CU_ASSERT_EQUAL(vmm_do(&m.v, &(struct vmm_request){BLK_T_DISCARD, 1, 0, VMM_DATA, 33 * 16, false, 0}),
 			BLK_S_UNSUPP);
 	CU_ASSERT_EQUAL(fake_volume_counts(m.w.vm).ops[VOLUME_TRIM], 0);
 	world_close(&m);
@@ -179,7 +179,7 @@ static void requests_outside_are_refused(void)
 	CU_ASSERT_EQUAL(read_at(&m, UINT64_MAX / 512, VMM_DATA, 512), BLK_S_IOERR);
 	CU_ASSERT_EQUAL(write_at(&m, UINT64_MAX, VMM_DATA, 512), BLK_S_IOERR);
 	CU_ASSERT_EQUAL(write_at(&m, 0, VMM_DATA, 513), BLK_S_IOERR);
-	CU_ASSERT_EQUAL(vmm_do(&m.v, &(struct vmm_request){15, 1, 0, VMM_DATA, 512, false}), BLK_S_UNSUPP);
+	CU_ASSERT_EQUAL(vmm_do(&m.v, &(struct vmm_request){15, 1, 0, VMM_DATA, 512, false, 0}), BLK_S_UNSUPP);
 	CU_ASSERT_EQUAL(read_at(&m, end - 1, VMM_DATA, 512), BLK_S_OK);
 	world_close(&m);
 }
@@ -189,7 +189,8 @@ static void memory_that_is_not_the_guests_breaks_the_ring(void)
 	struct request_world m;
 
 	world_open(&m, false);
-	vmm_request(&m.v, &(struct vmm_request){BLK_T_IN, 1, 0, VMM_GUEST + 2 * VMM_REGION_BYTES - 512, 1024, false});
+	vmm_request(&m.v,
+		    &(struct vmm_request){BLK_T_IN, 1, 0, VMM_GUEST + 2 * VMM_REGION_BYTES - 512, 1024, false, 0});
 	vhost_world_pass(&m.w, NS_PER_S);
 	CU_ASSERT_EQUAL(counter_get(&vhost_server_counters(m.w.server)->broken_rings), 1);
 	CU_ASSERT_EQUAL(sim_counter_take(m.w.sim, m.v.err), 1); /* and its guest is told */
@@ -255,6 +256,72 @@ static void without_a_cache_writes_are_durable_at_once(void)
 	world_close(&m);
 }
 
+/* ---- large requests ---- */
+
+#define CUTS      120u /* more than the volume takes at once */
+#define CUT_BYTES (CUTS * SECTOR_BYTES)
+
+static void pieces_of_a_request_go_together(void)
+{
+	struct request_world m;
+	struct vmm_request read = {BLK_T_IN, 1, 0, VMM_DATA, CUT_BYTES, true, CUTS};
+	uint32_t token, len;
+
+	world_open(&m, false);
+	fill(&m, VMM_DATA, CUT_BYTES, 8);
+	CU_ASSERT_EQUAL(write_at(&m, 0, VMM_DATA, CUT_BYTES), BLK_S_OK);
+	fill(&m, VMM_DATA, CUT_BYTES, 9);
+	fake_volume_hold(m.w.vm, true);
+	vmm_request(&m.v, &read);
+	vhost_world_pass(&m.w, NS_PER_S);
+	CU_ASSERT_EQUAL_FATAL(fake_volume_n_held(m.w.vm), 2);
+	fake_volume_let_go(m.w.vm, 1); /* out of order */
+	vhost_world_pass(&m.w, NS_PER_S);
+	CU_ASSERT_FALSE(vhost_ring_take(&m.v.ring, &token, &len));
+	fake_volume_let_go(m.w.vm, 0);
+	CU_ASSERT_EQUAL(vmm_completion(&m.v, &token, &len), BLK_S_OK);
+	CU_ASSERT_EQUAL(len, CUT_BYTES + 1);
+	CU_ASSERT_TRUE(is_filled(&m, VMM_DATA, CUT_BYTES, 8));
+	world_close(&m);
+}
+
+/* Each piece that does not match is read again behind the guest's back, and what was right before it is not. */
+static void a_piece_that_changed_is_read_again(uint64_t pos_bytes, uint64_t bounced_bytes)
+{
+	struct request_world m;
+
+	world_open(&m, false);
+	fill(&m, VMM_DATA, CUT_BYTES, 8);
+	CU_ASSERT_EQUAL(write_at(&m, 0, VMM_DATA, CUT_BYTES), BLK_S_OK);
+	fill(&m, VMM_DATA, CUT_BYTES, 9);
+	fake_volume_fail_at(m.w.vm, VOLUME_READ, pos_bytes, -EBADMSG);
+	CU_ASSERT_EQUAL(vmm_do(&m.v, &(struct vmm_request){BLK_T_IN, 1, 0, VMM_DATA, CUT_BYTES, true, CUTS}), 0);
+	CU_ASSERT_TRUE(is_filled(&m, VMM_DATA, CUT_BYTES, 8));
+	CU_ASSERT_EQUAL(counter_get(&vhost_server_counters(m.w.server)->rereads), 1);
+	CU_ASSERT_EQUAL(counter_get(&vhost_server_counters(m.w.server)->bounced_bytes), bounced_bytes);
+	world_close(&m);
+}
+
+static void pieces_that_changed_are_read_again(void)
+{
+	a_piece_that_changed_is_read_again(0, CUT_BYTES);
+	a_piece_that_changed_is_read_again(64 * SECTOR_BYTES, CUT_BYTES - 64 * SECTOR_BYTES);
+}
+
+static void a_piece_that_fails_fails_the_request(void)
+{
+	struct request_world m;
+	struct vmm_request read = {BLK_T_IN, 1, 0, VMM_DATA, CUT_BYTES, true, CUTS};
+	uint32_t token, len;
+
+	world_open(&m, true);
+	fake_volume_fail_at(m.w.vm, VOLUME_READ, 64 * SECTOR_BYTES, -EIO);
+	vmm_request(&m.v, &read);
+	CU_ASSERT_EQUAL(vmm_completion(&m.v, &token, &len), BLK_S_IOERR);
+	CU_ASSERT_EQUAL(len, 1);
+	world_close(&m);
+}
+
 /* ---- memory of ours ---- */
 
 static void requests_wait_for_buffers(void)
@@ -265,7 +332,7 @@ static void requests_wait_for_buffers(void)
 	world_open_with(&m, &(struct vhost_world_options){.budget_bytes = MIB}, false);
 	fake_volume_hold(m.w.vm, true);
 	for (uint32_t i = 0; i < 4; i++)
-		vmm_request(&m.v, &(struct vmm_request){BLK_T_OUT, i, 2048 * i, VMM_DATA, 512 << 10, false});
+		vmm_request(&m.v, &(struct vmm_request){BLK_T_OUT, i, 2048 * i, VMM_DATA, 512 << 10, false, 0});
 	vhost_world_pass(&m.w, NS_PER_S);
 	CU_ASSERT_EQUAL(fake_volume_n_held(m.w.vm), 2);
 	CU_ASSERT_EQUAL(counter_get(&vhost_server_counters(m.w.server)->waits_buffers), 2);
@@ -288,7 +355,7 @@ static void requests_in_flight_are_taken_up(bool is_packed)
 	world_open(&m, is_packed);
 	fake_volume_hold(m.w.vm, true);
 	for (uint32_t i = 0; i < 5; i++)
-		vmm_request(&m.v, &(struct vmm_request){BLK_T_OUT, i, 8 * i, VMM_DATA, 4096, false});
+		vmm_request(&m.v, &(struct vmm_request){BLK_T_OUT, i, 8 * i, VMM_DATA, 4096, false, 0});
 	vhost_world_pass(&m.w, NS_PER_S);
 	CU_ASSERT_EQUAL(fake_volume_n_held(m.w.vm), 5);
 	fake_volume_let_go(m.w.vm, 3); /* out of order */
@@ -330,7 +397,7 @@ static void a_detached_volume_leaves_requests_in_flight(void)
 
 	world_open(&m, false);
 	fake_volume_detach(m.w.vm);
-	vmm_request(&m.v, &(struct vmm_request){BLK_T_OUT, 1, 0, VMM_DATA, 4096, false});
+	vmm_request(&m.v, &(struct vmm_request){BLK_T_OUT, 1, 0, VMM_DATA, 4096, false, 0});
 	vhost_world_pass(&m.w, NS_PER_S);
 	CU_ASSERT_FALSE(vhost_ring_take(&m.v.ring, &token, &len));
 	CU_ASSERT_TRUE(vmm_is_ended(&m.v));
@@ -344,7 +411,7 @@ static void memory_that_is_cut_off_ends_the_connection(void)
 
 	world_open(&m, false);
 	sim_memory_cut(m.w.sim, m.v.memory[1]);
-	vmm_request(&m.v, &(struct vmm_request){BLK_T_OUT, 1, 0, VMM_GUEST + VMM_REGION_BYTES, 4096, false});
+	vmm_request(&m.v, &(struct vmm_request){BLK_T_OUT, 1, 0, VMM_GUEST + VMM_REGION_BYTES, 4096, false, 0});
 	vhost_world_pass(&m.w, NS_PER_S);
 	CU_ASSERT_TRUE(vmm_is_ended(&m.v));
 	CU_ASSERT_EQUAL(counter_get(&vhost_server_counters(m.w.server)->failed), 1);
@@ -363,11 +430,11 @@ static void a_ring_is_stopped_when_nothing_is_in_flight(void)
 
 	world_open(&m, false);
 	fake_volume_hold(m.w.vm, true);
-	vmm_request(&m.v, &(struct vmm_request){BLK_T_OUT, 1, 0, VMM_DATA, 4096, false});
+	vmm_request(&m.v, &(struct vmm_request){BLK_T_OUT, 1, 0, VMM_DATA, 4096, false, 0});
 	vhost_world_pass(&m.w, NS_PER_S);
 	vmm_tell(&m.v, VHOST_GET_VRING_BASE, 0, queue, sizeof(queue), NULL);
 	vhost_world_pass(&m.w, NS_PER_S);
-	vmm_request(&m.v, &(struct vmm_request){BLK_T_OUT, 2, 8, VMM_DATA, 4096, false}); /* comes too late */
+	vmm_request(&m.v, &(struct vmm_request){BLK_T_OUT, 2, 8, VMM_DATA, 4096, false, 0}); /* comes too late */
 	vhost_world_pass(&m.w, NS_PER_S);
 	CU_ASSERT_FALSE(vhost_ring_take(&m.v.ring, &token, &len));
 	fake_volume_hold(m.w.vm, false);
@@ -395,7 +462,7 @@ static void one_client_runs_at_a_time(void)
 	world_open(&m, false);
 	vmm_connect(&m.w, &other, "vm1");
 	CU_ASSERT_EQUAL(vmm_start(&other, false), 0);
-	vmm_request(&other, &(struct vmm_request){BLK_T_IN, 1, 0, VMM_DATA, 4096, false});
+	vmm_request(&other, &(struct vmm_request){BLK_T_IN, 1, 0, VMM_DATA, 4096, false, 0});
 	vhost_world_pass(&m.w, NS_PER_S);
 	CU_ASSERT_FALSE(vhost_ring_take(&other.ring, &token, &len));
 	CU_ASSERT_EQUAL(read_at(&m, 0, VMM_DATA, 512), BLK_S_OK);
@@ -428,7 +495,7 @@ static void a_polled_ring_is_served_without_kicks(void)
 
 	world_open_with(&m, &(struct vhost_world_options){.poll_us = 50}, false);
 	for (uint32_t i = 0; i < 20; i++) {
-		vmm_request(&m.v, &(struct vmm_request){BLK_T_IN, i, 0, VMM_DATA, 4096, false});
+		vmm_request(&m.v, &(struct vmm_request){BLK_T_IN, i, 0, VMM_DATA, 4096, false, 0});
 		CU_ASSERT_EQUAL(vmm_completion(&m.v, &token, &len), BLK_S_OK);
 	}
 	vhost_world_pass(&m.w, NS_PER_S);
@@ -471,6 +538,9 @@ int main(void)
 	    T(memory_that_changed_is_read_again),
 	    T(a_read_only_volume_is_only_read),
 	    T(without_a_cache_writes_are_durable_at_once),
+	    T(pieces_of_a_request_go_together),
+	    T(pieces_that_changed_are_read_again),
+	    T(a_piece_that_fails_fails_the_request),
 	    T(requests_wait_for_buffers),
 	    T(requests_in_flight_are_taken_up_split),
 	    T(requests_in_flight_are_taken_up_packed),

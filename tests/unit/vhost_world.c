@@ -2,7 +2,8 @@
  * vhost_world.c: the vhost-user server's simulated world, and a VMM in it.
  *
  *   the first region      0x0000 ring: descriptors, driver's and device's part
- *                         0x4000 a slot per token: header, status, indirect table
+ *                         0x4000 a slot per token: header, status
+ *                         0x8000 an indirect table per token
  *                        0x10000 data; it goes on in the second region
  */
 #include "tests/unit/vhost_world.h"
@@ -15,7 +16,8 @@
 #define SLOTS_AT     0x4000u
 #define SLOT_BYTES   128u
 #define SLOT_STATUS  16u
-#define SLOT_TABLE   32u
+#define TABLES_AT    0x8000u
+#define TABLE_BYTES  0x800u /* 128 descriptors */
 #define DRIVER_AT    0x1000u
 #define DEVICE_AT    0x2000u
 #define USER_GAP     0x40000000ull /* the second region is for the VMM where it likes */
@@ -389,11 +391,16 @@ void vmm_request(struct vmm *v, const struct vmm_request *r)
 {
 	uint64_t slot = VMM_GUEST + SLOTS_AT + r->token % VMM_RING_SIZE * SLOT_BYTES;
 	bool is_written = r->type == BLK_T_IN || r->type == BLK_T_GET_ID;
-	struct vhost_piece pieces[3] = {{.addr = slot, .len = BLK_HEADER_BYTES}};
-	struct vhost_chain c = {.pieces = pieces, .n = 1, .table_addr = slot + SLOT_TABLE, .token = r->token};
+	uint32_t n_cuts = r->n_cuts ? r->n_cuts : 1;
+	struct vhost_piece pieces[TABLE_BYTES / 16] = {{.addr = slot, .len = BLK_HEADER_BYTES}};
+	struct vhost_chain c = {.pieces = pieces, .n = 1, .token = r->token};
 
-	if (r->len_bytes > 0)
-		pieces[c.n++] = (struct vhost_piece){r->data, r->len_bytes, is_written};
+	quarry_assert(n_cuts + 2 <= array_size(pieces) && r->len_bytes % n_cuts == 0);
+	c.table_addr = VMM_GUEST + TABLES_AT + r->token % VMM_RING_SIZE * TABLE_BYTES;
+	for (uint32_t i = 0; i < n_cuts && r->len_bytes > 0; i++) {
+		uint32_t len = r->len_bytes / n_cuts;
+		pieces[c.n++] = (struct vhost_piece){r->data + (uint64_t)i * len, len, is_written};
+	}
 	pieces[c.n++] = (struct vhost_piece){slot + SLOT_STATUS, 1, true};
 	c.table = vmm_at(v, c.table_addr);
 	c.n_direct = r->is_indirect ? 0 : c.n;

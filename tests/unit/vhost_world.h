@@ -101,12 +101,13 @@ int vmm_start(struct vmm *v, bool is_packed);
 uint8_t *vmm_at(struct vmm *v, uint64_t guest);
 /* Makes memory for the ring anew. */
 void vmm_ring_init(struct vmm *v, bool is_packed);
-/* A request of one data piece at `data`, header and status in a place of `token`'s; kicked if the device wants that. */
+/* A request of data at `data`, in one piece or cut into some of equal length, header and status in a place of `token`'s; kicked if the device wants that. */
 struct vmm_request {
 	uint32_t type, token;
 	uint64_t sector, data;
 	uint32_t len_bytes;
 	bool is_indirect;
+	uint32_t n_cuts; /* pieces; 0: one. More than a few need is_indirect */
 };
 void vmm_request(struct vmm *v, const struct vmm_request *r);
 /* The next completion; its status, or -1: none comes. */
