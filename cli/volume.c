@@ -67,8 +67,12 @@ static void volume_parts_print(const json_t *volume)
 	json_t *attachment, *disk;
 	json_array_foreach(json_object_get(volume, "attachments"), i, attachment)
 	{
-		field_text(stdout, text_at(attachment, "frontend")[0] == 'n' ? "nbd" : "vhost-user",
-			   text_at(attachment, "uri"));
+		bool is_nbd = text_at(attachment, "frontend")[0] == 'n';
+		field_text(stdout, is_nbd ? "nbd" : "vhost-user", text_at(attachment, "uri"));
+		if (!json_is_integer(json_object_get(attachment, "clients")))
+			continue;
+		auto_free char *n = text_format("%llu", (unsigned long long)number_at(attachment, "clients"));
+		field_text(stdout, is_nbd ? "nbd clients" : "vhost clients", n);
 	}
 	json_array_foreach(json_object_get(volume, "disks"), i, disk)
 	{

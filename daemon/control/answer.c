@@ -288,6 +288,17 @@ static json_t *attachment_json(const struct config *config, const struct volume_
 	return o;
 }
 
+/* The view is one of the snapshot's. Clients are counted when one volume is asked for. */
+static json_t *attachment_with_clients(const struct answer_context *c, const struct snapshot *s,
+				       const struct volume_view *v, const char *frontend)
+{
+	const struct snapshot_volume *of = container_of(v, const struct snapshot_volume, view);
+	json_t *o = attachment_json(c->config, v, frontend);
+	bool is_nbd = strcmp(frontend, "nbd") == 0;
+	put_number_if(o, "clients", s->only_parts & SNAPSHOT_VOLUMES, is_nbd ? of->n_nbd_clients : of->n_vhost_clients);
+	return o;
+}
+
 json_t *export_json(const struct config *config, const char *name)
 {
 	struct volume_view v = {.is_read_only = true};
@@ -324,9 +335,9 @@ static json_t *volume_json(const struct answer_context *c, const struct snapshot
 {
 	json_t *o = json_object(), *attachments = json_array();
 	if (v->is_attached_nbd)
-		json_array_append_new(attachments, attachment_json(c->config, v, "nbd"));
+		json_array_append_new(attachments, attachment_with_clients(c, s, v, "nbd"));
 	if (v->is_attached_vhost)
-		json_array_append_new(attachments, attachment_json(c->config, v, "vhost-user"));
+		json_array_append_new(attachments, attachment_with_clients(c, s, v, "vhost-user"));
 	put_text(o, "name", v->name);
 	put_uuid(o, "uuid", &v->uuid);
 	put_text(o, "pool", v->pool);
@@ -653,7 +664,7 @@ static json_t *object_json(const struct answer_context *c, const struct order *o
 	if (o->show == ORDER_VOLUME)
 		return volume_json(c, s, v, order_measure(o));
 	quarry_assert(o->show == ORDER_ATTACHMENT);
-	return attachment_json(c->config, v, o->command.other);
+	return attachment_with_clients(c, s, v, o->command.other);
 }
 
 static json_t *history_json(const struct answer_context *c, const struct order *o, const struct snapshot *s,

@@ -100,6 +100,23 @@ static void take_line(const char *line, void *context)
 		s->n_lines--;
 }
 
+static void count_client(const struct nbd_connection_view *c, void *context)
+{
+	struct snapshot_volume *v = context;
+	v->n_nbd_clients += strcmp(c->export_, v->view.name) == 0;
+}
+
+static void count_clients(struct snapshot *s, const struct snapshot_sources *from)
+{
+	for (size_t i = 0; i < s->n_volumes; i++) {
+		struct snapshot_volume *v = &s->volumes[i];
+		if (v->view.is_attached_nbd && from->nbd)
+			nbd_server_connections(from->nbd, count_client, v);
+		if (v->view.is_attached_vhost && from->vhost)
+			v->n_vhost_clients = vhost_server_clients(from->vhost, v->view.name);
+	}
+}
+
 void snapshot_take(struct snapshot *s, const struct snapshot_sources *from)
 {
 	quarry_assert(!s->disks && !s->volumes && !s->pools && !s->lines);
@@ -108,6 +125,8 @@ void snapshot_take(struct snapshot *s, const struct snapshot_sources *from)
 		volume_set_disks(from->volumes, take_disk, s);
 	if (s->parts & SNAPSHOT_VOLUMES)
 		volume_set_volumes(from->volumes, take_volume, s);
+	if (s->only_parts & SNAPSHOT_VOLUMES) /* of each volume it would be too much to ask */
+		count_clients(s, from);
 	if (s->parts & SNAPSHOT_POOLS)
 		volume_set_pools(from->volumes, take_pool, s);
 	if (s->parts & SNAPSHOT_HISTORY)

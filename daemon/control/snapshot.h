@@ -23,6 +23,7 @@ struct snapshot_disk {
 };
 struct snapshot_volume {
 	struct volume_view view; /* the same */
+	uint32_t n_nbd_clients, n_vhost_clients;
 };
 
 struct snapshot {

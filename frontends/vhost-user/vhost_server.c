@@ -387,6 +387,16 @@ const struct vhost_counters *vhost_server_counters(const struct vhost_server *s)
 	return &s->counters;
 }
 
+uint32_t vhost_server_clients(const struct vhost_server *s, const char *name)
+{
+	list_each (node, &s->doors) {
+		const struct vhost_door *d = container_of(node, struct vhost_door, link);
+		if (strcmp(d->name, name) == 0 && !d->is_closing)
+			return d->n_connections;
+	}
+	return 0;
+}
+
 static void slow_of_queue(const struct vhost_queue *q, uint64_t older_than_ns, uint64_t now_ns,
 			  void (*each)(const char *line, void *context), void *context)
 {

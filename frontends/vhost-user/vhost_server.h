@@ -36,6 +36,8 @@ struct vhost_counters {
 	counter kicks, calls, rereads, waits_buffers, waits_requests;
 };
 const struct vhost_counters *vhost_server_counters(const struct vhost_server *s);
+/* Virtual machines that are connected to the volume of this name. */
+uint32_t vhost_server_clients(const struct vhost_server *s, const char *name);
 /* Requests older than age_ns: one line each. */
 void vhost_server_slow_requests(struct vhost_server *s, uint64_t age_ns, void (*each)(const char *line, void *context),
 				void *context);

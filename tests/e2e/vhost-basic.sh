@@ -64,7 +64,11 @@ vhost_make v2 64M
 pid=$!
 others+=("$pid")
 until_true 10 grep -q ready "$dir/notice"
+is "clients" "$(json '.attachments[0].clients' volume show v2)$(json '.attachments[0].clients' volume show v1)" 10
+expect 0 'vhost clients: *1' q volume show v2
 q volume resize v2 96M >/dev/null
 wait $pid || fail "the notice: $(cat "$dir/notice")"
 expect 0 'checks$' cat "$dir/notice"
+expect 0 'vhost-client-connected' q --json events
+expect 0 'vhost-client-disconnected' q --json events
 passed

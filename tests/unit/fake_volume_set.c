@@ -212,6 +212,14 @@ void nbd_server_slow_requests(struct nbd_server *s, uint64_t age_ns, void (*each
 			      void *context)
 {
 }
+void nbd_server_connections(struct nbd_server *s, void (*each)(const struct nbd_connection_view *v, void *context),
+			    void *context)
+{
+}
+uint32_t vhost_server_clients(const struct vhost_server *s, const char *name)
+{
+	return 0;
+}
 const struct vhost_counters *vhost_server_counters(const struct vhost_server *s)
 {
 	return NULL;
