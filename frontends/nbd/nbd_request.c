@@ -19,8 +19,8 @@
  *   the last message:    IDLE -> QUEUED -> SENDING -> IDLE
  *
  * Invariants
- *  1. Pieces are taken in turn, begin_at the next one, and parts queued for sending in the same turn, queue_at the next;
- *     n_begun and n_queued count parts. The window widens only where the turn begins again, so the turn holds.
+ *  1. Pieces are taken in turn, begin_at the next one, and parts queued for sending in the same turn, queue_at the
+ *     next; n_begun and n_queued count parts. The window widens only where the turn begins again, so the turn holds.
  *  2. A buffer belongs to the volume while its piece is WORKING, to the wire while it is FILLING and a receive is
  *     under way or while it is SENDING; a request returns to the pool only when all its pieces are IDLE.
  *  3. Exactly one message ends a reply, and it is queued last.

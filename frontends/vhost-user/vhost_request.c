@@ -5,9 +5,9 @@
  *     |                                      ^
  *     +---- refused, or has no data ---------+
  *
- * Data is served in pieces, several at a time: of a read as many segments as the volume takes at once, straight into the
- * guest's memory; everything else as much as a buffer of ours holds. A request waits in line for its first buffer only;
- * further ones it takes while there are plenty. Ranges go one after the other.
+ * Data is served in pieces, several at a time: of a read as many segments as the volume takes at once, straight into
+ * the guest's memory; everything else as much as a buffer of ours holds. A request waits in line for its first buffer
+ * only; further ones it takes while there are plenty. Ranges go one after the other.
  *
  * The guest's memory is not ours
  *  - What is written goes through a buffer of ours, and is summed there: a guest that changes its page meanwhile cannot

@@ -112,7 +112,8 @@ void sim_shared_unmap(struct mapping *m);
 int sim_bell_open(struct reactor *r, int fd, void (*signalled)(void *context), void *context, struct event **out);
 void sim_bell_signal(struct event *e);
 void sim_bell_close(struct event *e);
-/* Descriptors on their way: copies of the sender's; the receiver's, or closed where it has no room (to == NULL: none). */
+/* Descriptors on their way: copies of the sender's; the receiver's, or closed where it has no room (to == NULL: none).
+ */
 void sim_fds_send(struct sim *s, const struct fds *from, struct fds *to);
 void sim_fds_receive(struct sim *s, struct fds *from, struct fds *to);
 void sim_shared_fini(struct sim *s);

@@ -1,6 +1,6 @@
 /*
- * test_vhost_request.c: requests of a guest, from the ring to their status: what they ask for, where the data lies, what
- * the volume answers; rings that stop, go on and are taken up again.
+ * test_vhost_request.c: requests of a guest, from the ring to their status: what they ask for, where the data lies,
+ * what the volume answers; rings that stop, go on and are taken up again.
  */
 #include "tests/unit/vhost_world.h"
 

@@ -101,7 +101,8 @@ int vmm_start(struct vmm *v, bool is_packed);
 uint8_t *vmm_at(struct vmm *v, uint64_t guest);
 /* Makes memory for the ring anew. */
 void vmm_ring_init(struct vmm *v, bool is_packed);
-/* A request of data at `data`, in one piece or cut into some of equal length, header and status in a place of `token`'s; kicked if the device wants that. */
+/* A request of data at `data`, in one piece or cut into some of equal length, header and status in a place of the
+ * token's; kicked if the device wants that. */
 struct vmm_request {
 	uint32_t type, token;
 	uint64_t sector, data;
