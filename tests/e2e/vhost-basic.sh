@@ -58,6 +58,16 @@ q volume detach v1 >/dev/null
 q volume attach v1 --nbd >/dev/null
 holds cmp "$dir/image" <(nbdcopy "$(uri v1)" -)
 
+say "a snapshot, by way of a clone that is only read"
+q snapshot create v1@s1 >/dev/null
+expect 1 'cannot be attached as "vhost-user"' q volume attach v1@s1 --vhost-user
+q volume clone v1@s1 c1 >/dev/null
+q volume attach c1 --vhost-user --read-only >/dev/null
+expect 0 'checks$' "$probe" "$(vhost_socket c1)" read-only
+q volume detach c1 >/dev/null
+q volume attach c1 --nbd >/dev/null
+holds cmp "$dir/image" <(nbdcopy "$(uri c1)" -)
+
 say "a client that runs is told of a resize"
 vhost_make v2 64M
 "$probe" "$(vhost_socket v2)" notice 196608 >"$dir/notice" 2>&1 &

@@ -420,6 +420,43 @@ static void memory_that_is_cut_off_ends_the_connection(void)
 	world_close(&m);
 }
 
+/* ---- a machine that moves ---- */
+
+static bool is_logged(struct request_world *m, int log, uint64_t guest)
+{
+	const uint8_t *bits = sim_memory_at(m->w.sim, log, NULL);
+	uint64_t page = guest / VHOST_LOG_PAGE;
+
+	return bits[page / 8] >> page % 8 & 1;
+}
+
+/* What a read brought, and the status and the ring, are in the log of changed pages; what a write took is not. */
+static void changed_pages_are_logged(void)
+{
+	struct request_world m;
+	uint8_t where[VHOST_LOG_BYTES] = {0}, payload[8];
+
+	world_open(&m, false);
+	int log = sim_memory_create(m.w.sim, 4096);
+	put_le64(where, 4096);
+	vmm_tell(&m.v, VHOST_SET_LOG_BASE, 0, where, sizeof(where), &(struct fds){.fd = {log}, .n = 1});
+	CU_ASSERT_PTR_NOT_NULL(vmm_hear(&m.v, VHOST_SET_LOG_BASE, NULL));
+	put_le64(payload, VHOST_F_LOG_ALL | VHOST_F_PROTOCOL_FEATURES | VIRTIO_F_VERSION_1 | VIRTIO_BLK_F_FLUSH |
+			      VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX);
+	CU_ASSERT_EQUAL(vmm_ask(&m.v, VHOST_SET_FEATURES, payload, sizeof(payload), NULL), 0);
+	CU_ASSERT_EQUAL(write_at(&m, 0, VMM_DATA, 4096), BLK_S_OK);
+	CU_ASSERT_FALSE(is_logged(&m, log, VMM_DATA));
+	CU_ASSERT_EQUAL(read_at(&m, 0, VMM_DATA + 4096, 8192), BLK_S_OK);
+	CU_ASSERT_FALSE(is_logged(&m, log, VMM_DATA));
+	CU_ASSERT_TRUE(is_logged(&m, log, VMM_DATA + 4096));
+	CU_ASSERT_TRUE(is_logged(&m, log, VMM_DATA + 8192));
+	CU_ASSERT_FALSE(is_logged(&m, log, VMM_DATA + 12288));
+	CU_ASSERT_TRUE(is_logged(&m, log, VMM_GUEST + 0x4000)); /* the status */
+	CU_ASSERT_TRUE(is_logged(&m, log, VMM_GUEST + 0x2000)); /* the used ring */
+	sim_fd_close(m.w.sim, log);
+	world_close(&m);
+}
+
 /* ---- rings ---- */
 
 static void a_ring_is_stopped_when_nothing_is_in_flight(void)
@@ -546,6 +583,7 @@ int main(void)
 	    T(requests_in_flight_are_taken_up_packed),
 	    T(a_detached_volume_leaves_requests_in_flight),
 	    T(memory_that_is_cut_off_ends_the_connection),
+	    T(changed_pages_are_logged),
 	    T(a_ring_is_stopped_when_nothing_is_in_flight),
 	    T(one_client_runs_at_a_time),
 	    T(clients_beyond_the_limit_are_refused),
