@@ -24,7 +24,7 @@ struct one_disk {
 	struct disk *disk;
 	struct disk_io io;
 	struct uuid volume;
-	uint64_t cache_bytes, session, epoch;
+	uint64_t cache_bytes, scrub_every_ns, session, epoch;
 	bool is_done;
 	int res;
 	uint8_t *memory; /* DISK_IO_BLOCKS_MAX blocks */
@@ -89,6 +89,7 @@ static inline void one_open_disk(struct one_disk *o)
 				       .log = o->log,
 				       .path = "d1",
 				       .cache_bytes = o->cache_bytes,
+				       .scrub_every_ns = o->scrub_every_ns,
 				       .opened = one_opened,
 				       .context = o};
 	char why[WHY_BYTES];

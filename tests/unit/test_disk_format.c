@@ -100,6 +100,7 @@ static struct superblock some_superblock(void)
 	    .is_reserved = true,
 	    .wall_ns = 1234567890123456789ull,
 	    .cache_bytes = 1ull << 40,
+	    .scrubbed_wall_ns = 1234567890123456788ull,
 	    .label = "disk-\xc3\xa4\xe2\x82\xac\xf0\x9f\x92\xbe",
 	};
 }
@@ -145,6 +146,7 @@ static void superblock_round_trip(void)
 	CU_ASSERT_TRUE(out.is_clean && out.is_reserved);
 	CU_ASSERT_EQUAL(out.wall_ns, in.wall_ns);
 	CU_ASSERT_EQUAL(out.cache_bytes, in.cache_bytes);
+	CU_ASSERT_EQUAL(out.scrubbed_wall_ns, in.scrubbed_wall_ns);
 	CU_ASSERT_STRING_EQUAL(out.label, in.label);
 }
 
@@ -173,7 +175,7 @@ static void superblock_notices_every_flipped_bit(void)
 	uint8_t block[BLOCK_BYTES];
 
 	superblock_encode(&in, block);
-	for (unsigned bit = 0; bit < BLOCK_BYTES * 8; bit += bit < 296 * 8 ? 1 : 61) {
+	for (unsigned bit = 0; bit < BLOCK_BYTES * 8; bit += bit < 304 * 8 ? 1 : 61) {
 		block[bit / 8] ^= 1u << bit % 8;
 		enum superblock_verdict v = verdict_of(block);
 		CU_ASSERT_EQUAL(v, bit < 64 ? SUPERBLOCK_FOREIGN : SUPERBLOCK_DAMAGED);
@@ -250,7 +252,7 @@ static void superblock_refuses_wrong_fields(void)
 	    {229, 1, 0x80},                                       /* UTF-8 that begins in the middle */
 	    {229, 1, 0xe1},                                       /* a character cut short */
 	    {287, 1, 'x'},                                        /* no final zero */
-	    {296, 1, 1},                                          /* unused bytes */
+	    {304, 1, 1},                                          /* unused bytes */
 	    {4095, 1, 1},                                         /* unused bytes */
 	};
 	struct superblock in = some_superblock();

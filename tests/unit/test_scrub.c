@@ -48,7 +48,7 @@ static uint64_t scrub_beside_a_snapshot(uint32_t steps, uint8_t *data)
 	struct disk *d = w.set->disks[0]->disk;
 	pointers_of(v, before);
 	CU_ASSERT_EQUAL_FATAL(disk_scrub_start(d, 0, true), 0);
-	for (uint32_t i = 0; i < steps; i++)
+	for (uint32_t i = 0; i < steps && !scrub_has_ended(&w); i++)
 		sim_step(w.sim);
 	CU_ASSERT_EQUAL(world_snapshot(&w, "vm1@s"), 0);
 	world_until(&w, scrub_has_ended, &w);

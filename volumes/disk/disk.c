@@ -173,6 +173,7 @@ static int disk_init(struct disk *d, const struct disk_options *o)
 	list_init(&d->woken);
 	turn_hook_init(&d->hook, turn_end);
 	timer_init(&d->lock_timer, lock_again);
+	timer_init(&d->scrub_timer, scrub_due);
 	op_init(&d->opened_op, tell_opened);
 	d->fail_waiter.wake = after_failure;
 	list_init(&d->fail_waiter.link);
@@ -316,6 +317,8 @@ void disk_recovered(struct disk *d, int res)
 		disk_close(d, d->closed, d->closed_context);
 	if (res < 0 || d->is_close_wanted)
 		return;
+	d->scrubbed_wall_ns = d->superblock.scrubbed_wall_ns;
+	scrub_schedule(d);
 	drop_poke(&d->drop);
 	punch_poke(&d->punch); /* what was freed before may still hold space below */
 }
@@ -351,6 +354,7 @@ static void disk_end(struct disk *d)
 	quarry_assert(d->state == DISK_CLOSED && list_is_empty(&d->woken));
 	d->closed(d, d->closed_context);
 	punch_stop(&d->punch);
+	timer_stop(d->reactor, &d->scrub_timer);
 	list_remove(&d->hook.link);
 	disk_free(d);
 }
@@ -396,6 +400,7 @@ void disk_close(struct disk *d, void (*closed)(struct disk *d, void *context), v
 void disk_abandon(struct disk *d)
 {
 	timer_stop(d->reactor, &d->lock_timer);
+	timer_stop(d->reactor, &d->scrub_timer);
 	punch_stop(&d->punch);
 	list_remove(&d->hook.link);
 	disk_free(d);

@@ -51,6 +51,7 @@ struct disk_options {
 	const struct uuid *cluster; /* NULL: any */
 	uint64_t cache_bytes;       /* pages, counts and their bookkeeping */
 	bool is_read_only;
+	uint64_t scrub_every_ns; /* a scrub begins by itself so long after the last whole one; 0: never */
 	/* Called once when recovery has ended: 0 or -errno with the reason (disk_why()). */
 	void (*opened)(struct disk *d, int res, void *context);
 	/* Called when the disk fails later; nothing will be acknowledged any more. */
@@ -197,7 +198,8 @@ const struct disk_counters *disk_counters(const struct disk *d);
 /* ---- tending ---- */
 
 /* Reads and verifies everything once at the given rate (bytes a second; 0: unlimited), straightening unshared leaves
- * whose blocks lie in many runs when `straighten`. -EBUSY: one is under way. */
+ * whose blocks lie in many runs when `straighten`. One that began by itself goes on at this rate. -EBUSY: another is
+ * under way. */
 must_check int disk_scrub_start(struct disk *d, uint64_t bytes_per_s, bool straighten);
 void disk_scrub_stop(struct disk *d);
 struct disk_scrub {

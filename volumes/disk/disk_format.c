@@ -47,6 +47,7 @@ struct superblock_bytes {
 	uint64_t wall_ns;
 	char label[DISK_LABEL_BYTES];
 	uint64_t cache_bytes;
+	uint64_t scrubbed_wall_ns;
 };
 _Static_assert(offsetof(struct superblock_bytes, crc) == 8, "format");
 _Static_assert(offsetof(struct superblock_bytes, version) == 12, "format");
@@ -73,7 +74,8 @@ _Static_assert(offsetof(struct superblock_bytes, flags) == 212, "format");
 _Static_assert(offsetof(struct superblock_bytes, wall_ns) == 216, "format");
 _Static_assert(offsetof(struct superblock_bytes, label) == 224, "format");
 _Static_assert(offsetof(struct superblock_bytes, cache_bytes) == 288, "format");
-_Static_assert(sizeof(struct superblock_bytes) == 296, "format");
+_Static_assert(offsetof(struct superblock_bytes, scrubbed_wall_ns) == 296, "format");
+_Static_assert(sizeof(struct superblock_bytes) == 304, "format");
 
 struct tree_record_bytes {
 	uint32_t magic;
@@ -241,6 +243,7 @@ void superblock_encode(const struct superblock *sb, uint8_t block[static BLOCK_B
 	    .flags = (sb->is_clean ? FLAG_CLEAN : 0) | (sb->is_reserved ? FLAG_RESERVED : 0),
 	    .wall_ns = sb->wall_ns,
 	    .cache_bytes = sb->cache_bytes,
+	    .scrubbed_wall_ns = sb->scrubbed_wall_ns,
 	};
 
 	quarry_assert(superblock_fault(sb) == NULL);
@@ -327,6 +330,7 @@ enum superblock_verdict superblock_decode(const uint8_t block[static BLOCK_BYTES
 	    .is_reserved = b.flags & FLAG_RESERVED,
 	    .wall_ns = b.wall_ns,
 	    .cache_bytes = b.cache_bytes,
+	    .scrubbed_wall_ns = b.scrubbed_wall_ns,
 	};
 	memcpy(out->label, b.label, sizeof(out->label));
 	fault = superblock_fault(out);

@@ -153,7 +153,8 @@ _Static_assert(sizeof(struct page) == BLOCK_BYTES, "format");
  *      224   64  label: the disk's name, zero-terminated UTF-8
  *      288    8  cache, in bytes, of the process that wrote it: what follows in the journal may need as much to be replayed;
  *                0: not known
- *      296       zero
+ *      296    8  wall clock when the last scrub of all of the disk had ended; 0: there was none
+ *      304       zero
  */
 #define SUPERBLOCK_MAGIC         "QUARRYD1"
 #define DISK_FORMAT_VERSION      1u
@@ -175,6 +176,7 @@ struct superblock {
 	bool is_clean, is_reserved;
 	uint64_t wall_ns;
 	uint64_t cache_bytes;
+	uint64_t scrubbed_wall_ns;
 	char label[DISK_LABEL_BYTES];
 };
 

@@ -8,7 +8,7 @@
  *   table.c       trees of records                         checkpoint.c makes all of it durable at one point
  *   writer.c      data writes of one turn, gathered        recovery.c   the only way to start
  *   drop.c        frees dying trees                        punch.c      gives freed space back below
- *   scrub.c       verifies and straightens
+ *   scrub.c       verifies and straightens trees       scrub_tables.c verifies what checkpoints write beside them
  *
  * One reactor owns everything here; there are no locks. No function but those that say "waits" needs more than one
  * turn.
@@ -537,6 +537,9 @@ void punch_stop(struct punch *p); /* its timers */
 
 struct scrub;
 void scrub_destroy(struct scrub *s);
+/* Waits until the next one is due. */
+void scrub_schedule(struct disk *d);
+void scrub_due(struct timer *t);
 #define SCRUB_RUNS_MIN 16u /* a leaf whose data lie in so many runs is worth straightening */
 
 struct recovery;
@@ -577,6 +580,8 @@ struct disk {
 	struct drop drop;
 	struct punch punch;
 	struct scrub *scrub;
+	struct timer scrub_timer;  /* until the next one is due */
+	uint64_t scrubbed_wall_ns; /* when the last whole one ended */
 	struct recovery *recovery;
 	struct table tree_table, volume_table;
 	struct disk_tree **trees;    /* by slot */

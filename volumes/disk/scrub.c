@@ -1,12 +1,15 @@
 /*
- * scrub.c: reads every tree's pages and data from the device, verifies them, and straightens leaves that lie in many
- * runs.
+ * scrub.c: reads all that the disk holds from the device, verifies it, and straightens leaves that lie in many runs.
  *
- *   FIND -> SETTLE -> READ -> VERIFY -> (PLACE -> WRITE -> SWAP) -> PAUSE -> FIND ... -> END
+ *   FIND -> SETTLE -> READ -> VERIFY -> (PLACE -> WRITE -> SWAP) -> PAUSE -> FIND ...
+ *     \-> (no tree is left) TABLES -> COMPARE -> TABLES ... -> END
  *
- * The work goes leaf by leaf. FIND notes the leaf's pointers; SETTLE waits until every write that was under way then
+ * First the trees, leaf by leaf. FIND notes the leaf's pointers; SETTLE waits until every write that was under way then
  * is on the device, so that what is read is what the pointers say or is damaged. Straightening writes the leaf's data
  * once more, side by side, and then SWAP lets those pointers that are still the same name the new blocks.
+ *
+ * Then what the last checkpoint wrote beside them, a batch at a time (scrub_tables.c): TABLES reads it while no checkpoint
+ * is under way, COMPARE holds it against what named it.
  *
  * Invariants
  *  1. From FIND to the end of READ the scrub counts as a read in flight: no block it looks at is reused [PIN].
@@ -14,74 +17,37 @@
  *     still right, since they are not reused before the next checkpoint [ckfree].
  *  3. Only blocks that this tree alone names are moved: its leaf is unshared, and each block's count is 1.
  *  4. Each finding is counted once, told as an event, and the scrub goes on.
+ *  5. A scrub that is due begins by itself, slowly; one that is asked for meanwhile makes it as fast as was asked.
  */
-#include "volumes/disk/disk_internal.h"
-
-#include "daemon/core/checksum.h"
+#include "volumes/disk/scrub_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define SCRUB_STAGES(X) X(FIND) X(SETTLE) X(READ) X(VERIFY) X(PLACE) X(WRITE) X(SWAP) X(PAUSE) X(END)
-enum scrub_stage {
-#define STAGE_NAME(name) SCRUB_##name,
-	SCRUB_STAGES(STAGE_NAME)
-#undef STAGE_NAME
-};
-
-#define SCRUB_READS_MAX (PAGE_POINTERS + TREE_HEIGHT_MAX + 1)
-
-struct scrub_op {
-	struct op op;
-	struct scrub *scrub;
-	struct iovec iov;
-	struct pointer pointer; /* of a page; data: of the first block */
-	enum block_kind kind;
-	uint32_t first, n_blocks; /* data: of the leaf */
-	int res;
-};
-
-struct scrub {
-	struct disk *disk;
-	enum scrub_stage stage;
-	struct disk_scrub status;
-	uint64_t bytes_per_s;
-	bool straighten, is_stopping, is_swappable;
-	bool is_asking, is_unaskable; /* FIND waits to know whose the leaf is; it cannot be known */
-	int woken_err;                /* what it waited for in PLACE or SWAP has failed */
-	uint32_t slot;                /* of the tree at hand */
-	struct uuid volume;           /* to see that the slot still holds this tree of it */
-	uint64_t tree_id;
-	uint64_t cursor;    /* the leaf at hand: its first block */
-	uint64_t settle_at; /* journal sequence */
-	uint32_t owed, n_ops;
-	unsigned read_side;
-	bool is_pinned;
-	struct pointer pointers[PAGE_POINTERS], moved[PAGE_POINTERS];
-	struct run runs[PAGE_POINTERS];
-	uint32_t n_runs, n_data;
-	uint8_t *data; /* PAGE_POINTERS blocks, then SCRUB's pages */
-	struct scrub_op ops[SCRUB_READS_MAX];
-	struct waiter waiter;
-	struct timer timer;
-	struct op again;
-	uint64_t leaf_bytes;
-};
+#define SCRUB_SLOW_BYTES_PER_S (8 * MIB)          /* of one that is due: a TiB takes a day and a half */
+#define SCRUB_DELAY_NS         (600 * NS_PER_S)   /* after a start or a failed one: others come first */
+#define SCRUB_LOOK_NS          (86400 * NS_PER_S) /* so often at least it looks at the clock, which people set */
 
 static void scrub_run(struct scrub *s);
 
-/* The leaf at the cursor is done with. */
-static void scrub_skip(struct scrub *s)
+/* What this page covers is done with; level 1: the leaf at the cursor. */
+static void scrub_skip(struct scrub *s, unsigned level)
 {
-	s->cursor += PAGE_POINTERS;
+	s->cursor = (s->cursor / tree_span(level) + 1) * tree_span(level);
 	s->is_unaskable = false;
 }
 
 /* ---- its door ---- */
 
-/* What could not be read was told where it was found: the leaf is skipped where nothing of it is known, and verified but
- * not straightened where only that is in doubt. */
+static void scrub_skip_unread(struct scrub *s)
+{
+	s->status.bad_blocks++;
+	scrub_skip(s, s->missing);
+}
+
+/* What could not be read was told where it was found: what lies below a page that is not known is skipped, and a leaf is
+ * verified but not straightened where only that is in doubt. */
 static void scrub_woken(struct waiter *w, int res)
 {
 	struct scrub *s = container_of(w, struct scrub, waiter);
@@ -90,7 +56,7 @@ static void scrub_woken(struct waiter *w, int res)
 	else if (res < 0 && s->is_asking)
 		s->is_unaskable = true;
 	else if (res < 0)
-		scrub_skip(s);
+		scrub_skip_unread(s);
 	scrub_run(s);
 }
 
@@ -131,6 +97,8 @@ static struct disk_tree *scrub_tree(struct scrub *s)
 			continue;
 		if (s->cursor > 0 && !scrub_is_at(s, t))
 			s->cursor = 0;
+		if (s->cursor == 0)
+			memset(s->path, 0, sizeof s->path);
 		s->volume = t->record.volume;
 		s->tree_id = t->record.tree_id;
 		if (t->record.height > 0 && s->cursor < tree_span(t->record.height))
@@ -139,8 +107,7 @@ static struct disk_tree *scrub_tree(struct scrub *s)
 	return NULL;
 }
 
-static void scrub_add(struct scrub *s, enum block_kind kind, struct pointer p, uint32_t first, uint32_t n,
-		      uint8_t *memory)
+void scrub_add(struct scrub *s, enum block_kind kind, struct pointer p, uint32_t first, uint32_t n, uint8_t *memory)
 {
 	struct scrub_op *o = &s->ops[s->n_ops++];
 	quarry_assert(s->n_ops <= SCRUB_READS_MAX);
@@ -152,7 +119,7 @@ static void scrub_add(struct scrub *s, enum block_kind kind, struct pointer p, u
 			       .iov = {memory, (size_t)n * BLOCK_BYTES}};
 }
 
-/* Notes the reads of the leaf at the cursor: its data in runs, and the pages above it that begin here. */
+/* Notes the reads of the leaf at the cursor: its data in runs, and the pages on the way to it that were not read yet. */
 static void scrub_note(struct scrub *s, struct disk_tree *t, const struct pointer path[TREE_HEIGHT_MAX + 1])
 {
 	s->n_ops = s->n_data = 0;
@@ -169,9 +136,9 @@ static void scrub_note(struct scrub *s, struct disk_tree *t, const struct pointe
 	}
 	s->is_swappable = s->straighten && n_runs >= SCRUB_RUNS_MIN && !s->is_unaskable;
 	for (unsigned level = 1; level <= t->record.height; level++) {
-		if (s->cursor % tree_span(level) != 0 || pointer_is_hole(path[level]))
-			break;
-		if (!pointer_is_virtual(path[level]))
+		bool is_seen = path[level].low == s->path[level].low && path[level].high == s->path[level].high;
+		s->path[level] = path[level];
+		if (!is_seen && !pointer_is_hole(path[level]) && !pointer_is_virtual(path[level]))
 			scrub_add(s, KIND_PAGE, path[level], 0, 1,
 				  s->data + (size_t)(PAGE_POINTERS + level) * BLOCK_BYTES);
 	}
@@ -198,6 +165,17 @@ static int scrub_ask(struct scrub *s, struct disk_tree *t)
 	return res == -EAGAIN ? res : 0;
 }
 
+/* The level of the first page on the way to the cursor that is not in the cache: the one that is waited for. */
+static unsigned scrub_missing(struct scrub *s, struct disk_tree *t)
+{
+	struct pages *pages = &s->disk->pages;
+	struct pointer p = t->record.root;
+	unsigned level = t->record.height;
+	for (struct frame *f; level > 1 && !pointer_is_hole(p) && (f = pages_find(pages, p)) != NULL; level--)
+		p = f->page->p[s->cursor >> (PAGE_SHIFT * (level - 1)) & (PAGE_POINTERS - 1)];
+	return level;
+}
+
 static enum flow scrub_find(struct scrub *s)
 {
 	struct disk *d = s->disk;
@@ -211,17 +189,18 @@ static enum flow scrub_find(struct scrub *s)
 			reactor_defer(d->reactor, &s->again, 0);
 			return FLOW_WAIT;
 		}
+		s->missing = scrub_missing(s, t);
 		int res = tree_look(t, s->cursor, end, 0, &piece, &s->waiter);
+		if (res == 0)
+			res = tree_path(t, s->cursor, path, &s->waiter);
 		if (res == -EAGAIN)
 			return FLOW_WAIT;
-		if (res == 0 && !piece.is_data && piece.n_blocks >= PAGE_POINTERS) {
+		if (res == 0 && pointer_is_hole(path[1]) && !piece.is_data) {
 			s->cursor = leaf_start(piece.first + piece.n_blocks);
 			s->is_unaskable = false;
 			continue;
 		}
 		pages_guard(&d->pages);
-		if (res == 0)
-			res = tree_path(t, s->cursor, path, &s->waiter);
 		if (res == 0)
 			res = tree_get(t, s->cursor, PAGE_POINTERS, s->pointers, &s->waiter);
 		if (res == -EAGAIN)
@@ -230,7 +209,7 @@ static enum flow scrub_find(struct scrub *s)
 			scrub_note(s, t, path);
 			return scrub_ask(s, t) == -EAGAIN ? FLOW_WAIT : FLOW_NEXT;
 		}
-		scrub_skip(s);
+		scrub_skip_unread(s);
 	}
 	return FLOW_NEXT;
 }
@@ -421,6 +400,26 @@ static enum flow scrub_swap(struct scrub *s)
 	return FLOW_NEXT;
 }
 
+/* ---- the tables ---- */
+
+/* What the last checkpoint wrote is read before the next one begins to take its place; then its blocks are pinned. */
+static enum flow scrub_tables(struct scrub *s)
+{
+	struct disk *d = s->disk;
+	if (!checkpoint_is_idle(&d->checkpoint)) {
+		list_append(&d->checkpoint.waiters, &s->waiter.link);
+		return FLOW_WAIT;
+	}
+	s->n_ops = 0;
+	s->is_whole = !scrub_tables_note(s);
+	if (s->is_whole)
+		return FLOW_NEXT;
+	s->leaf_bytes = (uint64_t)s->n_ops * BLOCK_BYTES;
+	scrub_pin(s);
+	scrub_read(s);
+	return FLOW_NEXT;
+}
+
 /* ---- the walk ---- */
 
 /* Slower than asked for when the rate says so; and between two leaves the clients get their turn. */
@@ -438,6 +437,9 @@ static void scrub_end(struct scrub *s)
 	scrub_unpin(s);
 	s->status.is_running = false;
 	s->status.ended_wall_ns = reactor_wall_ns(d->reactor);
+	if (s->is_whole) /* the next checkpoint makes it durable */
+		d->scrubbed_wall_ns = s->status.ended_wall_ns;
+	scrub_schedule(d);
 	log_event(d->log, s->status.bad_blocks ? LOG_ERROR : LOG_INFO, "scrub-ended", d->name,
 		  "%llu blocks verified, %llu damaged, %llu leaves straightened",
 		  (unsigned long long)s->status.done_blocks, (unsigned long long)s->status.bad_blocks,
@@ -450,13 +452,14 @@ static void scrub_run(struct scrub *s)
 {
 	struct disk *d = s->disk;
 	while (s->status.is_running) {
-		if ((s->is_stopping || d->state != DISK_RUNNING) && s->stage <= SCRUB_PLACE && s->owed == 0)
+		bool may_stop = s->stage <= SCRUB_PLACE || s->stage >= SCRUB_PAUSE;
+		if ((s->is_stopping || d->state != DISK_RUNNING) && may_stop && s->owed == 0)
 			s->stage = SCRUB_END;
 		switch (s->stage) {
 		case SCRUB_FIND:
 			if (scrub_find(s) == FLOW_WAIT)
 				return;
-			s->stage = SCRUB_END;
+			s->stage = SCRUB_TABLES;
 			if (scrub_tree(s)) {
 				scrub_pin(s);
 				s->stage = SCRUB_SETTLE;
@@ -498,8 +501,21 @@ static void scrub_run(struct scrub *s)
 			s->stage = SCRUB_PAUSE;
 			break;
 		case SCRUB_PAUSE:
-			scrub_skip(s);
+			scrub_skip(s, 1);
 			s->stage = SCRUB_FIND;
+			scrub_pause(s);
+			return;
+		case SCRUB_TABLES:
+			if (scrub_tables(s) == FLOW_WAIT)
+				return;
+			s->stage = s->is_whole ? SCRUB_END : SCRUB_COMPARE;
+			break;
+		case SCRUB_COMPARE:
+			if (s->owed > 0)
+				return;
+			scrub_tables_compare(s);
+			scrub_unpin(s);
+			s->stage = SCRUB_TABLES;
 			scrub_pause(s);
 			return;
 		case SCRUB_END:
@@ -514,6 +530,11 @@ int disk_scrub_start(struct disk *d, uint64_t bytes_per_s, bool straighten)
 	struct scrub *s = d->scrub;
 	if (d->state != DISK_RUNNING)
 		return -EIO;
+	if (s && s->status.is_running && s->is_slow && !s->is_stopping) {
+		s->is_slow = false;
+		s->bytes_per_s = bytes_per_s;
+		return 0;
+	}
 	if (s && s->status.is_running)
 		return -EBUSY;
 	if (s)
@@ -537,14 +558,38 @@ int disk_scrub_start(struct disk *d, uint64_t bytes_per_s, bool straighten)
 	for (uint32_t i = 0; i < d->n_tree_slots; i++)
 		if (d->trees[i] && d->trees[i]->record.state == TREE_LIVE)
 			s->status.total_blocks += d->trees[i]->record.n_data_blocks;
+	s->status.total_blocks += scrub_tables_blocks(d);
 	d->n_requests++;
 	reactor_defer(d->reactor, &s->again, 0);
 	return 0;
 }
 
+/* ---- when it is due ---- */
+
+void scrub_schedule(struct disk *d)
+{
+	uint64_t now_ns = reactor_wall_ns(d->reactor), due_ns = d->scrubbed_wall_ns + d->options.scrub_every_ns;
+	if (d->options.scrub_every_ns == 0 || d->options.is_read_only || d->state != DISK_RUNNING)
+		return;
+	uint64_t wait_ns = due_ns > now_ns ? due_ns - now_ns : 0;
+	timer_start(d->reactor, &d->scrub_timer, max_u64(SCRUB_DELAY_NS, min_u64(wait_ns, SCRUB_LOOK_NS)));
+}
+
+void scrub_due(struct timer *t)
+{
+	struct disk *d = container_of(t, struct disk, scrub_timer);
+	uint64_t now_ns = reactor_wall_ns(d->reactor);
+	bool is_due = now_ns >= d->scrubbed_wall_ns + d->options.scrub_every_ns;
+	if (is_due && disk_scrub_start(d, SCRUB_SLOW_BYTES_PER_S, true) == 0)
+		d->scrub->is_slow = true;
+	else
+		scrub_schedule(d);
+}
+
 void disk_scrub_stop(struct disk *d)
 {
 	struct scrub *s = d->scrub;
+	timer_stop(d->reactor, &d->scrub_timer);
 	if (!s || !s->status.is_running)
 		return;
 	s->is_stopping = true;

@@ -27,6 +27,8 @@
 
 /* A scrub asked for by a person should end while he waits, and still leave most of the device to the clients. */
 #define SCRUB_BYTES_PER_S (256 * MIB)
+/* And one comes by itself every week, slowly. */
+#define SCRUB_EVERY_NS (7 * 24 * 3600 * NS_PER_S)
 
 static void set_disk_changed(struct set_disk *d)
 {
@@ -170,6 +172,7 @@ int set_disk_open(struct set_disk *d, void (*changed)(struct set_disk *d, void *
 				 .path = d->facts.path,
 				 .cluster = &s->cluster,
 				 .cache_bytes = d->cache_bytes,
+				 .scrub_every_ns = SCRUB_EVERY_NS,
 				 .opened = set_disk_opened,
 				 .failed = set_disk_failed,
 				 .name_volume = set_disk_name_volume,

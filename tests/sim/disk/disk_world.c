@@ -578,11 +578,23 @@ enum world_open world_open(struct disk_world *w)
 	return WORLD_REFUSED;
 }
 
+/* A scrub finds nothing where nothing is damaged. */
+static void scrub_judge(struct disk_world *w)
+{
+	struct disk_scrub status;
+
+	disk_scrub_status(w->disk, &status);
+	if (status.bad_blocks > 0 && !w->is_lenient && !w->has_bad_cells && !w->was_shaken && !w->has_failed)
+		world_fail(w, "the scrub found %" PRIu64 " damaged blocks on a sound disk", status.bad_blocks);
+	w->was_shaken = false;
+}
+
 void world_close(struct disk_world *w)
 {
 	bool was_failed = disk_state(w->disk) == DISK_FAILED || w->open_res != 0;
 
 	quarry_assert(w->n_busy == 0);
+	scrub_judge(w);
 	world_say(w, "close");
 	w->is_closed = false;
 	disk_close(w->disk, closed, w);
@@ -599,7 +611,7 @@ void world_shake(struct disk_world *w, uint64_t reads_max)
 	uint64_t skip = world_pick(w, reads_max);
 
 	world_say(w, "read %" PRIu64 " from here will fail", skip);
-	w->is_shaky = true;
+	w->is_shaky = w->was_shaken = true;
 	w->totals.shaken++;
 	sim_file_fail(w->medium, OP_READ, (uint32_t)skip, EIO);
 }

@@ -84,6 +84,7 @@ struct disk_world {
 	uint64_t n_done;
 	bool has_bad_cells; /* a data block was damaged, and a dying tree or the last checkpoint may still name it */
 	bool is_lenient;    /* structures were damaged: errors are no mistake */
+	bool was_shaken;    /* is_shaky was set since the disk was last opened, or for its opening */
 	bool is_shaky;      /* a read fails once: an error may be answered, and then nothing is wrong but the answer */
 	struct world_totals totals;
 };
