@@ -69,12 +69,60 @@ static void a_damaged_root(void)
 	drop_with_a_damaged_page(2, LEAVES * (LEAF_BLOCKS + 1) + 1 + BESIDE);
 }
 
+static bool has_answered(void *context)
+{
+	return *(bool *)context;
+}
+
+struct look {
+	struct disk_io io; /* first */
+	bool is_done;
+	int res;
+};
+
+static void look_done(struct disk_io *io, int res)
+{
+	struct look *l = (struct look *)io;
+	l->is_done = true;
+	l->res = res;
+}
+
+/* It waits for a page of the tree while the tree is dropped, freed and forgotten. */
+static void a_read_that_waits(void)
+{
+	struct one_disk o;
+	one_open(&o, 64 * MIB, 4 * MIB);
+	write_tree(&o, 1);
+	one_create(&o, 2);
+	one_close_disk(&o); /* nothing is in the cache then */
+	one_open_disk(&o);
+	sim_file_faults(o.medium)->slow_ns = NS_PER_S;
+	for (unsigned round = 0; round < 2; round++) { /* the round in which it is too late, and the one after */
+		struct disk_tree *t = one_tree(&o, 1 + round);
+		uint8_t *memory = aligned_alloc(BLOCK_BYTES, BLOCK_BYTES);
+		struct iovec iov = {memory, BLOCK_BYTES};
+		struct look look = {
+		    .io = {.op = DISK_READ, .tree = t, .n_blocks = 1, .iov = &iov, .n_iov = 1, .done = look_done}};
+		sim_file_faults(o.medium)->slow_ppm = round == 0 ? 1000000 : 0;
+		disk_submit(o.disk, &look.io);
+		CU_ASSERT_EQUAL(t->n_lookers, 1);
+		t->record.state = round == 0 ? TREE_DYING : TREE_LIVE; /* as a drop that is admitted now does first */
+		CU_ASSERT_EQUAL_FATAL(sim_run(o.sim, has_answered, &look.is_done, ONE_STEPS_MAX), SIM_DONE);
+		CU_ASSERT_EQUAL(look.res, round == 0 ? -ENOENT : 0);
+		CU_ASSERT_EQUAL(t->n_lookers, 0);
+		t->record.state = TREE_LIVE;
+		free(memory);
+	}
+	one_close(&o);
+}
+
 int main(void)
 {
 	CU_initialize_registry();
 	CU_pSuite suite = CU_add_suite("dropping trees", NULL, NULL);
 	CU_add_test(suite, "a damaged leaf", a_damaged_leaf);
 	CU_add_test(suite, "a damaged root", a_damaged_root);
+	CU_add_test(suite, "a read that waits", a_read_that_waits);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();

@@ -12,5 +12,6 @@ uint32_t cut_frames_needed(const struct disk *d);
  * freezes what was freed, and fills c->superblock and c->cut. Needs the room that the two bounds promise; cannot
  * fail. */
 void cut(struct checkpoint *c);
-/* The checkpoint that left them out is flushed: trees that are all free give their slots back. */
+/* The checkpoint that left them out is flushed: trees that are all free give their slots back, unless somebody who was to
+ * read there is still to hear that it is gone: then after the next one. */
 void cut_forget_trees(struct disk *d);

@@ -418,7 +418,7 @@ void cut(struct checkpoint *c)
 void cut_forget_trees(struct disk *d)
 {
 	for (uint32_t i = 0; i < d->n_tree_slots; i++)
-		if (d->trees[i] && d->trees[i]->is_left_out) {
+		if (d->trees[i] && d->trees[i]->is_left_out && d->trees[i]->n_lookers == 0) {
 			quarry_assert(!d->trees[i]->is_dirty);
 			free(d->trees[i]);
 			d->trees[i] = NULL;

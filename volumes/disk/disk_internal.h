@@ -397,6 +397,7 @@ struct disk_tree {
 	uint64_t last_epoch; /* highest epoch written or forked since the disk was opened, at least fork_epoch */
 	int32_t volume_slot; /* where its volume's record was last found; -1: not looked up */
 	uint32_t n_changes;  /* writes and trims in flight */
+	uint32_t n_lookers;  /* reads and maps in flight: they come back to this struct */
 	struct list waiters; /* for n_changes to reach 0 [FORKWAIT] */
 	struct list dying;   /* in disk.dying */
 	unsigned drop_level; /* DYING: of the page that the last step needed and did not have */

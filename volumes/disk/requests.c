@@ -254,20 +254,33 @@ static int io_has_room(struct disk *d, const struct disk_io *io)
 	return may_come ? -EAGAIN : -ENOSPC;
 }
 
-/* The tree's changes in flight are counted from admission to reply, for forks to wait for [FORKWAIT]. */
-static void io_count_change(struct disk_io *io)
+static bool is_look(const struct disk_io *io)
 {
-	if ((io->op == DISK_WRITE || io->op == DISK_TRIM) && !io->own.is_counted) {
-		io->own.is_counted = true;
-		io->tree->n_changes++;
-	}
+	return io->op == DISK_READ || io->op == DISK_MAP;
 }
 
-static void io_uncount_change(struct disk_io *io)
+/* The tree's changes in flight are counted from admission to reply, for forks to wait for [FORKWAIT], and who looks at it,
+ * for its memory to stay when it is dropped meanwhile. */
+static void io_count(struct disk_io *io)
+{
+	bool is_change_of_data = io->op == DISK_WRITE || io->op == DISK_TRIM;
+	if ((!is_change_of_data && !is_look(io)) || io->own.is_counted)
+		return;
+	io->own.is_counted = true;
+	io->tree->n_changes += is_change_of_data;
+	io->tree->n_lookers += is_look(io);
+}
+
+static void io_uncount(struct disk_io *io)
 {
 	if (!io->own.is_counted)
 		return;
 	io->own.is_counted = false;
+	if (is_look(io)) {
+		quarry_assert(io->tree->n_lookers > 0);
+		io->tree->n_lookers--;
+		return;
+	}
 	quarry_assert(io->tree->n_changes > 0);
 	if (--io->tree->n_changes == 0)
 		waiters_wake(io->own.disk, &io->tree->waiters, 0);
@@ -286,7 +299,7 @@ static enum flow io_admit(struct disk_io *io)
 	}
 	io->own.err = res;
 	if (res == 0)
-		io_count_change(io);
+		io_count(io);
 	return FLOW_NEXT;
 }
 
@@ -358,7 +371,7 @@ static void io_reply(struct disk_io *io)
 		return;
 	}
 	quarry_assert(io->own.owed == 0 && !list_is_linked(&io->own.link) && !list_is_linked(&io->own.waiter.link));
-	io_uncount_change(io);
+	io_uncount(io);
 	if (io->op == DISK_READ) {
 		if (io->own.err == -EIO &&
 		    io->bad_blocks == 0) /* nobody knows where they are: a page or the disk failed */
@@ -434,9 +447,13 @@ static enum disk_io_stage after_change(const struct disk_io *io)
 	return needs_flush(io->op) ? IO_FLUSH : IO_REPLY;
 }
 
-/* What follows from an error, its own or the disk's: the end, once nothing is owed. */
+/* What follows from an error, its own or the disk's: the end, once nothing is owed. Who still looks for blocks in a tree
+ * that was dropped meanwhile would find its pages freed. */
 static void io_divert(struct disk_io *io)
 {
+	bool is_looking = io->own.stage == IO_LOOK || (io->own.stage == IO_SCAN && io->op == DISK_MAP);
+	if (is_looking && io->tree->record.state != TREE_LIVE && io->own.err == 0)
+		io->own.err = -ENOENT;
 	if (!disk_is_alive(io->own.disk) && io->own.err == 0)
 		io->own.err = -EIO;
 	if (io->own.err && io->own.stage != IO_REPLY)
