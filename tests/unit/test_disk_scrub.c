@@ -1,6 +1,6 @@
 /*
- * test_disk_scrub.c: a scrub reads all that the disk holds: whatever is damaged, it finds it, once, and goes on. And it comes
- * by itself when it is due.
+ * test_disk_scrub.c: a scrub reads all that the disk holds: whatever is damaged, it finds it, once, and goes on. And it
+ * comes by itself when it is due.
  */
 #include "tests/unit/one_disk.h"
 

@@ -71,15 +71,15 @@ void disk_abandon(struct disk *d);
 /* ---- requests ---- */
 
 enum disk_op {
-	DISK_READ,    /* blocks to iov; holes read as zeros */
-	DISK_WRITE,   /* blocks from iov */
-	DISK_TRIM,    /* any number of blocks become holes */
-	DISK_MAP,     /* where data and holes are */
-	DISK_MEASURE, /* what a drop of the tree would free */
-	DISK_FLUSH,   /* everything completed before is durable after; no tree */
-	DISK_CREATE,  /* a new empty tree; answered when durable, like all that follow */
-	DISK_FORK,    /* child = a copy of tree as it is now */
-	DISK_DROP, /* the tree is gone; its space is freed in the background; who looks for blocks there gets -ENOENT */
+	DISK_READ,     /* blocks to iov; holes read as zeros */
+	DISK_WRITE,    /* blocks from iov */
+	DISK_TRIM,     /* any number of blocks become holes */
+	DISK_MAP,      /* where data and holes are */
+	DISK_MEASURE,  /* what a drop of the tree would free */
+	DISK_FLUSH,    /* everything completed before is durable after; no tree */
+	DISK_CREATE,   /* a new empty tree; answered when durable, like all that follow */
+	DISK_FORK,     /* child = a copy of tree as it is now */
+	DISK_DROP,     /* the tree is gone, for reads that wait too; its space is freed in the background */
 	DISK_FENCE,    /* raise a volume's generation, begin a session, set its size */
 	DISK_COMPLETE, /* remember that an epoch is complete */
 	DISK_FORGET,   /* drop the record of a volume that has no trees */

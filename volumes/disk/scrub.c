@@ -119,6 +119,13 @@ void scrub_add(struct scrub *s, enum block_kind kind, struct pointer p, uint32_t
 			       .iov = {memory, (size_t)n * BLOCK_BYTES}};
 }
 
+/* A page that is dirty or that a checkpoint is just writing is not on the device yet. */
+static bool page_is_written(struct disk *d, struct pointer p)
+{
+	const struct frame *f = pointer_is_virtual(p) ? NULL : pages_find(&d->pages, p);
+	return f && f->state == FRAME_CLEAN;
+}
+
 /* Notes the reads of the leaf at the cursor: its data in runs, and the pages on the way to it that were not read yet. */
 static void scrub_note(struct scrub *s, struct disk_tree *t, const struct pointer path[TREE_HEIGHT_MAX + 1])
 {
@@ -137,10 +144,10 @@ static void scrub_note(struct scrub *s, struct disk_tree *t, const struct pointe
 	s->is_swappable = s->straighten && n_runs >= SCRUB_RUNS_MIN && !s->is_unaskable;
 	for (unsigned level = 1; level <= t->record.height; level++) {
 		bool is_seen = path[level].low == s->path[level].low && path[level].high == s->path[level].high;
+		if (is_seen || pointer_is_hole(path[level]) || !page_is_written(s->disk, path[level]))
+			continue;
 		s->path[level] = path[level];
-		if (!is_seen && !pointer_is_hole(path[level]) && !pointer_is_virtual(path[level]))
-			scrub_add(s, KIND_PAGE, path[level], 0, 1,
-				  s->data + (size_t)(PAGE_POINTERS + level) * BLOCK_BYTES);
+		scrub_add(s, KIND_PAGE, path[level], 0, 1, s->data + (size_t)(PAGE_POINTERS + level) * BLOCK_BYTES);
 	}
 	s->leaf_bytes = (uint64_t)s->n_data * BLOCK_BYTES;
 }
@@ -447,23 +454,28 @@ static void scrub_end(struct scrub *s)
 	disk_request_ended(d);
 }
 
+/* It is to stop, and nothing that it has taken is to be given back first. */
+static void scrub_divert(struct scrub *s)
+{
+	bool is_over = s->is_stopping || s->disk->state != DISK_RUNNING;
+	bool may_stop = s->stage != SCRUB_WRITE && s->stage != SCRUB_SWAP;
+	if (is_over && may_stop && s->owed == 0)
+		s->stage = SCRUB_END;
+}
+
 /* Read this function to know a whole scrub. */
 static void scrub_run(struct scrub *s)
 {
 	struct disk *d = s->disk;
 	while (s->status.is_running) {
-		bool may_stop = s->stage <= SCRUB_PLACE || s->stage >= SCRUB_PAUSE;
-		if ((s->is_stopping || d->state != DISK_RUNNING) && may_stop && s->owed == 0)
-			s->stage = SCRUB_END;
+		scrub_divert(s);
 		switch (s->stage) {
 		case SCRUB_FIND:
 			if (scrub_find(s) == FLOW_WAIT)
 				return;
-			s->stage = SCRUB_TABLES;
-			if (scrub_tree(s)) {
+			s->stage = scrub_tree(s) ? SCRUB_SETTLE : SCRUB_TABLES;
+			if (s->stage == SCRUB_SETTLE)
 				scrub_pin(s);
-				s->stage = SCRUB_SETTLE;
-			}
 			break;
 		case SCRUB_SETTLE:
 			if (d->journal.settled < s->settle_at) {
