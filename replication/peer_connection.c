@@ -174,11 +174,10 @@ static bool data_is_intact(struct peer_connection *c)
 {
 	const struct peer_in *in = &c->in;
 	const struct peer_message *m = &in->message;
-	uint64_t holes = m->zero_blocks | m->bad_blocks;
 	const uint8_t *at = in->data;
 	uint32_t n_damaged = 0;
 	for (uint32_t i = 0; i < m->n_blocks; i++) {
-		if (holes >> i & 1)
+		if (!peer_block_is_there(m, i))
 			continue;
 		uint32_t crc = in->header.type == PEER_COPY ? m->stamps[i].crc : m->crcs[i];
 		n_damaged += crc32c(0, at, BLOCK_BYTES) != crc;

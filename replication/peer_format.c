@@ -87,7 +87,7 @@ struct body {
 	} fields[FIELDS_MAX];
 	uint32_t n_fields;
 	enum list_kind list;
-	bool has_blocks; /* n_blocks is at most PEER_IO_BLOCKS, and the masks have bits for these only */
+	uint32_t blocks_max; /* the masks have bits for these only; 0: it has no masks */
 	bool has_data;
 };
 
@@ -99,11 +99,11 @@ static const struct body hello_reply = {.fields = {FIELD(epoch, EPOCH), FIELD(is
 static const struct body trees_reply = {
     .fields = {FIELD(is_last, 1), FIELD(n_entries, PEER_LIST_MAX)}, .n_fields = 2, .list = LIST_TREES};
 static const struct body write = {
-    .fields = {FIELD(tree_id, ANY), FIELD(first, PEER_BLOCK_MAX), FIELD(n_blocks, PEER_IO_BLOCKS), FIELD(epoch, EPOCH),
-	       FIELD(zero_blocks, ANY)},
+    .fields = {FIELD(tree_id, ANY), FIELD(first, PEER_BLOCK_MAX), FIELD(n_blocks, PEER_WRITE_BLOCKS),
+	       FIELD(epoch, EPOCH), FIELD(zero_blocks, ANY)},
     .n_fields = 5,
     .list = LIST_CRCS,
-    .has_blocks = true,
+    .blocks_max = PEER_WRITE_BLOCKS,
     .has_data = true,
 };
 static const struct body trim = {
@@ -111,15 +111,15 @@ static const struct body trim = {
     .n_fields = 4,
 };
 static const struct body read = {
-    .fields = {FIELD(tree_id, ANY), FIELD(first, PEER_BLOCK_MAX), FIELD(n_blocks, PEER_IO_BLOCKS)},
+    .fields = {FIELD(tree_id, ANY), FIELD(first, PEER_BLOCK_MAX), FIELD(n_blocks, PEER_READ_BLOCKS)},
     .n_fields = 3,
-    .has_blocks = true,
+    .blocks_max = PEER_READ_BLOCKS,
 };
 static const struct body read_reply = {
-    .fields = {FIELD(n_blocks, PEER_IO_BLOCKS), FIELD(zero_blocks, ANY), FIELD(bad_blocks, ANY)},
+    .fields = {FIELD(n_blocks, PEER_READ_BLOCKS), FIELD(zero_blocks, ANY), FIELD(bad_blocks, ANY)},
     .n_fields = 3,
     .list = LIST_CRCS,
-    .has_blocks = true,
+    .blocks_max = PEER_READ_BLOCKS,
     .has_data = true,
 };
 static const struct body complete = {.fields = {FIELD(epoch, EPOCH)}, .n_fields = 1};
@@ -136,11 +136,11 @@ static const struct body stamps = {
 static const struct body stamps_reply = {
     .fields = {FIELD(n_blocks, PEER_LIST_MAX)}, .n_fields = 1, .list = LIST_STAMPS};
 static const struct body copy = {
-    .fields = {FIELD(tree_id, ANY), FIELD(first, PEER_BLOCK_MAX), FIELD(n_blocks, PEER_IO_BLOCKS), FIELD(since, ANY),
+    .fields = {FIELD(tree_id, ANY), FIELD(first, PEER_BLOCK_MAX), FIELD(n_blocks, PEER_WRITE_BLOCKS), FIELD(since, ANY),
 	       FIELD(zero_blocks, ANY)},
     .n_fields = 5,
     .list = LIST_STAMPS,
-    .has_blocks = true,
+    .blocks_max = PEER_WRITE_BLOCKS,
     .has_data = true,
 };
 static const struct body cut = {.fields = {FIELD(first, PEER_BLOCK_MAX), FIELD(n_blocks, PEER_BLOCK_MAX)},
@@ -215,7 +215,7 @@ static uint64_t list_members(const struct body *b, const struct peer_message *m)
 
 static uint32_t body_bytes_max(const struct body *b)
 {
-	return b->n_fields * 8 + list_bytes(b->list, b->has_blocks ? PEER_IO_BLOCKS : PEER_LIST_MAX);
+	return b->n_fields * 8 + list_bytes(b->list, b->blocks_max ? b->blocks_max : PEER_LIST_MAX);
 }
 
 static uint64_t bits_of(uint64_t n_blocks)
@@ -228,9 +228,10 @@ uint32_t peer_data_blocks(const struct peer_header *h, const struct peer_message
 	const struct body *b = body_of(h);
 	if (!b->has_data)
 		return 0;
-	quarry_assert(m->n_blocks > 0 && m->n_blocks <= PEER_IO_BLOCKS);
-	bool has_bad = b == &read_reply;
-	return (uint32_t)__builtin_popcountll(bits_of(m->n_blocks) & ~m->zero_blocks & ~(has_bad ? m->bad_blocks : 0));
+	quarry_assert(m->n_blocks > 0 && m->n_blocks <= b->blocks_max);
+	quarry_assert(m->bad_blocks == 0 || b == &read_reply);
+	uint64_t there = bits_of(m->n_blocks) & ~(m->zero_blocks | m->bad_blocks);
+	return (uint32_t)__builtin_popcountll(there) + (m->n_blocks > 64);
 }
 
 /* ---- headers ---- */
@@ -423,14 +424,14 @@ static const char *fault_of(const struct peer_header *h, const struct body *b, c
 		return "no blocks";
 	if (has_range && m->first > PEER_BLOCK_MAX - m->n_blocks)
 		return "blocks beyond any volume";
-	if (b->has_blocks && (m->zero_blocks | m->bad_blocks) & ~bits_of(m->n_blocks))
+	if (b->blocks_max > 0 && (m->zero_blocks | m->bad_blocks) & ~bits_of(m->n_blocks))
 		return "bits of blocks that it has not";
 	if (m->zero_blocks & m->bad_blocks)
 		return "a block that is a hole and cannot be read";
 	if (b->has_data && h->data_bytes != peer_data_blocks(h, m) * BLOCK_BYTES)
 		return "another number of data blocks than it says";
 	for (uint64_t i = 0; b == &copy && i < m->n_blocks; i++) {
-		if (m->stamps[i].is_data == (m->zero_blocks >> i & 1))
+		if (m->stamps[i].is_data != peer_block_is_there(m, (uint32_t)i))
 			return "a hole with data, or data that is a hole";
 	}
 	return NULL;

@@ -46,7 +46,8 @@
  *               |    +16 |   64 | name, then zeros: at least one
  *
  * Data: of a WRITE, of a COPY and of the reply to a READ, in order, the blocks that are neither holes (bit set in
- * zero_blocks) nor unreadable (bit set in bad_blocks). A reply with another status than 0 has no body and no data.
+ * zero_blocks) nor unreadable (bit set in bad_blocks). The masks have 64 bits: a 65th block is always data. A reply with
+ * another status than 0 has no body and no data.
  */
 #pragma once
 
@@ -55,15 +56,17 @@
 #define PEER_MAGIC        0x31525051u /* "QPR1" */
 #define PEER_VERSION      1u
 #define PEER_HEADER_BYTES 96u
-#define PEER_IO_BLOCKS                                                                                                 \
-	64u /* of a WRITE, READ or COPY: what one journal record holds, so it is there whole or not (P5) */
-#define PEER_LIST_MAX   256u /* stamps, trees or extents of one message: who wants more asks again */
-#define PEER_DATA_MAX   (PEER_IO_BLOCKS * BLOCK_BYTES)
-#define PEER_BODY_MAX   (64u + PEER_LIST_MAX * 32u)
-#define PEER_NAME_BYTES 64u
-#define PEER_EPOCH_MAX  ((1ull << 48) - 1)
-#define PEER_BLOCK_MAX  (1ull << 48) /* no volume has more blocks */
-#define PEER_WHY_BYTES  120
+#define PEER_READ_BLOCKS  64u
+/* Of a WRITE or COPY: what one journal record holds, so it is there whole or not. 256 KiB that begin inside a block lie in
+ * so many (P5). */
+#define PEER_WRITE_BLOCKS 65u
+#define PEER_LIST_MAX     256u /* stamps, trees or extents of one message: who wants more asks again */
+#define PEER_DATA_MAX     (PEER_WRITE_BLOCKS * BLOCK_BYTES)
+#define PEER_BODY_MAX     (64u + PEER_LIST_MAX * 32u)
+#define PEER_NAME_BYTES   64u
+#define PEER_EPOCH_MAX    ((1ull << 48) - 1)
+#define PEER_BLOCK_MAX    (1ull << 48) /* no volume has more blocks */
+#define PEER_WHY_BYTES    120
 
 /*           type      number  what is asked */
 #define PEER_TYPES(X)                                                                                                  \
@@ -149,13 +152,13 @@ struct peer_message {
 	uint64_t tree_id, parent_id, first, n_blocks, epoch;
 	uint64_t since;                   /* MAP: what changed from it on; COPY: applied where what is there is older */
 	uint64_t size_blocks;             /* HELLO: of the volume */
-	uint64_t zero_blocks, bad_blocks; /* bit i: block i is a hole; cannot be read */
+	uint64_t zero_blocks, bad_blocks; /* bit i: block i is a hole; cannot be read; a 65th is neither */
 	uint64_t is_suspect;              /* HELLO: the disk lost power and has not answered a COMPLETE since */
 	uint64_t is_last;                 /* TREES, MAP: nothing follows */
 	uint64_t features;                /* GREETING: bits that both must have to be used */
 	uint64_t n_entries;               /* of trees and extents */
 	union {
-		uint32_t crcs[PEER_IO_BLOCKS];
+		uint32_t crcs[PEER_WRITE_BLOCKS];
 		struct peer_stamp stamps[PEER_LIST_MAX];
 		struct peer_tree trees[PEER_LIST_MAX];
 		struct peer_extent extents[PEER_LIST_MAX];
@@ -179,3 +182,8 @@ must_check int peer_body_decode(const struct peer_header *h, const uint8_t *body
 				char why[static PEER_WHY_BYTES]);
 /* How many blocks of data a message has. */
 uint32_t peer_data_blocks(const struct peer_header *h, const struct peer_message *m);
+/* Of a message that may have data: does block i come with it? */
+static inline bool peer_block_is_there(const struct peer_message *m, uint32_t i)
+{
+	return i >= 64 || !((m->zero_blocks | m->bad_blocks) >> i & 1);
+}

@@ -235,7 +235,8 @@ static void send_some(struct world *w, struct end *e, unsigned n)
 	static const enum peer_type kinds[] = {PEER_WRITE, PEER_READ, PEER_FLUSH, PEER_COPY};
 	for (unsigned i = 0; i < n; i++) {
 		enum peer_type type = kinds[sim_split(&w->chance) % 4];
-		parcel_send(parcel_make(e, type, 1 + (uint32_t)(sim_split(&w->chance) % PEER_IO_BLOCKS)));
+		uint32_t most = type == PEER_READ ? PEER_READ_BLOCKS : PEER_WRITE_BLOCKS;
+		parcel_send(parcel_make(e, type, 1 + (uint32_t)(sim_split(&w->chance) % most)));
 	}
 }
 
@@ -274,7 +275,7 @@ static void test_no_memory(void)
 		w.far.has_no_memory = true;
 		parcel_send(parcel_make(&w.near, PEER_FLUSH, 1));
 		for (int i = 0; i < 20; i++)
-			parcel_send(parcel_make(&w.near, PEER_WRITE, PEER_IO_BLOCKS));
+			parcel_send(parcel_make(&w.near, PEER_WRITE, PEER_WRITE_BLOCKS));
 		CU_ASSERT_EQUAL(sim_run(w.sim, NULL, NULL, STEPS_MAX), SIM_IDLE);
 		CU_ASSERT_EQUAL(w.far.n_arrived, 1);
 		CU_ASSERT(w.near.n_back < w.near.n_sent); /* the sender waits */

@@ -113,11 +113,11 @@ static void test_write(void)
 static void test_largest(void)
 {
 	struct wire *w = wire_make(PEER_READ, PEER_REPLY);
-	w->m.n_blocks = PEER_IO_BLOCKS;
+	w->m.n_blocks = PEER_READ_BLOCKS;
 	w->m.bad_blocks = 1ull << 63;
 	w->m.zero_blocks = 1;
 	wire_pass(w);
-	CU_ASSERT_EQUAL(w->read.data_bytes, PEER_DATA_MAX - 2 * BLOCK_BYTES);
+	CU_ASSERT_EQUAL(w->read.data_bytes, (PEER_READ_BLOCKS - 2) * BLOCK_BYTES);
 	CU_ASSERT_EQUAL(w->got.bad_blocks, 1ull << 63);
 	free(w);
 	w = wire_make(PEER_TREES, PEER_REPLY);
@@ -138,6 +138,35 @@ static void test_largest(void)
 	CU_ASSERT_TRUE(w->got.extents[0].is_data);
 	CU_ASSERT_FALSE(w->got.extents[1].is_data);
 	free(w);
+}
+
+/* 256 KiB that begin inside a block: one message, so that they are there whole or not (P5). */
+static void test_65_blocks(void)
+{
+	for (int is_copy = 0; is_copy <= 1; is_copy++) {
+		struct wire *w = wire_make(is_copy ? PEER_COPY : PEER_WRITE, 0);
+		w->m.n_blocks = PEER_WRITE_BLOCKS;
+		w->m.zero_blocks = 1ull << 63 | 1;
+		for (uint32_t i = 0; i < PEER_WRITE_BLOCKS; i++) {
+			bool is_data = peer_block_is_there(&w->m, i);
+			if (is_copy)
+				w->m.stamps[i] = (struct peer_stamp){.crc = is_data ? i : 0, .is_data = is_data};
+			else
+				w->m.crcs[i] = i;
+		}
+		wire_pass(w);
+		CU_ASSERT_EQUAL(w->read.data_bytes, PEER_DATA_MAX - 2 * BLOCK_BYTES);
+		CU_ASSERT_EQUAL(is_copy ? w->got.stamps[64].crc : w->got.crcs[64], 64);
+		CU_ASSERT_TRUE(peer_block_is_there(&w->got, 64));
+		CU_ASSERT_FALSE(peer_block_is_there(&w->got, 63));
+		if (is_copy) { /* the last one said to be a hole: no mask can say so */
+			put_le32(w->body + 5 * 8 + 64 * 16, 0);
+			put_le32(w->body + 5 * 8 + 64 * 16 + 4, 0);
+			CU_ASSERT_EQUAL(wire_reread(w), -EBADMSG);
+			CU_ASSERT_PTR_NOT_NULL(strstr(w->why, "data that is a hole"));
+		}
+		free(w);
+	}
 }
 
 /* A reply that says no has nothing else to say. */
@@ -210,7 +239,7 @@ static void test_headers_refused(void)
 	expect_header(PEER_READ, 0, 16, 8, "a body of 8");
 	expect_header(PEER_READ, 0, 21, 16, "4096 bytes of data");
 	expect_header(PEER_WRITE, 0, 20, 1, "bytes of data");
-	expect_header(PEER_WRITE, 0, 22, 5, "bytes of data"); /* beyond 256 KiB */
+	expect_header(PEER_WRITE, 0, 22, 5, "bytes of data"); /* beyond 65 blocks */
 	expect_header(PEER_READ, 0, 24, 0, "request id 0");
 	expect_header(PEER_READ, 0, 32, 0, "generation");
 	expect_header(PEER_READ, 0, 40, 0, "without a session");
@@ -244,7 +273,8 @@ static void expect_field(enum peer_type type, uint32_t flags, unsigned field, ui
 static void test_bodies_refused(void)
 {
 	expect_field(PEER_WRITE, 0, 2, 0, "for a list of 0");
-	expect_field(PEER_WRITE, 0, 2, 65, "field 3 is 65");
+	expect_field(PEER_WRITE, 0, 2, 66, "field 3 is 66");
+	expect_field(PEER_READ, 0, 2, 65, "field 3 is 65");
 	expect_field(PEER_WRITE, 0, 2, 2, "for a list of 2");
 	expect_field(PEER_WRITE, 0, 1, PEER_BLOCK_MAX, "blocks beyond any volume");
 	expect_field(PEER_WRITE, 0, 3, PEER_EPOCH_MAX + 1, "field 4");
@@ -289,6 +319,7 @@ int main(void)
 	CU_add_test(suite, "every type, there and back", test_every_type);
 	CU_add_test(suite, "a write", test_write);
 	CU_add_test(suite, "the largest messages", test_largest);
+	CU_add_test(suite, "65 blocks", test_65_blocks);
 	CU_add_test(suite, "refusals", test_refusals_travel);
 	CU_add_test(suite, "flipped bits", test_flipped_bits);
 	CU_add_test(suite, "headers that are refused", test_headers_refused);
