@@ -63,9 +63,9 @@ _Static_assert(PEER_FORGET == 17, "types are numbered without gaps");
 
 static bool status_is_known(unsigned status)
 {
-	return status <= PEER_STATUS_TOO_MANY;
+	return status <= PEER_STATUS_NOT_SUPPORTED;
 }
-_Static_assert(PEER_STATUS_TOO_MANY == 13, "so are statuses");
+_Static_assert(PEER_STATUS_NOT_SUPPORTED == 14, "so are statuses");
 
 /* ---- what each body holds ---- */
 
@@ -387,8 +387,9 @@ static bool node_decode(const uint8_t *in, struct peer_message *m)
 	memcpy(m->node.cluster.bytes, in, 16);
 	memcpy(m->node.name, in + 16, PEER_NAME_BYTES);
 	size_t len = strnlen(m->node.name, PEER_NAME_BYTES);
-	for (size_t i = len; i < PEER_NAME_BYTES; i++) {
-		if (m->node.name[i] != '\0')
+	for (size_t i = 0; i < PEER_NAME_BYTES; i++) { /* people will read it */
+		bool is_readable = m->node.name[i] > ' ' && m->node.name[i] <= '~';
+		if (i < len ? !is_readable : m->node.name[i] != '\0')
 			return false;
 	}
 	return len > 0 && len < PEER_NAME_BYTES;

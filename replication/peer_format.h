@@ -43,7 +43,7 @@
  *               |    +16 |    8 | highest epoch within
  *               |    +24 |    8 | 1: data; 0: a hole
  * node          |     +0 |   16 | cluster
- *               |    +16 |   64 | name, then zeros: at least one
+ *               |    +16 |   64 | name, in readable ASCII, then zeros: at least one
  *
  * Data: of a WRITE, of a COPY and of the reply to a READ, in order, the blocks that are neither holes (bit set in
  * zero_blocks) nor unreadable (bit set in bad_blocks). The masks have 64 bits: a 65th block is always data. A reply with
@@ -115,7 +115,8 @@ enum {
 	X(DAMAGED_IN_TRANSIT, 10, EBADMSG) /* a block does not match its checksum */                                   \
 	X(NO_MEMORY, 11, ENOMEM)                                                                                       \
 	X(FOREIGN, 12, EXDEV) /* of another cluster */                                                                 \
-	X(TOO_MANY, 13, EMFILE)
+	X(TOO_MANY, 13, EMFILE)                                                                                        \
+	X(NOT_SUPPORTED, 14, EOPNOTSUPP) /* this version of quarry does not do it */
 enum peer_status {
 #define X(name, number, error) PEER_STATUS_##name = number,
 	PEER_STATUSES(X)

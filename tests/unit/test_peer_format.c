@@ -304,6 +304,8 @@ static void test_greeting(void)
 	wire_pass(w);
 	CU_ASSERT(uuid_equal(&w->got.node.cluster, &w->m.node.cluster));
 	CU_ASSERT_STRING_EQUAL(w->got.node.name, "rack-3.n_1");
+	w->body[8 + 16] = '\n'; /* a name that would write lines of its own */
+	CU_ASSERT_EQUAL(wire_reread(w), -EBADMSG);
 	w->body[8 + 16] = 0; /* a name that begins with its end */
 	CU_ASSERT_EQUAL(wire_reread(w), -EBADMSG);
 	memset(w->body + 8 + 16, 'x', PEER_NAME_BYTES); /* one that has none */

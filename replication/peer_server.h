@@ -1,0 +1,57 @@
+/*
+ * peer_server.h: the disks of this node, served to the heads of other nodes.
+ *
+ * A node connects, greets, and begins sessions: one for each volume and disk that its heads use. A session lives in the
+ * connection that its HELLO came in, and ends with it, with the next HELLO for the volume on that disk, when a head of
+ * this node fences the volume there, when the volume is forgotten, and when the disk closes. A request of another
+ * session or generation than the disk's newest is refused [SESSION]. The ids of a connection's messages grow, so
+ * nothing is applied twice.
+ *
+ * What a node sends that no node would (a malformed message, an id that does not grow, more than PEER_REQUESTS_MAX
+ * requests without waiting for answers) costs its connection, nothing else. What a volume's head asks of the disk besides
+ * stands in volumes/disk/disk.h; the server sees to it that no tree is dropped under a request of the session.
+ *
+ * Owner: one reactor, that of all the disks it serves; all calls on its thread.
+ */
+#pragma once
+
+#include "daemon/core/buffers.h"
+#include "replication/peer_connection.h"
+#include "volumes/disk/disk.h"
+
+struct peer_server;
+
+#define PEER_REQUESTS_MAX  128u            /* of one connection, in flight: who sends more is not a node of ours */
+#define PEER_SILENCE_NS    (30 * NS_PER_S) /* a node that says nothing for so long, not even PING, is gone */
+#define PEER_SESSIONS_MAX  16384u
+#define PEER_NODES_DEFAULT 64u
+
+struct peer_server_options {
+	struct reactor *reactor;
+	struct log *log;
+	struct buffers *buffers;
+	struct uuid cluster;
+	const char *node_name;               /* shorter than PEER_NAME_BYTES */
+	const char *listen;                  /* "host:port" */
+	struct tls_credentials *credentials; /* NULL: plain (peer.insecure, tests); the caller's */
+	uint32_t connections_max;            /* 0: PEER_NODES_DEFAULT */
+	/* The disk of this node, while it runs; NULL: there is none. */
+	struct disk *(*find_disk)(const struct uuid *disk, void *context);
+	void *context;
+};
+/* Listens. 0, or -errno with one line in why. */
+must_check int peer_server_start(const struct peer_server_options *o, char why[static PEER_WHY_BYTES],
+				 struct peer_server **out);
+/* Takes no new connections, ends all there are, waits for the disks to answer what they have been asked, frees the server,
+ * calls stopped(). */
+void peer_server_stop(struct peer_server *s, void (*stopped)(void *context), void *context);
+/* The disk is about to be closed: its sessions end. Requests that it has are answered as it answers them. */
+void peer_server_disk_closes(struct peer_server *s, const struct disk *disk);
+
+struct peer_server_counters {
+	counter accepted, turned_away;     /* connections; turned away: over the limit */
+	counter requests, refused;         /* refused: with a status, whatever it is */
+	counter fenced, damaged;           /* of these: another session or generation; a block unlike its checksum */
+	counter n_connections, n_sessions; /* now; sessions whose requests are still at a disk among them */
+};
+const struct peer_server_counters *peer_server_counters(const struct peer_server *s);
