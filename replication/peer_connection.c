@@ -31,7 +31,7 @@
 #include <string.h>
 
 #define INTAKE_BYTES (64u * 1024u)
-#define FLYING_IOV   64u /* of one send; a message has at most PEER_OUT_DATA_MAX + 1 */
+#define FLYING_IOV   192u /* of one send; a message has at most PEER_OUT_DATA_MAX + 1 */
 _Static_assert(INTAKE_BYTES >= 2 * (PEER_HEADER_BYTES + PEER_BODY_MAX),
 	       "a header with its body fits, wherever it begins");
 _Static_assert(FLYING_IOV >= PEER_OUT_DATA_MAX + 1, "any message fits into one send");

@@ -25,7 +25,7 @@ struct peer_out {
 	void (*sent)(struct peer_out *out, int res);
 	struct list link;
 };
-#define PEER_OUT_DATA_MAX 62u /* iovecs of one message */
+#define PEER_OUT_DATA_MAX 130u /* iovecs of one message: a client's 66, cut where blocks are left out */
 #define PEER_HANDSHAKE_NS (3 * NS_PER_S)
 
 /* Header and body into memory of the owner's with room for PEER_HEADER_BYTES + PEER_BODY_MAX, or for what the type needs

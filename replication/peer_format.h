@@ -61,6 +61,8 @@
  * so many (P5). */
 #define PEER_WRITE_BLOCKS 65u
 #define PEER_LIST_MAX     256u /* stamps, trees or extents of one message: who wants more asks again */
+#define PEER_MAP_EXTENTS  128u /* of the reply to a MAP */
+#define PEER_REQUESTS_MAX 128u /* of one connection, not yet answered: who sends more is cut off */
 #define PEER_DATA_MAX     (PEER_WRITE_BLOCKS * BLOCK_BYTES)
 #define PEER_BODY_MAX     (64u + PEER_LIST_MAX * 32u)
 #define PEER_NAME_BYTES   64u

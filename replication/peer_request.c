@@ -193,7 +193,7 @@ static void ask_read(struct peer_request *r)
 static void ask_map(struct peer_request *r)
 {
 	r->io.extents = r->data;
-	r->io.extents_max = LIST_EXTENTS;
+	r->io.extents_max = PEER_MAP_EXTENTS;
 	r->io.since = r->since;
 }
 
@@ -333,7 +333,7 @@ static void reply_map(const struct peer_request *r, struct peer_message *m)
 {
 	const struct disk_extent *extents = r->data;
 	m->n_entries = r->io.n_extents;
-	m->is_last = r->io.n_extents < LIST_EXTENTS;
+	m->is_last = r->io.n_extents < PEER_MAP_EXTENTS;
 	for (uint32_t i = 0; i < r->io.n_extents; i++) {
 		const struct disk_extent *e = &extents[i];
 		m->extents[i] = (struct peer_extent){
@@ -411,7 +411,7 @@ static void request_send(struct peer_request *r, struct peer_header *h, int res)
 {
 	struct peer_client_connection *c = r->connection;
 	bool is_list = res == 0 && request_has_list(r);
-	uint8_t *memory = is_list ? (uint8_t *)r->data + LIST_EXTENTS * sizeof(struct disk_extent) : r->small;
+	uint8_t *memory = is_list ? (uint8_t *)r->data + PEER_MAP_EXTENTS * sizeof(struct disk_extent) : r->small;
 	h->flags = PEER_REPLY;
 	h->status = peer_status_of(res);
 	request_goto(r, PEER_REQUEST_REPLY);

@@ -21,7 +21,6 @@
 
 struct peer_server;
 
-#define PEER_REQUESTS_MAX  128u            /* of one connection, in flight: who sends more is not a node of ours */
 #define PEER_SILENCE_NS    (30 * NS_PER_S) /* a node that says nothing for so long, not even PING, is gone */
 #define PEER_SESSIONS_MAX  16384u
 #define PEER_NODES_DEFAULT 64u

@@ -26,9 +26,9 @@ enum peer_request_stage { PEER_REQUEST_STAGES(X) };
 #undef X
 
 #define SMALL_BODY_BYTES (3 * 8 + 4 * (PEER_READ_BLOCKS + 1)) /* of any reply but those with a list in a buffer */
-#define LIST_EXTENTS     128u                                 /* of one MAP's reply */
-#define LIST_BYTES       (4u * BLOCK_BYTES) /* extents of the disk, and an encoded reply of any type */
-_Static_assert(LIST_EXTENTS * sizeof(struct disk_extent) + PEER_HEADER_BYTES + PEER_BODY_MAX <= LIST_BYTES,
+
+#define LIST_BYTES (4u * BLOCK_BYTES) /* extents of the disk, and an encoded reply of any type */
+_Static_assert(PEER_MAP_EXTENTS * sizeof(struct disk_extent) + PEER_HEADER_BYTES + PEER_BODY_MAX <= LIST_BYTES,
 	       "a reply's list fits its buffer");
 
 struct peer_request {

@@ -1,0 +1,325 @@
+/*
+ * replica.c: one interface for a disk of this node and for one of another.
+ *
+ *   CLOSED --FENCE--> OPENING --answered--> OPEN --stale, failed, late, gone--> LOST --FENCE--> OPENING
+ *                         +------------------ refused, late, gone ----------------^
+ *
+ * Invariants
+ *  1. An answer counts only in the session that its request was asked in: after the replica was lost, even a good answer is
+ *     -ENOTCONN [SESSION].
+ *  2. lost() is called once for each session, and for an attempt to begin one.
+ *  3. A handle of a tree is used only while the session is the disk's newest: a head elsewhere may have fenced this one and
+ *     dropped the tree.
+ *
+ * Owner: the head.
+ */
+#include "replication/replica.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+void replica_init(struct replica *r, struct reactor *reactor, const struct uuid *volume, const struct uuid *disk_uuid,
+		  void (*lost)(struct replica *r, int res))
+{
+	quarry_assert(lost);
+	*r = (struct replica){.reactor = reactor, .volume = *volume, .disk_uuid = *disk_uuid, .lost = lost};
+}
+
+void replica_lose(struct replica *r, int res)
+{
+	quarry_assert(res < 0);
+	if (r->state != REPLICA_OPEN && r->state != REPLICA_OPENING)
+		return;
+	r->state = REPLICA_LOST;
+	r->session = 0;
+	r->tree = NULL;
+	r->lost(r, res);
+}
+
+static bool op_only_looks(enum disk_op op)
+{
+	return op == DISK_READ || op == DISK_MAP || op == DISK_MEASURE;
+}
+
+/* Is this answer the end of the session? What cannot be read is no loss, nor is a full disk; a disk that failed to change or
+ * flush something has failed, and a write that was damaged on its way is missing there. */
+static bool answer_is_loss(enum disk_op op, int res)
+{
+	if (res == -ENOTCONN || res == -ETIMEDOUT || res == -ESTALE || res == -ESHUTDOWN)
+		return true;
+	return !op_only_looks(op) && (res == -EIO || res == -EBADMSG || op == DISK_FENCE) && res != 0;
+}
+
+/* The one door of every answer. */
+static void replica_answered(struct replica_io *rio, int res)
+{
+	struct replica *r = rio->replica;
+	bool is_fence = rio->io.op == DISK_FENCE;
+	bool is_current = r->attempts == rio->attempt && r->state == (is_fence ? REPLICA_OPENING : REPLICA_OPEN);
+	if (!is_current) {
+		rio->done(rio, -ENOTCONN);
+		return;
+	}
+	if (is_fence && res == 0) {
+		r->state = REPLICA_OPEN;
+		r->session = rio->io.new_session;
+		r->complete_epoch = rio->io.complete_epoch;
+		r->is_suspect = rio->is_suspect;
+	} else if (answer_is_loss(rio->io.op, res)) {
+		replica_lose(r, res);
+	}
+	rio->done(rio, res);
+}
+
+/* ---- a disk of this node ---- */
+
+static bool local_is_newest(const struct replica *r)
+{
+	struct volume_record record;
+	return r->state == REPLICA_OPEN && disk_volume(r->disk, &r->volume, &record) && record.session == r->session &&
+	       record.generation == r->generation;
+}
+
+static void local_done(struct disk_io *io, int res)
+{
+	struct replica_io *rio = container_of(io, struct replica_io, io);
+	struct replica *r = rio->replica;
+	struct volume_record record;
+	if (res == 0 && io->op == DISK_FENCE && r->state == REPLICA_OPENING)
+		rio->is_suspect = disk_volume(r->disk, &r->volume, &record) && record.is_suspect;
+	else if (res == 0 && op_only_looks(io->op) && r->attempts == rio->attempt && !local_is_newest(r))
+		res = -ESTALE;
+	replica_answered(rio, res);
+}
+
+static void refused_turn(struct op *op, int res)
+{
+	replica_answered(container_of(op, struct replica_io, op), res);
+}
+
+static void replica_refuse(struct replica_io *rio, int res)
+{
+	op_init(&rio->op, refused_turn);
+	reactor_defer(rio->replica->reactor, &rio->op, res);
+}
+
+static bool op_names_a_tree(enum disk_op op)
+{
+	return op == DISK_READ || op == DISK_WRITE || op == DISK_TRIM || op == DISK_MAP || op == DISK_FORK ||
+	       op == DISK_DROP;
+}
+
+static void local_submit(struct replica *r, struct replica_io *rio)
+{
+	if (rio->io.op != DISK_FENCE && !local_is_newest(r)) {
+		replica_refuse(rio, -ESTALE);
+		return;
+	}
+	if (op_names_a_tree(rio->io.op)) {
+		if (!r->tree || r->tree_id != rio->tree)
+			r->tree = disk_tree_find(r->disk, &r->volume, rio->tree);
+		r->tree_id = rio->tree;
+		rio->io.tree = r->tree;
+		if (!r->tree) {
+			replica_refuse(rio, -ENOENT);
+			return;
+		}
+		if (rio->io.op == DISK_DROP)
+			r->tree = NULL;
+	}
+	rio->io.session = r->session;
+	rio->io.done = local_done;
+	disk_submit(r->disk, &rio->io);
+}
+
+/* ---- a disk of another node ---- */
+
+static enum peer_type remote_type(enum disk_op op)
+{
+	switch (op) {
+	case DISK_READ:
+		return PEER_READ;
+	case DISK_WRITE:
+		return PEER_WRITE;
+	case DISK_TRIM:
+		return PEER_TRIM;
+	case DISK_MAP:
+		return PEER_MAP;
+	case DISK_FLUSH:
+		return PEER_FLUSH;
+	case DISK_CREATE:
+		return PEER_CREATE;
+	case DISK_FORK:
+		return PEER_FORK;
+	case DISK_DROP:
+		return PEER_DROP;
+	case DISK_FENCE:
+		return PEER_HELLO;
+	case DISK_COMPLETE:
+		return PEER_COMPLETE;
+	case DISK_FORGET:
+		return PEER_FORGET;
+	case DISK_MEASURE:
+		break;
+	}
+	quarry_assert(!"another node's disk is not measured");
+	return PEER_PING;
+}
+
+static void remote_fill(struct peer_call *call, struct peer_message *m)
+{
+	const struct replica_io *rio = container_of(call, struct replica_io, call);
+	const struct disk_io *io = &rio->io;
+	bool makes_tree = io->op == DISK_CREATE || io->op == DISK_FORK;
+	m->tree_id = makes_tree ? io->tree_id : rio->tree;
+	m->parent_id = io->op == DISK_FORK ? rio->tree : io->parent_id;
+	m->first = io->first;
+	m->n_blocks = io->n_blocks;
+	m->epoch = io->epoch;
+	m->since = io->since;
+	m->size_blocks = io->size_blocks;
+	if (io->op != DISK_WRITE)
+		return;
+	m->zero_blocks = io->zero_blocks;
+	memcpy(m->crcs, io->crcs, io->n_blocks * sizeof(m->crcs[0]));
+}
+
+/* The memory of the blocks that are not zeros, in order. */
+static uint32_t remote_cut(struct replica_io *rio)
+{
+	const struct disk_io *io = &rio->io;
+	uint64_t pos = 0;
+	uint32_t n = 0;
+	for (uint32_t i = 0; i < io->n_iov; i++) {
+		uint64_t end = pos + io->iov[i].iov_len;
+		for (uint64_t at = pos; at < end;) {
+			uint64_t next = min_u64(end, (at / BLOCK_BYTES + 1) * BLOCK_BYTES), block = at / BLOCK_BYTES;
+			bool is_hole = block < 64 && io->zero_blocks >> block & 1;
+			uint8_t *base = (uint8_t *)io->iov[i].iov_base + (at - pos);
+			struct iovec *last = n > 0 ? &rio->data[n - 1] : NULL;
+			if (!is_hole && last && (uint8_t *)last->iov_base + last->iov_len == base)
+				last->iov_len += next - at;
+			else if (!is_hole)
+				rio->data[n++] = (struct iovec){base, next - at};
+			quarry_assert(n < PEER_OUT_DATA_MAX);
+			at = next;
+		}
+		pos = end;
+	}
+	quarry_assert(pos == io->n_blocks * BLOCK_BYTES);
+	return n;
+}
+
+/* Copies a block, or zeros, to its place in the reader's memory, wherever that is cut. */
+static void remote_lay(const struct disk_io *io, uint64_t block, const uint8_t *data)
+{
+	uint64_t from = block * BLOCK_BYTES, end = from + BLOCK_BYTES, pos = 0;
+	for (uint32_t i = 0; i < io->n_iov && pos < end; i++) {
+		uint64_t next = pos + io->iov[i].iov_len;
+		uint64_t a = max_u64(from, pos), b = min_u64(end, next);
+		uint8_t *to = (uint8_t *)io->iov[i].iov_base + (a - pos);
+		if (a < b && data)
+			memcpy(to, data + (a - from), b - a);
+		else if (a < b)
+			memset(to, 0, b - a);
+		pos = next;
+	}
+}
+
+static int remote_take_read(struct disk_io *io, const struct peer_in *in)
+{
+	const struct peer_message *m = &in->message;
+	const uint8_t *data = in->data;
+	if (m->n_blocks != io->n_blocks)
+		return -EIO;
+	io->bad_blocks = m->bad_blocks;
+	for (uint32_t i = 0; i < m->n_blocks; i++) {
+		bool is_there = peer_block_is_there(m, i);
+		if (!(m->bad_blocks >> i & 1))
+			remote_lay(io, i, is_there ? data : NULL);
+		data += is_there ? BLOCK_BYTES : 0;
+	}
+	return io->bad_blocks ? -EIO : 0;
+}
+
+/* Extents in order, in the range, and without gaps unless only what changed was asked for. */
+static int remote_take_map(struct disk_io *io, const struct peer_in *in)
+{
+	const struct peer_message *m = &in->message;
+	uint64_t at = io->first, end = io->first + io->n_blocks;
+	for (uint64_t i = 0; i < m->n_entries && io->n_extents < io->extents_max; i++) {
+		const struct peer_extent *e = &m->extents[i];
+		if (e->first < at || e->n_blocks > end - e->first || (io->since == 0 && e->first != at))
+			return -EIO;
+		io->extents[io->n_extents++] = (struct disk_extent){
+		    .first = e->first, .n_blocks = e->n_blocks, .is_data = e->is_data, .epoch = e->epoch};
+		at = e->first + e->n_blocks;
+	}
+	/* Less than there was room for means: that was all. */
+	return m->is_last || io->n_extents == io->extents_max ? 0 : -EIO;
+}
+
+static int remote_take(struct peer_call *call, const struct peer_in *in)
+{
+	struct replica_io *rio = container_of(call, struct replica_io, call);
+	if (rio->io.op == DISK_READ)
+		return remote_take_read(&rio->io, in);
+	if (rio->io.op == DISK_MAP)
+		return remote_take_map(&rio->io, in);
+	if (rio->io.op == DISK_FENCE) {
+		rio->io.new_session = in->header.session;
+		rio->io.complete_epoch = in->message.epoch;
+		rio->is_suspect = in->message.is_suspect;
+	}
+	return 0;
+}
+
+static void remote_done(struct peer_call *call, int res)
+{
+	replica_answered(container_of(call, struct replica_io, call), res);
+}
+
+static void remote_submit(struct replica *r, struct replica_io *rio)
+{
+	rio->io.n_extents = 0;
+	rio->io.bad_blocks = 0;
+	rio->call.type = remote_type(rio->io.op);
+	rio->call.flags = rio->io.op == DISK_WRITE && rio->io.is_ordered ? PEER_ORDERED : 0;
+	rio->call.volume = r->volume;
+	rio->call.disk = r->disk_uuid;
+	rio->call.generation = r->generation;
+	rio->call.session = rio->io.op == DISK_FENCE ? 0 : r->session;
+	rio->call.fill = remote_fill;
+	rio->call.take = remote_take;
+	rio->call.done = remote_done;
+	rio->call.data = rio->data;
+	rio->call.n_data = rio->io.op == DISK_WRITE ? remote_cut(rio) : 0;
+	peer_client_call(r->client, &rio->call);
+}
+
+/* ---- submission ---- */
+
+void replica_submit(struct replica *r, struct replica_io *rio)
+{
+	quarry_assert(rio->done);
+	quarry_assert(rio->io.op != DISK_MAP || rio->io.extents_max <= PEER_MAP_EXTENTS);
+	rio->replica = r;
+	rio->io.volume = r->volume;
+	if (rio->io.op == DISK_FENCE) {
+		quarry_assert(r->state == REPLICA_CLOSED || r->state == REPLICA_LOST);
+		r->state = REPLICA_OPENING;
+		r->attempts++;
+		r->generation = rio->io.generation;
+	}
+	rio->attempt = r->attempts;
+	if (rio->io.op != DISK_FENCE && r->state != REPLICA_OPEN) {
+		replica_refuse(rio, -ENOTCONN);
+		return;
+	}
+	quarry_assert((r->disk != NULL) != (r->client != NULL));
+	if (r->disk)
+		local_submit(r, rio);
+	else
+		remote_submit(r, rio);
+}

@@ -1,0 +1,62 @@
+/*
+ * replica.h: a volume's dealings with one disk, wherever it is: on this node, by call; on another, by a peer client.
+ *
+ * A replica has at most one session. It begins with a FENCE and ends when the replica is lost: the disk has another session, or
+ * failed a change, or was not to be reached in time. From then on whatever is asked fails with -ENOTCONN until the next
+ * FENCE, and what had been asked ends with an error; nothing is sent again into another session [SESSION].
+ *
+ * The head that owns it asks in the words of volumes/disk/disk.h, with trees by their ids.
+ *
+ * Owner: one reactor; all calls on its thread.
+ */
+#pragma once
+
+#include "replication/peer_client.h"
+#include "volumes/disk/disk.h"
+
+enum replica_state {
+	REPLICA_CLOSED, /* no session yet */
+	REPLICA_OPENING,
+	REPLICA_OPEN,
+	REPLICA_LOST,
+};
+
+struct replica {
+	/* set by the owner, before the first FENCE and while the replica is lost */
+	struct disk *disk;          /* on this node; NULL: */
+	struct peer_client *client; /* of the node that has it */
+	/* Called once when the replica is lost, before the done() of the request that showed it. */
+	void (*lost)(struct replica *r, int res);
+
+	/* its own */
+	struct reactor *reactor;
+	struct uuid volume, disk_uuid;
+	enum replica_state state;
+	uint64_t attempts; /* to begin a session: the last one's number is its session's here */
+	uint64_t generation, session;
+	uint64_t complete_epoch; /* the last one that the disk remembered at FENCE */
+	bool is_suspect;         /* at FENCE: it lost power, and has answered no COMPLETE since [INTACT] */
+	uint64_t tree_id;        /* that was asked last, on this node: */
+	struct disk_tree *tree;
+};
+void replica_init(struct replica *r, struct reactor *reactor, const struct uuid *volume, const struct uuid *disk_uuid,
+		  void (*lost)(struct replica *r, int res));
+/* Its disk or its node is known to be gone: it is lost now. */
+void replica_lose(struct replica *r, int res);
+
+struct replica_io {
+	/* Set by the caller: op and what disk.h says that it needs, but for tree, session, and done. */
+	struct disk_io io;
+	uint64_t tree; /* READ WRITE TRIM MAP FORK DROP: which tree */
+	void (*done)(struct replica_io *rio, int res);
+
+	/* the replica's own */
+	struct replica *replica;
+	uint64_t attempt; /* whose session it was asked in, or which it is */
+	bool is_suspect;  /* FENCE */
+	struct peer_call call;
+	struct iovec data[PEER_OUT_DATA_MAX];
+	struct op op;
+};
+/* done() comes on a later turn. MAP has room for at most PEER_MAP_EXTENTS. MEASURE works on this node only. */
+void replica_submit(struct replica *r, struct replica_io *rio);
