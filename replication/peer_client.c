@@ -8,7 +8,8 @@
  * Invariants
  *  1. Ids grow in the order of departure. n_owed counts requests whose answers have not come, those of calls that were
  *     given up among them: the node counts the same, so it is never sent more than it takes.
- *  2. done() is called when the call is over and the kernel has given the message back, never inside peer_client_call().
+ *  2. done() is called when the call is over and the kernel has given the message back, never inside
+ *     peer_client_call().
  *  3. A call that is late is given up; what then comes as its answer is dropped. If not even its message has left, or a
  *     PING is late, the connection is ended.
  *  4. Answers with data land in memory of the connection's own, so nobody's memory is written to after done().

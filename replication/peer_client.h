@@ -1,10 +1,10 @@
 /*
  * peer_client.h: the disks of another node, asked by the heads of this one.
  *
- * A client keeps one connection to its node: it connects, greets, and when the connection breaks it tries again, ever less
- * often. A call is one request and its answer. It ends exactly once: with the answer's status; with -ETIMEDOUT when none
- * came in time; with -ENOTCONN when there is no connection, or it broke. What was asked may then have happened, or may yet happen
- * until the next HELLO is answered.
+ * A client keeps one connection to its node: it connects, greets, and when the connection breaks it tries again, ever
+ * less often. A call is one request and its answer. It ends exactly once: with the answer's status; with -ETIMEDOUT
+ * when none came in time; with -ENOTCONN when there is no connection, or it broke. What was asked may then have
+ * happened, or may yet happen until the next HELLO is answered.
  *
  * Owner: one reactor; all calls on its thread.
  */
@@ -42,8 +42,8 @@ struct peer_call {
 	void (*fill)(struct peer_call *call, struct peer_message *m);
 	const struct iovec *data; /* as many blocks as fill() says */
 	uint32_t n_data;
-	/* The answer, when its status is 0: to be copied from now. An error is the call's. Whole: every block matches its
-	   checksum. NULL: nothing in it is wanted. */
+	/* The answer, when its status is 0 and its data match their checksums: to be copied from now. An error is the
+	 * call's. NULL: nothing in it is wanted. */
 	int (*take)(struct peer_call *call, const struct peer_in *in);
 	/* The call and its data are the caller's again; on a later turn than peer_client_call(). */
 	void (*done)(struct peer_call *call, int res);

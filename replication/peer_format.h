@@ -46,8 +46,8 @@
  *               |    +16 |   64 | name, in readable ASCII, then zeros: at least one
  *
  * Data: of a WRITE, of a COPY and of the reply to a READ, in order, the blocks that are neither holes (bit set in
- * zero_blocks) nor unreadable (bit set in bad_blocks). The masks have 64 bits: a 65th block is always data. A reply with
- * another status than 0 has no body and no data.
+ * zero_blocks) nor unreadable (bit set in bad_blocks). The masks have 64 bits: a 65th block is always data. A reply
+ * with another status than 0 has no body and no data.
  */
 #pragma once
 
@@ -57,8 +57,8 @@
 #define PEER_VERSION      1u
 #define PEER_HEADER_BYTES 96u
 #define PEER_READ_BLOCKS  64u
-/* Of a WRITE or COPY: what one journal record holds, so it is there whole or not. 256 KiB that begin inside a block lie in
- * so many (P5). */
+/* Of a WRITE or COPY: what one journal record holds, so it is there whole or not. 256 KiB that begin inside a block lie
+ * in so many (P5). */
 #define PEER_WRITE_BLOCKS 65u
 #define PEER_LIST_MAX     256u /* stamps, trees or extents of one message: who wants more asks again */
 #define PEER_MAP_EXTENTS  128u /* of the reply to a MAP */

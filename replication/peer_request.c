@@ -3,7 +3,8 @@
  *
  *   DRAIN -> MEMORY -> DISK -> HARDEN -> REPLY -> FREE        HARDEN only with FUA; what is refused goes to REPLY
  *
- *   DRAIN    a HELLO waits until what came in earlier sessions of the volume is through, a DROP until what names its tree is
+ *   DRAIN    a HELLO waits until what came in earlier sessions of the volume is through, a DROP until what names its
+ *            tree is
  *   MEMORY   what answers with data or a list waits for a buffer
  *   DISK     asks the disk, and takes its answer
  *   HARDEN   a flush makes what was written durable
@@ -12,7 +13,8 @@
  * Invariants
  *  1. The disk is touched only while the session is not over, which is asked in the very turn: it may have been closed.
  *  2. A request is one of its session until the disk has answered, however long its reply takes.
- *  3. Blocks that do not match their checksums are never handed to the disk; nor are any that came with a refused request.
+ *  3. Blocks that do not match their checksums are never handed to the disk; nor are any that came with a refused
+ *     request.
  *  4. A reply of data tells only of a session that is still the newest.
  *
  * Owner: the connection. The kernel may hold `out` and `data` until sent().
@@ -343,8 +345,8 @@ static void reply_map(const struct peer_request *r, struct peer_message *m)
 	}
 }
 
-/* The blocks that are good and not all zeros, side by side, each with its checksum: the disk has compared it with its own, which
- * it keeps to itself. */
+/* The blocks that are good and not all zeros, side by side, each with its checksum: the disk has compared it with its
+ * own, which it keeps to itself. */
 static void reply_read(struct peer_request *r, struct peer_message *m)
 {
 	const uint8_t *data = r->data;

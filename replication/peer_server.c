@@ -6,8 +6,8 @@
  * Invariants
  *  1. A connection's requests are its own, PEER_REQUESTS_MAX of them; a node keeps count and never sends more.
  *  2. Before its GREETING a connection is answered nothing else.
- *  3. The memory of a connection goes when its wire has ended and its last request is through: the disk may write into the
- *     buffers of a request whose connection is long gone.
+ *  3. The memory of a connection goes when its wire has ended and its last request is through: the disk may write into
+ *     the buffers of a request whose connection is long gone.
  *  4. At most one buffer is waited for or held for what is arriving.
  *  5. A stopped server is freed when the door is shut and the last connection is gone.
  *

@@ -8,8 +8,8 @@
  * nothing is applied twice.
  *
  * What a node sends that no node would (a malformed message, an id that does not grow, more than PEER_REQUESTS_MAX
- * requests without waiting for answers) costs its connection, nothing else. What a volume's head asks of the disk besides
- * stands in volumes/disk/disk.h; the server sees to it that no tree is dropped under a request of the session.
+ * requests without waiting for answers) costs its connection, nothing else. What a volume's head asks of the disk
+ * besides stands in volumes/disk/disk.h; the server sees to it that no tree is dropped under a request of the session.
  *
  * Owner: one reactor, that of all the disks it serves; all calls on its thread.
  */
@@ -41,8 +41,8 @@ struct peer_server_options {
 /* Listens. 0, or -errno with one line in why. */
 must_check int peer_server_start(const struct peer_server_options *o, char why[static PEER_WHY_BYTES],
 				 struct peer_server **out);
-/* Takes no new connections, ends all there are, waits for the disks to answer what they have been asked, frees the server,
- * calls stopped(). */
+/* Takes no new connections, ends all there are, waits for the disks to answer what they have been asked, frees the
+ * server, calls stopped(). */
 void peer_server_stop(struct peer_server *s, void (*stopped)(void *context), void *context);
 /* The disk is about to be closed: its sessions end. Requests that it has are answered as it answers them. */
 void peer_server_disk_closes(struct peer_server *s, const struct disk *disk);

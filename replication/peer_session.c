@@ -6,10 +6,12 @@
  *
  * Invariants
  *  1. Of one volume on one disk at most one session is not OVER.
- *  2. A session is in its bucket until its last request is through, in the order of arrival. The HELLO of a later one waits until
- *     it is the first: so when a HELLO is answered, nothing that came in an earlier session can still happen.
- *  3. A tree that a request in flight names is not dropped: the DROP waits for it, and from the DROP's arrival on nobody finds
- *     the tree. The remembered handle is used only while the session is the disk's newest, since only sessions drop trees.
+ *  2. A session is in its bucket until its last request is through, in the order of arrival. The HELLO of a later one
+ *     waits until it is the first: so when a HELLO is answered, nothing that came in an earlier session can still
+ *     happen.
+ *  3. A tree that a request in flight names is not dropped: the DROP waits for it, and from the DROP's arrival on
+ *     nobody finds the tree. The remembered handle is used only while the session is the disk's newest, since only
+ *     sessions drop trees.
  *
  * The disk is asked for its newest session at every request: a head of this node fences by call, past this server.
  *

@@ -5,11 +5,11 @@
  *                         +------------------ refused, late, gone ----------------^
  *
  * Invariants
- *  1. An answer counts only in the session that its request was asked in: after the replica was lost, even a good answer is
- *     -ENOTCONN [SESSION].
+ *  1. An answer counts only in the session that its request was asked in: after the replica was lost, even a good
+ *     answer is -ENOTCONN [SESSION].
  *  2. lost() is called once for each session, and for an attempt to begin one.
- *  3. A handle of a tree is used only while the session is the disk's newest: a head elsewhere may have fenced this one and
- *     dropped the tree.
+ *  3. A handle of a tree is used only while the session is the disk's newest: a head elsewhere may have fenced this one
+ *     and dropped the tree.
  *
  * Owner: the head.
  */
@@ -42,8 +42,8 @@ static bool op_only_looks(enum disk_op op)
 	return op == DISK_READ || op == DISK_MAP || op == DISK_MEASURE;
 }
 
-/* Is this answer the end of the session? What cannot be read is no loss, nor is a full disk; a disk that failed to change or
- * flush something has failed, and a write that was damaged on its way is missing there. */
+/* Is this answer the end of the session? What cannot be read is no loss, nor is a full disk; a disk that failed to
+ * change or flush something has failed, and a write that was damaged on its way is missing there. */
 static bool answer_is_loss(enum disk_op op, int res)
 {
 	if (res == -ENOTCONN || res == -ETIMEDOUT || res == -ESTALE || res == -ESHUTDOWN)

@@ -1,9 +1,10 @@
 /*
  * replica.h: a volume's dealings with one disk, wherever it is: on this node, by call; on another, by a peer client.
  *
- * A replica has at most one session. It begins with a FENCE and ends when the replica is lost: the disk has another session, or
- * failed a change, or was not to be reached in time. From then on whatever is asked fails with -ENOTCONN until the next
- * FENCE, and what had been asked ends with an error; nothing is sent again into another session [SESSION].
+ * A replica has at most one session. It begins with a FENCE and ends when the replica is lost: the disk has another
+ * session, or failed a change, or was not to be reached in time. From then on whatever is asked fails with -ENOTCONN
+ * until the next FENCE, and what had been asked ends with an error; nothing is sent again into another session
+ * [SESSION].
  *
  * The head that owns it asks in the words of volumes/disk/disk.h, with trees by their ids.
  *

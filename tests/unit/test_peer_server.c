@@ -1,6 +1,6 @@
 /*
- * test_peer_server.c: a disk that is served to another node: what each message does, what is refused, and that neither a
- * lost connection nor a lack of memory loses or leaks anything.
+ * test_peer_server.c: a disk that is served to another node: what each message does, what is refused, and that neither
+ * a lost connection nor a lack of memory loses or leaks anything.
  */
 #include "tests/unit/peer_world.h"
 

@@ -1,6 +1,6 @@
 /*
- * test_replica.c: a volume's replica on a disk of this node and on one of another: both answer alike, and a session that is
- * lost is told once, with nothing hanging and nothing counted that came too late.
+ * test_replica.c: a volume's replica on a disk of this node and on one of another: both answer alike, and a session
+ * that is lost is told once, with nothing hanging and nothing counted that came too late.
  */
 #include "tests/unit/peer_world.h"
 
@@ -356,7 +356,8 @@ static void more_than_may_be_under_way(void)
 	bench_close(b);
 }
 
-/* What was asked in a session that is lost does not count, however well it went; nor does an attempt that was given up. */
+/* What was asked in a session that is lost does not count, however well it went; nor does an attempt that was given
+ * up. */
 static void answers_of_the_past(void)
 {
 	for (int is_remote = 0; is_remote <= 1; is_remote++) {
