@@ -49,6 +49,15 @@ static void fills_print(const json_t *fills)
 	table_print(table, stdout);
 }
 
+static void reclaiming_print(const json_t *reclaiming)
+{
+	char bytes[SIZE_TEXT_BYTES], per_s[SIZE_TEXT_BYTES];
+	size_to_text(number_at(reclaiming, "bytes"), bytes);
+	size_to_text(number_at(reclaiming, "bytes_per_s"), per_s);
+	if (number_at(reclaiming, "trees") > 0)
+		printf("reclaiming what was deleted: %s left to look at, %s a second\n", bytes, per_s);
+}
+
 static void status_print(const json_t *answer, bool is_healthy)
 {
 	static const char *const headers[] = {"PROBLEM", "OBJECT", "WHAT"};
@@ -61,6 +70,7 @@ static void status_print(const json_t *answer, bool is_healthy)
 	       (unsigned long long)number_at(answer, "attached_volumes"));
 	schedules_print(json_object_get(answer, "schedules"));
 	fills_print(json_object_get(answer, "fills"));
+	reclaiming_print(json_object_get(answer, "reclaiming"));
 	if (is_healthy)
 		return;
 	auto_table struct table *table = table_create(headers, array_size(headers));

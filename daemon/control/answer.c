@@ -454,6 +454,7 @@ static json_t *status_json(const struct answer_context *c, const struct snapshot
 	put_number(o, "attached_volumes", attached_volumes(s));
 	put(o, "schedules", schedules_json(s));
 	put(o, "fills", fills_json(c, s));
+	put(o, "reclaiming", reclaiming_json(s));
 	return o;
 }
 

@@ -113,6 +113,22 @@ json_t *fills_json(const struct answer_context *c, const struct snapshot *s)
 	return array;
 }
 
+json_t *reclaiming_json(const struct snapshot *s)
+{
+	json_t *o = json_object();
+	uint64_t trees = 0, blocks = 0, per_s = 0;
+	for (size_t i = 0; i < s->n_disks; i++) {
+		const struct disk_stats *stats = &s->disks[i].view.stats;
+		trees += stats->dying_trees;
+		blocks += stats->dying_blocks;
+		per_s += stats->dying_blocks_per_s;
+	}
+	set_number(o, "trees", trees);
+	set_number(o, "bytes", blocks * BLOCK_BYTES);
+	set_number(o, "bytes_per_s", per_s * BLOCK_BYTES);
+	return o;
+}
+
 /* ---- snapshots ---- */
 
 static json_t *snapshot_json(const struct answer_context *c, const struct snapshot_view *v, const struct set_measure *m)

@@ -16,6 +16,7 @@ json_t *schedule_json(const struct volume_view *v);                           /*
 json_t *schedules_json(const struct snapshot *s);                             /* of all volumes */
 json_t *fill_json(const struct config *config, const struct volume_view *v);  /* null: it is whole */
 json_t *fills_json(const struct answer_context *c, const struct snapshot *s); /* of all volumes that are not */
+json_t *reclaiming_json(const struct snapshot *s); /* what was deleted and is not yet freed */
 json_t *snapshots_json(const struct answer_context *c, const struct order *o, const struct snapshot *s);
 json_t *snapshot_one_json(const struct answer_context *c, const struct order *o,
 			  const struct snapshot *s); /* or NULL */

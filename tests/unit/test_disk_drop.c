@@ -116,6 +116,87 @@ static void a_read_that_waits(void)
 	one_close(&o);
 }
 
+/* ---- behind the clients ---- */
+
+#define MANY_LEAVES 800u
+#define FEW_LEAVES  100u
+
+struct client {
+	struct one_disk *o;
+	struct disk_io io;
+	struct iovec iov;
+	uint64_t n_written;
+	bool is_done;
+};
+
+static void client_write(struct client *c);
+
+static void client_done(struct disk_io *io, int res)
+{
+	struct client *c = container_of(io, struct client, io);
+	CU_ASSERT_EQUAL_FATAL(res, 0);
+	c->n_written++;
+	c->is_done = true;
+}
+
+static void client_write(struct client *c)
+{
+	struct one_disk *o = c->o;
+	c->is_done = false;
+	c->io = (struct disk_io){.op = DISK_WRITE,
+				 .tree = one_tree(o, 2),
+				 .first = c->n_written % 64,
+				 .n_blocks = 1,
+				 .epoch = o->epoch,
+				 .session = o->session,
+				 .iov = &c->iov,
+				 .n_iov = 1,
+				 .crcs = o->crcs,
+				 .done = client_done};
+	disk_submit(o->disk, &c->io);
+}
+
+static bool client_is_done(void *context)
+{
+	return ((struct client *)context)->is_done;
+}
+
+/* How long it takes to free a tree of many leaves, and how many writes a client completes meanwhile. */
+static uint64_t drop_many(uint32_t n_leaves, bool has_client, bool is_full)
+{
+	struct one_disk o;
+	one_open(&o, 64 * MIB, 16 * MIB);
+	struct disk_tree *t = one_create(&o, 1);
+	for (uint32_t i = 0; i < n_leaves; i++)
+		CU_ASSERT_EQUAL_FATAL(one_write(&o, t, i * (uint64_t)PAGE_POINTERS, 4, (uint8_t)i), 0);
+	CU_ASSERT_EQUAL_FATAL(one_write(&o, one_create(&o, 2), 0, 1, 1), 0);
+	for (uint64_t block = PAGE_POINTERS; is_full && one_write(&o, one_tree(&o, 2), block, 16, 3) == 0; block += 16)
+		;
+	uint64_t start = reactor_now_ns(sim_reactor(o.machine));
+	drop(&o, 1);
+	struct client c = {.o = &o, .iov = {o.memory, BLOCK_BYTES}};
+	uint64_t dying_blocks = one_stats(&o).dying_blocks; /* some may be gone by now */
+	CU_ASSERT(dying_blocks > 0 && dying_blocks <= n_leaves * 4u);
+	while (has_client && one_stats(&o).dying_trees > 0) {
+		client_write(&c);
+		CU_ASSERT_EQUAL_FATAL(sim_run(o.sim, client_is_done, &c, ONE_STEPS_MAX), SIM_DONE);
+	}
+	CU_ASSERT_EQUAL(sim_run(o.sim, is_freed, &o, ONE_STEPS_MAX), SIM_DONE);
+	uint64_t took = reactor_now_ns(sim_reactor(o.machine)) - start;
+	CU_ASSERT(!has_client || c.n_written > 0);
+	one_close(&o);
+	return took;
+}
+
+static void it_stays_behind_clients(void)
+{
+	uint64_t alone = drop_many(MANY_LEAVES, false, false), beside = drop_many(MANY_LEAVES, true, false);
+	CU_ASSERT(beside >= MANY_LEAVES / 8 * (NS_PER_MS / 2)); /* eight steps, a pause */
+	CU_ASSERT(alone < beside / 2);
+	/* clients that lack room wait for it: it hurries, as long as there is little */
+	CU_ASSERT(drop_many(FEW_LEAVES, true, true) < drop_many(FEW_LEAVES, true, false) / 2);
+}
+
 int main(void)
 {
 	CU_initialize_registry();
@@ -123,6 +204,7 @@ int main(void)
 	CU_add_test(suite, "a damaged leaf", a_damaged_leaf);
 	CU_add_test(suite, "a damaged root", a_damaged_root);
 	CU_add_test(suite, "a read that waits", a_read_that_waits);
+	CU_add_test(suite, "behind the clients", it_stays_behind_clients);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();

@@ -401,6 +401,7 @@ void disk_abandon(struct disk *d)
 {
 	timer_stop(d->reactor, &d->lock_timer);
 	timer_stop(d->reactor, &d->scrub_timer);
+	drop_stop(&d->drop);
 	punch_stop(&d->punch);
 	list_remove(&d->hook.link);
 	disk_free(d);
@@ -495,7 +496,10 @@ void disk_stats(const struct disk *d, struct disk_stats *out)
 	    .dropped_records = d->dropped_records,
 	    .punched_blocks = d->punch.punched_blocks,
 	    .lost_parts = d->drop.lost_parts,
+	    .dying_blocks_per_s = drop_blocks_per_s(&d->drop),
 	};
-	for (const struct list *node = d->dying.next; node != &d->dying; node = node->next)
+	for (const struct list *node = d->dying.next; node != &d->dying; node = node->next) {
 		out->dying_trees++;
+		out->dying_blocks += container_of(node, struct disk_tree, dying)->record.n_data_blocks;
+	}
 }

@@ -184,7 +184,8 @@ struct disk_stats {
 	uint64_t cache_pages, cache_pages_max, dirty_pages, dirty_pages_max, regions_resident, deltas;
 	uint64_t journal_blocks, journal_used, checkpoint, checkpoints, checkpoint_last_ns;
 	uint64_t recovery_ns, replayed_records, dropped_records, punched_blocks;
-	uint64_t lost_parts; /* of dropped trees, that damage keeps from being freed */
+	uint64_t dying_blocks, dying_blocks_per_s; /* of data, that trees being freed still point to, and let go of */
+	uint64_t lost_parts;                       /* of dropped trees, that damage keeps from being freed */
 };
 void disk_stats(const struct disk *d, struct disk_stats *out);
 

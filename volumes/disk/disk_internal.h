@@ -509,11 +509,19 @@ struct drop {
 	struct disk *disk;
 	struct waiter waiter;
 	struct op again;
+	struct timer pause;
 	bool is_running;
+	unsigned steps_left; /* until the clients have their turn */
+	uint64_t served;     /* clients' requests, when it was last looked */
+	struct {
+		uint64_t since_ns, blocks, per_s;
+	} rate;              /* data blocks that dying trees have let go: in this second, and in the last whole one */
 	uint64_t lost_parts; /* subtrees given up since the disk was opened */
 };
 void drop_init(struct drop *p, struct disk *d);
 void drop_poke(struct drop *p);
+void drop_stop(struct drop *p); /* the disk is given up */
+uint64_t drop_blocks_per_s(const struct drop *p);
 
 #define PUNCH_RUN_MIN 16u /* blocks: smaller runs are not worth a request */
 

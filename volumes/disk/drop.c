@@ -5,14 +5,18 @@
  * after a crash what was freed since is freed again. So a step needs no journal record.
  *
  * It goes on while there is room for what a step may touch, and as a deferred op between the turns of the clients'
- * requests. A part whose page or count cannot be read, twice, is given up: it stays allocated, which is told here and by
- * `disk check`, and nothing behind it has to wait.
+ * requests. While clients are served it stays behind them: a few steps, some of which read a page, then a pause; but not
+ * when room is short, for then they wait for what it frees. A part whose page or count cannot be read, twice, is given
+ * up: it stays allocated, which is told here and by `disk check`, and nothing behind it has to wait.
  */
 #include "volumes/disk/disk_internal.h"
 
 #include <errno.h>
 
-#define STEPS_A_TURN    8u
+#define STEPS_A_TURN    8u /* then others have theirs: about 0.1 ms of work, or as many reads */
+#define PAUSE_NS        (NS_PER_MS / 2)
+#define SHORT_PART      32u /* with less than this part of the disk free, it hurries */
+#define RATE_NS         NS_PER_S
 #define STEP_DELTAS_MAX (PAGE_POINTERS + 4 * TREE_HEIGHT_MAX)
 
 static void drop_run(struct drop *p);
@@ -56,12 +60,20 @@ static void drop_again(struct op *op, int res)
 	drop_run(container_of(op, struct drop, again));
 }
 
+static void drop_paused(struct timer *t)
+{
+	struct drop *p = container_of(t, struct drop, pause);
+	p->steps_left = 0;
+	drop_run(p);
+}
+
 void drop_init(struct drop *p, struct disk *d)
 {
 	*p = (struct drop){.disk = d};
 	p->waiter.wake = drop_woken;
 	list_init(&p->waiter.link);
 	op_init(&p->again, drop_again);
+	timer_init(&p->pause, drop_paused);
 }
 
 static void drop_end(struct drop *p)
@@ -70,10 +82,55 @@ static void drop_end(struct drop *p)
 	disk_request_ended(p->disk);
 }
 
+/* ---- behind the clients ---- */
+
+static bool drop_is_behind(struct drop *p)
+{
+	const struct disk *d = p->disk;
+	const struct disk_counters *c = &d->counters;
+	uint64_t served = counter_get(&c->reads) + counter_get(&c->writes) + counter_get(&c->trims);
+	bool is_busy = served != p->served;
+	p->served = served;
+	return is_busy && d->space.free_blocks > d->space.reserve_blocks + d->space.n_blocks / SHORT_PART;
+}
+
+/* After so many steps the clients have their turn, longer when there are some. */
+static void drop_rest(struct drop *p)
+{
+	struct disk *d = p->disk;
+	if (drop_is_behind(p))
+		timer_start(d->reactor, &p->pause, PAUSE_NS);
+	else
+		reactor_defer(d->reactor, &p->again, 0);
+}
+
+static void drop_count(struct drop *p, uint64_t n_blocks)
+{
+	uint64_t now = reactor_now_ns(p->disk->reactor), passed = now - p->rate.since_ns;
+	if (passed >= RATE_NS) {
+		p->rate.per_s = passed < 2 * RATE_NS ? p->rate.blocks * NS_PER_S / passed : 0;
+		p->rate.since_ns = now;
+		p->rate.blocks = 0;
+	}
+	p->rate.blocks += n_blocks;
+}
+
+uint64_t drop_blocks_per_s(const struct drop *p)
+{
+	return reactor_now_ns(p->disk->reactor) - p->rate.since_ns < 2 * RATE_NS ? p->rate.per_s : 0;
+}
+
+void drop_stop(struct drop *p)
+{
+	timer_stop(p->disk->reactor, &p->pause);
+}
+
 static void drop_run(struct drop *p)
 {
 	struct disk *d = p->disk;
-	for (unsigned i = 0; i < STEPS_A_TURN; i++) {
+	if (p->steps_left == 0)
+		p->steps_left = STEPS_A_TURN;
+	for (; p->steps_left > 0; p->steps_left--) {
 		if (d->state != DISK_RUNNING || list_is_empty(&d->dying)) {
 			drop_end(p);
 			return;
@@ -84,7 +141,9 @@ static void drop_run(struct drop *p)
 			return;
 		}
 		struct disk_tree *t = container_of(d->dying.next, struct disk_tree, dying);
+		uint64_t n_before = t->record.n_data_blocks;
 		int res = tree_drop_step(t, &p->waiter);
+		drop_count(p, n_before - t->record.n_data_blocks);
 		if (res == -EAGAIN)
 			return;
 		if (res < 0) {
@@ -98,7 +157,7 @@ static void drop_run(struct drop *p)
 		}
 	}
 	disk_watch_limits(d);
-	reactor_defer(d->reactor, &p->again, 0);
+	drop_rest(p);
 }
 
 void drop_poke(struct drop *p)
