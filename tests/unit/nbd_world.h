@@ -25,9 +25,9 @@ struct nbd_world {
 };
 
 struct nbd_world_options {
-	uint64_t seed;         /* 0: 1 */
+	uint64_t seed;                        /* 0: 1 */
 	uint64_t budget_bytes, reserve_bytes; /* of I/O buffers; 0: 8 MiB, and no reserve */
-	uint64_t volume_bytes; /* 0: WORLD_VOLUME_BYTES */
+	uint64_t volume_bytes;                /* 0: WORLD_VOLUME_BYTES */
 	uint32_t max_connections;
 	enum nbd_tls_mode tls;
 	const char *cert_dir, *psk_file;
