@@ -173,7 +173,8 @@ static void ask_write(struct peer_request *r)
 	for (uint32_t i = 0; i < r->n_blocks; i++) {
 		bool is_hole = i < 64 && r->zero_blocks >> i & 1;
 		r->iov[n++] = (struct iovec){is_hole ? (void *)zero_block : at, BLOCK_BYTES};
-		at += is_hole ? 0 : BLOCK_BYTES;
+		if (!is_hole) /* without data there is not even an `at` */
+			at += BLOCK_BYTES;
 	}
 	r->io.iov = r->iov;
 	r->io.n_iov = n;

@@ -238,7 +238,8 @@ static int remote_take_read(struct disk_io *io, const struct peer_in *in)
 		bool is_there = peer_block_is_there(m, i);
 		if (!(m->bad_blocks >> i & 1))
 			remote_lay(io, i, is_there ? data : NULL);
-		data += is_there ? BLOCK_BYTES : 0;
+		if (is_there) /* without data there is not even a `data` */
+			data += BLOCK_BYTES;
 	}
 	return io->bad_blocks ? -EIO : 0;
 }

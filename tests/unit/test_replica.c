@@ -235,6 +235,7 @@ static void both_alike(void)
 		CU_ASSERT_EQUAL(read_differs(b, 3, 73, 1, 0), 0);
 		CU_ASSERT_EQUAL(read_differs(b, 3, 74, 1, 0x5a), 0);
 		CU_ASSERT_EQUAL(read_differs(b, 3, 75, 64, 0), 0);
+		CU_ASSERT_EQUAL(ask_end(b, write_begin(b, 75, 4, 15, 0)), 0); /* nothing but zeros */
 		CU_ASSERT_EQUAL(read_differs(b, 3, 13, 60, 0x5a), 0);
 
 		struct disk_io io = {.tree_id = 4, .epoch = 2};
