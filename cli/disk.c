@@ -22,13 +22,29 @@
 
 /* ---- which disk ---- */
 
+/* The path from the root; its last part may be a link, or not there. To be freed; NULL: its folder is not there. */
+static char *path_from_root(const char *path)
+{
+	const char *slash = strrchr(path, '/'), *file = slash ? slash + 1 : path;
+	auto_free char *folder = slash ? text_format("%.*s", (int)(slash - path + 1), path) : text_format(".");
+	auto_free char *real = realpath(folder, NULL);
+	return real ? text_format("%s/%s", strcmp(real, "/") == 0 ? "" : real, file) : NULL;
+}
+
+/* Without links, where it is there. */
+static char *path_real(const char *path)
+{
+	char *real = realpath(path, NULL);
+	return real ? real : path_from_root(path);
+}
+
 static bool is_same_path(const char *typed, const char *path)
 {
 	if (strcmp(typed, path) == 0)
 		return true;
-	auto_free char *typed_real = realpath(typed, NULL);
-	auto_free char *path_real = realpath(path, NULL);
-	return typed_real && path_real && strcmp(typed_real, path_real) == 0;
+	auto_free char *typed_real = path_real(typed);
+	auto_free char *known_real = path_real(path);
+	return typed_real && known_real && strcmp(typed_real, known_real) == 0;
 }
 
 /* The API's path of the disk that the command line names, to be freed. One that may be gone already is for the daemon to
@@ -72,13 +88,8 @@ static enum status absolute_path(struct cli *c, const char *path, char **out)
 	}
 	if (client_is_remote(c))
 		return cli_misuse(c, "PATH '%s' is on another machine; write it from the root, like /srv/disk", path);
-	const char *slash = strrchr(path, '/'), *file = slash ? slash + 1 : path;
-	auto_free char *folder = slash ? text_format("%.*s", (int)(slash - path), path) : text_format(".");
-	auto_free char *real = realpath(folder, NULL);
-	if (!real)
-		return cli_refuse(c, "local", "cannot find the folder of '%s': %s", path, strerror(errno));
-	*out = text_format("%s/%s", strcmp(real, "/") == 0 ? "" : real, file);
-	return DONE;
+	*out = path_from_root(path);
+	return *out ? DONE : cli_refuse(c, "local", "cannot find the folder of '%s': %s", path, strerror(errno));
 }
 
 /* A sparse file takes its space when blocks are written: what does not fit in its file system then fails the disk. */

@@ -107,6 +107,16 @@ expect 1 '' q disk add "$dir/disks"
 expect 1 '' q disk add "$dir/absent.img"
 expect 1 'pool' q disk add "$dir/new.img" --size 64M --pool nowhere
 
+say "a path as it is typed, also of a file that is gone"
+(
+	cd "$dir/disks"
+	expect 0 'n1-d1' q disk show ./d1.img
+	expect 1 'no disk' q disk show ./never.img
+	mv d3.img elsewhere
+	expect 0 'n1-d3' q disk show ./d3.img
+	mv elsewhere d3.img
+)
+
 say "removing"
 expect 1 'data|volume|in use' q disk remove n1-d1
 expect 0 '' q disk remove "$dir/random.img"
