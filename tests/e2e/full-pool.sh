@@ -61,6 +61,8 @@ daemon_kill
 daemon_start
 verify "$(uri fat)" 0 "$n"
 
+is "told once for each volume" "$(q --json events | jq -s 'flatten | map(select(.code == "pool-full")) | length')" 1
+
 say "overwriting on a full pool: fails or works, loses nothing"
 nbd "$(uri fat)" '
 import struct

@@ -29,8 +29,9 @@
 #define PART_BLOCKS   DISK_WRITE_BLOCKS_MAX
 #define PART_BYTES    ((uint64_t)DISK_IO_BLOCKS_MAX * BLOCK_BYTES)
 #define PARTS_DEFAULT 512u
-#define FLUSHES       128u     /* parts that flush or tell of an epoch: more wait for each other */
-#define BARRIER_NS    NS_PER_S /* an epoch is closed at most this often */
+#define FLUSHES       128u            /* parts that flush or tell of an epoch: more wait for each other */
+#define FULL_TOLD_NS  (10 * NS_PER_S) /* without a failure for want of space: then there is room again */
+#define BARRIER_NS    NS_PER_S        /* an epoch is closed at most this often */
 /* The same for a volume with a single copy: nobody is ever resynced from a complete epoch of it, and its two flushes cost
    the device more than all else that a write does (docs/performance.md). */
 #define BARRIER_ALONE_NS (5 * NS_PER_S)
@@ -185,8 +186,9 @@ struct volume {
 	uint64_t next_tree, tree_end; /* ids for new trees, and the first that this head may not use [TREEID] */
 	uint32_t in_flight[2];        /* writes and trims at the disks, by the parity of their epoch */
 	bool has_written;             /* in this epoch */
-	bool is_held;                 /* writes wait until the trees are forked [SNAPHOLD]: */
-	struct list held;             /* parts, by link */
+	uint64_t full_ns; /* when a write last failed for want of space, which has been told; 0: there is room */
+	bool is_held;     /* writes wait until the trees are forked [SNAPHOLD]: */
+	struct list held; /* parts, by link */
 	struct range_locks locks;
 	struct list requests; /* by own.link */
 	uint32_t n_requests;

@@ -413,13 +413,33 @@ static enum flow volume_io_harden(struct volume_io *io)
 
 /* ---- REPLY ---- */
 
+/* Told once, and once more when writes have succeeded for a while. */
+static void volume_tell_room(struct volume *v, bool has_room)
+{
+	const struct volume_facts *f = &v->entry->facts;
+	uint64_t now_ns = reactor_now_ns(v->set->reactor);
+	if (has_room && now_ns - v->full_ns < FULL_TOLD_NS)
+		return;
+	if (has_room)
+		log_event(v->set->log, LOG_NOTICE, "pool-has-room", f->pool,
+			  "pool %s has room again: writes to volume %s succeed", f->pool, f->name);
+	else if (v->full_ns == 0)
+		log_event(v->set->log, LOG_WARNING, "pool-full", f->pool,
+			  "pool %s is full: writes to volume %s fail; add a disk, or trim or delete what is not needed",
+			  f->pool, f->name);
+	v->full_ns = has_room ? 0 : max_u64(now_ns, 1);
+}
+
 static void volume_io_count(struct volume_io *io, uint64_t elapsed_ns)
 {
-	struct volume_counters *c = &io->own.volume->counters;
+	struct volume *v = io->own.volume;
+	struct volume_counters *c = &v->counters;
 	if (io->own.err == -EBADMSG)
 		return; /* it comes again */
 	if (io->own.err != 0)
 		counter_add(io->own.err == -ENOSPC ? &c->no_space : &c->errors, 1);
+	if (io->own.err == -ENOSPC || (io->own.err == 0 && io->op == VOLUME_WRITE && v->full_ns != 0))
+		volume_tell_room(v, io->own.err == 0);
 	switch (io->op) {
 	case VOLUME_READ:
 		counter_add(&c->reads, 1);
