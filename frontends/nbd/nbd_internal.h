@@ -345,15 +345,24 @@ void status_begin(struct nbd_request *r);
 bool status_answered(struct nbd_request *r);
 void status_reply(struct nbd_request *r);
 
+/* ---- nbd_message.c ---- */
+
+void message_set(struct nbd_piece *p, uint32_t header_bytes, const void *payload, uint32_t payload_bytes);
+void message_chunk(struct nbd_piece *p, uint16_t type, bool is_last, uint32_t len_bytes);
+/* A part of a read, as a structured or a simple reply has it; the last one is the end of the reply. */
+void message_read_chunk(struct nbd_piece *p);
+void message_read_simple(struct nbd_piece *p);
+/* The end of a reply that has not ended yet. */
+void message_error(struct nbd_piece *p);
+void message_done(struct nbd_piece *p);
+void message_queue(struct nbd_piece *p);
+
 /* ---- nbd_request.c ---- */
 
 /* For nbd_status.c: asks the volume for a map; lends the piece to whoever ends with request_piece_done(). */
 void request_piece_map(struct nbd_piece *p, struct volume_extent *extents, uint32_t extents_max);
 void request_piece_lend(struct nbd_piece *p);
 void request_piece_done(struct nbd_piece *p, int res);
-void message_set(struct nbd_piece *p, uint32_t header_bytes, const void *payload, uint32_t payload_bytes);
-void message_chunk(struct nbd_piece *p, uint16_t type, bool is_last, uint32_t len_bytes);
-void message_queue(struct nbd_piece *p);
 
 /* Once, for the pool. */
 void request_init(struct nbd_request *r);
