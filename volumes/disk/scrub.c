@@ -242,6 +242,16 @@ static void scrub_unpin(struct scrub *s)
 		checkpoint_poke(&d->checkpoint);
 }
 
+/* What was under way when the leaf was found is on the device. */
+static enum flow scrub_settle(struct scrub *s)
+{
+	struct journal *j = &s->disk->journal;
+	if (j->settled >= s->settle_at)
+		return FLOW_NEXT;
+	list_append(&j->waiters, &s->waiter.link);
+	return FLOW_WAIT;
+}
+
 static void scrub_read(struct scrub *s)
 {
 	for (uint32_t i = 0; i < s->n_ops; i++) {
@@ -466,7 +476,6 @@ static void scrub_divert(struct scrub *s)
 /* Read this function to know a whole scrub. */
 static void scrub_run(struct scrub *s)
 {
-	struct disk *d = s->disk;
 	while (s->status.is_running) {
 		scrub_divert(s);
 		switch (s->stage) {
@@ -478,10 +487,8 @@ static void scrub_run(struct scrub *s)
 				scrub_pin(s);
 			break;
 		case SCRUB_SETTLE:
-			if (d->journal.settled < s->settle_at) {
-				list_append(&d->journal.waiters, &s->waiter.link);
+			if (scrub_settle(s) == FLOW_WAIT)
 				return;
-			}
 			s->stage = SCRUB_READ;
 			scrub_read(s);
 			break;
