@@ -62,9 +62,7 @@ static void drop_again(struct op *op, int res)
 
 static void drop_paused(struct timer *t)
 {
-	struct drop *p = container_of(t, struct drop, pause);
-	p->steps_left = 0;
-	drop_run(p);
+	drop_run(container_of(t, struct drop, pause));
 }
 
 void drop_init(struct drop *p, struct disk *d)
@@ -128,6 +126,8 @@ void drop_stop(struct drop *p)
 static void drop_run(struct drop *p)
 {
 	struct disk *d = p->disk;
+	quarry_assert(p->is_running && !timer_is_running(&p->pause));
+	quarry_assert(p->steps_left <= STEPS_A_TURN);
 	if (p->steps_left == 0)
 		p->steps_left = STEPS_A_TURN;
 	for (; p->steps_left > 0; p->steps_left--) {

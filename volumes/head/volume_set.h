@@ -160,7 +160,7 @@ struct volume_view {
 	char fill_source[SET_TEXT_MAX]; /* "": it is whole */
 	uint64_t filled_bytes, unfillable_bytes;
 	uint64_t recorded_bytes; /* from its start on, what need not be brought again */
-	bool is_filling; /* somebody does it */
+	bool is_filling;         /* somebody does it */
 	uint32_t replicas, n_disks;
 	struct {
 		struct uuid disk;
