@@ -5,7 +5,7 @@
 #
 # Each page has a daemon of its own, except where it starts one itself. /run/quarry, /var/lib/quarry, /etc/quarry and the ports
 # of the documentation become a folder and ports of the test. See docs.py for what a page may say about its blocks, and
-# docs_links.py for what a link must keep.
+# docs_links.py for what a link must keep; docs_events.py holds the reference of events against the source.
 . "$(dirname "$0")/lib.sh"
 require nbdinfo nbdcopy nbdsh qemu-img fio jq curl certtool
 require_daemon
@@ -47,6 +47,7 @@ run_page() { # PAGE
 
 expect 0 '^[1-9][0-9]* links' "$here/docs_links.py" "$top"
 say "$(cat "$dir/said")"
+expect 0 '^[1-9][0-9]* events' "$here/docs_events.py" "$top"
 nbd_port=$(free_port)
 api_port=$(free_port)
 for page in "$@"; do
