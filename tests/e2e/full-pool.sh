@@ -42,6 +42,7 @@ holds test "$n" -gt 160
 holds test "$n" -lt 256
 verify "$(uri fat)" 0 "$n"
 expect 1 'space|full' q status
+is "told once" "$(q --json events | jq '[.events[] | select(.code == "pool-full")] | length')" 1
 
 say "what a full pool still does"
 expect 0 'ENOSPC' nbdsh -u "$(uri other)" -c '
@@ -60,8 +61,6 @@ nbd "$(uri attached)" 'assert h.pread(4096, 5 << 20) == b"\0" * 4096'
 daemon_kill
 daemon_start
 verify "$(uri fat)" 0 "$n"
-
-is "told once for each volume" "$(q --json events | jq -s 'flatten | map(select(.code == "pool-full")) | length')" 1
 
 say "overwriting on a full pool: fails or works, loses nothing"
 nbd "$(uri fat)" '
@@ -93,6 +92,26 @@ volume_make again 1G
 k=$(fill "$(uri again)")
 holds test "$k" -ge $((n - 24))
 nbd "$(uri other)" 'assert h.pread(1 << 20, 0) == b"o" * (1 << 20)'
+
+say "with a snapshot: a trim frees what only the volume has"
+q volume detach again
+q volume delete again >/dev/null
+until_true 30 is_freed
+volume_make kept 2G
+nbd "$(uri kept)" 'for i in range(64): h.pwrite(b"k" * (1 << 20), i << 20)'
+q snapshot create kept@s >/dev/null
+k=$(fill "$(uri kept)" 64)
+holds test "$k" -ge $((n - 64 - 24))
+nbd "$(uri kept)" '
+for at in range(0, 2048, 512):
+    h.trim(512 << 20, at << 20)
+h.flush()'
+m=$(fill "$(uri kept)" 1024)
+holds test "$m" -ge $((k - 8))
+verify "$(uri kept)" 1024 "$m"
+expect 0 '' q volume clone kept@s clone
+q volume attach clone --nbd >/dev/null
+nbd "$(uri clone)" 'for i in range(64): assert h.pread(1 << 20, i << 20) == b"k" * (1 << 20)'
 daemon_stop
 expect 0 '' q disk check "$dir/disks/d1.img"
 passed

@@ -73,7 +73,7 @@ void disk_abandon(struct disk *d);
 enum disk_op {
 	DISK_READ,     /* blocks to iov; holes read as zeros */
 	DISK_WRITE,    /* blocks from iov */
-	DISK_TRIM,     /* any number of blocks become holes */
+	DISK_TRIM,     /* any number of blocks become holes; -ENOSPC: but for those in leaves that other trees share */
 	DISK_MAP,      /* where data and holes are */
 	DISK_MEASURE,  /* what a drop of the tree would free */
 	DISK_FLUSH,    /* everything completed before is durable after; no tree */
@@ -152,6 +152,8 @@ struct disk_io {
 		bool is_submitting; /* inside disk_submit(): done() must wait for the next turn */
 		bool is_flushed;    /* the flush it waited for has ended */
 		bool is_counted;    /* in its tree's n_changes */
+		bool is_growing;    /* TRIM: the leaf at the cursor is shared, and its copy would stay */
+		bool has_skipped;   /* TRIM: such leaves, for want of room */
 		uint32_t slot;      /* of the tree or volume that a command makes */
 		struct pointer pointers[DISK_WRITE_BLOCKS_MAX];
 		struct iovec cut[DISK_IOV_MAX];

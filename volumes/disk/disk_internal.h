@@ -422,8 +422,9 @@ must_check int tree_look(struct disk_tree *t, uint64_t first, uint64_t end, uint
  * from where there is none. 0; -EAGAIN and w waits; -EIO. */
 must_check int tree_path(struct disk_tree *t, uint64_t block, struct pointer path[TREE_HEIGHT_MAX + 1],
 			 struct waiter *w);
-/* Does this tree alone name the leaf that maps `block`? 1 or 0; -EAGAIN and w waits; -EIO. */
-must_check int tree_leaf_is_private(struct disk_tree *t, uint64_t block, struct waiter *w);
+/* Does this tree alone name the pages on the way to `block`, down to the level `lowest` (1: its leaf)? 1 or 0; -EAGAIN and
+ * w waits; -EIO. */
+must_check int tree_path_is_private(struct disk_tree *t, uint64_t block, unsigned lowest, struct waiter *w);
 /* The child becomes a copy of the parent; the root's count was prepared with space_can_change(). */
 void tree_fork(struct disk_tree *parent, struct disk_tree *child, uint64_t epoch);
 /* What would be freed if this tree alone were dropped: pages and data blocks that nobody else points to. The walk does

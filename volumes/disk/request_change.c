@@ -129,6 +129,34 @@ static enum flow change_write(struct disk_io *io)
 
 /* ---- trims ---- */
 
+static void step_to(struct disk_io *io, uint64_t cursor)
+{
+	io->own.cursor = cursor;
+	io->own.is_growing = false;
+}
+
+void request_step_over(struct disk_io *io)
+{
+	quarry_assert(io->own.is_growing);
+	io->own.has_skipped = true;
+	step_to(io, min_u64(io->first + io->n_blocks, leaf_start(io->own.cursor) + PAGE_POINTERS));
+}
+
+/* May the leaf at the cursor be changed? 1; 0: not before there is room for a copy that stays, which the dispatcher looks
+ * for; -EAGAIN: waits; or -errno. */
+static int step_is_allowed(struct disk_io *io, uint64_t end)
+{
+	struct disk *d = io->own.disk;
+	uint64_t leaf = leaf_start(io->own.cursor);
+	bool is_whole = leaf >= io->first && leaf + PAGE_POINTERS <= end; /* then the leaf goes, and needs no copy */
+	if (io->tree->record.fork_epoch == 0 || io->own.is_growing ||
+	    space_has_room_to_grow(&d->space, disk_n_dirty(d)))
+		return 1;
+	int res = tree_path_is_private(io->tree, leaf, is_whole ? 2 : 1, &io->own.waiter);
+	io->own.is_growing = res == 0;
+	return res;
+}
+
 /* Trims the request's part of the leaf at the cursor. 0; -EAGAIN: waits; or -errno. */
 static int step_leaf(struct disk_io *io, uint64_t end)
 {
@@ -144,7 +172,7 @@ static int step_leaf(struct disk_io *io, uint64_t end)
 		return res;
 	io->own.sequence = journal_append(&d->journal, &r);
 	res = record_apply(d, &r, false);
-	io->own.cursor = to;
+	step_to(io, to);
 	return res;
 }
 
@@ -161,10 +189,16 @@ enum flow request_step(struct disk_io *io, uint32_t steps)
 		}
 		int res = tree_look(io->tree, io->own.cursor, end, 0, &piece, &io->own.waiter);
 		if (res == 0 && !piece.is_data) { /* trimming a hole changes nothing */
-			io->own.cursor += piece.n_blocks;
+			step_to(io, io->own.cursor + piece.n_blocks);
 			continue;
 		}
 		if (res == 0)
+			res = step_is_allowed(io, end);
+		if (res == 0) {
+			reactor_defer(d->reactor, &io->own.op, 0);
+			return FLOW_WAIT;
+		}
+		if (res == 1)
 			res = step_leaf(io, end);
 		disk_watch_limits(d);
 		if (res == -EAGAIN)

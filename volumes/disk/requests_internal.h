@@ -14,3 +14,4 @@ enum flow request_scan(struct disk_io *io, uint32_t steps); /* MAP, MEASURE */
 /* request_change.c */
 enum flow request_change(struct disk_io *io);               /* everything that has one record */
 enum flow request_step(struct disk_io *io, uint32_t steps); /* TRIM: leaf by leaf */
+void request_step_over(struct disk_io *io); /* TRIM: the disk is too full to copy the leaf at the cursor */

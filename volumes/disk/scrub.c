@@ -164,7 +164,7 @@ static int block_is_private(struct disk_tree *t, struct pointer p, struct waiter
 /* Whether the leaf at the cursor may be straightened, if that is wanted. 0, or -EAGAIN: waits. */
 static int scrub_ask(struct scrub *s, struct disk_tree *t)
 {
-	int res = s->is_swappable ? tree_leaf_is_private(t, s->cursor, &s->waiter) : 0;
+	int res = s->is_swappable ? tree_path_is_private(t, s->cursor, 1, &s->waiter) : 0;
 	for (uint32_t i = 0; i < PAGE_POINTERS && res == 1; i++)
 		res = block_is_private(t, s->pointers[i], &s->waiter);
 	s->is_swappable = res == 1;
@@ -392,7 +392,7 @@ static enum flow scrub_swap(struct scrub *s)
 		if (res == 0)
 			res = tree_get(t, s->cursor, PAGE_POINTERS, now, &s->waiter);
 		if (res == 0)
-			res = is_private = tree_leaf_is_private(t, s->cursor, &s->waiter);
+			res = is_private = tree_path_is_private(t, s->cursor, 1, &s->waiter);
 	}
 	if (res == -EAGAIN)
 		return FLOW_WAIT;

@@ -195,11 +195,11 @@ static int children_can_change(struct disk_tree *t, const struct page *page, str
 	return 0;
 }
 
-int tree_leaf_is_private(struct disk_tree *t, uint64_t block, struct waiter *w)
+int tree_path_is_private(struct disk_tree *t, uint64_t block, unsigned lowest, struct waiter *w)
 {
 	struct pointer path[TREE_HEIGHT_MAX + 1];
 	int res = tree_path(t, block, path, w);
-	for (unsigned level = t->record.height; res == 0 && level >= 1; level--) {
+	for (unsigned level = t->record.height; res == 0 && level >= lowest; level--) {
 		if (pointer_is_hole(path[level]))
 			return 1;
 		res = page_is_shared(t, path[level], false, w);

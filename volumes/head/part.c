@@ -457,6 +457,8 @@ static int part_error(const struct part *p, int err)
 	if (err == -ESTALE)
 		volume_fence(p->volume, "disk %s has heard of a newer attachment of it",
 			     p->volume->set->disks[p->disk]->facts.name);
+	if (err == -ENOSPC && p->kind == PART_TRIM && p->request->op == VOLUME_TRIM)
+		return 0; /* a hint */
 	return err == 0 || err == -ENOSPC || err == -EBADMSG ? err : -EIO;
 }
 

@@ -38,6 +38,7 @@ struct volume_set;
 #define VOLUME_IO_BYTES_MAX (32 * MIB) /* of a read or write; trims, zeroes and maps: any length */
 #define VOLUME_IOV_MAX      64u
 
+/* TRIM is a hint: on a full disk, what snapshots share stays as it is and reads as before. ZERO then fails with -ENOSPC. */
 enum volume_op { VOLUME_READ, VOLUME_WRITE, VOLUME_FLUSH, VOLUME_TRIM, VOLUME_ZERO, VOLUME_MAP };
 
 enum {
