@@ -192,6 +192,86 @@ static void damaged_counts(void)
 	one_close(&o);
 }
 
+/* As random overwrites leave a large disk: so many free blocks in each region, none beside the other. */
+static void spread_region(struct one_disk *o, uint32_t region, uint32_t n_free)
+{
+	struct space *s = &o->disk->space;
+	uint16_t counts[COUNTS_PER_PAGE];
+	uint64_t block = (uint64_t)(region + 1) * COUNTS_PER_PAGE - 1; /* where its count page lies */
+	for (uint32_t i = 0; i < COUNTS_PER_PAGE; i++)
+		counts[i] = 1;
+	for (uint32_t i = 0; i < n_free; i++)
+		counts[i * (COUNTS_PER_PAGE / n_free)] = 0;
+	sim_file_poke(o->medium, block, counts);
+	table_set(&s->index, region, pointer_make(block_crc(KIND_COUNTS, counts), block, n_free));
+	s->free_blocks -= s->region_free[region];
+	s->region_free[region] = (uint16_t)n_free;
+	s->free_blocks += n_free;
+}
+
+/* The counts of others are not what this test is about: it leaves blocks that nobody names. */
+static void spread_all(struct one_disk *o)
+{
+	struct space *s = &o->disk->space;
+	uint32_t n_free = (uint32_t)(s->reserve_blocks / s->n_regions) + 1;
+	for (uint32_t i = (uint32_t)(s->data_start / COUNTS_PER_PAGE) + 1; i + 1 < s->n_regions; i++)
+		if (!s->resident[i])
+			spread_region(o, i, n_free);
+}
+
+#define SPREAD_LEAF(i) (((uint64_t)(i)*7919) % 4096 * PAGE_POINTERS)
+
+static void overwrite(struct one_disk *o, struct disk_tree *t, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		CU_ASSERT_EQUAL_FATAL(one_write(o, t, SPREAD_LEAF(i * 5), 1, 3), 0);
+	is_running(o);
+}
+
+/* What a checkpoint takes is found, though each region that it is taken from takes a block for its own count page. */
+static void free_blocks_in_all_regions(void)
+{
+	struct one_disk o;
+	uint64_t at = 0;
+	int res = 0;
+	one_open(&o, 64 * GIB, 4 * MIB);
+	struct disk_tree *t = one_create(&o, 1);
+	for (uint32_t i = 0; i < 4096; i++)
+		CU_ASSERT_EQUAL_FATAL(one_write(&o, t, SPREAD_LEAF(i), 1, 1), 0);
+	disk_checkpoint(o.disk);
+	one_let_pass(&o, NS_PER_S);
+	spread_all(&o);
+	for (at = 1 << 20; res == 0; at += 8)
+		res = one_write(&o, t, at, 8, 2);
+	CU_ASSERT_EQUAL_FATAL(res, -ENOSPC);
+	overwrite(&o, t, 1000);
+	CU_ASSERT(one_stats(&o).regions_resident < 3 * o.disk->space.regions_max + o.disk->pages.dirty_max);
+	CU_ASSERT_EQUAL(one_trim(&o, t, 0, 256 * PAGE_POINTERS), 0);
+	one_close_disk(&o);
+	one_open_disk(&o);
+	t = one_tree(&o, 1);
+	overwrite(&o, t, 300);
+	sim_crash(o.machine, SIM_KILL);
+	disk_abandon(o.disk);
+	one_open_disk(&o);
+	t = one_tree(&o, 1);
+	overwrite(&o, t, 300);
+	int res_fork = one_call(&o, (struct disk_io){.op = DISK_FORK, .tree = t, .tree_id = 2, .epoch = ++o.epoch});
+	CU_ASSERT_EQUAL_FATAL(res_fork, 0);
+	uint32_t n_trims = 0;
+	for (res = 0; res == 0 && n_trims < 4096; n_trims++) /* below what data leave */
+		res = one_trim(&o, t, SPREAD_LEAF(n_trims), 1);
+	CU_ASSERT_EQUAL(res, -ENOSPC);
+	CU_ASSERT(n_trims > 100);
+	disk_checkpoint(o.disk);
+	one_let_pass(&o, NS_PER_S);
+	is_running(&o);
+	one_close_disk(&o);
+	one_open_disk(&o);
+	is_running(&o);
+	one_close(&o);
+}
+
 int main(void)
 {
 	CU_initialize_registry();
@@ -202,6 +282,7 @@ int main(void)
 	CU_add_test(suite, "punching", punching);
 	CU_add_test(suite, "zeros", zeros);
 	CU_add_test(suite, "damaged counts", damaged_counts);
+	CU_add_test(suite, "free blocks in all regions", free_blocks_in_all_regions);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();

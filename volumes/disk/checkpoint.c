@@ -118,7 +118,10 @@ static enum flow checkpoint_prepare(struct checkpoint *c)
 	if (!c->is_shrunk) /* what is resident may have to be written: once, since more may have to come in below */
 		space_shrink(&d->space);
 	c->is_shrunk = true;
-	int res = space_prepare_checkpoint(&d->space, cut_blocks_needed(d), &c->waiter);
+	int res;
+	do /* a region that was never written is there at once, and wants a block of its own then */
+		res = space_prepare_checkpoint(&d->space, cut_blocks_needed(d), &c->waiter);
+	while (res == 0 && d->space.resident_free < cut_blocks_needed(d));
 	if (res == -EAGAIN)
 		return FLOW_WAIT;
 	if (res < 0) {

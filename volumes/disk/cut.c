@@ -76,6 +76,22 @@ uint64_t cut_blocks_max(const struct disk *d)
 	       space_regions_bound(&d->space, d->pages.dirty_max) + log_blocks + CUT_SLACK;
 }
 
+/*
+ * A region that is fetched for its free blocks takes one of them itself, for its count page. On a disk with more regions
+ * than may be resident, random overwrites spread what is free over all of them, evenly. So each must have some, in the
+ * mean: then what a cut takes is found in regions_max of them, however it is spread.
+ */
+uint64_t cut_blocks_spread(const struct disk *d)
+{
+	const struct space *s = &d->space;
+	uint64_t n_regions = (uint64_t)s->regions_max + d->pages.dirty_max;
+	if (s->n_regions <= space_regions_bound(s, d->pages.dirty_max))
+		return 0; /* there is a block for the count page of every region */
+	uint64_t n_taken =
+	    n_regions + tables_pages_changed(d, n_regions) + s->deltas_max / DELTAS_PER_BLOCK + CUT_SLACK;
+	return s->n_regions * (n_taken / s->regions_max + 2);
+}
+
 uint32_t cut_frames_max(const struct disk *d, uint32_t dirty_max)
 {
 	uint64_t n_regions = space_regions_bound(&d->space, dirty_max);
@@ -85,11 +101,13 @@ uint32_t cut_frames_max(const struct disk *d, uint32_t dirty_max)
 }
 
 /* Each record, count page, table page and block of the log that is written anew gives its old block back. More regions
- * may become resident before the cut, up to their bound and those that it loads itself. */
+ * may become resident before the cut, up to their bound, as many again for their free blocks, and those that it loads
+ * itself. */
 uint32_t cut_deltas(const struct disk *d)
 {
 	const struct space *s = &d->space;
-	uint64_t n_regions = min_u64(s->n_regions, max_u64(s->n_resident, s->regions_max) + CUT_LOADED_MAX);
+	uint64_t n_regions =
+	    min_u64(s->n_regions, max_u64(s->n_resident, s->regions_max) + s->regions_max + CUT_LOADED_MAX);
 	return (uint32_t)(d->n_dirty_records + tables_pages_changed(d, n_regions) + n_regions +
 			  d->checkpoint.log.n_blocks + 1 + CUT_SLACK);
 }

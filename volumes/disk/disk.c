@@ -267,12 +267,12 @@ void disk_settle_parts(struct disk *d)
 	disk_set_reserve(d);
 }
 
-/* What one checkpoint may need is the floor. Data leave twice as much: the other half is for what they and trims of
- * shared pages make grow, and for new trees and volumes of a full disk. */
+/* What one checkpoint may need is the floor, and what must be free for it to be found. Data leave as much as it may need
+ * once more: for what they and trims of shared pages make grow, and for new trees and volumes of a full disk. */
 void disk_set_reserve(struct disk *d)
 {
-	d->space.floor_blocks = cut_blocks_max(d);
-	d->space.reserve_blocks = 2 * d->space.floor_blocks + RESERVE_BESIDE;
+	d->space.floor_blocks = cut_blocks_max(d) + cut_blocks_spread(d);
+	d->space.reserve_blocks = d->space.floor_blocks + cut_blocks_max(d) + RESERVE_BESIDE;
 }
 
 static void lock_again(struct timer *t)

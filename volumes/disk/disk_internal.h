@@ -203,7 +203,7 @@ struct space {
 	struct deltas current; /* since the last cut */
 	uint32_t deltas_max;   /* of all three together */
 	uint64_t free_blocks, resident_free, waiting_blocks, frozen_waiting;
-	uint64_t floor_blocks;   /* that the next checkpoint may need: never less are free */
+	uint64_t floor_blocks;   /* that the next checkpoint may need, and to find them: never less are free */
 	uint64_t held_blocks;    /* free, but being punched: they come back */
 	uint64_t reserve_blocks; /* what data leave free: the floor, and as much again for pages and records */
 	struct {
@@ -663,6 +663,8 @@ static inline void disk_volume_mark_dirty(struct disk *d, struct disk_volume *v)
 void disk_set_reserve(struct disk *d);
 /* Upper bound of the blocks that the cut of a checkpoint will take, however much is dirty (cut.c). */
 uint64_t cut_blocks_max(const struct disk *d);
+/* How many must be free beside, so that a cut finds them in few regions. */
+uint64_t cut_blocks_spread(const struct disk *d);
 /* As many of them at most are no pages of trees: each wants a frame of its own. */
 uint32_t cut_frames_max(const struct disk *d, uint32_t dirty_max);
 /* Upper bound of the changes of counts outside resident regions that a cut now would make. */

@@ -17,7 +17,7 @@
  *  3. free_blocks is the sum of region_free. For a region that is not resident it counts what is known to be free; a
  *     merge makes it exact, and never lowers it.
  *  4. Data leave reserve_blocks free, new records and copies of shared pages floor_blocks: a checkpoint always finds
- *     room, and so does whatever frees something.
+ *     room, in few regions (cut_blocks_spread), and so does whatever frees something.
  */
 #include "volumes/disk/disk_internal.h"
 
@@ -690,20 +690,47 @@ int space_make_delta_room(struct space *s, uint32_t n, struct waiter *w)
 	return -EAGAIN;
 }
 
+/* The emptiest region that is not in memory; -1: there is none with a free block. */
+static int64_t region_outside(const struct space *s)
+{
+	int64_t best = -1;
+	for (uint32_t i = 0; i < s->n_regions; i++)
+		if (!s->resident[i] && s->region_free[i] > 0 && (best < 0 || s->region_free[i] > s->region_free[best]))
+			best = i;
+	return best;
+}
+
+/* Free blocks of the regions that are on their way. */
+static uint64_t loading_free(const struct space *s)
+{
+	uint64_t n = 0;
+	for (const struct list *node = s->regions.next; node != &s->regions && s->n_loading > 0; node = node->next) {
+		const struct region *r = container_of(node, struct region, link);
+		n += r->is_loading ? s->region_free[r->number] : 0;
+	}
+	return n;
+}
+
+/* Fetches regions, a few at a time, until what is free in them and in those at hand is n and one for each fetched. */
+static void gather_free(struct space *s, uint64_t n)
+{
+	uint64_t coming = loading_free(s);
+	while (s->n_loading < LOADS_MAX && s->resident_free + coming < n) {
+		int64_t region = region_outside(s);
+		if (region < 0)
+			return;
+		n++;
+		if (space_make_resident(s, (uint32_t)region, NULL) == -EAGAIN)
+			coming += s->region_free[region];
+	}
+}
+
 int space_prepare_checkpoint(struct space *s, uint64_t n, struct waiter *w)
 {
 	bool waits = space_deltas(s) > s->deltas_max / 2 && merge_deltas(s);
-	while (!waits && s->resident_free < n && s->free_blocks > s->resident_free) {
-		int64_t best = -1;
-		for (uint32_t i = 0; i < s->n_regions; i++)
-			if (!s->resident[i] && s->region_free[i] > 0 &&
-			    (best < 0 || s->region_free[i] > s->region_free[best]))
-				best = i;
-		if (best < 0) { /* what is free is being fetched already */
-			waits = s->n_loading > 0;
-			break;
-		}
-		waits = space_make_resident(s, (uint32_t)best, NULL) == -EAGAIN;
+	if (!waits && s->resident_free < n) {
+		gather_free(s, n);
+		waits = s->n_loading > 0;
 	}
 	if (!waits)
 		return s->resident_free < n ? -ENOSPC : 0;
