@@ -171,6 +171,13 @@ static const char *kind_name(enum block_kind kind)
 	return "block";
 }
 
+/* Pages of the tables may be in its batch. */
+static bool is_log_page(const struct scrub *s, const struct scrub_op *o)
+{
+	return s->place.part == PART_LOG_BLOCKS && o->kind == KIND_PAGE &&
+	       pointer_block(o->pointer) == pointer_block(s->disk->superblock.deltas);
+}
+
 void scrub_tables_compare(struct scrub *s)
 {
 	for (uint32_t i = 0; i < s->n_ops; i++) {
@@ -182,7 +189,7 @@ void scrub_tables_compare(struct scrub *s)
 			found(s, kind_name(o->kind), pointer_block(o->pointer), "it cannot be read");
 		} else if (block_crc(o->kind, o->iov.iov_base) != pointer_crc(o->pointer)) {
 			found(s, kind_name(o->kind), pointer_block(o->pointer), "it does not match its checksum");
-		} else if (s->place.part == PART_LOG_BLOCKS && o->kind == KIND_PAGE) {
+		} else if (is_log_page(s, o)) {
 			memcpy(&s->log_page, o->iov.iov_base, sizeof s->log_page);
 			s->is_log_known = true;
 		}
