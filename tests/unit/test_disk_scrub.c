@@ -155,6 +155,26 @@ static void one_is_due(void)
 	one_close(&o);
 }
 
+/* The clock was wrong then: it does not wait until that time has come. */
+static void one_that_ended_in_the_future(void)
+{
+	struct one_disk o;
+	disk_with_everything(&o);
+	uint64_t later = reactor_wall_ns(o.disk->reactor) + 100 * EVERY_NS;
+	o.disk->scrubbed_wall_ns = later;
+	one_close_disk(&o);
+	o.scrub_every_ns = EVERY_NS;
+	one_open_disk(&o);
+	CU_ASSERT_EQUAL(o.disk->scrubbed_wall_ns, later);
+	one_let_pass(&o, SCRUB_MAX_NS);
+	uint64_t ended = status_of(&o).ended_wall_ns;
+	CU_ASSERT(ended > 0);
+	one_close_disk(&o);
+	one_open_disk(&o);
+	CU_ASSERT_EQUAL(o.disk->scrubbed_wall_ns, ended);
+	one_close(&o);
+}
+
 /* Somebody waits for it: what had begun by itself, slowly, goes on as fast as was asked. */
 static void one_that_is_asked_for(void)
 {
@@ -180,6 +200,7 @@ int main(void)
 	CU_add_test(suite, "all that is damaged is found", all_that_is_damaged_is_found);
 	CU_add_test(suite, "a page that is not in the cache", a_page_that_is_not_in_the_cache);
 	CU_add_test(suite, "one is due", one_is_due);
+	CU_add_test(suite, "one that ended in the future", one_that_ended_in_the_future);
 	CU_add_test(suite, "one that is asked for", one_that_is_asked_for);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();

@@ -430,7 +430,8 @@ void cut(struct checkpoint *c)
 	sb->is_clean = c->is_clean;
 	sb->features_forget &= FEATURES_FORGET_KNOWN;
 	sb->cache_bytes = d->options.cache_bytes;
-	sb->scrubbed_wall_ns = max_u64(sb->scrubbed_wall_ns, d->scrubbed_wall_ns);
+	if (d->scrubbed_wall_ns > 0) /* recovery does not look at it */
+		sb->scrubbed_wall_ns = d->scrubbed_wall_ns;
 }
 
 void cut_forget_trees(struct disk *d)

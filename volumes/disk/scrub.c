@@ -585,9 +585,15 @@ int disk_scrub_start(struct disk *d, uint64_t bytes_per_s, bool straighten)
 
 /* ---- when it is due ---- */
 
+/* If the last one ended at a time that is yet to come, a clock was wrong: nobody knows when it was. */
+static uint64_t scrub_due_at(const struct disk *d, uint64_t now_ns)
+{
+	return d->scrubbed_wall_ns > now_ns ? 0 : d->scrubbed_wall_ns + d->options.scrub_every_ns;
+}
+
 void scrub_schedule(struct disk *d)
 {
-	uint64_t now_ns = reactor_wall_ns(d->reactor), due_ns = d->scrubbed_wall_ns + d->options.scrub_every_ns;
+	uint64_t now_ns = reactor_wall_ns(d->reactor), due_ns = scrub_due_at(d, now_ns);
 	if (d->options.scrub_every_ns == 0 || d->options.is_read_only || d->state != DISK_RUNNING)
 		return;
 	uint64_t wait_ns = due_ns > now_ns ? due_ns - now_ns : 0;
@@ -598,7 +604,7 @@ void scrub_due(struct timer *t)
 {
 	struct disk *d = container_of(t, struct disk, scrub_timer);
 	uint64_t now_ns = reactor_wall_ns(d->reactor);
-	bool is_due = now_ns >= d->scrubbed_wall_ns + d->options.scrub_every_ns;
+	bool is_due = now_ns >= scrub_due_at(d, now_ns);
 	if (is_due && disk_scrub_start(d, SCRUB_SLOW_BYTES_PER_S, true) == 0)
 		d->scrub->is_slow = true;
 	else
