@@ -292,6 +292,25 @@ static void nobody_waits_for_ever(void)
 	close_world();
 }
 
+static void flushes_share_a_record(void)
+{
+	struct volume *v = open_world(14, 4 * UNIT);
+	struct waiting flushes[4];
+	CU_ASSERT_EQUAL(settle(v, 0, 2), 0);
+	for (unsigned i = 0; i < array_size(flushes); i++)
+		waiting_start(&flushes[i], v, VOLUME_FLUSH, 0, 0, VOLUME_FILL);
+	for (unsigned i = 0; i < array_size(flushes); i++)
+		CU_ASSERT_EQUAL(waiting_end(&flushes[i]), 0);
+	CU_ASSERT_EQUAL(v->entry->facts.fill.filled_bytes, 2 * UNIT);
+	CU_ASSERT_EQUAL(settle(v, 2, 2), 0);
+	for (unsigned i = 0; i < array_size(flushes); i++)
+		waiting_start(&flushes[i], v, VOLUME_FLUSH, 0, 0, VOLUME_FILL);
+	for (unsigned i = 0; i < array_size(flushes); i++)
+		CU_ASSERT_EQUAL(waiting_end(&flushes[i]), 0);
+	CU_ASSERT_PTR_NULL(v->fill);
+	close_world();
+}
+
 static void the_end_is_recorded(void)
 {
 	struct volume *v = open_world(8, 3 * UNIT + 512); /* an odd end */
@@ -454,6 +473,7 @@ int main(void)
 	CU_add_test(suite, "what is not there is no hole", what_is_not_there_is_no_hole);
 	CU_add_test(suite, "what cannot be had", what_cannot_be_had_is_an_error_there_alone);
 	CU_add_test(suite, "nobody waits for ever", nobody_waits_for_ever);
+	CU_add_test(suite, "flushes share a record", flushes_share_a_record);
 	CU_add_test(suite, "the end is recorded", the_end_is_recorded);
 	CU_add_test(suite, "what is refused", what_cannot_be_done_yet_is_refused);
 	CU_add_test(suite, "a model at random", the_model_holds_whatever_happens);

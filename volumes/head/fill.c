@@ -320,6 +320,14 @@ uint64_t fill_prefix_bytes(const struct volume *v)
 	return min_u64(v->fill->prefix * FILL_UNIT_BYTES, v->size_bytes);
 }
 
+/* Those whose flush waited for another one's record look again: one of them may record next, the others have what they want
+ * or wait once more. */
+static void fill_wake_recorders(struct fill *f)
+{
+	while (!list_is_empty(&f->recorders))
+		volume_io_wake(container_of(f->recorders.next, struct volume_io, own.line), 0);
+}
+
 /* All is there, and recorded. */
 static void fill_end(struct fill *f)
 {
@@ -328,8 +336,6 @@ static void fill_end(struct fill *f)
 		  v->entry->facts.name);
 	quarry_assert(list_is_empty(&f->waiters));
 	fill_answer_askers(f, 0);
-	while (!list_is_empty(&f->recorders))
-		volume_io_wake(container_of(f->recorders.next, struct volume_io, own.line), 0);
 	timer_stop(v->set->reactor, &f->timer);
 	fill_abandon(v);
 }
@@ -350,10 +356,9 @@ static void fill_recorded(struct record_update *u, int res)
 	f->recording = NULL;
 	io->own.is_answered = true;
 	volume_io_wake(io, res == 0 ? 0 : -EIO);
+	fill_wake_recorders(f);
 	if (f->volume->entry->facts.fill.source[0] == 0)
 		fill_end(f);
-	else if (!list_is_empty(&f->recorders))
-		volume_io_wake(container_of(f->recorders.next, struct volume_io, own.line), 0);
 }
 
 enum flow fill_record(struct volume_io *io)
