@@ -292,6 +292,22 @@ static void nobody_waits_for_ever(void)
 	close_world();
 }
 
+static void who_goes_on_to_wait_is_sent_away_too(void)
+{
+	struct volume *v = open_world(13, 4 * UNIT);
+	struct waiting read, whole;
+	uint64_t start = reactor_now_ns(w.set->reactor);
+	waiting_start(&read, v, VOLUME_READ, UNIT - BLOCK, 2 * BLOCK, 0);
+	waiting_start(&whole, v, VOLUME_ZERO, 0, UNIT, VOLUME_FILL); /* the read is on its way to the next unit */
+	v->state = VOLUME_DRAINING;
+	fill_drain(v);
+	CU_ASSERT_EQUAL(waiting_end(&read), -ESHUTDOWN);
+	CU_ASSERT_EQUAL(waiting_end(&whole), 0);
+	CU_ASSERT(reactor_now_ns(w.set->reactor) - start < NS_PER_S);
+	v->state = VOLUME_SERVING;
+	close_world();
+}
+
 static void flushes_share_a_record(void)
 {
 	struct volume *v = open_world(14, 4 * UNIT);
@@ -473,6 +489,7 @@ int main(void)
 	CU_add_test(suite, "what is not there is no hole", what_is_not_there_is_no_hole);
 	CU_add_test(suite, "what cannot be had", what_cannot_be_had_is_an_error_there_alone);
 	CU_add_test(suite, "nobody waits for ever", nobody_waits_for_ever);
+	CU_add_test(suite, "who goes on to wait is sent away, too", who_goes_on_to_wait_is_sent_away_too);
 	CU_add_test(suite, "flushes share a record", flushes_share_a_record);
 	CU_add_test(suite, "the end is recorded", the_end_is_recorded);
 	CU_add_test(suite, "what is refused", what_cannot_be_done_yet_is_refused);

@@ -279,6 +279,11 @@ enum flow fill_admit(struct volume_io *io)
 			fill_do_without(io);
 		return FLOW_NEXT;
 	}
+	/* It was on its way from one unit to another when the others were sent away. */
+	if (f->volume->state == VOLUME_DRAINING) {
+		io->own.err = -ESHUTDOWN;
+		return FLOW_NEXT;
+	}
 	list_append(&f->waiters, &io->own.line);
 	fill_watch_time(f);
 	fill_answer_askers(f, 0);
