@@ -52,7 +52,7 @@ static void world_transacted(struct metadata_request *q, int res)
 	w->res = res;
 }
 
-static void world_put(struct head_world *w, const char *key, char *value)
+void world_put(struct head_world *w, const char *key, char *value)
 {
 	struct world_transaction t = {.world = w};
 	transaction_begin(&t.transaction, world_transacted);

@@ -31,6 +31,8 @@ void world_open(struct head_world *w, uint64_t seed);
 void world_close(struct head_world *w); /* stops the set first */
 /* A formatted disk "n1-dN" with the path "dN", registered in the store; before the set starts. */
 void world_add_disk(struct head_world *w, uint64_t size_bytes);
+/* A key of the store and its value, which is freed. */
+void world_put(struct head_world *w, const char *key, char *value);
 struct sim_file *world_disk_file(struct head_world *w, uint32_t number);
 /* Waits; returns what ready() said. */
 int world_start(struct head_world *w);

@@ -57,6 +57,137 @@ static bool no_volume_is_left(void *context)
 	return list_is_empty(&((struct head_world *)context)->set->volumes);
 }
 
+/* ---- an older store is put back ---- */
+
+static void put_record(struct head_world *w, const struct uuid *volume, char *record)
+{
+	char uuid[UUID_TEXT_BYTES], key[KEY_BYTES];
+	uuid_to_text(volume, uuid);
+	text_print(key, sizeof(key), VOLUME_KEY, uuid);
+	world_put(w, key, record);
+}
+
+static void restart(struct head_world *w, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		world_stop(w);
+		CU_ASSERT_EQUAL_FATAL(world_start(w), 0);
+	}
+}
+
+static int take_over(struct head_world *w)
+{
+	struct set_command c = order_other(SET_VOLUME_ATTACH, "vm1", "nbd");
+	c.takeover = true;
+	return world_command(w, &c);
+}
+
+static void is_refused_until_taken_over(struct head_world *w)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		CU_ASSERT_PTR_NULL(world_head(w, "vm1"));
+		CU_ASSERT(world_attach(w, "vm1") < 0);
+		CU_ASSERT_PTR_NOT_NULL(strstr(look_volume(w).why, "older metadata.db put back"));
+		restart(w, 1);
+	}
+	CU_ASSERT_EQUAL(take_over(w), 0);
+	restart(w, 2);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(world_head(w, "vm1"));
+	CU_ASSERT(look_volume(w).is_serving);
+}
+
+/* While it is away the store's generations grow past what the disk remembers. */
+static void an_older_store_is_noticed_at_a_disk_that_was_away(void)
+{
+	struct head_world w;
+	uint8_t *data = world_memory(4096);
+	memset(data, 7, 4096);
+	world_open(&w, 70);
+	world_add_disk(&w, DISK_BYTES);
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	struct sim_machine *elsewhere = sim_machine_create(w.sim, "n2");
+	struct sim_file *medium = world_disk_file(&w, 1);
+	struct volume *v = world_volume(&w, "vm1", GIB);
+	struct uuid volume = v->entry->facts.uuid;
+	CU_ASSERT_EQUAL(world_write(&w, v, 0, data, 4096, VOLUME_FUA), 0);
+	char *older = volume_to_json(&v->entry->facts);
+	restart(&w, 2);
+	world_stop(&w);
+	put_record(&w, &volume, older);
+	sim_file_move(medium, elsewhere);
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	restart(&w, 5);
+	world_stop(&w);
+	sim_file_move(medium, w.machine);
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	is_refused_until_taken_over(&w);
+	memset(data, 0, 4096);
+	CU_ASSERT_EQUAL(world_read(&w, world_head(&w, "vm1"), 0, data, 4096), 0);
+	CU_ASSERT_EQUAL(data[0], 7);
+	world_close(&w);
+	free(data);
+}
+
+/* A disk that is away for a while, with the store that it knows, comes back into use. */
+static void a_disk_that_was_away_is_joined_again(void)
+{
+	struct head_world w;
+	uint8_t *data = world_memory(4096);
+	memset(data, 7, 4096);
+	world_open(&w, 71);
+	world_add_disk(&w, DISK_BYTES);
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	struct sim_machine *elsewhere = sim_machine_create(w.sim, "n2");
+	struct sim_file *medium = world_disk_file(&w, 1);
+	CU_ASSERT_EQUAL(world_write(&w, world_volume(&w, "vm1", GIB), 0, data, 4096, VOLUME_FUA), 0);
+	restart(&w, 2);
+	world_stop(&w);
+	sim_file_move(medium, elsewhere);
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	restart(&w, 2);
+	world_stop(&w);
+	sim_file_move(medium, w.machine);
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	restart(&w, 1);
+	memset(data, 0, 4096);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(world_head(&w, "vm1"));
+	CU_ASSERT_EQUAL(world_read(&w, world_head(&w, "vm1"), 0, data, 4096), 0);
+	CU_ASSERT_EQUAL(data[0], 7);
+	world_close(&w);
+	free(data);
+}
+
+/* A copy from within the same attachment: all generations agree. */
+static void an_older_store_is_noticed_at_a_disk_that_it_does_not_name(void)
+{
+	struct head_world w;
+	uint8_t *data = world_memory(4096);
+	memset(data, 7, 4096);
+	world_open(&w, 72);
+	world_add_disk(&w, DISK_BYTES);
+	world_add_disk(&w, DISK_BYTES);
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	struct volume *v = world_volume(&w, "vm1", 64 * GIB);
+	struct uuid volume = v->entry->facts.uuid;
+	CU_ASSERT_EQUAL(world_write(&w, v, 0, data, 4096, VOLUME_FUA), 0);
+	CU_ASSERT_EQUAL_FATAL(v->entry->facts.n_disks, 1);
+	char *older = volume_to_json(&v->entry->facts);
+	for (uint64_t segment = 1; segment < 64 && v->entry->facts.n_disks == 1; segment++)
+		CU_ASSERT_EQUAL(world_write(&w, v, segment * GIB, data, 4096, VOLUME_FUA), 0);
+	CU_ASSERT_EQUAL_FATAL(v->entry->facts.n_disks, 2);
+	world_stop(&w);
+	put_record(&w, &volume, older);
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	is_refused_until_taken_over(&w);
+	v = world_head(&w, "vm1");
+	CU_ASSERT_EQUAL(v->entry->facts.n_disks, 2);
+	memset(data, 0, 4096);
+	CU_ASSERT_EQUAL(world_read(&w, v, 0, data, 4096), 0);
+	CU_ASSERT_EQUAL(data[0], 7);
+	world_close(&w);
+	free(data);
+}
+
 /* ---- a disk is removed at any moment of a volume's first write to it ---- */
 
 struct removal {
@@ -216,6 +347,11 @@ int main(void)
 {
 	CU_initialize_registry();
 	CU_pSuite suite = CU_add_suite("set disks", NULL, NULL);
+	CU_add_test(suite, "an older store, and a disk that was away",
+		    an_older_store_is_noticed_at_a_disk_that_was_away);
+	CU_add_test(suite, "a disk that was away is joined again", a_disk_that_was_away_is_joined_again);
+	CU_add_test(suite, "an older store, and a disk that it does not name",
+		    an_older_store_is_noticed_at_a_disk_that_it_does_not_name);
 	CU_add_test(suite, "a disk is not removed under its first write", a_disk_is_not_removed_under_its_first_write);
 	CU_add_test(suite, "a failed disk is opened again", a_failed_disk_is_opened_again);
 	CU_add_test(suite, "a deletion waits for a failed disk", a_deletion_waits_for_a_failed_disk);

@@ -320,6 +320,8 @@ static void read_volume_disk(struct reader *r, const char *uuid, json_t *object,
 	reader_key(&disk, uuid, &out->uuid);
 	out->is_stale = read_two_words(&disk, "state", "in-sync", "stale");
 	out->since = out->is_stale ? read_number(&disk, "since", EPOCH_MAX) : 0;
+	if (json_object_get(object, "generation"))
+		out->generation = read_number(&disk, "generation", INT64_MAX);
 	r->res = disk.res;
 }
 
@@ -449,6 +451,8 @@ static json_t *volume_disks_to_json(const struct volume_facts *v)
 		uuid_to_text(&d->uuid, uuid);
 		json_t *state = d->is_stale ? json_pack("{s:s,s:o}", "state", "stale", "since", json_number(d->since))
 					    : json_pack("{s:s}", "state", "in-sync");
+		if (d->generation > 0)
+			json_object_set_new(state, "generation", json_number(d->generation));
 		json_object_set_new(object, uuid, state);
 	}
 	return object;
@@ -576,4 +580,17 @@ struct volume_disk_facts *volume_facts_disk(struct volume_facts *v, const struct
 		if (uuid_equal(&v->disks[i].uuid, disk))
 			return &v->disks[i];
 	return NULL;
+}
+
+bool volume_facts_name_disk(struct volume_facts *v, const struct uuid *disk, uint64_t generation)
+{
+	struct volume_disk_facts *known = volume_facts_disk(v, disk);
+	if (!known && v->n_disks == SET_DISKS_MAX)
+		return false;
+	if (!known) {
+		known = &v->disks[v->n_disks++];
+		*known = (struct volume_disk_facts){.uuid = *disk};
+	}
+	known->generation = generation;
+	return true;
 }

@@ -80,7 +80,8 @@ struct snapshot_facts {
 struct volume_disk_facts {
 	struct uuid uuid;
 	bool is_stale;
-	uint64_t since; /* of a stale one: it may lack writes of epochs >= since */
+	uint64_t since;      /* of a stale one: it may lack writes of epochs >= since */
+	uint64_t generation; /* the last that may have been told to it; 0: not known */
 };
 
 struct volume_facts {
@@ -135,3 +136,5 @@ must_check int volume_facts_copy(const struct volume_facts *from, struct volume_
 void volume_facts_clear(struct volume_facts *v);
 /* The volume's entry for a disk, or NULL. */
 struct volume_disk_facts *volume_facts_disk(struct volume_facts *v, const struct uuid *disk);
+/* From now on the disk is named, and may be told this generation. false: there are too many. */
+must_check bool volume_facts_name_disk(struct volume_facts *v, const struct uuid *disk, uint64_t generation);

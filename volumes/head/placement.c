@@ -311,11 +311,8 @@ static int placer_change(struct record_update *u, struct volume_facts *facts)
 		if (!(v->placer.new_disks >> i & 1))
 			continue;
 		const struct uuid *uuid = &v->set->disks[i]->facts.uuid;
-		if (volume_facts_disk(facts, uuid))
-			continue;
-		if (facts->n_disks == SET_DISKS_MAX)
+		if (!volume_facts_name_disk(facts, uuid, v->generation))
 			return -ENOSPC;
-		facts->disks[facts->n_disks++] = (struct volume_disk_facts){.uuid = *uuid};
 	}
 	return 0;
 }

@@ -118,6 +118,8 @@ static int clone_facts(struct command *c)
 	text_print(f->cloned_from, sizeof(f->cloned_from), "%s@%s", source->name, c->snapshot->facts.name);
 	memcpy(f->disks, source->disks, sizeof(f->disks));
 	f->n_disks = source->n_disks;
+	for (uint32_t i = 0; i < f->n_disks; i++)
+		f->disks[i].generation = 0; /* that was the source's */
 	clone_ancestors(c, f);
 	f->trees = calloc(1, sizeof(*f->trees));
 	if (!f->trees)

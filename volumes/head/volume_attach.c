@@ -18,13 +18,15 @@
  *  2. A disk that cannot be joined is LOST: the volume serves what lies elsewhere, and says so in its `why`.
  *  3. A volume is being attached or detached by at most one of these at a time: entry->attach.
  *  4. A volume whose record is older than what a disk remembers of it is not attached, and nothing is recorded or dropped:
- *     an old copy of the store was put back, and it does not name the placements and snapshots made since. A take-over
- *     begins above all that the disks remember.
+ *     an old copy of the store was put back, and it does not name the placements and snapshots made since. The record says
+ *     for each disk which generation it was told last, so this holds for one that is away for a while, too. A take-over
+ *     begins above all that the disks remember, and names those that hold data.
  */
 #include "volumes/head/head_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +40,8 @@ enum attach_stage { ATTACH_STAGES(X) };
 struct attach_memory {
 	const struct uuid *volume;
 	uint64_t generation, epoch, tree;
+	uint64_t n_blocks; /* of the disk being asked */
+	uint64_t unnamed;  /* bit per disk: it holds data, and the record does not name it */
 };
 
 struct attach {
@@ -98,39 +102,59 @@ static void memory_add_tree(const struct tree_record *t, void *context)
 		return;
 	m->epoch = max_u64(m->epoch, max_u64(pointer_epoch(t->root), t->fork_epoch));
 	m->tree = max_u64(m->tree, t->tree_id);
+	m->n_blocks += t->state == TREE_LIVE ? t->n_data_blocks : 0;
 }
 
-/* Every disk is asked, also those that the record does not name: an old one may not know of them yet. */
-static void attach_ask_disks(struct attach *a)
+static void attach_refuse_foreign(struct attach *a, const char *format, ...) printf_like(2, 3);
+static void attach_refuse_foreign(struct attach *a, const char *format, ...)
 {
-	struct volume_set *s = a->entry->set;
+	char reason[SET_WHY_BYTES / 2];
+	va_list args;
+	if (a->options.is_takeover)
+		return;
+	va_start(args, format);
+	vsnprintf(reason, sizeof(reason), format, args);
+	va_end(args);
+	a->err = -ESTALE;
+	text_print(a->entry->why, sizeof(a->entry->why),
+		   "%s: was an older metadata.db put back? Put back the newest, or attach with --takeover and give up "
+		   "what was placed and snapshotted since",
+		   reason);
+}
+
+/* Data are written to a disk only once the record names it, and an attachment reaches a disk only once the record says
+ * so. Every disk is asked, also those that the record does not name: an old one may not know of them yet. */
+static void attach_ask_disk(struct attach *a, const struct set_disk *d)
+{
 	struct attach_memory *m = &a->memory;
+	const struct volume_disk_facts *named = volume_facts_disk(&a->entry->facts, &d->facts.uuid);
 	struct volume_record record;
 
-	m->volume = &a->entry->facts.uuid;
-	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
-		if (!s->disks[i] || !set_disk_is_running(s->disks[i]) ||
-		    !disk_volume(s->disks[i]->disk, m->volume, &record))
-			continue;
-		m->generation = max_u64(m->generation, record.generation);
-		m->epoch = max_u64(m->epoch, record.complete_epoch);
-		if (a->options.is_takeover)
-			disk_trees_each(s->disks[i]->disk, memory_add_tree, m);
-	}
+	if (!disk_volume(d->disk, m->volume, &record))
+		return;
+	m->generation = max_u64(m->generation, record.generation);
+	m->epoch = max_u64(m->epoch, record.complete_epoch);
+	m->n_blocks = 0;
+	if (!named || a->options.is_takeover)
+		disk_trees_each(d->disk, memory_add_tree, m);
+	uint64_t told = named && named->generation > 0 ? named->generation : a->entry->facts.generation;
+	if (record.generation > told)
+		attach_refuse_foreign(a, "disk %s knows generation %" PRIu64 " of it, the metadata only %" PRIu64,
+				      d->facts.name, record.generation, told);
+	if (named || m->n_blocks == 0)
+		return;
+	m->unnamed |= 1ull << d->index;
+	attach_refuse_foreign(a, "disk %s holds data of it that the metadata do not know of", d->facts.name);
 }
 
 static bool attach_is_foreign(struct attach *a)
 {
-	attach_ask_disks(a);
-	if (a->options.is_takeover || a->memory.generation <= a->entry->facts.generation)
-		return false;
-	text_print(
-	    a->entry->why, sizeof(a->entry->why),
-	    "its disks know generation %" PRIu64 " of it, the metadata only %" PRIu64
-	    ": was an older metadata.db put back? Put back the newest, or attach with --takeover and give up what "
-	    "was placed and snapshotted since",
-	    a->memory.generation, a->entry->facts.generation);
-	return true;
+	const struct volume_set *s = a->entry->set;
+	a->memory.volume = &a->entry->facts.uuid;
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
+		if (s->disks[i] && set_disk_is_running(s->disks[i]))
+			attach_ask_disk(a, s->disks[i]);
+	return a->err != 0;
 }
 
 /* ---- RECORD ---- */
@@ -138,6 +162,21 @@ static bool attach_is_foreign(struct attach *a)
 static struct attach *attach_of(struct record_update *u)
 {
 	return container_of(u, struct attach, update);
+}
+
+/* Those that are there will be told of the new generation; one that is not stays at the one it was told last. */
+static bool attach_name_disks(const struct attach *a, struct volume_facts *facts)
+{
+	const struct volume_set *s = a->entry->set;
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
+		const struct set_disk *d = s->disks[i];
+		if (!d || !set_disk_is_running(d))
+			continue;
+		bool is_named = volume_facts_disk(facts, &d->facts.uuid) || a->memory.unnamed >> i & 1;
+		if (is_named && !volume_facts_name_disk(facts, &d->facts.uuid, facts->generation))
+			return false;
+	}
+	return true;
 }
 
 static int attach_change(struct record_update *u, struct volume_facts *facts)
@@ -158,6 +197,8 @@ static int attach_change(struct record_update *u, struct volume_facts *facts)
 		facts->next_tree = max_u64(facts->next_tree, a->memory.tree + 1);
 	}
 	facts->generation++;
+	if (!attach_name_disks(a, facts))
+		return -EMFILE;
 	facts->epoch_base += EPOCHS_PER_ATTACH;
 	facts->next_tree += TREES_PER_ATTACH; /* [TREEID] */
 	snprintf(facts->owner, sizeof(facts->owner), "%s", a->entry->set->node_name);
@@ -241,7 +282,8 @@ static void attach_join(struct attach *a)
 			break;
 		}
 		v->disks[d->index].state = VOLUME_DISK_LOST;
-		if (!set_disk_is_running(d))
+		bool is_recorded = facts->disks[i].generation == v->generation; /* or it has come back just now */
+		if (!set_disk_is_running(d) || !is_recorded)
 			continue;
 		a->owed++;
 		if (join_start(v, d->index, 0, attach_joined, a, &a->joins[d->index]) != 0)
@@ -372,7 +414,7 @@ void volume_attach(struct set_volume *entry, const struct attach_options *o,
 	if (!attach_is_foreign(a))
 		return attach_record(a);
 	a->stage = ATTACH_END;
-	attach_complete(a, -ESTALE);
+	attach_complete(a, a->err);
 }
 
 void volume_detach(struct set_volume *entry, bool is_recorded,
