@@ -128,6 +128,32 @@ static void an_older_store_is_noticed_at_a_disk_that_was_away(void)
 	free(data);
 }
 
+/* Its volume is deleted instead: nobody has to take it over first. */
+static void a_volume_of_an_older_store_is_deleted(void)
+{
+	struct head_world w;
+	uint8_t *data = world_memory(4096);
+	memset(data, 7, 4096);
+	world_open(&w, 73);
+	world_add_disk(&w, DISK_BYTES);
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	struct volume *v = world_volume(&w, "vm1", GIB);
+	struct uuid volume = v->entry->facts.uuid;
+	CU_ASSERT_EQUAL(world_write(&w, v, 0, data, 4096, VOLUME_FUA), 0);
+	char *older = volume_to_json(&v->entry->facts);
+	restart(&w, 2);
+	world_stop(&w);
+	put_record(&w, &volume, older);
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	CU_ASSERT_PTR_NULL(world_head(&w, "vm1"));
+	CU_ASSERT_EQUAL(world_detach(&w, "vm1"), 0);
+	struct set_command c = order(SET_VOLUME_DELETE, "vm1");
+	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
+	world_until(&w, no_volume_is_left, &w);
+	world_close(&w);
+	free(data);
+}
+
 /* A disk that is away for a while, with the store that it knows, comes back into use. */
 static void a_disk_that_was_away_is_joined_again(void)
 {
@@ -349,6 +375,7 @@ int main(void)
 	CU_pSuite suite = CU_add_suite("set disks", NULL, NULL);
 	CU_add_test(suite, "an older store, and a disk that was away",
 		    an_older_store_is_noticed_at_a_disk_that_was_away);
+	CU_add_test(suite, "a volume of an older store is deleted", a_volume_of_an_older_store_is_deleted);
 	CU_add_test(suite, "a disk that was away is joined again", a_disk_that_was_away_is_joined_again);
 	CU_add_test(suite, "an older store, and a disk that it does not name",
 		    an_older_store_is_noticed_at_a_disk_that_it_does_not_name);

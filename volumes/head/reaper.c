@@ -152,12 +152,15 @@ static bool reap_look(struct reap *r)
 static bool reap_send(struct reap *r, enum disk_op op)
 {
 	struct set_disk *d = reap_disk(r);
+	struct volume_record record = {0};
 	if (!set_disk_is_running(d))
 		return false;
 	r->io.op = op;
 	r->io.done = reap_disk_done;
 	r->io.volume = r->entry->facts.uuid;
-	r->io.generation = r->entry->facts.generation;
+	/* The disk may know a later generation, when an older store was put back. */
+	disk_volume(d->disk, &r->io.volume, &record);
+	r->io.generation = max_u64(r->entry->facts.generation, record.generation);
 	r->io.size_blocks = blocks_of(r->entry->facts.size_bytes);
 	r->io.session = r->session;
 	r->io.epoch = 0;
