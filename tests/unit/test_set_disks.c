@@ -154,6 +154,50 @@ static void a_volume_of_an_older_store_is_deleted(void)
 	free(data);
 }
 
+/* What was given up does not come back when its segment is written again. */
+static void what_was_given_up_stays_away(void)
+{
+	struct head_world w;
+	uint8_t *data = world_memory(4096);
+	memset(data, 7, 4096);
+	world_open(&w, 74);
+	world_add_disk(&w, DISK_BYTES);
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	struct volume *v = world_volume(&w, "vm1", 8 * GIB);
+	struct uuid volume = v->entry->facts.uuid;
+	CU_ASSERT_EQUAL(world_write(&w, v, 0, data, 4096, VOLUME_FUA), 0);
+	char *older = volume_to_json(&v->entry->facts);
+	struct chunk *c = chunk_get(v, 0);
+	char *chunk = chunk_to_json(c, NULL, 0);
+	restart(&w, 2);
+	v = world_head(&w, "vm1");
+	CU_ASSERT_EQUAL(world_write(&w, v, 2 * GIB, data, 4096, VOLUME_FUA), 0);
+	world_stop(&w);
+	char uuid[UUID_TEXT_BYTES], key[KEY_BYTES];
+	uuid_to_text(&volume, uuid);
+	text_print(key, sizeof(key), CHUNK_KEY, uuid, 0u);
+	world_put(&w, key, chunk);
+	put_record(&w, &volume, older);
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	is_refused_until_taken_over(&w);
+	v = world_head(&w, "vm1");
+	CU_ASSERT_EQUAL(world_read(&w, v, 2 * GIB, data, 4096), 0);
+	CU_ASSERT_EQUAL(data[0], 0);
+	memset(data, 5, 4096);
+	CU_ASSERT_EQUAL(world_write(&w, v, 2 * GIB + 8192, data, 4096, VOLUME_FUA), 0);
+	CU_ASSERT_EQUAL(world_read(&w, v, 2 * GIB, data, 4096), 0);
+	CU_ASSERT_EQUAL(data[0], 0);
+	world_crash(&w, SIM_POWER_LOSS);
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	v = world_head(&w, "vm1");
+	CU_ASSERT_EQUAL(world_read(&w, v, 2 * GIB, data, 4096), 0);
+	CU_ASSERT_EQUAL(data[0], 0);
+	CU_ASSERT_EQUAL(world_read(&w, v, 2 * GIB + 8192, data, 4096), 0);
+	CU_ASSERT_EQUAL(data[0], 5);
+	world_close(&w);
+	free(data);
+}
+
 /* A disk that is away for a while, with the store that it knows, comes back into use. */
 static void a_disk_that_was_away_is_joined_again(void)
 {
@@ -376,6 +420,7 @@ int main(void)
 	CU_add_test(suite, "an older store, and a disk that was away",
 		    an_older_store_is_noticed_at_a_disk_that_was_away);
 	CU_add_test(suite, "a volume of an older store is deleted", a_volume_of_an_older_store_is_deleted);
+	CU_add_test(suite, "what was given up stays away", what_was_given_up_stays_away);
 	CU_add_test(suite, "a disk that was away is joined again", a_disk_that_was_away_is_joined_again);
 	CU_add_test(suite, "an older store, and a disk that it does not name",
 		    an_older_store_is_noticed_at_a_disk_that_it_does_not_name);

@@ -108,7 +108,8 @@ struct placer_update {
 };
 struct placer {
 	unsigned stage;
-	bool is_joining;     /* a disk is being joined, or a placement on it is not yet recorded [PLACEBAR] */
+	bool is_joining;  /* a disk is being joined or cleared, or a placement on it is not yet recorded [PLACEBAR] */
+	bool is_clearing; /* io is under way */
 	struct list wanting; /* requests by own.line: their cursor stands in a segment that has no disk */
 	struct list moving;  /* parts by link: their disk was full */
 	struct place_pick picks[PLACE_PICKS_MAX];
@@ -119,6 +120,10 @@ struct placer {
 	struct op op;
 	struct join *join;            /* under way */
 	struct placer_update *update; /* under way */
+	struct disk_io io;            /* CLEAR */
+	struct disk_extent extent;
+	enum disk_op clear_op; /* the next */
+	uint32_t n_clear;      /* picks whose places are holes */
 };
 
 /* ---- a volume's dealings with one disk ---- */

@@ -1,12 +1,14 @@
 /*
  * placement.c: gives segments their disks, at their first write, and records it before anything is written there.
  *
- *   REST -> CHOOSE -> JOIN -> RECORD -> REST
- *              ^        |
- *              +--------+ a disk could not be joined: choose again without it
+ *   REST -> CHOOSE -> JOIN -> CLEAR -> RECORD -> REST
+ *              ^        |       |
+ *              +--------+-------+ a disk could not be joined or cleared: choose again without it
  *
  *   CHOOSE   picks a disk for every segment that requests wait for, as many as one transaction holds
  *   JOIN     one after the other, the disks that hold nothing of the volume yet: fence, tree, complete epoch [PLACEL]
+ *   CLEAR    a segment begins as a hole: what lies in its place since before an older store was put back is trimmed, and
+ *            flushed before anybody may find it there
  *   RECORD   one transaction over the chunks' keys and, when a disk is new, the volume's record, on the condition that
  *            none of the disks was removed
  *
@@ -28,7 +30,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum placer_stage { PLACER_REST, PLACER_CHOOSE, PLACER_JOIN, PLACER_RECORD };
+enum placer_stage { PLACER_REST, PLACER_CHOOSE, PLACER_JOIN, PLACER_CLEAR, PLACER_RECORD };
 
 /* ---- choosing ---- */
 
@@ -296,6 +298,55 @@ static enum flow placer_join(struct volume *v)
 	return FLOW_NEXT;
 }
 
+/* ---- CLEAR: MAP -> the next pick, or TRIM -> FLUSH -> the next pick ---- */
+
+static void placer_cleared(struct disk_io *io, int res)
+{
+	struct placer *p = container_of(io, struct placer, io);
+	struct volume *v = container_of(p, struct volume, placer);
+	quarry_assert(p->stage == PLACER_CLEAR && p->is_clearing && p->n_clear < p->n_picks);
+	p->is_clearing = false;
+	if (res < 0) {
+		placer_refuse(p, p->picks[p->n_clear].disk, res);
+	} else if (io->op == DISK_MAP && io->n_extents > 0) {
+		p->clear_op = DISK_TRIM;
+	} else if (io->op == DISK_TRIM) {
+		p->clear_op = DISK_FLUSH;
+	} else {
+		p->clear_op = DISK_MAP;
+		p->n_clear++;
+	}
+	placer_run(v);
+}
+
+static enum flow placer_clear(struct volume *v)
+{
+	struct placer *p = &v->placer;
+	if (p->n_clear == p->n_picks)
+		return FLOW_NEXT;
+	const struct place_pick *pick = &p->picks[p->n_clear];
+	const struct volume_disk *vd = &v->disks[pick->disk];
+	quarry_assert(p->is_joining && !p->is_clearing);
+	if (!volume_disk_is_good(v, pick->disk)) {
+		placer_refuse(p, pick->disk, -EIO);
+		return FLOW_NEXT;
+	}
+	p->io = (struct disk_io){.op = p->clear_op,
+				 .tree = p->clear_op == DISK_FLUSH ? NULL : vd->tree,
+				 .session = vd->session,
+				 .volume = v->entry->facts.uuid,
+				 .epoch = v->epoch,
+				 .first = pick->segment * (SEGMENT_BYTES / BLOCK_BYTES),
+				 .n_blocks = SEGMENT_BYTES / BLOCK_BYTES,
+				 .since = p->clear_op == DISK_MAP,
+				 .extents = &p->extent,
+				 .extents_max = 1,
+				 .done = placer_cleared};
+	p->is_clearing = true;
+	disk_submit(v->set->disks[pick->disk]->disk, &p->io);
+	return FLOW_WAIT;
+}
+
 /* ---- RECORD ---- */
 
 static struct volume *volume_of_update(struct record_update *u)
@@ -446,7 +497,7 @@ static int placer_record(struct volume *v)
 void placer_run(struct volume *v)
 {
 	struct placer *p = &v->placer;
-	while (!p->join && !p->update) {
+	while (!p->join && !p->update && !p->is_clearing) {
 		switch ((enum placer_stage)p->stage) {
 		case PLACER_REST:
 			if (list_is_empty(&p->wanting) && list_is_empty(&p->moving)) {
@@ -464,15 +515,22 @@ void placer_run(struct volume *v)
 				barrier_run(v);
 				return;
 			}
-			if (placer_unjoined(v) != SET_DISKS_MAX) {
-				if (!p->is_joining && !barrier_is_resting(v))
-					return; /* its end calls again [PLACEBAR] */
-				p->is_joining = true;
-			}
+			if (!p->is_joining && !barrier_is_resting(v))
+				return; /* its end calls again [PLACEBAR] */
+			p->is_joining = true;
 			p->stage = PLACER_JOIN;
 			break;
 		case PLACER_JOIN:
 			if (placer_join(v) == FLOW_WAIT)
+				return;
+			if (p->stage == PLACER_CHOOSE)
+				break;
+			p->n_clear = 0;
+			p->clear_op = DISK_MAP;
+			p->stage = PLACER_CLEAR;
+			break;
+		case PLACER_CLEAR:
+			if (placer_clear(v) == FLOW_WAIT)
 				return;
 			if (p->stage == PLACER_CHOOSE)
 				break;
