@@ -8,6 +8,9 @@
  *   requests        OVERWRITES the first MiB: all requests over all queues in all layouts, and wrong ones
  *   config          the configuration and the features, one "name value" a line
  *   read-only       reads work; whatever would change the volume fails and changes nothing
+ *   same FILE       the device holds what FILE holds, from beginning to end
+ *   reread FILE     says "ready" and reads anywhere, many at a time, what must be as in FILE, until its input ends;
+ *                   when the server goes away it connects again, its requests in flight, and says "resumed"
  *   notice SECTORS  says "ready", waits for notices until the volume has so many sectors
  *   firmware        a split ring, then a reset and the other kind of ring over the same connection
  *   hold            says "ready" and keeps requests in flight until it is killed
@@ -15,11 +18,16 @@
  * Exit status 0 and "N checks" when all held.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tests/vhost/vhost_slot.h"
@@ -28,6 +36,8 @@
 #define AREA_SECTORS 2048u
 #define DATA_MAX     (256u << 10)
 #define NOTICE_MS    30000
+#define DIAL_S       60
+#define WAIT_MS      100
 
 struct probe {
 	struct vhost_client c;
@@ -115,10 +125,16 @@ static void compare(struct probe *p, uint64_t first, uint32_t n)
 		    (unsigned long long)first + n - 1);
 }
 
-static void good_requests(struct probe *p)
+static void print_id(struct probe *p)
 {
 	char id[VIRTIO_BLK_ID_BYTES + 1] = {0};
 
+	is(p, "the id", vhost_queue_do(any_queue(p), VIRTIO_BLK_T_GET_ID, 0, id, VIRTIO_BLK_ID_BYTES, any_shape(p)), 0);
+	printf("id %s\n", id);
+}
+
+static void good_requests(struct probe *p)
+{
 	for (uint32_t at = 0; at < AREA_SECTORS; at += DATA_MAX / SECTOR)
 		write_some(p, at, DATA_MAX / SECTOR);
 	for (unsigned i = 0; i < 1500; i++) {
@@ -137,8 +153,7 @@ static void good_requests(struct probe *p)
 	}
 	for (uint32_t at = 0; at < AREA_SECTORS; at += DATA_MAX / SECTOR)
 		compare(p, at, DATA_MAX / SECTOR);
-	is(p, "the id", vhost_queue_do(any_queue(p), VIRTIO_BLK_T_GET_ID, 0, id, VIRTIO_BLK_ID_BYTES, any_shape(p)), 0);
-	printf("id %s\n", id);
+	print_id(p);
 }
 
 /* Requests that a device must answer with an error, and then go on. */
@@ -194,7 +209,7 @@ static void test_config(struct probe *p)
 	       f->min_io_size, f->opt_io_size, f->wce, f->num_queues, f->max_discard_sectors, f->max_discard_seg,
 	       f->discard_sector_alignment, f->max_write_zeroes_sectors, f->max_write_zeroes_seg,
 	       f->write_zeroes_may_unmap);
-	p->n_checks++;
+	print_id(p);
 }
 
 static void test_read_only(struct probe *p)
@@ -247,6 +262,128 @@ static void test_firmware(struct probe *p)
 		compare(p, 0, 8);
 		write_some(p, 0, 8);
 		compare(p, 0, 8);
+	}
+}
+
+/* ---- what is known to be there ---- */
+
+/* The file, which must be as large as the device. */
+static const uint8_t *image_map(struct probe *p, const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat s;
+
+	if (fd < 0 || fstat(fd, &s) < 0)
+		die(p, "%s: %s", path, strerror(errno));
+	p->n_checks++;
+	if ((uint64_t)s.st_size != p->c.config.capacity * SECTOR)
+		die(p, "%s has not the size of the device", path);
+	uint8_t *image = mmap(NULL, (size_t)s.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (image == MAP_FAILED)
+		die(p, "%s: %s", path, strerror(errno));
+	close(fd);
+	return image;
+}
+
+static void test_same(struct probe *p, const char *path)
+{
+	uint64_t capacity;
+
+	begin(p);
+	capacity = p->c.config.capacity;
+	const uint8_t *image = image_map(p, path);
+	for (uint64_t at = 0, n; at < capacity; at += n) {
+		n = capacity - at < DATA_MAX / SECTOR ? capacity - at : DATA_MAX / SECTOR;
+		is(p, "a read",
+		   vhost_queue_do(any_queue(p), VIRTIO_BLK_T_IN, at, p->data, (uint32_t)n * SECTOR, any_shape(p)), 0);
+		is(p, "the content", memcmp(p->data, image + at * SECTOR, n * SECTOR), 0);
+	}
+}
+
+static void reread_take(struct probe *p, const uint8_t *image)
+{
+	for (unsigned i = 0; i < p->c.o.n_queues; i++) {
+		struct vhost_slot *s;
+
+		while ((s = vhost_queue_take(&p->c.queues[i], NULL))) {
+			is(p, "a read", vhost_slot_status(s), VIRTIO_BLK_S_OK);
+			vhost_slot_read(s, p->data, s->data_len);
+			is(p, "the content", memcmp(p->data, image + s->sector * SECTOR, s->data_len), 0);
+			vhost_slot_put(s);
+		}
+	}
+}
+
+static void reread_feed(struct probe *p)
+{
+	for (unsigned i = 0; i < p->c.o.n_queues; i++) {
+		struct vhost_slot *s;
+
+		while ((s = vhost_slot_get(&p->c.queues[i]))) {
+			uint32_t n = 1 + (uint32_t)vhost_dice(&p->random, 128);
+
+			vhost_slot_prepare(s, VIRTIO_BLK_T_IN, vhost_dice(&p->random, p->c.config.capacity - n),
+					   n * SECTOR, any_shape(p));
+			if (!vhost_slot_submit(s)) {
+				vhost_slot_put(s);
+				break;
+			}
+		}
+		vhost_queue_push(&p->c.queues[i]);
+	}
+}
+
+static unsigned reread_in_flight(const struct probe *p)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < p->c.o.n_queues; i++)
+		n += p->c.queues[i].ring.n_in_flight;
+	return n;
+}
+
+/* Nobody may be there yet, or he died once more: whether somebody listens again can only be tried. */
+static void dial(struct probe *p)
+{
+	time_t began = time(NULL);
+	int res;
+
+	do {
+		vhost_client_drop(&p->c);
+		if (time(NULL) - began > DIAL_S)
+			die(p, "the server did not come back");
+		poll(NULL, 0, 1);
+		res = vhost_client_connect(&p->c);
+		if (res == 0)
+			res = vhost_client_start(&p->c);
+	} while (res == -ENOENT || res == -ECONNREFUSED || res == -ENOTCONN || res == -EPIPE || res == -ECONNRESET);
+	if (res < 0)
+		die(p, "connecting again");
+}
+
+static void test_reread(struct probe *p, const char *path)
+{
+	struct pollfd in = {.fd = 0, .events = POLLIN};
+	bool has_ended = false;
+
+	begin(p);
+	const uint8_t *image = image_map(p, path);
+	printf("ready\n");
+	while (!has_ended || reread_in_flight(p) > 0) {
+		bool is_there = false;
+
+		fflush(stdout);
+		has_ended |= poll(&in, 1, 0) > 0;
+		if (!has_ended)
+			reread_feed(p);
+		reread_take(p, image);
+		for (unsigned i = 0; i < p->c.o.n_queues; i++)
+			is_there |= vhost_ring_want_call(&p->c.queues[i].ring);
+		if (vhost_client_wait(&p->c, is_there ? 0 : WAIT_MS) < 0) {
+			reread_take(p, image); /* what it has completed before it died is completed */
+			dial(p);
+			printf("resumed\n");
+		}
 	}
 }
 
@@ -333,6 +470,10 @@ int main(int argc, char **argv)
 		test_firmware(p);
 	else if (strcmp(test, "hold") == 0)
 		test_hold(p);
+	else if (strcmp(test, "same") == 0 && optind + 2 < argc)
+		test_same(p, argv[optind + 2]);
+	else if (strcmp(test, "reread") == 0 && optind + 2 < argc)
+		test_reread(p, argv[optind + 2]);
 	else if (strcmp(test, "notice") == 0 && optind + 2 < argc)
 		test_notice(p, strtoull(argv[optind + 2], NULL, 10));
 	else
