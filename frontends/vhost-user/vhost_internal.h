@@ -181,9 +181,9 @@ struct vhost_door {
 	uint32_t n_queues;
 	struct list connections;
 	uint32_t n_connections;
-	struct vhost_connection *runner; /* whose rings are served; NULL: nobody's */
-	char name[VOLUME_NAME_MAX + 1];
-	char path[256];
+	struct vhost_connection *runner;      /* whose rings are served; NULL: nobody's */
+	char name[2 * (VOLUME_NAME_MAX + 1)]; /* NAME or NAME@SNAP */
+	char path[320];
 	struct op gone; /* frees it, on a later turn */
 };
 

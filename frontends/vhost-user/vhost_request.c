@@ -28,7 +28,11 @@
 #include "frontends/vhost-user/vhost_internal.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
+
+#define ID_NUMBER_DIGITS 8u /* of a snapshot, in hexadecimal */
 
 static void blk_run(struct vhost_request *r);
 
@@ -163,17 +167,29 @@ static void data_find(struct vhost_request *r)
 	data_rewind(r, 0);
 }
 
+/* 20 of the UUID's 32 digits: a serial has no room for more. A guest may have a snapshot beside its volume and must not
+ * take the two for one: a snapshot's has 12, and its number. */
+static void id_make(const struct volume *v, uint8_t id[static BLK_ID_BYTES])
+{
+	uint64_t number = volume_snapshot_number(v);
+	char uuid[UUID_TEXT_BYTES], digits[ID_NUMBER_DIGITS + 1];
+	uint32_t n = 0;
+
+	uuid_to_text(volume_uuid(v), uuid);
+	for (const char *at = uuid; *at && n < BLK_ID_BYTES; at++)
+		if (*at != '-')
+			id[n++] = (uint8_t)*at;
+	if (number == 0)
+		return;
+	snprintf(digits, sizeof(digits), "%08" PRIx32, (uint32_t)number);
+	memcpy(id + BLK_ID_BYTES - ID_NUMBER_DIGITS, digits, ID_NUMBER_DIGITS);
+}
+
 static void id_answer(struct vhost_request *r)
 {
 	uint8_t id[BLK_ID_BYTES] = {0};
-	char uuid[UUID_TEXT_BYTES];
-	uint32_t n = 0;
 
-	/* 20 of the 32 digits: a serial has no room for more */
-	uuid_to_text(volume_uuid(volume_of(r)), uuid);
-	for (const char *at = uuid; *at && n < sizeof(id); at++)
-		if (*at != '-')
-			id[n++] = (uint8_t)*at;
+	id_make(volume_of(r), id);
 	uint64_t len = min_u64(r->len_bytes, sizeof(id));
 	data_copy(r, r->next, id, len, true);
 	data_note(r, r->next, len);

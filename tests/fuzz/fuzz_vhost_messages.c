@@ -278,7 +278,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 							      .volume_bytes = VOLUME_BYTES,
 							      .poll_us = how & POLLS ? 2 : 0});
 	s.volume = how & IS_READ_ONLY ? s.w.readonly : s.w.vm;
-	s.name = how & IS_READ_ONLY ? "snap" : "vm1";
+	s.name = how & IS_READ_ONLY ? WORLD_SNAPSHOT : "vm1";
 	s.at = data + 2;
 	s.end = data + size;
 	vmm_connect(&s.w, &s.v, s.name);

@@ -24,6 +24,7 @@ struct volume {
 	char name[2 * VOLUME_NAME_MAX + 2];
 	struct uuid uuid;
 	uint64_t size_bytes;
+	uint64_t snapshot_number;
 	bool is_read_only, is_null, holds, is_detached;
 	uint8_t **blocks;
 	uint64_t n_blocks;
@@ -223,6 +224,11 @@ const char *volume_name(const struct volume *v)
 {
 	return v->name;
 }
+uint64_t volume_snapshot_number(const struct volume *v)
+{
+	return v->snapshot_number;
+}
+
 const struct uuid *volume_uuid(const struct volume *v)
 {
 	return &v->uuid;
@@ -364,6 +370,7 @@ struct volume *fake_volume_add(struct volume_set *set, const struct fake_options
 	v->size_bytes = o->size_bytes;
 	v->is_read_only = o->is_read_only;
 	v->is_null = o->is_null;
+	v->snapshot_number = o->snapshot_number;
 	v->n_blocks = (o->size_bytes + BLOCK_BYTES - 1) / BLOCK_BYTES;
 	if (!v->is_null) {
 		v->blocks = calloc(v->n_blocks + 1, sizeof(*v->blocks));

@@ -14,6 +14,7 @@ void fake_set_destroy(struct volume_set *set); /* nothing may be referenced or i
 struct fake_options {
 	const char *name;
 	uint64_t size_bytes;
+	uint64_t snapshot_number; /* 0: it is none */
 	bool is_read_only;
 	bool is_null; /* keeps nothing: reads leave the buffers as they are */
 };

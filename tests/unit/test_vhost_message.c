@@ -134,7 +134,7 @@ static void only_a_read_only_volume_says_so(void)
 	struct vmm other;
 
 	world_open(&m);
-	vmm_connect(&m.w, &other, "snap");
+	vmm_connect(&m.w, &other, WORLD_SNAPSHOT);
 	CU_ASSERT_FALSE(asked(&m.v, VHOST_GET_FEATURES) & VIRTIO_BLK_F_RO);
 	CU_ASSERT_TRUE(asked(&other, VHOST_GET_FEATURES) & VIRTIO_BLK_F_RO);
 	CU_ASSERT_FALSE(asked(&other, VHOST_GET_FEATURES) & (VIRTIO_BLK_F_DISCARD | VIRTIO_BLK_F_WRITE_ZEROES));

@@ -120,6 +120,23 @@ static void a_serial_is_given(void)
 	world_close(&m);
 }
 
+/* Of the volume's own 20 digits it has the first 12 only. */
+static void a_snapshot_has_a_serial_of_its_own(void)
+{
+	struct request_world m;
+	char wanted[UUID_TEXT_BYTES];
+
+	vhost_world_start(&m.w, &(struct vhost_world_options){0});
+	vmm_connect(&m.w, &m.v, WORLD_SNAPSHOT);
+	CU_ASSERT_EQUAL_FATAL(vmm_start(&m.v, false), 0);
+	CU_ASSERT_EQUAL(vmm_do(&m.v, &(struct vmm_request){BLK_T_GET_ID, 1, 0, VMM_DATA, BLK_ID_BYTES, false, 0}), 0);
+	uuid_to_text(volume_uuid(m.w.readonly), wanted);
+	CU_ASSERT_EQUAL(memcmp(vmm_at(&m.v, VMM_DATA), wanted, 8), 0);
+	CU_ASSERT_EQUAL(memcmp(vmm_at(&m.v, VMM_DATA + 8), wanted + 9, 4), 0);
+	CU_ASSERT_EQUAL(memcmp(vmm_at(&m.v, VMM_DATA + 12), "0000001f", 8), 0);
+	world_close(&m);
+}
+
 /* ---- ranges ---- */
 
 static int range_do(struct request_world *m, uint32_t type, uint64_t sector, uint32_t n, uint32_t flags)
@@ -229,7 +246,7 @@ static void a_read_only_volume_is_only_read(void)
 	struct request_world m;
 
 	vhost_world_start(&m.w, &(struct vhost_world_options){0});
-	vmm_connect(&m.w, &m.v, "snap");
+	vmm_connect(&m.w, &m.v, WORLD_SNAPSHOT);
 	CU_ASSERT_EQUAL_FATAL(vmm_start(&m.v, false), 0);
 	CU_ASSERT_EQUAL(read_at(&m, 0, VMM_DATA, 4096), BLK_S_OK);
 	CU_ASSERT_EQUAL(vmm_do(&m.v, &(struct vmm_request){.type = BLK_T_FLUSH}), BLK_S_OK);
@@ -567,6 +584,7 @@ int main(void)
 	    T(writes_are_read_back_packed),
 	    T(used_bytes_are_those_written),
 	    T(a_serial_is_given),
+	    T(a_snapshot_has_a_serial_of_its_own),
 	    T(ranges_are_trimmed_and_zeroed),
 	    T(ranges_that_make_no_sense_are_refused),
 	    T(requests_outside_are_refused),

@@ -35,8 +35,10 @@ void vhost_world_start(struct vhost_world *w, const struct vhost_world_options *
 	quarry_assert(buffers_create(w->reactor, o->budget_bytes ? o->budget_bytes : 8 * MIB, 0, &w->buffers) == 0);
 	w->set = fake_set_create(w->reactor);
 	uint64_t size_bytes = o->volume_bytes ? o->volume_bytes : WORLD_VOLUME_BYTES;
-	w->readonly = fake_volume_add(
-	    w->set, &(struct fake_options){.name = "snap", .size_bytes = size_bytes, .is_read_only = true});
+	w->readonly = fake_volume_add(w->set, &(struct fake_options){.name = WORLD_SNAPSHOT,
+								     .size_bytes = size_bytes,
+								     .snapshot_number = 0x1f,
+								     .is_read_only = true});
 	w->vm = fake_volume_add(w->set, &(struct fake_options){.name = "vm1", .size_bytes = size_bytes});
 	struct vhost_server_options options = {.reactor = w->reactor,
 					       .log = w->log,
@@ -117,7 +119,7 @@ static void vmm_received(struct op *op, int res)
 
 void vmm_reconnect(struct vmm *v, const char *volume)
 {
-	char address[64];
+	char address[128];
 
 	snprintf(address, sizeof(address), WORLD_DIR "/%s.sock", volume);
 	quarry_assert(!v->stream);

@@ -16,12 +16,14 @@
 
 #define WORLD_DIR          "/vhost"
 #define WORLD_VOLUME_BYTES (64 * MIB)
-#define VMM_RING_SIZE      16u
-#define VMM_REGION_BYTES   (512 * KIB)
-#define VMM_GUEST          0x10000ull     /* guest address of the first region; the second follows it */
-#define VMM_USER           0x7f0000000ull /* the VMM's own address of the first; the second lies elsewhere */
-#define VMM_DATA           (VMM_GUEST + 0x10000)
-#define VMM_REPLY_MAX      (VHOST_HEADER_BYTES + VHOST_CONFIG_HEAD_BYTES + VHOST_CONFIG_BYTES_MAX)
+#define WORLD_SNAPSHOT                                                                                                 \
+	"a-volume-that-has-a-name-of-some-length@before-the-upgrade-of-its-system" /* more than a name has */
+#define VMM_RING_SIZE    16u
+#define VMM_REGION_BYTES (512 * KIB)
+#define VMM_GUEST        0x10000ull     /* guest address of the first region; the second follows it */
+#define VMM_USER         0x7f0000000ull /* the VMM's own address of the first; the second lies elsewhere */
+#define VMM_DATA         (VMM_GUEST + 0x10000)
+#define VMM_REPLY_MAX    (VHOST_HEADER_BYTES + VHOST_CONFIG_HEAD_BYTES + VHOST_CONFIG_BYTES_MAX)
 
 struct vhost_world {
 	struct sim *sim;
@@ -30,7 +32,7 @@ struct vhost_world {
 	struct log *log;
 	struct buffers *buffers;
 	struct volume_set *set;
-	struct volume *vm, *readonly; /* sockets /vhost/vm1.sock and /vhost/snap.sock */
+	struct volume *vm, *readonly; /* "vm1", and WORLD_SNAPSHOT */
 	struct vhost_server *server;  /* NULL: stopped */
 };
 

@@ -227,6 +227,11 @@ const struct uuid *volume_uuid(const struct volume *v)
 	return &v->entry->facts.uuid;
 }
 
+uint64_t volume_snapshot_number(const struct volume *v)
+{
+	return v->snapshot ? v->snapshot->facts.tree : 0;
+}
+
 uint64_t volume_size_bytes(const struct volume *v)
 {
 	return v->size_bytes;

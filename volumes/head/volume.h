@@ -120,7 +120,8 @@ void volume_submit(struct volume *v, struct volume_io *io);
 struct volume *volume_get(struct volume_set *set, const char *name);
 void volume_put(struct volume *v);
 const char *volume_name(const struct volume *v);
-const struct uuid *volume_uuid(const struct volume *v);
+const struct uuid *volume_uuid(const struct volume *v);  /* of a snapshot: its volume's */
+uint64_t volume_snapshot_number(const struct volume *v); /* which one of its volume's; 0: it is the volume */
 uint64_t volume_size_bytes(const struct volume *v);
 bool volume_is_read_only(const struct volume *v);
 /* Calls each() for every volume attached over NBD, in order of name; for NBD_OPT_LIST. */
