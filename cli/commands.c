@@ -18,7 +18,7 @@
 static const char *const failure_domains[] = {"disk", "node", "rack", "zone", NULL};
 static const char *const image_formats[] = {"raw", "qcow2", NULL};
 static const char *const shells[] = {"bash", "zsh", NULL};
-static const char *const name_kinds[] = {"volume", "pool", "disk", "node", "snapshot", NULL};
+static const char *const name_kinds[] = {"volume", "pool", "disk", "node", "snapshot", "export", NULL};
 
 /* Everything in the tables is written short, a row a command, an option a line. */
 /* clang-format off */

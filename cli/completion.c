@@ -30,8 +30,10 @@ static void kind_print(const struct word *word)
 		fputs("snapshot", stdout);
 		break;
 	case VALUE_VOLUME:
-	case VALUE_EXPORT:
 		fputs("volume", stdout);
+		break;
+	case VALUE_EXPORT:
+		fputs("export", stdout);
 		break;
 	case VALUE_POOL:
 		fputs("pool", stdout);
@@ -170,7 +172,7 @@ static const char bash_walk[] =
     "\tfi\n"
     "\tcase \"$expects\" in\n"
     "\tpath) compopt -o filenames 2> /dev/null; mapfile -t COMPREPLY < <(compgen -f -- \"$current\") ;;\n"
-    "\tvolume | pool | disk | node | snapshot)\n"
+    "\tvolume | pool | disk | node | snapshot | export)\n"
     "\t\tCOMPREPLY=($(compgen -W \"$(\"${COMP_WORDS[0]}\" names \"$expects\" 2> /dev/null)\" -- \"$current\")) ;;\n"
     "\t=*) expects=${expects#=}\n"
     "\t\tCOMPREPLY=($(compgen -W \"${expects//,/ }\" -- \"$current\")) ;;\n"
@@ -179,49 +181,49 @@ static const char bash_walk[] =
     "COMP_WORDBREAKS=${COMP_WORDBREAKS//@/} # NAME@SNAP is one word\n"
     "complete -F _quarry quarry\n";
 
-static const char zsh_walk[] =
-    "_quarry() {\n"
-    "\tlocal noun='' verb='' expects='' option word i n=1\n"
-    "\tlocal -a options arguments\n"
-    "\tfor ((i = 2; i < CURRENT; i++)); do\n"
-    "\t\tword=$words[i]\n"
-    "\t\toptions=(${=\"$(_quarry_options \"$noun${verb:+ $verb}\")\"})\n"
-    "\t\tif [[ -n $expects ]]; then\n"
-    "\t\t\texpects=''\n"
-    "\t\telif [[ $word == -* ]]; then\n"
-    "\t\t\tfor option in $options; do\n"
-    "\t\t\t\t[[ $option == \"$word\":* ]] && expects=${option#*:}\n"
-    "\t\t\tdone\n"
-    "\t\telif [[ -z $noun ]]; then\n"
-    "\t\t\tnoun=$word\n"
-    "\t\telif [[ -z $verb && -n \"$(_quarry_verbs \"$noun\")\" ]]; then\n"
-    "\t\t\tverb=$word\n"
-    "\t\telse\n"
-    "\t\t\t((n += 1))\n"
-    "\t\tfi\n"
-    "\tdone\n"
-    "\toptions=(${=\"$(_quarry_options \"$noun${verb:+ $verb}\")\"})\n"
-    "\tif [[ -z $expects ]]; then\n"
-    "\t\tif [[ $words[CURRENT] == -* ]]; then\n"
-    "\t\t\tcompadd -- ${options%%:*}\n"
-    "\t\t\treturn\n"
-    "\t\telif [[ -z $noun ]]; then\n"
-    "\t\t\tcompadd -- ${=\"$(_quarry_nouns)\"}\n"
-    "\t\t\treturn\n"
-    "\t\telif [[ -z $verb && -n \"$(_quarry_verbs \"$noun\")\" ]]; then\n"
-    "\t\t\tcompadd -- ${=\"$(_quarry_verbs \"$noun\")\"}\n"
-    "\t\t\treturn\n"
-    "\t\tfi\n"
-    "\t\targuments=(${=\"$(_quarry_arguments \"$noun${verb:+ $verb}\")\"})\n"
-    "\t\texpects=$arguments[n]\n"
-    "\tfi\n"
-    "\tcase \"$expects\" in\n"
-    "\tpath) _files ;;\n"
-    "\tvolume | pool | disk | node | snapshot) compadd -- ${=\"$($words[1] names $expects 2> /dev/null)\"} ;;\n"
-    "\t=*) compadd -- ${(s:,:)expects#=} ;;\n"
-    "\tesac\n"
-    "}\n"
-    "_quarry \"$@\"\n";
+static const char zsh_walk[] = "_quarry() {\n"
+			       "\tlocal noun='' verb='' expects='' option word i n=1\n"
+			       "\tlocal -a options arguments\n"
+			       "\tfor ((i = 2; i < CURRENT; i++)); do\n"
+			       "\t\tword=$words[i]\n"
+			       "\t\toptions=(${=\"$(_quarry_options \"$noun${verb:+ $verb}\")\"})\n"
+			       "\t\tif [[ -n $expects ]]; then\n"
+			       "\t\t\texpects=''\n"
+			       "\t\telif [[ $word == -* ]]; then\n"
+			       "\t\t\tfor option in $options; do\n"
+			       "\t\t\t\t[[ $option == \"$word\":* ]] && expects=${option#*:}\n"
+			       "\t\t\tdone\n"
+			       "\t\telif [[ -z $noun ]]; then\n"
+			       "\t\t\tnoun=$word\n"
+			       "\t\telif [[ -z $verb && -n \"$(_quarry_verbs \"$noun\")\" ]]; then\n"
+			       "\t\t\tverb=$word\n"
+			       "\t\telse\n"
+			       "\t\t\t((n += 1))\n"
+			       "\t\tfi\n"
+			       "\tdone\n"
+			       "\toptions=(${=\"$(_quarry_options \"$noun${verb:+ $verb}\")\"})\n"
+			       "\tif [[ -z $expects ]]; then\n"
+			       "\t\tif [[ $words[CURRENT] == -* ]]; then\n"
+			       "\t\t\tcompadd -- ${options%%:*}\n"
+			       "\t\t\treturn\n"
+			       "\t\telif [[ -z $noun ]]; then\n"
+			       "\t\t\tcompadd -- ${=\"$(_quarry_nouns)\"}\n"
+			       "\t\t\treturn\n"
+			       "\t\telif [[ -z $verb && -n \"$(_quarry_verbs \"$noun\")\" ]]; then\n"
+			       "\t\t\tcompadd -- ${=\"$(_quarry_verbs \"$noun\")\"}\n"
+			       "\t\t\treturn\n"
+			       "\t\tfi\n"
+			       "\t\targuments=(${=\"$(_quarry_arguments \"$noun${verb:+ $verb}\")\"})\n"
+			       "\t\texpects=$arguments[n]\n"
+			       "\tfi\n"
+			       "\tcase \"$expects\" in\n"
+			       "\tpath) _files ;;\n"
+			       "\tvolume | pool | disk | node | snapshot | export) compadd -- ${=\"$($words[1] names "
+			       "$expects 2> /dev/null)\"} ;;\n"
+			       "\t=*) compadd -- ${(s:,:)expects#=} ;;\n"
+			       "\tesac\n"
+			       "}\n"
+			       "_quarry \"$@\"\n";
 
 enum status completion_print(struct cli *c)
 {
@@ -240,9 +242,8 @@ enum status completion_print(struct cli *c)
 
 /* ---- the names they ask for ---- */
 
-enum status names_print(struct cli *c)
+static enum status names_of(struct cli *c, const char *kind)
 {
-	const char *kind = call_text(c->call, "KIND");
 	auto_free char *path = text_format("/v1/%ss", kind);
 	json_auto_t *answer = NULL;
 	enum status status = client_get(c, path, &answer);
@@ -258,4 +259,13 @@ enum status names_print(struct cli *c)
 		printf("%s%s%s\n", volume, *volume ? "@" : "", text_at(object, "name"));
 	}
 	return DONE;
+}
+
+/* An export is a volume or a snapshot. */
+enum status names_print(struct cli *c)
+{
+	const char *kind = call_text(c->call, "KIND");
+	bool is_export = strcmp(kind, "export") == 0;
+	enum status status = names_of(c, is_export ? "volume" : kind);
+	return status == DONE && is_export ? names_of(c, "snapshot") : status;
 }

@@ -58,17 +58,17 @@ _quarry_arguments() {
 	'volume rename') echo 'volume text' ;;
 	'volume clone') echo 'snapshot text' ;;
 	'volume delete') echo 'volume' ;;
-	'volume attach') echo 'volume' ;;
-	'volume detach') echo 'volume' ;;
+	'volume attach') echo 'export' ;;
+	'volume detach') echo 'export' ;;
 	'volume import') echo 'path text' ;;
-	'volume export') echo 'volume path' ;;
+	'volume export') echo 'export path' ;;
 	'snapshot create') echo 'snapshot snapshot' ;;
 	'snapshot list') echo 'volume' ;;
 	'snapshot show') echo 'snapshot' ;;
 	'snapshot delete') echo 'snapshot' ;;
 	'snapshot rollback') echo 'snapshot' ;;
 	'snapshot schedule') echo 'volume' ;;
-	'snapshot diff') echo 'snapshot volume' ;;
+	'snapshot diff') echo 'snapshot export' ;;
 	'backup create') echo 'snapshot path' ;;
 	'backup list') echo 'path' ;;
 	'backup verify') echo 'path' ;;
@@ -116,7 +116,7 @@ _quarry() {
 	fi
 	case "$expects" in
 	path) compopt -o filenames 2> /dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
-	volume | pool | disk | node | snapshot)
+	volume | pool | disk | node | snapshot | export)
 		COMPREPLY=($(compgen -W "$("${COMP_WORDS[0]}" names "$expects" 2> /dev/null)" -- "$current")) ;;
 	=*) expects=${expects#=}
 		COMPREPLY=($(compgen -W "${expects//,/ }" -- "$current")) ;;

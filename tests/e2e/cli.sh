@@ -82,6 +82,8 @@ expect 0 '' q volume export i2 "$(uri i3)"
 is "what was a hole is zero, what lies behind is left" "$(nbd "$(uri i3)" '
 print(h.pread(1 << 20, 200 << 20) == bytes(1 << 20), h.get_size())')" "True $((400 << 20))"
 expect 0 '' q snapshot create i3@now
+expect 0 '^i3@now$' q names export # for the completion
+expect 0 '^i3$' q names export
 nbd "$(uri i3)" 'h.pwrite(b"4" * (1 << 20), 0)'
 expect 0 "^exported volume 'i3@now' .*, verified$" w volume export i3@now "$dir/now.raw"
 holds cmp -n $((300 << 20)) "$dir/random.raw" "$dir/now.raw"
