@@ -128,7 +128,7 @@ const struct command commands[] = {
 	 .summary = "serve a volume to clients and print where",
 	 .more = "Prints the URI for NBD clients, or the path of the socket for virtual machines (vhost-user-blk). A "
 		 "volume may have both attachments at once. An attachment survives a restart of the daemon. NAME@SNAP "
-		 "attaches a snapshot over NBD, which can only be read.",
+		 "attaches a snapshot, which can only be read.",
 	 .options = OPTIONS(OPTION("nbd", NO_VALUE, "over NBD"),
 			    OPTION("vhost-user", NO_VALUE, "as a disk of a virtual machine, over vhost-user-blk"),
 			    OPTION("queues", NUMBER("N", 1, 64), "queues that a virtual machine may use; else 16"),

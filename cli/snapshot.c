@@ -83,7 +83,7 @@ enum status snapshot_show(struct cli *c)
 	size_t i;
 	json_t *attachment;
 	json_array_foreach(json_object_get(snapshot, "attachments"), i, attachment)
-	    field_text(stdout, "nbd", text_at(attachment, "uri"));
+	    field_text(stdout, text_at(attachment, "frontend"), text_at(attachment, "uri"));
 	return DONE;
 }
 

@@ -267,24 +267,25 @@ static json_t *nbd_uris_json(const struct config *config, const char *name)
 	return uris;
 }
 
-static json_t *attachment_json(const struct config *config, const struct volume_view *v, const char *frontend)
+json_t *attachment_json(const struct config *config, const struct attachment *a)
 {
+	bool is_nbd = strcmp(a->frontend, "nbd") == 0;
 	json_t *o = json_object(), *uris;
-	if (strcmp(frontend, "nbd") == 0) {
-		uris = nbd_uris_json(config, v->name);
+	if (is_nbd) {
+		uris = nbd_uris_json(config, a->name);
 	} else {
-		char path[CONFIG_TEXT_MAX + SET_TEXT_MAX + 8];
-		snprintf(path, sizeof(path), "%s/%s.sock", config->vhost.dir, v->name);
+		char path[CONFIG_TEXT_MAX + 2 * SET_TEXT_MAX + 8];
+		snprintf(path, sizeof(path), "%s/%s.sock", config->vhost.dir, a->name);
 		uris = json_array();
 		json_array_append_new(uris, json_string(path));
 	}
 	const char *first = json_string_value(json_array_get(uris, 0));
-	put_text(o, "frontend", frontend);
+	put_text(o, "frontend", a->frontend);
 	put_text(o, "uri", first ? first : "");
 	put(o, "uris", uris);
-	put_bool(o, "read_only", v->is_read_only);
-	if (strcmp(frontend, "nbd") != 0)
-		put_number(o, "queues", v->vhost_queues);
+	put_bool(o, "read_only", a->is_read_only);
+	if (!is_nbd)
+		put_number(o, "queues", a->queues);
 	return o;
 }
 
@@ -293,17 +294,13 @@ static json_t *attachment_with_clients(const struct answer_context *c, const str
 				       const struct volume_view *v, const char *frontend)
 {
 	const struct snapshot_volume *of = container_of(v, const struct snapshot_volume, view);
-	json_t *o = attachment_json(c->config, v, frontend);
+	json_t *o = attachment_json(c->config, &(struct attachment){.frontend = frontend,
+								    .name = v->name,
+								    .is_read_only = v->is_read_only,
+								    .queues = v->vhost_queues});
 	bool is_nbd = strcmp(frontend, "nbd") == 0;
 	put_number_if(o, "clients", s->only_parts & SNAPSHOT_VOLUMES, is_nbd ? of->n_nbd_clients : of->n_vhost_clients);
 	return o;
-}
-
-json_t *export_json(const struct config *config, const char *name)
-{
-	struct volume_view v = {.is_read_only = true};
-	snprintf(v.name, sizeof(v.name), "%s", name);
-	return attachment_json(config, &v, "nbd");
 }
 
 static const char *volume_state(const struct volume_view *v)
@@ -588,9 +585,12 @@ unsigned answer_parts(const struct order *o)
 	case ORDER_DISKS:
 	case ORDER_DISK:
 		return SNAPSHOT_DISKS;
+	case ORDER_ATTACHMENT:
+		if (strchr(o->object, '@'))
+			return SNAPSHOT_HISTORY;
+		return SNAPSHOT_VOLUMES;
 	case ORDER_VOLUMES:
 	case ORDER_VOLUME:
-	case ORDER_ATTACHMENT:
 	case ORDER_TOP:
 		return SNAPSHOT_DISKS | SNAPSHOT_VOLUMES;
 	case ORDER_SNAPSHOTS:
@@ -658,8 +658,10 @@ static json_t *object_json(const struct answer_context *c, const struct order *o
 		return s->n_disks ? disk_json(c, &s->disks[0].view) : refuse_missing("disk", o, why);
 	if (o->show == ORDER_NODE)
 		return strcmp(o->object, c->config->node.name) == 0 ? node_json(c, s) : refuse_missing("node", o, why);
-	if (o->show == ORDER_ATTACHMENT && strchr(o->object, '@'))
-		return export_json(c->config, o->object);
+	if (o->show == ORDER_ATTACHMENT && strchr(o->object, '@')) {
+		json_t *attachment = snapshot_attachment_json(c, o, s);
+		return attachment ? attachment : refuse_missing("snapshot", o, why);
+	}
 	if (!v)
 		return refuse_missing("volume", o, why);
 	if (o->show == ORDER_VOLUME)

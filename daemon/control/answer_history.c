@@ -86,7 +86,8 @@ json_t *fill_json(const struct config *config, const struct volume_view *v)
 		return json_null();
 	char name[SET_TEXT_MAX + sizeof(VOLUME_FILL_ENDING)];
 	snprintf(name, sizeof(name), "%s%s", v->name, VOLUME_FILL_ENDING);
-	json_t *o = json_object(), *export = export_json(config, name);
+	json_t *o = json_object();
+	json_t *export = attachment_json(config, &(struct attachment){.frontend = "nbd", .name = name});
 	json_object_set_new(o, "source", json_string(v->fill_source));
 	set_number(o, "filled_bytes", v->filled_bytes);
 	set_number(o, "recorded_bytes", v->recorded_bytes);
@@ -131,13 +132,22 @@ json_t *reclaiming_json(const struct snapshot *s)
 
 /* ---- snapshots ---- */
 
+static json_t *attached_json(const struct answer_context *c, const struct snapshot_view *v, const char *frontend)
+{
+	char name[2 * SET_TEXT_MAX];
+	snprintf(name, sizeof(name), "%s@%s", v->volume, v->name);
+	return attachment_json(
+	    c->config,
+	    &(struct attachment){.frontend = frontend, .name = name, .is_read_only = true, .queues = v->vhost_queues});
+}
+
 static json_t *snapshot_json(const struct answer_context *c, const struct snapshot_view *v, const struct set_measure *m)
 {
 	json_t *o = json_object(), *attachments = json_array();
-	char name[2 * SET_TEXT_MAX];
-	snprintf(name, sizeof(name), "%s@%s", v->volume, v->name);
 	if (v->is_attached_nbd)
-		json_array_append_new(attachments, export_json(c->config, name));
+		json_array_append_new(attachments, attached_json(c, v, "nbd"));
+	if (v->is_attached_vhost)
+		json_array_append_new(attachments, attached_json(c, v, "vhost-user"));
 	json_object_set_new(o, "volume", json_string(v->volume));
 	json_object_set_new(o, "name", json_string(v->name));
 	json_object_set_new(o, "state", json_string(v->is_deleting ? "deleting" : "ok"));
@@ -174,12 +184,24 @@ json_t *snapshots_json(const struct answer_context *c, const struct order *o, co
 }
 
 /* The one that was asked for; those that are being deleted may have had its name, too. */
-json_t *snapshot_one_json(const struct answer_context *c, const struct order *o, const struct snapshot *s)
+static const struct snapshot_view *snapshot_shown(const struct snapshot *s)
 {
 	for (size_t i = 0; i < s->n_snapshots; i++)
 		if (!s->snapshots[i].is_deleting)
-			return snapshot_json(c, &s->snapshots[i], order_measure(o));
+			return &s->snapshots[i];
 	return NULL;
+}
+
+json_t *snapshot_one_json(const struct answer_context *c, const struct order *o, const struct snapshot *s)
+{
+	const struct snapshot_view *v = snapshot_shown(s);
+	return v ? snapshot_json(c, v, order_measure(o)) : NULL;
+}
+
+json_t *snapshot_attachment_json(const struct answer_context *c, const struct order *o, const struct snapshot *s)
+{
+	const struct snapshot_view *v = snapshot_shown(s);
+	return v ? attached_json(c, v, o->command.other) : NULL;
 }
 
 /* ---- what has changed ---- */

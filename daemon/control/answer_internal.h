@@ -7,8 +7,13 @@
 
 #include <jansson.h>
 
-/* answer.c: the attachment of an export that is read-only, over NBD. */
-json_t *export_json(const struct config *config, const char *name);
+/* answer.c */
+struct attachment {
+	const char *frontend, *name; /* NAME or NAME@SNAP */
+	bool is_read_only;
+	uint32_t queues; /* of vhost-user */
+};
+json_t *attachment_json(const struct config *config, const struct attachment *a);
 
 /* answer_history.c */
 void volume_history_json(json_t *o, const struct volume_view *v, const struct set_measure *m);
@@ -20,5 +25,7 @@ json_t *reclaiming_json(const struct snapshot *s); /* what was deleted and is no
 json_t *snapshots_json(const struct answer_context *c, const struct order *o, const struct snapshot *s);
 json_t *snapshot_one_json(const struct answer_context *c, const struct order *o,
 			  const struct snapshot *s); /* or NULL */
+/* What the order attached; NULL: the snapshot is gone. */
+json_t *snapshot_attachment_json(const struct answer_context *c, const struct order *o, const struct snapshot *s);
 json_t *changes_json(const struct order *o);
 const struct set_measure *order_measure(const struct order *o); /* NULL: nothing was measured */

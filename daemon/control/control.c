@@ -172,9 +172,10 @@ static void request_look(struct request *r)
 		s->only_parts = SNAPSHOT_POOLS;
 	if (o->show == ORDER_DISK)
 		s->only_parts = SNAPSHOT_DISKS;
-	if (o->show == ORDER_VOLUME || o->show == ORDER_ATTACHMENT)
+	if (o->show == ORDER_VOLUME)
 		s->only_parts = SNAPSHOT_VOLUMES;
-	if ((o->show == ORDER_SNAPSHOTS || o->show == ORDER_SNAPSHOT) && o->object[0])
+	bool names_snapshots = o->show == ORDER_SNAPSHOTS || o->show == ORDER_SNAPSHOT || o->show == ORDER_ATTACHMENT;
+	if (names_snapshots && o->object[0])
 		s->only_parts = SNAPSHOT_VOLUMES | SNAPSHOT_HISTORY;
 	memcpy(s->only, o->object, sizeof(s->only));
 	if (s->parts != 0)

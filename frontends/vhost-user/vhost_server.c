@@ -1,5 +1,5 @@
 /*
- * vhost_server.c: a socket for each volume that is attached over vhost-user, its clients, and the requests of all.
+ * vhost_server.c: a socket for each volume or snapshot attached over vhost-user, its clients, and the requests of all.
  *
  *   volume attached --vhost_door_open()--> listening --volume detached, server stopped--> closing: clients end --> gone
  *
@@ -204,10 +204,10 @@ static int vhost_door_listen(struct vhost_door *d, const char *name, struct list
 	int n = snprintf(d->path, sizeof(d->path), "%s/%s.sock", d->server->dir, name);
 	int res = n < (int)sizeof(d->path) ? reactor_listen(d->server->reactor, d->path, out) : -ENAMETOOLONG;
 
-	if (res == -ENAMETOOLONG)
+	if (res == -ENAMETOOLONG) /* the path comes last: it may be cut */
 		snprintf(
 		    why, room,
-		    "its socket %s would have too long a path (107 bytes at most): choose a shorter vhost.dir or name",
+		    "its socket would have too long a path (107 bytes at most): choose a shorter vhost.dir or name: %s",
 		    d->path);
 	else if (res != 0)
 		snprintf(why, room, "cannot listen on %s: %s", d->path, strerror(-res));
@@ -226,7 +226,7 @@ static void vhost_door_rename(struct vhost_door *d)
 	d->listener = NULL;
 	if (vhost_door_listen(d, d->name, &new, why, sizeof(why)) != 0) {
 		log_event(d->server->log, LOG_ERROR, "vhost-socket-failed", d->name,
-			  "volume %s has a new name, and no new client can reach it over vhost-user: %s", d->name, why);
+			  "%s has a new name, and no new client can reach it over vhost-user: %s", d->name, why);
 		return;
 	}
 	d->listener = new;
@@ -315,8 +315,8 @@ static void vhost_door_at_start(struct volume *v, void *context)
 
 	if (vhost_door_open(s, v, why, sizeof(why)) != 0)
 		log_event(s->log, LOG_ERROR, "vhost-socket-failed", volume_name(v),
-			  "volume %s cannot be reached over vhost-user: %s; detach it and attach it again",
-			  volume_name(v), why);
+			  "%s cannot be reached over vhost-user: %s; detach it and attach it again", volume_name(v),
+			  why);
 }
 
 /* ---- life ---- */

@@ -1,5 +1,5 @@
 /*
- * vhost_server.h: volumes as disks of virtual machines: vhost-user-blk, one socket per attached volume.
+ * vhost_server.h: volumes and snapshots as disks of virtual machines: vhost-user-blk, one socket for each attached one.
  *
  * Owner: one reactor; all calls on its thread.
  */
@@ -19,10 +19,10 @@ struct vhost_server_options {
 	struct log *log;
 	struct volume_set *volumes;
 	struct buffers *buffers;
-	const char *dir;  /* of the sockets: DIR/NAME.sock */
+	const char *dir;  /* of the sockets: DIR/NAME.sock, DIR/NAME@SNAP.sock */
 	uint32_t poll_us; /* rings are looked at for so long after the last request; 0: only when kicked */
 };
-/* Opens a socket for every volume attached over vhost-user, and for those that will be. 0 or -errno. */
+/* Opens a socket for everything attached over vhost-user, and for what will be. 0 or -errno. */
 must_check int vhost_server_start(const struct vhost_server_options *o, struct vhost_server **out);
 /* Finishes what is in flight, disconnects, removes the sockets, frees everything. */
 void vhost_server_stop(struct vhost_server *s, void (*stopped)(void *context), void *context);

@@ -1,10 +1,10 @@
 #!/bin/bash
 # limit: 240
 # vhost-basic.sh: a volume over vhost-user as a guest uses it: every request in every layout, both kinds of rings, several
-# queues; what the device says of itself; read-only; a resize; a reset by a guest that boots.
+# queues; what the device says of itself; read-only; snapshots; a resize; a reset by a guest that boots.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/vhost-lib.sh"
-require jq nbdcopy
+require jq nbdcopy nbdinfo cmp
 daemon_begin
 disk_make d1 2G
 require_vhost
@@ -58,15 +58,61 @@ q volume detach v1 >/dev/null
 q volume attach v1 --nbd >/dev/null
 holds cmp "$dir/image" <(nbdcopy "$(uri v1)" -)
 
-say "a snapshot, by way of a clone that is only read"
+say "a snapshot, beside its volume: both ways at once"
+q volume detach v1 >/dev/null
+q volume attach v1 --vhost-user >/dev/null
 q snapshot create v1@s1 >/dev/null
-expect 1 'cannot be attached as "vhost-user"' q volume attach v1@s1 --vhost-user
-q volume clone v1@s1 c1 >/dev/null
-q volume attach c1 --vhost-user --read-only >/dev/null
-expect 0 'checks$' "$probe" "$(vhost_socket c1)" read-only
-q volume detach c1 >/dev/null
-q volume attach c1 --nbd >/dev/null
-holds cmp "$dir/image" <(nbdcopy "$(uri c1)" -)
+snap=$(vhost_socket v1@s1)
+is "its socket" "$(q volume attach v1@s1 --vhost-user --queues 2)" "$snap"
+is "its socket again" "$(json .uri volume attach v1@s1 --vhost-user --queues 2)" "$snap"
+expect 1 'attached with 2 queues' q volume attach v1@s1 --vhost-user --queues 3
+expect 0 '^nbd' q volume attach v1@s1 --nbd
+expect 0 'checks$' "$probe" --seed 9 "$s" requests # the volume goes on
+id=$(sed -n 's/^id //p' "$dir/said")
+snapshot_is_as_it_was() {
+	expect 0 'checks$' "$probe" --queues 2 "$snap" same "$dir/image"
+	expect 0 'checks$' "$probe" --packed "$snap" read-only
+	holds cmp "$dir/image" <(nbdcopy "$(uri v1@s1)" -)
+}
+snapshot_is_as_it_was
+expect 1 'content' "$probe" "$s" same "$dir/image"
+expect 0 '^num_queues 2$' "$probe" "$snap" config
+cp "$dir/said" "$dir/config"
+expect 0 "^id ${id:0:12}[0-9a-f]{8}\$" cat "$dir/config"
+expect 1 '' grep "^id $id\$" "$dir/config" # a guest that has both tells them apart
+expect 0 "vhost-user: *$snap" q snapshot show v1@s1
+expect 0 "nbd: *nbd\+unix:///v1@s1" q snapshot show v1@s1
+is "its attachments" "$(json '[.snapshots[0].attachments[] | [.frontend, .read_only, .queues]] | tostring' snapshot list)" \
+	'[["nbd",true,null],["vhost-user",true,2]]'
+expect 0 'attached' q snapshot list v1
+expect 1 'is attached' q snapshot delete v1@s1
+
+say "it comes back after a restart"
+for how in stop kill; do
+	"daemon_$how"
+	daemon_start
+	snapshot_is_as_it_was
+done
+
+say "its socket has its volume's name, and goes with the attachment"
+q volume rename v1 other >/dev/null
+expect 0 'checks$' "$probe" "$(vhost_socket other@s1)" same "$dir/image"
+holds test ! -e "$snap"
+q volume rename other v1 >/dev/null
+expect 0 '' q volume detach v1@s1 --nbd
+expect 1 '' nbdinfo "$(uri v1@s1)"
+expect 0 '' q volume export v1@s1 "$dir/export.raw" # attaches it over NBD for its time, and only so
+holds cmp "$dir/image" "$dir/export.raw"
+expect 0 'checks$' "$probe" "$snap" same "$dir/image"
+expect 0 '' q volume detach v1@s1 --vhost-user
+expect 0 '' q volume detach v1@s1
+holds test ! -e "$snap"
+long=$(printf 's%.0s' {1..63})
+q volume create "$long" --size 16M >/dev/null
+q snapshot create "$long@$long" >/dev/null
+expect 1 'too long a path' q volume attach "$long@$long" --vhost-user
+expect 0 '' q snapshot delete "$long@$long"
+expect 0 '' q snapshot delete v1@s1
 
 say "a client that runs is told of a resize"
 vhost_make v2 64M

@@ -267,7 +267,7 @@ int world_clone(struct head_world *w, const char *name, const char *clone)
 struct volume *world_export(struct head_world *w, const char *name)
 {
 	struct set_snapshot *snap = snapshot_find_export(w->set, name);
-	return snap && snapshot_is_attached(snap) ? snap->head : NULL;
+	return snap && snap->is_served ? snap->head : NULL;
 }
 
 struct set_measure world_measure(struct head_world *w, const char *name)

@@ -137,6 +137,8 @@ static void facts_are_read_as_written(void)
 	char why[WHY_BYTES];
 	text_print(s.name, sizeof(s.name), "%s", "daily-1");
 	text_print(s.attached_nbd, sizeof(s.attached_nbd), "%s", "n1");
+	text_print(s.attached_vhost, sizeof(s.attached_vhost), "%s", "n2");
+	s.vhost_queues = 7;
 	char *text = snapshot_to_json(&s);
 	static const char key[] = "00000000-0000-0001-0000-000000000002/12";
 	CU_ASSERT_EQUAL(snapshot_from_json(key, text, &volume, &back, why), 0);
@@ -146,6 +148,15 @@ static void facts_are_read_as_written(void)
 			-EINVAL);
 	CU_ASSERT_EQUAL(snapshot_from_json("00000000-0000-0001-0000-000000000002", text, &volume, &back, why), -EINVAL);
 	CU_ASSERT_EQUAL(snapshot_from_json(key, "{\"name\": \"a\"}", &volume, &back, why), -EINVAL);
+	/* as it was written when a snapshot could not be attached over vhost-user */
+	CU_ASSERT_EQUAL(snapshot_from_json(key,
+					   "{\"name\": \"a\", \"branch\": 3, \"epoch\": 9, \"size_bytes\": 4096, "
+					   "\"created_ns\": 1, \"state\": \"ok\", \"scheduled\": false, "
+					   "\"attached_nbd\": \"n1\"}",
+					   &volume, &back, why),
+			0);
+	CU_ASSERT_STRING_EQUAL(back.attached_nbd, "n1");
+	CU_ASSERT_STRING_EQUAL(back.attached_vhost, "");
 	free(text);
 }
 

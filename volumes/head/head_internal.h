@@ -216,7 +216,8 @@ struct set_snapshot {
 	struct list link; /* oldest first */
 	struct snapshot_facts facts;
 	struct volume *head; /* NULL: nobody reads it */
-	uint32_t uses;       /* of the head, by the set itself */
+	uint32_t uses;       /* of the head: by the set itself, and one for all attachments: */
+	bool is_served;
 };
 
 /* A volume of the store, attached or not. */
@@ -481,8 +482,14 @@ void snapshots_mark_lines(const struct set_volume *entry, const struct volume_fa
 /* Its head, made when there is none; the set's own use of it, until snapshot_close(). 0 or -ENOMEM. */
 must_check int snapshot_open(struct set_snapshot *snap);
 void snapshot_close(struct set_snapshot *snap);
-bool snapshot_is_attached(const struct set_snapshot *snap); /* on this node */
-void snapshot_rename(struct set_volume *entry);             /* the volume has another name */
+bool snapshot_is_attached(const struct set_snapshot *snap); /* in whatever way, by any node */
+bool snapshot_has_export(const struct set_snapshot *snap);  /* by this node, over NBD */
+bool snapshot_has_door(const struct set_snapshot *snap);    /* by this node, over vhost-user */
+uint32_t snapshot_vhost_queues(const struct set_snapshot *snap);
+/* Opens its head for its attachments, once for all of them: 0 or -ENOMEM. And lets go of it. */
+must_check int snapshot_serve(struct set_snapshot *snap);
+void snapshot_serve_end(struct set_snapshot *snap);
+void snapshot_rename(struct set_volume *entry); /* the volume has another name */
 /* Calls each() for the heads of the volume's snapshots. */
 void snapshots_each_head(struct set_volume *entry, void (*each)(struct volume *v, void *context), void *context);
 
@@ -707,6 +714,11 @@ void pool_facts_init(struct volume_set *s, const char *name, struct pool_facts *
 must_check int command_check_whole(struct command *c, const struct set_volume *entry, const char *what);
 /* Finds the volume the command is about, or refuses. */
 must_check int command_find_volume(struct command *c);
+/* ATTACH: is its frontend known and there, and has it so many queues? DETACH: is it known, or all? 0, or refused. */
+must_check int command_check_frontend(struct command *c);
+bool order_is_vhost(const struct command *c);
+/* Lets the vhost-user frontend make a socket for what was attached: 0, or refused. */
+must_check int command_open_door(struct command *c, struct volume *v);
 void commands_init(struct volume_set *s);
 void commands_abandon(struct volume_set *s);
 void disk_maker_abandon(struct disk_maker *m);

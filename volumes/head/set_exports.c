@@ -1,11 +1,18 @@
 /*
- * set_exports.c: the commands that attach a snapshot, read-only, and detach it.
+ * set_exports.c: the commands that attach a snapshot, read-only, and detach it: over NBD, over vhost-user, or both.
  *
- *   attach   CHECK -> RECORD -> OPEN -> END
- *   detach   CHECK -> DRAIN -> RECORD -> END
+ *   attach   CHECK -> RECORD -> (UNDO) -> END
+ *   detach   CHECK -> (DRAIN) -> RECORD -> END
+ *
+ *   UNDO     over vhost-user, when no socket could be made for it: the record loses the attachment again
+ *   DRAIN    of the last attachment: its clients end. Of one of two, its clients are told after RECORD
  *
  * The key of the snapshot says which node serves it; a restart of the daemon brings it back. Several snapshots of a
  * volume may be attached at a time, and the volume too.
+ *
+ * Invariants
+ *  1. A snapshot is served before its attachment is recorded, so that what is recorded can be served.
+ *  2. Both attachments of a snapshot share one head; it is let go with the last of them.
  */
 #include "volumes/head/head_internal.h"
 
@@ -13,7 +20,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum export_stage { EXPORT_CHECK, EXPORT_DRAIN, EXPORT_RECORD };
+enum export_stage { EXPORT_CHECK, EXPORT_DRAIN, EXPORT_RECORD, EXPORT_UNDO };
 
 /* The order's object is NAME@SNAP. */
 static int export_find(struct command *c)
@@ -28,6 +35,28 @@ static int export_find(struct command *c)
 	return command_find_snapshot(c);
 }
 
+/* ---- the record ---- */
+
+static bool export_is_about(const struct command *c, const char *frontend)
+{
+	return c->order->other[0] == 0 || strcmp(c->order->other, frontend) == 0;
+}
+
+/* What the store is to hold of the snapshot. */
+static struct snapshot_facts export_wanted(const struct command *c)
+{
+	struct snapshot_facts facts = c->snapshot->facts;
+	bool is_attached = c->kind == &command_export && c->stage != EXPORT_UNDO;
+	const char *node = is_attached ? c->set->node_name : "";
+	if (export_is_about(c, "nbd"))
+		text_print(facts.attached_nbd, sizeof(facts.attached_nbd), "%s", node);
+	if (export_is_about(c, "vhost-user")) {
+		text_print(facts.attached_vhost, sizeof(facts.attached_vhost), "%s", node);
+		facts.vhost_queues = is_attached ? c->order->queues : 0;
+	}
+	return facts;
+}
+
 static int export_change(struct record_update *u, struct volume_facts *facts)
 {
 	facts->history++;
@@ -37,11 +66,9 @@ static int export_change(struct record_update *u, struct volume_facts *facts)
 static void export_extend(struct record_update *u, struct transaction *t)
 {
 	const struct command *c = container_of(u, struct command, update);
-	struct snapshot_facts facts = c->snapshot->facts;
+	struct snapshot_facts facts = export_wanted(c);
 	char uuid[UUID_TEXT_BYTES];
 	uuid_to_text(&c->volume->facts.uuid, uuid);
-	text_print(facts.attached_nbd, sizeof(facts.attached_nbd), "%s",
-		   c->kind == &command_export ? c->set->node_name : "");
 	transaction_put(t, snapshot_to_json(&facts), SNAPSHOT_KEY, uuid, (unsigned long long)facts.tree);
 }
 
@@ -51,16 +78,15 @@ static void export_recorded(struct record_update *u, int res)
 	if (res != 0) {
 		command_refuse_store(c, res);
 	} else {
-		text_print(c->snapshot->facts.attached_nbd, sizeof(c->snapshot->facts.attached_nbd), "%s",
-			   c->kind == &command_export ? c->set->node_name : "");
+		c->snapshot->facts = export_wanted(c);
 		c->snapshot->facts.revision = u->revision;
 	}
 	c->kind->run(c);
 }
 
-static void export_record(struct command *c)
+static void export_record(struct command *c, enum export_stage stage)
 {
-	c->stage = EXPORT_RECORD;
+	c->stage = stage;
 	c->update.change = export_change;
 	c->update.extend = export_extend;
 	c->update.done = export_recorded;
@@ -72,26 +98,45 @@ static void export_record(struct command *c)
 /* 1: attach it; 0: it is attached; -errno. */
 static int export_check(struct command *c)
 {
-	const char *frontend = c->order->other;
-	if (strcmp(frontend, "nbd") != 0)
-		return command_refuse(c, -EOPNOTSUPP, "not-available",
-				      "a snapshot cannot be attached as \"%.40s\" in this release: give nbd", frontend);
-	if (export_find(c) != 0)
+	if (export_find(c) != 0 || command_check_frontend(c) != 0)
 		return c->err;
-	return !c->snapshot->facts.attached_nbd[0];
+	const struct set_snapshot *snap = c->snapshot;
+	uint32_t queues = c->order->queues;
+	bool is_attached = order_is_vhost(c) ? snapshot_has_door(snap) : snapshot_has_export(snap);
+	if (!is_attached || !snap->is_served) /* the second: it could not be brought back */
+		return 1;
+	if (queues > 0 && queues != snapshot_vhost_queues(snap))
+		return command_refuse(c, -EEXIST, "exists", "snapshot %s is attached with %u queues: detach it first",
+				      c->order->object, snapshot_vhost_queues(snap));
+	return 0;
+}
+
+static void export_undo(struct command *c)
+{
+	if (!snapshot_has_export(c->snapshot))
+		snapshot_serve_end(c->snapshot); /* nobody could reach it */
+	export_record(c, EXPORT_UNDO);
 }
 
 static void export_run(struct command *c)
 {
-	if (c->stage == EXPORT_CHECK) {
-		int res = export_check(c);
-		/* opened before it is recorded, so that what is recorded can be served */
-		if (res == 1 && snapshot_open(c->snapshot) == 0)
-			return export_record(c);
-		if (res == 1)
-			command_refuse(c, -ENOMEM, "no-memory", "there is no memory to attach it");
-	} else if (c->err != 0) {
-		snapshot_close(c->snapshot);
+	switch ((enum export_stage)c->stage) {
+	case EXPORT_CHECK:
+		if (export_check(c) != 1)
+			break;
+		if (snapshot_serve(c->snapshot) == 0)
+			return export_record(c, EXPORT_RECORD);
+		command_refuse(c, -ENOMEM, "no-memory", "there is no memory to attach it");
+		break;
+	case EXPORT_RECORD:
+		if (c->err != 0 && !snapshot_has_export(c->snapshot) && !snapshot_has_door(c->snapshot))
+			snapshot_serve_end(c->snapshot);
+		if (c->err == 0 && order_is_vhost(c) && command_open_door(c, c->snapshot->head) != 0)
+			return export_undo(c);
+		break;
+	case EXPORT_DRAIN:
+	case EXPORT_UNDO:
+		break;
 	}
 	command_end(c);
 }
@@ -106,31 +151,60 @@ static void unexport_drained(struct volume *v)
 	struct command *c = container_of(v->set->commands.next, struct set_command, link)->own;
 	quarry_assert(c && c->kind == &command_unexport && c->snapshot == snap);
 	snap->head->state = VOLUME_SERVING; /* the set itself may use it on */
-	snapshot_close(snap);
-	export_record(c);
+	snapshot_serve_end(snap);
+	export_record(c, EXPORT_RECORD);
+}
+
+/* Has it the attachment that is to go? */
+static bool unexport_has_work(struct command *c)
+{
+	if (export_find(c) != 0 || command_check_frontend(c) != 0)
+		return false;
+	const struct snapshot_facts *f = &c->snapshot->facts;
+	return (export_is_about(c, "nbd") && f->attached_nbd[0]) ||
+	       (export_is_about(c, "vhost-user") && f->attached_vhost[0]);
+}
+
+/* The other attachment stays: the head goes on, and only clients of this one are ended. */
+static bool unexport_leaves_other(const struct command *c)
+{
+	return c->order->other[0] &&
+	       (order_is_vhost(c) ? snapshot_has_export(c->snapshot) : snapshot_has_door(c->snapshot));
 }
 
 static void unexport_run(struct command *c)
 {
-	if (c->stage == EXPORT_CHECK) {
-		if (export_find(c) == 0 && c->snapshot->facts.attached_nbd[0]) {
-			c->stage = EXPORT_DRAIN;
-			if (!c->snapshot->head || !snapshot_is_attached(c->snapshot))
-				return export_record(c); /* it could not be brought back */
-			volume_start_draining(c->snapshot->head, unexport_drained);
-			return;
-		}
+	switch ((enum export_stage)c->stage) {
+	case EXPORT_CHECK:
+		if (!unexport_has_work(c))
+			break;
+		if (!c->snapshot->is_served || unexport_leaves_other(c)) /* the first: it could not be brought back */
+			return export_record(c, EXPORT_RECORD);
+		c->stage = EXPORT_DRAIN;
+		volume_start_draining(c->snapshot->head, unexport_drained);
+		return;
+	case EXPORT_RECORD:
+		if (c->err == 0 && c->snapshot->is_served)
+			volume_tell(c->snapshot->head, order_is_vhost(c) ? VOLUME_VHOST_DETACHED : VOLUME_NBD_DETACHED);
+		break;
+	case EXPORT_DRAIN:
+	case EXPORT_UNDO:
+		break;
 	}
 	command_end(c);
 }
 
 const struct command_kind command_unexport = {.name = "snapshot detach", .run = unexport_run};
 
+/* ---- at the start ---- */
+
 void exports_return(struct set_volume *entry)
 {
 	list_each (node, &entry->snapshots) {
 		struct set_snapshot *snap = container_of(node, struct set_snapshot, link);
-		if (!snapshot_is_attached(snap) || snapshot_open(snap) == 0)
+		if (!snapshot_has_export(snap) && !snapshot_has_door(snap))
+			continue;
+		if (snapshot_serve(snap) == 0)
 			continue;
 		log_event(entry->set->log, LOG_ERROR, "volume-not-attached", entry->facts.name,
 			  "snapshot %s of volume %s was attached and could not be brought back: no memory",

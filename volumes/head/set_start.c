@@ -340,7 +340,7 @@ static void stop_snapshot_drained(struct volume *v)
 {
 	struct volume_set *s = v->set;
 	v->state = VOLUME_SERVING; /* what compares with it may go on until it ends, too */
-	snapshot_close(v->snapshot);
+	snapshot_serve_end(v->snapshot);
 	quarry_assert(s->stop->owed > 0);
 	s->stop->owed--;
 	commands_wake(s);
@@ -349,7 +349,7 @@ static void stop_snapshot_drained(struct volume *v)
 static void stop_snapshot(struct volume *v, void *context)
 {
 	struct volume_set *s = context;
-	if (!snapshot_is_attached(v->snapshot))
+	if (!v->snapshot->is_served)
 		return;
 	s->stop->owed++;
 	volume_start_draining(v, stop_snapshot_drained);

@@ -79,7 +79,7 @@ static int snapshot_delete_check(struct command *c)
 	if (command_find_snapshot(c) != 0)
 		return c->err;
 	const struct set_snapshot *snap = c->snapshot;
-	if (snap->facts.attached_nbd[0])
+	if (snapshot_is_attached(snap))
 		return command_refuse(c, -EBUSY, "in-use", "snapshot %s@%s is attached: detach it first",
 				      c->volume->facts.name, snap->facts.name);
 	if (snap->head)

@@ -232,7 +232,7 @@ static void delete_check_snapshots(struct command *c)
 {
 	list_each (node, &c->volume->snapshots) {
 		const struct set_snapshot *snap = container_of(node, struct set_snapshot, link);
-		if (snap->head || snap->facts.attached_nbd[0])
+		if (snap->head || snapshot_is_attached(snap))
 			command_refuse(c, -EBUSY, "in-use", "snapshot %s@%s is attached: detach it first",
 				       c->order->object, snap->facts.name);
 	}
@@ -277,18 +277,36 @@ static void attach_done(struct set_volume *entry, int res, void *context)
 	c->kind->run(c);
 }
 
-static bool order_is_vhost(const struct command *c)
+bool order_is_vhost(const struct command *c)
 {
 	return strcmp(c->order->other, "vhost-user") == 0;
 }
 
-static int order_kind(struct command *c, bool is_none_allowed)
+int command_check_frontend(struct command *c)
 {
-	const char *kind = c->order->other;
-	if (strcmp(kind, "nbd") == 0 || order_is_vhost(c) || (is_none_allowed && kind[0] == 0))
+	const struct set_command *o = c->order;
+	bool is_attach = o->kind == SET_VOLUME_ATTACH;
+	if (strcmp(o->other, "nbd") != 0 && !order_is_vhost(c) && (is_attach || o->other[0]))
+		return command_refuse(c, -EINVAL, "invalid",
+				      "nothing can be attached as \"%.40s\": give nbd or vhost-user", o->other);
+	if (o->queues > VOLUME_VHOST_QUEUES_MAX || (o->queues > 0 && !order_is_vhost(c)))
+		return command_refuse(c, -EINVAL, "invalid", "queues: 1 to %u, and only for vhost-user",
+				      VOLUME_VHOST_QUEUES_MAX);
+	if (is_attach && order_is_vhost(c) && !c->set->doors)
+		return command_refuse(c, -EOPNOTSUPP, "not-available", "this daemon serves no vhost-user clients");
+	return 0;
+}
+
+int command_open_door(struct command *c, struct volume *v)
+{
+	char why[SET_WHY_BYTES / 2] = "";
+	struct volume_doors *doors = c->set->doors;
+	int res = doors ? doors->open(doors, v, why, sizeof(why)) : -ESHUTDOWN;
+	if (res == 0)
 		return 0;
-	return command_refuse(c, -EINVAL, "invalid", "a volume cannot be attached as \"%.40s\": give nbd or vhost-user",
-			      kind);
+	return command_refuse(c, res == -ENAMETOOLONG ? -EINVAL : -EIO, res == -ENAMETOOLONG ? "invalid" : "io-error",
+			      "%s %s is not attached: %s", v->snapshot ? "snapshot" : "volume", c->order->object,
+			      why[0] ? why : strerror(-res));
 }
 
 enum attach_verdict { ATTACH_IS_DONE, ATTACH_NEW, ATTACH_BESIDE };
@@ -297,14 +315,9 @@ enum attach_verdict { ATTACH_IS_DONE, ATTACH_NEW, ATTACH_BESIDE };
 static int attach_check(struct command *c)
 {
 	const struct set_command *o = c->order;
-	if (order_kind(c, false) != 0 || command_find_volume(c) != 0)
+	if (command_find_volume(c) != 0 || command_check_frontend(c) != 0)
 		return c->err;
 	const struct volume_facts *f = &c->volume->facts;
-	if (o->queues > VOLUME_VHOST_QUEUES_MAX || (o->queues > 0 && !order_is_vhost(c)))
-		return command_refuse(c, -EINVAL, "invalid", "queues: 1 to %u, and only for vhost-user",
-				      VOLUME_VHOST_QUEUES_MAX);
-	if (order_is_vhost(c) && !c->set->doors)
-		return command_refuse(c, -EOPNOTSUPP, "not-available", "this daemon serves no vhost-user clients");
 	if (o->read_only && command_check_whole(c, c->volume, "attached read-only") != 0)
 		return c->err;
 	if (!c->volume->head)
@@ -347,16 +360,9 @@ enum attach_command_stage { ATTACH_CHECK, ATTACH_WAIT, ATTACH_UNDONE };
 /* The volume serves and the record has the attachment: now it needs a socket, or the attachment goes again. */
 static bool attach_has_door(struct command *c)
 {
-	char why[SET_WHY_BYTES / 2] = "";
 	if (!order_is_vhost(c) || c->err != 0 || !c->volume->head)
 		return true;
-	struct volume_doors *doors = c->set->doors;
-	int res = doors ? doors->open(doors, c->volume->head, why, sizeof(why)) : -ESHUTDOWN;
-	if (res == 0)
-		return true;
-	command_refuse(c, res == -ENAMETOOLONG ? -EINVAL : -EIO, res == -ENAMETOOLONG ? "invalid" : "io-error",
-		       "volume %s is not attached: %s", c->order->object, why[0] ? why : strerror(-res));
-	return false;
+	return command_open_door(c, c->volume->head) == 0;
 }
 
 static void attach_undo(struct command *c)
@@ -423,7 +429,7 @@ static void volume_detach_run(struct command *c)
 {
 	if (c->stage == DETACH_CHECK) {
 		c->stage = DETACH_ALL;
-		if (order_kind(c, true) != 0 || command_find_volume(c) != 0)
+		if (command_find_volume(c) != 0 || command_check_frontend(c) != 0)
 			return command_end(c);
 		if (detach_has_work(c) && detach_leaves_other(c) && c->volume->head)
 			c->stage = DETACH_ONE;

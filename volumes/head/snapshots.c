@@ -10,6 +10,7 @@
  *  1. entry->snapshots is sorted by tree id, which is the order in which they were taken.
  *  2. No two that are not being deleted have the same name.
  *  3. A snapshot with a head is not deleted: its trees stay on the disks.
+ *  4. All attachments of a snapshot together are one use of its head: is_served.
  *
  * Owner: the set.
  */
@@ -172,16 +173,50 @@ void snapshot_close(struct set_snapshot *snap)
 	snap->head = NULL;
 }
 
+int snapshot_serve(struct set_snapshot *snap)
+{
+	int err = snap->is_served ? 0 : snapshot_open(snap);
+	if (err == 0)
+		snap->is_served = true;
+	return err;
+}
+
+void snapshot_serve_end(struct set_snapshot *snap)
+{
+	quarry_assert(snap->is_served);
+	snap->is_served = false;
+	snapshot_close(snap);
+}
+
 bool snapshot_is_attached(const struct set_snapshot *snap)
+{
+	return snap->facts.attached_nbd[0] || snap->facts.attached_vhost[0];
+}
+
+bool snapshot_has_export(const struct set_snapshot *snap)
 {
 	return strcmp(snap->facts.attached_nbd, snap->entry->set->node_name) == 0;
 }
 
+bool snapshot_has_door(const struct set_snapshot *snap)
+{
+	return strcmp(snap->facts.attached_vhost, snap->entry->set->node_name) == 0;
+}
+
+uint32_t snapshot_vhost_queues(const struct set_snapshot *snap)
+{
+	return snap->facts.vhost_queues ? snap->facts.vhost_queues : VOLUME_VHOST_QUEUES_DEFAULT;
+}
+
 void snapshot_rename(struct set_volume *entry)
 {
-	list_each (node, &entry->snapshots)
-		if (snapshot_of(node)->head)
-			snapshot_name(snapshot_of(node)->head);
+	list_each (node, &entry->snapshots) {
+		struct volume *head = snapshot_of(node)->head;
+		if (!head)
+			continue;
+		snapshot_name(head);
+		volume_tell(head, VOLUME_RENAMED);
+	}
 }
 
 void snapshots_each_head(struct set_volume *entry, void (*each)(struct volume *v, void *context), void *context)

@@ -227,6 +227,8 @@ static void snapshot_view_fill(const struct set_snapshot *snap, const struct tre
 				    .created_ns = f->created_ns,
 				    .epoch = f->epoch,
 				    .is_attached_nbd = f->attached_nbd[0] != 0,
+				    .is_attached_vhost = f->attached_vhost[0] != 0,
+				    .vhost_queues = snapshot_vhost_queues(snap),
 				    .is_deleting = f->is_deleting,
 				    .is_scheduled = f->is_scheduled};
 	text_print(v->volume, sizeof(v->volume), "%s", snap->entry->facts.name);

@@ -160,6 +160,11 @@ static bool volume_is_exported(const struct set_volume *entry)
 	return entry->head && entry->head->state == VOLUME_SERVING && entry->facts.is_attached_nbd;
 }
 
+static bool snapshot_is_serving(const struct set_snapshot *snap)
+{
+	return snap->is_served && snap->head->state == VOLUME_SERVING;
+}
+
 /* The volume that this is the filler's export of; NULL: there is none, or it is whole. */
 static struct set_volume *volume_find_fill(struct volume_set *set, const char *name)
 {
@@ -173,7 +178,7 @@ struct volume *volume_get(struct volume_set *set, const char *name)
 {
 	struct set_volume *entry = volume_name_is_fill(name) ? volume_find_fill(set, name) : set_volume_find(set, name);
 	struct set_snapshot *snap = entry ? NULL : snapshot_find_export(set, name);
-	if (snap && snapshot_is_attached(snap) && snap->head && snap->head->state == VOLUME_SERVING) {
+	if (snap && snapshot_has_export(snap) && snapshot_is_serving(snap)) {
 		snap->head->refs++;
 		return snap->head;
 	}
@@ -203,11 +208,18 @@ void volume_each_door(struct volume_set *set, void (*each)(struct volume *v, voi
 		struct set_volume *entry = container_of(node, struct set_volume, link);
 		if (entry->head && entry->head->state == VOLUME_SERVING && entry->facts.is_attached_vhost)
 			each(entry->head, context);
+		list_each_safe (link, &entry->snapshots) {
+			struct set_snapshot *snap = container_of(link, struct set_snapshot, link);
+			if (snapshot_has_door(snap) && snapshot_is_serving(snap))
+				each(snap->head, context);
+		}
 	}
 }
 
 uint32_t volume_vhost_queues(const struct volume *v)
 {
+	if (v->snapshot)
+		return snapshot_vhost_queues(v->snapshot);
 	return v->entry->facts.vhost_queues ? v->entry->facts.vhost_queues : VOLUME_VHOST_QUEUES_DEFAULT;
 }
 
@@ -256,7 +268,7 @@ static void next_export_consider(struct volume *v, void *context)
 {
 	struct next_export *n = context;
 	const char *name = volume_name(v);
-	if (v->snapshot && (!snapshot_is_attached(v->snapshot) || v->state != VOLUME_SERVING))
+	if (v->snapshot && (!snapshot_has_export(v->snapshot) || !snapshot_is_serving(v->snapshot)))
 		return;
 	if (strcmp(name, n->after) > 0 && (!n->next || strcmp(name, volume_name(n->next)) < 0))
 		n->next = v;

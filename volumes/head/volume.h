@@ -175,14 +175,14 @@ struct volume_watch {
 void volume_watch_start(struct volume *v, struct volume_watch *w);
 void volume_watch_stop(struct volume *v, struct volume_watch *w);
 
-/* The frontend that has a socket for every volume: told of a volume when it is attached over vhost-user. */
+/* The frontend that has a socket for every volume and snapshot: told of one when it is attached over vhost-user. */
 struct volume_doors {
 	/* 0, or -errno with a sentence in why: then it is not attached. */
 	int (*open)(struct volume_doors *d, struct volume *v, char *why, size_t room);
 };
 /* doors == NULL: there is no such frontend any more, and nobody can attach to it. */
 void volume_set_doors(struct volume_set *set, struct volume_doors *doors);
-/* Calls each() for every volume attached over vhost-user, in order of name. */
+/* Calls each() for every volume and snapshot attached over vhost-user. */
 void volume_each_door(struct volume_set *set, void (*each)(struct volume *v, void *context), void *context);
 #define VOLUME_VHOST_QUEUES_MAX     64u
 #define VOLUME_VHOST_QUEUES_DEFAULT 16u

@@ -13,7 +13,8 @@
  *                                trees: [{id, parent, epoch, state}], state: "ok" | "deleting", attachments: [...],
  *                                created_ns, replicas_state: {DISK: ...}, requests: [...], history, ancestors,
  *                                cloned_from, schedule, fill: {source, filled_bytes}}
- *   snapshots/UUID/TREE         {name, branch, epoch, size_bytes, created_ns, state, scheduled, attached_nbd}
+ *   snapshots/UUID/TREE         {name, branch, epoch, size_bytes, created_ns, state, scheduled, attached_nbd,
+ *                                attached_vhost, vhost_queues}
  *   volume-names/NAME           {uuid}
  *   deleted                     {deleted: [[KIND, NAME, ...], ...]}     the last 32, so that a repeat is recognised
  *   placement/UUID/CHUNK        {segments: {"3": ["DISK-UUID"], ...}}        256 segments a chunk
@@ -182,7 +183,8 @@ struct pool_view {
 struct snapshot_view {
 	char volume[SET_TEXT_MAX], name[SET_TEXT_MAX];
 	uint64_t size_bytes, data_bytes, created_ns, epoch;
-	bool is_attached_nbd, is_deleting, is_scheduled;
+	bool is_attached_nbd, is_attached_vhost, is_deleting, is_scheduled;
+	uint32_t vhost_queues;
 };
 /* Calls each() for every object in order of name (snapshots: of their volume's, oldest first). */
 void volume_set_snapshots(struct volume_set *s, void (*each)(const struct snapshot_view *v, void *context),
