@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #define GLOBALS_MAX     8u
 #define NAME_MAX_LENGTH 63u
@@ -399,6 +400,36 @@ const char *call_text(const struct call *call, const char *name)
 uint64_t call_number(const struct call *call, const char *name)
 {
 	return given_find(call, name)->number;
+}
+
+char *call_word_of(const struct call *call, const char *key, const char **text)
+{
+	static const char *const units[] = {"_bytes", "_s"};
+	struct given *given = NULL;
+	size_t length = strlen(key);
+	for (size_t i = 0; i < array_size(units); i++) {
+		size_t unit = strlen(units[i]);
+		if (length > unit && strcmp(key + length - unit, units[i]) == 0)
+			length -= unit;
+	}
+	auto_free char *name = text_format("%.*s", (int)length, key);
+	for (char *underscore = name; (underscore = strchr(underscore, '_')) != NULL;)
+		*underscore = '-';
+	*text = NULL;
+	if (!call->command)
+		return NULL;
+	if (option_in(command_options(call->command), name, length, ((struct call *)call)->options, &given)) {
+		*text = given->text;
+		return *text ? text_format("--%s", name) : NULL;
+	}
+	for (size_t i = 0; i < call->n_arguments; i++) {
+		const char *shown = call->command->arguments[i].shown;
+		if (strcasecmp(shown, name) != 0)
+			continue;
+		*text = call->arguments[i].text;
+		return text_format("%s", shown);
+	}
+	return NULL;
 }
 
 /* The argument that may stand any number of times; the first of its words is given like any other argument. */

@@ -23,6 +23,10 @@ bool call_has(const struct call *call, const char *name);
 const char *call_text(const struct call *call, const char *name); /* NULL: not given */
 uint64_t call_number(const struct call *call, const char *name);  /* a size or number; 0: not given */
 
+/* The word that a key of the API stands for, if it was given: "--size" or "SIZE" for "size_bytes"; to be freed. *text is
+ * its value. */
+char *call_word_of(const struct call *call, const char *key, const char **text);
+
 /* The words of an argument that may stand any number of times. */
 size_t call_n_more(const struct call *call);
 const char *call_more(const struct call *call, size_t i);

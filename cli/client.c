@@ -236,6 +236,17 @@ static enum status transfer_failed(struct cli *c, CURLcode code, const struct an
 	return cli_refuse(c, "unreachable", "cannot reach quarryd at '%s': %s", where, text);
 }
 
+/* "size_bytes: must be ..." becomes "--size '1000' must be ...": who typed the option knows nothing of the key. */
+static enum status key_refused(struct cli *c, const char *code, const char *message)
+{
+	const char *value, *rest = strstr(message, ": ");
+	auto_free char *key = text_format("%.*s", rest ? (int)(rest - message) : 0, message);
+	auto_free char *word = call_word_of(c->call, key, &value);
+	if (!word)
+		return cli_refuse(c, code, "%s", message);
+	return cli_refuse(c, code, "%s '%s' %s", word, value, rest + strlen(": "));
+}
+
 /* The daemon's own words, when it gave some. */
 static enum status answer_refused(struct cli *c, long http_status, const json_t *answer)
 {
@@ -247,7 +258,8 @@ static enum status answer_refused(struct cli *c, long http_status, const json_t 
 				  "'%s' wants another token; give it with --token-file or QUARRY_TOKEN",
 				  c->client->base);
 	if (code && message)
-		return cli_refuse(c, code, "%s", message);
+		return strcmp(code, "invalid") == 0 ? key_refused(c, code, message)
+						    : cli_refuse(c, code, "%s", message);
 	return cli_refuse(c, "unreachable", "'%s' answered with HTTP status %ld and without a reason; is this quarryd?",
 			  c->client->socket ? c->client->socket : c->client->base, http_status);
 }

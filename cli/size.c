@@ -92,9 +92,9 @@ int size_parse(const char *text, uint64_t *out_bytes, char why[static SIZE_WHY_B
 	if (whole.is_overflow || __builtin_mul_overflow(whole.value, unit, &bytes) ||
 	    (has_point && __builtin_add_overflow(bytes, fraction_bytes(fraction, unit), &bytes)) ||
 	    bytes > SIZE_BYTES_MAX)
-		return refuse(why, "is too large; the largest volume has 4096T");
+		return refuse(why, "is too large; the largest size is 4096T");
 	if (bytes == 0)
-		return refuse(why, "is no size; the smallest volume has 512 bytes");
+		return refuse(why, "is no size; the smallest is 512 bytes");
 	*out_bytes = bytes;
 	return 0;
 }

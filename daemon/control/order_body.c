@@ -60,8 +60,10 @@ static int body_size(const struct body_key *k, const json_t *value, void *to, st
 {
 	quarry_assert(k->size == sizeof(uint64_t));
 	json_int_t bytes = json_integer_value(value);
-	if (!json_is_integer(value) || bytes < 1 || (uint64_t)bytes > VOLUME_BYTES_MAX || bytes % SECTOR_BYTES != 0)
-		return body_refuse(why, k->name, "must be a number of bytes from 512 to 4 PiB, a multiple of 512");
+	if (!json_is_integer(value))
+		return body_refuse(why, k->name, "must be a whole number of bytes");
+	if (bytes < 1 || (uint64_t)bytes > VOLUME_BYTES_MAX || bytes % SECTOR_BYTES != 0)
+		return body_refuse(why, k->name, "must be a multiple of 512 bytes, at most 4096T");
 	uint64_t size = (uint64_t)bytes;
 	memcpy(to, &size, sizeof(size));
 	return 0;

@@ -49,16 +49,26 @@ nothing|disk show nothing
 nothing|disk remove nothing
 nothing|pool show nothing
 nothing|volume create x --size 1G --pool nothing
-v1|volume create v1 --size 65M
+64M in pool|volume create v1 --size 65M
+beyond 32K|volume resize v1 32K
 attach|volume delete v1
 default|pool delete default
-512|volume create x --size 1000
+--size .1000. must be a multiple of 512|volume create x --size 1000
+--size .8191T. must be .* at most 4096T|volume create x --size 8191T
+SIZE .1000. must be a multiple of 512|volume resize v1 1000
 replic|volume create x --size 1G --replicas 2
 no snapshot|snapshot show v1@s1
 no snapshot|volume clone v1@s1 v2
 nothing|snapshot create nothing@s
 repository|backup list /tmp
 END
+
+say "sizes of disks are said as they were typed"
+expect 1 "$dir/small.img is too small for a disk: 8M, the least is 16M" q disk add "$dir/small.img" --size 8M
+expect 1 'a disk of 32769K is not possible: the size is a multiple of 4K' \
+	q disk add "$dir/small.img" --size 33555456
+expect 2 'too large; the largest size is' q disk add "$dir/small.img" --size 8388608T
+holds test ! -e "$dir/small.img"
 
 say "names"
 for name in .hidden -dash 'a b' 'a/b' "$(printf 'x%.0s' $(seq 64))" 'v1@s' 'ü' '..' ''; do

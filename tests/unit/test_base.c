@@ -1,9 +1,10 @@
 /*
- * test_base.c: UUIDs as text, lists, byte order, and that an assertion ends the process.
+ * test_base.c: UUIDs and sizes as text, lists, byte order, and that an assertion ends the process.
  */
 #include "daemon/core/base.h"
 #include "daemon/core/bytes.h"
 #include "daemon/core/list.h"
+#include "daemon/core/size_text.h"
 
 #include <CUnit/Basic.h>
 #include <errno.h>
@@ -114,6 +115,28 @@ static void list_keeps_order(void)
 	CU_ASSERT_PTR_NULL(list_pop(&a));
 }
 
+static void sizes_are_exact(void)
+{
+	static const struct {
+		uint64_t bytes;
+		const char *text;
+	} sizes[] = {
+	    {0, "0 bytes"},
+	    {1000000000, "1000000000 bytes"},
+	    {512, "512 bytes"},
+	    {KIB, "1K"},
+	    {10 * GIB, "10G"},
+	    {3 * GIB / 2, "1536M"},
+	    {100 * GIB + KIB, "104857601K"},
+	    {4096 * TIB, "4P"},
+	    {UINT64_MAX, "18446744073709551615 bytes"},
+	};
+	for (size_t i = 0; i < array_size(sizes); i++) {
+		char text[SIZE_TEXT_BYTES];
+		CU_ASSERT_STRING_EQUAL(size_text(sizes[i].bytes, text), sizes[i].text);
+	}
+}
+
 static void assertion_aborts(void)
 {
 	int status = 0;
@@ -138,6 +161,7 @@ int main(void)
 	CU_add_test(suite, "a made uuid is version 4", uuid_made_is_version_4);
 	CU_add_test(suite, "integers have their byte order", bytes_have_their_order);
 	CU_add_test(suite, "a list keeps its order", list_keeps_order);
+	CU_add_test(suite, "sizes in messages are exact", sizes_are_exact);
 	CU_add_test(suite, "a failed assertion aborts", assertion_aborts);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();

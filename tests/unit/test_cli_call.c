@@ -212,6 +212,38 @@ static void test_names(void)
 		CU_ASSERT(!name_is_valid(wrong[i]));
 }
 
+static void expect_word(const struct call *call, const char *key, const char *word, const char *value)
+{
+	const char *text = "";
+	auto_free char *got = call_word_of(call, key, &text);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(got);
+	CU_ASSERT_STRING_EQUAL(got, word);
+	CU_ASSERT_STRING_EQUAL(text, value);
+}
+
+static void test_keys_of_the_api_are_words_that_were_typed(void)
+{
+	struct cli c;
+	struct line l;
+	const char *value;
+	CU_ASSERT_EQUAL_FATAL(parse(&c, &l, "volume create vm1 --size 1000"), DONE);
+	expect_word(c.call, "size_bytes", "--size", "1000");
+	expect_word(c.call, "name", "NAME", "vm1");
+	CU_ASSERT_PTR_NULL(call_word_of(c.call, "replicas", &value));
+	CU_ASSERT_PTR_NULL(call_word_of(c.call, "colour", &value));
+	CU_ASSERT_PTR_NULL(call_word_of(c.call, "", &value));
+	call_destroy(c.call);
+	CU_ASSERT_EQUAL_FATAL(parse(&c, &l, "volume resize vm1 1000"), DONE);
+	expect_word(c.call, "size_bytes", "SIZE", "1000");
+	call_destroy(c.call);
+	CU_ASSERT_EQUAL_FATAL(parse(&c, &l, "snapshot schedule vm1 --every 1h --keep 3"), DONE);
+	expect_word(c.call, "every_s", "--every", "1h");
+	call_destroy(c.call);
+	CU_ASSERT_EQUAL_FATAL(parse(&c, &l, "pool set p --min-replicas 2"), DONE);
+	expect_word(c.call, "min_replicas", "--min-replicas", "2");
+	call_destroy(c.call);
+}
+
 /* The table itself: what its readers rely on. */
 static void test_the_table_is_in_order(void)
 {
@@ -246,6 +278,7 @@ int main(void)
 	CU_ADD_TEST(suite, test_help_needs_nothing_else);
 	CU_ADD_TEST(suite, test_json_is_known_however_wrong_the_line_is);
 	CU_ADD_TEST(suite, test_names);
+	CU_ADD_TEST(suite, test_keys_of_the_api_are_words_that_were_typed);
 	CU_ADD_TEST(suite, test_the_table_is_in_order);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();

@@ -27,9 +27,9 @@
 #include "volumes/disk/disk_format_internal.h"
 
 #include "daemon/core/checksum.h"
+#include "daemon/core/size_text.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -241,23 +241,26 @@ static bool is_blank(const struct make *m)
 
 static int refuse_small(struct make *m, uint64_t size_bytes)
 {
-	return refuse(m, -EINVAL, "%s is too small: %" PRIu64 " bytes, a disk needs %" PRIu64, m->path, size_bytes,
-		      (uint64_t)DISK_MIN_BLOCKS * BLOCK_BYTES);
+	char size[SIZE_TEXT_BYTES], least[SIZE_TEXT_BYTES];
+
+	return refuse(m, -EINVAL, "%s is too small for a disk: %s, the least is %s", m->path,
+		      size_text(size_bytes, size), size_text(DISK_MIN_BLOCKS * BLOCK_BYTES, least));
 }
 
 /* The bytes that the disk will have; a size that was asked for must be the size it gets. */
 static int judge_size(struct make *m, uint64_t *size_bytes)
 {
 	uint64_t asked = m->options->size_bytes;
+	char size[SIZE_TEXT_BYTES], asked_size[SIZE_TEXT_BYTES];
 
 	*size_bytes = asked ? asked : m->size_bytes;
 	if (file_is_device(m->file) && *size_bytes != m->size_bytes)
-		return refuse(m, -EINVAL, "%s has %" PRIu64 " bytes and a device is used whole: leave out the size",
-			      m->path, m->size_bytes);
+		return refuse(m, -EINVAL, "%s is a device of %s, not %s, and is used whole: leave out the size", m->path,
+			      size_text(m->size_bytes, size), size_text(asked, asked_size));
 	if (*size_bytes < m->size_bytes && !m->options->force)
 		return refuse(m, -EINVAL,
-			      "%s has %" PRIu64 " bytes, more than asked for: leave out the size, or --force", m->path,
-			      m->size_bytes);
+			      "%s is a file of %s, more than the %s asked for: leave out the size, or --force", m->path,
+			      size_text(m->size_bytes, size), size_text(asked, asked_size));
 	if (*size_bytes < DISK_MIN_BLOCKS * BLOCK_BYTES)
 		return refuse_small(m, *size_bytes);
 	if (*size_bytes > DISK_MAX_BLOCKS * BLOCK_BYTES)
@@ -294,6 +297,7 @@ static int judge_identity(struct make *m, uint64_t n_blocks)
 /* The file gets its size and, if asked for, its space. */
 static int take_space(struct make *m, uint64_t size_bytes)
 {
+	char size[SIZE_TEXT_BYTES];
 	int res = 0;
 
 	if (file_is_device(m->file))
@@ -303,9 +307,10 @@ static int take_space(struct make *m, uint64_t size_bytes)
 	if (res == 0 && m->options->reserve)
 		res = file_reserve(m->file, 0, size_bytes);
 	if (res == -ENOSPC || res == -EDQUOT || res == -EFBIG)
-		return refuse(m, res, "the file system has no room for %s with %" PRIu64 " bytes", m->path, size_bytes);
+		return refuse(m, res, "the file system has no room for %s with %s", m->path,
+			      size_text(size_bytes, size));
 	if (res < 0)
-		return refuse(m, res, "could not give %s its %" PRIu64 " bytes: %s", m->path, size_bytes,
+		return refuse(m, res, "could not give %s its %s: %s", m->path, size_text(size_bytes, size),
 			      strerror(-res));
 	return 0;
 }

@@ -16,10 +16,10 @@
  *  2. A crash between FORMAT and REGISTER leaves a formatted, empty file; the next try finds and registers it.
  *  3. The thread has the maker to itself until it has posted its message; nothing else of it touches the set.
  */
+#include "daemon/core/size_text.h"
 #include "volumes/head/head_internal.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -115,11 +115,12 @@ static int add_check(struct command *c)
 {
 	const struct set_command *o = c->order;
 	struct set_pool *pool = NULL;
+	char size[SIZE_TEXT_BYTES];
 	if (o->path[0] == 0)
 		return command_refuse(c, -EINVAL, "invalid", "no path was given");
 	if (o->size_bytes % BLOCK_BYTES != 0)
-		return command_refuse(c, -EINVAL, "invalid", "the size %" PRIu64 " is not a multiple of 4096",
-				      o->size_bytes);
+		return command_refuse(c, -EINVAL, "invalid", "a disk of %s is not possible: the size is a multiple of 4K",
+				      size_text(o->size_bytes, size));
 	if (command_check_pool(c, &pool) != 0)
 		return c->err;
 	struct set_disk *there = set_disk_find(c->set, o->path);

@@ -15,6 +15,7 @@
  *  1. The record's size is never above what reads as it should: a shrink erases before it is recorded.
  *  2. Whatever fails, clients may address again what the record says, and a volume attached here is detached.
  */
+#include "daemon/core/size_text.h"
 #include "volumes/head/head_internal.h"
 
 #include <errno.h>
@@ -102,10 +103,11 @@ static void resize_judge(struct command *c)
 	if (c->err != 0 || c->order->force || (!c->extent.is_data && c->extent.len_bytes == len))
 		return;
 	uint64_t at = c->order->size_bytes + (c->extent.is_data ? 0 : c->extent.len_bytes);
+	char size[SIZE_TEXT_BYTES];
 	command_refuse(c, -EBUSY, "in-use",
-		       "volume %s holds data beyond %" PRIu64 " bytes (at byte %" PRIu64
+		       "volume %s holds data beyond %s (at byte %" PRIu64
 		       "): trim it first, choose a larger size, or lose it with --force",
-		       c->order->object, c->order->size_bytes, at);
+		       c->order->object, size_text(c->order->size_bytes, size), at);
 }
 
 static int resize_change(struct record_update *u, struct volume_facts *facts)

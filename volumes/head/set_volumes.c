@@ -4,20 +4,22 @@
  * A name belongs to at most one volume: the key volume-names/NAME is made, moved and deleted in the same transaction
  * as the volume's record, on the condition that nobody else has it.
  */
+#include "daemon/core/size_text.h"
 #include "volumes/head/head_internal.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 int command_check_size(struct command *c, uint64_t size_bytes)
 {
+	char size[SIZE_TEXT_BYTES];
 	if (size_bytes > 0 && size_bytes % SECTOR_BYTES == 0 && size_bytes <= VOLUME_BYTES_MAX)
 		return 0;
 	return command_refuse(
 	    c, -EINVAL, "invalid",
-	    "a volume of %" PRIu64 " bytes is not possible: the size is a multiple of 512, at most 4096T", size_bytes);
+	    "a volume of %s is not possible: the size is a multiple of 512 bytes, at most 4096T",
+	    size_text(size_bytes, size));
 }
 
 /* ---- create: one transaction ---- */
@@ -27,14 +29,14 @@ static int volume_create_exists(struct command *c, const struct set_volume *ther
 	const struct set_command *o = c->order;
 	const struct volume_facts *f = &there->facts;
 	uint32_t replicas = o->replicas ? o->replicas : f->replicas;
+	char size[SIZE_TEXT_BYTES];
 	if (f->size_bytes == o->size_bytes && f->replicas == replicas && strcmp(f->pool, order_pool(o)) == 0 &&
 	    strcmp(f->fill.source, o->fill) == 0)
 		return 0;
 	return command_refuse(c, -EEXIST, "exists",
-			      "volume %s exists with other properties (%" PRIu64
-			      " bytes in pool %s): choose another name, or "
-			      "resize or delete it",
-			      o->object, f->size_bytes, f->pool);
+			      "volume %s exists with other properties (%s in pool %s): choose another name, or resize "
+			      "or delete it",
+			      o->object, size_text(f->size_bytes, size), f->pool);
 }
 
 static int volume_create_facts(struct command *c, const struct set_pool *pool)
