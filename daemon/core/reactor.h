@@ -83,7 +83,8 @@ enum {
 	FILE_BUFFERED = 4,  /* without O_DIRECT: for small side files and file systems that lack it */
 };
 
-/* Opens a regular file or block device; blocks. 0 or -errno (-ENOTSUP: neither of the two). */
+/* Opens a regular file or block device; blocks. 0 or -errno (-ENOTSUP: neither of the two; -EINVAL: its file system has
+ * no O_DIRECT). What FILE_CREATE has made stays only if it was opened. */
 must_check int reactor_file_open(struct reactor *r, const char *path, unsigned flags, struct file **out);
 /* No op of it may be outstanding. Releases the lock. */
 void file_close(struct file *f);

@@ -39,6 +39,17 @@ static int open_flags(unsigned flags)
 	return result;
 }
 
+/* A file system without O_DIRECT says so after it has made the file, which nobody has asked for then. -errno. */
+static int open_failed(const char *path, unsigned flags)
+{
+	int res = -errno;
+	struct stat st;
+
+	if (res == -EINVAL && (flags & FILE_CREATE) && lstat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0)
+		unlink(path);
+	return res;
+}
+
 /* Looks before it opens: opening a pipe or a terminal would wait, and may do things. For a device that is to be
  * written, O_EXCL refuses (-EBUSY) one that is mounted or part of something else. */
 static int path_open(const char *path, unsigned flags, struct stat *st)
@@ -55,7 +66,7 @@ static int path_open(const char *path, unsigned flags, struct stat *st)
 	}
 	int fd = open(path, how, 0600);
 	if (fd < 0)
-		return -errno;
+		return open_failed(path, flags);
 	if (fstat(fd, st) < 0 || (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode))) {
 		close(fd);
 		return -ENOTSUP; /* replaced in between */

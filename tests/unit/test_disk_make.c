@@ -270,6 +270,19 @@ static void formatting_makes_a_real_file(void)
 	rmdir(folder);
 }
 
+/* A file of /proc stands for a file system without O_DIRECT: it can be written, and takes no such open. */
+static void formatting_needs_direct_io(void)
+{
+	struct disk_format_options o = {.disk = disk_uuid, .label = "proc", .size_bytes = MEDIUM_BYTES, .force = true};
+	char why[WHY_BYTES];
+	struct reactor *r;
+
+	CU_ASSERT_EQUAL_FATAL(reactor_create(&(struct reactor_options){.n_entries = 8}, &r), 0);
+	CU_ASSERT_EQUAL(disk_format(r, "/proc/self/coredump_filter", &o, why), -EINVAL);
+	CU_ASSERT_STRING_EQUAL(why, "cannot open /proc/self/coredump_filter: " NO_DIRECT_IO);
+	reactor_destroy(r);
+}
+
 int main(void)
 {
 	CU_initialize_registry();
@@ -282,6 +295,7 @@ int main(void)
 	CU_add_test(suite, "formatting refuses a disk in use", formatting_refuses_a_disk_in_use);
 	CU_add_test(suite, "formatting tells of errors", formatting_tells_of_errors);
 	CU_add_test(suite, "formatting makes a real file", formatting_makes_a_real_file);
+	CU_add_test(suite, "formatting needs direct I/O", formatting_needs_direct_io);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();
 	CU_cleanup_registry();

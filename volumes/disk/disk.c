@@ -293,7 +293,8 @@ int disk_open(const struct disk_options *o, struct disk **out, char why[static W
 	if (res == 0)
 		res = reactor_file_open(o->reactor, o->path, o->is_read_only ? FILE_READ_ONLY : 0, &d->file);
 	if (res < 0)
-		snprintf(d->why, sizeof d->why, "cannot be opened (%s)", strerror(-res));
+		snprintf(d->why, sizeof d->why, "cannot be opened (%s)",
+			 res == -EINVAL ? NO_DIRECT_IO : strerror(-res));
 	if (res == 0) {
 		d->lock_since_ns = reactor_now_ns(d->reactor);
 		res = lock_or_wait(d);

@@ -25,6 +25,9 @@
 struct disk;
 struct disk_tree;
 
+/* What is said of a file that cannot be opened with O_DIRECT (-EINVAL). */
+#define NO_DIRECT_IO "its file system has no direct I/O (O_DIRECT); ext4, xfs and btrfs have it"
+
 /* ---- making a disk ---- */
 
 struct disk_format_options {

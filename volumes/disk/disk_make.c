@@ -255,8 +255,8 @@ static int judge_size(struct make *m, uint64_t *size_bytes)
 
 	*size_bytes = asked ? asked : m->size_bytes;
 	if (file_is_device(m->file) && *size_bytes != m->size_bytes)
-		return refuse(m, -EINVAL, "%s is a device of %s, not %s, and is used whole: leave out the size", m->path,
-			      size_text(m->size_bytes, size), size_text(asked, asked_size));
+		return refuse(m, -EINVAL, "%s is a device of %s, not %s, and is used whole: leave out the size",
+			      m->path, size_text(m->size_bytes, size), size_text(asked, asked_size));
 	if (*size_bytes < m->size_bytes && !m->options->force)
 		return refuse(m, -EINVAL,
 			      "%s is a file of %s, more than the %s asked for: leave out the size, or --force", m->path,
@@ -392,6 +392,8 @@ static int make_open(struct make *m)
 		res = reactor_file_open(m->reactor, m->path, FILE_CREATE, &m->file);
 	if (res == -ENOTSUP)
 		return refuse(m, res, "%s is neither a regular file nor a block device", m->path);
+	if (res == -EINVAL)
+		return refuse(m, res, "cannot open %s: " NO_DIRECT_IO, m->path);
 	if (res < 0)
 		return refuse(m, res, "cannot open %s: %s", m->path, strerror(-res));
 	res = file_lock(m->file);

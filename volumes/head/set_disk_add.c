@@ -119,7 +119,8 @@ static int add_check(struct command *c)
 	if (o->path[0] == 0)
 		return command_refuse(c, -EINVAL, "invalid", "no path was given");
 	if (o->size_bytes % BLOCK_BYTES != 0)
-		return command_refuse(c, -EINVAL, "invalid", "a disk of %s is not possible: the size is a multiple of 4K",
+		return command_refuse(c, -EINVAL, "invalid",
+				      "a disk of %s is not possible: the size is a multiple of 4K",
 				      size_text(o->size_bytes, size));
 	if (command_check_pool(c, &pool) != 0)
 		return c->err;

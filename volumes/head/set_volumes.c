@@ -16,10 +16,9 @@ int command_check_size(struct command *c, uint64_t size_bytes)
 	char size[SIZE_TEXT_BYTES];
 	if (size_bytes > 0 && size_bytes % SECTOR_BYTES == 0 && size_bytes <= VOLUME_BYTES_MAX)
 		return 0;
-	return command_refuse(
-	    c, -EINVAL, "invalid",
-	    "a volume of %s is not possible: the size is a multiple of 512 bytes, at most 4096T",
-	    size_text(size_bytes, size));
+	return command_refuse(c, -EINVAL, "invalid",
+			      "a volume of %s is not possible: the size is a multiple of 512 bytes, at most 4096T",
+			      size_text(size_bytes, size));
 }
 
 /* ---- create: one transaction ---- */
