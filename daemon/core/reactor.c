@@ -133,6 +133,11 @@ int file_set_size(struct file *f, uint64_t size_bytes)
 	return f->reactor->ops->file_set_size(f, size_bytes);
 }
 
+int file_remove(struct file *f, const char *path)
+{
+	return f->reactor->ops->file_remove(f, path);
+}
+
 int file_reserve(struct file *f, uint64_t pos_bytes, uint64_t len_bytes)
 {
 	return f->reactor->ops->file_reserve(f, pos_bytes, len_bytes);

@@ -95,6 +95,8 @@ must_check int64_t file_size_bytes(struct file *f);
 must_check int file_set_size(struct file *f, uint64_t size_bytes); /* regular files only; blocks */
 /* Allocates and writes zeros over the whole range so that later writes never allocate; blocks. */
 must_check int file_reserve(struct file *f, uint64_t pos_bytes, uint64_t len_bytes);
+/* Takes path away if it still leads to this file; blocks. The file itself goes with its last opener. */
+must_check int file_remove(struct file *f, const char *path);
 bool file_is_device(const struct file *f);
 
 /* res: 0 when all bytes were transferred, else -errno; reading past the end is -EIO. */

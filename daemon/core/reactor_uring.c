@@ -757,6 +757,7 @@ static const struct reactor_ops uring_ops = {
     .file_size_bytes = uring_file_size_bytes,
     .file_set_size = uring_file_set_size,
     .file_reserve = uring_file_reserve,
+    .file_remove = uring_file_remove,
     .listen = uring_listen,
     .listener_close = uring_listener_close,
     .stream_shutdown = uring_stream_shutdown,

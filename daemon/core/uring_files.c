@@ -170,3 +170,14 @@ int uring_file_reserve(struct file *base, uint64_t pos_bytes, uint64_t len_bytes
 	munmap(zeros, RESERVE_STEP_BYTES);
 	return res;
 }
+
+int uring_file_remove(struct file *base, const char *path)
+{
+	struct stat ours, there;
+
+	if (fstat(file_of(base)->fd, &ours) < 0 || lstat(path, &there) < 0)
+		return -errno;
+	if (ours.st_dev != there.st_dev || ours.st_ino != there.st_ino)
+		return -ENOENT; /* somebody else's by now */
+	return unlink(path) < 0 ? -errno : 0;
+}

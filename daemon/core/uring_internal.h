@@ -138,6 +138,7 @@ int uring_file_lock(struct file *f);
 int64_t uring_file_size_bytes(struct file *f);
 int uring_file_set_size(struct file *f, uint64_t size_bytes);
 int uring_file_reserve(struct file *f, uint64_t pos_bytes, uint64_t len_bytes);
+int uring_file_remove(struct file *f, const char *path);
 
 /* uring_streams.c */
 int uring_listen(struct reactor *r, const char *address, struct listener **out);

@@ -204,6 +204,7 @@ static const struct reactor_ops world_ops = {
     .file_size_bytes = sim_handle_size,
     .file_set_size = sim_handle_set_size,
     .file_reserve = sim_handle_reserve,
+    .file_remove = sim_handle_remove,
     .listen = sim_net_listen,
     .listener_close = sim_listener_close,
     .stream_shutdown = sim_stream_shutdown,

@@ -32,7 +32,7 @@ struct sim_file {
 	struct sim_machine *machine;
 	char path[SIM_NAME_BYTES];
 	uint64_t size_bytes;
-	bool is_device;
+	bool is_device, is_removed; /* removed: no path leads to it, and it stays for those who have it open */
 	struct sim_handle *locked_by;
 	uint64_t n_completions;
 	struct sim_block **table; /* linear probing; NULL: free */

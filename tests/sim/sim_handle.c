@@ -97,13 +97,24 @@ int sim_handle_reserve(struct file *base, uint64_t pos_bytes, uint64_t len_bytes
 	return 0;
 }
 
+int sim_handle_remove(struct file *base, const char *path)
+{
+	struct sim_handle *h = handle_of(base);
+
+	quarry_assert(h->file != NULL);
+	if (h->file->is_removed || strcmp(h->file->path, path) != 0)
+		return -ENOENT;
+	h->file->is_removed = true;
+	return 0;
+}
+
 /* ---- the test's hand on a file ---- */
 
 struct sim_file *sim_file_find(struct sim_machine *m, const char *path)
 {
 	list_each (node, &m->files) {
 		struct sim_file *f = container_of(node, struct sim_file, link);
-		if (strcmp(f->path, path) == 0)
+		if (!f->is_removed && strcmp(f->path, path) == 0)
 			return f;
 	}
 	return NULL;

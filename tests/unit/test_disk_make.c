@@ -9,9 +9,11 @@
 #include <CUnit/Basic.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -270,6 +272,39 @@ static void formatting_makes_a_real_file(void)
 	rmdir(folder);
 }
 
+/* Room for half of it: a file that is new is gone again, one that was there has the size it had. */
+static void what_finds_no_room_leaves_nothing(void)
+{
+	char folder[] = "/tmp/quarry-room-XXXXXX", path[64], why[WHY_BYTES];
+	struct disk_format_options o = {
+	    .disk = disk_uuid, .label = "room", .reserve = true, .size_bytes = MEDIUM_BYTES};
+	struct rlimit old, half = {MEDIUM_BYTES / 2, MEDIUM_BYTES / 2};
+	struct reactor *r;
+	struct stat st;
+
+	CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(folder));
+	snprintf(path, sizeof path, "%s/d1", folder);
+	CU_ASSERT_EQUAL_FATAL(getrlimit(RLIMIT_FSIZE, &old), 0);
+	half.rlim_max = old.rlim_max;
+	signal(SIGXFSZ, SIG_IGN);
+	CU_ASSERT_EQUAL_FATAL(reactor_create(&(struct reactor_options){.n_entries = 8}, &r), 0);
+	CU_ASSERT_EQUAL_FATAL(setrlimit(RLIMIT_FSIZE, &half), 0);
+	CU_ASSERT_EQUAL(disk_format(r, path, &o, why), -EFBIG);
+	CU_ASSERT_PTR_NOT_NULL(strstr(why, "no room for"));
+	CU_ASSERT_PTR_NOT_NULL(strstr(why, "32M"));
+	CU_ASSERT_NOT_EQUAL(access(path, F_OK), 0);
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	CU_ASSERT_EQUAL(ftruncate(fd, MIB), 0);
+	CU_ASSERT_EQUAL(disk_format(r, path, &o, why), -EFBIG);
+	CU_ASSERT_EQUAL(fstat(fd, &st), 0);
+	CU_ASSERT_EQUAL(st.st_size, (off_t)MIB);
+	close(fd);
+	CU_ASSERT_EQUAL(setrlimit(RLIMIT_FSIZE, &old), 0);
+	reactor_destroy(r);
+	unlink(path);
+	rmdir(folder);
+}
+
 /* A file of /proc stands for a file system without O_DIRECT: it can be written, and takes no such open. */
 static void formatting_needs_direct_io(void)
 {
@@ -296,6 +331,7 @@ int main(void)
 	CU_add_test(suite, "formatting tells of errors", formatting_tells_of_errors);
 	CU_add_test(suite, "formatting makes a real file", formatting_makes_a_real_file);
 	CU_add_test(suite, "formatting needs direct I/O", formatting_needs_direct_io);
+	CU_add_test(suite, "what finds no room leaves nothing", what_finds_no_room_leaves_nothing);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();
 	CU_cleanup_registry();

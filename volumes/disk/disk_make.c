@@ -15,7 +15,8 @@
  *  3. No journal block of an earlier disk is ever replayed: a new UUID begins every journal checksum, so a stale block
  *     does not fit. The ring is erased nevertheless when the medium was not blank, for the case that somebody formats
  *     with the same UUID again (a restored configuration, a test): then the checksum alone would not tell them apart.
- *  4. The lock is held from before the first look until the end: no running daemon has the disk, none can take it.
+ *  4. A file that was made here and did not become a disk is removed again.
+ *  5. The lock is held from before the first look until the end: no running daemon has the disk, none can take it.
  *
  * It needs I/O before anything runs, so it runs the reactor itself, turn by turn, until its own request has ended: the
  * reactor must not be running, and whatever else was submitted to it is delivered in those turns too. A
@@ -69,6 +70,7 @@ struct make {
 	enum make_stage stage;
 	int err;
 	bool is_waiting; /* the op is the reactor's */
+	bool is_created; /* the file, by us */
 	struct reactor *reactor;
 	struct file *file;
 	const char *path;
@@ -306,6 +308,8 @@ static int take_space(struct make *m, uint64_t size_bytes)
 		res = file_set_size(m->file, size_bytes);
 	if (res == 0 && m->options->reserve)
 		res = file_reserve(m->file, 0, size_bytes);
+	if (res < 0) /* what had been there is as it was; where that fails too, its size tells how far this came */
+		(void)!file_set_size(m->file, m->size_bytes);
 	if (res == -ENOSPC || res == -EDQUOT || res == -EFBIG)
 		return refuse(m, res, "the file system has no room for %s with %s", m->path,
 			      size_text(size_bytes, size));
@@ -388,8 +392,10 @@ static int make_open(struct make *m)
 		return refuse(m, res, "%s does not exist; give a size to create it", m->path);
 	if (res == -ENOENT && m->options->size_bytes < DISK_MIN_BLOCKS * BLOCK_BYTES)
 		return refuse_small(m, m->options->size_bytes);
-	if (res == -ENOENT)
+	if (res == -ENOENT) {
 		res = reactor_file_open(m->reactor, m->path, FILE_CREATE, &m->file);
+		m->is_created = res == 0;
+	}
 	if (res == -ENOTSUP)
 		return refuse(m, res, "%s is neither a regular file nor a block device", m->path);
 	if (res == -EINVAL)
@@ -438,6 +444,8 @@ int disk_format(struct reactor *r, const char *path, const struct disk_format_op
 		make_wait(&m);
 		res = m.err;
 	}
+	if (res < 0 && m.is_created)
+		(void)!file_remove(m.file, path); /* else it stays, empty: the next try takes it */
 	if (m.file)
 		file_close(m.file);
 	free(m.head);
