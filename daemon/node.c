@@ -165,7 +165,9 @@ static void volumes_ready(struct volume_set *s, int res, void *context)
 	struct node *n = context;
 	quarry_assert(n->stage == NODE_VOLUMES && n->is_awaited);
 	quarry_assert(n->volumes == s);
-	if (res < 0)
+	if (res < 0 && volume_set_why(s)[0])
+		node_fail(n, res, "%s/metadata.db: %s", n->config->node.data_dir, volume_set_why(s));
+	else if (res < 0)
 		node_fail(n, res, "the volumes cannot be loaded: %s", strerror(-res));
 	n->is_awaited = false;
 	if (!n->is_in_run)
@@ -179,6 +181,7 @@ static void node_load_volumes(struct node *n)
 	    .log = n->log,
 	    .metadata = n->metadata,
 	    .node_name = n->config->node.name,
+	    .is_store_own = n->config->metadata.backend == CONFIG_EMBEDDED,
 	    .cache_bytes = n->config->node.cache_mb * MIB,
 	};
 	int res = volume_set_start(&o, volumes_ready, n, &n->volumes);

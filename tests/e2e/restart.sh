@@ -124,4 +124,16 @@ assert h.pread(4096, 4096) == b"c" * 4096'
 	daemon_start
 done
 n_checks=$((n_checks + 3))
+
+say "another name than the store remembers is refused, and the old one serves again"
+daemon_stop
+sed -i 's/name = "n1"/name = "n2"/' "$dir/quarry.conf"
+daemon_try_start
+is "a start under another name" "$daemon_said" died
+wait "$daemon_pid" || true
+daemon_pid=
+expect 0 'cannot start: .*/metadata.db: .* write node.name = "n1" again' tail -n 3 "$dir/log"
+sed -i 's/name = "n2"/name = "n1"/' "$dir/quarry.conf"
+daemon_start
+nbd "$(uri old)" 'assert h.pread(4096, 4096) == b"c" * 4096'
 passed

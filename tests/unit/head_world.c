@@ -113,7 +113,8 @@ int world_start(struct head_world *w)
 	struct volume_set_options o = {.reactor = sim_reactor(w->machine),
 				       .log = w->log,
 				       .metadata = w->metadata,
-				       .node_name = "n1",
+				       .node_name = w->node_name ? w->node_name : "n1",
+				       .is_store_own = true,
 				       .cache_bytes = w->cache_bytes ? w->cache_bytes : WORLD_CACHE_BYTES,
 				       .n_parts = w->n_parts};
 	CU_ASSERT_EQUAL_FATAL(volume_set_start(&o, world_ready, w, &w->set), 0);

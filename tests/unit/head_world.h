@@ -19,7 +19,8 @@ struct head_world {
 	struct log *log;
 	struct volume_set *set; /* NULL: not started */
 	struct uuid cluster, pool;
-	uint64_t cache_bytes; /* of the next start; 0: WORLD_CACHE_BYTES */
+	uint64_t cache_bytes;  /* of the next start; 0: WORLD_CACHE_BYTES */
+	const char *node_name; /* the same; NULL: "n1" */
 	uint32_t n_disks;
 	uint32_t n_parts; /* of the set, 0: as many as usual */
 	bool is_done;

@@ -413,6 +413,26 @@ static void a_deletion_waits_for_a_failed_disk(void)
 	}
 }
 
+/* Refused before a disk is touched; the old name brings everything back. */
+static void a_renamed_node_does_not_start(void)
+{
+	struct head_world w;
+	world_open(&w, 31);
+	world_add_disk(&w, 64 * MIB);
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	CU_ASSERT_PTR_NOT_NULL(world_volume(&w, "v", 8 * MIB));
+	world_stop(&w);
+	w.node_name = "n2";
+	CU_ASSERT_EQUAL(world_start(&w), -EINVAL);
+	CU_ASSERT_PTR_NOT_NULL(strstr(volume_set_why(w.set), "node.name is \"n2\": write node.name = \"n1\" again"));
+	world_stop(&w);
+	w.node_name = NULL;
+	CU_ASSERT_EQUAL(world_start(&w), 0);
+	CU_ASSERT_STRING_EQUAL(volume_set_why(w.set), "");
+	CU_ASSERT_PTR_NOT_NULL(world_head(&w, "v"));
+	world_close(&w);
+}
+
 int main(void)
 {
 	CU_initialize_registry();
@@ -427,6 +447,7 @@ int main(void)
 	CU_add_test(suite, "a disk is not removed under its first write", a_disk_is_not_removed_under_its_first_write);
 	CU_add_test(suite, "a failed disk is opened again", a_failed_disk_is_opened_again);
 	CU_add_test(suite, "a deletion waits for a failed disk", a_deletion_waits_for_a_failed_disk);
+	CU_add_test(suite, "a renamed node does not start", a_renamed_node_does_not_start);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();

@@ -273,6 +273,8 @@ struct volume_set {
 	struct log *log;
 	struct metadata *metadata;
 	char node_name[NAME_BYTES];
+	bool is_store_own;
+	char why[SET_WHY_BYTES]; /* of a start that failed */
 	uint64_t cache_bytes, cache_given;
 	uint64_t cache_share; /* of each disk, while the set starts; 0: half of what is left */
 	struct uuid cluster;

@@ -5,7 +5,7 @@
  *   COMMANDS -> REAP -> DETACH -> CLOSE -> FREE                          stop
  *
  *   CLUSTER   whose node is this? FOUND: nobody's yet: a new cluster with the pool "default", in one transaction
- *   LOAD      pools, disks, volumes
+ *   LOAD      pools, disks, volumes; where the store is this node's alone, all of it must bear this node's name
  *   OPEN      all disks of this node in parallel, each its own recovery
  *   ATTACH    every volume that this node had attached, in parallel; deletions go on in the background
  *   COMMANDS  those under way end, new ones are refused; then deletions pause, volumes are detached in memory (the
@@ -13,7 +13,7 @@
  *
  * Invariants
  *  1. ready() is called once. What does not work by then has an event and a `why`, and keeps nothing else from working.
- *  2. Only a store that cannot be read makes a start fail; the set is then to be stopped.
+ *  2. Only a store that cannot be read, or that is another node's, makes a start fail; the set is then to be stopped.
  *  3. stopped() is the last that is heard of the set; all its memory is gone.
  *
  * Owner: the node.
@@ -103,6 +103,37 @@ static int start_found(struct set_start *t)
 	transaction_put(&t->transaction, cluster_to_json(&cluster), CLUSTER_KEY);
 	transaction_put(&t->transaction, pool_to_json(&pool), POOL_KEY, pool.name);
 	return transaction_submit(&t->transaction, t->set->metadata);
+}
+
+/* ---- LOAD ---- */
+
+/* The name of another node that the store knows something of; NULL: there is none. */
+static const char *start_other_node(const struct volume_set *s)
+{
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
+		const struct set_disk *d = s->disks[i];
+		if (d && !d->facts.is_removed && strcmp(d->facts.node, s->node_name) != 0)
+			return d->facts.node;
+	}
+	list_each (node, &s->volumes) {
+		const struct set_volume *v = container_of(node, struct set_volume, link);
+		if (v->facts.owner[0] && strcmp(v->facts.owner, s->node_name) != 0)
+			return v->facts.owner;
+	}
+	return NULL;
+}
+
+/* Under another name the node would find none of its disks, and serve nothing of what it had. */
+static int start_check_name(struct volume_set *s)
+{
+	const char *other = s->is_store_own ? start_other_node(s) : NULL;
+	if (!other)
+		return 0;
+	text_print(s->why, sizeof(s->why),
+		   "its disks and volumes are those of node \"%s\", and node.name is \"%s\": write node.name = \"%s\" "
+		   "again, or give the new node a data_dir of its own",
+		   other, s->node_name, other);
+	return -EINVAL;
 }
 
 /* ---- OPEN, ATTACH ---- */
@@ -243,6 +274,8 @@ static void start_run(struct set_start *t)
 			set_load_start(&t->load, t->set, start_loaded, t);
 			return;
 		case START_OPEN:
+			if (t->err == 0)
+				t->err = start_check_name(t->set);
 			t->stage = t->err ? START_READY : START_ATTACH;
 			if (t->err == 0)
 				start_open(t);
@@ -271,6 +304,7 @@ static int set_create(const struct volume_set_options *o, struct volume_set **ou
 	s->log = o->log;
 	s->metadata = o->metadata;
 	s->cache_bytes = o->cache_bytes;
+	s->is_store_own = o->is_store_own;
 	text_print(s->node_name, sizeof(s->node_name), "%s", o->node_name);
 	list_init(&s->pools);
 	list_init(&s->volumes);
@@ -308,6 +342,11 @@ int volume_set_start(const struct volume_set_options *o, void (*ready)(struct vo
 	transaction_begin(&t->transaction, start_founded);
 	start_get_cluster(t);
 	return 0;
+}
+
+const char *volume_set_why(const struct volume_set *s)
+{
+	return s->why;
 }
 
 /* ---- stop ---- */

@@ -30,6 +30,8 @@ struct volume_set_options {
 	struct log *log;
 	struct metadata *metadata;
 	const char *node_name;
+	bool
+	    is_store_own; /* the store is this node's alone: what it says of another's is this node under an old name */
 	uint64_t cache_bytes; /* for all disks together */
 	uint32_t n_parts;     /* pool of disk requests for data in flight; 0: 512 */
 };
@@ -38,6 +40,8 @@ struct volume_set_options {
 must_check int volume_set_start(const struct volume_set_options *o,
 				void (*ready)(struct volume_set *s, int res, void *context), void *context,
 				struct volume_set **out);
+/* After ready() with an error: the reason, "" when the error says all. */
+const char *volume_set_why(const struct volume_set *s);
 /* Detaches (in memory; attachments stay recorded), closes the disks cleanly, frees everything. */
 void volume_set_stop(struct volume_set *s, void (*stopped)(void *context), void *context);
 void volume_set_abandon(struct volume_set *s); /* for the simulator: as a crash does */
