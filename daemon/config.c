@@ -81,6 +81,7 @@ static const struct key keys[] = {
     {AT(vhost, poll_us), .kind = KEY_INTEGER, .max = 1000},
     {AT(log, level), .kind = KEY_CHOICE, .choices = {"error", "warning", "notice", "info", "debug"}},
 };
+_Static_assert(array_size(keys) <= CONFIG_KEYS_MAX, "each has a place for its line");
 _Static_assert(LOG_ERROR == 0 && LOG_DEBUG == 4, "the choices of log.level are in the order of enum log_level");
 
 void config_defaults(struct config *out)
@@ -395,15 +396,30 @@ static void read_group(struct reading *r, config_setting_t *group)
 	for (int i = 0; i < config_setting_length(group); i++) {
 		config_setting_t *s = config_setting_get_elem(group, (unsigned)i);
 		const struct key *k = key_find(name, config_setting_name(s));
-		if (k)
+		if (k) {
+			r->config->lines[k - keys] = line_of(s);
 			read_key(r, k, s);
-		else if (strcmp(name, "node") == 0 && strcmp(config_setting_name(s), "labels") == 0)
+		} else if (strcmp(name, "node") == 0 && strcmp(config_setting_name(s), "labels") == 0)
 			read_labels(r, s);
 		else if (strcmp(name, "metadata") == 0 && strcmp(config_setting_name(s), "endpoints") == 0)
 			read_endpoints(r, s);
 		else
 			say_unknown_key(r, name, s);
 	}
+}
+
+int config_line(const struct config *config, const char *key)
+{
+	const char *point = strchr(key, '.');
+	quarry_assert(point);
+	size_t len = (size_t)(point - key);
+	for (size_t i = 0; i < array_size(keys); i++) {
+		if (strlen(keys[i].group) == len && strncmp(keys[i].group, key, len) == 0 &&
+		    strcmp(keys[i].name, point + 1) == 0)
+			return config->lines[i];
+	}
+	quarry_assert(!"a key of the table");
+	return 0;
 }
 
 /* ---- rules between keys ---- */
@@ -441,6 +457,17 @@ static void check_nbd(struct reading *r)
 		reading_error(r, line_of_key(r, "nbd.socket"), "nbd.socket: is control.socket too; give each its own");
 	if (c->nbd.listen[0] != '\0' && strcmp(c->nbd.listen, c->control.listen) == 0)
 		reading_error(r, line_of_key(r, "nbd.listen"), "nbd.listen: is control.listen too; give each its own");
+}
+
+static void check_vhost(struct reading *r)
+{
+	static const char shortest[] = "/v.sock";
+	const char *dir = r->config->vhost.dir;
+	if (strlen(dir) + strlen(shortest) >= CONFIG_SOCKET_MAX)
+		reading_warning(
+		    r, line_of_key(r, "vhost.dir"),
+		    "vhost.dir: no volume can be attached over vhost-user: DIR/NAME.sock has at most %u bytes",
+		    CONFIG_SOCKET_MAX - 1);
 }
 
 static bool endpoints_use_tls(const struct config *c)
@@ -532,6 +559,7 @@ static void read_tree(struct reading *r)
 		return;
 	check_control(r);
 	check_nbd(r);
+	check_vhost(r);
 	check_metadata(r);
 	check_honoured(r);
 }

@@ -13,6 +13,7 @@
 #define CONFIG_LABELS_MAX     16u
 #define CONFIG_ENDPOINTS_MAX  16u
 #define CONFIG_FILE_BYTES_MAX MIB
+#define CONFIG_KEYS_MAX       48u
 
 enum config_backend { CONFIG_EMBEDDED, CONFIG_ETCD };
 enum config_tls { CONFIG_TLS_OFF, CONFIG_TLS_ON, CONFIG_TLS_REQUIRE };
@@ -60,6 +61,7 @@ struct config {
 	struct {
 		uint64_t level; /* enum log_level */
 	} log;
+	int lines[CONFIG_KEYS_MAX]; /* of the keys that the file has, for config_line() */
 };
 
 /* Hears of everything that is wrong: one line each, "FILE:LINE: KEY: what and what to do"; and, after "warning: ", of what
@@ -73,6 +75,11 @@ struct config_report {
 must_check int config_load(const char *path, struct config *out, struct config_report *report);
 /* The same of a text; name stands for the file in messages. */
 must_check int config_parse(const char *name, const char *text, struct config *out, struct config_report *report);
+/* Would the files and folders that a configuration names let a daemon start? file stands for it in messages. Changes
+ * nothing. 0, or -EINVAL after all that is wrong was said. */
+must_check int config_check_files(const char *file, const struct config *config, struct config_report *report);
+/* The line of a key such as "node.data_dir"; 0: the file does not have it. */
+int config_line(const struct config *config, const char *key);
 /* Every key has its default, node.name none. */
 void config_defaults(struct config *out);
 /* Is the host of "HOST:PORT" this machine alone? */

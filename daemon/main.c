@@ -46,7 +46,9 @@ struct daemon {
 static const char usage[] =
     "usage: quarryd [--config FILE]          run (default: " DEFAULT_CONFIG ")\n"
     "       quarryd [--config FILE] --check-config\n"
-    "                                        say what is wrong with the configuration; exit 2 if anything is\n"
+    "                                        say what is wrong with the configuration and with the files and folders\n"
+    "                                        that it names, as the user who runs this finds them; exit 2 if anything "
+    "is\n"
     "       quarryd --check-disk PATH [--verbose]\n"
     "                                        verify a disk that no quarryd has open; exit 1 if it is not sound\n"
     "       quarryd --version | --help\n";
@@ -260,6 +262,8 @@ int main(int argc, char **argv)
 			fputs("quarryd: another configuration is given with --config FILE\n", stderr);
 		return 2;
 	}
+	if (a.check_config && config_check_files(path, &d.config, &report) < 0)
+		return 2;
 	if (a.check_config) {
 		printf("%s: nothing is wrong%s\n", path, report.n_warnings > 0 ? " beside what is said above" : "");
 		return 0;

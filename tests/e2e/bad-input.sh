@@ -110,6 +110,28 @@ conf 'node = { name = "n"; };' 'nbd = { listen = "nowhere"; };'; refuses 'listen
 conf 'node = { name = "n"; };' 'nbd = { max_connections = 0; };'; refuses 'max_connections'
 conf 'node = { name = "n"; };' 'control = { listen = "127.0.0.1:1"; };'; refuses 'token_file'
 conf 'node = { name = "n"; };' 'metadata = { backend = "etcd"; };'; refuses 'backend|etcd'
+
+say "the configuration: files and folders that would refuse a start"
+with() { # VHOST-DIR CONTROL NBD: beside what is right
+	conf "node = { name = \"n\"; data_dir = \"$dir/data2\"; };" "control = { socket = \"$dir/c2.sock\"; $2 };" \
+		"nbd = { socket = \"$dir/n2.sock\"; $3 };" "vhost = { dir = \"$1\"; };"
+}
+with "$dir/v2" '' ''
+expect 0 'nothing is wrong' "$quarryd" --config "$dir/bad.conf" --check-config
+holds test ! -e "$dir/data2"
+while IFS='|' read -r pattern vhost control nbd; do
+	with "$vhost" "$control" "$nbd"
+	expect 2 "bad.conf:[0-9]+: $pattern" "$quarryd" --config "$dir/bad.conf" --check-config
+	expect 1 'cannot start' timeout 10 "$quarryd" --config "$dir/bad.conf"
+done <<END
+nbd.cert_dir: .*/none/|$dir/v2||tls = "on"; cert_dir = "$dir/none";
+nbd.psk_file: .*/none|$dir/v2||tls = "require"; psk_file = "$dir/none";
+control.token_file: .*/none|$dir/v2|listen = "127.0.0.1:9"; token_file = "$dir/none";|
+vhost.dir: .*/bad.conf: Not a directory|$dir/bad.conf/v||
+END
+with "/$(printf 'x%.0s' $(seq 101))" '' ''
+expect 0 'warning: vhost.dir: no volume can be attached' "$quarryd" --config "$dir/bad.conf" --check-config
+
 expect 2 'nothing.conf' "$quarryd" --config "$dir/nothing.conf"
 expect 2 '' "$quarryd" --nonsense
 expect 2 'config' "$quarryd"
