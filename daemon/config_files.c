@@ -120,9 +120,9 @@ static void look_at_control(struct look *l)
 	explicit_bzero(token, sizeof(token));
 	for (size_t i = 0; c->control.tls != CONFIG_TLS_OFF && i < array_size(names); i++) {
 		snprintf(path, sizeof(path), "%s/%s", c->control.cert_dir, names[i]);
-		char *text = control_file_read(path, why);
+		char *text = control_file_read("control.cert_dir", path, why);
 		if (!text)
-			look_error(l, "control.cert_dir", "control.cert_dir: %s", why);
+			look_error(l, "control.cert_dir", "%s", why);
 		else
 			explicit_bzero(text, strlen(text));
 		free(text);

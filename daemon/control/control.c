@@ -523,7 +523,7 @@ static char *cert_file(const struct config *config, const char *name, char why[s
 	if (config->control.tls == CONFIG_TLS_OFF)
 		return strdup("");
 	snprintf(path, sizeof(path), "%s/%s", config->control.cert_dir, name);
-	return control_file_read(path, why);
+	return control_file_read("control.cert_dir", path, why);
 }
 
 static int tcp_start(struct control *c, char why[static CONTROL_WHY_BYTES])

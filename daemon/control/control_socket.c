@@ -111,7 +111,7 @@ int control_socket_tcp(const char *address, char why[static CONTROL_WHY_BYTES])
 
 /* ---- secrets ---- */
 
-char *control_file_read(const char *path, char why[static CONTROL_WHY_BYTES])
+char *control_file_read(const char *key, const char *path, char why[static CONTROL_WHY_BYTES])
 {
 	struct stat st;
 	char *text = NULL;
@@ -129,7 +129,7 @@ char *control_file_read(const char *path, char why[static CONTROL_WHY_BYTES])
 		}
 	}
 	if (!text)
-		(void)!refuse(why, -EINVAL, "%s: cannot be read: %s", path, strerror(errno));
+		(void)!refuse(why, -EINVAL, "%s: %s: cannot be read: %s", key, path, strerror(errno));
 	if (fd >= 0)
 		close(fd);
 	return text;
@@ -137,7 +137,7 @@ char *control_file_read(const char *path, char why[static CONTROL_WHY_BYTES])
 
 int control_token_read(const char *path, char token[static CONTROL_TOKEN_MAX], char why[static CONTROL_WHY_BYTES])
 {
-	char *text = control_file_read(path, why);
+	char *text = control_file_read("control.token_file", path, why);
 	if (!text)
 		return -EINVAL;
 	size_t begin = strspn(text, " \t\r\n"), len = strcspn(text + begin, " \t\r\n");

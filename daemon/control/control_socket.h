@@ -18,5 +18,5 @@ must_check int control_token_read(const char *path, char token[static CONTROL_TO
 				  char why[static CONTROL_WHY_BYTES]);
 /* Does the header's value name the token? Takes as long whatever the answer. */
 bool control_token_matches(const char *token, const char *authorization);
-/* A whole small file as a text that the caller frees; NULL with why. */
-char *control_file_read(const char *path, char why[static CONTROL_WHY_BYTES]);
+/* A whole small file as a text that the caller frees; NULL with why, which begins with the key that names the file. */
+char *control_file_read(const char *key, const char *path, char why[static CONTROL_WHY_BYTES]);
