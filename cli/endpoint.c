@@ -15,6 +15,7 @@
 #include <libnbd.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -55,15 +56,61 @@ static enum status nbd_begin(struct cli *c, struct endpoint *e)
 	return DONE;
 }
 
-enum status endpoint_open_uri(struct cli *c, struct endpoint *e, const char *uri)
+/* ---- TLS to quarryd: its address comes from itself, so what a client needs beside it comes from the environment ---- */
+
+struct tls {
+	const char *cert_dir, *psk_file; /* at most one is set */
+};
+
+static struct tls tls_find(void)
 {
-	return endpoint_open_uri_with(c, e, uri, NULL);
+	const char *cert_dir = getenv("QUARRY_NBD_CERT_DIR"), *psk_file = getenv("QUARRY_NBD_PSK_FILE");
+	if (cert_dir && *cert_dir)
+		return (struct tls){.cert_dir = cert_dir};
+	return (struct tls){.psk_file = psk_file && *psk_file ? psk_file : NULL};
 }
 
-enum status endpoint_open_uri_with(struct cli *c, struct endpoint *e, const char *uri, const char *context)
+static bool uri_has_tls(const char *uri)
+{
+	return strncmp(uri, "nbds", strlen("nbds")) == 0;
+}
+
+/* The name on the first line of a file of names with keys: "NAME:KEY"; to be freed. NULL: there is none. */
+static char *psk_name(const char *path)
+{
+	char line[512];
+	FILE *file = fopen(path, "re");
+	bool has_line = file && fgets(line, sizeof(line), file);
+	if (file)
+		fclose(file);
+	char *colon = has_line ? strchr(line, ':') : NULL;
+	char *name = colon && colon > line ? text_format("%.*s", (int)(colon - line), line) : NULL;
+	explicit_bzero(line, sizeof(line));
+	return name;
+}
+
+static enum status tls_use(struct cli *c, struct endpoint *e, const struct tls *tls)
+{
+	if (tls->cert_dir)
+		return nbd_set_tls_certificates(e->nbd, tls->cert_dir) < 0 ? nbd_failed(c, e, "prepare TLS to") : DONE;
+	auto_free char *name = psk_name(tls->psk_file);
+	if (!name)
+		return cli_refuse(c, "local", "cannot read a line NAME:KEY in '%s': %s", tls->psk_file,
+				  access(tls->psk_file, R_OK) < 0 ? strerror(errno) : "it has none");
+	if (nbd_set_tls_psk_file(e->nbd, tls->psk_file) < 0 || nbd_set_tls_username(e->nbd, name) < 0)
+		return nbd_failed(c, e, "prepare TLS to");
+	return DONE;
+}
+
+/* ---- by URI ---- */
+
+static enum status uri_open(struct cli *c, struct endpoint *e, const char *uri, const struct tls *tls,
+			    const char *context)
 {
 	endpoint_begin(e, uri);
 	enum status status = nbd_begin(c, e);
+	if (status == DONE && (tls->cert_dir || tls->psk_file))
+		status = tls_use(c, e, tls);
 	if (status != DONE)
 		return status;
 	if (context && nbd_add_meta_context(e->nbd, context) < 0)
@@ -72,6 +119,37 @@ enum status endpoint_open_uri_with(struct cli *c, struct endpoint *e, const char
 	if (nbd_set_uri_allow_local_file(e->nbd, true) < 0 || nbd_connect_uri(e->nbd, uri) < 0)
 		return nbd_failed(c, e, "connect to");
 	return nbd_look(c, e);
+}
+
+enum status endpoint_open_uri(struct cli *c, struct endpoint *e, const char *uri)
+{
+	return uri_open(c, e, uri, &(struct tls){0}, NULL);
+}
+
+enum status endpoint_check_attachment(struct cli *c, const char *uri)
+{
+	struct tls tls = tls_find();
+	if (tls.cert_dir || tls.psk_file || !uri_has_tls(uri))
+		return DONE;
+	return cli_refuse(c, "local",
+			  "quarryd serves NBD over TLS only: name the folder of this client's certificates in "
+			  "QUARRY_NBD_CERT_DIR, or the file with its key in QUARRY_NBD_PSK_FILE");
+}
+
+enum status endpoint_open_attachment(struct cli *c, struct endpoint *e, const char *uri, const char *context)
+{
+	struct tls tls = tls_find();
+	bool has_tls = tls.cert_dir || tls.psk_file;
+	/* Over the network whoever has a key means to use it; on this machine it is used where it must be. */
+	bool is_upgraded = has_tls && strncmp(uri, "nbd://", strlen("nbd://")) == 0;
+	auto_free char *secure = is_upgraded ? text_format("nbds%s", uri + strlen("nbd")) : NULL;
+	const char *address = secure ? secure : uri;
+	enum status status = endpoint_check_attachment(c, uri);
+	if (status != DONE)
+		return status;
+	if (!uri_has_tls(address))
+		tls = (struct tls){0};
+	return uri_open(c, e, address, &tls, context);
 }
 
 enum status endpoint_open_program(struct cli *c, struct endpoint *e, const char *name, char **argv)

@@ -37,8 +37,13 @@ struct endpoint {
 
 /* All of these: DONE, or REFUSED with the reason in c->failure. endpoint_close() may be called in any case. */
 must_check enum status endpoint_open_uri(struct cli *c, struct endpoint *e, const char *uri);
-/* Asks for another meta context beside base:allocation; whether the server has it, libnbd tells. NULL: no other. */
-must_check enum status endpoint_open_uri_with(struct cli *c, struct endpoint *e, const char *uri, const char *context);
+/* What quarryd serves itself; where that is over TLS only, QUARRY_NBD_CERT_DIR or QUARRY_NBD_PSK_FILE must name what the
+ * client needs. context: another meta context to ask for beside base:allocation; whether the server has it, libnbd
+ * tells. NULL: no other. */
+must_check enum status endpoint_open_attachment(struct cli *c, struct endpoint *e, const char *uri,
+						const char *context);
+/* Only the last: are they named, if they are needed? */
+must_check enum status endpoint_check_attachment(struct cli *c, const char *uri);
 must_check enum status endpoint_open_file(struct cli *c, struct endpoint *e, const char *path, int flags);
 /* Runs a program that serves NBD on a socket that it is given (systemd's way), such as qemu-nbd. */
 must_check enum status endpoint_open_program(struct cli *c, struct endpoint *e, const char *name, char **argv);

@@ -45,7 +45,7 @@ enum status transfer_connect(struct transfer *t, const json_t *present, bool is_
 	}
 	if (status != DONE)
 		return status;
-	return endpoint_open_uri_with(t->cli, &t->volume, attachment_uri(t->cli, attachment), t->context);
+	return endpoint_open_attachment(t->cli, &t->volume, attachment_uri(t->cli, attachment), t->context);
 }
 
 enum status transfer_end(struct transfer *t, enum status status)

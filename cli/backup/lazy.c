@@ -467,7 +467,7 @@ static enum status lazy_connect(struct lazy *z, bool *is_over)
 	if (json_array_size(json_object_get(volume, "attachments")) == 0)
 		return cli_refuse(c, "in-use", "volume '%s' is detached; attach it, then repeat this command",
 				  z->transfer->name);
-	status = endpoint_open_uri(c, &z->transfer->volume, attachment_uri(c, fill));
+	status = endpoint_open_attachment(c, &z->transfer->volume, attachment_uri(c, fill), NULL);
 	if (status == DONE)
 		units_begin(z, fill);
 	return status;
@@ -583,6 +583,8 @@ enum status lazy_restore(struct cli *c, const struct repository *r, const struct
 	t->is_created = false; /* it stays, whatever happens: the command is repeated to go on */
 	if (status == DONE)
 		status = volume_attach_with(c, t->name, body, &attachment);
+	if (status == DONE) /* who fills it has no terminal to complain on */
+		status = endpoint_check_attachment(c, attachment_uri(c, attachment));
 	if (status == DONE)
 		status = lazy_print(c, t, attachment);
 	if (status == DONE && call_has(c->call, "wait")) {

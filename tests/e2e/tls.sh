@@ -69,10 +69,33 @@ expect 0 '' nbdinfo "$(tcp s v1)?tls-certificates=$dir/client"
 nbdcopy "$(tcp s v1)?tls-certificates=$dir/client" "$dir/back"
 holds cmp -n $((20 << 20)) "$dir/image" "$dir/back"
 
+say "import, export and backups need certificates too, and say so"
+expect 1 'over TLS only: .*QUARRY_NBD_CERT_DIR.* QUARRY_NBD_PSK_FILE' q volume export v1 "$dir/copy"
+expect 1 'over TLS only' q volume import "$dir/image" v2
+expect 1 '' q volume show v2
+q snapshot create v1@s1 >/dev/null
+expect 1 'over TLS only' q backup create v1@s1 "$dir/repository"
+expect 1 "cannot .*'nbds" env QUARRY_NBD_CERT_DIR="$dir/stranger" "$BUILD/quarry" volume export v1 "$dir/copy"
+holds test ! -e "$dir/copy"
+export QUARRY_NBD_CERT_DIR=$dir/client
+expect 0 'verified' q volume export v1 "$dir/copy"
+holds cmp -n $((20 << 20)) "$dir/image" "$dir/copy"
+expect 0 'verified' q volume import "$dir/image" v2
+expect 0 '' q backup create v1@s1 "$dir/repository"
+expect 0 '' q backup restore "$dir/repository" v3
+unset QUARRY_NBD_CERT_DIR
+expect 1 'over TLS only' q backup restore "$dir/repository" v4 --lazy
+QUARRY_NBD_CERT_DIR=$dir/client expect 0 '' q backup restore "$dir/repository" v4 --lazy --wait
+
 say "a shared key"
 with_tls "tls = \"require\"; psk_file = \"$dir/keys.psk\";"
 expect 0 'TLS' nbdinfo "$(tcp s v1 alice@)?tls-psk-file=$dir/keys.psk"
 expect 1 '' nbdinfo "$(tcp s v1 mallory@)?tls-psk-file=$dir/other.psk"
+rm "$dir/copy"
+expect 1 'cannot read a line NAME:KEY in .*/none' env QUARRY_NBD_PSK_FILE="$dir/none" "$BUILD/quarry" volume export v1 "$dir/copy"
+expect 1 "cannot connect to 'nbds" env QUARRY_NBD_PSK_FILE="$dir/other.psk" "$BUILD/quarry" volume export v1 "$dir/copy"
+expect 0 'verified' env QUARRY_NBD_PSK_FILE="$dir/keys.psk" "$BUILD/quarry" volume export v1 "$dir/copy"
+holds cmp -n $((20 << 20)) "$dir/image" "$dir/copy"
 expect 1 '' nbdinfo "$(tcp '' v1)"
 
 say "settings that cannot work are said so at the start"
