@@ -166,7 +166,9 @@ static uint64_t slot_target_bytes(const struct slot *slot)
 static enum slot_stage slot_begin(struct copy *copy, struct slot *slot)
 {
 	if (!slot->is_hole) {
-		endpoint_read(copy->source, &slot->op, slot->data, slot->len_bytes, slot->pos_bytes);
+		/* Back come whole sectors: a volume gives nothing less, while a source may end anywhere. */
+		uint64_t len_bytes = copy->target ? slot->len_bytes : slot_target_bytes(slot);
+		endpoint_read(copy->source, &slot->op, slot->data, len_bytes, slot->pos_bytes);
 		return SLOT_READ;
 	}
 	if (copy->target->can_zero) {

@@ -67,6 +67,11 @@ truncate -s 300M "$dir/random.raw"
 expect 0 "of 300M, 19.1M of it data" w volume import "$dir/random.raw" i1
 holds test "$(json .allocated_bytes volume show i1)" -lt $((25 << 20))
 expect 0 '' w volume export i1 "$dir/back.raw"
+head -c 1001 "$dir/random.raw" >"$dir/odd.raw" # no whole number of sectors
+expect 0 'as volume .odd. of 1K, .* verified' q volume import "$dir/odd.raw" odd
+expect 0 '' q volume export odd "$dir/odd-back.raw"
+holds cmp <(cat "$dir/odd.raw" <(head -c 23 /dev/zero)) "$dir/odd-back.raw"
+expect 0 '' q volume delete odd
 holds cmp "$dir/random.raw" "$dir/back.raw"
 holds test "$(stat -c %b "$dir/back.raw")" -lt $((50 << 11))
 expect 0 '' q volume export i1 "$dir/back.qcow2"
