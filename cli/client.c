@@ -283,25 +283,36 @@ static size_t answer_take(char *data, size_t size, size_t n, void *context)
 	return n;
 }
 
+/* An answer that is awaited. */
+struct wait {
+	const struct request *request;
+	CURL *curl;
+	struct cli beside; /* asks meanwhile, over a connection of its own */
+};
+
 /* libcurl calls this about once a second while it waits. */
 static int elapsed_show(void *context, curl_off_t a, curl_off_t b, curl_off_t d, curl_off_t e)
 {
-	const struct request *request = ((void **)context)[0];
-	CURL *curl = ((void **)context)[1];
+	struct wait *w = context;
+	const struct request *request = w->request;
 	curl_off_t elapsed_us = 0;
 	char elapsed[SIZE_TEXT_BYTES];
 	(void)a, (void)b, (void)d, (void)e;
-	curl_easy_getinfo(curl, CURLINFO_TOTAL_TIME_T, &elapsed_us);
+	curl_easy_getinfo(w->curl, CURLINFO_TOTAL_TIME_T, &elapsed_us);
+	if (elapsed_us < 1000000 || !progress_is_seen())
+		return 0;
 	duration_to_text((uint64_t)elapsed_us / 1000000, elapsed);
-	progress_show("%s: %s", request->progress, elapsed);
+	auto_free char *how_far = request->how_far ? request->how_far(&w->beside, request) : NULL;
+	progress_show("%s: %s%s%s", request->progress, how_far ? how_far : "", how_far ? ", " : "", elapsed);
 	return 0;
 }
 
-static CURLcode request_send(struct client *client, const struct request *request, struct answer *answer)
+static CURLcode request_send(struct cli *c, const struct request *request, struct answer *answer)
 {
+	struct client *client = c->client;
 	auto_free char *url = text_format("%s%s", client->base, request->path);
 	auto_free char *body = request->body ? json_dumps(request->body, JSON_COMPACT) : NULL;
-	const void *context[2] = {request, client->curl};
+	struct wait wait = {.request = request, .curl = client->curl, .beside = {.call = c->call}};
 	unsigned timeout_s = request->timeout_s ? request->timeout_s : TIMEOUT_S;
 	CURL *curl = client->curl;
 	client->curl_text[0] = '\0';
@@ -316,13 +327,14 @@ static CURLcode request_send(struct client *client, const struct request *reques
 	curl_easy_setopt(curl, CURLOPT_WRITEDATA, answer);
 	curl_easy_setopt(curl, CURLOPT_NOPROGRESS, request->progress ? 0L : 1L);
 	curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, elapsed_show);
-	curl_easy_setopt(curl, CURLOPT_XFERINFODATA, (void *)context);
+	curl_easy_setopt(curl, CURLOPT_XFERINFODATA, &wait);
 	curl_easy_setopt(curl, CURLOPT_HTTPGET, 1L);
 	if (body)
 		curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body);
 	curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, request->method);
 	CURLcode code = curl_easy_perform(curl);
 	curl_easy_setopt(curl, CURLOPT_POSTFIELDS, NULL);
+	client_destroy(wait.beside.client);
 	if (request->progress)
 		progress_end();
 	return code;
@@ -335,7 +347,7 @@ enum status client_call(struct cli *c, const struct request *request, json_t **o
 	if (status != DONE)
 		return status;
 	quarry_assert(request->path[0] == '/');
-	CURLcode code = request_send(c->client, request, &answer);
+	CURLcode code = request_send(c, request, &answer);
 	if (code != CURLE_OK) {
 		status = transfer_failed(c, code, &answer);
 		free(answer.data);

@@ -13,6 +13,9 @@ struct request {
 	const json_t *body;   /* NULL: none */
 	unsigned timeout_s;   /* 0: the usual one; the answer to what takes long may come much later */
 	const char *progress; /* shown with the time on a terminal while the answer is awaited; NULL: nothing */
+	/* How far it is, for behind that; to be freed, NULL: not known. May ask the daemon, with a c of its own. NULL: that
+	 * is not told. */
+	char *(*how_far)(struct cli *c, const struct request *request);
 };
 #define TIMEOUT_NEVER_S 0xffffffffu
 

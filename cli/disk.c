@@ -111,6 +111,26 @@ static void warn_of_room(const char *path, uint64_t size_bytes)
 		size, room);
 }
 
+/* "12% of 10G written" of the disk that the request adds. */
+static char *adding_text(struct cli *c, const struct request *request)
+{
+	json_auto_t *answer = NULL;
+	char size[SIZE_TEXT_BYTES];
+	size_t i;
+	json_t *disk;
+	if (client_get(c, "/v1/disks", &answer) != DONE)
+		return NULL;
+	json_array_foreach(json_object_get(answer, "adding"), i, disk)
+	{
+		uint64_t total = number_at(disk, "size_bytes"), written = number_at(disk, "written_bytes");
+		if (strcmp(text_at(disk, "path"), text_at(request->body, "path")) != 0 || total == 0)
+			continue;
+		size_to_text(total, size);
+		return text_format("%u%% of %s written", (unsigned)(100.0 * (double)written / (double)total), size);
+	}
+	return NULL;
+}
+
 enum status disk_add(struct cli *c)
 {
 	json_auto_t *body = json_object(), *disk = NULL;
@@ -130,7 +150,8 @@ enum status disk_add(struct cli *c)
 				  .path = "/v1/disks",
 				  .body = body,
 				  .timeout_s = TIMEOUT_NEVER_S,
-				  .progress = "formatting"};
+				  .progress = "formatting",
+				  .how_far = call_has(c->call, "reserve") ? adding_text : NULL};
 	status = client_call(c, &request, &disk);
 	if (status != DONE || cli_print_json(c, disk))
 		return status;

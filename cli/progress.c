@@ -10,10 +10,15 @@
 
 #define LINE_WIDTH 78
 
+bool progress_is_seen(void)
+{
+	return isatty(STDERR_FILENO);
+}
+
 void progress_show(const char *format, ...)
 {
 	char line[LINE_WIDTH + 1];
-	if (!isatty(STDERR_FILENO))
+	if (!progress_is_seen())
 		return;
 	va_list list;
 	va_start(list, format);
@@ -24,7 +29,7 @@ void progress_show(const char *format, ...)
 
 void progress_end(void)
 {
-	if (isatty(STDERR_FILENO))
+	if (progress_is_seen())
 		fprintf(stderr, "\r%*s\r", LINE_WIDTH, "");
 }
 

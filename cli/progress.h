@@ -8,4 +8,5 @@
 void progress_show(const char *format, ...) printf_like(1, 2);
 /* Wipes the line, so that what is printed next begins at the left. */
 void progress_end(void);
+bool progress_is_seen(void); /* does somebody look? */
 void pause_ms(long ms);

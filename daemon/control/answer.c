@@ -624,18 +624,36 @@ static json_t *list_json(const char *key, json_t *array)
 	return o;
 }
 
+/* What has no name yet stands beside the disks, so that a disk in the list is one that can be shown. */
+static json_t *disks_json(const struct answer_context *c, const struct snapshot *s)
+{
+	json_t *o = json_object(), *disks = json_array(), *adding = json_array();
+	for (size_t i = 0; i < s->n_disks; i++)
+		json_array_append_new(disks, disk_json(c, &s->disks[i].view));
+	for (size_t i = 0; i < s->n_adding; i++) {
+		const struct disk_adding_view *v = &s->adding[i];
+		json_t *one = json_object();
+		put_text(one, "path", v->path);
+		put_text(one, "pool", v->pool);
+		put_bool(one, "reserved", v->is_reserved);
+		put_number_if(one, "size_bytes", v->size_bytes > 0, v->size_bytes);
+		put_number(one, "written_bytes", v->written_bytes);
+		json_array_append_new(adding, one);
+	}
+	put(o, "disks", disks);
+	put(o, "adding", adding);
+	return o;
+}
+
 static json_t *objects_json(const struct answer_context *c, const struct order *o, const struct snapshot *s)
 {
+	if (o->show == ORDER_DISKS)
+		return disks_json(c, s);
 	json_t *array = json_array();
 	if (o->show == ORDER_POOLS) {
 		for (size_t i = 0; i < s->n_pools; i++)
 			json_array_append_new(array, pool_json(&s->pools[i]));
 		return list_json("pools", array);
-	}
-	if (o->show == ORDER_DISKS) {
-		for (size_t i = 0; i < s->n_disks; i++)
-			json_array_append_new(array, disk_json(c, &s->disks[i].view));
-		return list_json("disks", array);
 	}
 	if (o->show == ORDER_VOLUMES) {
 		for (size_t i = 0; i < s->n_volumes; i++)

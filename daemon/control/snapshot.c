@@ -54,6 +54,14 @@ static void take_disk(const struct disk_view *v, void *context)
 	to->view.counters = copy_of(s, v->counters, sizeof(*v->counters));
 }
 
+static void take_adding(const struct disk_adding_view *v, void *context)
+{
+	struct snapshot *s = context;
+	struct disk_adding_view *to = array_grow(s, &s->adding, &s->n_adding, sizeof(*to));
+	if (to)
+		*to = *v;
+}
+
 static void take_volume(const struct volume_view *v, void *context)
 {
 	struct snapshot *s = context;
@@ -121,8 +129,10 @@ void snapshot_take(struct snapshot *s, const struct snapshot_sources *from)
 {
 	quarry_assert(!s->disks && !s->volumes && !s->pools && !s->lines);
 	s->now_ns = reactor_now_ns(from->reactor);
-	if (s->parts & SNAPSHOT_DISKS)
+	if (s->parts & SNAPSHOT_DISKS) {
 		volume_set_disks(from->volumes, take_disk, s);
+		volume_set_disks_adding(from->volumes, take_adding, s);
+	}
 	if (s->parts & SNAPSHOT_VOLUMES)
 		volume_set_volumes(from->volumes, take_volume, s);
 	if (s->only_parts & SNAPSHOT_VOLUMES) /* of each volume it would be too much to ask */
@@ -158,6 +168,7 @@ void snapshot_clear(struct snapshot *s)
 	for (size_t i = 0; i < s->n_lines; i++)
 		free(s->lines[i]);
 	free(s->disks);
+	free(s->adding);
 	free(s->volumes);
 	free(s->pools);
 	free(s->snapshots);

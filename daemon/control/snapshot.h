@@ -35,11 +35,12 @@ struct snapshot {
 	uint64_t now_ns;
 
 	struct snapshot_disk *disks;
+	struct disk_adding_view *adding;
 	struct snapshot_volume *volumes;
 	struct pool_view *pools;
 	struct snapshot_view *snapshots;
 	char **lines;
-	size_t n_disks, n_volumes, n_pools, n_snapshots, n_lines;
+	size_t n_disks, n_adding, n_volumes, n_pools, n_snapshots, n_lines;
 	struct nbd_counters nbd; /* zeros when there is no server */
 	struct vhost_counters vhost;
 	bool is_metadata_broken;

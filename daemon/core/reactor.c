@@ -138,9 +138,9 @@ int file_remove(struct file *f, const char *path)
 	return f->reactor->ops->file_remove(f, path);
 }
 
-int file_reserve(struct file *f, uint64_t pos_bytes, uint64_t len_bytes)
+int file_reserve(struct file *f, uint64_t pos_bytes, uint64_t len_bytes, _Atomic uint64_t *written_bytes)
 {
-	return f->reactor->ops->file_reserve(f, pos_bytes, len_bytes);
+	return f->reactor->ops->file_reserve(f, pos_bytes, len_bytes, written_bytes);
 }
 
 static void file_submit(struct file *f, struct op *op, uint64_t pos_bytes)

@@ -93,8 +93,9 @@ must_check int file_lock(struct file *f);
 /* Present size in bytes, asked anew; or -errno. */
 must_check int64_t file_size_bytes(struct file *f);
 must_check int file_set_size(struct file *f, uint64_t size_bytes); /* regular files only; blocks */
-/* Allocates and writes zeros over the whole range so that later writes never allocate; blocks. */
-must_check int file_reserve(struct file *f, uint64_t pos_bytes, uint64_t len_bytes);
+/* Allocates and writes zeros over the whole range so that later writes never allocate; blocks. What is written is added
+ * to *written_bytes as it goes, for other threads to look at; NULL: nobody does. */
+must_check int file_reserve(struct file *f, uint64_t pos_bytes, uint64_t len_bytes, _Atomic uint64_t *written_bytes);
 /* Takes path away if it still leads to this file; blocks. The file itself goes with its last opener. */
 must_check int file_remove(struct file *f, const char *path);
 bool file_is_device(const struct file *f);

@@ -12,7 +12,7 @@ struct reactor_ops {
 	int (*file_lock)(struct file *f);
 	int64_t (*file_size_bytes)(struct file *f);
 	int (*file_set_size)(struct file *f, uint64_t size_bytes);
-	int (*file_reserve)(struct file *f, uint64_t pos_bytes, uint64_t len_bytes);
+	int (*file_reserve)(struct file *f, uint64_t pos_bytes, uint64_t len_bytes, _Atomic uint64_t *written_bytes);
 	int (*file_remove)(struct file *f, const char *path);
 	int (*listen)(struct reactor *r, const char *address, struct listener **out);
 	void (*listener_close)(struct listener *l);

@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -139,7 +140,8 @@ int uring_file_set_size(struct file *base, uint64_t size_bytes)
 
 /* Writes zeros over the range, in steps. Allocating alone would leave extents marked unwritten, whose marks later
  * writes would have to clear one by one. */
-static int zeros_write(int fd, const void *zeros, uint64_t pos_bytes, uint64_t len_bytes)
+static int zeros_write(int fd, const void *zeros, uint64_t pos_bytes, uint64_t len_bytes,
+		       _Atomic uint64_t *written_bytes)
 {
 	while (len_bytes > 0) {
 		ssize_t n = pwrite(fd, zeros, min_u64(len_bytes, RESERVE_STEP_BYTES), (off_t)pos_bytes);
@@ -149,11 +151,13 @@ static int zeros_write(int fd, const void *zeros, uint64_t pos_bytes, uint64_t l
 			return n < 0 ? -errno : -ENOSPC;
 		pos_bytes += (uint64_t)n;
 		len_bytes -= (uint64_t)n;
+		if (written_bytes)
+			atomic_fetch_add_explicit(written_bytes, (uint64_t)n, memory_order_relaxed);
 	}
 	return fdatasync(fd) < 0 ? -errno : 0;
 }
 
-int uring_file_reserve(struct file *base, uint64_t pos_bytes, uint64_t len_bytes)
+int uring_file_reserve(struct file *base, uint64_t pos_bytes, uint64_t len_bytes, _Atomic uint64_t *written_bytes)
 {
 	struct uring_file *f = file_of(base);
 
@@ -166,7 +170,7 @@ int uring_file_reserve(struct file *base, uint64_t pos_bytes, uint64_t len_bytes
 	void *zeros = mmap(NULL, RESERVE_STEP_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (zeros == MAP_FAILED)
 		return -ENOMEM;
-	int res = zeros_write(f->fd, zeros, pos_bytes, len_bytes);
+	int res = zeros_write(f->fd, zeros, pos_bytes, len_bytes, written_bytes);
 	munmap(zeros, RESERVE_STEP_BYTES);
 	return res;
 }

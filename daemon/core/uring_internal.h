@@ -137,7 +137,7 @@ void uring_file_close(struct file *f);
 int uring_file_lock(struct file *f);
 int64_t uring_file_size_bytes(struct file *f);
 int uring_file_set_size(struct file *f, uint64_t size_bytes);
-int uring_file_reserve(struct file *f, uint64_t pos_bytes, uint64_t len_bytes);
+int uring_file_reserve(struct file *f, uint64_t pos_bytes, uint64_t len_bytes, _Atomic uint64_t *written_bytes);
 int uring_file_remove(struct file *f, const char *path);
 
 /* uring_streams.c */

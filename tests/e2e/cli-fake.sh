@@ -3,7 +3,7 @@
 # cli-fake.sh: the command against a server that stands in for the daemon (cli_fake.py): what it asks, what it prints, how it
 # takes answers that no good daemon gives, and copies that fail half-way.
 . "$(dirname "$0")/lib.sh"
-require jq nbdkit nbdinfo qemu-img
+require jq nbdkit nbdinfo qemu-img script
 [ -x "$BUILD/quarry" ] || skip "quarry is not built"
 mkdir "$dir/fake"
 "$here/cli_fake.py" "$dir/control.sock" "$dir/fake" --tcp "$dir/port" s3cret &
@@ -19,6 +19,9 @@ cd "$dir"
 expect 0 "^added disk 'a.img' of 10G to pool 'fast'$" q disk add a.img --size 10G --pool fast --reserve
 is "the request" "$(asked)" \
 	"POST /v1/disks {\"path\":\"$dir/a.img\",\"size_bytes\":10737418240,\"pool\":\"fast\",\"reserve\":true}"
+mode writing
+expect 0 'formatting: 25% of 8G written, [0-9]+s' script -qec "'$BUILD/quarry' disk add written.img --size 8G --reserve" /dev/null
+good
 expect 1 "cannot find the folder of './sub/../b.img'" q disk add ./sub/../b.img
 cd "$top"
 expect 0 'name: +a.img' q disk show a.img

@@ -53,6 +53,7 @@ class State:
     """Everything the server knows; requests take turns."""
 
     def __init__(self, folder):
+        self.adding, self.is_looked_at = [], threading.Event()
         self.folder, self.lock = folder, threading.Lock()
         self.volumes, self.servers, self.pools = {}, {}, {"default": dict(POOL)}
         self.disks = {}
@@ -256,6 +257,18 @@ class State:
                       "started_at": None, "ended_at": None}}
         return 201, self.disks[name]
 
+    def disk_write(self, body):
+        """A disk that is written through: a quarter of it, until somebody has looked."""
+        self.adding = [{"path": body["path"], "pool": "default", "reserved": True, "size_bytes": body["size_bytes"],
+                        "written_bytes": body["size_bytes"] // 4}]
+        self.is_looked_at.wait(30)
+        self.adding = []
+
+    def adding_look(self):
+        if self.adding:
+            self.is_looked_at.set()
+        return self.adding
+
     def disk_get(self, name):
         disk = self.disk(name)
         if disk["scrub"]["running"]:
@@ -333,7 +346,7 @@ class State:
             ("GET /v1/pools/(.*)", lambda name: (200, self.pool(name))),
             ("PATCH /v1/pools/(.*)", lambda name: self.pool_change(name, body)),
             ("DELETE /v1/pools/(.*)", lambda name: self.pool_delete(name)),
-            ("GET /v1/disks", lambda: (200, {"disks": by_name(self.disks)})),
+            ("GET /v1/disks", lambda: (200, {"disks": by_name(self.disks), "adding": self.adding_look()})),
             ("POST /v1/disks", lambda: self.disk_add(body)),
             ("POST /v1/disks/(.*)/scrub", lambda name: self.disk_scrub(name)),
             ("GET /v1/disks/(.*)", lambda name: self.disk_get(name)),
@@ -405,6 +418,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if token and self.headers.get("Authorization") != f"Bearer {token}":
             self.reply(401, json.dumps({"error": {"code": "unauthorized", "message": "no"}}))
             return
+        if state.mode() == "writing" and f"{self.command} {path}" == "POST /v1/disks":
+            state.disk_write(json.loads(text))
         try:
             with state.lock:
                 status, value = state.answer(self.command, path, query, json.loads(text) if text else {})

@@ -79,7 +79,7 @@ int sim_handle_set_size(struct file *base, uint64_t size_bytes)
 	return 0;
 }
 
-int sim_handle_reserve(struct file *base, uint64_t pos_bytes, uint64_t len_bytes)
+int sim_handle_reserve(struct file *base, uint64_t pos_bytes, uint64_t len_bytes, _Atomic uint64_t *written_bytes)
 {
 	struct sim_handle *h = handle_of(base);
 	struct sim_file *f = h->file;
@@ -94,6 +94,8 @@ int sim_handle_reserve(struct file *base, uint64_t pos_bytes, uint64_t len_bytes
 		    b->number * BLOCK_BYTES >= pos_bytes)
 			sim_file_poke(f, b->number, NULL);
 	}
+	if (written_bytes != NULL)
+		*written_bytes += len_bytes;
 	return 0;
 }
 

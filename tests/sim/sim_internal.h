@@ -85,7 +85,7 @@ void sim_handle_close(struct file *f);
 int sim_handle_lock(struct file *f);
 int64_t sim_handle_size(struct file *f);
 int sim_handle_set_size(struct file *f, uint64_t size_bytes);
-int sim_handle_reserve(struct file *f, uint64_t pos_bytes, uint64_t len_bytes);
+int sim_handle_reserve(struct file *f, uint64_t pos_bytes, uint64_t len_bytes, _Atomic uint64_t *written_bytes);
 int sim_handle_remove(struct file *f, const char *path);
 void sim_file_submit(struct sim_reactor *r, struct op *op);
 void sim_files_crash(struct sim_machine *m, enum sim_crash_kind kind); /* after its events have vanished */

@@ -171,6 +171,14 @@ void volume_set_disks(struct volume_set *set, void (*each)(const struct disk_vie
 	each(&v, context);
 }
 
+void volume_set_disks_adding(struct volume_set *set, void (*each)(const struct disk_adding_view *v, void *context),
+			     void *context)
+{
+	struct disk_adding_view v = {
+	    .path = "/srv/d2", .pool = "default", .size_bytes = GIB, .written_bytes = 3 * MIB, .is_reserved = true};
+	each(&v, context);
+}
+
 void volume_set_volumes(struct volume_set *set, void (*each)(const struct volume_view *v, void *context), void *context)
 {
 	struct fake_volume_set *s = fake_of(set);

@@ -278,7 +278,12 @@ static void script_lists(struct bench *b)
 		CU_ASSERT_EQUAL(r->status, 200);
 		CU_ASSERT(json_is_array(json_object_get(r->json, targets[i] + strlen("/v1/"))));
 	}
-	struct reply *r = ask(b, "GET", "/v1/disks/%2Fsrv%2Fd%201", NULL); /* by its path */
+	struct reply *r = ask(b, "GET", "/v1/disks", NULL);
+	json_t *adding = json_array_get(json_object_get(r->json, "adding"), 0);
+	CU_ASSERT_STRING_EQUAL(json_string_value(json_object_get(adding, "path")), "/srv/d2");
+	CU_ASSERT_EQUAL(json_integer_value(json_object_get(adding, "size_bytes")), (json_int_t)GIB);
+	CU_ASSERT_EQUAL(json_integer_value(json_object_get(adding, "written_bytes")), (json_int_t)(3 * MIB));
+	r = ask(b, "GET", "/v1/disks/%2Fsrv%2Fd%201", NULL); /* by its path */
 	CU_ASSERT_STRING_EQUAL(text_at(r, "name"), "d1");
 	r = ask(b, "GET", "/v1/disks/00000000-0000-0000-0000-000000000000", NULL); /* by its UUID */
 	CU_ASSERT_STRING_EQUAL(text_at(r, "name"), "d1");

@@ -79,12 +79,14 @@ static int64_t allocated_bytes(const char *path)
 static void space_is_reserved_and_given_back(void)
 {
 	unsigned char *data = pages(BLOCK_BYTES);
+	_Atomic uint64_t written = 0;
 	struct world w;
 	struct wait op;
 
 	world_open(&w);
 	struct file *f = world_file(&w, 0);
-	CU_ASSERT_EQUAL(file_reserve(f, 0, 3 * MIB + BLOCK_BYTES), 0);
+	CU_ASSERT_EQUAL(file_reserve(f, 0, 3 * MIB + BLOCK_BYTES, &written), 0);
+	CU_ASSERT_EQUAL(written, 3 * MIB + BLOCK_BYTES);
 	CU_ASSERT_EQUAL(file_size_bytes(f), (int64_t)(3 * MIB + BLOCK_BYTES));
 	CU_ASSERT_TRUE(allocated_bytes(w.path) >= (int64_t)(3 * MIB));
 	wait_init(&op, w.reactor);
@@ -237,7 +239,7 @@ static void a_killed_writer_holds_its_lock_until_its_writes_have_landed(void)
 
 	world_open(&w);
 	struct file *f = world_file(&w, len);
-	CU_ASSERT_EQUAL(file_reserve(f, 0, len), 0);
+	CU_ASSERT_EQUAL(file_reserve(f, 0, len, NULL), 0);
 	CU_ASSERT_EQUAL_FATAL(pipe2(ready, O_CLOEXEC), 0);
 	pid_t child = fork();
 	if (child == 0) {

@@ -35,7 +35,9 @@ struct disk_format_options {
 	const char *label;   /* shorter than DISK_LABEL_BYTES */
 	uint64_t size_bytes; /* 0: what the device or file has */
 	bool reserve;        /* write the file through once, keep its space */
-	bool force;          /* even if it holds data */
+	_Atomic uint64_t
+	    *written_bytes; /* with reserve: grows meanwhile, for other threads to look at; NULL: nobody does */
+	bool force;         /* even if it holds data */
 };
 /* Formats the device or file at path (created when it does not exist and size_bytes is set). Blocks; before the
  * reactor runs, or on a thread with a reactor of its own. 0 or -errno with the reason in why. */

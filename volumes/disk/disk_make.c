@@ -307,7 +307,7 @@ static int take_space(struct make *m, uint64_t size_bytes)
 	if (size_bytes != m->size_bytes)
 		res = file_set_size(m->file, size_bytes);
 	if (res == 0 && m->options->reserve)
-		res = file_reserve(m->file, 0, size_bytes);
+		res = file_reserve(m->file, 0, size_bytes, m->options->written_bytes);
 	if (res < 0) /* what had been there is as it was; where that fails too, its size tells how far this came */
 		(void)!file_set_size(m->file, m->size_bytes);
 	if (res == -ENOSPC || res == -EDQUOT || res == -EFBIG)

@@ -14,13 +14,15 @@
  * Invariants
  *  1. Nothing is formatted that is registered, or by two at a time.
  *  2. A crash between FORMAT and REGISTER leaves a formatted, empty file; the next try finds and registers it.
- *  3. The thread has the maker to itself until it has posted its message; nothing else of it touches the set.
+ *  3. The thread has the maker to itself until it has posted its message, but for the count of what is written; nothing
+ *     else of it touches the set.
  */
 #include "daemon/core/size_text.h"
 #include "volumes/head/head_internal.h"
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +40,7 @@ struct disk_maker {
 	bool has_thread;
 	char path[SET_TEXT_MAX], label[DISK_LABEL_BYTES];
 	struct disk_format_options options;
+	_Atomic uint64_t written_bytes; /* the thread adds to it, views look at it */
 	int err;
 	char why[WHY_BYTES];
 	struct disk *probed;
@@ -158,6 +161,7 @@ static int add_prepare(struct command *c)
 						  .label = m->label,
 						  .size_bytes = o->size_bytes,
 						  .reserve = o->reserve,
+						  .written_bytes = &m->written_bytes,
 						  .force = o->force};
 	return 0;
 }
@@ -415,6 +419,22 @@ static void disk_add_run(struct command *c)
 			command_end(c);
 			return;
 		}
+	}
+}
+
+void volume_set_disks_adding(struct volume_set *s, void (*each)(const struct disk_adding_view *v, void *context),
+			     void *context)
+{
+	list_each (node, &s->aside) {
+		const struct command *c = container_of(node, struct set_command, link)->own;
+		if (!c->maker)
+			continue;
+		struct disk_adding_view v = {.size_bytes = c->order->size_bytes,
+					     .written_bytes = atomic_load(&c->maker->written_bytes),
+					     .is_reserved = c->order->reserve};
+		text_print(v.path, sizeof(v.path), "%s", c->order->path);
+		text_print(v.pool, sizeof(v.pool), "%s", order_pool(c->order));
+		each(&v, context);
 	}
 }
 

@@ -153,6 +153,13 @@ struct disk_view {
 	struct disk_scrub scrub;
 	bool is_reserved;
 };
+/* A disk that is being formatted, and with reserve written through. */
+struct disk_adding_view {
+	char path[SET_TEXT_MAX], pool[SET_TEXT_MAX];
+	uint64_t size_bytes;    /* that was asked for; 0: what is there */
+	uint64_t written_bytes; /* of these, with reserve */
+	bool is_reserved;
+};
 struct volume_view {
 	char name[SET_TEXT_MAX], pool[SET_TEXT_MAX], cloned_from[SET_TEXT_MAX];
 	struct uuid uuid;
@@ -194,6 +201,9 @@ struct snapshot_view {
 void volume_set_snapshots(struct volume_set *s, void (*each)(const struct snapshot_view *v, void *context),
 			  void *context);
 void volume_set_disks(struct volume_set *s, void (*each)(const struct disk_view *v, void *context), void *context);
+/* In the order in which they were begun. */
+void volume_set_disks_adding(struct volume_set *s, void (*each)(const struct disk_adding_view *v, void *context),
+			     void *context);
 void volume_set_volumes(struct volume_set *s, void (*each)(const struct volume_view *v, void *context), void *context);
 void volume_set_pools(struct volume_set *s, void (*each)(const struct pool_view *v, void *context), void *context);
 /* Requests older than age_ns: one line each with stage, age and what it waits for. */
