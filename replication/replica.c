@@ -251,7 +251,9 @@ static int remote_take_map(struct disk_io *io, const struct peer_in *in)
 	uint64_t at = io->first, end = io->first + io->n_blocks;
 	for (uint64_t i = 0; i < m->n_entries && io->n_extents < io->extents_max; i++) {
 		const struct peer_extent *e = &m->extents[i];
-		if (e->first < at || e->n_blocks > end - e->first || (io->since == 0 && e->first != at))
+		if (e->first < at || e->first >= end || e->n_blocks > end - e->first)
+			return -EIO;
+		if (io->since == 0 && e->first != at)
 			return -EIO;
 		io->extents[io->n_extents++] = (struct disk_extent){
 		    .first = e->first, .n_blocks = e->n_blocks, .is_data = e->is_data, .epoch = e->epoch};

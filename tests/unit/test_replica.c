@@ -104,13 +104,19 @@ static bool bench_is_closed(void *context)
 	return ((struct bench *)context)->is_closed;
 }
 
+static void bench_close_client(struct bench *b)
+{
+	if (!b->client)
+		return;
+	peer_client_close(b->client, bench_closed, b);
+	CU_ASSERT_EQUAL(sim_run(b->world.one.sim, bench_is_closed, b, ONE_STEPS_MAX), SIM_DONE);
+	b->client = NULL;
+}
+
 static void bench_close(struct bench *b)
 {
 	CU_ASSERT_EQUAL(b->n_under_way, 0);
-	if (b->client) {
-		peer_client_close(b->client, bench_closed, b);
-		CU_ASSERT_EQUAL(sim_run(b->world.one.sim, bench_is_closed, b, ONE_STEPS_MAX), SIM_DONE);
-	}
+	bench_close_client(b);
 	for (uint32_t i = 0; i < IOS; i++)
 		free(b->asks[i].memory);
 	world_close(&b->world);
@@ -410,6 +416,120 @@ static void a_partition(void)
 	bench_close(b);
 }
 
+/* ---- a node that lies ---- */
+
+struct liar {
+	struct listener *listener;
+	struct stream *stream;
+	struct peer_connection *wire;
+	struct peer_extent extent; /* what it says is there */
+	uint64_t session;
+	bool has_ended;
+	struct peer_out outs[64];
+	uint8_t memory[64][PEER_HEADER_BYTES + PEER_BODY_MAX];
+	uint32_t n_outs;
+};
+
+static void liar_sent(struct peer_out *out, int res) {}
+
+static void liar_arrived(struct peer_connection *wire, const struct peer_in *in)
+{
+	struct liar *l = peer_connection_context(wire);
+	struct peer_header h = in->header;
+	static struct peer_message m;
+	CU_ASSERT_FATAL(l->n_outs < array_size(l->outs));
+	memset(&m, 0, sizeof(m));
+	h.flags = PEER_REPLY;
+	h.body_bytes = h.data_bytes = 0;
+	if (h.type == PEER_GREETING)
+		m.node = in->message.node;
+	if (h.type == PEER_HELLO)
+		h.session = ++l->session;
+	if (h.type == PEER_MAP) {
+		m.n_entries = m.is_last = 1;
+		m.extents[0] = l->extent;
+	}
+	struct peer_out *out = &l->outs[l->n_outs];
+	out->sent = liar_sent;
+	peer_out_encode(out, &h, &m, l->memory[l->n_outs++]);
+	peer_connection_send(wire, out);
+}
+
+static void liar_ended(struct peer_connection *wire, int res, const char *why)
+{
+	((struct liar *)peer_connection_context(wire))->has_ended = true;
+}
+
+static void liar_accepted(struct op *op, int res)
+{
+	CU_ASSERT_EQUAL_FATAL(res, 0);
+}
+
+static bool liar_is_called(void *context)
+{
+	return ((struct liar *)context)->stream != NULL;
+}
+
+static bool liar_has_ended(void *context)
+{
+	return ((struct liar *)context)->has_ended;
+}
+
+/* Takes the place of the bench's node, and what was there is called by the bench's client. */
+static void liar_begin(struct liar *l, struct bench *b)
+{
+	static const struct peer_connection_calls calls = {.arrived = liar_arrived, .ended = liar_ended};
+	struct reactor *near = sim_reactor(b->world.one.machine), *far = sim_reactor(b->world.far);
+	struct peer_connection_options o = {.reactor = near, .calls = &calls, .context = l};
+	struct uuid volume = b->replica.volume, disk = b->replica.disk_uuid;
+	struct op op;
+	world_stop_server(&b->world);
+	CU_ASSERT_EQUAL_FATAL(reactor_listen(near, "n1:9751", &l->listener), 0);
+	op_init(&op, liar_accepted);
+	listener_accept(l->listener, &op, &l->stream);
+	bench_begin_client(b);
+	CU_ASSERT_EQUAL_FATAL(sim_run(b->world.one.sim, liar_is_called, l, ONE_STEPS_MAX), SIM_DONE);
+	one_let_pass(&b->world.one, NS_PER_MS);
+	o.stream = l->stream;
+	CU_ASSERT_EQUAL_FATAL(peer_connection_create(&o, &l->wire), 0);
+	replica_init(&b->replica, far, &volume, &disk, bench_lost);
+	b->replica.client = b->client;
+	bench_wait_up(b);
+}
+
+/* What it says of other blocks than it was asked for is not believed. */
+static void a_map_of_other_blocks(void)
+{
+	static const struct {
+		struct peer_extent extent;
+		int res;
+	} answers[] = {{{.first = 100, .n_blocks = 50, .epoch = 9, .is_data = 1}, 0},
+		       {{.first = 99, .n_blocks = 1, .epoch = 9}, -EIO},
+		       {{.first = 149, .n_blocks = 2, .epoch = 9}, -EIO},
+		       {{.first = 150, .n_blocks = 1, .epoch = 9}, -EIO},
+		       {{.first = 1 << 20, .n_blocks = 1, .epoch = 9}, -EIO}};
+	struct bench *b = bench_open(false);
+	struct liar *l = calloc(1, sizeof(*l));
+	struct disk_extent extents[8];
+	liar_begin(l, b);
+	CU_ASSERT_EQUAL_FATAL(fence(b, 5), 0);
+	for (size_t i = 0; i < array_size(answers); i++) {
+		struct disk_io io = {.op = DISK_MAP, .first = 100, .n_blocks = 50, .since = 3};
+		io.extents = extents;
+		io.extents_max = array_size(extents);
+		l->extent = answers[i].extent;
+		struct ask *a = ask_begin(b, &b->replica, (struct replica_io){.io = io, .tree = 3});
+		CU_ASSERT_EQUAL(ask_end(b, a), answers[i].res);
+	}
+	CU_ASSERT_EQUAL(b->n_lost, 0); /* it was only looked at */
+	bench_close_client(b);
+	CU_ASSERT_EQUAL_FATAL(sim_run(b->world.one.sim, liar_has_ended, l, ONE_STEPS_MAX), SIM_DONE);
+	peer_connection_destroy(l->wire);
+	listener_close(l->listener);
+	bench_close(b);
+	free(l);
+}
+
 /* One slow disk: its calls are given up, the connection to its node stays; answers that come late are nobody's. */
 static void a_slow_disk(void)
 {
@@ -495,6 +615,7 @@ int main(void)
 	CU_add_test(suite, "more than may be under way", more_than_may_be_under_way);
 	CU_add_test(suite, "answers of the past", answers_of_the_past);
 	CU_add_test(suite, "a partition", a_partition);
+	CU_add_test(suite, "a map of other blocks", a_map_of_other_blocks);
 	CU_add_test(suite, "a slow disk", a_slow_disk);
 	CU_add_test(suite, "nobody there", nobody_there);
 	CU_add_test(suite, "cuts at any moment", cuts_at_any_moment);
