@@ -11,7 +11,8 @@
  *  2. done() is called when the call is over and the kernel has given the message back, never inside
  *     peer_client_call().
  *  3. A call that is late is given up; what then comes as its answer is dropped. If not even its message has left, or a
- *     PING is late, the connection is ended.
+ *     PING is late, the connection is ended; so it is when there is no room for a PING, since the node owes all that it
+ *     may, and nothing was heard of it for twice as long.
  *  4. Answers with data land in memory of the connection's own, so nobody's memory is written to after done().
  *
  * Owner: the reactor.
@@ -46,6 +47,7 @@ struct peer_client {
 	struct op over_op; /* delivers `over` */
 	struct peer_call greeting, ping;
 	bool is_pinging;
+	uint64_t heard_ns;   /* when something came of the node; at first, when it was greeted */
 	bool has_heard;      /* of the node, since it was looked at last */
 	bool is_unreachable; /* and this was said */
 	void (*closed)(void *context);
@@ -200,6 +202,7 @@ static void client_arrived(struct peer_connection *wire, const struct peer_in *i
 	}
 	c->n_owed--;
 	c->has_heard = true;
+	c->heard_ns = reactor_now_ns(c->options.reactor);
 	if (call) {
 		int res = peer_status_to_errno(in->header.status);
 		if (res == 0 && !in->is_intact)
@@ -231,6 +234,10 @@ static void client_look(struct timer *t)
 			}
 			call_end(call, -ETIMEDOUT);
 		}
+	}
+	if (c->n_owed == PEER_REQUESTS_MAX && now_ns - c->heard_ns >= 2 * limit_ns) {
+		peer_connection_close(c->wire, -ETIMEDOUT, "it does not answer");
+		return;
 	}
 	if (!c->has_heard && !c->is_pinging && c->stage == CLIENT_UP && c->n_owed < PEER_REQUESTS_MAX) {
 		c->is_pinging = true;

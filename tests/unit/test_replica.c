@@ -416,6 +416,27 @@ static void a_partition(void)
 	bench_close(b);
 }
 
+/* The same when the node owes all the answers that it may, so that there is no room to ask whether it lives. */
+static void a_partition_of_a_busy_node(void)
+{
+	struct bench *b = bench_open(true);
+	begin_session(b);
+	sim_net_partition(b->world.far, b->world.one.machine, true);
+	for (uint32_t i = 0; i < PEER_REQUESTS_MAX + 10; i++) {
+		struct disk_io io = {.op = DISK_READ, .first = i, .n_blocks = 1};
+		ask_begin(b, &b->replica, (struct replica_io){.io = io, .tree = 3});
+	}
+	bench_wait(b);
+	CU_ASSERT_EQUAL(b->n_lost, 1);
+	one_let_pass(&b->world.one, 2 * TIMEOUT_NS);
+	CU_ASSERT_FALSE(peer_client_is_up(b->client));
+	CU_ASSERT_EQUAL(b->n_down, 1);
+	sim_net_partition(b->world.far, b->world.one.machine, false);
+	bench_wait_up(b);
+	CU_ASSERT_EQUAL(fence(b, 5), 0);
+	bench_close(b);
+}
+
 /* ---- a node that lies ---- */
 
 struct liar {
@@ -615,6 +636,7 @@ int main(void)
 	CU_add_test(suite, "more than may be under way", more_than_may_be_under_way);
 	CU_add_test(suite, "answers of the past", answers_of_the_past);
 	CU_add_test(suite, "a partition", a_partition);
+	CU_add_test(suite, "a partition of a busy node", a_partition_of_a_busy_node);
 	CU_add_test(suite, "a map of other blocks", a_map_of_other_blocks);
 	CU_add_test(suite, "a slow disk", a_slow_disk);
 	CU_add_test(suite, "nobody there", nobody_there);
