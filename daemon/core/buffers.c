@@ -67,6 +67,8 @@ struct buffers {
 	struct list lines[N_LINES];
 	uint64_t n_waited; /* numbers those in line */
 	struct turn_hook serve;
+	void (*begun)(void *context); /* somebody waits; NULL: nobody asked to be told */
+	void *begun_context;
 };
 
 static uint64_t order_bytes(unsigned order)
@@ -229,7 +231,7 @@ void *buffers_get(struct buffers *b, uint32_t len_bytes)
 	return line_first(b, line_of(order)) ? NULL : buffer_give(b, order, b->n_waited);
 }
 
-static bool anybody_waits(const struct buffers *b)
+bool buffers_are_awaited(const struct buffers *b)
 {
 	return line_first(b, LINE_SMALL) || line_first(b, LINE_LARGE);
 }
@@ -256,7 +258,7 @@ void buffers_put(struct buffers *b, void *data, uint32_t len_bytes)
 		c = c < buddy ? c : buddy;
 	}
 	cell_set_free(b, c, order);
-	if (anybody_waits(b))
+	if (buffers_are_awaited(b))
 		reactor_at_turn_end(b->reactor, &b->serve);
 }
 
@@ -270,12 +272,21 @@ void buffers_wait(struct buffers *b, struct buffer_waiter *w, uint32_t len_bytes
 	w->number = b->n_waited++;
 	list_append(&b->lines[line_of(order_of(len_bytes))], &w->link);
 	reactor_at_turn_end(b->reactor, &b->serve); /* there may be a buffer already */
+	if (b->begun)
+		b->begun(b->begun_context);
+}
+
+void buffers_watch(struct buffers *b, void (*begun)(void *context), void *context)
+{
+	quarry_assert(!begun || !b->begun);
+	b->begun = begun;
+	b->begun_context = context;
 }
 
 void buffers_cancel(struct buffers *b, struct buffer_waiter *w)
 {
 	list_remove(&w->link);
-	if (anybody_waits(b)) /* the next may want less than the one that left */
+	if (buffers_are_awaited(b)) /* the next may want less than the one that left */
 		reactor_at_turn_end(b->reactor, &b->serve);
 }
 

@@ -34,6 +34,10 @@ void *buffers_get(struct buffers *b, uint32_t len_bytes);
 /* Waits in line; the waiter belongs to the pool until ready() or buffers_cancel(). */
 void buffers_wait(struct buffers *b, struct buffer_waiter *w, uint32_t len_bytes);
 void buffers_cancel(struct buffers *b, struct buffer_waiter *w);
+bool buffers_are_awaited(const struct buffers *b); /* somebody is in line */
+/* For who can see to it that buffers come back: begun() is called when somebody gets in line, inside buffers_wait(),
+ * and must not call back. NULL: nobody is told. */
+void buffers_watch(struct buffers *b, void (*begun)(void *context), void *context);
 void buffers_put(struct buffers *b, void *data, uint32_t len_bytes); /* the length it was asked for */
 uint64_t buffers_used_bytes(const struct buffers *b);
 uint64_t buffers_budget_bytes(const struct buffers *b);

@@ -71,7 +71,7 @@ static void connection_received(struct wire *w, int res)
 	struct nbd_connection *c = container_of(w, struct nbd_connection, wire);
 
 	connection_wake(c);
-	c->moved_bytes += res > 0 ? (uint64_t)res : 0;
+	c->gives.moved_bytes += res > 0 ? (uint64_t)res : 0;
 	if (res < 0) {
 		connection_failed(c, res);
 	} else if (res == 0) {
@@ -89,7 +89,7 @@ static void connection_sent(struct wire *w, int res)
 	struct nbd_connection *c = container_of(w, struct nbd_connection, wire);
 
 	connection_wake(c);
-	c->moved_bytes += c->sending_bytes;
+	c->takes.moved_bytes += c->sending_bytes;
 	c->sending_bytes = 0;
 	if (res < 0)
 		connection_failed(c, res);

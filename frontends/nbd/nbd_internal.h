@@ -189,6 +189,12 @@ struct nbd_talk {
 	uint8_t answer[ANSWER_BYTES];
 };
 
+/* One direction of it: what moved, and what the watchdog saw of that. */
+struct nbd_pace {
+	uint64_t moved_bytes, seen_bytes; /* seen: moved_bytes when the watchdog began to count */
+	uint32_t n_waits;                 /* times in a row that it found us waiting for the client */
+};
+
 struct nbd_connection {
 	struct nbd_server *server;
 	enum nbd_connection_stage stage;
@@ -229,10 +235,9 @@ struct nbd_connection {
 	struct nbd_request *exclusive; /* its pieces go out before anything else */
 	struct iovec send_iov[2 * SEND_MESSAGES];
 
-	uint64_t now_ns;              /* of this turn, about: saves a look at the clock per request */
-	uint64_t moved_bytes;         /* received and sent */
-	uint64_t sending_bytes;       /* of the send under way */
-	uint64_t seen_moved, seen_ns; /* the watchdog's: moved_bytes when it began to watch */
+	uint64_t now_ns; /* of this turn, about: saves a look at the clock per request */
+	struct nbd_pace gives, takes;
+	uint64_t sending_bytes; /* of the send under way */
 	uint64_t accepted_ns;
 	uint64_t n_served, read_bytes, write_bytes;
 };
@@ -266,7 +271,6 @@ struct nbd_server {
 	struct list free_requests;
 	uint32_t n_made, n_free;
 	struct list starving; /* connections in line for a request */
-	uint32_t n_in_line;   /* connections in line for a buffer */
 	struct timer watchdog;
 
 	bool is_stopping;
@@ -282,8 +286,6 @@ struct nbd_request *server_request_get(struct nbd_server *s); /* NULL: none is f
 void server_request_put(struct nbd_server *s, struct nbd_request *r);
 /* Puts the connection in line; its turn comes with connection_wake(). */
 void server_starve(struct nbd_server *s, struct nbd_connection *c);
-/* A connection waits for somebody else's buffers or requests: see that nobody sits on them. */
-void server_watch(struct nbd_server *s);
 void server_connection_closing(struct nbd_server *s);
 void server_connection_gone(struct nbd_server *s, struct nbd_connection *c);
 

@@ -259,7 +259,6 @@ static void buffer_granted(struct buffer_waiter *w, void *data)
 
 	quarry_assert(c->waiter_bytes > 0 && !c->granted);
 	c->granted = data;
-	c->server->n_in_line--;
 	connection_wake(c);
 }
 
@@ -289,10 +288,8 @@ static void *admit_first(struct nbd_request *r, uint32_t want_bytes)
 		return data;
 	c->waiter_bytes = r->piece_bytes;
 	c->waiter.ready = buffer_granted;
-	s->n_in_line++;
 	counter_add(&s->counters.waits_buffers, 1);
 	buffers_wait(s->buffers, &c->waiter, c->waiter_bytes);
-	server_watch(s);
 	return NULL;
 }
 
@@ -695,7 +692,6 @@ void request_cut(struct nbd_request *r)
 			buffers_put(c->server->buffers, c->granted, c->waiter_bytes);
 		} else if (c->waiter_bytes > 0) {
 			buffers_cancel(c->server->buffers, &c->waiter);
-			c->server->n_in_line--;
 		}
 		c->granted = NULL;
 		c->waiter_bytes = 0;

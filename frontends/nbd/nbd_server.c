@@ -6,10 +6,13 @@
  * who has not agreed on an export yet can be sent away for it, the oldest first; so silent clients cannot keep others
  * out.
  *
- * The watchdog runs while any connection waits for buffers or requests that others hold. A client that holds some, and
- * is the one that we wait for whenever it looks, has to move as many bytes as it holds within NBD_STALL_S, or it is
- * disconnected: one that sends or takes a byte now and then is no better than one that is silent. A slow line is enough
- * for that, since a request gets more than its first buffer only as it proceeds.
+ * The watchdog runs while anybody waits for buffers (a virtual machine or another node, too) or for requests that
+ * others hold. A client that holds some, and is the one that we wait for whenever it looks, has to move as many bytes
+ * as it holds within NBD_STALL_S, or it is disconnected: one that sends or takes a byte now and then is no better than
+ * one that is silent. A slow line is enough for that, since a request gets more than its first buffer only as it
+ * proceeds.
+ * What it gives and what it takes are judged apart: no flood of requests makes up for replies that it does not take.
+ * Looks are counted, not seconds, so that nobody is judged by a time in which this process did not run.
  *
  * Invariants
  *  1. requests in the pool (used before or not) + requests of connections = SERVER_REQUESTS.
@@ -25,7 +28,9 @@
 
 #define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
 #define WATCHDOG_NS     NS_PER_S
+#define STALL_LOOKS     ((uint32_t)(NBD_STALL_S * NS_PER_S / WATCHDOG_NS))
 
+static void server_watch(void *context);
 static void door_accept(struct nbd_door *d);
 static void server_stop_if_empty(struct nbd_server *s);
 
@@ -83,52 +88,79 @@ void server_starve(struct nbd_server *s, struct nbd_connection *c)
 
 /* ---- the watchdog ---- */
 
-static void connection_look(struct nbd_connection *c, uint64_t now_ns)
+static void pace_begin(struct nbd_pace *p)
 {
-	c->seen_moved = c->moved_bytes;
-	c->seen_ns = now_ns;
+	p->seen_bytes = p->moved_bytes;
+	p->n_waits = 0;
 }
 
-void server_watch(struct nbd_server *s)
+/* Somebody waits for what others hold: see that nobody sits on it. */
+static void server_watch(void *context)
 {
+	struct nbd_server *s = context;
+
 	if (timer_is_running(&s->watchdog))
 		return;
-	uint64_t now_ns = reactor_now_ns(s->reactor);
-	list_each (node, &s->connections)
-		connection_look(container_of(node, struct nbd_connection, link), now_ns);
+	list_each (node, &s->connections) {
+		struct nbd_connection *c = container_of(node, struct nbd_connection, link);
+		pace_begin(&c->gives);
+		pace_begin(&c->takes);
+	}
 	timer_start(s->reactor, &s->watchdog, WATCHDOG_NS);
 }
 
-/* Is it the client who keeps us from giving back what it holds? */
-static bool waits_for_client(const struct nbd_connection *c)
+/* Buffers of the write that is arriving, but those that the volume has. */
+static uint64_t held_by_arriving(const struct nbd_connection *c)
 {
-	if (c->stage != CONNECTION_TRANSMIT || c->n_requests == 0)
-		return false;
-	return c->wire.is_sending || (c->arriving && c->wire.is_receiving);
+	const struct nbd_request *r = c->arriving;
+	uint64_t held_bytes = 0;
+
+	for (uint32_t i = 0; r && i < r->n_pieces; i++)
+		held_bytes += r->pieces[i].buffer && r->pieces[i].stage != PIECE_WORKING ? r->piece_bytes : 0;
+	return held_bytes;
 }
 
-static void watchdog_judge(struct nbd_connection *c, uint64_t now_ns)
+/* Has it moved less than it holds, for as long as may be? `waits`: it is the client who keeps us from giving back. */
+static bool pace_is_too_slow(struct nbd_pace *p, bool waits, uint64_t held_bytes)
 {
-	struct nbd_server *s = c->server;
+	if (!waits) {
+		pace_begin(p);
+		return false;
+	}
+	if (++p->n_waits < STALL_LOOKS)
+		return false;
+	if (p->moved_bytes - p->seen_bytes < max_u64(held_bytes, 1))
+		return true;
+	pace_begin(p);
+	return false;
+}
+
+static void stall_tell(struct nbd_connection *c, const char *what, const struct nbd_pace *p, uint64_t held_bytes)
+{
 	char text[CONNECTION_TEXT_BYTES];
 
-	uint64_t moved_bytes = c->moved_bytes - c->seen_moved;
-
-	if (!waits_for_client(c)) {
-		connection_look(c, now_ns);
-		return;
-	}
-	if (now_ns - c->seen_ns < NBD_STALL_S * NS_PER_S)
-		return;
-	if (moved_bytes >= max_u64(c->held_bytes, 1)) {
-		connection_look(c, now_ns);
-		return;
-	}
-	counter_add(&s->counters.stalled, 1);
+	counter_add(&c->server->counters.stalled, 1);
 	connection_to_text(c, text);
-	log_event(s->log, LOG_WARNING, "nbd-client-stalled", c->export_name,
-		  "%s took and gave %llu bytes in %u s while others waited for the %llu KiB it holds; disconnected",
-		  text, (unsigned long long)moved_bytes, NBD_STALL_S, (unsigned long long)(c->held_bytes / KIB));
+	log_event(c->server->log, LOG_WARNING, "nbd-client-stalled", c->export_name,
+		  "%s %s %llu bytes in %u s while others waited for the %llu KiB it holds; disconnected", text, what,
+		  (unsigned long long)(p->moved_bytes - p->seen_bytes), NBD_STALL_S,
+		  (unsigned long long)(held_bytes / KIB));
+}
+
+static void watchdog_judge(struct nbd_connection *c)
+{
+	bool is_served = c->stage == CONNECTION_TRANSMIT && c->n_requests > 0;
+	bool awaits_payload = is_served && c->arriving && c->wire.is_receiving;
+	uint64_t given_bytes = held_by_arriving(c), taken_bytes = c->held_bytes - given_bytes;
+	bool gives_too_slowly = pace_is_too_slow(&c->gives, awaits_payload, given_bytes);
+	bool takes_too_slowly = pace_is_too_slow(&c->takes, is_served && c->wire.is_sending, taken_bytes);
+
+	if (c->is_cut || (!gives_too_slowly && !takes_too_slowly))
+		return;
+	if (takes_too_slowly)
+		stall_tell(c, "took", &c->takes, taken_bytes);
+	else
+		stall_tell(c, "gave", &c->gives, given_bytes);
 	connection_close(c, NULL);
 }
 
@@ -136,11 +168,10 @@ static void watchdog_fired(struct timer *t)
 {
 	struct nbd_server *s = container_of(t, struct nbd_server, watchdog);
 
-	if (s->n_in_line == 0 && list_is_empty(&s->starving))
+	if (!buffers_are_awaited(s->buffers) && list_is_empty(&s->starving))
 		return;
-	uint64_t now_ns = reactor_now_ns(s->reactor);
 	list_each (node, &s->connections)
-		watchdog_judge(container_of(node, struct nbd_connection, link), now_ns);
+		watchdog_judge(container_of(node, struct nbd_connection, link));
 	timer_start(s->reactor, &s->watchdog, WATCHDOG_NS);
 }
 
@@ -188,7 +219,6 @@ static void server_admit(struct nbd_server *s, struct stream *stream)
 	}
 	list_append(&s->connections, &c->link);
 	s->n_connections++;
-	connection_look(c, c->accepted_ns);
 	counter_add(&s->counters.accepted, 1);
 	counter_set(&s->counters.n_connections, s->n_connections);
 }
@@ -332,6 +362,7 @@ int nbd_server_start(const struct nbd_server_options *o, char why[static NBD_WHY
 	for (uint32_t i = 0; i < NBD_DOORS; i++)
 		if (s->doors[i].listener)
 			door_accept(&s->doors[i]);
+	buffers_watch(o->buffers, server_watch, s);
 	*out = s;
 	return 0;
 }
@@ -355,6 +386,7 @@ static void server_stop_if_empty(struct nbd_server *s)
 	for (uint32_t i = 0; i < NBD_DOORS; i++)
 		if (s->doors[i].is_accepting)
 			return;
+	buffers_watch(s->buffers, NULL, NULL);
 	timer_stop(s->reactor, &s->watchdog);
 	reactor_defer(s->reactor, &s->stopped_op, 0); /* whoever called us may still look at the server */
 }

@@ -149,6 +149,66 @@ static void test_who_keeps_others_waiting_is_sent_away(void)
 	free(data);
 }
 
+/* What it sends meanwhile does not count, even if it is more than it holds: a payload that is thrown away. */
+static void test_who_only_gives_is_sent_away(void)
+{
+	uint8_t *data = calloc(1, MIB);
+
+	memset(data, 1, MIB);
+	world_start(&world, &(struct nbd_world_options){.budget_bytes = MIB});
+	fake_volume_poke(world.vm, 0, data, MIB);
+	join(0, false);
+	pause_with_reads(0, 1, MIB);
+	ask(&clients[0], NBD_CMD_WRITE, 2, WORLD_VOLUME_BYTES, 32 * MIB); /* refused */
+	join(1, false);
+	ask(&clients[1], NBD_CMD_READ, 7, 0, 4096);
+	for (uint32_t second = 0; second < NBD_STALL_S + 3; second++) {
+		if (clients[0].error == 0)
+			client_send(&clients[0], data, 64 * KIB);
+		CU_ASSERT(second > NBD_STALL_S - 2 || counter_get(&counters()->stalled) == 0);
+		world_pass(&world, NS_PER_S);
+	}
+	CU_ASSERT_EQUAL(counter_get(&counters()->stalled), 1);
+	CU_ASSERT_EQUAL(client_simple_reply(&clients[1]).cookie, 7);
+	client_close(&clients[0]);
+	client_close(&clients[1]);
+	world_end(&world);
+	free(data);
+}
+
+struct other_waiter {
+	struct buffer_waiter waiter;
+	void *buffer;
+};
+
+static void other_served(struct buffer_waiter *w, void *data)
+{
+	container_of(w, struct other_waiter, waiter)->buffer = data;
+}
+
+/* Nor may a virtual machine be kept waiting, which has no connection here. */
+static void test_who_keeps_another_frontend_waiting_is_sent_away(void)
+{
+	static uint8_t data[MIB];
+	struct other_waiter other = {.waiter.ready = other_served};
+
+	world_start(&world, &(struct nbd_world_options){.budget_bytes = MIB});
+	join(0, false);
+	ask(&clients[0], NBD_CMD_WRITE, 1, 0, MIB);
+	client_send(&clients[0], data, MIB / 2);
+	CU_ASSERT_PTR_NULL_FATAL(buffers_get(world.buffers, MIB));
+	list_init(&other.waiter.link);
+	buffers_wait(world.buffers, &other.waiter, MIB);
+	world_pass(&world, (NBD_STALL_S - 2) * NS_PER_S);
+	CU_ASSERT_EQUAL(counter_get(&counters()->stalled), 0);
+	world_pass(&world, 5 * NS_PER_S);
+	CU_ASSERT_EQUAL(counter_get(&counters()->stalled), 1);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(other.buffer);
+	buffers_put(world.buffers, other.buffer, MIB);
+	client_close(&clients[0]);
+	world_end(&world);
+}
+
 /* The same for one that sends half a payload. */
 static void test_who_does_not_send_its_payload_is_sent_away(void)
 {
@@ -561,6 +621,8 @@ int main(void)
 	CU_ADD_TEST(suite, test_the_undecided_make_room);
 	CU_ADD_TEST(suite, test_slow_readers_leave_room_for_others);
 	CU_ADD_TEST(suite, test_who_keeps_others_waiting_is_sent_away);
+	CU_ADD_TEST(suite, test_who_only_gives_is_sent_away);
+	CU_ADD_TEST(suite, test_who_keeps_another_frontend_waiting_is_sent_away);
 	CU_ADD_TEST(suite, test_who_does_not_send_its_payload_is_sent_away);
 	CU_ADD_TEST(suite, test_who_trickles_is_sent_away);
 	CU_ADD_TEST(suite, test_honest_clients_do_not_wait_for_those_who_trickle);
