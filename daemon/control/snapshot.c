@@ -71,7 +71,7 @@ static void take_volume(const struct volume_view *v, void *context)
 	struct snapshot_volume *to = is_wanted ? array_grow(s, &s->volumes, &s->n_volumes, sizeof(*to)) : NULL;
 	if (!to)
 		return;
-	to->view = *v;
+	*to = (struct snapshot_volume){.view = *v};
 	to->view.counters = copy_of(s, v->counters, sizeof(*v->counters));
 }
 

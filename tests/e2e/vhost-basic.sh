@@ -5,6 +5,7 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/vhost-lib.sh"
 require jq nbdcopy nbdinfo cmp
+export MALLOC_PERTURB_=165 # what nobody has set is told as nonsense
 daemon_begin
 disk_make d1 2G
 require_vhost
