@@ -12,14 +12,15 @@ repo=$dir/repo
 
 fill() { q --json volume show "$1" | jq -r ".fill${2:+.$2}"; }
 is_whole() { [ "$(fill "$1")" = null ]; }
-filler_begin() { # NEW: in the foreground of a process of ours; $filler
-	"$BUILD/quarry" backup restore "$repo/v@s" "$1" --lazy --wait >"$dir/filler" 2>&1 &
+filler_begin() { # NEW [BACKUP]: in the foreground of a process of ours; $filler
+	: >"$dir/filler"
+	"$BUILD/quarry" backup restore "$repo/${2:-v@s}" "$1" --lazy --wait >"$dir/filler" 2>&1 &
 	filler=$!
 	others+=("$filler")
 	until_true 10 grep -q '^nbd' "$dir/filler"
 }
-same() { # NEW: holds what the snapshot holds
-	qemu-img compare -q -f raw -F raw "$(uri "$1")" "$(uri v@s)"
+same() { # NEW [SNAPSHOT]: holds what the snapshot holds
+	qemu-img compare -q -f raw -F raw "$(uri "$1")" "$(uri "${2:-v@s}")"
 }
 drop() {
 	q volume detach "$1" >/dev/null
@@ -84,6 +85,18 @@ expect 0 "FILLING" q status
 expect 0 "" q backup restore "$repo/v@s" new --lazy --wait
 drop new
 
+say "used over vhost-user alone: it is filled all the same"
+filler_begin new
+kill -STOP "$filler"
+q volume attach new --vhost-user >/dev/null
+q volume detach new --nbd >/dev/null
+kill -CONT "$filler"
+wait "$filler" || fail "the filler ended with an error: $(cat "$dir/filler")"
+holds is_whole new
+q volume attach new --nbd >/dev/null
+holds same new
+drop new
+
 say "a pack is damaged: what is hurt is an error, the rest is served"
 pack=$(find "$repo/packs" -type f -printf '%s %p\n' | sort -n | tail -n 1 | cut -d' ' -f2)
 cp "$pack" "$dir/pack"
@@ -112,5 +125,6 @@ expect 0 "" q backup restore "$repo/v@s" new --lazy --wait
 holds is_whole new
 holds same new
 drop new
+
 daemon_stop
 passed

@@ -176,7 +176,8 @@ static struct set_volume *volume_find_fill(struct volume_set *set, const char *n
 
 struct volume *volume_get(struct volume_set *set, const char *name)
 {
-	struct set_volume *entry = volume_name_is_fill(name) ? volume_find_fill(set, name) : set_volume_find(set, name);
+	bool is_fill = volume_name_is_fill(name);
+	struct set_volume *entry = is_fill ? volume_find_fill(set, name) : set_volume_find(set, name);
 	struct set_snapshot *snap = entry ? NULL : snapshot_find_export(set, name);
 	if (snap && snapshot_has_export(snap) && snapshot_is_serving(snap)) {
 		snap->head->refs++;
@@ -184,7 +185,7 @@ struct volume *volume_get(struct volume_set *set, const char *name)
 	}
 	if (!entry || !entry->head || entry->head->state != VOLUME_SERVING)
 		return NULL;
-	if (!entry->facts.is_attached_nbd)
+	if (!entry->facts.is_attached_nbd && !is_fill) /* it is filled for virtual machines, too */
 		return NULL;
 	entry->head->refs++;
 	return entry->head;
