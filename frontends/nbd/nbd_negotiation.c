@@ -102,7 +102,8 @@ static void agree_on(struct nbd_connection *c, struct volume *v)
 	}
 	while (!c->terms.reports_bitmaps && c->n_bases > 0)
 		volume_base_close(c->bases[--c->n_bases]);
-	snprintf(c->export_name, sizeof(c->export_name), "%s", volume_name(v));
+	snprintf(c->export_name, sizeof(c->export_name), "%s%s", volume_name(v),
+		 c->is_filler ? VOLUME_FILL_ENDING : "");
 }
 
 /* ---- options, one function each ---- */

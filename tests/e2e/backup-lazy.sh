@@ -87,6 +87,8 @@ drop new
 
 say "used over vhost-user alone: it is filled all the same"
 filler_begin new
+until_true 10 grep -q 'to new@.fill: connected' "$dir/log"
+is "clients beside the filler" "$(q --json volume show new | jq .attachments[0].clients)" 0
 kill -STOP "$filler"
 q volume attach new --vhost-user >/dev/null
 q volume detach new --nbd >/dev/null
