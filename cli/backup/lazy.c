@@ -16,6 +16,7 @@
  * 3. What clients wait for goes first; LANES_BACKGROUND leaves lanes free for it.
  * 4. Nothing is remembered here: when the daemon or this process ends, the volume's record says from where to go on, and
  *    what is brought a second time changes nothing.
+ * 5. Only the volume that was found first is filled: one that has taken its name meanwhile may have another source.
  */
 #include "cli/backup/lazy.h"
 
@@ -93,6 +94,7 @@ struct lazy {
 	bool is_asking;
 	uint8_t answer[WANTED_BYTES];
 	uint64_t settled_units, n_hurt, recorded_ms, shown_ms;
+	char *uuid;     /* of the volume; NULL: not looked at yet */
 	bool is_broken; /* the connection: an operation failed */
 	struct lane lanes[N_LANES];
 	enum status status;
@@ -448,19 +450,38 @@ static void units_begin(struct lazy *z, const json_t *fill)
 	z->n_hurt = 0;
 }
 
-/* DONE and *is_over: the volume is whole, or nothing more can be done. REFUSED: try again, unless z->status says so. */
-static enum status lazy_connect(struct lazy *z, bool *is_over)
+/* The volume as it is now, if it is still the one that is filled; else z->status says so, unless it may come back. */
+static enum status lazy_look(struct lazy *z, json_t **volume)
 {
 	struct cli *c = z->cli;
-	json_auto_t *volume = NULL;
 	auto_free char *path = api_path("/v1/volumes/", z->transfer->name, "");
-	enum status status = client_get(c, path, &volume);
-	const json_t *fill = json_object_get(volume, "fill");
+	enum status status = client_get(c, path, volume);
 	if (status != DONE) {
 		if (strcmp(c->failure.code, "not-found") == 0)
 			z->status = status;
 		return status;
 	}
+	const json_t *fill = json_object_get(*volume, "fill");
+	const char *uuid = text_at(*volume, "uuid");
+	if (!z->uuid)
+		z->uuid = text_format("%s", uuid);
+	bool is_other = json_is_object(fill) && strcmp(text_at(fill, "source"), z->transfer->fill) != 0;
+	if (is_other || strcmp(uuid, z->uuid) != 0)
+		z->status =
+		    cli_refuse(c, "not-found", "volume '%s' is gone; what is called so now is not filled from '%s'",
+			       z->transfer->name, z->transfer->fill);
+	return z->status;
+}
+
+/* DONE and *is_over: the volume is whole, or nothing more can be done. REFUSED: try again, unless z->status says so. */
+static enum status lazy_connect(struct lazy *z, bool *is_over)
+{
+	struct cli *c = z->cli;
+	json_auto_t *volume = NULL, *again = NULL;
+	enum status status = lazy_look(z, &volume);
+	const json_t *fill = json_object_get(volume, "fill");
+	if (status != DONE)
+		return status;
 	*is_over = !json_is_object(fill);
 	if (*is_over)
 		return DONE;
@@ -468,9 +489,14 @@ static enum status lazy_connect(struct lazy *z, bool *is_over)
 		return cli_refuse(c, "in-use", "volume '%s' is detached; attach it, then repeat this command",
 				  z->transfer->name);
 	status = endpoint_open_attachment(c, &z->transfer->volume, attachment_uri(c, fill), NULL);
-	if (status == DONE)
-		units_begin(z, fill);
-	return status;
+	if (status == DONE) /* from now on the connection holds it: is it still the same? */
+		status = lazy_look(z, &again);
+	if (status != DONE)
+		return status;
+	fill = json_object_get(again, "fill");
+	*is_over = !json_is_object(fill);
+	units_begin(z, fill);
+	return DONE;
 }
 
 static enum status lazy_end(struct lazy *z)
@@ -514,6 +540,7 @@ static enum status lazy_run(struct lazy *z)
 	workers_destroy(z->workers);
 	worker_end(&z->here);
 	leaf_destroy(z->leaf);
+	free(z->uuid);
 	return lazy_end(z);
 }
 

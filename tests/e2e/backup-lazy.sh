@@ -128,5 +128,30 @@ holds is_whole new
 holds same new
 drop new
 
+say "a filler that was left behind does not fill another volume of that name"
+volume_make u 600M
+nbd "$(uri u)" 'for i in range(600):
+    h.pwrite(bytes([0x75]) * 4096, (i << 20) + 8192)'
+q snapshot create u@s >/dev/null
+q volume attach u@s --nbd >/dev/null
+q backup create u@s "$repo" >/dev/null
+filler_begin new
+kill -STOP "$filler"
+first=$filler
+mv "$dir/filler" "$dir/first"
+drop new
+filler_begin new u@s
+kill -STOP "$filler"
+kill -CONT "$first"
+status=0
+wait "$first" || status=$?
+is "the first one's end" "$status" 1
+holds grep -q "volume 'new' is gone" "$dir/first"
+kill -CONT "$filler"
+wait "$filler" || fail "the filler ended with an error: $(cat "$dir/filler")"
+holds is_whole new
+holds same new u@s
+drop new
+
 daemon_stop
 passed
