@@ -106,8 +106,9 @@ enum status transfer_create(struct transfer *t, uint64_t size_bytes)
 	json_auto_t *body = json_pack("{sssI}", "name", t->name, "size_bytes", (json_int_t)size_bytes);
 	body_text(c, body, "pool", "pool");
 	body_number(c, body, "replicas", "replicas");
-	if (t->fill)
-		json_object_set_new(body, "fill", json_string(t->fill));
+	if (t->fill && json_object_set_new(body, "fill", json_string(t->fill)) < 0)
+		return cli_refuse(c, "invalid", "the path '%s' is not UTF-8, so no volume can name it as its source",
+				  t->fill);
 	enum status status = t->fill ? DONE : volume_is_new(c, t->name); /* one that is being filled is gone on with */
 	if (status == DONE)
 		status = client_call(c, &(struct request){.method = "POST", .path = "/v1/volumes", .body = body}, NULL);

@@ -153,5 +153,14 @@ holds is_whole new
 holds same new u@s
 drop new
 
+say "paths with odd characters, and a tiny volume"
+odd="$dir/a 'b' \"c\" \\ %s ü"
+cp -r "$repo" "$odd"
+expect 0 "" q backup restore "$odd/u@s" new --lazy --wait
+holds same new u@s
+drop new
+mv "$odd" "$dir/"$'r\xff'
+expect 1 "not UTF-8" q backup restore "$dir/"$'r\xff/u@s' odd --lazy
+expect 1 "there is no volume" q volume show odd
 daemon_stop
 passed
