@@ -376,6 +376,8 @@ static void wanted_run(struct lazy *z)
 	bool is_through = z->next_wanted == z->n_wanted && wanted_in_hand(z) == 0;
 	if (z->is_asking || !is_through || lazy_is_ending(z) || (z->next == z->n_units && lanes_busy(z) == 0))
 		return;
+	if (z->n_units == 1) /* nothing can go first; and a tiny volume has no room for the question */
+		return;
 	z->is_asking = true;
 	endpoint_read(&z->transfer->volume, &z->ask, z->answer, sizeof(z->answer), 0);
 }

@@ -162,5 +162,14 @@ drop new
 mv "$odd" "$dir/"$'r\xff'
 expect 1 "not UTF-8" q backup restore "$dir/"$'r\xff/u@s' odd --lazy
 expect 1 "there is no volume" q volume show odd
+volume_make t 1536
+nbd "$(uri t)" 'h.pwrite(b"t" * 1536, 0)'
+q snapshot create t@s >/dev/null
+q volume attach t@s --nbd >/dev/null
+q backup create t@s "$repo" >/dev/null
+expect 0 "" q backup restore "$repo/t@s" new --lazy --wait
+holds is_whole new
+holds same new t@s
+drop new
 daemon_stop
 passed
