@@ -501,6 +501,15 @@ static enum status lazy_connect(struct lazy *z, bool *is_over)
 	return DONE;
 }
 
+/* Units from the start that need not be brought again; the later ones may, after the next break. */
+static uint64_t units_through(const struct lazy *z)
+{
+	uint64_t n = 0;
+	while (n < z->n_units && z->units[n] == UNIT_DONE)
+		n++;
+	return n;
+}
+
 static enum status lazy_end(struct lazy *z)
 {
 	auto_free char *title = record_title(z->record);
@@ -524,9 +533,10 @@ static enum status lazy_run(struct lazy *z)
 	while (z->status == DONE && !is_over) {
 		enum status status = lazy_connect(z, &is_over);
 		if (status == DONE && !is_over) {
+			uint64_t before = units_through(z);
 			lazy_fill(z);
 			is_over = !z->is_broken;
-			if (z->settled_units > 0)
+			if (units_through(z) > before)
 				since_ms = now_ms();
 		}
 		endpoint_close(&z->transfer->volume);
