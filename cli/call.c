@@ -184,6 +184,21 @@ static enum status noun_take(struct cli *c, const char *text)
 	return cli_misuse(c, "there is no '%s'; see 'quarry --help'", text);
 }
 
+/* The verb of a noun that others call so; NULL: there is none. */
+static const char *verb_meant(const char *noun, const char *text)
+{
+	static const char *const others[][2] = {{"ls", "list"},       {"rm", "delete"},     {"rm", "remove"},
+						{"remove", "delete"}, {"delete", "remove"}, {"add", "create"},
+						{"info", "show"},     {"mv", "rename"}};
+	for (size_t i = 0; i < array_size(others); i++) {
+		for (size_t j = 0; strcmp(others[i][0], text) == 0 && j < n_commands; j++) {
+			if (strcmp(commands[j].noun, noun) == 0 && strcmp(commands[j].verb, others[i][1]) == 0)
+				return others[i][1];
+		}
+	}
+	return NULL;
+}
+
 static enum status verb_take(struct cli *c, const char *text)
 {
 	struct nearest nearest;
@@ -196,11 +211,13 @@ static enum status verb_take(struct cli *c, const char *text)
 			c->call->command = &commands[i];
 			return DONE;
 		}
-		nearest_offer(&nearest, commands[i].verb);
+		if (!commands[i].is_later)
+			nearest_offer(&nearest, commands[i].verb);
 	}
-	if (nearest.word)
+	const char *meant = verb_meant(c->call->noun, text);
+	if (meant || nearest.word)
 		return cli_misuse(c, "there is no '%s %s'; did you mean '%s %s'?", c->call->noun, text, c->call->noun,
-				  nearest.word);
+				  meant ? meant : nearest.word);
 	return cli_misuse(c, "there is no '%s %s'; see 'quarry %s --help'", c->call->noun, text, c->call->noun);
 }
 
