@@ -69,6 +69,7 @@ expect 1 'a disk of 32769K is not possible: the size is a multiple of 4K' \
 	q disk add "$dir/small.img" --size 33555456
 expect 2 'too large; the largest size is' q disk add "$dir/small.img" --size 8388608T
 holds test ! -e "$dir/small.img"
+expect 1 "the folder of $dir/none/d.img is not there" q disk add "$dir/none/d.img" --size 64M
 
 say "names"
 for name in .hidden -dash 'a b' 'a/b' "$(printf 'x%.0s' $(seq 64))" 'v1@s' 'ü' '..' ''; do

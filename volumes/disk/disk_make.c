@@ -396,6 +396,8 @@ static int make_open(struct make *m)
 		res = reactor_file_open(m->reactor, m->path, FILE_CREATE, &m->file);
 		m->is_created = res == 0;
 	}
+	if (res == -ENOENT)
+		return refuse(m, res, "the folder of %s is not there: make it first", m->path);
 	if (res == -ENOTSUP)
 		return refuse(m, res, "%s is neither a regular file nor a block device", m->path);
 	if (res == -EINVAL)
