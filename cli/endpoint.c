@@ -17,6 +17,7 @@
 #include <linux/fs.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -51,6 +52,9 @@ static enum status nbd_look(struct cli *c, struct endpoint *e)
 static enum status nbd_begin(struct cli *c, struct endpoint *e)
 {
 	e->nbd = nbd_create();
+	e->fd = eventfd(1, EFD_CLOEXEC);
+	if (e->fd < 0)
+		return cli_refuse(c, "local", "cannot wait for '%s': %s", e->name, strerror(errno));
 	if (!e->nbd || nbd_add_meta_context(e->nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0)
 		return nbd_failed(c, e, "prepare a connection to");
 	return DONE;
@@ -408,11 +412,22 @@ int endpoint_extent(struct endpoint *e, uint64_t pos_bytes, struct extent *out)
 
 /* ---- waiting ---- */
 
+/* A connection can end inside any call that begins an operation, and with it what was under way: then there is nothing
+ * to wait for, and whoever waits must look again, once. */
+static struct pollfd ended_pollfd(struct endpoint *e)
+{
+	struct pollfd wait = {.fd = e->is_end_told ? -1 : e->fd, .events = POLLIN};
+	e->is_end_told = true;
+	return wait;
+}
+
 struct pollfd endpoint_pollfd(struct endpoint *e)
 {
 	struct pollfd wait = {.fd = -1};
 	if (!e->nbd)
 		return wait;
+	if (nbd_aio_is_dead(e->nbd) || nbd_aio_is_closed(e->nbd))
+		return ended_pollfd(e);
 	unsigned direction = nbd_aio_get_direction(e->nbd);
 	wait.fd = nbd_aio_get_fd(e->nbd);
 	if (direction & LIBNBD_AIO_DIRECTION_READ)

@@ -26,7 +26,8 @@ struct endpoint {
 	char *name; /* for messages: a path or URI */
 	uint64_t size_bytes;
 	struct nbd_handle *nbd;             /* NULL: a file */
-	int fd;                             /* of a file; else -1 */
+	int fd;                             /* of a file; beside a connection: always readable */
+	bool is_end_told;                   /* of the connection: see endpoint_pollfd() */
 	bool is_fresh;                      /* reads as zeros where nothing was written: holes need not be written */
 	bool is_device;                     /* fd is a block device */
 	bool knows_holes;                   /* cleared when it turns out not to */
