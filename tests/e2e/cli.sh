@@ -1,5 +1,5 @@
 #!/bin/bash
-# limit: 180
+# limit: 300
 # cli.sh: the command and the daemon together: every noun once, data in and out of volumes, what survives restarts, and no
 # byte of memory lost by the command.
 . "$(dirname "$0")/lib.sh"
