@@ -9,7 +9,7 @@
  *   config          the configuration and the features, one "name value" a line
  *   read-only       reads work; whatever would change the volume fails and changes nothing
  *   same FILE       the device holds what FILE holds, from beginning to end
- *   reread FILE     says "ready" and reads anywhere, many at a time, what must be as in FILE, until its input ends;
+ *   reread FILE     says "ready" and reads anywhere, many at a time, what must be as in FILE, until it is told a line;
  *                   when the server goes away it connects again, its requests in flight, and says "resumed"
  *   notice SECTORS  says "ready", waits for notices until the volume has so many sectors
  *   firmware        a split ring, then a reset and the other kind of ring over the same connection
