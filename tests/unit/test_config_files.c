@@ -6,6 +6,7 @@
 #include <CUnit/Basic.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -133,9 +134,13 @@ static void credentials_of_nbd_are_loaded(void)
 	}
 }
 
+static int entry_remove(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+	return remove(path);
+}
+
 int main(void)
 {
-	char command[96];
 	snprintf(folder, sizeof(folder), "/tmp/quarry-files-XXXXXX");
 	if (!mkdtemp(folder))
 		return 1;
@@ -148,6 +153,5 @@ int main(void)
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();
 	CU_cleanup_registry();
-	snprintf(command, sizeof(command), "rm -r %s", folder);
-	return system(command) != 0 || failures != 0;
+	return nftw(folder, entry_remove, 8, FTW_DEPTH | FTW_PHYS) != 0 || failures != 0;
 }
