@@ -111,6 +111,8 @@ nbdkit -f --exit-with-parent -U "$dir/large.sock" -P "$dir/large.pid" pattern 70
 others+=($!)
 until_true 10 test -s "$dir/large.pid"
 expect 1 'No space left.*deleted again' w volume import "nbd+unix:///?socket=$dir/large.sock" large
+is_gone() { ! q volume show large; }
+until_true 30 is_gone # its space is freed in the background
 expect 1 'no volume' q volume show large
 
 say "events, also across a restart"
