@@ -288,11 +288,11 @@ static void client_ended(struct peer_connection *wire, int res, const char *why)
 			call_end(container_of(lists[i]->next, struct peer_call, own.link), -ENOTCONN);
 	quarry_assert(c->n_under_way == 0);
 	c->n_owed = 0;
-	peer_connection_destroy(wire);
 	c->wire = NULL;
 	if (was_up)
 		client_tell(c, false);
 	client_down(c, why);
+	peer_connection_destroy(wire); /* last: it owns `why` */
 }
 
 static const struct peer_connection_calls client_calls = {
