@@ -3,6 +3,8 @@
  */
 #include "daemon/control/control_socket.h"
 
+#include "daemon/core/unix_socket.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -39,15 +41,9 @@ static int clear_stale(const struct sockaddr_un *address)
 		return errno == ENOENT ? 0 : -errno;
 	if (!S_ISSOCK(st.st_mode))
 		return -EEXIST;
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -errno;
-	/* EAGAIN: it listens, and its backlog is full */
-	int res = connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 ? 0 : -errno;
-	close(fd);
-	if (res == 0 || res == -EAGAIN)
+	if (unix_socket_is_served(address))
 		return -EADDRINUSE;
-	return res == -ECONNREFUSED && unlink(address->sun_path) == 0 ? 0 : res;
+	return unlink(address->sun_path) == 0 ? 0 : -errno;
 }
 
 int control_socket_unix(const char *path, char why[static CONTROL_WHY_BYTES])

@@ -13,6 +13,7 @@
  *
  * Owner: the reactor; the resolving thread has only its own struct until it posts it back.
  */
+#include "daemon/core/unix_socket.h"
 #include "daemon/core/uring_internal.h"
 
 #include <errno.h>
@@ -167,14 +168,7 @@ static bool is_unix_address_in_use(const struct sockaddr_un *un)
 
 	if (lstat(un->sun_path, &st) < 0)
 		return false;
-	if (!S_ISSOCK(st.st_mode))
-		return true;
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return true;
-	bool is_refused = connect(fd, (const struct sockaddr *)un, sizeof *un) < 0 && errno == ECONNREFUSED;
-	close(fd);
-	return !is_refused;
+	return !S_ISSOCK(st.st_mode) || unix_socket_is_served(un);
 }
 
 static int unix_bind(int fd, const struct sockaddr_un *un)

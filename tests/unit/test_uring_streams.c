@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 
 /* ---- streams ---- */
 
@@ -164,6 +165,32 @@ static void a_dead_socket_is_replaced_and_a_live_one_is_not(void)
 	close(open(w.path, O_CREAT | O_WRONLY, 0600));
 	CU_ASSERT_EQUAL(reactor_listen(w.reactor, w.path, &l), -EADDRINUSE);
 	CU_ASSERT_EQUAL(access(w.path, F_OK), 0);
+	world_close(&w);
+}
+
+/* What io_uring holds of a killed process answers for a moment after it is gone: here we hold it. */
+static void a_socket_that_outlives_its_process_is_replaced(void)
+{
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+	struct listener *l;
+	struct world w;
+	int status;
+
+	world_open(&w);
+	snprintf(un.sun_path, sizeof un.sun_path, "%s", w.path);
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	CU_ASSERT_EQUAL(bind(fd, (struct sockaddr *)&un, sizeof un), 0);
+	pid_t pid = fork();
+	if (pid == 0)
+		_exit(listen(fd, 8) < 0);
+	CU_ASSERT_EQUAL(waitpid(pid, &status, 0), pid);
+	CU_ASSERT_EQUAL(status, 0);
+	int client = socket(AF_UNIX, SOCK_STREAM, 0);
+	CU_ASSERT_EQUAL(connect(client, (struct sockaddr *)&un, sizeof un), 0); /* it answers */
+	close(client);
+	CU_ASSERT_EQUAL_FATAL(reactor_listen(w.reactor, w.path, &l), 0);
+	listener_close(l);
+	close(fd);
 	world_close(&w);
 }
 
@@ -337,6 +364,7 @@ static const struct world_test tests[] = {
     {"TCP streams work", tcp_streams_work},
     {"bad addresses are refused", bad_addresses_are_refused},
     {"a dead socket is replaced and a live one is not", a_dead_socket_is_replaced_and_a_live_one_is_not},
+    {"a socket that outlives its process is replaced", a_socket_that_outlives_its_process_is_replaced},
     {"closing a listener ends its accept", closing_a_listener_ends_its_accept},
     {"closing a listener finds an accept in the line", closing_a_listener_finds_an_accept_in_the_line},
     {"an end is told from an error", an_end_is_told_from_an_error},
