@@ -159,20 +159,6 @@ static bool unit_take(struct lazy *z, struct lane *lane)
 	return true;
 }
 
-/* The record's leaf of this number, or the first behind it; n_leaves: there is none. */
-static uint32_t record_leaf_at(const struct record *record, uint64_t number)
-{
-	uint32_t low = 0, high = record->n_leaves;
-	while (low < high) {
-		uint32_t middle = low + (high - low) / 2;
-		if (record->leaves[middle].number < number)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
-}
-
 /* How far all is hole that no leaf has, as one step: it ends before the next unit that is not to be done. */
 static void hole_take(struct lazy *z, struct lane *lane, uint64_t end)
 {

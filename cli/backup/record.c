@@ -43,7 +43,7 @@ void record_add_leaf(struct record *r, uint32_t number, const struct chunk_id *i
 	r->leaves[r->n_leaves++] = (struct record_leaf){.number = number, .id = *id};
 }
 
-const struct chunk_id *record_leaf_id(const struct record *r, uint32_t number)
+uint32_t record_leaf_at(const struct record *r, uint64_t number)
 {
 	uint32_t low = 0, high = r->n_leaves;
 	while (low < high) {
@@ -53,7 +53,13 @@ const struct chunk_id *record_leaf_id(const struct record *r, uint32_t number)
 		else
 			high = middle;
 	}
-	return low < r->n_leaves && r->leaves[low].number == number ? &r->leaves[low].id : NULL;
+	return low;
+}
+
+const struct chunk_id *record_leaf_id(const struct record *r, uint32_t number)
+{
+	uint32_t at = record_leaf_at(r, number);
+	return at < r->n_leaves && r->leaves[at].number == number ? &r->leaves[at].id : NULL;
 }
 
 uint64_t record_number(const struct record *r, const char *key)

@@ -30,6 +30,8 @@ struct record {
 struct record *record_create(void);
 void record_destroy(struct record *r);
 void record_add_leaf(struct record *r, uint32_t number, const struct chunk_id *id);
+/* Where among the leaves the one of this number is, or the first behind it; n_leaves: there is none. */
+uint32_t record_leaf_at(const struct record *r, uint64_t number);
 /* NULL: all hole. */
 const struct chunk_id *record_leaf_id(const struct record *r, uint32_t number);
 uint64_t record_number(const struct record *r, const char *key);

@@ -40,6 +40,20 @@ int world_start(struct head_world *w);
 void world_stop(struct head_world *w); /* waits */
 void world_crash(struct head_world *w, enum sim_crash_kind kind);
 
+/* A command on an object, and what else it names. */
+static inline struct set_command order(enum set_command_kind kind, const char *object)
+{
+	struct set_command c = {.kind = kind};
+	text_print(c.object, sizeof(c.object), "%s", object);
+	return c;
+}
+static inline struct set_command order_other(enum set_command_kind kind, const char *object, const char *other)
+{
+	struct set_command c = order(kind, object);
+	text_print(c.other, sizeof(c.other), "%s", other);
+	return c;
+}
+
 /* Waits for a command; why and code stay in c. */
 int world_command(struct head_world *w, struct set_command *c);
 int world_create(struct head_world *w, const char *name, uint64_t size_bytes);

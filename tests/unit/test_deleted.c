@@ -7,13 +7,6 @@
 #include <errno.h>
 #include <string.h>
 
-static struct set_command order(enum set_command_kind kind, const char *object)
-{
-	struct set_command c = {.kind = kind};
-	text_print(c.object, sizeof(c.object), "%s", object);
-	return c;
-}
-
 /* What was deleted is known across restarts and crashes, and so many deletions back. */
 static void deletions_may_be_repeated(void)
 {

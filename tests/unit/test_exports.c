@@ -37,22 +37,21 @@ static void close_world(void)
 	free(data);
 }
 
-static int order(enum set_command_kind kind, const char *object, const char *frontend, uint32_t queues)
+static int command(enum set_command_kind kind, const char *object, const char *frontend, uint32_t queues)
 {
-	struct set_command c = {.kind = kind, .queues = queues};
-	text_print(c.object, sizeof(c.object), "%s", object);
-	text_print(c.other, sizeof(c.other), "%s", frontend);
+	struct set_command c = order_other(kind, object, frontend);
+	c.queues = queues;
 	return world_command(&w, &c);
 }
 
 static int attach(const char *frontend)
 {
-	return order(SET_VOLUME_ATTACH, "vm1@s", frontend, 0);
+	return command(SET_VOLUME_ATTACH, "vm1@s", frontend, 0);
 }
 
 static int detach(const char *frontend)
 {
-	return order(SET_VOLUME_DETACH, "vm1@s", frontend, 0);
+	return command(SET_VOLUME_DETACH, "vm1@s", frontend, 0);
 }
 
 static bool is_exported(void)
@@ -91,9 +90,9 @@ static void both_attachments_come_and_go_alone(void)
 {
 	open_world(1);
 	CU_ASSERT_EQUAL(attach("floppy"), -EINVAL);
-	CU_ASSERT_EQUAL(order(SET_VOLUME_ATTACH, "vm1@s", "vhost-user", VOLUME_VHOST_QUEUES_MAX + 1), -EINVAL);
-	CU_ASSERT_EQUAL(order(SET_VOLUME_ATTACH, "vm1@s", "nbd", 2), -EINVAL);
-	CU_ASSERT_EQUAL(order(SET_VOLUME_ATTACH, "vm1@none", "vhost-user", 0), -ENOENT);
+	CU_ASSERT_EQUAL(command(SET_VOLUME_ATTACH, "vm1@s", "vhost-user", VOLUME_VHOST_QUEUES_MAX + 1), -EINVAL);
+	CU_ASSERT_EQUAL(command(SET_VOLUME_ATTACH, "vm1@s", "nbd", 2), -EINVAL);
+	CU_ASSERT_EQUAL(command(SET_VOLUME_ATTACH, "vm1@none", "vhost-user", 0), -ENOENT);
 	CU_ASSERT_EQUAL(attach("vhost-user"), 0);
 	expect_a_good_door(VOLUME_VHOST_QUEUES_DEFAULT);
 	CU_ASSERT_STRING_EQUAL(volume_name(d.volume), "vm1@s");
@@ -101,7 +100,7 @@ static void both_attachments_come_and_go_alone(void)
 	CU_ASSERT_TRUE(look().is_attached_vhost && !look().is_attached_nbd);
 	CU_ASSERT_EQUAL(attach("vhost-user"), 0); /* again: it is done */
 	CU_ASSERT_EQUAL(d.opened, 1);
-	CU_ASSERT_EQUAL(order(SET_VOLUME_ATTACH, "vm1@s", "vhost-user", 3), -EEXIST);
+	CU_ASSERT_EQUAL(command(SET_VOLUME_ATTACH, "vm1@s", "vhost-user", 3), -EEXIST);
 	CU_ASSERT_EQUAL(attach("nbd"), 0);
 	CU_ASSERT_TRUE(is_exported());
 	CU_ASSERT_TRUE(look().is_attached_vhost && look().is_attached_nbd);
@@ -109,7 +108,7 @@ static void both_attachments_come_and_go_alone(void)
 	CU_ASSERT_EQUAL(d.vhost_detached, 1);
 	CU_ASSERT_TRUE(is_exported());
 	CU_ASSERT_EQUAL(doors_of(&w), 0);
-	CU_ASSERT_EQUAL(order(SET_VOLUME_ATTACH, "vm1@s", "vhost-user", 3), 0);
+	CU_ASSERT_EQUAL(command(SET_VOLUME_ATTACH, "vm1@s", "vhost-user", 3), 0);
 	expect_a_good_door(3);
 	CU_ASSERT_EQUAL(detach("nbd"), 0);
 	CU_ASSERT_EQUAL(detach("nbd"), 0);
@@ -166,10 +165,10 @@ static void a_door_moves_with_the_name(void)
 {
 	open_world(4);
 	CU_ASSERT_EQUAL(attach("vhost-user"), 0);
-	CU_ASSERT_EQUAL(order(SET_VOLUME_RENAME, "vm1", "vm2", 0), 0);
+	CU_ASSERT_EQUAL(command(SET_VOLUME_RENAME, "vm1", "vm2", 0), 0);
 	CU_ASSERT_EQUAL(d.renamed, 1);
 	CU_ASSERT_STRING_EQUAL(volume_name(d.volume), "vm2@s");
-	CU_ASSERT_EQUAL(order(SET_VOLUME_DETACH, "vm2@s", "vhost-user", 0), 0);
+	CU_ASSERT_EQUAL(command(SET_VOLUME_DETACH, "vm2@s", "vhost-user", 0), 0);
 	CU_ASSERT_EQUAL(doors_of(&w), 0);
 	close_world();
 }
@@ -196,7 +195,7 @@ static void restart(bool is_crash)
 static void attachments_come_back(void)
 {
 	open_world(5);
-	CU_ASSERT_EQUAL(order(SET_VOLUME_ATTACH, "vm1@s", "vhost-user", 5), 0);
+	CU_ASSERT_EQUAL(command(SET_VOLUME_ATTACH, "vm1@s", "vhost-user", 5), 0);
 	CU_ASSERT_EQUAL(attach("nbd"), 0);
 	for (int crash = 0; crash < 2; crash++) {
 		restart(crash);

@@ -14,20 +14,6 @@
 
 #define DISK_BYTES (64 * MIB)
 
-static struct set_command order(enum set_command_kind kind, const char *object)
-{
-	struct set_command c = {.kind = kind};
-	text_print(c.object, sizeof(c.object), "%s", object);
-	return c;
-}
-
-static struct set_command order_other(enum set_command_kind kind, const char *object, const char *other)
-{
-	struct set_command c = order(kind, object);
-	text_print(c.other, sizeof(c.other), "%s", other);
-	return c;
-}
-
 /* ---- views ---- */
 
 struct look {

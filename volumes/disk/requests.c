@@ -259,7 +259,8 @@ static bool is_look(const struct disk_io *io)
 	return io->op == DISK_READ || io->op == DISK_MAP;
 }
 
-/* The same; a trim goes past a leaf for which there will be none: what snapshots share is not freed by it anyway (P7). */
+/* As io_has_room(), but a trim goes past a leaf for which there will be none: what snapshots share it does not free
+ * anyway (P7). */
 static int io_find_room(struct disk *d, struct disk_io *io)
 {
 	int res = io_has_room(d, io);

@@ -1,6 +1,6 @@
 /*
- * barrier.c: closes a volume's epoch, at most once a second under writes (a single copy: once in five), and when attach or detach
- * ask for it.
+ * barrier.c: closes a volume's epoch, at most once a second under writes (a single copy: once in five), and when attach
+ * or detach ask for it.
  *
  *   REST -> RESERVE -> CLAIM -> CLOSE -> DRAIN -> FORK -> FLUSH -> COMPLETE -> SETTLE -> END -> REST
  *                                                   +---- on error ---------------^
