@@ -12,7 +12,12 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
+
+/* A killed daemon's lock stays until the requests that were in its ring have landed, a moment longer than the process. */
+#define LOCK_WAIT_MS  2000
+#define LOCK_RETRY_MS 20
 
 static int read_block(void *context, uint64_t block, void *out)
 {
@@ -34,21 +39,40 @@ static void say(void *context, const char *line)
 	printf("%s\n", line);
 }
 
+/* 0 or -errno; -EAGAIN: somebody else writes to it. */
+static int lock_to_read(int fd)
+{
+	struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
+	struct timespec step = {.tv_nsec = LOCK_RETRY_MS * 1000000L};
+
+	for (int waited_ms = 0; fcntl(fd, F_OFD_SETLK, &lock) < 0; waited_ms += LOCK_RETRY_MS) {
+		if (errno != EAGAIN && errno != EACCES)
+			return -errno;
+		if (waited_ms >= LOCK_WAIT_MS)
+			return -EAGAIN;
+		nanosleep(&step, NULL);
+	}
+	return 0;
+}
+
 /* 0 with the descriptor, or the exit status after saying why. */
 static int open_locked(const char *path, int *out)
 {
-	struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int res, fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0) {
 		fprintf(stderr, "quarryd: %s: %s\n", path, strerror(errno));
 		return CHECK_DISK_NOT_OPENED;
 	}
-	if (fcntl(fd, F_OFD_SETLK, &lock) < 0) {
+	res = lock_to_read(fd);
+	if (res == -EAGAIN)
 		fprintf(stderr,
 			"quarryd: %s: in use by a running quarryd; stop it first, or scrub the disk while it runs\n",
 			path);
+	else if (res < 0)
+		fprintf(stderr, "quarryd: %s: cannot be locked: %s\n", path, strerror(-res));
+	if (res < 0) {
 		close(fd);
-		return CHECK_DISK_IN_USE;
+		return res == -EAGAIN ? CHECK_DISK_IN_USE : CHECK_DISK_NOT_OPENED;
 	}
 	*out = fd;
 	return 0;

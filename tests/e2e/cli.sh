@@ -135,6 +135,19 @@ is "JSON of a disk in use" "$({ q --json disk check "$dir/disks/a.img" 2>/dev/nu
 say "no daemon"
 daemon_stop
 expect 1 "there is no quarryd at|nobody answers at" w status
+# a killed daemon's lock goes with its last request, a moment after the process: held here until the check waits for it
+python3 - "$dir/disks/a.img" <<'EOF' &
+import fcntl, os, struct, sys, time
+f = open(sys.argv[1], "r+b")
+F_OFD_SETLK = 37
+fcntl.fcntl(f, F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+print("locked", file=open(sys.argv[1] + ".locked", "w"), flush=True)
+time.sleep(0.3) # as long as its requests take
+EOF
+others+=($!)
+until_true 10 test -s "$dir/disks/a.img.locked"
+expect 0 'sound' w disk check "$dir/disks/a.img"
+rm "$dir/disks/a.img.locked"
 expect 0 'sound' w disk check "$dir/disks/a.img"
 is "its JSON" "$(q --json disk check "$dir/disks/a.img" | jq .sound)" true
 dd if=/dev/urandom of="$dir/disks/a.img" bs=4096 count=32 conv=notrunc status=none
