@@ -293,7 +293,7 @@ static void guest_tend(struct vhost_connection *c)
 		queue_call(q);
 		if (s->poll_ns > 0)
 			is_polled |= queue_is_polled(q, now_ns);
-		else if (vring_has_more(&q->ring))
+		else if (queue_is_due(q))
 			queue_pump(q);
 	}
 	if (is_polled)

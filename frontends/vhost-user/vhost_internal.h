@@ -103,6 +103,7 @@ struct vhost_queue {
 	bool is_running;  /* started, not disabled, and its connection is the one that runs */
 	bool is_call_due; /* something was completed in this turn */
 	bool is_starved;  /* in the server's line for requests */
+	bool is_silenced; /* the guest was asked for no kicks: to be looked at in the next turn */
 	struct list requests, starving;
 	uint32_t n_requests;
 	uint64_t busy_until_ns; /* polled until then */
@@ -253,6 +254,7 @@ void queue_stop(struct vhost_queue *q);             /* nothing is in flight */
 void queue_abandon(struct vhost_queue *q);
 /* Takes what the guest has made available. */
 void queue_pump(struct vhost_queue *q);
+bool queue_is_due(const struct vhost_queue *q); /* to be pumped at the end of the turn */
 void queue_completed(struct vhost_queue *q);
 void queue_call(struct vhost_queue *q);
 bool queue_is_polled(struct vhost_queue *q, uint64_t now_ns);

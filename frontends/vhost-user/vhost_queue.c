@@ -184,13 +184,19 @@ static bool queue_take(struct vhost_queue *q)
 	return false;
 }
 
+static void queue_set_kicks(struct vhost_queue *q, bool wanted)
+{
+	q->is_silenced = !wanted;
+	vring_set_kicks(&q->ring, wanted);
+}
+
 void queue_pump(struct vhost_queue *q)
 {
 	uint32_t n_taken = 0;
 
 	if (!queue_takes(q) || q->is_starved)
 		return;
-	vring_set_kicks(&q->ring, false);
+	queue_set_kicks(q, false);
 	for (;;) {
 		while (n_taken < VHOST_TAKE_MAX && queue_take(q))
 			n_taken++;
@@ -204,14 +210,20 @@ void queue_pump(struct vhost_queue *q)
 			guest_wake(q->connection); /* looked at again anyhow; kicks are asked for when that ends */
 			break;
 		}
-		vring_set_kicks(&q->ring, true);
+		queue_set_kicks(q, true);
 		if (!vring_has_more(&q->ring))
 			break;
-		vring_set_kicks(&q->ring, false);
+		queue_set_kicks(q, false);
 	}
 	if (n_taken > 0 && q->connection->door->server->poll_ns > 0)
 		q->busy_until_ns =
 		    reactor_now_ns(q->connection->door->server->reactor) + q->connection->door->server->poll_ns;
+}
+
+/* Invariant 1: one that is silenced is looked at although nothing may be in it. */
+bool queue_is_due(const struct vhost_queue *q)
+{
+	return q->is_silenced || vring_has_more(&q->ring);
 }
 
 /* ---- polling, if it was configured ---- */
@@ -226,7 +238,7 @@ bool queue_is_polled(struct vhost_queue *q, uint64_t now_ns)
 	}
 	if (now_ns < q->busy_until_ns)
 		return true;
-	vring_set_kicks(&q->ring, true);
+	queue_set_kicks(q, true);
 	if (!vring_has_more(&q->ring))
 		return false;
 	queue_pump(q);

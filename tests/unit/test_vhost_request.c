@@ -542,6 +542,36 @@ static void clients_beyond_the_limit_are_refused(void)
 	vhost_world_end(&w);
 }
 
+#define TURN_REQUESTS 64u /* VHOST_TAKE_MAX, whose header does not go with the VMM's */
+
+/* It takes so many in one turn and looks again in the next. Finding nothing then, it has to ask for kicks. */
+static void a_turn_full_of_requests_is_followed_by_kicks(bool is_packed)
+{
+	struct request_world m;
+	uint32_t token, len;
+
+	world_open(&m, is_packed);
+	for (uint32_t n = TURN_REQUESTS - 1; n <= TURN_REQUESTS + 1; n++) {
+		for (uint32_t i = 0; i < n; i++)
+			vmm_request(&m.v, &(struct vmm_request){BLK_T_IN, i, 0, VMM_DATA, 4096, false, 0});
+		for (uint32_t i = 0; i < n; i++)
+			CU_ASSERT_EQUAL_FATAL(vmm_completion(&m.v, &token, &len), BLK_S_OK);
+		vhost_world_pass(&m.w, NS_PER_S);
+		CU_ASSERT_EQUAL(read_at(&m, 0, VMM_DATA, 4096), BLK_S_OK);
+	}
+	world_close(&m);
+}
+
+static void a_split_ring_asks_for_kicks_after_a_full_turn(void)
+{
+	a_turn_full_of_requests_is_followed_by_kicks(false);
+}
+
+static void a_packed_ring_asks_for_kicks_after_a_full_turn(void)
+{
+	a_turn_full_of_requests_is_followed_by_kicks(true);
+}
+
 static void a_polled_ring_is_served_without_kicks(void)
 {
 	struct request_world m;
@@ -605,6 +635,8 @@ int main(void)
 	    T(a_ring_is_stopped_when_nothing_is_in_flight),
 	    T(one_client_runs_at_a_time),
 	    T(clients_beyond_the_limit_are_refused),
+	    T(a_split_ring_asks_for_kicks_after_a_full_turn),
+	    T(a_packed_ring_asks_for_kicks_after_a_full_turn),
 	    T(a_polled_ring_is_served_without_kicks),
 	    T(clients_that_come_and_go_are_told_of),
 	};

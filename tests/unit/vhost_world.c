@@ -15,9 +15,11 @@
 #define STEPS_MAX    2000000u
 #define SLOTS_AT     0x4000u
 #define SLOT_BYTES   128u
+#define SLOTS        128u /* by token */
 #define SLOT_STATUS  16u
 #define TABLES_AT    0x8000u
 #define TABLE_BYTES  0x800u /* 128 descriptors */
+#define TABLES       16u
 #define DRIVER_AT    0x1000u
 #define DEVICE_AT    0x2000u
 #define USER_GAP     0x40000000ull /* the second region is for the VMM where it likes */
@@ -391,14 +393,14 @@ void vmm_ring_init(struct vmm *v, bool is_packed)
 
 void vmm_request(struct vmm *v, const struct vmm_request *r)
 {
-	uint64_t slot = VMM_GUEST + SLOTS_AT + r->token % VMM_RING_SIZE * SLOT_BYTES;
+	uint64_t slot = VMM_GUEST + SLOTS_AT + r->token % SLOTS * SLOT_BYTES;
 	bool is_written = r->type == BLK_T_IN || r->type == BLK_T_GET_ID;
 	uint32_t n_cuts = r->n_cuts ? r->n_cuts : 1;
 	struct vhost_piece pieces[TABLE_BYTES / 16] = {{.addr = slot, .len = BLK_HEADER_BYTES}};
 	struct vhost_chain c = {.pieces = pieces, .n = 1, .token = r->token};
 
 	quarry_assert(n_cuts + 2 <= array_size(pieces) && r->len_bytes % n_cuts == 0);
-	c.table_addr = VMM_GUEST + TABLES_AT + r->token % VMM_RING_SIZE * TABLE_BYTES;
+	c.table_addr = VMM_GUEST + TABLES_AT + r->token % TABLES * TABLE_BYTES;
 	for (uint32_t i = 0; i < n_cuts && r->len_bytes > 0; i++) {
 		uint32_t len = r->len_bytes / n_cuts;
 		pieces[c.n++] = (struct vhost_piece){r->data + (uint64_t)i * len, len, is_written};
@@ -433,7 +435,7 @@ int vmm_completion(struct vmm *v, uint32_t *token, uint32_t *len_bytes)
 
 	if (!world_run(v->world, completion_came, &w) || v->ring.why)
 		return -1;
-	return *vmm_at(v, VMM_GUEST + SLOTS_AT + *token % VMM_RING_SIZE * SLOT_BYTES + SLOT_STATUS);
+	return *vmm_at(v, VMM_GUEST + SLOTS_AT + *token % SLOTS * SLOT_BYTES + SLOT_STATUS);
 }
 
 int vmm_do(struct vmm *v, const struct vmm_request *r)

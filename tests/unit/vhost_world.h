@@ -18,7 +18,7 @@
 #define WORLD_VOLUME_BYTES (64 * MIB)
 #define WORLD_SNAPSHOT                                                                                                 \
 	"a-volume-that-has-a-name-of-some-length@before-the-upgrade-of-its-system" /* more than a name has */
-#define VMM_RING_SIZE    16u
+#define VMM_RING_SIZE    256u
 #define VMM_REGION_BYTES (512 * KIB)
 #define VMM_GUEST        0x10000ull     /* guest address of the first region; the second follows it */
 #define VMM_USER         0x7f0000000ull /* the VMM's own address of the first; the second lies elsewhere */
