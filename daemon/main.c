@@ -16,6 +16,7 @@
 #include <getopt.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +40,7 @@ struct daemon {
 	pthread_t signal_thread;
 	sigset_t signals;
 	struct message stop;
+	_Atomic bool is_over; /* the signal thread ends at its next signal */
 };
 
 /* ---- usage ---- */
@@ -115,13 +117,15 @@ static void stop_deliver(struct message *m)
 	patience_fired(&d->patience);
 }
 
-/* SIGUSR1, sent by the end of main(), ends it. */
+/* SIGUSR1, sent by the end of main(), ends it; sent by anybody else it does nothing. */
 static void *signal_run(void *context)
 {
 	struct daemon *d = context;
 	bool is_stop_posted = false;
 	int number;
-	while (sigwait(&d->signals, &number) == 0 && number != SIGUSR1) {
+	while (sigwait(&d->signals, &number) == 0 && !atomic_load(&d->is_over)) {
+		if (number == SIGUSR1)
+			continue;
 		if (number == SIGHUP) {
 			log_line(d->log, LOG_NOTICE, "node", "SIGHUP ignored: the configuration is read at start only");
 		} else if (!is_stop_posted) {
@@ -199,6 +203,7 @@ static int daemon_serve(struct daemon *d)
 	patience_fired(&d->patience);
 	reactor_run(d->reactor);
 	quarry_assert(!d->node);
+	atomic_store(&d->is_over, true);
 	pthread_kill(d->signal_thread, SIGUSR1);
 	pthread_join(d->signal_thread, NULL);
 	return 0;

@@ -72,6 +72,9 @@ is "the load generator" "$line" ready
 echo load >&7
 read -r line <&8
 is "the load" "$line" loading
+kill -HUP "$daemon_pid"
+kill -USR1 "$daemon_pid" # one of its own
+until_true 10 grep -q 'SIGHUP ignored' "$dir/log"
 daemon_stop
 read -r line <&8
 holds test "${line%% *}" = lost
