@@ -109,6 +109,11 @@ void world_close(struct disk_world *w);
 void world_shake(struct disk_world *w, uint64_t reads_max);
 void world_steady(struct disk_world *w);
 void world_crash(struct disk_world *w, enum sim_crash_kind kind);
+/* The head's first act on a volume after opening: a new generation and session. */
+void world_fence(struct disk_world *w);
+
+/* ---- judging: disk_judge.c ---- */
+
 /* Verifies the image; it must be sound, and clean after a close. */
 void world_check(struct disk_world *w, bool is_closed);
 /* Verifies the image, where a data block in use is damaged: it must be found. */
@@ -117,16 +122,17 @@ void world_check_finds(struct disk_world *w);
 void world_check_empty(struct disk_world *w);
 /* Reads everything and has the oracle judge it. */
 void world_verify(struct disk_world *w);
-/* The head's first act on a volume after opening: a new generation and session. */
-void world_fence(struct disk_world *w);
+
+/* ---- waiting ---- */
 
 /* Steps until the predicate holds. SIM_DONE or SIM_CRASH_DUE; when nothing gets on, it is a mistake. */
 enum sim_outcome world_wait(struct disk_world *w, bool (*is_done)(void *w), const char *what);
 bool world_is_idle(void *w);            /* nothing in flight */
 void world_retry(struct disk_world *w); /* submits again what was cut short, where the volume's session is known */
 
-/* ---- requests ---- */
+/* ---- requests: disk_slots.c ---- */
 
+void slots_say(const struct disk_world *w); /* what is in flight, for the message of a failure */
 struct slot *slot_take(struct disk_world *w); /* a free one, prepared; NULL: none */
 void slot_submit(struct slot *s);
 /* Submits and waits; its result, or -EINTR when the crash is due. */

@@ -1,0 +1,312 @@
+/*
+ * disk_slots.c: requests to the simulated disk: sent, answered, and their answers held against the oracle.
+ *
+ *   free --slot_take()--> prepared --slot_submit()--> busy --answer--> free
+ *                                       ^              |
+ *                                       +-world_retry()+  a trim that a fence cut short
+ *
+ * Invariants
+ *  1. Every answer is judged at once: what was read, mapped or refused must be what the history allows.
+ *  2. A slot that was cut short keeps its range, so that nothing is asked of it before it was submitted again.
+ */
+#include "tests/sim/disk/disk_world.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+static const char *op_name(enum disk_op op)
+{
+	static const char *const names[] = {
+	    [DISK_READ] = "read",   [DISK_WRITE] = "write",   [DISK_TRIM] = "trim",         [DISK_MAP] = "map",
+	    [DISK_FLUSH] = "flush", [DISK_CREATE] = "create", [DISK_FORK] = "fork",         [DISK_DROP] = "drop",
+	    [DISK_FENCE] = "fence", [DISK_FORGET] = "forget", [DISK_COMPLETE] = "complete", [DISK_MEASURE] = "measure"};
+
+	quarry_assert(op < array_size(names) && names[op]);
+	return names[op];
+}
+
+void slots_say(const struct disk_world *w)
+{
+	for (uint32_t i = 0; i < WORLD_SLOTS; i++) {
+		const struct slot *s = &w->slots[i];
+		if (s->is_busy)
+			printf("  in flight: %s blocks %" PRIu64 "+%" PRIu64 ", stage %u\n", op_name(s->io.op),
+			       s->io.first, s->io.n_blocks, s->io.own.stage);
+	}
+}
+
+/* ---- answers ---- */
+
+static void check_read(struct slot *s, int res)
+{
+	struct disk_world *w = s->world;
+
+	if (res != 0 && (res != -EIO || s->io.bad_blocks == 0))
+		world_fail(w, "read answered %d, bad blocks %" PRIx64, res, s->io.bad_blocks);
+	for (uint32_t i = 0; i < s->io.n_blocks; i++) {
+		uint64_t expected = oracle_expect(w->oracle, s->tree, s->cell + i);
+		bool is_bad = s->io.bad_blocks >> i & 1;
+		uint64_t token = content_token(s->memory + (uint64_t)i * BLOCK_BYTES);
+		if (expected == ORACLE_UNKNOWN && token != CONTENT_WRONG)
+			continue;
+		bool may_be_bad = expected == ORACLE_BAD || w->is_shaky;
+		if ((is_bad ? !may_be_bad : expected == ORACLE_BAD) && !w->is_lenient)
+			world_fail(w, "read of tree %" PRIu64 " block %" PRIu64 ": %s",
+				   oracle_tree_id(w->oracle, s->tree), s->io.first + i,
+				   is_bad ? "unreadable, but it is sound" : "readable, but it is damaged");
+		if (w->is_lenient ? !is_bad && token == CONTENT_WRONG : !is_bad && token != expected)
+			world_fail(w, "read of tree %" PRIu64 " block %" PRIu64 " returned %" PRIx64 ", not %" PRIx64,
+				   oracle_tree_id(w->oracle, s->tree), s->io.first + i, token, expected);
+	}
+}
+
+/* What a map says of one block; NULL: nothing, it did not change since. */
+static void check_mapped(struct slot *s, uint64_t block, const struct disk_extent *e)
+{
+	struct disk_world *w = s->world;
+	uint64_t expected = oracle_expect(w->oracle, s->tree, s->cell + (uint32_t)(block - s->io.first));
+	bool is_known = expected != 0 && expected != ORACLE_BAD; /* its epoch is */
+
+	if (expected == ORACLE_UNKNOWN || (expected == ORACLE_BAD && w->is_lenient))
+		return;
+	if (e == NULL && (s->io.since == 0 || (is_known && token_epoch(expected) >= s->io.since)))
+		world_fail(w, "map since %" PRIu64 " leaves out block %" PRIu64 ", written in %" PRIu64, s->io.since,
+			   block, token_epoch(expected));
+	if (e != NULL && e->is_data != (expected != 0))
+		world_fail(w, "map says that block %" PRIu64 " is %s, not %" PRIx64, block,
+			   e->is_data ? "data" : "a hole", expected);
+	if (e != NULL && e->epoch < s->io.since)
+		world_fail(w, "map since %" PRIu64 " tells of block %" PRIu64 " in %" PRIu64, s->io.since, block,
+			   e->epoch);
+}
+
+/* Extents must tell data from holes, in order, and leave out only what did not change since. */
+static void check_map(struct slot *s, int res)
+{
+	struct disk_world *w = s->world;
+	uint64_t at = s->io.first, end = s->io.first + s->io.n_blocks;
+
+	if (res == -EIO && (w->is_lenient || w->is_shaky))
+		return;
+	if (res != 0)
+		world_fail(w, "map answered %d", res);
+	for (uint32_t i = 0; i < s->io.n_extents; i++) {
+		const struct disk_extent *e = &s->extents[i];
+		if (e->first < at || e->n_blocks == 0 || e->first >= end || e->n_blocks > end - e->first)
+			world_fail(w, "map of %" PRIu64 "+%" PRIu64 ": extent %u is %" PRIu64 "+%" PRIu64, s->io.first,
+				   s->io.n_blocks, i, e->first, e->n_blocks);
+		while (at < e->first)
+			check_mapped(s, at++, NULL);
+		while (at < e->first + e->n_blocks)
+			check_mapped(s, at++, e);
+	}
+	while (at < end && s->io.n_extents < s->io.extents_max)
+		check_mapped(s, at++, NULL);
+}
+
+static void check_enospc(struct slot *s)
+{
+	struct disk_world *w = s->world;
+	struct disk_stats stats;
+
+	disk_stats(w->disk, &stats);
+	w->totals.enospc++;
+	if (s->io.op == DISK_DROP || s->io.op == DISK_COMPLETE || s->io.op == DISK_FORGET)
+		world_fail(w, "%s answered -ENOSPC", op_name(s->io.op));
+	/* New records, and trims that may copy what snapshots share, reach into the reserve, but not to its end. */
+	if (s->io.op != DISK_WRITE && stats.free_blocks > stats.reserve_blocks)
+		world_fail(w, "%s answered -ENOSPC with %" PRIu64 " blocks free and a reserve of %" PRIu64,
+			   op_name(s->io.op), stats.free_blocks, stats.reserve_blocks);
+	if (stats.free_blocks > stats.reserve_blocks + 2 * DISK_IO_BLOCKS_MAX * WORLD_SLOTS)
+		world_fail(w, "write answered -ENOSPC with %" PRIu64 " blocks free and a reserve of %" PRIu64,
+			   stats.free_blocks, stats.reserve_blocks);
+}
+
+/* Only a fence that is under way, or came between, makes a session stale. */
+static void check_estale(struct slot *s)
+{
+	struct disk_world *w = s->world;
+	const struct volume_state *v = s->tree == ORACLE_NONE ? NULL : &w->volumes[world_volume_of(w, s->tree)];
+
+	if (disk_state(w->disk) == DISK_FAILED) /* a fence that was not answered made it so */
+		return;
+	if (v == NULL || (!v->is_busy && v->session == s->io.session))
+		world_fail(w, "%s answered -ESTALE in session %" PRIu64, op_name(s->io.op), s->io.session);
+}
+
+static void volume_answer(struct slot *s, int res)
+{
+	struct disk_world *w = s->world;
+	struct volume_state *v = &w->volumes[s->volume];
+
+	v->is_busy = false;
+	if (res != 0)
+		return;
+	if (s->io.op == DISK_FENCE) {
+		if (s->io.new_session <= v->session)
+			world_fail(w, "fence answered session %" PRIu64 ", not above %" PRIu64, s->io.new_session,
+				   v->session);
+		if (s->io.complete_epoch != v->done.complete_epoch)
+			world_fail(w, "fence answered complete epoch %" PRIu64 ", not %" PRIu64, s->io.complete_epoch,
+				   v->done.complete_epoch);
+		v->session = s->io.new_session;
+	} else if (s->io.op == DISK_FORGET) {
+		v->session = 0;
+	}
+	v->done = v->asked;
+}
+
+/* Errors that a request may be answered with, and what they say about it. */
+static void check_result(struct slot *s, int res)
+{
+	struct disk_world *w = s->world;
+
+	if (res == 0)
+		return;
+	if (res == -ENOSPC)
+		check_enospc(s);
+	else if (res == -ESTALE)
+		check_estale(s);
+	else if (res != -EIO)
+		world_fail(w, "%s answered %d", op_name(s->io.op), res);
+	else if (disk_state(w->disk) != DISK_FAILED && !w->is_lenient && !w->is_shaky)
+		world_fail(w, "%s answered -EIO on a disk that is %s", op_name(s->io.op),
+			   disk_state_name(disk_state(w->disk)));
+}
+
+static void slot_answer(struct slot *s, int res)
+{
+	struct disk_world *w = s->world;
+	bool is_failed = disk_state(w->disk) == DISK_FAILED;
+
+	if (s->io.op == DISK_READ || s->io.op == DISK_MAP) {
+		if (is_failed && res == -EIO)
+			return;
+		if (s->io.op == DISK_READ)
+			check_read(s, res);
+		else
+			check_map(s, res);
+		return;
+	}
+	check_result(s, res);
+	if (s->request != ORACLE_NONE)
+		oracle_done(w->oracle, s->request, res == 0,
+			    (res == -ENOSPC || res == -ESTALE) && s->io.op != DISK_TRIM);
+	if (s->volume != ORACLE_NONE)
+		volume_answer(s, res);
+	if (s->io.op == DISK_FLUSH && res == 0)
+		oracle_flush_done(w->oracle, s->mark);
+	if ((s->io.op == DISK_CREATE || s->io.op == DISK_FORK) && res == 0)
+		world_handle_set(w, oracle_request_tree(w->oracle, s->request), s->io.new_tree);
+}
+
+static void slot_done(struct disk_io *io, int res)
+{
+	struct slot *s = container_of(io, struct slot, io);
+	struct disk_world *w = s->world;
+
+	quarry_assert(s->is_busy && w->n_busy > 0);
+	if (io->op != DISK_READ || res != 0)
+		world_say(w, "%s tree %d %" PRIu64 "+%" PRIu64 " (request %d): %d", op_name(io->op),
+			  s->tree == ORACLE_NONE ? -1 : (int)oracle_tree_id(w->oracle, s->tree), io->first,
+			  io->n_blocks, (int)s->request, res);
+	s->res = res;
+	slot_answer(s, res);
+	if (io->op == DISK_TRIM &&
+	    res == -ESTALE) { /* part of it may be done: its blocks are unknown until it is repeated */
+		s->is_cut_short = true;
+		return;
+	}
+	s->is_busy = false;
+	w->n_busy--;
+	w->n_done++;
+}
+
+/* ---- slots ---- */
+
+struct slot *slot_take(struct disk_world *w)
+{
+	for (uint32_t i = 0; i < WORLD_SLOTS; i++) {
+		struct slot *s = &w->slots[i];
+		if (s->is_busy)
+			continue;
+		s->io = (struct disk_io){.done = slot_done};
+		s->world = w;
+		s->tree = s->request = s->volume = ORACLE_NONE;
+		return s;
+	}
+	return NULL;
+}
+
+void slot_submit(struct slot *s)
+{
+	struct disk_world *w = s->world;
+
+	quarry_assert(!s->is_busy && w->disk != NULL);
+	s->is_busy = true;
+	w->n_busy++;
+	w->totals.requests++;
+	if (s->io.op == DISK_FLUSH)
+		s->mark = oracle_flush_begin(w->oracle);
+	if (s->io.op != DISK_READ)
+		world_say(w, "> %s tree %d %" PRIu64 "+%" PRIu64 " (request %d)%s", op_name(s->io.op),
+			  s->tree == ORACLE_NONE ? -1 : (int)oracle_tree_id(w->oracle, s->tree), s->io.first,
+			  s->io.n_blocks, (int)s->request, s->io.is_ordered ? " ordered" : "");
+	disk_submit(w->disk, &s->io);
+}
+
+/* Its volume's session is known, and its tree is not being forked. */
+static bool can_retry(const struct disk_world *w, const struct slot *s)
+{
+	if (w->volumes[world_volume_of(w, s->tree)].is_busy)
+		return false;
+	for (uint32_t i = 0; i < WORLD_SLOTS; i++) {
+		const struct slot *other = &w->slots[i];
+		if (other->is_busy && other->tree == s->tree && other->io.op == DISK_FORK)
+			return false;
+	}
+	return true;
+}
+
+void world_retry(struct disk_world *w)
+{
+	for (uint32_t i = 0; i < WORLD_SLOTS; i++) {
+		struct slot *s = &w->slots[i];
+		if (!s->is_busy || !s->is_cut_short || !can_retry(w, s))
+			continue;
+		s->is_busy = s->is_cut_short = false;
+		w->n_busy--;
+		s->io.session = world_session(w, s->tree);
+		s->io.epoch = w->epoch;
+		s->request = oracle_trim(w->oracle, s->tree, s->io.first, s->io.n_blocks);
+		slot_submit(s);
+	}
+}
+
+int slot_call(struct slot *s)
+{
+	slot_submit(s);
+	if (world_wait(s->world, world_is_idle, op_name(s->io.op)) == SIM_CRASH_DUE)
+		return -EINTR;
+	return s->res;
+}
+
+void slot_use_memory(struct slot *s, uint32_t n_blocks)
+{
+	struct disk_world *w = s->world;
+	uint64_t sectors = (uint64_t)n_blocks * (BLOCK_BYTES / SECTOR_BYTES), at = 0;
+	uint32_t n = 0;
+	bool is_cut = world_one_in(w, 3);
+
+	while (at < sectors) {
+		uint64_t piece = sectors - at;
+		if (is_cut && n + 1 < DISK_IO_BLOCKS_MAX)
+			piece = 1 + world_pick(w, world_one_in(w, 2) ? piece : min_u64(piece, 20));
+		s->iov[n++] = (struct iovec){s->memory + at * SECTOR_BYTES, piece * SECTOR_BYTES};
+		at += piece;
+	}
+	s->io.iov = s->iov;
+	s->io.n_iov = n;
+	quarry_assert(n <= DISK_IO_BLOCKS_MAX);
+}
