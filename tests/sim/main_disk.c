@@ -118,6 +118,7 @@ static void totals_add(struct world_totals *sum, const struct world_totals *t)
 	sum->crashes_in_recovery += t->crashes_in_recovery;
 	sum->reopened += t->reopened;
 	sum->enospc += t->enospc;
+	sum->trims_in_part += t->trims_in_part;
 	sum->failures += t->failures;
 	sum->damaged += t->damaged;
 	sum->checks += t->checks;
@@ -166,9 +167,10 @@ static void totals_tell(const struct options *o, const struct board *b)
 	}
 	printf("%" PRIu64 " seeds: %" PRIu64 " requests, %" PRIu64 " crashes (%" PRIu64 " power losses, %" PRIu64
 	       " in recovery), %" PRIu64 " closes, %" PRIu64 " failed disks, %" PRIu64 " damages, %" PRIu64
-	       " reads that failed once, %" PRIu64 " refusals for space, %" PRIu64 " scrubs, %" PRIu64 " checks\n",
+	       " reads that failed once, %" PRIu64 " refusals for space (%" PRIu64 " trims in part), %" PRIu64
+	       " scrubs, %" PRIu64 " checks\n",
 	       n, t.requests, t.crashes, t.power_losses, t.crashes_in_recovery, t.reopened, t.failures, t.damaged,
-	       t.shaken, t.enospc, t.scrubs, t.checks);
+	       t.shaken, t.enospc, t.trims_in_part, t.scrubs, t.checks);
 }
 
 /* Starts the jobs, waits for all; at the first failure the others are ended. */

@@ -10,7 +10,8 @@
  * request only ever resolves cells, which makes it easier for older ones; so the set found is the largest, and if a
  * request is not in it, it is in none. An ordered write that misses a predecessor is forbidden, and the walk repeated.
  *
- * A trim may be long and is not atomic: each of its cells stands for itself, but a trim that must be there is whole.
+ * A trim may be long and is not atomic: each of its cells stands for itself, but a trim that must be there is whole;
+ * of one that was done in part, the cells that it spared are as it left them or as they were.
  *
  * A fork copies: a request on a tree shows in the tree and in every tree forked from it (or from such a one) later. A
  * tree that is not there constrains nothing.
@@ -47,6 +48,7 @@ struct request {
 	uint64_t submitted_at;      /* completions before it was submitted */
 	uint64_t completed_at;      /* its own number; 0: not yet */
 	bool is_kept, is_forbidden; /* judgement */
+	bool *is_spared;            /* by cell; NULL: none is */
 };
 
 struct tree {
@@ -161,6 +163,11 @@ static uint64_t request_value(const struct request *r, uint64_t offset)
 	return r->token + offset;
 }
 
+static bool request_spares(const struct request *r, uint32_t cell)
+{
+	return r->is_spared != NULL && r->is_spared[cell];
+}
+
 static uint64_t *cells_make(const struct oracle *o, const uint64_t *from)
 {
 	uint64_t *cells = calloc(o->n_cells, sizeof(*cells));
@@ -193,8 +200,16 @@ struct oracle *oracle_create(const struct oracle_window *windows, uint32_t n_win
 	return o;
 }
 
+static void log_clear(struct oracle *o)
+{
+	for (uint32_t i = 0; i < o->n_log; i++)
+		free(o->log[i].is_spared);
+	o->n_log = 0;
+}
+
 void oracle_destroy(struct oracle *o)
 {
+	log_clear(o);
 	for (uint32_t i = 0; i < o->n_trees; i++) {
 		cells_drop(&o->trees[i].base);
 		cells_drop(&o->trees[i].live);
@@ -317,8 +332,13 @@ static void request_apply_live(struct oracle *o, const struct request *r, bool i
 	for (uint32_t w = 0; w < o->n_windows && t->live != NULL; w++) {
 		if (!cover_window(o, r, w, &c))
 			continue;
-		for (uint32_t i = 0; i < c.n; i++)
-			t->live[c.cell + i] = is_known ? request_value(r, c.offset + i) : ORACLE_UNKNOWN;
+		for (uint32_t i = 0; i < c.n; i++) {
+			uint64_t *live = &t->live[c.cell + i];
+			if (request_spares(r, c.cell + i)) /* what was a hole is one still */
+				*live = *live == 0 ? 0 : ORACLE_UNKNOWN;
+			else
+				*live = is_known ? request_value(r, c.offset + i) : ORACLE_UNKNOWN;
+		}
 	}
 }
 
@@ -377,6 +397,19 @@ void oracle_done(struct oracle *o, uint32_t request, bool is_completed, bool is_
 		request_apply_live(o, r, false);
 	if (is_refused && r->kind == ORACLE_DROP)
 		tree_at(o, r->tree)->is_live = true;
+}
+
+void oracle_done_in_part(struct oracle *o, uint32_t request, bool (*is_spared)(uint64_t block, void *context),
+			 void *context)
+{
+	struct request *r = &o->log[request];
+
+	quarry_assert(request < o->n_log && r->kind == ORACLE_TRIM && r->is_spared == NULL);
+	r->is_spared = calloc(o->n_cells, sizeof(*r->is_spared));
+	quarry_assert(r->is_spared != NULL);
+	for (uint32_t cell = 0; cell < o->n_cells; cell++)
+		r->is_spared[cell] = is_spared(oracle_cell_block(o, cell), context);
+	oracle_done(o, request, true, false);
 }
 
 uint64_t oracle_flush_begin(const struct oracle *o)
@@ -553,10 +586,12 @@ static bool cells_judge(struct oracle *o, const struct request *r, bool is_resol
 		if (!cover_window(o, r, w, &c))
 			continue;
 		for (uint32_t i = 0; i < c.n; i++) {
-			if (!cell_allows(o, r, c.cell + i, request_value(r, c.offset + i)))
+			if (cell_allows(o, r, c.cell + i, request_value(r, c.offset + i))) {
+				if (is_resolving)
+					cell_resolve(o, r, c.cell + i);
+			} else if (!request_spares(r, c.cell + i)) {
 				is_whole = false;
-			else if (is_resolving)
-				cell_resolve(o, r, c.cell + i);
+			}
 		}
 	}
 	return is_whole;
@@ -742,7 +777,7 @@ static void history_restart(struct oracle *o)
 		t->seen = NULL;
 		t->live = cells_make(o, t->base);
 	}
-	o->n_log = 0;
+	log_clear(o);
 	o->n_completions = o->flushed_upto = 0;
 	o->had_power_loss = false;
 }

@@ -60,6 +60,9 @@ uint32_t oracle_drop(struct oracle *o, uint32_t tree);
 uint32_t oracle_request_tree(const struct oracle *o, uint32_t request); /* MAKE, FORK: the new tree */
 /* res 0: completed; -ENOSPC, -ESTALE and the like with is_refused: nothing of it was done; else nobody knows. */
 void oracle_done(struct oracle *o, uint32_t request, bool is_completed, bool is_refused);
+/* A trim completed, but for cells that may have stayed as they were. */
+void oracle_done_in_part(struct oracle *o, uint32_t request, bool (*is_spared)(uint64_t block, void *context),
+			 void *context);
 /* A flush covers what had completed when it began. */
 uint64_t oracle_flush_begin(const struct oracle *o);
 void oracle_flush_done(struct oracle *o, uint64_t mark);

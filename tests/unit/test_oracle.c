@@ -159,6 +159,28 @@ static void trims_are_whole_when_promised(void)
 	}
 }
 
+static bool is_first_or_third(uint64_t block, void *context)
+{
+	return block == window.first || block == window.first + 2;
+}
+
+/* What a trim spared is as it was, or gone; the rest of it must be gone. */
+static void trims_in_part(void)
+{
+	for (uint32_t cell = 0; cell < 4; cell++) {
+		struct history h = history_begin();
+		uint64_t a = oracle_token(h.o, write_done(&h, 0, 3, false), 0);
+		oracle_done_in_part(h.o, oracle_trim(h.o, h.tree, 0, UINT64_MAX), is_first_or_third, NULL);
+		CU_ASSERT_EQUAL(oracle_expect(h.o, h.tree, 0), ORACLE_UNKNOWN);
+		CU_ASSERT_EQUAL(oracle_expect(h.o, h.tree, 1), 0);
+		CU_ASSERT_EQUAL(oracle_expect(h.o, h.tree, 3), 0); /* a hole before and after */
+		uint64_t shown[6] = {0};
+		shown[cell] = cell < 3 ? a + cell : 0;
+		CU_ASSERT_EQUAL(shows(&h, false, shown), cell != 1);
+		oracle_destroy(h.o);
+	}
+}
+
 static void forks_copy_and_part(void)
 {
 	struct history h = history_begin();
@@ -414,6 +436,7 @@ int main(void)
 	CU_ADD_TEST(suite, ordered_needs_its_predecessors);
 	CU_ADD_TEST(suite, refused_leaves_nothing);
 	CU_ADD_TEST(suite, trims_are_whole_when_promised);
+	CU_ADD_TEST(suite, trims_in_part);
 	CU_ADD_TEST(suite, forks_copy_and_part);
 	CU_ADD_TEST(suite, damage_reads_as_such);
 	CU_ADD_TEST(suite, agrees_with_a_search);

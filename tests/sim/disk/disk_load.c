@@ -178,6 +178,20 @@ static bool load_map(struct disk_world *w)
 	return true;
 }
 
+static bool trim_submit(struct disk_world *w, const struct range *r, uint64_t first, uint64_t n)
+{
+	if (!is_allowed(w, r->tree, DISK_TRIM, first, n))
+		return false;
+	struct slot *s = take_for_range(w, DISK_TRIM, r);
+	if (s == NULL)
+		return false;
+	s->io.first = first;
+	s->io.n_blocks = n;
+	s->request = oracle_trim(w->oracle, r->tree, first, n);
+	slot_submit(s);
+	return true;
+}
+
 /* A few blocks, a window, or a stretch of the volume with all that is in it. */
 bool load_trim(struct disk_world *w)
 {
@@ -191,16 +205,18 @@ bool load_trim(struct disk_world *w)
 		wide.n_blocks += world_pick(w, 1000);
 	else if (pick == 1)
 		wide = (struct disk_io){.first = world_pick(w, 1ull << 17), .n_blocks = 1 + world_pick(w, 1ull << 34)};
-	if (!is_allowed(w, r.tree, DISK_TRIM, wide.first, wide.n_blocks))
+	return trim_submit(w, &r, wide.first, wide.n_blocks);
+}
+
+bool load_trim_of_youngest(struct disk_world *w)
+{
+	uint32_t trees[WORLD_TREES_MAX], n = world_live_trees(w, trees);
+	struct range r;
+
+	if (n == 0 || !pick_range(w, DISK_TRIM, &r))
 		return false;
-	struct slot *s = take_for_range(w, DISK_TRIM, &r);
-	if (s == NULL)
-		return false;
-	s->io.first = wide.first;
-	s->io.n_blocks = wide.n_blocks;
-	s->request = oracle_trim(w->oracle, r.tree, wide.first, wide.n_blocks);
-	slot_submit(s);
-	return true;
+	r.tree = trees[n - 1];
+	return trim_submit(w, &r, r.first, 1);
 }
 
 static bool load_flush(struct disk_world *w)
@@ -229,7 +245,7 @@ static bool has_room_for_tree(const struct disk_world *w)
 {
 	uint32_t trees[WORLD_TREES_MAX];
 
-	return world_live_trees(w, trees) + trees_in_making(w) < WORLD_TREES_WANTED;
+	return world_live_trees(w, trees) + trees_in_making(w) < w->trees_wanted;
 }
 
 /* The volume of a tree is in its id. */

@@ -19,6 +19,8 @@
 
 #define FULL_WRITES_MAX        6000u
 #define FULL_ANSWERS           30u /* -ENOSPC as often as this: the disk is full */
+#define WEAR_STEPS_MAX         6000u
+#define WEAR_ANSWERS           8u /* trims that were done in part: the reserve is used up */
 #define RECOVERY_IOS_MAX       400u
 #define RECOVERY_READS_MAX     60u /* one of the first so many fails */
 #define LOAD_READS_MAX         200u
@@ -210,23 +212,41 @@ static void drop_trees(struct disk_world *w, uint32_t n_left)
 		world_fail(w, "a crash is due");
 }
 
+/* On a full disk, trims of what a tree shares with the one it was forked from copy pages and free nothing, until the
+ * reserve is used up: then what they would have to copy stays. */
+static void wear_down(struct disk_world *w)
+{
+	uint64_t in_part_max = w->totals.trims_in_part + WEAR_ANSWERS;
+
+	for (uint32_t n = 0; n < WEAR_STEPS_MAX && w->totals.trims_in_part < in_part_max; n++) {
+		if (world_one_in(w, 40))
+			load_fork(w);
+		load_trim_of_youngest(w);
+		sim_step(w->sim);
+	}
+}
+
 /* Writes until the disk is full: then trims and drops work, and after them writes again (P7). */
 static void fill_and_empty(struct disk_world *w)
 {
 	uint64_t enospc_max = w->totals.enospc + FULL_ANSWERS;
 
+	w->trees_wanted = WORLD_TREES_MANY;
 	for (uint32_t n = 0; n < FULL_WRITES_MAX && w->totals.enospc < enospc_max; n++) {
-		load_write(w);
-		if (world_one_in(w, 4))
+		if (!load_write(w) || world_one_in(w, 4))
 			sim_step(w->sim);
 		if (world_one_in(w, 60))
 			load_fork(w);
 	}
+	if (w->totals.enospc >= enospc_max)
+		wear_down(w);
 	for (uint32_t n = 0; n < 20; n++) {
 		load_trim(w);
 		sim_step(w->sim);
 	}
 	world_wait(w, world_is_idle, "answer on a full disk");
+	world_look(w); /* what the trims have freed */
+	w->trees_wanted = WORLD_TREES_WANTED;
 	drop_trees(w, 1);
 	uint64_t enospc = w->totals.enospc;
 	load_trim(w);

@@ -48,7 +48,7 @@ static void check_read(struct slot *s, int res)
 		uint64_t expected = oracle_expect(w->oracle, s->tree, s->cell + i);
 		bool is_bad = s->io.bad_blocks >> i & 1;
 		uint64_t token = content_token(s->memory + (uint64_t)i * BLOCK_BYTES);
-		if (expected == ORACLE_UNKNOWN && token != CONTENT_WRONG)
+		if (expected == ORACLE_UNKNOWN && (is_bad ? w->has_bad_cells : token != CONTENT_WRONG))
 			continue;
 		bool may_be_bad = expected == ORACLE_BAD || w->is_shaky;
 		if ((is_bad ? !may_be_bad : expected == ORACLE_BAD) && !w->is_lenient)
@@ -59,6 +59,11 @@ static void check_read(struct slot *s, int res)
 			world_fail(w, "read of tree %" PRIu64 " block %" PRIu64 " returned %" PRIx64 ", not %" PRIx64,
 				   oracle_tree_id(w->oracle, s->tree), s->io.first + i, token, expected);
 	}
+}
+
+static bool is_all_zeros(const struct disk_io *io)
+{
+	return io->zero_blocks == (io->n_blocks == 64 ? UINT64_MAX : (1ull << io->n_blocks) - 1);
 }
 
 /* What a map says of one block; NULL: nothing, it did not change since. */
@@ -105,6 +110,43 @@ static void check_map(struct slot *s, int res)
 		check_mapped(s, at++, NULL);
 }
 
+/* ---- trims on a full disk ---- */
+
+static bool is_spared(uint64_t block, void *context)
+{
+	const struct slot *s = context;
+
+	return s->shared >> leaf_of_block(s->world->leaves, block) & 1;
+}
+
+/* One that is answered with -ENOSPC did all that it could, and there is something that it had to leave. */
+static void check_spared(struct slot *s)
+{
+	struct disk_world *w = s->world;
+
+	w->totals.trims_in_part++;
+	if (w->is_lenient)
+		return;
+	for (uint32_t cell = 0; cell < oracle_cells(w->oracle); cell++) {
+		uint64_t block = oracle_cell_block(w->oracle, cell);
+		bool is_inside = block >= s->io.first && block - s->io.first < s->io.n_blocks;
+		if (is_inside && is_spared(block, s) && oracle_expect(w->oracle, s->tree, cell) != 0)
+			return;
+	}
+	world_fail(w, "trim of tree %" PRIu64 " answered -ENOSPC, and no other tree shares what it was to free",
+		   oracle_tree_id(w->oracle, s->tree));
+}
+
+static uint64_t shared_leaves(struct disk_world *w, uint32_t tree)
+{
+	struct disk_stats stats;
+
+	disk_stats(w->disk, &stats);
+	if (stats.dying_trees == 0)
+		leaves_drained(w->leaves);
+	return leaves_shared(w->leaves, tree);
+}
+
 static void check_enospc(struct slot *s)
 {
 	struct disk_world *w = s->world;
@@ -114,6 +156,8 @@ static void check_enospc(struct slot *s)
 	w->totals.enospc++;
 	if (s->io.op == DISK_DROP || s->io.op == DISK_COMPLETE || s->io.op == DISK_FORGET)
 		world_fail(w, "%s answered -ENOSPC", op_name(s->io.op));
+	if (s->io.op == DISK_TRIM)
+		check_spared(s);
 	/* New records, and trims that may copy what snapshots share, reach into the reserve, but not to its end. */
 	if (s->io.op != DISK_WRITE && stats.free_blocks > stats.reserve_blocks)
 		world_fail(w, "%s answered -ENOSPC with %" PRIu64 " blocks free and a reserve of %" PRIu64,
@@ -175,6 +219,34 @@ static void check_result(struct slot *s, int res)
 			   disk_state_name(disk_state(w->disk)));
 }
 
+/* What the answer says about who shares what. */
+static void leaves_answer(struct slot *s, int res)
+{
+	struct leaves *l = s->world->leaves;
+	bool is_making = s->io.op == DISK_CREATE || s->io.op == DISK_FORK;
+	uint32_t made = is_making ? oracle_request_tree(s->world->oracle, s->request) : ORACLE_NONE;
+
+	if (is_making && res != 0)
+		leaves_dropped(l, made);
+	else if (s->io.op == DISK_FORK)
+		leaves_forked(l, s->tree, made);
+	else if (s->io.op == DISK_DROP && res == 0)
+		leaves_dropped(l, s->tree);
+	else if (s->io.op == DISK_WRITE && res == 0 && !is_all_zeros(&s->io))
+		leaves_written(l, s->tree, s->io.first, s->io.n_blocks);
+}
+
+static void request_answer(struct slot *s, int res)
+{
+	struct oracle *o = s->world->oracle;
+
+	if (s->io.op == DISK_TRIM && res == -ENOSPC)
+		oracle_done_in_part(o, s->request, is_spared, s);
+	else
+		oracle_done(o, s->request, res == 0, (res == -ENOSPC || res == -ESTALE) && s->io.op != DISK_TRIM);
+	leaves_answer(s, res);
+}
+
 static void slot_answer(struct slot *s, int res)
 {
 	struct disk_world *w = s->world;
@@ -191,8 +263,7 @@ static void slot_answer(struct slot *s, int res)
 	}
 	check_result(s, res);
 	if (s->request != ORACLE_NONE)
-		oracle_done(w->oracle, s->request, res == 0,
-			    (res == -ENOSPC || res == -ESTALE) && s->io.op != DISK_TRIM);
+		request_answer(s, res);
 	if (s->volume != ORACLE_NONE)
 		volume_answer(s, res);
 	if (s->io.op == DISK_FLUSH && res == 0)
@@ -249,6 +320,12 @@ void slot_submit(struct slot *s)
 	w->totals.requests++;
 	if (s->io.op == DISK_FLUSH)
 		s->mark = oracle_flush_begin(w->oracle);
+	if (s->io.op == DISK_TRIM)
+		s->shared = shared_leaves(w, s->tree);
+	if (s->io.op == DISK_CREATE)
+		leaves_made(w->leaves, oracle_request_tree(w->oracle, s->request));
+	if (s->io.op == DISK_FORK)
+		leaves_forked(w->leaves, s->tree, oracle_request_tree(w->oracle, s->request));
 	if (s->io.op != DISK_READ)
 		world_say(w, "> %s tree %d %" PRIu64 "+%" PRIu64 " (request %d)%s", op_name(s->io.op),
 			  s->tree == ORACLE_NONE ? -1 : (int)oracle_tree_id(w->oracle, s->tree), s->io.first,

@@ -165,8 +165,10 @@ struct disk_world *world_create(uint64_t seed, bool is_verbose)
 	sim_file_set_device(w->medium, w->settings.is_device);
 	sim_file_faults(w->medium)->is_punch_refused = w->settings.is_punch_refused;
 	w->oracle = oracle_create(w->settings.windows, w->settings.n_windows);
+	w->leaves = leaves_create(w->settings.windows, w->settings.n_windows);
 	w->epoch = 1;
 	w->next_tree_id = 1;
+	w->trees_wanted = WORLD_TREES_WANTED;
 	w->slots = calloc(WORLD_SLOTS, sizeof(*w->slots));
 	quarry_assert(w->slots != NULL);
 	for (uint32_t i = 0; i < WORLD_SLOTS; i++) {
@@ -188,6 +190,7 @@ void world_destroy(struct disk_world *w)
 	free(w->slots);
 	free(w->handles);
 	oracle_destroy(w->oracle);
+	leaves_destroy(w->leaves);
 	sim_destroy(w->sim);
 	log_destroy(w->log);
 	free(w);
@@ -303,7 +306,9 @@ void world_close(struct disk_world *w)
 		return;
 	w->disk = NULL;
 	w->totals.reopened++;
-	if (!was_failed && !w->has_failed) /* everything is durable then */
+	if (was_failed || w->has_failed)
+		leaves_crashed(w->leaves);
+	else /* everything is durable */
 		oracle_flush_done(w->oracle, oracle_flush_begin(w->oracle));
 }
 
@@ -339,6 +344,7 @@ void world_crash(struct disk_world *w, enum sim_crash_kind kind)
 	for (uint32_t i = 0; i < WORLD_VOLUMES; i++)
 		w->volumes[i].is_busy = false;
 	oracle_crash(w->oracle, kind == SIM_POWER_LOSS);
+	leaves_crashed(w->leaves);
 }
 
 void world_fence(struct disk_world *w)

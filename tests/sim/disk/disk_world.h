@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "tests/sim/disk/disk_leaves.h"
 #include "tests/sim/oracle.h"
 #include "tests/sim/sim.h"
 #include "volumes/disk/disk.h"
@@ -13,6 +14,7 @@
 #define WORLD_VOLUMES      3u /* two with trees, one that comes and goes */
 #define WORLD_TREE_VOLUMES 2u
 #define WORLD_TREES_WANTED 8u  /* no more are made while so many live */
+#define WORLD_TREES_MANY   40u /* but on a full disk, to use up its reserve */
 #define WORLD_TREES_MAX    64u /* a crash may bring back what was being dropped */
 #define WORLD_EXTENTS      40u
 #define WORLD_PATH         "d1"
@@ -29,6 +31,7 @@ struct slot {
 	uint32_t tree;
 	uint32_t cell;    /* READ, MAP: of the first block */
 	uint32_t request; /* the oracle's; ORACLE_NONE: none */
+	uint64_t shared;  /* TRIM: leaves that other trees might share when it was submitted */
 	uint64_t mark;    /* FLUSH */
 	uint32_t volume;
 	uint8_t *memory;
@@ -58,8 +61,8 @@ struct world_settings {
 };
 
 struct world_totals {
-	uint64_t requests, crashes, power_losses, crashes_in_recovery, reopened, enospc, failures, damaged, checks,
-	    scrubs, shaken;
+	uint64_t requests, crashes, power_losses, crashes_in_recovery, reopened, enospc, trims_in_part, failures,
+	    damaged, checks, scrubs, shaken;
 };
 
 struct disk_world {
@@ -75,10 +78,12 @@ struct disk_world {
 	bool is_opened, is_closed, has_failed;
 	int open_res;
 	struct oracle *oracle;
+	struct leaves *leaves;
 	struct volume_state volumes[WORLD_VOLUMES];
 	struct disk_tree **handles; /* by the oracle's number */
 	uint32_t handles_max;
 	uint64_t epoch, next_tree_id;
+	uint32_t trees_wanted;
 	struct slot *slots; /* WORLD_SLOTS */
 	uint32_t n_busy;
 	uint64_t n_done;
@@ -122,6 +127,8 @@ void world_check_finds(struct disk_world *w);
 void world_check_empty(struct disk_world *w);
 /* Reads everything and has the oracle judge it. */
 void world_verify(struct disk_world *w);
+/* Reads everything while it runs; each answer is judged. */
+void world_look(struct disk_world *w);
 
 /* ---- waiting ---- */
 
@@ -132,7 +139,7 @@ void world_retry(struct disk_world *w); /* submits again what was cut short, whe
 
 /* ---- requests: disk_slots.c ---- */
 
-void slots_say(const struct disk_world *w); /* what is in flight, for the message of a failure */
+void slots_say(const struct disk_world *w);   /* what is in flight, for the message of a failure */
 struct slot *slot_take(struct disk_world *w); /* a free one, prepared; NULL: none */
 void slot_submit(struct slot *s);
 /* Submits and waits; its result, or -EINTR when the crash is due. */
@@ -158,6 +165,7 @@ enum sim_outcome load_run(struct disk_world *w, const struct load *l);
 bool load_write(struct disk_world *w);
 bool load_read(struct disk_world *w);
 bool load_trim(struct disk_world *w);
+bool load_trim_of_youngest(struct disk_world *w); /* one block of the tree that was made last */
 bool load_fork(struct disk_world *w);
 bool load_drop(struct disk_world *w);
 bool load_create(struct disk_world *w);
