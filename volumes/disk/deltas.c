@@ -93,3 +93,12 @@ void deltas_clear(struct deltas *d)
 		memset(d->slots, 0, ((size_t)d->mask + 1) * sizeof(uint64_t));
 	d->n = 0;
 }
+
+struct delta delta_combine(struct delta old, struct delta d)
+{
+	quarry_assert(old.block == d.block);
+	d.is_zero = !old.was_zero && (d.is_zero || (d.was_zero && d.change == 0 && old.is_zero));
+	d.change += old.change;
+	d.was_zero = old.was_zero;
+	return d;
+}

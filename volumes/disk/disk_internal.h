@@ -5,6 +5,7 @@
  *   journal.c     records, in-flight window, flush mark    flusher.c    the shared device flush
  *   pages.c       frames of cached pages                   tree.c       pages as trees: walk, change, apply records
  *   space.c       counts, free blocks, allocation          deltas.c     changes of counts outside resident regions
+ *   space_cut.c   the space around a checkpoint
  *   table.c       trees of records                         checkpoint.c makes all of it durable at one point
  *   writer.c      data writes of one turn, gathered        recovery.c   the only way to start
  *   drop.c        frees dying trees                        punch.c      gives freed space back below
