@@ -16,7 +16,7 @@ CHECK_CI_TESTS += '$(BUILD)/sim-history --seeds 300 --jobs 2'
 SOAK_TESTS     += '$(BUILD)/sim-history --seeds 1000000 --jobs 2'
 
 TEST_PROGRAMS  += $(SIM_PROGRAMS)
-CHECK_TESTS    += '@600 $(BUILD)/sim-disk --seeds 2000 --jobs 2' '@300 $(BUILD)/sim-disk --seeds 15 --every-index'
+CHECK_TESTS    += '@600 $(BUILD)/sim-disk --seeds 2000 --jobs 2 --replay tests/sim/disk/seeds' '@300 $(BUILD)/sim-disk --seeds 15 --every-index'
 CHECK_CI_TESTS += '$(BUILD)/sim-disk --seeds 100 --first 5000' '@300 $(BUILD)/sim-disk --seeds 1 --every-index'
 # another part of the seeds at each soak: `date` chooses where it begins, and each failure names its seed
 SOAK_TESTS     += '$(BUILD)/sim-disk --seeds $(or $(SEEDS),100000) --jobs 2 --first $(shell date +%s)' \

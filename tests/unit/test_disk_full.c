@@ -192,6 +192,32 @@ static void damaged_counts(void)
 	one_close(&o);
 }
 
+/* A region is 8 MiB: not lost for one bad moment (seed 10039 of sim-disk). */
+static void counts_that_cannot_be_read_once(void)
+{
+	struct one_disk o;
+	uint32_t n = 0;
+	one_open(&o, DISK_BYTES, 64 * MIB);
+	fill(&o, one_create(&o, 1), 0);
+	one_close_disk(&o);
+	one_open_disk(&o);
+	struct space *s = &o.disk->space;
+	uint64_t free_before = s->free_blocks;
+	for (uint32_t i = 0; i < s->n_regions; i++) {
+		if (pointer_is_hole(s->index.slots[i]) || s->resident[i])
+			continue;
+		n++;
+		sim_file_fail(o.medium, OP_READ, 0, EIO);
+		CU_ASSERT_EQUAL_FATAL(space_make_resident(s, i, NULL), -EAGAIN);
+		one_let_pass(&o, NS_PER_S);
+		CU_ASSERT_EQUAL(space_make_resident(s, i, NULL), 0);
+	}
+	CU_ASSERT(n > 4);
+	CU_ASSERT(s->free_blocks >= free_before);
+	CU_ASSERT_EQUAL(one_events(&o, "damage"), 0);
+	one_close(&o);
+}
+
 /* As random overwrites leave a large disk: so many free blocks in each region, none beside the other. */
 static void spread_region(struct one_disk *o, uint32_t region, uint32_t n_free)
 {
@@ -282,6 +308,7 @@ int main(void)
 	CU_add_test(suite, "punching", punching);
 	CU_add_test(suite, "zeros", zeros);
 	CU_add_test(suite, "damaged counts", damaged_counts);
+	CU_add_test(suite, "counts that cannot be read once", counts_that_cannot_be_read_once);
 	CU_add_test(suite, "free blocks in all regions", free_blocks_in_all_regions);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();

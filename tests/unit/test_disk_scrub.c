@@ -136,6 +136,25 @@ static void a_page_that_is_not_in_the_cache(void)
 	}
 }
 
+/* They have their place, and what is there is still the old content (seed 20020 of sim-disk). */
+static void pages_that_a_checkpoint_is_writing(void)
+{
+	struct one_disk o;
+	disk_with_everything(&o);
+	struct sim_file_faults *faults = sim_file_faults(o.medium);
+	for (uint64_t leaf = 3; leaf < 70; leaf++)
+		CU_ASSERT_EQUAL_FATAL(one_write(&o, one_tree(&o, 1), leaf * PAGE_POINTERS + 100, 1, 2), 0);
+	faults->slow_ns = NS_PER_S;
+	faults->slow_ppm = 1000000;
+	disk_checkpoint(o.disk);
+	one_let_pass(&o, 10 * NS_PER_MS);
+	faults->slow_ppm = 0;
+	CU_ASSERT(o.disk->pages.n_writing > 10);
+	CU_ASSERT_EQUAL(scrub(&o).bad_blocks, 0);
+	CU_ASSERT_EQUAL(one_events(&o, "damage"), 0);
+	one_close(&o);
+}
+
 static void one_is_due(void)
 {
 	struct one_disk o;
@@ -199,6 +218,7 @@ int main(void)
 	CU_pSuite suite = CU_add_suite("a scrub of a disk", NULL, NULL);
 	CU_add_test(suite, "all that is damaged is found", all_that_is_damaged_is_found);
 	CU_add_test(suite, "a page that is not in the cache", a_page_that_is_not_in_the_cache);
+	CU_add_test(suite, "pages that a checkpoint is writing", pages_that_a_checkpoint_is_writing);
 	CU_add_test(suite, "one is due", one_is_due);
 	CU_add_test(suite, "one that ended in the future", one_that_ended_in_the_future);
 	CU_add_test(suite, "one that is asked for", one_that_is_asked_for);
