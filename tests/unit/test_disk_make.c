@@ -203,6 +203,33 @@ static void formatting_refuses_a_disk_in_use(void)
 	sim_destroy(b.world);
 }
 
+struct dying_process {
+	struct timer timer;
+	struct file *file;
+};
+
+static void process_is_gone(struct timer *t)
+{
+	file_close(container_of(t, struct dying_process, timer)->file);
+}
+
+/* A process that was killed keeps its lock for a moment longer. */
+static void formatting_waits_for_a_killed_process(void)
+{
+	struct bench b = bench_make();
+	struct dying_process p;
+
+	sim_file_create(b.machine, "d1", MEDIUM_BYTES);
+	CU_ASSERT_EQUAL_FATAL(reactor_file_open(sim_reactor(b.machine), "d1", 0, &p.file), 0);
+	CU_ASSERT_EQUAL_FATAL(file_lock(p.file), 0);
+	timer_init(&p.timer, process_is_gone);
+	timer_start(sim_reactor(b.machine), &p.timer, 500 * NS_PER_MS);
+	uint64_t begun = sim_now_ns(b.world);
+	CU_ASSERT_EQUAL(bench_format(&b), 0);
+	CU_ASSERT(sim_now_ns(b.world) - begun >= 500 * NS_PER_MS);
+	sim_destroy(b.world);
+}
+
 /* Each operation in turn fails: told with what was being done, and never a disk that looks good but is not. */
 static void formatting_tells_of_errors(void)
 {
@@ -328,6 +355,7 @@ int main(void)
 	CU_add_test(suite, "formatting refuses a quarry disk", formatting_refuses_a_quarry_disk);
 	CU_add_test(suite, "formatting refuses bad sizes and labels", formatting_refuses_bad_sizes);
 	CU_add_test(suite, "formatting refuses a disk in use", formatting_refuses_a_disk_in_use);
+	CU_add_test(suite, "formatting waits for a killed process", formatting_waits_for_a_killed_process);
 	CU_add_test(suite, "formatting tells of errors", formatting_tells_of_errors);
 	CU_add_test(suite, "formatting makes a real file", formatting_makes_a_real_file);
 	CU_add_test(suite, "formatting needs direct I/O", formatting_needs_direct_io);

@@ -1,8 +1,10 @@
 /*
  * disk_make.c: disk_format(): makes a quarry disk of a file or block device.
  *
- *   HEAD -> TAIL -> JUDGE -> ERASE* -> SETTLE -> FIRST -> SECOND -> FLUSH -> ENDED
- *     +-------+-------+--- refused, or any I/O error -------------------------^
+ *   LOCK* -> HEAD -> TAIL -> JUDGE -> ERASE* -> SETTLE -> FIRST -> SECOND -> FLUSH -> ENDED
+ *     +--------+-------+-------+--- refused, or any I/O error -------------------------^
+ *
+ *   LOCK      tried again for a while: a process that was killed keeps its lock until its ring has ended
  *
  * An empty disk is two equal superblocks and nothing else: checkpoint 1 (slots 1 and 3), no trees, no volumes, a count
  * index that is a hole (every block is free), a journal to be replayed from sequence 1, where nothing is.
@@ -16,11 +18,12 @@
  *     does not fit. The ring is erased nevertheless when the medium was not blank, for the case that somebody formats
  *     with the same UUID again (a restored configuration, a test): then the checksum alone would not tell them apart.
  *  4. A file that was made here and did not become a disk is removed again.
- *  5. The lock is held from before the first look until the end: no running daemon has the disk, none can take it.
+ *  5. The lock is held from before the first look, the one at the size too, until the end: no running daemon has the
+ *     disk, none can take it.
  *
  * It needs I/O before anything runs, so it runs the reactor itself, turn by turn, until its own request has ended: the
  * reactor must not be running, and whatever else was submitted to it is delivered in those turns too. A
- * reactor_stop() that arrives meanwhile is not lost: the operation under way is short, ends, and the stop is passed on.
+ * reactor_stop() that arrives meanwhile is not lost: what is under way is short, ends, and the stop is passed on.
  *
  * Owner: the caller's thread; the request lives on its stack, the two buffers of 1 MiB on the heap.
  */
@@ -39,8 +42,10 @@
 #define LOOK_BYTES       MIB /* at either end: covers all that foreign.c knows, and what others keep at the end */
 #define FIRST_CHECKPOINT 1u
 #define FIRST_SEQUENCE   1u
+#define LOCK_WAIT_NS     (2 * NS_PER_S) /* a device that is slow to end a killed process's requests; a user waits for it */
+#define LOCK_RETRY_NS    (20 * NS_PER_MS)
 
-#define MAKE_STAGES(X) X(HEAD) X(TAIL) X(JUDGE) X(ERASE) X(SETTLE) X(FIRST) X(SECOND) X(FLUSH) X(ENDED)
+#define MAKE_STAGES(X) X(LOCK) X(HEAD) X(TAIL) X(JUDGE) X(ERASE) X(SETTLE) X(FIRST) X(SECOND) X(FLUSH) X(ENDED)
 enum make_stage {
 #define X(name) MAKE_##name,
 	MAKE_STAGES(X)
@@ -49,6 +54,7 @@ enum make_stage {
 
 /* What each stage was waiting for when it failed, for the message. */
 static const char *const make_doing[] = {
+    [MAKE_LOCK] = "lock",
     [MAKE_HEAD] = "begin",
     [MAKE_TAIL] = "read the beginning of",
     [MAKE_JUDGE] = "read the end of",
@@ -67,9 +73,11 @@ struct extent {
 struct make {
 	struct op op;
 	struct iovec iov;
+	struct timer timer;
+	uint64_t lock_since_ns;
 	enum make_stage stage;
 	int err;
-	bool is_waiting; /* the op is the reactor's */
+	bool is_waiting; /* the op or the timer is the reactor's */
 	bool is_created; /* the file, by us */
 	struct reactor *reactor;
 	struct file *file;
@@ -150,6 +158,7 @@ static void make_flush(struct make *m)
 	file_flush(m->file, &m->op);
 }
 
+static enum flow make_lock(struct make *m);
 static int make_judge(struct make *m);
 static enum flow make_erase(struct make *m);
 static void make_write_superblock(struct make *m, unsigned copy);
@@ -162,6 +171,11 @@ static void make_run(struct make *m)
 		if (m->err != 0)
 			m->stage = MAKE_ENDED;
 		switch (m->stage) {
+		case MAKE_LOCK:
+			if (make_lock(m) == FLOW_WAIT)
+				return;
+			m->stage = MAKE_HEAD;
+			break;
 		case MAKE_HEAD:
 			make_read(m, m->head, m->look_bytes, 0);
 			m->stage = MAKE_TAIL;
@@ -200,6 +214,46 @@ static void make_run(struct make *m)
 			return;
 		}
 	}
+}
+
+/* ---- LOCK ---- */
+
+static void make_lock_again(struct timer *t)
+{
+	struct make *m = container_of(t, struct make, timer);
+
+	quarry_assert(m->is_waiting && m->stage == MAKE_LOCK);
+	m->is_waiting = false;
+	make_run(m);
+}
+
+static int make_measure(struct make *m)
+{
+	int64_t size = file_size_bytes(m->file);
+
+	if (size < 0)
+		return refuse(m, (int)size, "cannot tell the size of %s: %s", m->path, strerror((int)-size));
+	m->size_bytes = (uint64_t)size;
+	m->look_bytes = min_u64(m->size_bytes / SECTOR_BYTES * SECTOR_BYTES, LOOK_BYTES);
+	return 0;
+}
+
+static enum flow make_lock(struct make *m)
+{
+	int res = file_lock(m->file);
+
+	if (res == -EAGAIN && reactor_now_ns(m->reactor) - m->lock_since_ns < LOCK_WAIT_NS) {
+		m->is_waiting = true;
+		timer_start(m->reactor, &m->timer, LOCK_RETRY_NS);
+		return FLOW_WAIT;
+	}
+	if (res == -EAGAIN)
+		m->err = refuse(m, -EBUSY, "%s is in use by another process", m->path);
+	else if (res < 0)
+		m->err = refuse(m, res, "cannot lock %s: %s", m->path, strerror(-res));
+	else
+		m->err = make_measure(m);
+	return FLOW_NEXT;
 }
 
 /* ---- JUDGE: may it be formatted, and how large will it be? ---- */
@@ -385,7 +439,6 @@ static void make_write_superblock(struct make *m, unsigned copy)
 
 static int make_open(struct make *m)
 {
-	int64_t size;
 	int res = reactor_file_open(m->reactor, m->path, 0, &m->file);
 
 	if (res == -ENOENT && m->options->size_bytes == 0)
@@ -404,16 +457,7 @@ static int make_open(struct make *m)
 		return refuse(m, res, "cannot open %s: " NO_DIRECT_IO, m->path);
 	if (res < 0)
 		return refuse(m, res, "cannot open %s: %s", m->path, strerror(-res));
-	res = file_lock(m->file);
-	if (res == -EAGAIN)
-		return refuse(m, -EBUSY, "%s is in use by another process", m->path);
-	if (res < 0)
-		return refuse(m, res, "cannot lock %s: %s", m->path, strerror(-res));
-	size = file_size_bytes(m->file);
-	if (size < 0)
-		return refuse(m, (int)size, "cannot tell the size of %s: %s", m->path, strerror((int)-size));
-	m->size_bytes = (uint64_t)size;
-	m->look_bytes = min_u64(m->size_bytes / SECTOR_BYTES * SECTOR_BYTES, LOOK_BYTES);
+	m->lock_since_ns = reactor_now_ns(m->reactor);
 	return 0;
 }
 
@@ -439,6 +483,7 @@ int disk_format(struct reactor *r, const char *path, const struct disk_format_op
 	quarry_assert(path != NULL && o != NULL);
 	why[0] = '\0';
 	op_init(&m.op, make_complete);
+	timer_init(&m.timer, make_lock_again);
 	m.head = aligned_alloc(BLOCK_BYTES, LOOK_BYTES);
 	m.tail = aligned_alloc(BLOCK_BYTES, LOOK_BYTES);
 	res = m.head && m.tail ? make_open(&m) : refuse(&m, -ENOMEM, "out of memory");
