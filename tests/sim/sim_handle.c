@@ -2,7 +2,8 @@
  * sim_handle.c: files as a process opens them, and the test's own hand on their content and faults.
  *
  * A handle belongs to the process that opened it; when that dies, the handle forgets its file and waits to be closed,
- * or for the end of the world. The lock is one per file and goes with the handle that has it.
+ * or for the end of the world. The lock is one per file and goes with the handle that has it. A device is opened for
+ * writing once at a time: -EBUSY.
  */
 #include "tests/sim/sim_file.h"
 
@@ -14,6 +15,16 @@
 
 /* ---- handles: what the process has open ---- */
 
+static bool is_held(const struct sim_file *f)
+{
+	list_each (node, &f->machine->handles) {
+		const struct sim_handle *h = container_of(node, struct sim_handle, link);
+		if (h->file == f && !(h->flags & FILE_READ_ONLY))
+			return true;
+	}
+	return false;
+}
+
 int sim_file_open(struct reactor *r, const char *path, unsigned flags, struct file **out)
 {
 	struct sim_reactor *home = sim_reactor_of(r);
@@ -24,6 +35,8 @@ int sim_file_open(struct reactor *r, const char *path, unsigned flags, struct fi
 		return -EEXIST;
 	if (f == NULL && !(flags & FILE_CREATE))
 		return -ENOENT;
+	if (f != NULL && f->is_device && !(flags & FILE_READ_ONLY) && is_held(f))
+		return -EBUSY;
 	if (f == NULL)
 		f = sim_file_create(home->machine, path, 0);
 	struct sim_handle *h = calloc(1, sizeof(*h));

@@ -1,5 +1,6 @@
 /*
- * test_disk_close.c: how a disk ends that has failed: once, and without turning in vain for what the device still owes.
+ * test_disk_close.c: how a disk ends that has failed: once, and without turning in vain for what the device still owes;
+ * and how it begins anew while the kernel still holds its device or lock for who had it.
  */
 #include "tests/unit/one_disk.h"
 
@@ -49,12 +50,57 @@ static void a_close_waits_for_the_device(void)
 	one_close(&o);
 }
 
+struct holder {
+	struct timer timer;
+	struct file *file;
+};
+
+static void holder_is_gone(struct timer *t)
+{
+	file_close(container_of(t, struct holder, timer)->file);
+}
+
+static void hold_for(struct one_disk *o, struct holder *h, uint64_t duration_ns)
+{
+	CU_ASSERT_EQUAL_FATAL(reactor_file_open(sim_reactor(o->machine), "d1", 0, &h->file), 0);
+	CU_ASSERT_EQUAL_FATAL(file_lock(h->file), 0);
+	timer_init(&h->timer, holder_is_gone);
+	timer_start(sim_reactor(o->machine), &h->timer, duration_ns);
+}
+
+static void a_disk_that_is_held_for_a_while(void)
+{
+	for (int is_device = 0; is_device <= 1; is_device++) {
+		struct one_disk o;
+		struct holder h;
+		one_open(&o, DISK_BYTES, 4 * MIB);
+		CU_ASSERT_EQUAL_FATAL(one_write(&o, one_create(&o, 1), 0, 8, 1), 0);
+		one_close_disk(&o);
+		sim_file_set_device(o.medium, is_device);
+		hold_for(&o, &h, NS_PER_S);
+		one_open_disk(&o);
+		CU_ASSERT_EQUAL(one_write(&o, one_tree(&o, 1), 0, 8, 2), 0);
+		one_close_disk(&o);
+		hold_for(&o, &h, 100 * NS_PER_S);
+		struct disk_options options = {
+		    .reactor = sim_reactor(o.machine), .log = o.log, .path = "d1", .opened = one_opened, .context = &o};
+		char why[WHY_BYTES];
+		CU_ASSERT_EQUAL_FATAL(disk_open(&options, &o.disk, why), 0);
+		one_wait(&o);
+		CU_ASSERT_EQUAL(o.res, is_device ? -EBUSY : -EAGAIN);
+		CU_ASSERT_PTR_NOT_NULL(strstr(disk_why(o.disk), "another process uses this disk"));
+		CU_ASSERT_EQUAL(strstr(disk_why(o.disk), "mounted") != NULL, is_device);
+		one_close(&o);
+	}
+}
+
 int main(void)
 {
 	CU_initialize_registry();
 	CU_pSuite suite = CU_add_suite("the end of a failed disk", NULL, NULL);
 	CU_add_test(suite, "the last checkpoint finds no block", the_last_checkpoint_finds_no_block);
 	CU_add_test(suite, "a close waits for the device", a_close_waits_for_the_device);
+	CU_add_test(suite, "a disk that is held for a while", a_disk_that_is_held_for_a_while);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();

@@ -189,18 +189,19 @@ static void formatting_refuses_bad_sizes(void)
 
 static void formatting_refuses_a_disk_in_use(void)
 {
-	struct bench b = bench_make();
-	struct file *file;
-
-	sim_file_create(b.machine, "d1", MEDIUM_BYTES);
-	CU_ASSERT_EQUAL_FATAL(reactor_file_open(sim_reactor(b.machine), "d1", 0, &file), 0);
-	CU_ASSERT_EQUAL_FATAL(file_lock(file), 0);
-	b.options.force = true;
-	CU_ASSERT_EQUAL(bench_format(&b), -EBUSY);
-	CU_ASSERT_PTR_NOT_NULL(strstr(b.why, "in use"));
-	file_close(file);
-	CU_ASSERT_EQUAL(bench_format(&b), 0);
-	sim_destroy(b.world);
+	for (int is_device = 0; is_device <= 1; is_device++) {
+		struct bench b = bench_make();
+		struct file *file;
+		sim_file_set_device(sim_file_create(b.machine, "d1", MEDIUM_BYTES), is_device);
+		CU_ASSERT_EQUAL_FATAL(reactor_file_open(sim_reactor(b.machine), "d1", 0, &file), 0);
+		CU_ASSERT_EQUAL_FATAL(file_lock(file), 0);
+		b.options.force = true;
+		CU_ASSERT_EQUAL(bench_format(&b), -EBUSY);
+		CU_ASSERT_PTR_NOT_NULL(strstr(b.why, is_device ? "in use by another process, or mounted" : "in use"));
+		file_close(file);
+		CU_ASSERT_EQUAL(bench_format(&b), 0);
+		sim_destroy(b.world);
+	}
 }
 
 struct dying_process {
@@ -213,21 +214,22 @@ static void process_is_gone(struct timer *t)
 	file_close(container_of(t, struct dying_process, timer)->file);
 }
 
-/* A process that was killed keeps its lock for a moment longer. */
+/* A process that was killed keeps its lock, or the device itself, for a moment longer. */
 static void formatting_waits_for_a_killed_process(void)
 {
-	struct bench b = bench_make();
-	struct dying_process p;
-
-	sim_file_create(b.machine, "d1", MEDIUM_BYTES);
-	CU_ASSERT_EQUAL_FATAL(reactor_file_open(sim_reactor(b.machine), "d1", 0, &p.file), 0);
-	CU_ASSERT_EQUAL_FATAL(file_lock(p.file), 0);
-	timer_init(&p.timer, process_is_gone);
-	timer_start(sim_reactor(b.machine), &p.timer, 500 * NS_PER_MS);
-	uint64_t begun = sim_now_ns(b.world);
-	CU_ASSERT_EQUAL(bench_format(&b), 0);
-	CU_ASSERT(sim_now_ns(b.world) - begun >= 500 * NS_PER_MS);
-	sim_destroy(b.world);
+	for (int is_device = 0; is_device <= 1; is_device++) {
+		struct bench b = bench_make();
+		struct dying_process p;
+		sim_file_set_device(sim_file_create(b.machine, "d1", MEDIUM_BYTES), is_device);
+		CU_ASSERT_EQUAL_FATAL(reactor_file_open(sim_reactor(b.machine), "d1", 0, &p.file), 0);
+		CU_ASSERT_EQUAL_FATAL(file_lock(p.file), 0);
+		timer_init(&p.timer, process_is_gone);
+		timer_start(sim_reactor(b.machine), &p.timer, 500 * NS_PER_MS);
+		uint64_t begun = sim_now_ns(b.world);
+		CU_ASSERT_EQUAL(bench_format(&b), 0);
+		CU_ASSERT(sim_now_ns(b.world) - begun >= 500 * NS_PER_MS);
+		sim_destroy(b.world);
+	}
 }
 
 /* Each operation in turn fails: told with what was being done, and never a disk that looks good but is not. */

@@ -21,7 +21,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A process that was killed keeps its lock until the device has finished its last requests. */
+/* A process that was killed keeps its lock until the device has finished its last requests; and so long, and for a moment
+ * after a disk of our own was closed, the kernel keeps a device that was opened for one alone. */
 #define LOCK_WAIT_NS  (20 * NS_PER_S)
 #define LOCK_RETRY_NS (20 * NS_PER_MS)
 
@@ -218,17 +219,26 @@ static void disk_free(struct disk *d)
 	free(d);
 }
 
-static int lock_or_wait(struct disk *d)
+static int open_or_wait(struct disk *d)
 {
-	int res = file_lock(d->file);
-	if (res == -EAGAIN && reactor_now_ns(d->reactor) - d->lock_since_ns < LOCK_WAIT_NS) {
+	unsigned flags = d->options.is_read_only ? FILE_READ_ONLY : 0;
+	int res = d->file ? 0 : reactor_file_open(d->reactor, d->path, flags, &d->file);
+	bool is_open = res == 0;
+	if (is_open)
+		res = file_lock(d->file);
+	bool is_held = res == (is_open ? -EAGAIN : -EBUSY);
+	if (is_held && reactor_now_ns(d->reactor) - d->lock_since_ns < LOCK_WAIT_NS) {
 		timer_start(d->reactor, &d->lock_timer, LOCK_RETRY_NS);
 		return 0;
 	}
-	if (res == -EAGAIN)
-		snprintf(d->why, sizeof d->why, "another process uses this disk: end it first");
-	else if (res < 0)
+	if (is_held)
+		snprintf(d->why, sizeof d->why, "another process uses this disk%s: end it first",
+			 is_open ? "" : ", or it is mounted");
+	else if (res < 0 && is_open)
 		snprintf(d->why, sizeof d->why, "cannot lock the disk (error %d)", -res);
+	else if (res < 0)
+		snprintf(d->why, sizeof d->why, "cannot be opened (%s)",
+			 res == -EINVAL ? NO_DIRECT_IO : strerror(-res));
 	return res < 0 ? res : recovery_start(d);
 }
 
@@ -278,7 +288,7 @@ void disk_set_reserve(struct disk *d)
 static void lock_again(struct timer *t)
 {
 	struct disk *d = container_of(t, struct disk, lock_timer);
-	int res = lock_or_wait(d);
+	int res = open_or_wait(d);
 	if (res < 0)
 		disk_recovered(d, res);
 }
@@ -290,14 +300,9 @@ int disk_open(const struct disk_options *o, struct disk **out, char why[static W
 	if (!d)
 		return -ENOMEM;
 	int res = disk_init(d, o);
-	if (res == 0)
-		res = reactor_file_open(o->reactor, o->path, o->is_read_only ? FILE_READ_ONLY : 0, &d->file);
-	if (res < 0)
-		snprintf(d->why, sizeof d->why, "cannot be opened (%s)",
-			 res == -EINVAL ? NO_DIRECT_IO : strerror(-res));
 	if (res == 0) {
 		d->lock_since_ns = reactor_now_ns(d->reactor);
-		res = lock_or_wait(d);
+		res = open_or_wait(d);
 	}
 	if (res < 0) {
 		snprintf(why, WHY_BYTES, "%s", d->why);

@@ -4,7 +4,7 @@
  *   LOCK* -> HEAD -> TAIL -> JUDGE -> ERASE* -> SETTLE -> FIRST -> SECOND -> FLUSH -> ENDED
  *     +--------+-------+-------+--- refused, or any I/O error -------------------------^
  *
- *   LOCK      tried again for a while: a process that was killed keeps its lock until its ring has ended
+ *   LOCK      tried again for a while: a process that was killed keeps its lock, or the device, until its ring has ended
  *
  * An empty disk is two equal superblocks and nothing else: checkpoint 1 (slots 1 and 3), no trees, no volumes, a count
  * index that is a hole (every block is free), a journal to be replayed from sequence 1, where nothing is.
@@ -240,15 +240,18 @@ static int make_measure(struct make *m)
 
 static enum flow make_lock(struct make *m)
 {
-	int res = file_lock(m->file);
+	int res = m->file ? 0 : reactor_file_open(m->reactor, m->path, 0, &m->file);
 
-	if (res == -EAGAIN && reactor_now_ns(m->reactor) - m->lock_since_ns < LOCK_WAIT_NS) {
+	if (res == 0)
+		res = file_lock(m->file);
+	bool is_held = res == -EAGAIN || res == -EBUSY;
+	if (is_held && reactor_now_ns(m->reactor) - m->lock_since_ns < LOCK_WAIT_NS) {
 		m->is_waiting = true;
 		timer_start(m->reactor, &m->timer, LOCK_RETRY_NS);
 		return FLOW_WAIT;
 	}
-	if (res == -EAGAIN)
-		m->err = refuse(m, -EBUSY, "%s is in use by another process", m->path);
+	if (is_held)
+		m->err = refuse(m, -EBUSY, "%s is in use by another process%s", m->path, m->file ? "" : ", or mounted");
 	else if (res < 0)
 		m->err = refuse(m, res, "cannot lock %s: %s", m->path, strerror(-res));
 	else
@@ -455,7 +458,7 @@ static int make_open(struct make *m)
 		return refuse(m, res, "%s is neither a regular file nor a block device", m->path);
 	if (res == -EINVAL)
 		return refuse(m, res, "cannot open %s: " NO_DIRECT_IO, m->path);
-	if (res < 0)
+	if (res < 0 && res != -EBUSY) /* LOCK tries again */
 		return refuse(m, res, "cannot open %s: %s", m->path, strerror(-res));
 	m->lock_since_ns = reactor_now_ns(m->reactor);
 	return 0;
