@@ -146,7 +146,7 @@ static void superblock_written(struct op *op, int res)
 	c->owed--;
 	if (res < 0) {
 		c->err = res;
-		disk_fail(c->disk, "writing the superblock failed: %s", disk_error_text(res));
+		disk_fail_io(c->disk, res, "writing the superblock");
 	}
 	checkpoint_poke(c);
 }

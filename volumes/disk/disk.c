@@ -105,18 +105,6 @@ static void after_failure(struct waiter *w, int res)
 	disk_request_ended(d);
 }
 
-const char *disk_error_text(int err)
-{
-	if (err == -ENOSPC)
-		return "no space is left on the file system that its file lies on: make room there and start quarryd "
-		       "again";
-	if (err == -EDQUOT)
-		return "the quota of the file system that its file lies on is used up: raise it and start quarryd "
-		       "again";
-	const char *text = strerrordesc_np(-err);
-	return text ? text : "an unknown error";
-}
-
 void disk_fail(struct disk *d, const char *format, ...)
 {
 	va_list args;
@@ -132,6 +120,25 @@ void disk_fail(struct disk *d, const char *format, ...)
 		return; /* recovery ends by itself and tells */
 	d->n_requests++;
 	waiter_wake(d, &d->fail_waiter, -EIO);
+}
+
+void disk_fail_io(struct disk *d, int err, const char *format, ...)
+{
+	const char *what = strerrordesc_np(-err), *remedy = "see to the device";
+	char doing[80];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(doing, sizeof doing, format, args);
+	va_end(args);
+	if (err == -ENOSPC) {
+		what = "no space is left on the file system that its file lies on";
+		remedy = "make room there";
+	} else if (err == -EDQUOT) {
+		what = "the quota of the file system that its file lies on is used up";
+		remedy = "raise it";
+	}
+	disk_fail(d, "%s failed: %s: %s, then `quarry disk add` its path or start quarryd again", doing,
+		  what ? what : "an unknown error", remedy);
 }
 
 void disk_tree_to_text(const struct disk *d, const struct uuid *volume, uint64_t tree_id,

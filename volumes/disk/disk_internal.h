@@ -625,8 +625,8 @@ struct disk {
 
 /* Fails the disk: nothing more is acknowledged. Says why once. */
 void disk_fail(struct disk *d, const char *format, ...) printf_like(2, 3);
-/* What the device or file said, and what to do where there is something to do. */
-const char *disk_error_text(int err);
+/* The same for an operation that failed: "DOING failed", what the device or file said, and what to do. */
+void disk_fail_io(struct disk *d, int err, const char *format, ...) printf_like(3, 4);
 /* A block whose bytes do not match: counted, told as an event. */
 void disk_report_damage(struct disk *d, const char *what, uint64_t block, const char *format, ...) printf_like(4, 5);
 /* "volume NAME, tree ID". */

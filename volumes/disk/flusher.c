@@ -58,8 +58,7 @@ static void flush_done(struct op *op, int res)
 	f->is_busy = false;
 	histogram_add(&d->counters.flush_ns, reactor_now_ns(d->reactor) - f->started_ns);
 	if (res < 0)
-		disk_fail(d, "flushing failed: %s; what was written since the last flush is in doubt",
-			  disk_error_text(res));
+		disk_fail_io(d, res, "flushing what was written since the last flush");
 	if (disk_is_alive(d))
 		d->journal.flushed = max_u64(d->journal.flushed, f->candidate);
 	waiters_wake(d, &f->running, disk_is_alive(d) ? 0 : -EIO);

@@ -152,7 +152,7 @@ static void block_written(struct op *op, int res)
 	struct journal_block *b = container_of(op, struct journal_block, op);
 	struct journal *j = b->journal;
 	if (res < 0)
-		disk_fail(j->disk, "writing the journal failed: %s", disk_error_text(res));
+		disk_fail_io(j->disk, res, "writing the journal");
 	if (!disk_is_alive(j->disk)) {
 		block_wake_requests(j, b);
 		disk_request_ended(j->disk);

@@ -384,7 +384,7 @@ static enum flow scrub_swap(struct scrub *s)
 	uint32_t n_swapped = 0;
 	for (uint32_t i = 0; i < s->n_runs; i++)
 		if (s->ops[i].res < 0)
-			disk_fail(d, "writing a straightened leaf failed: %s", disk_error_text(s->ops[i].res));
+			disk_fail_io(d, s->ops[i].res, "writing a straightened leaf");
 	bool is_there = t && t->record.state == TREE_LIVE && scrub_is_at(s, t);
 	if (res == 0 && is_there && disk_is_alive(d)) {
 		pages_guard(&d->pages);

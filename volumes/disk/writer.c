@@ -180,8 +180,8 @@ static void batch_done(struct op *op, int res)
 	struct batch *b = container_of(op, struct batch, op);
 	struct disk *d = b->disk;
 	if (res < 0)
-		disk_fail(d, "writing blocks %llu to %llu failed: %s", (unsigned long long)b->block,
-			  (unsigned long long)(b->block + b->n_blocks - 1), disk_error_text(res));
+		disk_fail_io(d, res, "writing blocks %llu to %llu", (unsigned long long)b->block,
+			     (unsigned long long)(b->block + b->n_blocks - 1));
 	batch_end(b);
 	disk_request_ended(d);
 }

@@ -82,13 +82,20 @@ static uint32_t set_disks_count(const struct volume_set *s)
 	return n;
 }
 
+/* Is this the disk that the order speaks of? To have one that does not run opened, its path is enough. */
+static bool add_is_alike(const struct set_command *o, const struct set_disk *d)
+{
+	bool is_down = !set_disk_is_running(d);
+	bool has_pool = (is_down && o->pool[0] == 0) || strcmp(d->facts.pool, order_pool(o)) == 0;
+	bool has_space = (is_down && !o->reserve) || d->facts.is_reserved == o->reserve;
+	return has_pool && has_space && (o->size_bytes == 0 || o->size_bytes == d->facts.size_bytes);
+}
+
 /* The path is registered: the same again is success, once the disk runs. */
 static int add_exists(struct command *c, struct set_disk *d)
 {
 	const struct set_command *o = c->order;
-	bool is_alike = strcmp(d->facts.pool, order_pool(o)) == 0 && d->facts.is_reserved == o->reserve &&
-			(o->size_bytes == 0 || o->size_bytes == d->facts.size_bytes);
-	if (!is_alike)
+	if (!add_is_alike(o, d))
 		return command_refuse(
 		    c, -EEXIST, "exists",
 		    "%s is disk %s of pool %s already, with other properties: remove it first (quarry disk "
