@@ -35,6 +35,7 @@ static void tell_of_disk(const struct telling *t, const struct disk_view *v)
 {
 	char object[DISK_LABEL_BYTES + 8];
 	uint64_t errors = v->counters ? counter_get(&v->counters->checksum_errors) : 0;
+	uint64_t unread = v->counters ? counter_get(&v->counters->io_errors) : 0;
 	snprintf(object, sizeof(object), "disk %s", v->name);
 	if (v->is_open && v->state == DISK_RECOVERING)
 		tell(t, "disk-recovering", object, "it replays its journal; its volumes wait for that");
@@ -51,6 +52,12 @@ static void tell_of_disk(const struct telling *t, const struct disk_view *v)
 		     "%llu reads failed their checksums since the daemon's start; scrub it: quarry disk "
 		     "scrub %s",
 		     (unsigned long long)errors, v->name);
+	if (unread > 0 && v->is_open && v->state == DISK_RUNNING)
+		tell(t, "disk-damaged", object,
+		     "the device failed %llu reads since the daemon's start: see to it, then scrub it: quarry disk "
+		     "scrub "
+		     "%s",
+		     (unsigned long long)unread, v->name);
 	if (v->stats.lost_parts > 0)
 		tell(t, "disk-damaged", object,
 		     "damaged pages keep %llu parts of deleted volumes or snapshots from being freed; the events name "

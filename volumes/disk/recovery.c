@@ -21,6 +21,8 @@
 #include "volumes/disk/disk_internal.h"
 #include "volumes/disk/recovery_internal.h"
 
+#include "daemon/core/size_text.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -139,6 +141,7 @@ static int choose_superblock(struct recovery *r)
 static int check_superblock(struct recovery *r)
 {
 	struct disk *d = r->disk;
+	char old[SIZE_TEXT_BYTES], new[SIZE_TEXT_BYTES];
 	int res = choose_superblock(r);
 	if (res < 0)
 		return res;
@@ -150,15 +153,15 @@ static int check_superblock(struct recovery *r)
 		return recovery_fail(r, "belongs to another cluster (%s): it is left alone", text);
 	}
 	if (sb->n_blocks > r->device_blocks)
-		return recovery_fail(r, "has shrunk from %llu to %llu blocks of 4 KiB: restore its size",
-				     (unsigned long long)sb->n_blocks, (unsigned long long)r->device_blocks);
+		return recovery_fail(r, "has shrunk from %s to %s: restore its size, with what lay at its end",
+				     size_text(sb->n_blocks * BLOCK_BYTES, old),
+				     size_text(r->device_blocks * BLOCK_BYTES, new));
 	if (sb->features_read_only & ~FEATURES_READ_ONLY_KNOWN)
 		d->options.is_read_only = true;
 	uint64_t n_blocks = min_u64(r->device_blocks, DISK_MAX_BLOCKS);
 	if (n_blocks > sb->n_blocks)
-		log_event(d->log, LOG_NOTICE, "disk-grown", d->name,
-			  "the device has grown from %llu to %llu blocks of 4 KiB", (unsigned long long)sb->n_blocks,
-			  (unsigned long long)n_blocks);
+		log_event(d->log, LOG_NOTICE, "disk-grown", d->name, "the device has grown from %s to %s",
+			  size_text(sb->n_blocks * BLOCK_BYTES, old), size_text(n_blocks * BLOCK_BYTES, new));
 	return disk_size_parts(d, n_blocks);
 }
 

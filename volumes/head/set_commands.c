@@ -228,8 +228,8 @@ void command_end(struct command *c)
 	struct set_command *order = c->order;
 	int err = c->err;
 	if (err != 0)
-		log_line(s->log, LOG_INFO, "command", "%s %s: refused (%s): %s", c->kind->name, order->object,
-			 order->code, order->why);
+		log_line(s->log, LOG_INFO, "command", "%s %s: refused (%s): %s", c->kind->name,
+			 order->object[0] ? order->object : order->path, order->code, order->why);
 	command_destroy(c);
 	commands_wake(s);
 	command_done(order, err);
