@@ -199,11 +199,23 @@ static void checkpoint_fail(struct checkpoint *c)
 	disk_request_ended(c->disk);
 }
 
+/* What must hold whenever the dispatcher is entered. */
+static void checkpoint_check(const struct checkpoint *c)
+{
+	const struct disk *d = c->disk;
+	bool is_cut = c->stage >= CHECKPOINT_WRITE && c->stage <= CHECKPOINT_DRAIN;
+	quarry_assert(c->owed == 0 || c->stage == CHECKPOINT_SUPERBLOCK);
+	quarry_assert(!is_cut || c->superblock.checkpoint == d->superblock.checkpoint + 1);
+	quarry_assert(!is_cut || c->stage < CHECKPOINT_SETTLE || d->pages.n_writing == 0);
+	quarry_assert(!is_cut || c->stage < CHECKPOINT_FLUSH || d->journal.settled >= c->cut); /* [CKPTWAIT] */
+}
+
 /* Read this function to know a whole checkpoint. */
 static void checkpoint_run(struct checkpoint *c)
 {
 	struct disk *d = c->disk;
 	for (;;) {
+		checkpoint_check(c);
 		if (!disk_is_alive(d) && c->owed == 0) {
 			checkpoint_fail(c);
 			return;

@@ -317,11 +317,23 @@ static void recovery_goto(struct recovery *r, enum recovery_stage stage)
 	r->cursor = 0;
 }
 
+/* What must hold whenever the dispatcher is entered. */
+static void recovery_check(const struct recovery *r)
+{
+	const struct disk *d = r->disk;
+	quarry_assert(r->n_batch <= RECOVERY_RECORDS_MAX && (r->stage != RECOVERY_APPLY || r->batch_at <= r->n_batch));
+	quarry_assert(r->n_data <= RECOVERY_DATA_BLOCKS && r->chunk_at <= r->chunk_n);
+	/* nothing is written before the flush [RECFLUSH], nor forgotten before all is replayed */
+	quarry_assert(r->stage >= RECOVERY_FLUSH || !d->flusher.is_busy);
+	quarry_assert(r->stage >= RECOVERY_CHECKPOINT || checkpoint_is_idle(&d->checkpoint));
+}
+
 /* Read this function to know a whole recovery. */
 static void recovery_run(struct recovery *r)
 {
 	struct disk *d = r->disk;
 	while (r->owed == 0) {
+		recovery_check(r);
 		if (r->err || d->state == DISK_FAILED)
 			recovery_goto(r, RECOVERY_END);
 		switch (r->stage) {

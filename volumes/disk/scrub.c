@@ -464,6 +464,17 @@ static void scrub_end(struct scrub *s)
 	disk_request_ended(d);
 }
 
+/* What must hold whenever the dispatcher is entered: reads are in flight only where they are waited for, and what they
+ * read stays as it is meanwhile [PIN]. */
+static void scrub_check(const struct scrub *s)
+{
+	bool waits = s->stage == SCRUB_READ || s->stage == SCRUB_WRITE || s->stage == SCRUB_COMPARE;
+	bool reads =
+	    s->stage == SCRUB_SETTLE || s->stage == SCRUB_READ || s->stage == SCRUB_VERIFY || s->stage == SCRUB_COMPARE;
+	quarry_assert(s->owed == 0 || waits);
+	quarry_assert(s->is_pinned == reads || s->stage == SCRUB_END);
+}
+
 /* It is to stop, and nothing that it has taken is to be given back first. */
 static void scrub_divert(struct scrub *s)
 {
@@ -477,6 +488,7 @@ static void scrub_divert(struct scrub *s)
 static void scrub_run(struct scrub *s)
 {
 	while (s->status.is_running) {
+		scrub_check(s);
 		scrub_divert(s);
 		switch (s->stage) {
 		case SCRUB_FIND:

@@ -328,9 +328,18 @@ static bool reap_run_store(struct reap *r)
 	return false;
 }
 
+/* What must hold whenever the dispatcher is entered: the record is there, and nobody serves the volume. */
+static void reap_check(const struct reap *r)
+{
+	quarry_assert(!r->is_busy && r->entry->reap == r);
+	quarry_assert(r->entry->facts.is_deleting && !r->entry->head);
+	quarry_assert(r->disk <= SET_DISKS_MAX && r->n_prefixes <= N_PREFIXES);
+}
+
 static void reap_run(struct reap *r)
 {
 	for (;;) {
+		reap_check(r);
 		int err = r->err;
 		if (err != 0 && r->stage <= REAP_FORGET) {
 			reap_park(r);

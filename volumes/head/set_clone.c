@@ -301,9 +301,18 @@ static void clone_give_up(struct command *c)
 
 /* ---- the dispatcher ---- */
 
+/* What must hold whenever the dispatcher is entered: until RECORD the clone is what the reaper would remove (1). */
+static void clone_work_check(const struct command *c)
+{
+	bool is_born = c->err == 0 && c->stage > CLONE_BIRTH && c->stage < CLONE_RECORD;
+	quarry_assert(!is_born || (c->clone->clone && c->clone->clone->facts.is_deleting));
+	quarry_assert(!is_born || c->volume->head); /* forks are sent in its sessions */
+}
+
 static void clone_run(struct command *c)
 {
 	for (;;) {
+		clone_work_check(c);
 		if (c->err != 0 && c->stage > CLONE_CHECK && c->stage < CLONE_RECORD)
 			c->stage = CLONE_RECORD;
 		switch ((enum clone_stage)c->stage) {

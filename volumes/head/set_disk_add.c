@@ -378,9 +378,18 @@ static enum add_stage add_first_stage(struct command *c)
 	return verdict == 0 && c->disk ? ADD_CLOSE : ADD_END;
 }
 
+/* What must hold whenever the dispatcher is entered: what the thread used is ours again (3). */
+static void disk_add_check(const struct command *c)
+{
+	quarry_assert(!c->maker || !c->maker->has_thread);
+	quarry_assert(!c->maker || !c->maker->probed);
+	quarry_assert(!c->disk || !c->maker); /* either one that is there, or a new one */
+}
+
 static void disk_add_run(struct command *c)
 {
 	for (;;) {
+		disk_add_check(c);
 		if (c->err != 0)
 			c->stage = ADD_END;
 		switch ((enum add_stage)c->stage) {

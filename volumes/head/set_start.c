@@ -243,9 +243,17 @@ static void start_ready(struct set_start *t)
 
 /* ---- the dispatcher of the start ---- */
 
+/* What must hold whenever the dispatcher is entered. */
+static void start_check(const struct set_start *t)
+{
+	quarry_assert(t->set->start == t);
+	quarry_assert(t->owed == 0 || t->stage == START_ATTACH || t->stage == START_READY);
+}
+
 static void start_run(struct set_start *t)
 {
 	for (;;) {
+		start_check(t);
 		switch (t->stage) {
 		case START_CLUSTER: /* the store has answered */
 			if (t->err == 0)

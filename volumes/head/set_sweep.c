@@ -237,7 +237,6 @@ static enum flow sweep_forget(struct command *c)
 	}
 	if (w->n_trees == 0 || w->is_partial || c->err != 0)
 		return FLOW_NEXT;
-	quarry_assert(w->disk == SET_DISKS_MAX);
 	c->update.generation = c->volume->head->generation;
 	c->update.change = forget_change;
 	c->update.extend = forget_extend;
@@ -246,9 +245,18 @@ static enum flow sweep_forget(struct command *c)
 	return FLOW_WAIT;
 }
 
+/* What must hold whenever the dispatcher is entered. A key goes only when its tree is gone on every disk. */
+static void sweep_work_check(const struct command *c)
+{
+	bool is_sweeping = c->stage == SWEEP_DROP || c->stage == SWEEP_FORGET;
+	quarry_assert(!is_sweeping || (c->sweep && c->volume->head && !c->sweep->batch));
+	quarry_assert(c->stage != SWEEP_FORGET || c->sweep->disk == SET_DISKS_MAX);
+}
+
 static void sweep_run(struct command *c)
 {
 	for (;;) {
+		sweep_work_check(c);
 		switch ((enum sweep_stage)c->stage) {
 		case SWEEP_CHECK:
 			c->stage = sweep_check(c) ? SWEEP_ATTACH : SWEEP_END;

@@ -157,8 +157,18 @@ static void batch_submit(struct tree_batch *b, struct batch_slot *slot)
 	disk_submit(disk, io);
 }
 
+static void batch_check(const struct tree_batch *b)
+{
+	uint32_t n_busy = 0;
+	for (uint32_t i = 0; i < BATCH_WINDOW; i++)
+		n_busy += b->slots[i].is_busy;
+	quarry_assert(n_busy == b->owed);
+	quarry_assert(b->next <= b->n && b->n <= b->room);
+}
+
 static void batch_run(struct tree_batch *b)
 {
+	batch_check(b);
 	bool is_running = set_disk_is_running(b->volume->set->disks[b->disk]);
 	if (!is_running && b->err == 0)
 		b->err = -EIO;
