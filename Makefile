@@ -94,7 +94,7 @@ $(BUILD)/quarry: $(CLI_OBJ)
 
 UNIT           := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/test_*.c))
 FUZZERS        := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
-E2E            := $(filter-out %/lib.sh %/vhost-lib.sh,$(wildcard tests/e2e/*.sh))
+E2E            := $(filter-out %/lib.sh %-lib.sh,$(wildcard tests/e2e/*.sh tests/fault/*.sh))
 TEST_PROGRAMS  :=
 CHECK_TESTS    :=
 CHECK_CI_TESTS :=

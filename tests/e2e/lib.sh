@@ -29,6 +29,7 @@ export QUARRY_SOCKET=$dir/control.sock
 daemon_pid=
 others=() # processes that end with the test
 mounts=() # and what it mounted
+loops=()  # and its loop devices: gone when nobody has them open any more
 n_checks=0
 
 skip() {
@@ -51,6 +52,9 @@ at_end() {
 	local status=$? pid m
 	trap - EXIT ERR
 	set +e
+	for m in "${loops[@]}"; do
+		losetup -d "$m" 2>/dev/null
+	done
 	for m in "${mounts[@]}"; do
 		umount -l "$m" 2>/dev/null
 	done

@@ -1,12 +1,13 @@
 /*
  * loadgen.c: load on NBD volumes by one who remembers what every sector may hold, and checks it after the server died.
  *
- * usage: loadgen [--seed N] [--depth N] [--connections N] [--window-mib N] URI ...
+ * usage: loadgen [--seed N] [--depth N] [--connections N] [--window-mib N] [--may-fail] URI ...
  *
  * It is told what to do line by line on standard input, and answers each with one line on standard output:
  *
  *   load [OPS]   connects to all volumes and keeps them busy. Says "loading" when the first requests have completed.
- *                Ends with "lost N done, M unknown" when the server is gone, or with "done N" after OPS requests.
+ *                Ends with "lost N done, M unknown" when the server is gone (with --may-fail also when it answers an
+ *                I/O error on every connection), or with "done N" after OPS requests.
  *   verify       connects, reads everything back and compares. Says "verified N sectors, M writes settled", or "WRONG ..."
  *                and ends with status 1.
  *   (end)        ends with status 0.
@@ -50,7 +51,7 @@ struct load {
 	unsigned n_connections, depth;
 	struct connection connections[VOLUMES_MAX * CONNECTIONS_MAX];
 	uint64_t done, done_max;
-	bool is_told, is_ending;
+	bool is_told, is_ending, may_fail;
 };
 
 /* ---- sending and completing ---- */
@@ -81,6 +82,13 @@ static int64_t slot_send(struct load *l, struct slot *s)
 	return -1;
 }
 
+/* Nothing more comes of this connection; what became of the request is not known. */
+static bool is_loss(const struct load *l, int error)
+{
+	return error == ENOTCONN || error == ESHUTDOWN || error == ECONNRESET || error == EPIPE ||
+	       (l->may_fail && error == EIO);
+}
+
 /* libnbd calls it for requests that a lost connection takes along as well, or else connections_close() does. */
 static int completed(void *context, int *error)
 {
@@ -93,7 +101,7 @@ static int completed(void *context, int *error)
 		if (*error == 0) {
 			oracle_done(&l->o, s->c->v, &s->r, s->data);
 			l->done++;
-		} else if (*error == ENOTCONN || *error == ESHUTDOWN || *error == ECONNRESET || *error == EPIPE) {
+		} else if (is_loss(l, *error)) {
 			s->c->is_dead = true;
 			oracle_lost(&l->o, s->c->v, &s->r);
 		} else {
@@ -341,11 +349,10 @@ static unsigned number(const char *text, unsigned max)
 
 static void options_read(struct load *l, int argc, char **argv)
 {
-	static const struct option options[] = {{"seed", required_argument, NULL, 's'},
-						{"depth", required_argument, NULL, 'd'},
-						{"connections", required_argument, NULL, 'c'},
-						{"window-mib", required_argument, NULL, 'w'},
-						{NULL, 0, NULL, 0}};
+	static const struct option options[] = {
+	    {"seed", required_argument, NULL, 's'},        {"depth", required_argument, NULL, 'd'},
+	    {"connections", required_argument, NULL, 'c'}, {"window-mib", required_argument, NULL, 'w'},
+	    {"may-fail", no_argument, NULL, 'f'},          {NULL, 0, NULL, 0}};
 	int o;
 
 	*l = (struct load){.depth = 16, .n_connections = 2, .o = {.window_mib = 8, .random = 1, .next_id = 1}};
@@ -363,13 +370,17 @@ static void options_read(struct load *l, int argc, char **argv)
 		case 'w':
 			l->o.window_mib = number(optarg, 1024);
 			break;
+		case 'f':
+			l->may_fail = true;
+			break;
 		default:
 			exit(2);
 		}
 	}
 	if (optind == argc || argc - optind > (int)VOLUMES_MAX) {
 		fprintf(stderr,
-			"usage: loadgen [--seed N] [--depth N] [--connections N] [--window-mib N] URI ... (up to %u)\n",
+			"usage: loadgen [--seed N] [--depth N] [--connections N] [--window-mib N] [--may-fail] URI ... "
+			"(up to %u)\n",
 			VOLUMES_MAX);
 		exit(2);
 	}
