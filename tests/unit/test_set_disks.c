@@ -82,36 +82,62 @@ static void is_refused_until_taken_over(struct head_world *w)
 	CU_ASSERT(look_volume(w).is_serving);
 }
 
+/* Its volume is written, and the only disk is away for some restarts; an older store is put back, or not. */
+static void disk_goes_and_returns(struct head_world *w, uint64_t seed, bool is_store_older)
+{
+	uint8_t *data = world_memory(4096);
+	memset(data, 7, 4096);
+	world_open(w, seed);
+	world_add_disk(w, DISK_BYTES);
+	CU_ASSERT_EQUAL_FATAL(world_start(w), 0);
+	struct sim_machine *elsewhere = sim_machine_create(w->sim, "n2");
+	struct sim_file *medium = world_disk_file(w, 1);
+	struct volume *v = world_volume(w, "vm1", GIB);
+	struct uuid volume = v->entry->facts.uuid;
+	CU_ASSERT_EQUAL(world_write(w, v, 0, data, 4096, VOLUME_FUA), 0);
+	char *older = volume_to_json(&v->entry->facts);
+	restart(w, 2);
+	world_stop(w);
+	if (is_store_older)
+		put_record(w, &volume, older);
+	else
+		free(older);
+	sim_file_move(medium, elsewhere);
+	CU_ASSERT_EQUAL_FATAL(world_start(w), 0);
+	restart(w, 5);
+	world_stop(w);
+	sim_file_move(medium, w->machine);
+	CU_ASSERT_EQUAL_FATAL(world_start(w), 0);
+	free(data);
+}
+
+static void returned_volume_holds_its_data(struct head_world *w)
+{
+	uint8_t *data = world_memory(4096);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(world_head(w, "vm1"));
+	CU_ASSERT_EQUAL(world_read(w, world_head(w, "vm1"), 0, data, 4096), 0);
+	CU_ASSERT_EQUAL(data[0], 7);
+	free(data);
+}
+
 /* While it is away the store's generations grow past what the disk remembers. */
 static void an_older_store_is_noticed_at_a_disk_that_was_away(void)
 {
 	struct head_world w;
-	uint8_t *data = world_memory(4096);
-	memset(data, 7, 4096);
-	world_open(&w, 70);
-	world_add_disk(&w, DISK_BYTES);
-	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
-	struct sim_machine *elsewhere = sim_machine_create(w.sim, "n2");
-	struct sim_file *medium = world_disk_file(&w, 1);
-	struct volume *v = world_volume(&w, "vm1", GIB);
-	struct uuid volume = v->entry->facts.uuid;
-	CU_ASSERT_EQUAL(world_write(&w, v, 0, data, 4096, VOLUME_FUA), 0);
-	char *older = volume_to_json(&v->entry->facts);
-	restart(&w, 2);
-	world_stop(&w);
-	put_record(&w, &volume, older);
-	sim_file_move(medium, elsewhere);
-	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
-	restart(&w, 5);
-	world_stop(&w);
-	sim_file_move(medium, w.machine);
-	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	disk_goes_and_returns(&w, 70, true);
 	is_refused_until_taken_over(&w);
-	memset(data, 0, 4096);
-	CU_ASSERT_EQUAL(world_read(&w, world_head(&w, "vm1"), 0, data, 4096), 0);
-	CU_ASSERT_EQUAL(data[0], 7);
+	returned_volume_holds_its_data(&w);
 	world_close(&w);
-	free(data);
+}
+
+/* With the store that it knows, it comes back into use. */
+static void a_disk_that_was_away_is_joined_again(void)
+{
+	struct head_world w;
+	disk_goes_and_returns(&w, 71, false);
+	restart(&w, 1);
+	returned_volume_holds_its_data(&w);
+	world_close(&w);
 }
 
 /* Its volume is deleted instead: nobody has to take it over first. */
@@ -180,35 +206,6 @@ static void what_was_given_up_stays_away(void)
 	CU_ASSERT_EQUAL(data[0], 0);
 	CU_ASSERT_EQUAL(world_read(&w, v, 2 * GIB + 8192, data, 4096), 0);
 	CU_ASSERT_EQUAL(data[0], 5);
-	world_close(&w);
-	free(data);
-}
-
-/* A disk that is away for a while, with the store that it knows, comes back into use. */
-static void a_disk_that_was_away_is_joined_again(void)
-{
-	struct head_world w;
-	uint8_t *data = world_memory(4096);
-	memset(data, 7, 4096);
-	world_open(&w, 71);
-	world_add_disk(&w, DISK_BYTES);
-	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
-	struct sim_machine *elsewhere = sim_machine_create(w.sim, "n2");
-	struct sim_file *medium = world_disk_file(&w, 1);
-	CU_ASSERT_EQUAL(world_write(&w, world_volume(&w, "vm1", GIB), 0, data, 4096, VOLUME_FUA), 0);
-	restart(&w, 2);
-	world_stop(&w);
-	sim_file_move(medium, elsewhere);
-	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
-	restart(&w, 2);
-	world_stop(&w);
-	sim_file_move(medium, w.machine);
-	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
-	restart(&w, 1);
-	memset(data, 0, 4096);
-	CU_ASSERT_PTR_NOT_NULL_FATAL(world_head(&w, "vm1"));
-	CU_ASSERT_EQUAL(world_read(&w, world_head(&w, "vm1"), 0, data, 4096), 0);
-	CU_ASSERT_EQUAL(data[0], 7);
 	world_close(&w);
 	free(data);
 }
