@@ -48,6 +48,32 @@ int chain_add(struct vring *v, struct vring_chain *c, const struct vring_desc *d
 	return 0;
 }
 
+int table_size(struct vring *v, const struct vring_desc *table, uint32_t *n)
+{
+	*n = table->len_bytes / VRING_DESC_BYTES;
+	if (!v->has_indirect)
+		return vring_break(v, "a table of descriptors, which was not agreed on");
+	if (*n == 0 || *n > VRING_SIZE_MAX || table->len_bytes % VRING_DESC_BYTES != 0)
+		return vring_break(v, "a table of descriptors has a wrong length");
+	return 0;
+}
+
+/* A table that lies in two regions is copied piece by piece: a descriptor may lie on their border. */
+int table_read(struct vring *v, const struct vring_desc *table, uint32_t i, uint8_t to[static VRING_DESC_BYTES])
+{
+	uint64_t addr = table->addr + (uint64_t)i * VRING_DESC_BYTES;
+
+	for (uint64_t done = 0; done < VRING_DESC_BYTES;) {
+		uint64_t len = VRING_DESC_BYTES - done;
+		const uint8_t *at = memory_at(v->memory, addr + done, &len);
+		if (!at)
+			return vring_break(v, "a table of descriptors lies outside of the guest's memory");
+		memcpy(to + done, at, len);
+		done += len;
+	}
+	return 0;
+}
+
 /* ---- what was in flight when we were lost ---- */
 
 struct arrival {

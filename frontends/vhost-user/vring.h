@@ -79,6 +79,10 @@ struct vring_desc {
 void chain_begin(struct vring_chain *c);
 /* Adds a descriptor's memory; 0 or -EPROTO. */
 must_check int chain_add(struct vring *v, struct vring_chain *c, const struct vring_desc *d);
+/* How many descriptors an indirect table has, if it was agreed on and makes sense; one of them, copied. 0 or -EPROTO. */
+must_check int table_size(struct vring *v, const struct vring_desc *table, uint32_t *n);
+must_check int table_read(struct vring *v, const struct vring_desc *table, uint32_t i,
+			  uint8_t to[static VRING_DESC_BYTES]);
 /* The sorted order of arrival of what was in flight; from_entry() gives entry's counter, false: not in flight. */
 void resume_collect(struct vring *v, bool (*arrival)(const struct vring *v, uint32_t entry, uint64_t *out));
 

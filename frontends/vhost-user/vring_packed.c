@@ -224,42 +224,24 @@ static struct vring_desc desc_read(const uint8_t *at, uint16_t *id)
 	    .addr = get_le64(copy), .len_bytes = get_le32(copy + 8), .flags = get_le16(copy + DESC_FLAGS_AT)};
 }
 
-static int table_read(struct vring *v, uint64_t addr, uint8_t *to)
-{
-	for (uint64_t done = 0; done < VRING_DESC_BYTES;) {
-		uint64_t len = VRING_DESC_BYTES - done;
-		const uint8_t *at = memory_at(v->memory, addr + done, &len);
-		if (!at)
-			return vring_break(v, "a table of descriptors lies outside of the guest's memory");
-		memcpy(to + done, at, len);
-		done += len;
-	}
-	return 0;
-}
-
 /* In a table the order is that of its places; only WRITE counts of the flags. */
 static int indirect_add(struct vring *v, struct vring_chain *c, const struct vring_desc *table)
 {
-	uint32_t n = table->len_bytes / VRING_DESC_BYTES;
+	uint32_t n;
+	int res = table_size(v, table, &n);
 
-	if (!v->has_indirect)
-		return vring_break(v, "a table of descriptors, which was not agreed on");
-	if (n == 0 || n > VRING_SIZE_MAX || table->len_bytes % VRING_DESC_BYTES != 0)
-		return vring_break(v, "a table of descriptors has a wrong length");
-	for (uint32_t i = 0; i < n; i++) {
+	for (uint32_t i = 0; res == 0 && i < n; i++) {
 		uint8_t raw[VRING_DESC_BYTES];
 		uint16_t id;
-		int res = table_read(v, table->addr + (uint64_t)i * VRING_DESC_BYTES, raw);
+		res = table_read(v, table, i, raw);
 		if (res != 0)
 			return res;
 		struct vring_desc d = desc_read(raw, &id);
 		if (d.flags & DESC_INDIRECT)
 			return vring_break(v, "a table of descriptors within another");
 		res = chain_add(v, c, &d);
-		if (res != 0)
-			return res;
 	}
-	return 0;
+	return res;
 }
 
 static int chain_take(struct vring *v, struct vring_chain *c, const struct vring_desc *d)

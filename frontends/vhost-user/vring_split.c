@@ -98,32 +98,17 @@ static struct vring_desc desc_read(const uint8_t *at, uint16_t *next)
 	    .addr = get_le64(copy), .len_bytes = get_le32(copy + 8), .flags = get_le16(copy + 12)};
 }
 
-/* A table that lies in two regions is copied piece by piece: an entry may lie on their border. */
-static int table_read(struct vring *v, uint64_t addr, uint8_t *to)
-{
-	for (uint64_t done = 0; done < VRING_DESC_BYTES;) {
-		uint64_t len = VRING_DESC_BYTES - done;
-		const uint8_t *at = memory_at(v->memory, addr + done, &len);
-		if (!at)
-			return vring_break(v, "a table of descriptors lies outside of the guest's memory");
-		memcpy(to + done, at, len);
-		done += len;
-	}
-	return 0;
-}
-
 static int indirect_add(struct vring *v, struct vring_chain *c, const struct vring_desc *table)
 {
-	uint32_t n = table->len_bytes / VRING_DESC_BYTES, i = 0;
+	uint32_t n, i = 0;
+	int res = table_size(v, table, &n);
 
-	if (!v->has_indirect)
-		return vring_break(v, "a table of descriptors, which was not agreed on");
-	if (n == 0 || n > VRING_SIZE_MAX || table->len_bytes % VRING_DESC_BYTES != 0)
-		return vring_break(v, "a table of descriptors has a wrong length");
+	if (res != 0)
+		return res;
 	for (uint32_t seen = 0; seen < n; seen++) {
 		uint8_t raw[VRING_DESC_BYTES];
 		uint16_t next;
-		int res = table_read(v, table->addr + (uint64_t)i * VRING_DESC_BYTES, raw);
+		res = table_read(v, table, i, raw);
 		if (res != 0)
 			return res;
 		struct vring_desc d = desc_read(raw, &next);
