@@ -44,7 +44,8 @@ enum {
 };
 enum { DESC_ID_AT = 12, DESC_FLAGS_AT = 14 };
 enum { EVENT_OFFSET_AT = 0, EVENT_FLAGS_AT = 2 };
-#define EVENT_WRAP (1u << 15)
+#define EVENT_WRAP        (1u << 15)
+#define PACKED_BASE_FIRST (1u << 15 | 1u << 31) /* both places 0, both wrap counters 1 */
 
 static uint8_t *record_entry(const struct vring *v, uint32_t i)
 {
@@ -185,8 +186,26 @@ static bool record_rebuild_free(struct vring *v)
 	return true;
 }
 
+/* Has no device used any of it yet? Once a ring has been gone round, its last answer stands somewhere, or what the
+ * guest has put in its place: either has the flag. */
+static bool ring_is_unused(const struct vring *v)
+{
+	for (uint16_t i = 0; i < v->size; i++)
+		if (shared_load16(desc_at(v, i) + DESC_FLAGS_AT) & DESC_USED)
+			return false;
+	return true;
+}
+
+/* Wrap counters begin at 1 (virtio 1.2, 2.8.1), so 0 is the base of a ring that has been gone round. Linux' virtio_uml
+ * says it of every ring that begins; taken at its word, we would wait for a guest that waits for us. */
+static uint32_t base_meant(const struct vring *v, uint32_t base)
+{
+	return base == 0 && ring_is_unused(v) ? PACKED_BASE_FIRST : base;
+}
+
 void packed_start(struct vring *v, uint32_t base, bool is_new)
 {
+	base = base_meant(v, base);
 	v->next_avail = base & 0x7fff;
 	v->avail_wrap = base >> 15 & 1;
 	v->next_used = base >> 16 & 0x7fff;

@@ -421,6 +421,47 @@ static void a_stopped_ring_begins_where_it_is_told(void)
 	}
 }
 
+/* Linux' virtio_uml gives 0 as the base of a packed ring that begins, whose wrap counters are 1. */
+static void a_packed_ring_that_begins_may_have_the_base_0(void)
+{
+	struct ring_world w;
+	for (int is_early = 0; is_early < 2; is_early++) {
+		world_open(&w, true);
+		if (is_early)
+			guest_adds(&w, 0);
+		vring_start(&w.ring, 0, true);
+		CU_ASSERT_EQUAL(vring_base(&w.ring), 0x80008000u);
+		if (!is_early)
+			guest_adds(&w, 0);
+		CU_ASSERT_EQUAL(vring_next(&w.ring, &w.chain), 1);
+		world_close(&w);
+	}
+}
+
+/* Of a ring that has been gone round it is meant, whatever stands in its first place. */
+static void a_packed_ring_that_has_been_gone_round_may_have_the_base_0(void)
+{
+	struct ring_world w;
+	for (unsigned n_ahead = 0; n_ahead <= SIZE / 2; n_ahead++) {
+		world_open(&w, true);
+		for (unsigned i = 0; i < SIZE / 2; i++) {
+			guest_adds(&w, 0);
+			CU_ASSERT_EQUAL_FATAL(vring_next(&w.ring, &w.chain), 1);
+			vring_complete(&w.ring, &w.chain, 1);
+		}
+		CU_ASSERT_EQUAL(vring_base(&w.ring), 0);
+		for (unsigned i = 0; i < n_ahead; i++)
+			guest_adds(&w, 0);
+		w.ring.inflight = NULL; /* which knows better */
+		vring_start(&w.ring, 0, true);
+		CU_ASSERT_EQUAL(vring_base(&w.ring), 0);
+		for (unsigned i = 0; i < n_ahead; i++)
+			CU_ASSERT_EQUAL(vring_next(&w.ring, &w.chain), 1);
+		CU_ASSERT_EQUAL(vring_next(&w.ring, &w.chain), 0);
+		world_close(&w);
+	}
+}
+
 int main(void)
 {
 	CU_initialize_registry();
@@ -439,6 +480,10 @@ int main(void)
 	CU_add_test(suite, "packed is cut within a completion", packed_is_cut_within_a_completion);
 	CU_add_test(suite, "a spoilt record does no harm", a_spoilt_record_does_no_harm);
 	CU_add_test(suite, "a stopped ring begins where it is told", a_stopped_ring_begins_where_it_is_told);
+	CU_add_test(suite, "a packed ring that begins may have the base 0",
+		    a_packed_ring_that_begins_may_have_the_base_0);
+	CU_add_test(suite, "a packed ring that has been gone round may have the base 0",
+		    a_packed_ring_that_has_been_gone_round_may_have_the_base_0);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();
