@@ -1,12 +1,17 @@
-"""machine.py: a Linux guest under QEMU, what it does with a disk, and how a test talks to it.
+"""machine.py: a Linux guest under QEMU or in user mode, what it does with a disk, and how a test talks to it.
 
 Emulation (TCG) is enough: a guest is up in a few seconds; QUARRY_GUEST_ACCEL=kvm where the machine has it.
 """
+import argparse
 import base64
 import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 
 started = time.monotonic()
@@ -24,6 +29,28 @@ def check(claim, what, detail=""):
     counted[0] += 1
 
 
+def arguments(doc, *required):
+    """A parser of what every test of a guest is told, and of these words."""
+    p = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for word in ("--initramfs", "--kernel") + required:
+        p.add_argument(word, required=True)
+    p.add_argument("--limit", type=float, default=180, help="seconds for each step in the guest")
+    return p
+
+
+def main(run):
+    """Runs a test in a folder of its own, and ends with what came of it."""
+    folder = tempfile.mkdtemp(prefix="guest.")
+    try:
+        run(folder)
+        print("%d checks" % counted[0])
+    except (Failed, subprocess.SubprocessError) as e:
+        print(str(e))
+        sys.exit(1)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 class Guest:
     """QEMU, and the serial line to init in the guest."""
 
@@ -32,9 +59,11 @@ class Guest:
         self.folder, self.buffer, self.n_sent, self.qmp_buffer = folder, b"", 0, b""
         self.options, self.devices, self.machine = options, devices, machine
         self.console = folder + "/console"
-        self.line = socket.socket(socket.AF_UNIX)
+        self.start()
+
+    def start(self):
         self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL)
-        self.connect(folder + "/serial")
+        self.line = self.dial(self.folder + "/serial")
 
     def command(self):
         return ["qemu-system-x86_64", "-machine", self.machine, "-accel", os.environ.get("QUARRY_GUEST_ACCEL", "tcg"), "-cpu", "max",
@@ -44,11 +73,12 @@ class Guest:
                 "-kernel", self.options.kernel, "-initrd", self.options.initramfs,
                 "-append", "console=ttyS0 panic=-1 tsc=unstable mitigations=off"] + self.devices
 
-    def connect(self, path):
-        end = time.monotonic() + 20
+    def dial(self, path):
+        end, s = time.monotonic() + 20, socket.socket(socket.AF_UNIX)
         while True:
             try:
-                return self.line.connect(path)
+                s.connect(path)
+                return s
             except OSError:
                 if time.monotonic() > end or self.process.poll() is not None:
                     raise Failed("QEMU did not start") from None
@@ -62,7 +92,7 @@ class Guest:
             except socket.timeout:
                 raise Failed("the guest did not answer in time; its console ends:\n" + self.console_tail()) from None
             if not got:
-                raise Failed("QEMU has ended; the console's end:\n" + self.console_tail())
+                raise Failed("the machine has ended; the console's end:\n" + self.console_tail())
             self.buffer += got
         line, self.buffer = self.buffer.split(b"\n", 1)
         return line.decode("utf-8", "replace").rstrip("\r")
@@ -118,8 +148,7 @@ class Guest:
         return json.loads(line)
 
     def qmp_begin(self):
-        self.qmp = socket.socket(socket.AF_UNIX)
-        self.qmp.connect(self.folder + "/qmp")
+        self.qmp = self.dial(self.folder + "/qmp")
         self.qmp_line(20)
         self.tell("qmp_capabilities")
 
@@ -137,6 +166,28 @@ class Guest:
         end = time.monotonic() + limit
         while self.qmp_line(max(0.1, end - time.monotonic())).get("event") != name:
             pass
+
+
+class Uml(Guest):
+    """User Mode Linux: the kernel is a process of its own, and its second serial line one end of a pair of sockets."""
+
+    def command(self):
+        return [self.options.kernel, "mem=256M", "initrd=" + self.options.initramfs, "uml_dir=" + self.folder,
+                "con=null", "con0=null,fd:1", "ssl=null", "ssl1=fd:%d" % self.far.fileno(), "panic=-1", "noreboot"] + self.devices
+
+    def start(self):
+        self.line, self.far = socket.socketpair()
+        with open(self.console, "wb") as console:
+            self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=console, stderr=console,
+                                            pass_fds=[self.far.fileno()], start_new_session=True)
+        self.far.close()
+
+    def end(self):
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)  # the guest's processes are the host's as well
+        except ProcessLookupError:
+            pass
+        self.process.wait()
 
 
 RAW = r"""set -e
@@ -164,6 +215,11 @@ dd if=/dev/zero of=junk bs=1M count=8 conv=fsync 2>/dev/null; rm junk; sync; cd 
 umount /mnt"""
 COMPARE = r"""mount -t ext4 DEV /mnt && cd /mnt && sha256sum -c SUMS | grep -c OK; cd /; umount /mnt
 /bin/e2fsck -fn DEV > /tmp/fsck 2>&1 && echo clean || cat /tmp/fsck"""
+
+# /dev/vda has become so many sectors, and its file system grows with it.
+SEEN = r"""i=0; while [ "$(cat /sys/block/vda/size)" != %d ] && [ $i -lt 300 ]; do usleep 100000; i=$((i + 1)); done
+[ "$(cat /sys/block/vda/size)" = %d ] || { cat /sys/block/vda/size; exit 1; }
+mount -t ext4 /dev/vda /mnt && /bin/resize2fs /dev/vda 2>/dev/null && umount /mnt && /bin/e2fsck -fn /dev/vda >/dev/null 2>&1"""
 
 
 def on(device, script):

@@ -8,21 +8,11 @@
 
 Both volumes are overwritten; 128 MiB or more. Exit status 0: all checks passed.
 """
-import argparse
-import shutil
-import subprocess
-import sys
-import tempfile
+from machine import Guest, arguments, check, compare, main, no_errors, work
 
-from machine import Failed, Guest, check, compare, counted, no_errors, work
+o = arguments(__doc__, "--virtio", "--tcp").parse_args()
 
-p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-p.add_argument("--initramfs", required=True)
-p.add_argument("--kernel", required=True)
-p.add_argument("--virtio", required=True)
-p.add_argument("--tcp", required=True)
-p.add_argument("--limit", type=float, default=180, help="seconds for each step in the guest")
-o = p.parse_args()
+
 def attach(host_port, name):
     host, port = host_port.rsplit(":", 1)
     return r"""set -e
@@ -59,12 +49,4 @@ def run(folder):
         guest.end()
 
 
-folder = tempfile.mkdtemp(prefix="guest.")
-try:
-    run(folder)
-    print("%d checks" % counted[0])
-except (Failed, subprocess.TimeoutExpired) as e:
-    print(str(e))
-    sys.exit(1)
-finally:
-    shutil.rmtree(folder, ignore_errors=True)
+main(run)

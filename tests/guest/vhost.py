@@ -9,24 +9,16 @@
 
 The volume is overwritten; 128 MiB or more. Exit status 0: all checks passed.
 """
-import argparse
-import shutil
 import subprocess
-import sys
-import tempfile
 
-from machine import Failed, Guest, check, compare, counted, no_errors, on, work
+from machine import SEEN, Guest, arguments, check, compare, main, no_errors, work
 
-p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-p.add_argument("--initramfs", required=True)
-p.add_argument("--kernel", required=True)
-p.add_argument("--socket", required=True)
+p = arguments(__doc__, "--socket")
 p.add_argument("--queues", type=int, default=1)
 p.add_argument("--packed", action="store_true")
 p.add_argument("--restart")
 p.add_argument("--restarts", type=int, default=2)
 p.add_argument("--resize")
-p.add_argument("--limit", type=float, default=180, help="seconds for each step in the guest")
 o = p.parse_args()
 
 # Writes new content over and over, reads it back past the page cache, until /tmp/stop is there; each turn is counted.
@@ -47,11 +39,9 @@ while [ "$(cat /tmp/turns)" -le "$((before + 1))" ] && [ ! -e /tmp/end ] && [ $i
 STOP = r"""touch /tmp/stop; i=0
 while [ ! -e /tmp/end ] && [ $i -lt 600 ]; do usleep 100000; i=$((i + 1)); done
 cat /tmp/turns; grep -q well /tmp/end || { cat /tmp/said; exit 1; }; rm /tmp/end"""
-SEEN = r"""i=0; while [ "$(cat /sys/block/vda/size)" != %d ] && [ $i -lt 300 ]; do usleep 100000; i=$((i + 1)); done
-[ "$(cat /sys/block/vda/size)" = %d ] || { cat /sys/block/vda/size; exit 1; }
-mount -t ext4 /dev/vda /mnt && /bin/resize2fs /dev/vda 2>/dev/null && umount /mnt && /bin/e2fsck -fn /dev/vda >/dev/null 2>&1"""
 GONE = "i=0; while [ -e /dev/vda ] && [ $i -lt 300 ]; do usleep 100000; i=$((i + 1)); done; [ ! -e /dev/vda ]"
 THERE = "i=0; while [ ! -e /dev/vda ] && [ $i -lt 300 ]; do usleep 100000; i=$((i + 1)); done; [ -e /dev/vda ]"
+MACHINE = "q35,memory-backend=mem"
 
 
 def devices():
@@ -73,7 +63,6 @@ def restarts(guest):
 
 
 def replug(guest):
-    guest.qmp_begin()
     guest.tell("device_del", id="blk")
     guest.wait_event("DEVICE_DELETED")
     guest.works("unplugged: the disk is gone", GONE)
@@ -87,8 +76,9 @@ def replug(guest):
 
 
 def run(folder):
-    guest = Guest(folder, o, devices(), "q35,memory-backend=mem")
+    guest = Guest(folder, o, devices(), MACHINE)
     try:
+        guest.qmp_begin()
         guest.wait_up()
         check(True, "the guest is up: %s ring, %d queues" % ("packed" if o.packed else "split", o.queues))
         out = guest.run("cd /sys/block/vda; echo $(cat size) $(ls mq | wc -l) $(cat queue/write_cache | tr ' ' -) "
@@ -115,12 +105,4 @@ def run(folder):
         guest.end()
 
 
-folder = tempfile.mkdtemp(prefix="guest.")
-try:
-    run(folder)
-    print("%d checks" % counted[0])
-except (Failed, subprocess.SubprocessError) as e:
-    print(str(e))
-    sys.exit(1)
-finally:
-    shutil.rmtree(folder, ignore_errors=True)
+main(run)
