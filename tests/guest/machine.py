@@ -51,6 +51,14 @@ def main(run):
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def wait_for(is_so, limit):
+    end = time.monotonic() + limit
+    while not is_so():
+        if time.monotonic() > end:
+            raise Failed("not within %d s" % limit)
+        time.sleep(0.05)  # poll: with a limit
+
+
 class Guest:
     """QEMU, and the serial line to init in the guest."""
 

@@ -9,9 +9,10 @@
 
 The volume is overwritten; 128 MiB or more. Exit status 0: all checks passed.
 """
+import os
 import subprocess
 
-from machine import SEEN, Guest, arguments, check, compare, main, no_errors, work
+from machine import SEEN, Guest, arguments, check, compare, main, no_errors, wait_for, work
 
 p = arguments(__doc__, "--socket")
 p.add_argument("--queues", type=int, default=1)
@@ -39,6 +40,15 @@ while [ "$(cat /tmp/turns)" -le "$((before + 1))" ] && [ ! -e /tmp/end ] && [ $i
 STOP = r"""touch /tmp/stop; i=0
 while [ ! -e /tmp/end ] && [ $i -lt 600 ]; do usleep 100000; i=$((i + 1)); done
 cat /tmp/turns; grep -q well /tmp/end || { cat /tmp/said; exit 1; }; rm /tmp/end"""
+# A guest may give up its cache, and take it back; the device then tells the next one who asks.
+CACHE = r"""set -e
+for mode in "write through" "write back"; do
+	echo "$mode" > /sys/block/vda/cache_type
+	[ "$(cat /sys/block/vda/cache_type)" = "$mode" ] && [ "$(cat /sys/block/vda/queue/write_cache)" = "$mode" ]
+	dd if=/dev/urandom of=/tmp/r bs=64k count=4 2>/dev/null
+	dd if=/tmp/r of=/dev/vda bs=64k oflag=direct 2>/dev/null
+	dd if=/dev/vda bs=64k count=4 iflag=direct 2>/dev/null | cmp - /tmp/r
+done"""
 GONE = "i=0; while [ -e /dev/vda ] && [ $i -lt 300 ]; do usleep 100000; i=$((i + 1)); done; [ ! -e /dev/vda ]"
 THERE = "i=0; while [ ! -e /dev/vda ] && [ $i -lt 300 ]; do usleep 100000; i=$((i + 1)); done; [ -e /dev/vda ]"
 MACHINE = "q35,memory-backend=mem"
@@ -60,6 +70,27 @@ def restarts(guest):
     guest.works("and goes on after the last one", TURN)
     turns = guest.works("the load has read what it wrote", STOP)
     print("     %s turns over %d restarts" % (turns.split("\n")[0], o.restarts))
+
+
+def migrate(guest, folder):
+    """To another QEMU on the same volume, which connects while the first still runs, under the load; it goes on there."""
+    os.mkdir(folder + "/there")
+    there, uri = Guest(folder + "/there", o, devices() + ["-incoming", "defer"], MACHINE), "unix:%s/incoming" % folder
+    try:
+        there.qmp_begin()
+        there.tell("migrate-incoming", uri=uri)
+        guest.works("the load begins once more", LOAD + "\n" + TURN)
+        there.n_sent = guest.n_sent
+        guest.tell("migrate", uri=uri)
+        wait_for(lambda: guest.tell("query-migrate").get("status") in ("completed", "failed"), 120)
+        check(guest.tell("query-migrate")["status"] == "completed", "migrated to another QEMU", guest.tell("query-migrate"))
+        guest.end()
+        there.works("the load goes on there", TURN)
+        there.works("and has read what it wrote", STOP)
+    except BaseException:
+        there.end()
+        raise
+    return there
 
 
 def replug(guest):
@@ -89,6 +120,8 @@ def run(folder):
         check(cache == "write-back", "the write cache is known, so the guest flushes", out)
         if o.restart:
             restarts(guest)
+        guest = migrate(guest, folder)
+        guest.works("the write cache goes off and on", CACHE)
         work(guest, "/dev/vda")
         guest.send("reboot -f")
         guest.wait_up()
