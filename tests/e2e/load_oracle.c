@@ -21,6 +21,27 @@
 
 #define BUSY_WRITE 0xffffu
 
+unsigned load_number(const char *text, unsigned max)
+{
+	char *end;
+	unsigned long n = strtoul(text, &end, 10);
+
+	if (*end != '\0' || n == 0 || n > max) {
+		fprintf(stderr, "\"%s\" is not a number from 1 to %u\n", text, max);
+		exit(2);
+	}
+	return (unsigned)n;
+}
+
+bool oracle_name_volumes(struct oracle *o, char **names, int n)
+{
+	if (n < 1 || n > (int)VOLUMES_MAX)
+		return false;
+	for (o->n_volumes = 0; (int)o->n_volumes < n; o->n_volumes++)
+		o->volumes[o->n_volumes] = (struct volume){.name = names[o->n_volumes], .index = o->n_volumes};
+	return true;
+}
+
 const char *kind_name(enum kind k)
 {
 	static const char *const names[] = {"read", "write", "zero", "trim", "flush"};

@@ -60,6 +60,11 @@ struct oracle {
 /* Reads sectors of a volume while nothing else is in flight; false when that failed, after it has said so. */
 typedef bool oracle_read_fn(void *context, struct volume *v, uint64_t first, uint32_t n, uint8_t *out);
 
+/* What both programs are told: a number from 1 to max, or the program ends with status 2; */
+unsigned load_number(const char *text, unsigned max);
+/* and the volumes by name: false: there are none, or too many. */
+bool oracle_name_volumes(struct oracle *o, char **names, int n);
+
 const char *kind_name(enum kind k);
 uint64_t oracle_dice(struct oracle *o, uint64_t n);
 

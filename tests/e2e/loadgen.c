@@ -335,18 +335,6 @@ static bool buffers_make(struct load *l)
 	return true;
 }
 
-static unsigned number(const char *text, unsigned max)
-{
-	char *end;
-	unsigned long n = strtoul(text, &end, 10);
-
-	if (*end != '\0' || n == 0 || n > max) {
-		fprintf(stderr, "loadgen: \"%s\" is not a number from 1 to %u\n", text, max);
-		exit(2);
-	}
-	return (unsigned)n;
-}
-
 static void options_read(struct load *l, int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -359,16 +347,16 @@ static void options_read(struct load *l, int argc, char **argv)
 	while ((o = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (o) {
 		case 's':
-			l->o.random = number(optarg, 4000000000u);
+			l->o.random = load_number(optarg, 4000000000u);
 			break;
 		case 'd':
-			l->depth = number(optarg, DEPTH_MAX);
+			l->depth = load_number(optarg, DEPTH_MAX);
 			break;
 		case 'c':
-			l->n_connections = number(optarg, CONNECTIONS_MAX);
+			l->n_connections = load_number(optarg, CONNECTIONS_MAX);
 			break;
 		case 'w':
-			l->o.window_mib = number(optarg, 1024);
+			l->o.window_mib = load_number(optarg, 1024);
 			break;
 		case 'f':
 			l->may_fail = true;
@@ -377,16 +365,12 @@ static void options_read(struct load *l, int argc, char **argv)
 			exit(2);
 		}
 	}
-	if (optind == argc || argc - optind > (int)VOLUMES_MAX) {
+	if (!oracle_name_volumes(&l->o, argv + optind, argc - optind)) {
 		fprintf(stderr,
 			"usage: loadgen [--seed N] [--depth N] [--connections N] [--window-mib N] [--may-fail] URI ... "
 			"(up to %u)\n",
 			VOLUMES_MAX);
 		exit(2);
-	}
-	for (; optind < argc; optind++) {
-		l->o.volumes[l->o.n_volumes] = (struct volume){.name = argv[optind], .index = l->o.n_volumes};
-		l->o.n_volumes++;
 	}
 }
 

@@ -435,18 +435,6 @@ static bool vm_begin(struct load *l, struct vm *m, struct volume *v)
 	return true;
 }
 
-static unsigned number(const char *text, unsigned max)
-{
-	char *end;
-	unsigned long n = strtoul(text, &end, 10);
-
-	if (*end != '\0' || n == 0 || n > max) {
-		fprintf(stderr, "vhost-loadgen: \"%s\" is not a number from 1 to %u\n", text, max);
-		exit(2);
-	}
-	return (unsigned)n;
-}
-
 static void options_read(struct load *l, int argc, char **argv)
 {
 	static const struct option options[] = {{"seed", required_argument, NULL, 's'},
@@ -469,22 +457,22 @@ static void options_read(struct load *l, int argc, char **argv)
 	while ((o = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (o) {
 		case 's':
-			l->o.random = number(optarg, 4000000000u);
+			l->o.random = load_number(optarg, 4000000000u);
 			break;
 		case 'd':
-			l->options.n_slots = number(optarg, DEPTH_MAX);
+			l->options.n_slots = load_number(optarg, DEPTH_MAX);
 			break;
 		case 'q':
-			l->options.n_queues = number(optarg, VHOST_QUEUES_MAX);
+			l->options.n_queues = load_number(optarg, VHOST_QUEUES_MAX);
 			break;
 		case 'p':
 			l->options.is_packed = true;
 			break;
 		case 'w':
-			l->o.window_mib = number(optarg, 1024);
+			l->o.window_mib = load_number(optarg, 1024);
 			break;
 		case 'r': /* and the spare one */
-			l->options.n_regions = number(optarg, VHOST_REGIONS_MAX - 1) + 1;
+			l->options.n_regions = load_number(optarg, VHOST_REGIONS_MAX - 1) + 1;
 			break;
 		case 'n':
 			l->is_without_discard = true;
@@ -496,15 +484,13 @@ static void options_read(struct load *l, int argc, char **argv)
 			exit(2);
 		}
 	}
-	if (optind == argc || argc - optind > (int)VOLUMES_MAX) {
+	if (!oracle_name_volumes(&l->o, argv + optind, argc - optind)) {
 		fprintf(stderr,
 			"usage: vhost-loadgen [--seed N] [--depth N] [--queues N] [--packed] [--window-mib N]\n"
 			"       [--disturb] [--no-discard] [--regions N] SOCKET ... (up to %u)\n",
 			VOLUMES_MAX);
 		exit(2);
 	}
-	for (; optind < argc; optind++, l->o.n_volumes++)
-		l->o.volumes[l->o.n_volumes] = (struct volume){.name = argv[optind], .index = l->o.n_volumes};
 }
 
 int main(int argc, char **argv)
