@@ -167,7 +167,7 @@ lint: deps-ci
 
 # ---- using it ----
 
-demo: deps all
+demo: deps all $(BUILD)/quarry-vhost-bench
 	@BUILD=$(BUILD) scripts/demo
 demo-vm: deps-guest all
 	@BUILD=$(BUILD) scripts/demo-vm
