@@ -51,13 +51,18 @@ static bool blk_reads(const struct vhost_request *r)
 	return r->type == BLK_T_IN;
 }
 
-static void blk_refuse(struct vhost_request *r, uint8_t status)
+static void blk_refuse(struct vhost_request *r, uint8_t status, const char *why)
 {
+	struct vhost_server *s = vhost_of(r);
+	char text[2 * VHOST_TEXT_BYTES];
+
 	quarry_assert(status != BLK_S_OK);
 	if (r->status != BLK_S_OK)
 		return;
 	r->status = status;
-	counter_add(status == BLK_S_UNSUPP ? &vhost_of(r)->counters.unsupported : &vhost_of(r)->counters.errors, 1);
+	counter_add(status == BLK_S_UNSUPP ? &s->counters.unsupported : &s->counters.errors, 1);
+	blk_to_text(r, reactor_now_ns(s->reactor), text);
+	log_line(s->log, LOG_DEBUG, "vhost", "%s: answered with an error: %s", text, why);
 }
 
 /* ---- the guest's memory ---- */
@@ -200,7 +205,8 @@ static void id_answer(struct vhost_request *r)
 static void ranges_take(struct vhost_request *r)
 {
 	if (r->len_bytes == 0 || r->len_bytes % BLK_RANGE_BYTES != 0 || r->len_bytes > sizeof(r->ranges)) {
-		blk_refuse(r, r->len_bytes > sizeof(r->ranges) ? BLK_S_UNSUPP : BLK_S_IOERR);
+		blk_refuse(r, r->len_bytes > sizeof(r->ranges) ? BLK_S_UNSUPP : BLK_S_IOERR,
+			   "no whole number of ranges, or too many");
 		return;
 	}
 	data_copy(r, r->next, r->ranges, r->len_bytes, false);
@@ -214,7 +220,7 @@ static void transfer_check(struct vhost_request *r)
 
 	if (r->len_bytes % SECTOR_BYTES != 0 || r->pos_bytes > sectors ||
 	    r->len_bytes / SECTOR_BYTES > sectors - r->pos_bytes)
-		blk_refuse(r, BLK_S_IOERR);
+		blk_refuse(r, BLK_S_IOERR, "no whole sectors of the volume");
 	else
 		r->pos_bytes *= SECTOR_BYTES;
 }
@@ -234,12 +240,8 @@ static void blk_open(struct vhost_request *r)
 	struct vhost_counters *n = &vhost_of(r)->counters;
 	bool has_status = status_take(r);
 
-	if (!header_take(r)) {
-		blk_refuse(r, BLK_S_IOERR);
-		return;
-	}
-	if (!has_status) {
-		blk_refuse(r, BLK_S_IOERR);
+	if (!header_take(r) || !has_status) {
+		blk_refuse(r, BLK_S_IOERR, "it has no header, or no room for a status");
 		return;
 	}
 	data_find(r);
@@ -265,10 +267,10 @@ static void blk_open(struct vhost_request *r)
 		ranges_take(r);
 		break;
 	default:
-		blk_refuse(r, BLK_S_UNSUPP);
+		blk_refuse(r, BLK_S_UNSUPP, "an unknown type");
 	}
 	if ((r->type == BLK_T_OUT || r->n_ranges > 0) && volume_is_read_only(volume_of(r)))
-		blk_refuse(r, BLK_S_IOERR);
+		blk_refuse(r, BLK_S_IOERR, "the volume can only be read");
 }
 
 /* There is something that no piece has taken. */
@@ -462,7 +464,7 @@ static void serve_piece(struct vhost_piece *p)
 	} else {
 		uint8_t status = serve_range(p);
 		if (status != BLK_S_OK) {
-			blk_refuse(r, status);
+			blk_refuse(r, status, "a range that makes no sense");
 			return;
 		}
 	}
@@ -509,7 +511,7 @@ static void blk_served(struct volume_io *io, int res)
 	} else if (res == -ESHUTDOWN) {
 		r->is_left = true;
 	} else if (res != 0) {
-		blk_refuse(r, res == -ENOTSUP ? BLK_S_UNSUPP : BLK_S_IOERR);
+		blk_refuse(r, res == -ENOTSUP ? BLK_S_UNSUPP : BLK_S_IOERR, strerror(-res));
 	} else if (p->len_bytes > 0) {
 		counter_add(blk_reads(r) ? &n->read_bytes : &n->write_bytes, p->len_bytes);
 		if (blk_reads(r))
