@@ -135,7 +135,7 @@ daemon_configure() {
 		node     = { name = "n1"; data_dir = "$dir/data"; cache_mb = ${CACHE_MB:-64}; };
 		control  = { socket = "$dir/control.sock"; };
 		nbd      = { socket = "$dir/nbd.sock"; ${NBD_CONF:-} };
-		vhost    = { dir = "$dir/vhost"; };
+		vhost    = { dir = "$dir/vhost"; ${VHOST_CONF:-} };
 		log      = { level = "debug"; };
 	END
 	printf '%s\n' "$@" >>"$dir/quarry.conf"

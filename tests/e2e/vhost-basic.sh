@@ -128,4 +128,12 @@ wait $pid || fail "the notice: $(cat "$dir/notice")"
 expect 0 'checks$' cat "$dir/notice"
 expect 0 'vhost-client-connected' q --json events
 expect 0 'vhost-client-disconnected' q --json events
+
+say "rings that are polled for a while"
+daemon_stop
+VHOST_CONF="poll_us = 50;" daemon_begin
+for ring in "" --packed; do
+	# shellcheck disable=SC2086
+	expect 0 'checks$' "$probe" $ring --queues 4 "$(vhost_socket v2)" requests
+done
 passed
