@@ -7,8 +7,9 @@
  *        1    1  the seed of the world, which cuts what is sent into pieces of any size
  *        2    -  steps: a byte that says which (modulo their number), and what the step reads
  *
- * After the last step the VMM leaves. Then an honest one must be served, and the server must be left with no request,
- * buffer, reference or descriptor: the asserts of server and world see to that.
+ * After the last step the VMM leaves. Then an honest one must be served (of another volume, if this one was detached),
+ * and the server must be left with no request, buffer, reference or descriptor: the asserts of server and world see to
+ * that.
  */
 #include "tests/unit/vhost_world.h"
 
@@ -20,6 +21,7 @@
 #define STEPS_MAX    64u /* an input tells a short story, or the fuzzer would be slow */
 #define WAIT_NS      (2 * NS_PER_MS)
 #define BYTES_MAX    512u
+#define BACKENDS_MAX 3u
 
 enum {
 	BEGINS = 1, /* the VMM has set up everything, and its guest runs */
@@ -38,6 +40,9 @@ struct story {
 	struct vmm v;
 	struct volume *volume;
 	const char *name;
+	struct stream *backends[BACKENDS_MAX]; /* the VMM's ends of channels for the server's own messages */
+	uint32_t n_backends;
+	bool is_detached;
 	const uint8_t *at, *end;
 };
 
@@ -151,6 +156,20 @@ static void step_honest(struct story *s)
 	}
 }
 
+/* What a DISCARD or WRITE_ZEROES is about: one range, where it lies in one piece of the guest's memory. */
+static void range_put(struct story *s, const struct vmm_request *r)
+{
+	uint64_t at = r->data - VMM_GUEST;
+
+	if ((r->type != BLK_T_DISCARD && r->type != BLK_T_WRITE_ZEROES) ||
+	    at % VMM_REGION_BYTES > VMM_REGION_BYTES - BLK_RANGE_BYTES || at >= 2 * VMM_REGION_BYTES)
+		return;
+	uint8_t *range = vmm_at(&s->v, r->data);
+	put_le64(range, take(s, 2));
+	put_le32(range + 8, (uint32_t)take(s, 2));
+	put_le32(range + 12, (uint32_t)take(s, 1));
+}
+
 static void step_request(struct story *s)
 {
 	struct vmm_request r = {.type = (uint32_t)take(s, 1) % 16}; /* one by one: C leaves the order of a list open */
@@ -160,6 +179,7 @@ static void step_request(struct story *s)
 	r.data = VMM_DATA + take(s, 3);
 	r.len_bytes = (uint32_t)take(s, 3);
 	r.is_indirect = r.token & 0x80;
+	range_put(s, &r);
 	vmm_request(&s->v, &r);
 }
 
@@ -182,7 +202,7 @@ static void step_volume(struct story *s)
 {
 	uint32_t n_held = fake_volume_n_held(s->volume);
 
-	switch (take(s, 1) % 4) {
+	switch (take(s, 1) % 5) {
 	case 0:
 		if (n_held > 0)
 			fake_volume_let_go(s->volume, (uint32_t)take(s, 1) % n_held);
@@ -192,6 +212,11 @@ static void step_volume(struct story *s)
 		break;
 	case 2:
 		fake_volume_hold(s->volume, take(s, 1) & 1);
+		break;
+	case 4: /* and the story ends: nobody can connect to it any more */
+		fake_volume_detach(s->volume);
+		s->at = s->end;
+		s->is_detached = true;
 		break;
 	default:
 		fake_volume_fail(s->volume, VOLUME_READ, take(s, 1) & 1 ? -EBADMSG : 0);
@@ -223,10 +248,26 @@ static void step_take(struct story *s)
 		(void)vhost_ring_want_call(&s->v.ring);
 }
 
+/* A channel for the server's own messages; the VMM may be deaf on it from the beginning. */
+static void step_backend(struct story *s)
+{
+	struct stream *near;
+
+	if (s->n_backends == BACKENDS_MAX)
+		return;
+	int fd = sim_stream_create(s->w.machine, &near);
+	vmm_tell(&s->v, VHOST_SET_BACKEND_REQ_FD, VHOST_FLAG_NEED_ACK, NULL, 0, &(struct fds){.fd = {fd}, .n = 1});
+	sim_fd_close(s->w.sim, fd);
+	if (take(s, 1) & 1)
+		stream_close(near);
+	else
+		s->backends[s->n_backends++] = near;
+}
+
 static void step(struct story *s)
 {
 	static void (*const steps[])(struct story * s) = {
-	    step_message, step_padded, step_bytes,  step_ring, step_honest,    step_request, step_request,
+	    step_message, step_padded, step_bytes,  step_ring, step_honest,    step_request, step_backend,
 	    step_memory,  step_kick,   step_volume, step_cut,  step_reconnect, step_take,
 	};
 	uint8_t which = (uint8_t)take(s, 1);
@@ -266,6 +307,12 @@ static void honest_client(struct story *s)
 	vmm_close(&other);
 }
 
+static void story_is_about(struct story *s, bool is_read_only)
+{
+	s->volume = is_read_only ? s->w.readonly : s->w.vm;
+	s->name = is_read_only ? WORLD_SNAPSHOT : "vm1";
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct story s = {0};
@@ -277,8 +324,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 							      .budget_bytes = BUDGET_BYTES,
 							      .volume_bytes = VOLUME_BYTES,
 							      .poll_us = how & POLLS ? 2 : 0});
-	s.volume = how & IS_READ_ONLY ? s.w.readonly : s.w.vm;
-	s.name = how & IS_READ_ONLY ? WORLD_SNAPSHOT : "vm1";
+	story_is_about(&s, how & IS_READ_ONLY);
 	s.at = data + 2;
 	s.end = data + size;
 	vmm_connect(&s.w, &s.v, s.name);
@@ -291,8 +337,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (uint32_t i = 0; i < STEPS_MAX && s.at < s.end; i++)
 		step(&s);
 	let_all_go(&s);
+	while (s.n_backends > 0)
+		stream_close(s.backends[--s.n_backends]);
 	vmm_close(&s.v);
 	vhost_world_pass(&s.w, NS_PER_S / 10); /* it may have come and gone faster than the server sees */
+	if (s.is_detached)
+		story_is_about(&s, !(how & IS_READ_ONLY));
 	honest_client(&s);
 	vhost_world_end(&s.w);
 	return 0;
