@@ -223,9 +223,10 @@ void packed_start(struct vring *v, uint32_t base, bool is_new)
 	}
 	record_mend(v);
 	resume_collect(v, arrival_of);
-	v->next_used = v->next_avail = get_le16(v->inflight + RECORD_USED);
+	uint16_t place = get_le16(v->inflight + RECORD_USED); /* of either copy, or changed this very moment */
+	v->next_used = v->next_avail = place < v->size ? place : 0;
 	v->used_wrap = v->avail_wrap = v->inflight[RECORD_WRAP] & 1;
-	if (!record_rebuild_free(v)) {
+	if (place >= v->size || !record_rebuild_free(v)) {
 		v->n_resume = 0;
 		vring_break(v, "the record of requests in flight makes no sense");
 	}

@@ -383,6 +383,21 @@ static void packed_is_cut_within_a_completion(void)
 	}
 }
 
+/* The copy that a completion changes first is no more believed than the other. */
+static void a_packed_record_may_not_lead_behind_the_ring(void)
+{
+	struct ring_world w;
+	world_open(&w, true);
+	guest_adds(&w, 3);
+	CU_ASSERT_EQUAL_FATAL(vring_next(&w.ring, &w.chain), 1);
+	vring_complete(&w.ring, &w.chain, 1);
+	put_le16(w.inflight + 16, 0x7fff); /* the used index, */
+	put_le16(w.inflight + 18, 0);      /* and its second copy as before: the guest has seen the answer */
+	ring_begin(&w, false);
+	CU_ASSERT_FALSE(vring_has_more(&w.ring));
+	expect_broken(&w, "makes no sense");
+}
+
 /* The record is in another process's hands. */
 static void a_spoilt_record_does_no_harm(void)
 {
@@ -478,6 +493,8 @@ int main(void)
 	CU_add_test(suite, "packed resumes", packed_resumes);
 	CU_add_test(suite, "split is cut within a completion", split_is_cut_within_a_completion);
 	CU_add_test(suite, "packed is cut within a completion", packed_is_cut_within_a_completion);
+	CU_add_test(suite, "a packed record may not lead behind the ring",
+		    a_packed_record_may_not_lead_behind_the_ring);
 	CU_add_test(suite, "a spoilt record does no harm", a_spoilt_record_does_no_harm);
 	CU_add_test(suite, "a stopped ring begins where it is told", a_stopped_ring_begins_where_it_is_told);
 	CU_add_test(suite, "a packed ring that begins may have the base 0",
