@@ -170,6 +170,7 @@ static void pages_cut(struct disk *d)
 		list_each_safe (node, &d->pages.dirty[level]) {
 			struct frame *f = container_of(node, struct frame, link);
 			uint64_t epoch = page_resolve(d, f->page);
+			quarry_assert(epoch <= f->newest);
 			uint64_t block = block_take(d, f->refs);
 			pages_seal(&d->pages, f, block, pointer_make(block_crc(KIND_PAGE, f->page), block, epoch));
 			writer_add_frame(&d->writer, f);

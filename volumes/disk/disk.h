@@ -132,7 +132,9 @@ struct disk_io {
 	void (*done)(struct disk_io *io, int res);
 
 	/* set by the disk before done() */
-	uint32_t n_extents; /* MAP: filled; they cover [first, first + n_blocks) or end early when room ran out */
+	uint32_t
+	    n_extents; /* MAP: filled; they cover [first, first + n_blocks) or end early, with a piece of the last one,
+			     * when room ran out */
 	struct disk_tree *new_tree;          /* CREATE, FORK */
 	uint64_t data_blocks;                /* MEASURE: that the tree points to */
 	uint64_t own_data_blocks, own_pages; /* MEASURE: that it alone points to; -ENOENT: it was dropped */

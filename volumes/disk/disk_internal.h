@@ -48,15 +48,18 @@ static inline bool pointer_is_virtual(struct pointer p)
 struct frame {
 	struct page *page;
 	struct disk *disk;
-	uint64_t block;        /* LOADING CLEAN WRITING: where it lies */
-	struct pointer sealed; /* WRITING: the pointer its parents take */
-	uint32_t refs;         /* DIRTY: how many pointers name it (forks share dirty pages too) */
-	uint32_t hash_next;    /* index + 1; 0: end */
-	uint32_t guard;        /* pages.guard when it was last looked up */
-	uint8_t state, level;  /* level: 1 = leaf */
-	bool is_referenced;    /* used since the clock hand passed */
-	bool is_orphan;        /* WRITING: nothing names it any more: free when written */
-	bool is_bare;          /* WRITING: only a buffer of a checkpoint (counts, records, tables): free when written */
+	uint64_t block; /* LOADING CLEAN WRITING: where it lies */
+	union {
+		struct pointer sealed; /* WRITING: the pointer its parents take */
+		uint64_t newest;       /* DIRTY: no epoch below is higher */
+	};
+	uint32_t refs;        /* DIRTY: how many pointers name it (forks share dirty pages too) */
+	uint32_t hash_next;   /* index + 1; 0: end */
+	uint32_t guard;       /* pages.guard when it was last looked up */
+	uint8_t state, level; /* level: 1 = leaf */
+	bool is_referenced;   /* used since the clock hand passed */
+	bool is_orphan;       /* WRITING: nothing names it any more: free when written */
+	bool is_bare;         /* WRITING: only a buffer of a checkpoint (counts, records, tables): free when written */
 	uint32_t expected_crc;
 	struct list link; /* dirty list of its level, or queue of the page writer */
 	struct list waiters;
@@ -106,10 +109,10 @@ void pages_load(struct pages *p, struct pointer pointer, unsigned level, struct 
 bool pages_have(struct pages *p, uint32_t n, struct waiter *w);
 /* The same of bare ones. */
 bool pages_have_bare(struct pages *p, uint32_t n, struct waiter *w);
-/* A dirty frame with refs 1 and undefined content; pages_have() said yes. */
-struct frame *pages_new_dirty(struct pages *p, unsigned level);
+/* A dirty frame with refs 1 and undefined content, which will have no epoch above newest; pages_have() said yes. */
+struct frame *pages_new_dirty(struct pages *p, unsigned level, uint64_t newest);
 /* A clean frame that nothing shares becomes dirty where it is. */
-void pages_dirty_in_place(struct pages *p, struct frame *f);
+void pages_dirty_in_place(struct pages *p, struct frame *f, uint64_t newest);
 /* A buffer for a checkpoint's other blocks: WRITING, bare, zeroed. */
 struct frame *pages_new_bare(struct pages *p);
 /* Dirty -> WRITING at `block`, with the pointer its parents take. */
@@ -416,7 +419,8 @@ void tree_trim_in_leaf(struct disk_tree *t, uint64_t first, uint64_t n_blocks, u
 /* Copies the pointers of [first, first + n). 0; -EAGAIN and w waits; -EIO. */
 must_check int tree_get(struct disk_tree *t, uint64_t first, uint32_t n, struct pointer *out, struct waiter *w);
 /* The piece of [first, end) that begins at `first`: a run of data or of holes in one leaf, or a whole subtree that is
- * a hole, or (since > 0) one that did not change since: epoch < since says so. 0; -EAGAIN and w waits; -EIO. */
+ * a hole, or (since > 0) subtrees in a row that did not change since: epoch < since says so. 0; -EAGAIN and w waits;
+ * -EIO. */
 must_check int tree_look(struct disk_tree *t, uint64_t first, uint64_t end, uint64_t since, struct disk_extent *out,
 			 struct waiter *w);
 /* The pointers to the pages on the way to the leaf that maps `block`, path[height] first, path[1] the leaf's; a hole

@@ -303,26 +303,28 @@ void pages_load(struct pages *p, struct pointer pointer, unsigned level, struct 
 	file_read(p->disk->file, &f->op, &f->iov, 1, block * BLOCK_BYTES);
 }
 
-struct frame *pages_new_dirty(struct pages *p, unsigned level)
+struct frame *pages_new_dirty(struct pages *p, unsigned level, uint64_t newest)
 {
 	struct frame *f = frame_take(p, false);
 	quarry_assert(f && level >= 1 && level <= TREE_HEIGHT_MAX);
 	f->state = FRAME_DIRTY;
 	f->level = (uint8_t)level;
 	f->block = FRAME_BIT | frame_index(p, f);
+	f->newest = newest;
 	f->refs = 1;
 	list_append(&p->dirty[level], &f->link);
 	p->n_dirty++;
 	return f;
 }
 
-void pages_dirty_in_place(struct pages *p, struct frame *f)
+void pages_dirty_in_place(struct pages *p, struct frame *f, uint64_t newest)
 {
 	quarry_assert(f->state == FRAME_CLEAN);
 	hash_remove(p, f);
 	p->n_cached--;
 	f->state = FRAME_DIRTY;
 	f->block = FRAME_BIT | frame_index(p, f);
+	f->newest = newest;
 	f->refs = 1;
 	list_append(&p->dirty[f->level], &f->link);
 	p->n_dirty++;

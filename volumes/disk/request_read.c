@@ -142,21 +142,19 @@ void request_verify(struct disk_io *io)
 
 /* ---- map ---- */
 
-/* Adds a piece to the extents, or lengthens the last one; false: no room is left. */
-static bool extent_add(struct disk_io *io, const struct disk_extent *piece)
+/* Adds a piece to the extents, or lengthens the last one. */
+static void extent_add(struct disk_io *io, const struct disk_extent *piece)
 {
 	struct disk_extent *last = io->n_extents > 0 ? &io->extents[io->n_extents - 1] : NULL;
 	if (piece->epoch < io->since)
-		return true; /* did not change since: not told */
+		return; /* did not change since: not told */
 	if (last && last->is_data == piece->is_data && last->first + last->n_blocks == piece->first) {
 		last->n_blocks += piece->n_blocks;
 		last->epoch = max_u64(last->epoch, piece->epoch);
-		return true;
+		return;
 	}
-	if (io->n_extents == io->extents_max)
-		return false;
+	quarry_assert(io->n_extents < io->extents_max);
 	io->extents[io->n_extents++] = *piece;
-	return true;
 }
 
 /* ---- measure ---- */
@@ -190,7 +188,7 @@ enum flow request_scan(struct disk_io *io, uint32_t steps)
 	if (io->op == DISK_MEASURE)
 		return request_measure(io, steps);
 	quarry_assert(io->extents_max > 0);
-	while (io->own.cursor < end) {
+	while (io->own.cursor < end && io->n_extents < io->extents_max) {
 		struct disk_extent piece;
 		if (steps-- == 0) {
 			reactor_defer(io->own.disk->reactor, &io->own.op, 0);
@@ -200,8 +198,9 @@ enum flow request_scan(struct disk_io *io, uint32_t steps)
 		if (res == -EAGAIN)
 			return FLOW_WAIT;
 		io->own.err = res;
-		if (res < 0 || !extent_add(io, &piece))
+		if (res < 0)
 			return FLOW_NEXT;
+		extent_add(io, &piece);
 		io->own.cursor += piece.n_blocks;
 	}
 	return FLOW_NEXT;

@@ -14,6 +14,8 @@
  *     without looking at its count. All from before has an epoch of at most fork_epoch.
  *  3. tree_prepare() and the change it allows happen in one turn; between them nothing can take pages or counts away.
  *  4. In a dying tree everything left of drop_cursor is freed: nobody looks there again.
+ *  5. A dirty page has no pointer yet to say the highest epoch below it: its frame says so (newest), perhaps one that is
+ *     too high until it is sealed.
  *
  * No recursion; a path is at most TREE_HEIGHT_MAX pages.
  */
@@ -40,6 +42,12 @@ static unsigned height_for(uint64_t block)
 static bool is_private_by_epoch(const struct disk_tree *t, struct pointer p)
 {
 	return pointer_epoch(p) > t->record.fork_epoch;
+}
+
+/* No epoch below is higher. */
+static uint64_t newest_below(struct disk_tree *t, struct pointer p)
+{
+	return pointer_is_virtual(p) ? pages_find(&t->disk->pages, p)->newest : pointer_epoch(p);
 }
 
 /* ---- looking ---- */
@@ -110,11 +118,22 @@ static void look_in_leaf(const struct page *leaf, uint64_t first, uint64_t end, 
 	quarry_assert(out->n_blocks > 0);
 }
 
+/* Where the row of this page's children that did not change since ends; the one that maps `first` is the first of it. */
+static uint64_t old_row_end(struct disk_tree *t, const struct frame *f, uint64_t first, uint64_t since)
+{
+	uint64_t span = tree_span(f->level);
+	uint32_t i = index_in(first, f->level) + 1;
+	while (i < PAGE_POINTERS && newest_below(t, f->page->p[i]) < since)
+		i++;
+	return first / span * span + i * (span / PAGE_POINTERS);
+}
+
 int tree_look(struct disk_tree *t, uint64_t first, uint64_t end, uint64_t since, struct disk_extent *out,
 	      struct waiter *w)
 {
 	struct pages *pages = &t->disk->pages;
 	struct pointer p = t->record.root;
+	struct frame *above = NULL;
 	unsigned level = t->record.height;
 	quarry_assert(first < end);
 	if (is_beyond(t, first)) {
@@ -122,13 +141,14 @@ int tree_look(struct disk_tree *t, uint64_t first, uint64_t end, uint64_t since,
 		return 0;
 	}
 	while (level >= 1) {
-		bool is_old = !pointer_is_virtual(p) && pointer_epoch(p) < since;
+		bool is_old = newest_below(t, p) < since;
 		if (pointer_is_hole(p) || is_old) {
-			uint64_t next = (first / tree_span(level) + 1) * tree_span(level);
+			uint64_t next = is_old && above ? old_row_end(t, above, first, since)
+							: (first / tree_span(level) + 1) * tree_span(level);
 			*out = (struct disk_extent){.first = first,
 						    .n_blocks = min_u64(next, end) - first,
 						    .is_data = !pointer_is_hole(p),
-						    .epoch = pointer_epoch(p)};
+						    .epoch = newest_below(t, p)};
 			return 0;
 		}
 		struct frame *f = pages_find(pages, p);
@@ -141,6 +161,7 @@ int tree_look(struct disk_tree *t, uint64_t first, uint64_t end, uint64_t since,
 			return 0;
 		}
 		p = f->page->p[index_in(first, level)];
+		above = f;
 		level--;
 	}
 	quarry_assert(!"the walk ends at a leaf or a hole");
@@ -253,7 +274,7 @@ static void pointer_add(struct disk_tree *t, struct pointer p)
 /* A private copy of a shared page, dirty; its children have one more pointer, the page one less. */
 static struct frame *page_copy_shared(struct disk_tree *t, struct frame *f, struct pointer p, unsigned level)
 {
-	struct frame *copy = pages_new_dirty(&t->disk->pages, level);
+	struct frame *copy = pages_new_dirty(&t->disk->pages, level, newest_below(t, p));
 	memcpy(copy->page, f->page, BLOCK_BYTES);
 	for (unsigned i = 0; i < PAGE_POINTERS; i++)
 		pointer_add(t, copy->page->p[i]);
@@ -271,9 +292,10 @@ static struct frame *page_for_change(struct disk_tree *t, struct pointer *at, un
 {
 	struct pages *pages = &t->disk->pages;
 	struct pointer p = *at;
+	uint64_t newest = newest_below(t, p);
 	struct frame *f, *dirty;
 	if (pointer_is_hole(p)) {
-		dirty = pages_new_dirty(pages, level);
+		dirty = pages_new_dirty(pages, level, newest);
 		for (unsigned i = 0; i < PAGE_POINTERS; i++)
 			dirty->page->p[i] = pointer_make(0, 0, pointer_epoch(p));
 		*at = frame_pointer(pages, dirty);
@@ -291,10 +313,10 @@ static struct frame *page_for_change(struct disk_tree *t, struct pointer *at, un
 	} else {
 		space_drop(&t->disk->space, pointer_block(p), true);
 		if (f->state == FRAME_CLEAN) {
-			pages_dirty_in_place(pages, f);
+			pages_dirty_in_place(pages, f, newest);
 			dirty = f;
 		} else {
-			dirty = pages_new_dirty(pages, level);
+			dirty = pages_new_dirty(pages, level, newest);
 			memcpy(dirty->page, f->page, BLOCK_BYTES);
 			pages_forget(pages, f);
 		}
@@ -312,7 +334,8 @@ static void tree_grow(struct disk_tree *t, uint64_t block)
 			t->record.height = wanted;
 			break;
 		}
-		struct frame *f = pages_new_dirty(&t->disk->pages, t->record.height + 1);
+		uint64_t newest = newest_below(t, t->record.root);
+		struct frame *f = pages_new_dirty(&t->disk->pages, t->record.height + 1, newest);
 		memset(f->page, 0, BLOCK_BYTES);
 		f->page->p[0] = t->record.root;
 		t->record.root = frame_pointer(&t->disk->pages, f);
@@ -320,7 +343,8 @@ static void tree_grow(struct disk_tree *t, uint64_t block)
 	}
 }
 
-/* A path of private dirty pages from the root down to `to_level`; path[level] is its page. */
+/* A path of private dirty pages from the root down to `to_level`, which may take epochs up to the tree's last;
+ * path[level] is its page. */
 static void path_for_change(struct disk_tree *t, uint64_t block, unsigned to_level, bool *shared,
 			    struct frame *path[TREE_HEIGHT_MAX + 1])
 {
@@ -329,6 +353,7 @@ static void path_for_change(struct disk_tree *t, uint64_t block, unsigned to_lev
 	struct pointer *at = &t->record.root;
 	for (unsigned level = t->record.height; level >= to_level; level--) {
 		path[level] = page_for_change(t, at, level, shared);
+		path[level]->newest = max_u64(path[level]->newest, t->last_epoch);
 		at = &path[level]->page->p[index_in(block, level)];
 	}
 }
@@ -343,7 +368,7 @@ static void leaf_set(struct disk_tree *t, struct frame *leaf, uint32_t i, struct
 		t->record.n_data_blocks--;
 	}
 	t->record.n_data_blocks += !pointer_is_hole(p);
-	t->last_epoch = max_u64(t->last_epoch, pointer_epoch(p));
+	quarry_assert(pointer_epoch(p) <= leaf->newest);
 	leaf->page->p[i] = p;
 }
 
@@ -351,6 +376,8 @@ void tree_set(struct disk_tree *t, uint64_t first, const struct pointer *p, uint
 {
 	struct frame *path[TREE_HEIGHT_MAX + 1];
 	quarry_assert(n > 0 && t->record.state == TREE_LIVE);
+	for (uint32_t i = 0; i < n; i++)
+		t->last_epoch = max_u64(t->last_epoch, pointer_epoch(p[i]));
 	for (uint32_t i = 0; i < n;) {
 		bool shared = false;
 		path_for_change(t, first + i, 1, &shared, path);
