@@ -16,6 +16,7 @@
  *   set_clone.c      volumes from snapshots                     set_exports.c  snapshots attached and detached
  *   set_schedule.c   snapshots by the clock                     changes.c      what differs between two points
  *   deleted.c        what was deleted last                  fill.c         served while it is filled
+ *   ahead.c          from change to change
  *
  * One reactor owns everything here; there are no locks.
  */
@@ -339,6 +340,8 @@ void volume_io_init_locks(struct volume *v);
 void volume_io_wake(struct volume_io *io, int err);
 /* A part of it has ended; the part is free again. */
 void volume_io_part_done(struct volume_io *io, int err);
+/* It waits, and says for what: FLOW_WAIT. */
+enum flow volume_io_wait(struct volume_io *io, enum volume_io_wait wait);
 /* MAP: an extent of blocks becomes the client's, cut to the range asked for. Returns false when its room is full. */
 enum { MAP_DATA = 1, MAP_CHANGED = 2 };
 bool volume_io_map_add(struct volume_io *io, uint64_t first_block, uint64_t n_blocks, unsigned what);
@@ -361,6 +364,7 @@ enum part_kind {
 	PART_ZEROS /* written as data */,
 	PART_TRIM,
 	PART_MAP,
+	PART_AHEAD /* where the first change lies */,
 	PART_FLUSH,
 	PART_COMPLETE
 };
@@ -413,6 +417,12 @@ void part_moved(struct part *p, int res);
 /* It was held, and may go on. */
 void part_release(struct part *p);
 void part_to_text(const struct part *p, char *text, size_t room);
+
+/* ---- ahead.c: a MAP with since ---- */
+
+/* In the stage ISSUE. FLOW_WAIT: it is called again. */
+must_check enum flow ahead_run(struct volume_io *io);
+void ahead_told(struct part *p); /* a disk has answered where its first change lies */
 
 /* ---- fill.c ---- */
 

@@ -44,8 +44,8 @@ static const char *const stage_names[] = {
 #undef X
 };
 static const char *const kind_names[] = {
-    [PART_READ] = "read", [PART_WRITE] = "write", [PART_ZEROS] = "zeros",       [PART_TRIM] = "trim",
-    [PART_MAP] = "map",   [PART_FLUSH] = "flush", [PART_COMPLETE] = "complete",
+    [PART_READ] = "read", [PART_WRITE] = "write", [PART_ZEROS] = "zeros", [PART_TRIM] = "trim",
+    [PART_MAP] = "map",   [PART_AHEAD] = "ahead", [PART_FLUSH] = "flush", [PART_COMPLETE] = "complete",
 };
 
 static void part_run(struct part *p);
@@ -352,6 +352,7 @@ static enum disk_op part_op(const struct part *p)
 	case PART_TRIM:
 		return DISK_TRIM;
 	case PART_MAP:
+	case PART_AHEAD:
 		return DISK_MAP;
 	case PART_FLUSH:
 		return DISK_FLUSH;
@@ -391,9 +392,9 @@ static void part_carry(struct part *p)
 	p->io.is_ordered = p->n_fetched > 0;
 	p->io.is_shared = p->kind == PART_READ && p->request->flags & VOLUME_SHARED;
 	p->io.volume = p->volume->entry->facts.uuid;
-	p->io.since = p->kind == PART_MAP ? p->request->since : 0;
+	p->io.since = p->io.op == DISK_MAP ? p->request->since : 0;
 	p->io.extents = p->extents;
-	p->io.extents_max = PART_EXTENTS_MAX;
+	p->io.extents_max = p->kind == PART_AHEAD ? 1 : PART_EXTENTS_MAX;
 	disk_submit(part_disk(p), &p->io);
 }
 
@@ -474,6 +475,8 @@ static void part_settle(struct part *p)
 		part_scatter_edges(p);
 	else if (p->kind == PART_MAP)
 		part_map_extents(p);
+	else if (p->kind == PART_AHEAD)
+		ahead_told(p);
 	else if (p->kind == PART_FLUSH)
 		vd->flushed = max_u64(vd->flushed, p->written);
 }

@@ -107,6 +107,11 @@ struct volume_io {
 		bool is_strict;          /* a READ: what nobody has written is -EIO */
 		uint64_t unit, unit_end; /* FILL: what it waits for, and the end of what it needs */
 		uint64_t fill_bytes;     /* RECORD: filled so far */
+		struct {
+			unsigned stage;
+			uint64_t disks; /* bit per disk that is still to be asked */
+			uint64_t end;   /* the first change of all disks; then: the end of the row of segments */
+		} ahead;                /* MAP with since: what goes on in ISSUE */
 	} own;
 };
 

@@ -5,7 +5,8 @@
  *
  *   FILL     only of a volume whose first content is still being brought: waits for what is not there yet (fill.c)
  *   LOCK     waits for earlier requests on the same blocks [READLOCK]
- *   ISSUE    cuts the range into parts, segment by segment, and sends each to its disk; waits for what a part needs
+ *   ISSUE    cuts the range into parts, segment by segment, and sends each to its disk; waits for what a part needs; of a
+ *            MAP with `since` ahead.c does it
  *   GATHER   waits for all parts; the range is free after
  *   HARDEN   a DISK_FLUSH (or a barrier's DISK_COMPLETE) on each disk that needs one, in parallel
  *   RECORD   only of who fills the volume: how far it has come
@@ -98,7 +99,7 @@ static void volume_io_goto(struct volume_io *io, enum volume_io_stage stage)
 	io->own.stage = stage;
 }
 
-static enum flow volume_io_wait(struct volume_io *io, enum volume_io_wait wait)
+enum flow volume_io_wait(struct volume_io *io, enum volume_io_wait wait)
 {
 	quarry_assert(wait != WAIT_NOTHING);
 	io->own.wait = wait;
@@ -257,6 +258,7 @@ static bool piece_leaves_hole(const struct volume_io *io, const struct piece *pi
 		return !(io->flags & VOLUME_NO_HOLE);
 	case PART_WRITE: /* while the volume is filled, zeros are written: a hole there means that nobody wrote */
 		return !io->own.volume->fill && slice_is_zero(volume_io_slice(io), piece->len_bytes);
+	case PART_AHEAD:
 	case PART_FLUSH:
 	case PART_COMPLETE:
 		break;
@@ -345,6 +347,8 @@ static uint32_t parts_max(enum volume_op op)
 
 static enum flow volume_io_issue(struct volume_io *io)
 {
+	if (io->op == VOLUME_MAP && io->since > 0)
+		return ahead_run(io);
 	for (uint32_t steps = 0; io->own.cursor < io->own.end && io->own.err == 0; steps++) {
 		if (io->own.owed >= parts_max(io->op))
 			return volume_io_wait(io, WAIT_DISKS);
@@ -595,6 +599,7 @@ static void volume_io_begin(struct volume *v, struct volume_io *io, bool is_inte
 	io->own.volume = v;
 	io->own.part = NULL;
 	io->own.disks = io->own.epoch = io->own.fill_bytes = 0;
+	io->own.ahead.stage = 0;
 	io->own.iov_index = 0;
 	io->own.iov_skip = 0;
 	io->own.is_locked = io->own.is_answered = io->own.is_strict = false;
