@@ -288,11 +288,10 @@ static void recv_progress(struct sim_stream *st)
 		if (op->kind == OP_RECV && sim_below(s, 4) == 0)
 			len_bytes = 1 + sim_below(s, len_bytes);
 		stream_read_pieces(st, len_bytes);
-		if (op->kind == OP_RECV)
-			op_end(&st->recv, (int)len_bytes);
-		else if (op->done_bytes == op->len_bytes)
-			op_end(&st->recv, 0);
-		return;
+		if (op->kind == OP_RECV || op->done_bytes == op->len_bytes) {
+			op_end(&st->recv, op->kind == OP_RECV ? (int)len_bytes : 0);
+			return;
+		}
 	}
 	if (st->error != 0)
 		op_end(&st->recv, st->error);

@@ -678,6 +678,29 @@ static void stream_ends_and_breaks(void)
 	}
 }
 
+/* Bytes and the end are there before anybody asks: fewer than wanted, and then none. */
+static void stream_has_ended_before_it_is_read(void)
+{
+	char memory[64] = "hello";
+
+	for (uint64_t seed = 1; seed < 10; seed++) {
+		struct pair p = pair_make(seed);
+		struct try all, send;
+		transfer_start(&send, p.near, OP_SEND, memory, 5);
+		CU_ASSERT_EQUAL(sim_run(p.sim, try_is_done, &send, STEPS_MAX), SIM_DONE);
+		stream_shutdown(p.near);
+		CU_ASSERT_EQUAL(sim_run(p.sim, NULL, NULL, STEPS_MAX), SIM_IDLE);
+		transfer_start(&all, p.far, OP_RECV_ALL, memory + 32, 10);
+		CU_ASSERT_EQUAL(sim_run(p.sim, NULL, NULL, STEPS_MAX), SIM_IDLE);
+		CU_ASSERT_TRUE_FATAL(all.is_done);
+		CU_ASSERT_EQUAL(all.res, -ECONNRESET);
+		stream_close(p.far);
+		stream_close(p.near);
+		listener_close(p.listener);
+		sim_destroy(p.sim);
+	}
+}
+
 static void partition_holds_bytes(void)
 {
 	for (uint64_t seed = 1; seed < 30; seed++) {
@@ -761,6 +784,7 @@ int main(void)
 	CU_pSuite streams = CU_add_suite("sim: streams", NULL, NULL);
 	CU_ADD_TEST(streams, stream_carries_bytes_in_order);
 	CU_ADD_TEST(streams, stream_ends_and_breaks);
+	CU_ADD_TEST(streams, stream_has_ended_before_it_is_read);
 	CU_ADD_TEST(streams, partition_holds_bytes);
 	CU_ADD_TEST(streams, addresses);
 	CU_basic_set_mode(CU_BRM_NORMAL);
