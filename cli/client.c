@@ -172,6 +172,13 @@ bool client_is_remote(const struct cli *c)
 	return call_has(c->call, "server");
 }
 
+char *client_host(const struct cli *c)
+{
+	const char *host = strstr(c->client->base, "://") + 3;
+	size_t n = *host == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":/");
+	return text_format("%.*s", (int)n, host);
+}
+
 char *api_path(const char *prefix, const char *name, const char *suffix)
 {
 	char *encoded = curl_easy_escape(NULL, name, 0);

@@ -28,4 +28,5 @@ must_check enum status client_get(struct cli *c, const char *path, json_t **out)
 char *api_path(const char *prefix, const char *name, const char *suffix);
 /* Is the daemon reached over the network (--server)? */
 bool client_is_remote(const struct cli *c);
+char *client_host(const struct cli *c); /* by which it is reached then, "[::1]" with its brackets; to be freed */
 void client_destroy(struct client *client);

@@ -9,6 +9,7 @@
  */
 #include "cli/image.h"
 
+#include "cli/size.h"
 #include "cli/text.h"
 
 #include <endian.h>
@@ -187,10 +188,11 @@ static enum status raw_open(struct cli *c, struct endpoint *e, struct image_targ
 	enum status status = endpoint_open_file(c, e, t->path, O_RDWR);
 	if (status != DONE || e->is_device)
 		return status;
+	char size[SIZE_TEXT_BYTES];
+	size_to_exact_text(size_bytes, size);
 	/* First to nothing, so that what was there before is a hole. */
 	if (ftruncate(e->fd, 0) < 0 || ftruncate(e->fd, (off_t)size_bytes) < 0)
-		return cli_refuse(c, "local", "cannot make '%s' %llu bytes long: %s", t->path,
-				  (unsigned long long)size_bytes, strerror(errno));
+		return cli_refuse(c, "local", "cannot give '%s' its %s: %s", t->path, size, strerror(errno));
 	e->size_bytes = size_bytes;
 	e->is_fresh = true;
 	return DONE;
@@ -239,9 +241,12 @@ enum status image_open_target(struct cli *c, struct endpoint *e, struct image_ta
 	if (status != DONE)
 		return status;
 	status = format == IMAGE_QCOW2 ? qcow2_open(c, e, t, size_bytes) : raw_open(c, e, t, size_bytes);
-	if (status == DONE && e->size_bytes < size_bytes)
-		return cli_refuse(c, "no-space", "'%s' has %llu bytes, too few for %llu", t->path,
-				  (unsigned long long)e->size_bytes, (unsigned long long)size_bytes);
+	if (status == DONE && e->size_bytes < size_bytes) {
+		char has[SIZE_TEXT_BYTES], wanted[SIZE_TEXT_BYTES];
+		size_to_exact_text(e->size_bytes, has);
+		size_to_exact_text(size_bytes, wanted);
+		return cli_refuse(c, "no-space", "'%s' has %s, too little for %s", t->path, has, wanted);
+	}
 	return status;
 }
 

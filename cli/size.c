@@ -136,6 +136,18 @@ void size_to_text(uint64_t bytes, char text[static SIZE_TEXT_BYTES])
 		snprintf(text, SIZE_TEXT_BYTES, "%llu.%llu%c", whole, tenth, UNIT_LETTERS[power - 1]);
 }
 
+void size_to_exact_text(uint64_t bytes, char text[static SIZE_TEXT_BYTES])
+{
+	unsigned power = 0;
+	unsigned long long n = bytes;
+	for (; n > 0 && n % 1024 == 0 && power < strlen(UNIT_LETTERS); power++)
+		n /= 1024;
+	if (power == 0)
+		snprintf(text, SIZE_TEXT_BYTES, "%llu bytes", n);
+	else
+		snprintf(text, SIZE_TEXT_BYTES, "%llu%c", n, UNIT_LETTERS[power - 1]);
+}
+
 void latency_to_text(uint64_t ns, char text[static SIZE_TEXT_BYTES])
 {
 	static const struct {

@@ -58,16 +58,23 @@ static void reclaiming_print(const json_t *reclaiming)
 		printf("reclaiming what was deleted: %s left to look at, %s a second\n", bytes, per_s);
 }
 
+/* "1 pool", "3 pools". */
+static char *counted(const json_t *answer, const char *key, const char *noun)
+{
+	unsigned long long n = number_at(answer, key);
+	return text_format("%llu %s%s", n, noun, n == 1 ? "" : "s");
+}
+
 static void status_print(const json_t *answer, bool is_healthy)
 {
 	static const char *const headers[] = {"PROBLEM", "OBJECT", "WHAT"};
 	char uptime[SIZE_TEXT_BYTES];
 	duration_to_text(number_at(answer, "uptime_s"), uptime);
 	auto_free char *node = text_printable(text_at(answer, "node"));
-	printf("%s: node '%s', running for %s: %llu pools, %llu disks, %llu volumes, %llu attached\n",
-	       is_healthy ? "healthy" : "not healthy", node, uptime, (unsigned long long)number_at(answer, "pools"),
-	       (unsigned long long)number_at(answer, "disks"), (unsigned long long)number_at(answer, "volumes"),
-	       (unsigned long long)number_at(answer, "attached_volumes"));
+	auto_free char *pools = counted(answer, "pools", "pool"), *disks = counted(answer, "disks", "disk"),
+		       *volumes = counted(answer, "volumes", "volume");
+	printf("%s: node '%s', running for %s: %s, %s, %s, %llu attached\n", is_healthy ? "healthy" : "not healthy",
+	       node, uptime, pools, disks, volumes, (unsigned long long)number_at(answer, "attached_volumes"));
 	schedules_print(json_object_get(answer, "schedules"));
 	fills_print(json_object_get(answer, "fills"));
 	reclaiming_print(json_object_get(answer, "reclaiming"));

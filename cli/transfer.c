@@ -194,9 +194,13 @@ static enum status export_open(struct transfer *t, uint64_t size_bytes)
 					 call_has(c->call, "force"));
 	}
 	enum status status = endpoint_open_uri(c, &t->other, target);
-	if (status == DONE && t->other.size_bytes < size_bytes)
-		status = cli_refuse(c, "no-space", "'%s' has %llu bytes, volume '%s' %llu", target,
-				    (unsigned long long)t->other.size_bytes, t->name, (unsigned long long)size_bytes);
+	if (status == DONE && t->other.size_bytes < size_bytes) {
+		char has[SIZE_TEXT_BYTES], wanted[SIZE_TEXT_BYTES];
+		size_to_exact_text(t->other.size_bytes, has);
+		size_to_exact_text(size_bytes, wanted);
+		status = cli_refuse(c, "no-space", "'%s' has %s, too little for the %s of volume '%s'", target, has,
+				    wanted, t->name);
+	}
 	return status;
 }
 

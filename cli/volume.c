@@ -247,6 +247,24 @@ enum status volume_delete(struct cli *c)
 
 /* ---- attach ---- */
 
+/* The address that means all of the daemon's machine is no way to it: it is reached as it was reached for this answer. */
+static const char *uri_from_elsewhere(const struct cli *c, json_t *uri)
+{
+	static const char *const anywhere[] = {"://0.0.0.0", "://[::]"};
+	const char *text = json_string_value(uri);
+	for (size_t i = 0; i < array_size(anywhere); i++) {
+		const char *at = strstr(text, anywhere[i]);
+		const char *rest = at ? at + strlen(anywhere[i]) : "";
+		if (!at || !strchr(":/", *rest))
+			continue;
+		auto_free char *host = client_host(c);
+		auto_free char *reached = text_format("%.*s://%s%s", (int)(at - text), text, host, rest);
+		json_string_set(uri, reached);
+		break;
+	}
+	return json_string_value(uri);
+}
+
 /* On this machine the first one; from elsewhere the first that is no unix socket. */
 const char *attachment_uri(const struct cli *c, const json_t *attachment)
 {
@@ -256,7 +274,7 @@ const char *attachment_uri(const struct cli *c, const json_t *attachment)
 	{
 		const char *text = json_string_value(uri);
 		if (text && client_is_remote(c) && !strstr(text, "+unix:"))
-			return text;
+			return uri_from_elsewhere(c, uri);
 	}
 	return text_at(attachment, "uri");
 }
@@ -318,7 +336,12 @@ enum status volume_detach(struct cli *c)
 			     : is_nbd           ? "/attachments/nbd"
 						: "/attachments/vhost-user";
 	enum status status = volume_detach_from(c, call_text(c->call, "NAME"), suffix, &answer);
-	if (status == DONE && !cli_print_json(c, answer))
+	if (status != DONE || cli_print_json(c, answer))
+		return status;
+	if (json_array_size(json_object_get(answer, "attachments")) > 0) /* the other one stays, or was the only one */
+		printf("volume '%s' is not attached over %s; it is over %s\n", call_text(c->call, "NAME"),
+		       is_nbd ? "NBD" : "vhost-user", is_nbd ? "vhost-user" : "NBD");
+	else
 		printf("detached volume '%s'\n", call_text(c->call, "NAME"));
-	return status;
+	return DONE;
 }

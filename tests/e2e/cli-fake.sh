@@ -168,6 +168,10 @@ expect 2 'is not a URL' q --server 127.0.0.1:9750 status
 expect 2 'exclude each other' q --server "$url" --socket /x status
 expect 1 'cannot reach quarryd' q --server http://127.0.0.1:1 status
 expect 2 'on another machine' q --server "$url" --token-file "$dir/token" disk add d1
+expect 0 '' q volume create far --size 1M
+expect 0 '^nbd://127.0.0.1:10809/far$' q --server "$url" --token-file "$dir/token" volume attach far --nbd
+expect 0 '' q volume detach far
+expect 0 '' q volume delete far
 
 say "import and export"
 head -c 3000001 /dev/urandom >"$dir/source.raw"

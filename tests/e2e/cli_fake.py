@@ -131,7 +131,7 @@ class State:
                 if self.servers[name].poll() is not None:
                     raise Refusal(500, "internal", "nbdkit ended")
             volume["attachments"] = [{"frontend": "nbd", "uri": f"nbd+unix:///{name}?socket={socket}",
-                                      "uris": [f"nbd+unix:///{name}?socket={socket}"],
+                                      "uris": [f"nbd+unix:///{name}?socket={socket}", f"nbd://0.0.0.0:10809/{name}"],
                                       "read_only": bool(body.get("read_only"))}]
             volume["state"], volume["counters"] = "serving", COUNTERS
         return 201, volume["attachments"][0]

@@ -119,6 +119,20 @@ static void test_shown_sizes_have_few_figures(void)
 	}
 }
 
+static void test_sizes_that_are_compared_are_exact(void)
+{
+	static const struct {
+		uint64_t bytes;
+		const char *text;
+	} sizes[] = {{0, "0 bytes"},    {512, "512 bytes"}, {1000000000, "1000000000 bytes"}, {GIB + MIB, "1025M"},
+		     {10 * GIB, "10G"}, {4096 * TIB, "4P"}, {GIB + KIB, "1048577K"}};
+	for (size_t i = 0; i < array_size(sizes); i++) {
+		char text[SIZE_TEXT_BYTES];
+		size_to_exact_text(sizes[i].bytes, text);
+		CU_ASSERT_STRING_EQUAL(text, sizes[i].text);
+	}
+}
+
 static void test_a_round_size_is_read_back_as_it_was(void)
 {
 	char text[SIZE_TEXT_BYTES], why[SIZE_WHY_BYTES];
@@ -176,6 +190,7 @@ int main(void)
 	CU_ADD_TEST(suite, test_what_is_no_size_is_refused_by_its_reason);
 	CU_ADD_TEST(suite, test_fractions_never_wrap);
 	CU_ADD_TEST(suite, test_shown_sizes_have_few_figures);
+	CU_ADD_TEST(suite, test_sizes_that_are_compared_are_exact);
 	CU_ADD_TEST(suite, test_a_round_size_is_read_back_as_it_was);
 	CU_ADD_TEST(suite, test_numbers_have_bounds);
 	CU_ADD_TEST(suite, test_times_are_short);

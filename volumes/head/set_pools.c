@@ -163,9 +163,9 @@ static int pool_delete_decide(struct command *c)
 	if (disks > 0 || volumes > 0)
 		return command_refuse(
 		    c, -EBUSY, "in-use",
-		    "pool %s has %u disks and %u volumes: remove them first (a volume just deleted is counted "
+		    "pool %s has %u disk%s and %u volume%s: remove them first (a volume just deleted is counted "
 		    "until its space is free)",
-		    o->object, disks, volumes);
+		    o->object, disks, disks == 1 ? "" : "s", volumes, volumes == 1 ? "" : "s");
 	transaction_condition(&c->transaction, there->facts.revision, POOL_KEY, o->object);
 	transaction_delete(&c->transaction, POOL_KEY, o->object);
 	c->deleted = deleted_make("pool", o->object);
