@@ -54,7 +54,7 @@ static uint8_t *part_locate(const struct vhost_queue *q, uint64_t user, uint64_t
 int queue_locate(struct vhost_queue *q)
 {
 	struct vring *v = &q->ring;
-	struct vring_layout l = vring_layout(v->size, q->connection->features & VIRTIO_F_RING_PACKED);
+	struct vring_layout l = vring_layout(v->size, v->is_packed);
 
 	if (!q->has_addresses || v->size == 0)
 		return -EFAULT;
@@ -97,12 +97,12 @@ static void queue_start(struct vhost_queue *q)
 
 	quarry_assert(q->n_requests == 0);
 	q->is_running = true;
+	v->is_packed = c->features & VIRTIO_F_RING_PACKED; /* as long as it runs, whatever is agreed on meanwhile */
 	if (queue_locate(q) != 0) {
 		vring_break(v, "the ring lies outside of the guest's memory");
 		queue_broke(q);
 		return;
 	}
-	v->is_packed = c->features & VIRTIO_F_RING_PACKED;
 	v->has_event_idx = c->features & VIRTIO_F_EVENT_IDX;
 	v->has_indirect = c->features & VIRTIO_F_INDIRECT_DESC;
 	v->inflight = inflight_of(c, q->index, v->size, v->is_packed, &is_new);

@@ -174,6 +174,26 @@ static void a_ring_that_runs_is_not_changed(void)
 	world_close(&m);
 }
 
+/* Features may be set anew while rings run (a log is begun so). A packed ring has smaller parts than a split one. */
+static void a_ring_that_runs_keeps_its_kind(void)
+{
+	struct message_world m;
+	uint8_t where[VHOST_VRING_ADDR_BYTES] = {0};
+
+	world_open(&m);
+	CU_ASSERT_EQUAL_FATAL(vmm_start(&m.v, false), 0);
+	uint64_t features = asked(&m.v, VHOST_GET_FEATURES);
+	CU_ASSERT_TRUE((features & VIRTIO_F_RING_PACKED) != 0);
+	CU_ASSERT_EQUAL(vmm_ask_number(&m.v, VHOST_SET_FEATURES, features), 0);
+	put_le64(where + 8, VMM_USER);
+	put_le64(where + 16, VMM_USER + VMM_REGION_BYTES - VRING_EVENT_BYTES);
+	put_le64(where + 24, VMM_USER + VMM_REGION_BYTES - VRING_EVENT_BYTES);
+	CU_ASSERT_EQUAL(vmm_ask(&m.v, VHOST_SET_VRING_ADDR, where, sizeof(where), NULL), 0);
+	CU_ASSERT_EQUAL(counter_get(&vhost_server_counters(m.w.server)->broken_rings), 1);
+	sim_counter_signal(m.w.sim, m.v.kick);
+	world_close(&m);
+}
+
 static void a_ring_without_a_kick_is_refused(void)
 {
 	struct message_world m;
@@ -419,6 +439,7 @@ int main(void)
 	    T(only_a_read_only_volume_says_so),
 	    T(a_ring_of_a_wrong_size_or_number_is_refused),
 	    T(a_ring_that_runs_is_not_changed),
+	    T(a_ring_that_runs_keeps_its_kind),
 	    T(a_ring_without_a_kick_is_refused),
 	    T(memory_that_is_not_there_is_refused),
 	    T(regions_come_and_go),
