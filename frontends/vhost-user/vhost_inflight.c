@@ -14,11 +14,13 @@
 
 #include <errno.h>
 
+#define AREA_ALIGN_BYTES 64u /* a queue's part has cache lines of its own; its numbers are read and written whole */
+
 enum { KIND_NONE, KIND_SPLIT, KIND_PACKED };
 
 static uint64_t stride_of(uint32_t size)
 {
-	return (INFLIGHT_QUEUE_BYTES(size) + 63) / 64 * 64;
+	return (INFLIGHT_QUEUE_BYTES(size) + AREA_ALIGN_BYTES - 1) / AREA_ALIGN_BYTES * AREA_ALIGN_BYTES;
 }
 
 uint64_t inflight_bytes(uint32_t n_queues, uint32_t size)
@@ -68,7 +70,7 @@ int inflight_take(struct vhost_connection *c, int fd, const uint8_t *payload)
 	uint32_t n_queues = get_le16(payload + 16), size = get_le16(payload + 18);
 	struct mapping *area;
 
-	if (!sizes_are_good(c, n_queues, size) || len < inflight_bytes(n_queues, size))
+	if (!sizes_are_good(c, n_queues, size) || len < inflight_bytes(n_queues, size) || pos % AREA_ALIGN_BYTES != 0)
 		return -EINVAL;
 	int res = reactor_map(c->door->server->reactor, fd, pos, len, &area);
 	if (res != 0)

@@ -409,6 +409,22 @@ static void an_area_of_a_wrong_shape_is_not_made(void)
 	world_close(&m);
 }
 
+static void an_area_at_an_odd_place_is_refused(void)
+{
+	struct message_world m;
+	uint8_t payload[VHOST_INFLIGHT_BYTES_MAX] = {0};
+
+	world_open_agreed(&m);
+	put_le64(payload, VMM_REGION_BYTES / 2);
+	put_le16(payload + 16, 1);
+	put_le16(payload + 18, VMM_RING_SIZE);
+	struct fds fds = {.fd = {m.v.memory[0]}, .n = 1};
+	CU_ASSERT_EQUAL(vmm_ask(&m.v, VHOST_SET_INFLIGHT_FD, payload, sizeof(payload), &fds), 0);
+	put_le64(payload + 8, 1);
+	CU_ASSERT_EQUAL(vmm_ask(&m.v, VHOST_SET_INFLIGHT_FD, payload, sizeof(payload), &fds), 1);
+	world_close(&m);
+}
+
 /* Its answer repeats the payload, and has no room for any length. */
 static void an_over_long_question_for_an_area_is_refused(void)
 {
@@ -449,6 +465,7 @@ int main(void)
 	    T(a_vmm_is_told_of_a_new_size),
 	    T(an_area_is_made_with_or_without_padding),
 	    T(an_area_of_a_wrong_shape_is_not_made),
+	    T(an_area_at_an_odd_place_is_refused),
 	    T(an_over_long_question_for_an_area_is_refused),
 	};
 
