@@ -62,10 +62,10 @@ def wait_for(is_so, limit):
 class Guest:
     """QEMU, and the serial line to init in the guest."""
 
-    def __init__(self, folder, options, devices, machine="q35"):
+    def __init__(self, folder, options, devices, machine="q35", n_cpus=2):
         """options: kernel, initramfs, limit; devices: QEMU's arguments for disks and network."""
         self.folder, self.buffer, self.n_sent, self.qmp_buffer = folder, b"", 0, b""
-        self.options, self.devices, self.machine = options, devices, machine
+        self.options, self.devices, self.machine, self.n_cpus = options, devices, machine, n_cpus
         self.console = folder + "/console"
         self.start()
 
@@ -75,7 +75,7 @@ class Guest:
 
     def command(self):
         return ["qemu-system-x86_64", "-machine", self.machine, "-accel", os.environ.get("QUARRY_GUEST_ACCEL", "tcg"), "-cpu", "max",
-                "-smp", "2", "-m", "512", "-nodefaults", "-display", "none", "-serial", "file:" + self.console,
+                "-smp", str(self.n_cpus), "-m", "512", "-nodefaults", "-display", "none", "-serial", "file:" + self.console,
                 "-chardev", "socket,id=line,path=%s/serial,server=on,wait=off" % self.folder, "-serial", "chardev:line",
                 "-qmp", "unix:%s/qmp,server=on,wait=off" % self.folder,
                 "-kernel", self.options.kernel, "-initrd", self.options.initramfs,

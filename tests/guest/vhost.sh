@@ -1,7 +1,7 @@
 #!/bin/bash
 # limit: 600
 # vhost.sh [RESTARTS]: a virtual machine whose disk is a volume over vhost-user-blk, with split and packed rings, one queue
-# and two; the daemon is killed and started again while the guest runs a verifying load.
+# and two; the daemon is killed and started again while the guest runs a verifying load. Two more migrate.
 . "$(dirname "$0")/../e2e/lib.sh"
 . "$(dirname "$0")/../e2e/vhost-lib.sh"
 restarts=${1:-2}
@@ -42,6 +42,8 @@ boot() { # NAME OPTIONS ...
 }
 boot one --queues 1
 boot two --queues 2 --packed
+boot three --migrate
+boot four --packed --migrate
 daemon_stop
 expect 0 '' q disk check "$dir/disks/d1.img"
 passed
