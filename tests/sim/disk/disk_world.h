@@ -60,9 +60,17 @@ struct world_settings {
 	bool is_reserved, is_device, is_punch_refused;
 };
 
+/* What is counted while a seed runs. */
+#define WORLD_TOTALS(X)                                                                                                \
+	X(requests)                                                                                                    \
+	X(crashes)                                                                                                     \
+	X(power_losses)                                                                                                \
+	X(crashes_in_recovery)                                                                                         \
+	X(reopened) X(enospc) X(trims_in_part) X(failures) X(damaged) X(checks) X(scrubs) X(shaken)
 struct world_totals {
-	uint64_t requests, crashes, power_losses, crashes_in_recovery, reopened, enospc, trims_in_part, failures,
-	    damaged, checks, scrubs, shaken;
+#define X(name) uint64_t name;
+	WORLD_TOTALS(X)
+#undef X
 };
 
 struct disk_world {

@@ -34,8 +34,14 @@ struct model_volume {
 	uint32_t n_snapshots;
 };
 
+/* What is counted while a seed runs. */
+#define HISTORY_TOTALS(X)                                                                                              \
+	X(operations)                                                                                                  \
+	X(crashes) X(snapshots) X(clones) X(rollbacks) X(deletes) X(resizes) X(diffs) X(measures) X(checks)
 struct history_totals {
-	uint64_t operations, crashes, snapshots, clones, rollbacks, deletes, resizes, diffs, measures, checks;
+#define X(name) uint64_t name;
+	HISTORY_TOTALS(X)
+#undef X
 };
 
 struct history_world {

@@ -1,0 +1,42 @@
+/*
+ * jobs.h: runs a simulation seed after seed, in several processes, until one fails.
+ *
+ * Each job is a process of its own, so that an assertion costs that job only and its seed is known.
+ */
+#pragma once
+
+#include "daemon/core/base.h"
+
+#include <getopt.h>
+
+#define JOBS_MAX          64u
+#define JOBS_COUNTERS_MAX 24u
+
+struct jobs {
+	const char *program; /* what the user calls it */
+	const char *usage;   /* its options */
+	uint64_t first, n_seeds;
+	uint32_t n; /* processes */
+	bool is_verbose;
+	const uint64_t *kept; /* n_kept seeds that are run before */
+	uint64_t n_kept;
+	const char *repeat_option; /* what a failed seed needs to be repeated beside --first; "" */
+	/* Goes through one seed, or ends the process; adds to the counters, which have these names. */
+	void (*run)(const struct jobs *j, uint64_t seed, uint64_t *counters);
+	const char *const *names;
+	uint32_t n_names;
+};
+
+/* The options of all simulations, for getopt_long(). */
+#define JOBS_OPTIONS                                                                                                   \
+	{"seeds", required_argument, NULL, 'n'}, {"first", required_argument, NULL, 's'},                              \
+	    {"jobs", required_argument, NULL, 'j'},                                                                    \
+	{                                                                                                              \
+		"verbose", no_argument, NULL, 'v'                                                                      \
+	}
+
+_Noreturn void jobs_usage(const struct jobs *j); /* ends with 2 */
+/* One of JOBS_OPTIONS, with its optarg; anything else ends with the usage. */
+void jobs_option(struct jobs *j, int option);
+/* false: a seed failed, which was said; what was counted is said in any case. */
+bool jobs_run(const struct jobs *j);
