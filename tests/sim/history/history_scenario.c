@@ -3,8 +3,8 @@
  *
  * Everything is done one after the other, but a snapshot finds writes in flight: of these, each is in it or not. An
  * operation that a crash has cut off has happened or not; what the set says after its restart decides, and from then on
- * the model knows. After every round all cells of all volumes and snapshots are read, some differences are asked for,
- * and the disks are checked.
+ * the model knows. Some volumes are served while they are filled (history_fill.c). After every round all cells of all
+ * volumes and snapshots are read, some differences are asked for, and the disks are checked.
  */
 #include "tests/sim/history/history_world.h"
 
@@ -129,6 +129,8 @@ static void cells_adopt(struct history_world *w, struct cell_io *one, uint32_t n
 		uint32_t found;
 		if (one[i].is_done)
 			continue;
+		if (!filler_bring_cell(w, m, one[i].cell))
+			world_fail(w, "a crash is due during a look");
 		found = world_read(w, world_head(w, m), one[i].cell);
 		if (found != one[i].value && found != one[i].old_value)
 			world_fail(w, "cell %u of %s is %u, neither %u nor %u", one[i].cell, m->name, found,
@@ -187,18 +189,28 @@ static bool detach(struct history_world *w, struct model_volume *m)
 	return world_head(w, m) == NULL;
 }
 
+/* What waits for its unit gets it; what does not may be there before the filler. */
+static bool cells_bring(struct history_world *w, struct model_volume *m, uint32_t n)
+{
+	bool is_brought = world_one_in(w, 2) || filler_visit(w, m);
+	for (uint32_t i = 0; i < n && is_brought; i++)
+		if (!ios[i].is_done && (ios[i].value == 0 || world_one_in(w, 2)))
+			is_brought = filler_bring_cell(w, m, ios[i].cell);
+	return is_brought;
+}
+
 static void do_write(struct history_world *w, struct model_volume *m)
 {
 	if (!attach(w, m))
 		return;
 	uint32_t n = cells_begin(w, m, 1 + (uint32_t)world_pick(w, PENDING_MAX));
-	if (n == 0 || world_wait_for(w, &w->are_cells_done))
+	if (n == 0 || (cells_bring(w, m, n) && world_wait_for(w, &w->are_cells_done)))
 		return;
 	restart(w);
 	cells_adopt(w, ios, n);
 }
 
-static void do_create(struct history_world *w)
+static void do_create(struct history_world *w, bool is_filled)
 {
 	struct model_volume *m = free_volume(w);
 	if (!m)
@@ -207,7 +219,11 @@ static void do_create(struct history_world *w)
 	text_print(m->name, sizeof(m->name), "v%u", ++w->next_name);
 	struct set_command c = command_on(SET_VOLUME_CREATE, m, NULL);
 	c.size_bytes = m->live.size_gib * GIB;
-	world_say(w, "create %s of %u GiB", m->name, m->live.size_gib);
+	world_say(w, "create %s of %u GiB%s", m->name, m->live.size_gib, is_filled ? ", to be filled" : "");
+	if (is_filled) {
+		filler_choose_source(w, m);
+		text_print(c.fill, sizeof(c.fill), "/repository/v@s");
+	}
 	if (must(w, &c))
 		return;
 	restart(w);
@@ -232,6 +248,19 @@ static void adopt_snapshot(struct history_world *w, struct model_volume *m, stru
 	snapshot_close(snap);
 }
 
+/* What a volume cannot be while it is filled is refused; false: it is whole. */
+static bool is_refused(struct history_world *w, struct model_volume *m, struct set_command *c)
+{
+	int res;
+	if (!filler_is_wanted(w, m))
+		return false;
+	if (!world_command(w, c, &res))
+		restart(w);
+	else if (res != -EBUSY)
+		world_fail(w, "command %d on %s, which is being filled, answers %d", c->kind, m->name, res);
+	return true;
+}
+
 static void do_snapshot(struct history_world *w, struct model_volume *m)
 {
 	if (m->n_snapshots == SNAPSHOTS_EACH)
@@ -239,6 +268,8 @@ static void do_snapshot(struct history_world *w, struct model_volume *m)
 	struct model_snapshot *s = &m->snapshots[m->n_snapshots];
 	text_print(s->name, sizeof(s->name), "s%u", ++w->next_name);
 	struct set_command c = command_on(SET_SNAPSHOT_CREATE, m, s);
+	if (is_refused(w, m, &c))
+		return;
 	uint32_t n = world_head(w, m) && world_one_in(w, 2) ? cells_begin(w, m, PENDING_MAX) : 0;
 	if (n > 0 && world_one_in(w, 2))
 		sim_step(w->sim);
@@ -361,6 +392,8 @@ static void do_resize(struct history_world *w, struct model_volume *m)
 	struct set_command c = command_on(SET_VOLUME_RESIZE, m, NULL);
 	c.size_bytes = size * GIB;
 	c.force = true;
+	if (is_refused(w, m, &c))
+		return;
 	world_say(w, "resize %s from %u to %u GiB", m->name, old, size);
 	w->totals.resizes++;
 	if (must(w, &c)) {
@@ -407,6 +440,7 @@ static void judge_volume(struct history_world *w, struct model_volume *m)
 		world_fail(w, "%s has %u snapshots, not %u", m->name, entry ? entry->n_snapshots : 0, m->n_snapshots);
 	while (!attach(w, m))
 		;
+	filler_bring_all(w, m);
 	judge_point(w, world_head(w, m), &m->live);
 	for (uint32_t i = 0; i < m->n_snapshots; i++) {
 		struct set_snapshot *snap = snapshot_find(entry, m->snapshots[i].name);
@@ -519,10 +553,10 @@ static void one_operation(struct history_world *w)
 {
 	struct model_volume *m = pick_volume(w);
 	if (!m)
-		return do_create(w);
+		return do_create(w, world_one_in(w, 3));
 	switch (world_pick(w, 20)) {
 	case 0:
-		return do_create(w);
+		return do_create(w, world_one_in(w, 2));
 	case 1:
 	case 2:
 	case 3:

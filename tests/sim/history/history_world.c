@@ -319,6 +319,18 @@ static void waited_io_done(struct volume_io *io, int res)
 	w->res = res;
 }
 
+bool world_submit(struct history_world *w, struct volume *v, const struct volume_io *io, int *res)
+{
+	/* one that a crash cuts off is still among the volume's requests when that is abandoned */
+	static struct waited_io one;
+	one = (struct waited_io){.io = *io, .world = w};
+	one.io.done = waited_io_done;
+	volume_submit(v, &one.io);
+	bool is_done = world_wait(w);
+	*res = w->res;
+	return is_done;
+}
+
 uint32_t world_read(struct history_world *w, struct volume *v, uint32_t cell)
 {
 	static uint32_t memory[BLOCK_BYTES / sizeof(uint32_t)] __attribute__((aligned(4096)));

@@ -32,12 +32,14 @@ struct model_volume {
 	struct point live;
 	struct model_snapshot snapshots[SNAPSHOTS_EACH];
 	uint32_t n_snapshots;
+	bool is_filling;
+	uint32_t source[CELLS]; /* what its filler brings */
 };
 
 /* What is counted while a seed runs. */
 #define HISTORY_TOTALS(X)                                                                                              \
 	X(operations)                                                                                                  \
-	X(crashes) X(snapshots) X(clones) X(rollbacks) X(deletes) X(resizes) X(diffs) X(measures) X(checks)
+	X(crashes) X(snapshots) X(clones) X(rollbacks) X(deletes) X(resizes) X(fills) X(diffs) X(measures) X(checks)
 struct history_totals {
 #define X(name) uint64_t name;
 	HISTORY_TOTALS(X)
@@ -90,6 +92,16 @@ static inline bool cell_is_inside(const struct point *p, uint32_t cell)
 /* The value of a cell of a volume or of a snapshot's head. */
 uint32_t world_read(struct history_world *w, struct volume *v, uint32_t cell);
 struct volume *world_head(struct history_world *w, const struct model_volume *m);
+/* A request as a client's: false: a crash is due; else *res. */
+bool world_submit(struct history_world *w, struct volume *v, const struct volume_io *io, int *res);
+
+/* ---- history_fill.c: the filler of an attached volume; what returns a bool: false, a crash is due ---- */
+
+void filler_choose_source(struct history_world *w, struct model_volume *m);
+bool filler_is_wanted(struct history_world *w, struct model_volume *m); /* it is not whole yet */
+bool filler_bring_cell(struct history_world *w, struct model_volume *m, uint32_t cell);
+bool filler_visit(struct history_world *w, struct model_volume *m); /* brings something, and may be killed */
+void filler_bring_all(struct history_world *w, struct model_volume *m);
 
 /* ---- history_scenario.c ---- */
 
