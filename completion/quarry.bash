@@ -32,7 +32,7 @@ _quarry_options() {
 	'backup create') echo ' --key-file:path --rate-limit:text ' ;;
 	'backup list') echo ' --key-file:path ' ;;
 	'backup verify') echo ' --key-file:path ' ;;
-	'backup restore') echo ' --key-file:path --pool:pool --replicas:text --lazy --wait ' ;;
+	'backup restore') echo ' --key-file:path --pool:pool --replicas:text --lazy --wait --zero-damaged ' ;;
 	'backup prune') echo ' --keep-last:text --keep-daily:text --keep-weekly:text --key-file:path --dry-run --force ' ;;
 	'events') echo ' --follow --after:text ' ;;
 	'top') echo ' --interval:text --once ' ;;

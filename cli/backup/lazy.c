@@ -9,7 +9,8 @@
  *
  *   FETCH    a worker reads the unit's chunks and holds each against its name
  *   WRITE    the runs of blocks that the backup has
- *   SETTLE   ZERO: the unit is complete; or, if a chunk is hurt, TRIM: the rest of it cannot be had
+ *   SETTLE   ZERO: the unit is complete; or, if a chunk is hurt, TRIM: the rest of it cannot be had. With --zero-damaged
+ *            what is damaged or missing is zeros, and the unit complete
  *
  * 1. A unit is settled only after its writes were answered.
  * 2. Of a unit with a hurt chunk everything else is written, holes as zeros: only the hurt blocks are lost.
@@ -17,6 +18,7 @@
  * 4. Nothing is remembered here: when the daemon or this process ends, the volume's record says from where to go on, and
  *    what is brought a second time changes nothing.
  * 5. Only the volume that was found first is filled: one that has taken its name meanwhile may have another source.
+ * 6. While another process fills it, this one stands by, and takes over when that one has ended or does nothing any more.
  */
 #include "cli/backup/lazy.h"
 
@@ -93,9 +95,11 @@ struct lazy {
 	struct endpoint_op ask;
 	bool is_asking;
 	uint8_t answer[WANTED_BYTES];
-	uint64_t settled_units, n_hurt, recorded_ms, shown_ms;
-	char *uuid;     /* of the volume; NULL: not looked at yet */
-	bool is_broken; /* the connection: an operation failed */
+	uint64_t settled_units, n_hurt, n_zeroed, recorded_ms, shown_ms;
+	char *uuid;            /* of the volume; NULL: not looked at yet */
+	bool is_broken;        /* the connection: an operation failed */
+	bool is_standing_by;   /* another process fills it */
+	bool is_damage_zeroed; /* --zero-damaged */
 	struct lane lanes[N_LANES];
 	enum status status;
 };
@@ -238,15 +242,31 @@ static void lane_write_around(struct lazy *z, struct lane *lane)
 	}
 }
 
+/* It is lost, and not just out of reach now. */
+static bool error_is_damage(int error)
+{
+	return error == -ENOENT || error == -EBADMSG;
+}
+
+/* What cannot be had of the unit is to be zeros. */
+static bool lane_is_zeroed(const struct lazy *z, const struct lane *lane)
+{
+	bool is_zeroed = z->is_damage_zeroed && error_is_damage(lane->fetch.error);
+	for (uint32_t i = 0; i < lane->fetch.n_parts; i++)
+		is_zeroed &= !lane->fetch.parts[i].error || error_is_damage(lane->fetch.parts[i].error);
+	return is_zeroed;
+}
+
 static void lane_write(struct lazy *z, struct lane *lane)
 {
 	uint32_t i = 0, block, n_blocks;
 	lane->n_writes = 0;
 	if (lazy_is_ending(z))
 		return;
-	if (lane->fetch.error && lane->fetch.n_parts > 0)
+	bool is_hurt = lane->fetch.error && !lane_is_zeroed(z, lane);
+	if (is_hurt && lane->fetch.n_parts > 0)
 		lane_write_around(z, lane);
-	while (!lane->fetch.error && fetch_next_run(&lane->fetch, &i, &block, &n_blocks))
+	while (!is_hurt && fetch_next_run(&lane->fetch, &i, &block, &n_blocks))
 		lane_write_run(z, lane, block, n_blocks);
 }
 
@@ -281,7 +301,7 @@ static void lane_settle(struct lazy *z, struct lane *lane)
 		return;
 	if (len_bytes > z->transfer->volume.size_bytes - pos_bytes)
 		len_bytes = z->transfer->volume.size_bytes - pos_bytes;
-	if (lane->fetch.error)
+	if (lane->fetch.error && !lane_is_zeroed(z, lane))
 		endpoint_trim(&z->transfer->volume, &lane->settle, len_bytes, pos_bytes);
 	else
 		endpoint_zero(&z->transfer->volume, &lane->settle, len_bytes, pos_bytes);
@@ -294,8 +314,10 @@ static enum flow lane_end(struct lazy *z, struct lane *lane)
 	op_judge(z, &lane->settle, "fill");
 	if (!lazy_is_ending(z)) {
 		memset(z->units + lane->unit, UNIT_DONE, lane->n_units);
-		z->settled_units += lane->fetch.error ? 0 : lane->n_units;
-		z->n_hurt += lane->fetch.error != 0;
+		bool is_zeroed = lane_is_zeroed(z, lane), is_hurt = lane->fetch.error && !is_zeroed;
+		z->settled_units += is_hurt ? 0 : lane->n_units;
+		z->n_hurt += is_hurt;
+		z->n_zeroed += is_zeroed;
 	}
 	return FLOW_NEXT;
 }
@@ -388,9 +410,17 @@ static void lazy_record(struct lazy *z)
 	z->recorded_ms = now_ms();
 }
 
-static void lazy_wait(struct lazy *z)
+static void lazy_interrupt(struct lazy *z)
 {
 	struct signalfd_siginfo signal;
+	if (read(z->transfer->interrupt.fd, &signal, sizeof(signal)) == sizeof(signal))
+		z->status = cli_refuse(z->cli, "interrupted",
+				       "interrupted; volume '%s' stays attached: the same command goes on filling it",
+				       z->transfer->name);
+}
+
+static void lazy_wait(struct lazy *z)
+{
 	struct pollfd waits[] = {endpoint_pollfd(&z->transfer->volume),
 				 {.fd = workers_fd(z->workers), .events = POLLIN},
 				 {.fd = z->status == DONE ? z->transfer->interrupt.fd : -1, .events = POLLIN}};
@@ -399,10 +429,8 @@ static void lazy_wait(struct lazy *z)
 	endpoint_polled(&z->transfer->volume, waits[0].revents);
 	for (struct job *job = workers_take(z->workers); job; job = workers_take(z->workers))
 		((struct fetch *)job)->is_done = true;
-	if (waits[2].revents && read(z->transfer->interrupt.fd, &signal, sizeof(signal)) == sizeof(signal))
-		z->status = cli_refuse(z->cli, "interrupted",
-				       "interrupted; volume '%s' stays attached: the same command goes on filling it",
-				       z->transfer->name);
+	if (waits[2].revents)
+		lazy_interrupt(z);
 }
 
 /* Brings all that is to be done, as long as the connection holds. */
@@ -435,7 +463,23 @@ static void units_begin(struct lazy *z, const json_t *fill)
 	memset(z->units, UNIT_TODO, z->n_units);
 	memset(z->units, UNIT_DONE, filled < z->n_units ? filled : z->n_units);
 	z->settled_units = filled;
-	z->n_hurt = 0;
+	z->n_hurt = z->n_zeroed = 0;
+}
+
+/* Another process has the export and uses it. */
+static bool fill_is_busy(const json_t *fill)
+{
+	return number_at(fill, "clients") > 0 && bool_at(fill, "active");
+}
+
+static enum status lazy_stand_by(struct lazy *z, const json_t *fill)
+{
+	if (!z->is_standing_by)
+		fprintf(stderr, "quarry: another process fills volume '%s'; this one stands by\n", z->transfer->name);
+	z->is_standing_by = true;
+	z->settled_units = number_at(fill, "filled_bytes") / UNIT_BYTES;
+	lazy_show(z);
+	return cli_refuse(z->cli, "in-use", "volume '%s' is being filled by another process", z->transfer->name);
 }
 
 /* The volume as it is now, if it is still the one that is filled; else z->status says so, unless it may come back. */
@@ -476,6 +520,9 @@ static enum status lazy_connect(struct lazy *z, bool *is_over)
 	if (json_array_size(json_object_get(volume, "attachments")) == 0)
 		return cli_refuse(c, "in-use", "volume '%s' is detached; attach it, then repeat this command",
 				  z->transfer->name);
+	if (fill_is_busy(fill))
+		return lazy_stand_by(z, fill);
+	z->is_standing_by = false;
 	status = endpoint_open_attachment(c, &z->transfer->volume, attachment_uri(c, fill), NULL);
 	if (status == DONE) /* from now on the connection holds it: is it still the same? */
 		status = lazy_look(z, &again);
@@ -503,9 +550,21 @@ static enum status lazy_end(struct lazy *z)
 		return cli_refuse(
 		    z->cli, "damaged",
 		    "backup '%s' is hurt: in %llu MiB of volume '%s' there are blocks that cannot be had; when "
-		    "the repository is whole again, repeat this command",
+		    "the repository is whole again, repeat this command, or give them up with --zero-damaged",
 		    title, (unsigned long long)z->n_hurt, z->transfer->name);
+	if (z->n_zeroed > 0 && z->status == DONE)
+		fprintf(
+		    stderr,
+		    "quarry: warning: backup '%s' is hurt: what it has lost in %llu MiB of volume '%s' is zeros now\n",
+		    title, (unsigned long long)z->n_zeroed, z->transfer->name);
 	return z->status;
+}
+
+static void lazy_pause(struct lazy *z)
+{
+	struct pollfd wait = {.fd = z->transfer->interrupt.fd, .events = POLLIN};
+	if (poll(&wait, 1, RETRY_MS) > 0)
+		lazy_interrupt(z);
 }
 
 static enum status lazy_run(struct lazy *z)
@@ -527,10 +586,12 @@ static enum status lazy_run(struct lazy *z)
 		}
 		endpoint_close(&z->transfer->volume);
 		z->transfer->volume = (struct endpoint){.fd = -1};
+		if (z->is_standing_by)
+			since_ms = now_ms();
 		if (z->status == DONE && !is_over && now_ms() - since_ms > PATIENCE_MS)
 			z->status = REFUSED; /* with what failed last */
 		if (z->status == DONE && !is_over)
-			pause_ms(RETRY_MS);
+			lazy_pause(z);
 	}
 	progress_end();
 	for (unsigned i = 0; i < N_LANES; i++)
@@ -599,6 +660,7 @@ enum status lazy_restore(struct cli *c, const struct repository *r, const struct
 	if (!z)
 		abort();
 	*z = (struct lazy){.cli = c, .repository = r, .record = record, .transfer = t};
+	z->is_damage_zeroed = call_has(c->call, "zero-damaged");
 	z->n_units = (size_bytes + UNIT_BYTES - 1) / UNIT_BYTES;
 	z->units = calloc(z->n_units + 1, 1);
 	if (!z->units)

@@ -341,7 +341,11 @@ static json_t *volume_json(const struct answer_context *c, const struct snapshot
 	put_number(o, "size_bytes", v->size_bytes);
 	put_number(o, "allocated_bytes", v->allocated_bytes);
 	volume_history_json(o, v, measure);
-	put(o, "fill", fill_json(c->config, v));
+	json_t *fill = fill_json(c->config, v);
+	if (v->fill_source[0])
+		put_number_if(fill, "clients", s->only_parts & SNAPSHOT_VOLUMES,
+			      container_of(v, const struct snapshot_volume, view)->n_fillers);
+	put(o, "fill", fill);
 	put_number(o, "replicas", v->replicas);
 	put_text(o, "state", volume_state(v));
 	put_text(o, "why", v->why);

@@ -111,14 +111,18 @@ static void take_line(const char *line, void *context)
 static void count_client(const struct nbd_connection_view *c, void *context)
 {
 	struct snapshot_volume *v = context;
-	v->n_nbd_clients += strcmp(c->export_, v->view.name) == 0;
+	size_t len = strlen(v->view.name);
+	if (strncmp(c->export_, v->view.name, len) != 0)
+		return;
+	v->n_nbd_clients += c->export_[len] == 0;
+	v->n_fillers += strcmp(c->export_ + len, VOLUME_FILL_ENDING) == 0;
 }
 
 static void count_clients(struct snapshot *s, const struct snapshot_sources *from)
 {
 	for (size_t i = 0; i < s->n_volumes; i++) {
 		struct snapshot_volume *v = &s->volumes[i];
-		if (v->view.is_attached_nbd && from->nbd)
+		if ((v->view.is_attached_nbd || v->view.fill_source[0]) && from->nbd)
 			nbd_server_connections(from->nbd, count_client, v);
 		if (v->view.is_attached_vhost && from->vhost)
 			v->n_vhost_clients = vhost_server_clients(from->vhost, v->view.name);

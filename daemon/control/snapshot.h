@@ -22,8 +22,8 @@ struct snapshot_disk {
 	struct disk_view view; /* counters: NULL or a copy that the snapshot owns */
 };
 struct snapshot_volume {
-	struct volume_view view; /* the same */
-	uint32_t n_nbd_clients, n_vhost_clients;
+	struct volume_view view;                            /* the same */
+	uint32_t n_nbd_clients, n_vhost_clients, n_fillers; /* n_fillers: connections to its export for them */
 };
 
 struct snapshot {

@@ -12,6 +12,7 @@ repo=$dir/repo
 
 fill() { q --json volume show "$1" | jq -r ".fill${2:+.$2}"; }
 is_whole() { [ "$(fill "$1")" = null ]; }
+has_filler() { [ "$(fill "$1" clients)" = 1 ]; }
 filler_begin() { # NEW [BACKUP]: in the foreground of a process of ours; $filler
 	: >"$dir/filler"
 	"$BUILD/quarry" backup restore "$repo/${2:-v@s}" "$1" --lazy --wait >"$dir/filler" 2>&1 &
@@ -92,6 +93,21 @@ expect 0 "FILLING" q status
 expect 0 "" q backup restore "$repo/v@s" new --lazy --wait
 drop new
 
+say "a second one stands by, and takes over"
+filler_begin new
+until_true 10 has_filler new
+kill -STOP "$filler"
+first=$filler
+filler_begin new
+until_true 10 grep -q 'stands by' "$dir/filler"
+is "fillers that are connected" "$(fill new clients)" 1
+kill -KILL "$first"
+wait "$first" 2>/dev/null || true
+wait "$filler" || fail "the second filler ended with an error: $(cat "$dir/filler")"
+holds is_whole new
+holds same new
+drop new
+
 say "used over vhost-user alone: it is filled all the same"
 filler_begin new
 until_true 10 grep -q 'to new@.fill: connected' "$dir/log"
@@ -129,6 +145,18 @@ for i in range(600 * 8):
     assert got == s.pread(1 << 17, i << 17), i
 assert 0 < lost <= 32, lost
 print(lost, 'blocks lost')"
+expect 0 "is zeros now" q backup restore "$repo/v@s" zeroed --lazy --wait --zero-damaged
+holds is_whole zeroed
+nbd "$(uri zeroed)" "import nbd
+s = nbd.NBD(); s.connect_uri('$(uri v@s)')
+lost = 0
+for i in range(600 * 256):
+    got, want = h.pread(4096, i << 12), s.pread(4096, i << 12)
+    if got != want:
+        assert got == bytes(4096), i
+        lost += 1
+assert 0 < lost <= 32, lost"
+drop zeroed
 cp "$dir/pack" "$pack"
 expect 0 "" q backup restore "$repo/v@s" new --lazy --wait
 holds is_whole new
