@@ -1,7 +1,7 @@
 #!/bin/bash
 # limit: 300
-# history-model.sh [ROUNDS]: random writes, snapshots, rollbacks, clones, deletes on a real daemon, held against a model in
-# memory through libnbd; between the rounds it is stopped or killed, and its disks are checked.
+# history-model.sh [ROUNDS]: random writes, snapshots, rollbacks, clones, deletes, lazy restores on a real daemon, held against a
+# model in memory through libnbd; between the rounds it is stopped or killed, and its disks are checked.
 . "$(dirname "$0")/lib.sh"
 require python3
 python3 -c 'import nbd' 2>/dev/null || skip "python3-libnbd is not installed"
@@ -12,7 +12,7 @@ daemon_begin
 disk_make d1 256M
 disk_make d2 256M
 for round in $(seq "$rounds"); do
-	expect 0 'hold' "$here/history_model.py" "$BUILD/quarry" "$dir/nbd.sock" "$dir/state" $((seed + round)) 40
+	expect 0 'hold' "$here/history_model.py" "$BUILD/quarry" "$dir/nbd.sock" "$dir/state" "$dir/repo" $((seed + round)) 40
 	cat "$dir/said"
 	how=$([ $((round % 2)) = 0 ] && echo stop || echo kill)
 	"daemon_$how"
@@ -20,6 +20,6 @@ for round in $(seq "$rounds"); do
 		expect 0 '' q disk check "$image"
 	done
 	daemon_start
-	expect 0 'hold' "$here/history_model.py" "$BUILD/quarry" "$dir/nbd.sock" "$dir/state" "$seed" 0
+	expect 0 'hold' "$here/history_model.py" "$BUILD/quarry" "$dir/nbd.sock" "$dir/state" "$dir/repo" "$seed" 0
 done
 passed

@@ -1,7 +1,8 @@
 #!/usr/bin/python3
-"""Random history of volumes on a real daemon, held against a model: history_model.py QUARRY SOCKET STATE SEED OPERATIONS
+"""Random history of volumes on a real daemon, held against a model: history_model.py QUARRY SOCKET STATE REPOSITORY SEED OPERATIONS
 
-Writes, trims and reads go through libnbd, everything else through the command. The model, kept in STATE between runs, is a
+Writes, trims and reads go through libnbd, everything else through the command. A backup in REPOSITORY is restored into a
+volume that is in use meanwhile, its filler is killed, and another one ends it. The model, kept in STATE between runs, is a
 dictionary of volumes and snapshots, each a list of cells: blocks in different segments and leaves, by the byte they are
 filled with. At the end all of it is read and all differences of one volume are asked for; with 0 operations nothing else is
 done.
@@ -29,8 +30,9 @@ class Model:
 
 
 class World:
-    def __init__(self, quarry, socket, model, chance):
-        self.quarry, self.socket, self.model, self.chance = quarry, socket, model, chance
+    def __init__(self, quarry, socket, repository, model, chance):
+        self.quarry, self.socket, self.repository = quarry, socket, repository
+        self.model, self.chance = model, chance
         self.counts = {}
 
     def run(self, *words):
@@ -67,13 +69,15 @@ class World:
             self.run("volume", "create", name, "--size", "3G")
             self.model.volumes[name] = {"attached": False, "cells": [(0, 0)] * CELLS, "snapshots": {}}
 
-    def write(self, name):
+    def write(self, name, may_trim=True):
         self.attach(name)
         h = self.connect(name)
         cells = self.model.volumes[name]["cells"]
         for cell in self.chance.sample(range(CELLS), 6):
             self.model.version += 1
-            value = self.chance.choice([0, self.model.version % 255 + 1, self.model.version % 255 + 1])
+            value = self.model.version % 255 + 1
+            if may_trim and self.chance.random() < 0.33:
+                value = 0
             if value:
                 h.pwrite(bytes([value]) * BLOCK, place(cell))
             else:
@@ -111,6 +115,33 @@ class World:
             self.run("volume", "clone", f"{name}@{snap}", new)
             self.model.volumes[new] = {"attached": False, "cells": list(snapshots[snap]), "snapshots": {}}
 
+    def fill(self, snap, new):
+        return subprocess.Popen([self.quarry, "backup", "restore", f"{self.repository}/{snap}", new, "--lazy", "--wait"],
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def restore(self, name):
+        snapshots = self.model.volumes[name]["snapshots"]
+        if not snapshots or len(self.model.volumes) == VOLUMES_MAX:
+            return
+        snap, new = self.chance.choice(sorted(snapshots)), self.new_name("v")
+        self.run("volume", "attach", f"{name}@{snap}", "--nbd")
+        self.run("backup", "create", f"{name}@{snap}", self.repository)
+        self.run("volume", "detach", f"{name}@{snap}")
+        filler = self.fill(f"{name}@{snap}", new)
+        filler.stdout.readline()  # it is attached now
+        self.model.volumes[new] = {"attached": True, "cells": list(snapshots[snap]), "snapshots": {}}
+        if self.chance.random() < 0.7:
+            for _ in range(self.chance.randrange(4)):
+                self.write(new, may_trim=False)  # a trim would wait for what lies there
+            filler.kill()
+            filler.wait()
+            self.write(new, may_trim=False)
+            filler = self.fill(f"{name}@{snap}", new)
+        self.write(new)
+        said = filler.communicate()[1]
+        if filler.returncode != 0 or self.run("volume", "show", new)["fill"]:
+            sys.exit(f"{new} is not filled: {said}")
+
     def delete(self, name):
         self.detach(name)
         self.run("volume", "delete", name, "--snapshots")
@@ -118,7 +149,7 @@ class World:
 
     def operate(self):
         names = sorted(self.model.volumes)
-        kinds = [self.write] * 6 + [self.snapshot] * 4 + [self.delete_snapshot, self.rollback, self.clone]
+        kinds = [self.write] * 6 + [self.snapshot] * 4 + [self.delete_snapshot, self.rollback, self.clone, self.restore]
         if not names or self.chance.random() < 0.05:
             return self.create()
         if len(names) > 2 and self.chance.random() < 0.05:
@@ -176,12 +207,12 @@ class World:
 
 
 def main():
-    quarry, socket, path, seed, n = sys.argv[1:]
+    quarry, socket, path, repository, seed, n = sys.argv[1:]
     model = Model()
     if os.path.exists(path):
         with open(path, "rb") as f:
             model = pickle.load(f)
-    world = World(quarry, socket, model, random.Random(int(seed)))
+    world = World(quarry, socket, repository, model, random.Random(int(seed)))
     for _ in range(int(n)):
         world.operate()
     world.judge()
