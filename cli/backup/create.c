@@ -38,6 +38,7 @@
 #include <libnbd.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -48,6 +49,7 @@
 #define PROGRESS_MS    200u
 #define LOCK_CHECK_MS  30000u
 #define RATE_BURST_MS  50u
+#define NICE           10 /* of the scale that nice(1) has */
 #define CONTEXT_PREFIX "qemu:dirty-bitmap:"
 
 #define SLOT_STAGES(X) X(FREE) X(READ) X(ENCODE) X(PUT)
@@ -675,6 +677,13 @@ static enum status create_open(struct create *x)
 	return status == DONE ? transfer_connect(&x->transfer, attachment_over_nbd(x->snapshot_facts), true) : status;
 }
 
+/* The daemon and its clients come first, if they run on this machine: naming and compressing takes all that is left. */
+static void create_be_nice(void)
+{
+	if (getpriority(PRIO_PROCESS, 0) < NICE)
+		(void)setpriority(PRIO_PROCESS, 0, NICE); /* lower is always allowed */
+}
+
 static enum status create_run(struct create *x)
 {
 	enum status status = create_open(x);
@@ -686,6 +695,7 @@ static enum status create_run(struct create *x)
 		return status;
 	base_check(x);
 	base_cut(x);
+	create_be_nice(); /* and so are the workers */
 	x->workers = workers_create();
 	store_begin(&x->store, &x->repository, x->workers);
 	create_copy(x);

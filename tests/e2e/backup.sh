@@ -397,6 +397,7 @@ pid=$!
 others+=("$pid")
 reading() { [ -e "$dir/interrupted/repository" ] && grep -q . <(find "$dir/interrupted/packs" -type f); }
 until_true 10 reading
+is "its priority" "$(($(ps -o ni= -p "$pid")))" "$(($(nice) > 10 ? $(nice) : 10))" # clients come first
 kill -TERM "$pid"
 status=0
 wait "$pid" || status=$?
