@@ -137,12 +137,12 @@ daemon_stop
 expect 1 "there is no quarryd at|nobody answers at" w status
 # a killed daemon's lock goes with its last request, a moment after the process: held here until the check waits for it
 python3 - "$dir/disks/a.img" <<'EOF' &
-import fcntl, os, struct, sys, time
+import fcntl, os, select, struct, sys
 f = open(sys.argv[1], "r+b")
 F_OFD_SETLK = 37
 fcntl.fcntl(f, F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
 print("locked", file=open(sys.argv[1] + ".locked", "w"), flush=True)
-time.sleep(0.3) # as long as its requests take
+select.select([], [], [], 0.3) # as long as its requests take
 EOF
 others+=($!)
 until_true 10 test -s "$dir/disks/a.img.locked"

@@ -331,10 +331,9 @@ static void recovery_check(const struct recovery *r)
 /* Read this function to know a whole recovery. */
 static void recovery_run(struct recovery *r)
 {
-	struct disk *d = r->disk;
 	while (r->owed == 0) {
 		recovery_check(r);
-		if (r->err || d->state == DISK_FAILED)
+		if (r->err || r->disk->state == DISK_FAILED)
 			recovery_goto(r, RECOVERY_END);
 		switch (r->stage) {
 		case RECOVERY_SUPERBLOCKS:
@@ -387,7 +386,7 @@ static void recovery_run(struct recovery *r)
 		case RECOVERY_FLUSH:
 			if (recovery_flush(r) == FLOW_WAIT)
 				return;
-			recovery_goto(r, d->options.is_read_only ? RECOVERY_END : RECOVERY_CHECKPOINT);
+			recovery_goto(r, r->disk->options.is_read_only ? RECOVERY_END : RECOVERY_CHECKPOINT);
 			break;
 		case RECOVERY_CHECKPOINT:
 			if (recovery_checkpoint(r) == FLOW_WAIT)
