@@ -328,20 +328,28 @@ enum status volume_attach(struct cli *c)
 	return DONE;
 }
 
+static bool is_still_attached(struct cli *c, const char *name)
+{
+	json_auto_t *volume = NULL;
+	auto_free char *path = volume_path(name, "");
+	return client_get(c, path, &volume) == DONE && json_array_size(json_object_get(volume, "attachments")) > 0;
+}
+
 enum status volume_detach(struct cli *c)
 {
 	json_auto_t *answer = NULL;
+	const char *name = call_text(c->call, "NAME");
 	bool is_nbd = call_has(c->call, "nbd"), is_vhost = call_has(c->call, "vhost-user");
 	const char *suffix = is_nbd == is_vhost ? "/attachments"
 			     : is_nbd           ? "/attachments/nbd"
 						: "/attachments/vhost-user";
-	enum status status = volume_detach_from(c, call_text(c->call, "NAME"), suffix, &answer);
+	enum status status = volume_detach_from(c, name, suffix, &answer);
 	if (status != DONE || cli_print_json(c, answer))
 		return status;
-	if (json_array_size(json_object_get(answer, "attachments")) > 0) /* the other one stays, or was the only one */
-		printf("volume '%s' is not attached over %s; it is over %s\n", call_text(c->call, "NAME"),
-		       is_nbd ? "NBD" : "vhost-user", is_nbd ? "vhost-user" : "NBD");
+	if (is_nbd != is_vhost && is_still_attached(c, name)) /* over the other, which stays, or was the only one */
+		printf("volume '%s' is not attached over %s; it is over %s\n", name, is_nbd ? "NBD" : "vhost-user",
+		       is_nbd ? "vhost-user" : "NBD");
 	else
-		printf("detached volume '%s'\n", call_text(c->call, "NAME"));
+		printf("detached volume '%s'\n", name);
 	return DONE;
 }

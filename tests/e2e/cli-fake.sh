@@ -65,8 +65,9 @@ is "lines of attach" "$(q volume attach v1 --nbd | wc -l)" 1
 expect 0 'serving nbd \(read only\)' q volume list
 expect 0 'disk: +d1, 4K' q volume show v1
 expect 1 'is attached' q volume delete v1
+expect 0 "^volume 'v1' is not attached over vhost-user; it is over NBD$" q volume detach v1 --vhost-user
 expect 0 "^detached volume 'v1'$" q volume detach v1 --nbd
-is "the request" "$(asked)" 'DELETE /v1/volumes/v1/attachments/nbd '
+is "the request" "$(tail -n 2 "$dir/fake/requests" | head -n 1)" 'DELETE /v1/volumes/v1/attachments/nbd '
 expect 0 "^deleted volume 'v1'$" q volume delete v1
 
 say "looking"
