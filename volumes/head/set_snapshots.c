@@ -446,10 +446,19 @@ static int snapshot_check(struct command *c)
 	return c->kind == &command_snapshot_create ? snapshot_create_check(c) : snapshot_rollback_check(c);
 }
 
+/* What must hold whenever the dispatcher is entered: who waits on all points goes on when the last has come. */
+static void snapshot_work_check(const struct command *c)
+{
+	const struct snapshot_work *w = c->snapshots;
+	quarry_assert(!w || w->owed == 0);
+	quarry_assert(!w || !w->batch);
+}
+
 static void snapshot_run(struct command *c)
 {
 	for (;;) {
 		int res;
+		snapshot_work_check(c);
 		switch ((enum snapshot_stage)c->stage) {
 		case SNAPSHOT_CHECK:
 			res = snapshot_check(c);
