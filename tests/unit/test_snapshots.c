@@ -72,6 +72,11 @@ static void sweep(void)
 	world_until(&w, is_swept, NULL);
 }
 
+static void command_over(struct set_command *o, int res)
+{
+	CU_ASSERT_EQUAL(res, 0);
+}
+
 /* ---- take, read, delete ---- */
 
 static void a_snapshot_stays_as_it_was(void)
@@ -245,6 +250,35 @@ static void pair_done(struct volume_io *io, int res)
 static bool pair_is_over(void *context)
 {
 	return pair.is_over;
+}
+
+static bool is_held(void *context)
+{
+	return ((struct volume *)context)->is_held;
+}
+
+static bool is_taken(void *context)
+{
+	return snapshot_find(set_volume_find(w.set, "vm1"), context) != NULL;
+}
+
+static void much_is_flushed_before_writes_wait(void)
+{
+	open_world(18, 1);
+	struct volume *v = world_volume(&w, "vm1", GIB);
+	for (uint64_t b = 0; b < 200; b++)
+		put(v, b, 1);
+	CU_ASSERT_FATAL(v->disks[0].written - v->disks[0].flushed > 128);
+	struct set_command c = {.kind = SET_SNAPSHOT_CREATE,
+				.n_targets = 1,
+				.targets = {{.volume = "vm1", .snapshot = "a"}},
+				.done = command_over};
+	volume_set_command(w.set, &c);
+	world_until(&w, is_held, v);
+	CU_ASSERT_EQUAL(v->disks[0].flushed, v->disks[0].written);
+	world_until(&w, is_taken, "a");
+	sweep();
+	close_world();
 }
 
 static void several_volumes_have_one_point(void)
@@ -456,11 +490,6 @@ static void a_barrier_that_is_asked_for_comes(void)
 
 /* ---- what is interrupted leaves nothing ---- */
 
-static void command_over(struct set_command *o, int res)
-{
-	CU_ASSERT_EQUAL(res, 0);
-}
-
 static void crashes_leave_no_debris(void)
 {
 	for (uint64_t at = 1; at < 60; at++) {
@@ -639,6 +668,7 @@ int main(void)
 	CU_add_test(suite, "deleting gives the space back", deleting_gives_the_space_back);
 	CU_add_test(suite, "interrupted deletes", what_an_interrupted_delete_left_goes_at_the_start);
 	CU_add_test(suite, "commands may be repeated", commands_may_be_repeated);
+	CU_add_test(suite, "much is flushed before writes wait", much_is_flushed_before_writes_wait);
 	CU_add_test(suite, "several volumes have one point", several_volumes_have_one_point);
 	CU_add_test(suite, "views", views_tell_what_each_takes);
 	CU_add_test(suite, "rollback", a_rollback_brings_back_content_and_size);

@@ -1,11 +1,13 @@
 /*
  * set_snapshots.c: the commands that take snapshots, of one or several volumes at one point, and that roll back.
  *
- *   CHECK -> ATTACH -> RESERVE -> CLAIM -> FORK -> RECORD -> SWEEP -> DETACH -> END
- *              +---------+---------+--------+--- on error --^
+ *   CHECK -> ATTACH -> RESERVE -> FLUSH -> CLAIM -> FORK -> RECORD -> SWEEP -> DETACH -> END
+ *              +---------+------------------+-------+--- on error --^
  *
  *   ATTACH   volumes that nobody uses are attached for the command's own work, and seen by no frontend
  *   RESERVE  a head that has used up its tree ids takes more from the record [TREEID]
+ *   FLUSH    if much was written since the last one, and while writes go on: so that the flush for which these wait in
+ *            FORK is a short one
  *   CLAIM    a barrier of each is claimed; when all are, their epochs are closed in one turn, which is the point
  *   FORK     each drains, forks its tree on all of its disks, durably, and lets go of the writes it held back [SNAPHOLD];
  *            the barrier goes on to complete the epoch, which nobody waits for
@@ -26,7 +28,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SNAPSHOT_STAGES(X) X(CHECK) X(ATTACH) X(RESERVE) X(CLAIM) X(FORK) X(RECORD) X(SWEEP) X(DETACH) X(END)
+#define SNAPSHOT_STAGES(X) X(CHECK) X(ATTACH) X(RESERVE) X(FLUSH) X(CLAIM) X(FORK) X(RECORD) X(SWEEP) X(DETACH) X(END)
 #define X(name)            SNAPSHOT_##name,
 enum snapshot_stage { SNAPSHOT_STAGES(X) };
 #undef X
@@ -36,6 +38,7 @@ struct snapshot_point {
 	struct command *command;
 	struct set_volume *entry;
 	const char *name;
+	struct volume_io io; /* FLUSH */
 	struct barrier_rider rider;
 	struct fork fork;
 	struct snapshot_facts facts; /* to be recorded */
@@ -225,6 +228,40 @@ static enum flow snapshot_reserve(struct command *c)
 	c->update.done = reserve_recorded;
 	record_update_start_many(&c->update, w->members, n);
 	return FLOW_WAIT;
+}
+
+/* ---- FLUSH ---- */
+
+/* A device makes fewer durable in little more time than none. */
+#define MANY_WRITES 128u
+
+static bool has_much_to_flush(const struct volume *v)
+{
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
+		if (v->disks[i].written - v->disks[i].flushed >= MANY_WRITES)
+			return true;
+	return false;
+}
+
+/* An error is that of a disk, which will not fork either. */
+static void snapshot_flushed(struct volume_io *io, int res)
+{
+	snapshot_count_down(container_of(io, struct snapshot_point, io)->command);
+}
+
+static void snapshot_flush(struct command *c)
+{
+	struct snapshot_work *w = c->snapshots;
+	w->owed = 1; /* this loop's own */
+	for (uint32_t i = 0; i < w->n; i++) {
+		struct volume *v = w->points[i].entry->head;
+		if (!has_much_to_flush(v))
+			continue;
+		w->owed++;
+		w->points[i].io = (struct volume_io){.op = VOLUME_FLUSH, .done = snapshot_flushed};
+		volume_submit_internal(v, &w->points[i].io);
+	}
+	snapshot_count_down(c);
 }
 
 /* ---- CLAIM, FORK ---- */
@@ -475,9 +512,13 @@ static void snapshot_run(struct command *c)
 				return;
 			break;
 		case SNAPSHOT_RESERVE:
-			c->stage = c->err ? SNAPSHOT_SWEEP : SNAPSHOT_CLAIM;
+			c->stage = c->err ? SNAPSHOT_SWEEP : SNAPSHOT_FLUSH;
 			if (c->err != 0)
 				break;
+			snapshot_flush(c);
+			return;
+		case SNAPSHOT_FLUSH:
+			c->stage = SNAPSHOT_CLAIM;
 			snapshot_claim(c);
 			return;
 		case SNAPSHOT_CLAIM: /* all barriers wait for a word, or one has failed */
