@@ -76,15 +76,35 @@ void world_open(struct head_world *w, uint64_t seed)
 	world_put(w, "pools/default", pool_to_json(&pool));
 }
 
+void world_open_beside(struct head_world *w, struct head_world *first, const char *node_name)
+{
+	*w = (struct head_world){.sim = first->sim,
+				 .machine = first->machine,
+				 .metadata = first->metadata,
+				 .log = first->log,
+				 .cluster = first->cluster,
+				 .pool = first->pool,
+				 .node_name = node_name,
+				 .n_disks = 10,
+				 .first = first,
+				 .is_cluster = true};
+	first->is_cluster = true;
+}
+
+static const char *world_node(const struct head_world *w)
+{
+	return w->node_name ? w->node_name : "n1";
+}
+
 void world_add_disk(struct head_world *w, uint64_t size_bytes)
 {
-	struct disk_facts facts = {
-	    .uuid = uuid_make(5, ++w->n_disks), .node = "n1", .pool = "default", .size_bytes = size_bytes};
+	struct disk_facts facts = {.uuid = uuid_make(5, ++w->n_disks), .pool = "default", .size_bytes = size_bytes};
 	struct disk_format_options o = {
 	    .disk = facts.uuid, .pool = w->pool, .cluster = w->cluster, .label = facts.name, .force = false};
 	char why[WHY_BYTES], uuid[UUID_TEXT_BYTES], key[KEY_BYTES];
+	text_print(facts.node, sizeof(facts.node), "%s", world_node(w));
 	text_print(facts.path, sizeof(facts.path), "d%u", w->n_disks);
-	text_print(facts.name, sizeof(facts.name), "n1-d%u", w->n_disks);
+	text_print(facts.name, sizeof(facts.name), "%s-d%u", world_node(w), w->n_disks);
 	uuid_to_text(&facts.uuid, uuid);
 	text_print(key, sizeof(key), DISK_KEY, uuid);
 	sim_file_create(w->machine, facts.path, size_bytes);
@@ -108,13 +128,73 @@ static void world_ready(struct volume_set *s, int res, void *context)
 	w->res = res;
 }
 
+static void world_joined(struct members *m, int res, void *context)
+{
+	struct head_world *w = context;
+	w->is_done = true;
+	w->res = res;
+}
+
+static void world_join(struct head_world *w)
+{
+	const struct members_options o = {.reactor = sim_reactor(w->machine),
+					  .log = w->log,
+					  .metadata = w->metadata,
+					  .name = world_node(w),
+					  .identity = world_node(w),
+					  .about = "{}",
+					  .lease_ns = WORLD_LEASE_NS,
+					  .drift_ppm = 1000};
+	CU_ASSERT_EQUAL_FATAL(members_join(&o, world_joined, w, &w->members), 0);
+	world_wait(w);
+	CU_ASSERT_EQUAL_FATAL(w->res, 0);
+}
+
+static void world_left(void *context)
+{
+	struct head_world *w = context;
+	w->is_done = true;
+	w->members = NULL;
+}
+
+struct world_asked {
+	struct metadata_request q;
+	struct head_world *world;
+};
+
+static void world_asked_done(struct metadata_request *q, int res)
+{
+	struct head_world *w = container_of(q, struct world_asked, q)->world;
+	w->is_done = true;
+	w->res = res;
+}
+
+void world_end_lease(struct head_world *w)
+{
+	char key[KEY_BYTES];
+	text_print(key, sizeof(key), LEASE_KEY, world_node(w));
+	struct world_asked get = {.q = {.op = METADATA_GET, .key = key, .done = world_asked_done}, .world = w};
+	metadata_submit(w->metadata, &get.q);
+	world_wait(w);
+	CU_ASSERT_EQUAL_FATAL(w->res, 0);
+	struct world_asked end = {.q = {.op = METADATA_REVOKE, .lease = get.q.items[0].lease, .done = world_asked_done},
+				  .world = w};
+	metadata_request_clear(&get.q);
+	metadata_submit(w->metadata, &end.q);
+	world_wait(w);
+	CU_ASSERT_EQUAL_FATAL(w->res, 0);
+}
+
 int world_start(struct head_world *w)
 {
+	if (w->is_cluster)
+		world_join(w);
 	struct volume_set_options o = {.reactor = sim_reactor(w->machine),
 				       .log = w->log,
 				       .metadata = w->metadata,
-				       .node_name = w->node_name ? w->node_name : "n1",
-				       .is_store_own = true,
+				       .node_name = world_node(w),
+				       .is_store_own = !w->is_cluster,
+				       .members = w->members,
 				       .cache_bytes = w->cache_bytes ? w->cache_bytes : WORLD_CACHE_BYTES,
 				       .n_parts = w->n_parts};
 	CU_ASSERT_EQUAL_FATAL(volume_set_start(&o, world_ready, w, &w->set), 0);
@@ -133,6 +213,10 @@ void world_stop(struct head_world *w)
 {
 	volume_set_stop(w->set, world_stopped, w);
 	world_wait(w);
+	if (!w->members)
+		return;
+	members_leave(w->members, world_left, w);
+	world_wait(w);
 }
 
 void world_crash(struct head_world *w, enum sim_crash_kind kind)
@@ -140,7 +224,10 @@ void world_crash(struct head_world *w, enum sim_crash_kind kind)
 	sim_crash(w->machine, kind);
 	if (w->set)
 		volume_set_abandon(w->set);
+	if (w->members)
+		members_abandon(w->members);
 	w->set = NULL;
+	w->members = NULL;
 	w->is_done = false;
 	metadata_memory_crash(w->metadata, sim_reactor(w->machine));
 }
@@ -149,6 +236,8 @@ void world_close(struct head_world *w)
 {
 	if (w->set)
 		world_stop(w);
+	if (w->first)
+		return;
 	metadata_close(w->metadata);
 	sim_destroy(w->sim);
 	log_destroy(w->log);

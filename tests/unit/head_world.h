@@ -11,6 +11,7 @@
 
 #define WORLD_CACHE_BYTES (64 * MIB)
 #define WORLD_STEPS_MAX   3000000u
+#define WORLD_LEASE_NS    (2 * NS_PER_S)
 
 struct head_world {
 	struct sim *sim;
@@ -18,6 +19,9 @@ struct head_world {
 	struct metadata *metadata;
 	struct log *log;
 	struct volume_set *set; /* NULL: not started */
+	bool is_cluster;        /* the set is one of several on the store, and needs a lease */
+	struct members *members;
+	struct head_world *first; /* whose machine and store it shares; NULL: they are its own */
 	struct uuid cluster, pool;
 	uint64_t cache_bytes;  /* of the next start; 0: WORLD_CACHE_BYTES */
 	const char *node_name; /* the same; NULL: "n1" */
@@ -29,11 +33,15 @@ struct head_world {
 };
 
 void world_open(struct head_world *w, uint64_t seed);
+/* Another node of a cluster, on the same machine and store; closed before the first. The first is in a cluster, too. */
+void world_open_beside(struct head_world *w, struct head_world *first, const char *node_name);
 void world_close(struct head_world *w); /* stops the set first */
-/* A formatted disk "n1-dN" with the path "dN", registered in the store; before the set starts. */
+/* A formatted disk "NODE-dN" with the path "dN", registered in the store; before the set starts. */
 void world_add_disk(struct head_world *w, uint64_t size_bytes);
 /* A key of the store and its value, which is freed. */
 void world_put(struct head_world *w, const char *key, char *value);
+/* Ends the node's lease behind its back; waits. */
+void world_end_lease(struct head_world *w);
 struct sim_file *world_disk_file(struct head_world *w, uint32_t number);
 /* Waits; returns what ready() said. */
 int world_start(struct head_world *w);

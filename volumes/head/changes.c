@@ -318,7 +318,7 @@ static int diff_check(struct command *c)
 	if (o->targets[0].snapshot[0] ? command_find_snapshot(c) != 0 : false)
 		return c->err;
 	text_print(o->object, sizeof(o->object), "%s", o->targets[0].volume);
-	if (command_find_volume(c) != 0)
+	if (command_find_volume(c) != 0 || command_check_here(c, c->volume) != 0)
 		return c->err;
 	c->changes = calloc(1, sizeof(*c->changes));
 	uint64_t max = o->extents_max ? min_u64(o->extents_max, DIFF_EXTENTS_MAX) : DIFF_EXTENTS_MAX;

@@ -229,6 +229,10 @@ static void chunk_read_done(struct metadata_request *q, int res)
 	struct chunk *c = read->chunk;
 	struct volume *v = c->volume;
 	quarry_assert(c->is_loading && c->read == read);
+	if (res == -ETIMEDOUT && set_lease_is_patient(v)) { /* the store cannot be reached: as often as it takes */
+		metadata_submit(v->set->metadata, q);
+		return;
+	}
 	int err = chunk_take(c, q, res);
 	if (err != 0)
 		log_event(v->set->log, LOG_ERROR, "placement-unreadable", v->entry->facts.name,

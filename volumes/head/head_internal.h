@@ -15,8 +15,9 @@
  *   set_snapshots.c  take, roll back                            set_sweep.c    delete, and drop what nobody names
  *   set_clone.c      volumes from snapshots                     set_exports.c  snapshots attached and detached
  *   set_schedule.c   snapshots by the clock                     changes.c      what differs between two points
- *   deleted.c        what was deleted last                  fill.c         served while it is filled
- *   ahead.c          from change to change
+ *   deleted.c        what was deleted last                      fill.c         served while it is filled
+ *   ahead.c          from change to change                      set_nodes.c    which node does what
+ *   set_watch.c      what other nodes change                    set_lease.c    what happens without a lease
  *
  * One reactor owns everything here; there are no locks.
  */
@@ -24,6 +25,7 @@
 
 #include "volumes/head/history.h"
 #include "volumes/head/record_update.h"
+#include "volumes/head/set_cluster.h"
 #include "volumes/head/slice.h"
 #include "volumes/head/volume_set.h"
 
@@ -226,15 +228,16 @@ struct set_volume {
 	struct volume_set *set;
 	struct list link; /* by name */
 	struct volume_facts facts;
-	struct volume *head;   /* NULL: not attached */
-	struct attach *attach; /* under way */
-	struct reap *reap;     /* being deleted */
-	struct list updates;   /* record_member.turn: the first has its turn */
-	struct list snapshots; /* oldest first */
-	uint32_t n_snapshots;  /* those being deleted not counted */
-	bool is_history_short; /* snapshots may be in the store that are not here: no tree is dropped meanwhile */
-	bool is_sweep_wanted;  /* a command that drops trees is in line */
-	bool is_schedule_busy; /* one that takes the schedule's snapshot is */
+	struct volume *head;    /* NULL: not attached */
+	struct attach *attach;  /* under way */
+	struct reap *reap;      /* being deleted */
+	struct list updates;    /* record_member.turn: the first has its turn */
+	struct list snapshots;  /* oldest first */
+	uint32_t n_snapshots;   /* those being deleted not counted */
+	bool is_history_short;  /* snapshots may be in the store that are not here: no tree is dropped meanwhile */
+	bool is_sweep_wanted;   /* a command that drops trees is in line */
+	bool is_schedule_busy;  /* one that takes the schedule's snapshot is */
+	bool is_release_wanted; /* one that lets the fenced head go is */
 	uint64_t schedule_retry_ns;
 	char why[SET_WHY_BYTES]; /* recorded as attached and could not be */
 };
@@ -273,6 +276,9 @@ struct volume_set {
 	struct reactor *reactor;
 	struct log *log;
 	struct metadata *metadata;
+	struct members *members; /* NULL: the store is this node's alone, and it needs no lease */
+	struct set_watch watch;
+	struct set_lease lease;
 	char node_name[NAME_BYTES];
 	bool is_store_own;
 	char why[SET_WHY_BYTES]; /* of a start that failed */
@@ -326,7 +332,7 @@ static inline bool volume_disk_is_good(const struct volume *v, uint32_t disk)
 #define X(name)             VOLUME_IO_##name,
 enum volume_io_stage { VOLUME_IO_STAGES(X) };
 #undef X
-#define VOLUME_IO_WAITS(X) X(NOTHING) X(TURN) X(LOCK) X(PART) X(CHUNK) X(PLACEMENT) X(DISKS) X(FILL)
+#define VOLUME_IO_WAITS(X) X(NOTHING) X(TURN) X(LOCK) X(PART) X(CHUNK) X(PLACEMENT) X(DISKS) X(FILL) X(LEASE)
 #define X(name)            WAIT_##name,
 enum volume_io_wait { VOLUME_IO_WAITS(X) };
 #undef X
@@ -336,7 +342,8 @@ void volume_submit_internal(struct volume *v, struct volume_io *io);
 /* Tells every disk that is joined that the epoch is complete; io is a FLUSH. */
 void volume_submit_complete(struct volume *v, struct volume_io *io, uint64_t epoch);
 void volume_io_init_locks(struct volume *v);
-/* What it waited for has come (PART, CHUNK, PLACEMENT), or has failed with err: it goes on, on the next turn. */
+/* What it waited for has come (PART, CHUNK, PLACEMENT, FILL, LEASE), or has failed with err: it goes on, on the next
+ * turn. */
 void volume_io_wake(struct volume_io *io, int err);
 /* A part of it has ended; the part is free again. */
 void volume_io_part_done(struct volume_io *io, int err);
@@ -610,6 +617,10 @@ struct set_load {
  * out. */
 void set_load_start(struct set_load *l, struct volume_set *s, void (*done)(struct set_load *l, int res), void *context);
 
+/* One key that has changed, in the order of changes; value NULL: it is gone. What is older than the copy is nothing
+ * new. */
+void set_load_apply(struct volume_set *s, const struct metadata_item *item);
+
 struct set_pool *set_pool_find(struct volume_set *s, const char *name);
 struct set_volume *set_volume_find(struct volume_set *s, const char *name);           /* not those being deleted */
 struct set_volume *set_volume_by_uuid(struct volume_set *s, const struct uuid *uuid); /* or NULL */
@@ -624,7 +635,9 @@ struct set_disk *set_disk_put(struct volume_set *s, const struct disk_facts *fac
 void set_pool_remove(struct set_pool *p);
 void set_volume_remove(struct set_volume *v); /* nothing is under way for it */
 void set_disk_forget(struct set_disk *d);     /* nothing names it any more */
-void set_volume_sort(struct set_volume *v);   /* its name has changed */
+/* Another node has removed it, by force: it is not used any more. Between two commands; it may be gone after. */
+void set_disk_take_out(struct set_disk *d);
+void set_volume_sort(struct set_volume *v); /* its name has changed */
 struct uuid set_random_uuid(struct volume_set *s);
 
 /* ---- deleted.c ---- */
@@ -647,6 +660,7 @@ uint32_t set_disk_users(const struct set_disk *d, char *names, size_t room);
 must_check int set_disk_open(struct set_disk *d, void (*changed)(struct set_disk *d, void *context), void *context);
 /* changed() is called when it is closed. */
 void set_disk_close(struct set_disk *d, void (*changed)(struct set_disk *d, void *context), void *context);
+void set_explain(struct volume_set *s); /* what the volumes say of themselves has changed */
 /* It runs again: what waited for it goes on. Volumes that were attached meanwhile are to be attached again. */
 void set_disk_returned(struct set_disk *d);
 /* By name, path or UUID. */
@@ -702,9 +716,9 @@ struct command_kind {
 };
 extern const struct command_kind command_disk_add, command_disk_remove, command_disk_scrub, command_pool_create,
     command_pool_set, command_pool_delete, command_volume_create, command_volume_delete, command_volume_resize,
-    command_volume_rename, command_volume_set, command_volume_attach, command_volume_detach, command_snapshot_create,
-    command_snapshot_rollback, command_snapshot_delete, command_sweep, command_clone, command_export, command_unexport,
-    command_schedule, command_measure, command_changes;
+    command_volume_rename, command_volume_set, command_release, command_volume_attach, command_volume_detach,
+    command_snapshot_create, command_snapshot_rollback, command_snapshot_delete, command_sweep, command_clone,
+    command_export, command_unexport, command_schedule, command_measure, command_changes;
 
 /* Sets the error, its stable code and the sentence; returns err. */
 int command_refuse(struct command *c, int err, const char *code, const char *format, ...) printf_like(4, 5);

@@ -434,7 +434,7 @@ static void placer_answer_moves(struct volume *v, int res)
 /* What those who wait are told: 0 look again, or an error. */
 static int placer_judge(struct volume *v, int res)
 {
-	if (res == 0 || res == -EAGAIN || res == -ETIMEDOUT)
+	if (res == 0 || res == -EAGAIN || (res == -ETIMEDOUT && (!v->set->members || set_lease_is_patient(v))))
 		return 0;
 	if (res == -ESTALE || res == -ENOENT)
 		volume_fence(v, "another head has attached it");

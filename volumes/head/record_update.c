@@ -80,6 +80,7 @@ static int member_change(struct record_update *u, struct record_member *m)
 {
 	const struct volume_facts *facts = &m->entry->facts;
 	member_forget(m);
+	m->base_revision = facts->revision;
 	if (m->generation != 0 && facts->generation != m->generation)
 		return -ESTALE;
 	int err = volume_facts_copy(facts, &m->wanted);
@@ -108,7 +109,7 @@ static int update_transact(struct record_update *u)
 		const struct record_member *m = update_member(u, i);
 		char uuid[UUID_TEXT_BYTES];
 		uuid_to_text(&m->wanted.uuid, uuid);
-		transaction_condition(t, m->entry->facts.revision, VOLUME_KEY, uuid);
+		transaction_condition(t, m->base_revision, VOLUME_KEY, uuid);
 		if (u->change)
 			transaction_put(t, strdup(m->wanted_text), VOLUME_KEY, uuid);
 	}
@@ -121,6 +122,10 @@ static int update_transact(struct record_update *u)
 static void member_adopt(struct record_member *m, uint64_t revision)
 {
 	struct volume_facts *facts = &m->entry->facts;
+	if (revision < facts->revision) { /* the watch was quicker, and another node's change as well */
+		volume_facts_clear(&m->wanted);
+		return;
+	}
 	quarry_assert(m->wanted.generation >= facts->generation);
 	volume_facts_clear(facts);
 	*facts = m->wanted;
@@ -179,7 +184,7 @@ static int member_found(struct record_update *u, struct record_member *m)
 	if (u->own.err != 0)
 		return u->own.err;
 	m->found_revision = item->revision;
-	m->has_changed = item->revision != facts->revision;
+	m->has_changed = item->revision != m->base_revision;
 	m->is_as_wanted = m->has_changed && u->change && strcmp(item->value, m->wanted_text) == 0;
 	uuid_to_text(&facts->uuid, uuid);
 	int err = volume_from_json(uuid, item->value, &m->found, why);
@@ -193,12 +198,17 @@ static int member_found(struct record_update *u, struct record_member *m)
 static void member_take_over(struct record_member *m)
 {
 	struct volume_facts *facts = &m->entry->facts;
+	if (m->found_revision < facts->revision) { /* the watch knows better */
+		volume_facts_clear(&m->found);
+		return;
+	}
 	if (m->found.history != facts->history) /* somebody has made or deleted snapshots that we do not know of */
 		m->entry->is_history_short = true;
 	volume_facts_clear(facts);
 	*facts = m->found;
 	facts->revision = m->found_revision;
 	m->found = (struct volume_facts){0};
+	set_volume_check_head(m->entry);
 }
 
 /* All records are read. true: they are not what was wanted, decide again; false: the end, with own.err. */

@@ -20,6 +20,7 @@ struct record_member {
 	struct list turn;
 	struct volume_facts wanted, found;
 	char *wanted_text;
+	uint64_t base_revision; /* of the record that was changed: the watch may have brought a newer one since */
 	uint64_t found_revision;
 	bool has_changed, is_as_wanted;
 };

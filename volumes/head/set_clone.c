@@ -64,7 +64,7 @@ static int clone_check(struct command *c)
 		return c->err;
 	if (there && strcmp(there->facts.cloned_from, from) == 0)
 		return 0;
-	if (command_find_snapshot(c) != 0)
+	if (command_find_snapshot(c) != 0 || command_check_here(c, c->volume) != 0)
 		return c->err;
 	if (there)
 		return command_refuse(c, -EEXIST, "exists", "a volume \"%s\" exists: choose another name", o->other);
@@ -115,6 +115,8 @@ static int clone_facts(struct command *c)
 				   .created_ns = reactor_wall_ns(c->set->reactor)};
 	text_print(f->name, sizeof(f->name), "%s", c->order->other);
 	text_print(f->pool, sizeof(f->pool), "%s", source->pool);
+	if (c->set->members) /* who removes it, should it not become good */
+		text_print(f->owner, sizeof(f->owner), "%s", c->set->node_name);
 	text_print(f->cloned_from, sizeof(f->cloned_from), "%s@%s", source->name, c->snapshot->facts.name);
 	memcpy(f->disks, source->disks, sizeof(f->disks));
 	f->n_disks = source->n_disks;
@@ -262,6 +264,7 @@ static void clone_fork(struct command *c)
 static int clone_change(struct record_update *u, struct volume_facts *facts)
 {
 	facts->is_deleting = false;
+	facts->owner[0] = 0;
 	return 0;
 }
 

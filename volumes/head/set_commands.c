@@ -5,6 +5,8 @@
  *                              |   ^
  *                              +-> aside (a disk being written through: others pass)
  *
+ * In a cluster, what other nodes have changed is taken into the copies between two commands (set_watch.c).
+ *
  *   change_run():   DECIDE -> TRANSACT -> APPLY            DECIDE looks at this node's copy of the store
  *                      ^          |
  *                      +- RELOAD -+  refused, or the outcome is unknown
@@ -51,6 +53,7 @@ static const struct command_kind *const kinds[] = {
     [SET_SNAPSHOT_DELETE] = &command_snapshot_delete,
     [SET_SNAPSHOT_ROLLBACK] = &command_snapshot_rollback,
     [SET_SWEEP] = &command_sweep,
+    [SET_RELEASE] = &command_release,
 };
 
 /* ---- refusing ---- */
@@ -286,9 +289,18 @@ static void command_begin(struct volume_set *s, struct set_command *o)
 	c->kind->run(c);
 }
 
+/* Is a command being carried out? Those that others may pass rely on nothing meanwhile. */
+static bool commands_are_busy(const struct volume_set *s)
+{
+	return !list_is_empty(&s->commands) && container_of(s->commands.next, struct set_command, link)->own &&
+	       !((struct command *)container_of(s->commands.next, struct set_command, link)->own)->is_resuming;
+}
+
 static void commands_turn(struct op *op, int res)
 {
 	struct volume_set *s = container_of(op, struct volume_set, command_op);
+	if (!commands_are_busy(s) && set_watch_settle(s) == FLOW_WAIT)
+		return;
 	if (list_is_empty(&s->commands)) {
 		set_stop_run(s);
 		return;

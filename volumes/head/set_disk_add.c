@@ -142,7 +142,8 @@ static int add_check(struct command *c)
 				      "%s is being added by another command: wait until quarry disk list shows it",
 				      o->path);
 	if (set_disks_count(c->set) == SET_DISKS_MAX)
-		return command_refuse(c, -EMFILE, "too-many", "this node has %u disks already", SET_DISKS_MAX);
+		return command_refuse(c, -EMFILE, "too-many", "there are %u disks already: no more can be used",
+				      SET_DISKS_MAX);
 	if ((c->set->cache_bytes - c->set->cache_given) / 2 < DISK_CACHE_MIN_BYTES)
 		return command_refuse(
 		    c, -ENOMEM, "no-memory",

@@ -43,8 +43,8 @@ static void explain_snapshot(struct volume *v, void *context)
 	volume_explain(v);
 }
 
-/* What the volumes of the set say of themselves depends on their disks. */
-static void set_disks_explain(struct volume_set *s)
+/* It depends on their disks, and on this node's lease. */
+void set_explain(struct volume_set *s)
 {
 	list_each (node, &s->volumes) {
 		struct set_volume *v = container_of(node, struct set_volume, link);
@@ -89,7 +89,7 @@ void set_disk_returned(struct set_disk *d)
 		if (snapshots_are_deleting(v))
 			sweep_want(v);
 	}
-	set_disks_explain(d->set);
+	set_explain(d->set);
 	reaps_resume(d->set);
 }
 
@@ -136,7 +136,7 @@ static void set_disk_failed(struct disk *disk, void *context)
 		return;
 	d->state = SET_DISK_FAILED;
 	text_print(d->why, sizeof(d->why), "%s", disk_why(disk));
-	set_disks_explain(d->set);
+	set_explain(d->set);
 }
 
 static uint64_t set_disk_share(const struct volume_set *s)
@@ -206,8 +206,8 @@ static bool set_disk_is_called(const struct set_disk *d, const char *object, con
 {
 	if (d->facts.is_removed || d->facts.path[0] == 0)
 		return false;
-	return strcmp(d->facts.name, object) == 0 || strcmp(d->facts.path, object) == 0 ||
-	       uuid_equal(&d->facts.uuid, uuid);
+	return strcmp(d->facts.name, object) == 0 || uuid_equal(&d->facts.uuid, uuid) ||
+	       (set_disk_is_ours(d) && strcmp(d->facts.path, object) == 0);
 }
 
 struct set_disk *set_disk_find(struct volume_set *s, const char *object)
@@ -262,6 +262,12 @@ uint32_t set_disk_users(const struct set_disk *d, char *names, size_t room)
 
 enum disk_remove_stage { REMOVE_CHECK, REMOVE_CHANGE, REMOVE_CLOSE, REMOVE_END };
 
+/* A node that is gone for good cannot be asked: by force, its disks are taken out of the store. */
+static bool disk_is_of_lost_node(const struct command *c)
+{
+	return c->order->force && !set_disk_is_ours(c->disk) && !set_node_is_alive(c->set, c->disk->facts.node);
+}
+
 /* 1: go on; 0: it is done already; -errno. */
 static int disk_remove_check(struct command *c)
 {
@@ -271,6 +277,8 @@ static int disk_remove_check(struct command *c)
 	int err = command_find_disk(c);
 	if (err != 0)
 		return err;
+	if (!disk_is_of_lost_node(c) && command_check_disk_here(c, c->disk) != 0)
+		return c->err;
 	uint32_t n = set_disk_users(c->disk, names, sizeof(names));
 	if (n > 0 && !c->order->force)
 		return command_refuse(
@@ -297,6 +305,8 @@ static int disk_remove_decide(struct command *c)
 	if (c->disk->facts.is_removed)
 		return 0;
 	transaction_condition(&c->transaction, c->disk->facts.revision, DISK_KEY, uuid);
+	if (!set_disk_is_ours(c->disk)) /* its node is gone, and has not come back meanwhile */
+		transaction_condition(&c->transaction, 0, LEASE_KEY, c->disk->facts.node);
 	c->disk_facts = c->disk->facts;
 	c->disk_facts.is_removed = true;
 	if (set_disk_users(c->disk, NULL, 0) > 0)
@@ -334,7 +344,7 @@ static void disk_remove_finish(struct command *c)
 	text_print(d->why, sizeof(d->why), "it was removed by force");
 	if (set_disk_users(d, NULL, 0) == 0)
 		set_disk_forget(d);
-	set_disks_explain(c->set);
+	set_explain(c->set);
 	reaps_resume(c->set); /* one that waited for it waits no more */
 }
 
@@ -376,7 +386,7 @@ const struct command_kind command_disk_remove = {
 
 static void disk_scrub_run(struct command *c)
 {
-	if (command_find_disk(c) == 0) {
+	if (command_find_disk(c) == 0 && command_check_disk_here(c, c->disk) == 0) {
 		if (!set_disk_is_running(c->disk)) {
 			command_refuse(c, -EIO, "failed", "disk %s does not run: %s", c->disk->facts.name,
 				       c->disk->why);

@@ -22,6 +22,17 @@
 
 enum export_stage { EXPORT_CHECK, EXPORT_DRAIN, EXPORT_RECORD, EXPORT_UNDO };
 
+/* The node that serves it already, or has its data. */
+static int export_check_here(struct command *c)
+{
+	const struct snapshot_facts *f = &c->snapshot->facts;
+	const char *node = f->attached_nbd[0] ? f->attached_nbd : f->attached_vhost;
+	if (!c->set->members || node[0] == 0 || set_node_is_self(c->set, node))
+		return command_check_here(c, c->volume);
+	return command_refuse(c, -EREMOTE, "elsewhere", "snapshot %s is attached on node %s: run this there",
+			      c->order->object, node);
+}
+
 /* The order's object is NAME@SNAP. */
 static int export_find(struct command *c)
 {
@@ -32,7 +43,7 @@ static int export_find(struct command *c)
 		return command_refuse(c, -ENOENT, "not-found", "there is no snapshot \"%.140s\"", c->order->object);
 	snprintf(t->volume, sizeof(t->volume), "%.*s", (int)len, c->order->object);
 	snprintf(t->snapshot, sizeof(t->snapshot), "%s", at + 1);
-	return command_find_snapshot(c);
+	return command_find_snapshot(c) == 0 ? export_check_here(c) : c->err;
 }
 
 /* ---- the record ---- */

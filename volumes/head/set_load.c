@@ -3,8 +3,9 @@
  *
  *   POOLS -> DISKS -> VOLUMES -> SNAPSHOTS -> DELETED -> END
  *
- * The copy is made at start, and again when a transaction was refused or its outcome is unknown. Commands decide by the
- * copy; the store decides whether that was right, by revisions.
+ * The copy is made at start, and again when a transaction was refused or its outcome is unknown; in a cluster, changes
+ * by other nodes are applied one by one (set_watch.c). Commands decide by the copy; the store decides whether that was
+ * right, by revisions.
  *
  * Invariants
  *  1. A copy is never newer than the store and is replaced only by a newer revision.
@@ -178,6 +179,7 @@ struct set_volume *set_volume_put(struct volume_set *s, struct volume_facts *fac
 	v->facts = *facts;
 	*facts = (struct volume_facts){0};
 	set_volume_sort(v);
+	set_volume_check_head(v);
 	return v;
 }
 
@@ -244,6 +246,12 @@ static int merge_snapshot(struct volume_set *s, const char *name, const struct m
 	if (err != 0 && v)
 		v->is_history_short = true;
 	return err;
+}
+
+static void load_tell_damage(struct volume_set *s, const struct metadata_item *item, const char *why)
+{
+	log_event(s->log, LOG_ERROR, "record-damaged", item->key,
+		  "%s in the metadata store cannot be used and is left out: %s", item->key, why);
 }
 
 static int load_merge_item(struct set_load *l, const struct metadata_item *item, char *why)
@@ -351,10 +359,99 @@ static void load_merge(struct set_load *l)
 		char why[WHY_BYTES] = "no memory";
 		int err = load_merge_item(l, item, why);
 		if (err != 0)
-			log_event(l->set->log, LOG_ERROR, "record-damaged", item->key,
-				  "%s in the metadata store cannot be used and is left out: %s", item->key, why);
+			load_tell_damage(l->set, item, why);
 	}
 	load_drop_missing(l);
+}
+
+/* ---- one key that has changed ---- */
+
+static void apply_pool(struct volume_set *s, const char *name, const struct metadata_item *item, char *why)
+{
+	struct set_pool *p = set_pool_find(s, name);
+	if (p && p->facts.revision >= item->revision)
+		return;
+	if (item->value && merge_pool(s, name, item, why) != 0)
+		load_tell_damage(s, item, why);
+	else if (!item->value && p)
+		set_pool_remove(p);
+}
+
+void set_disk_take_out(struct set_disk *d)
+{
+	d->facts.is_removed = true;
+	text_print(d->why, sizeof(d->why), "it was removed by force");
+	if (d->state == SET_DISK_RUNNING || d->state == SET_DISK_FAILED)
+		set_disk_close(d, NULL, NULL);
+	else if (!d->disk)
+		d->state = SET_DISK_REMOVED;
+	if (!d->disk && set_disk_users(d, NULL, 0) == 0)
+		set_disk_forget(d);
+}
+
+static void apply_disk(struct volume_set *s, const char *name, const struct metadata_item *item, char *why)
+{
+	struct uuid uuid = {0};
+	struct set_disk *d = uuid_from_text(name, &uuid) == 0 ? set_disk_by_uuid(s, &uuid) : NULL;
+	if (d && d->facts.revision >= item->revision)
+		return;
+	if (item->value && merge_disk(s, name, item, why) != 0)
+		load_tell_damage(s, item, why);
+	d = d ? d : set_disk_by_uuid(s, &uuid);
+	if (d && (!item->value || d->facts.is_removed))
+		set_disk_take_out(d);
+}
+
+static void apply_volume(struct volume_set *s, const char *name, const struct metadata_item *item, char *why)
+{
+	struct uuid uuid;
+	struct set_volume *v = uuid_from_text(name, &uuid) == 0 ? set_volume_by_uuid(s, &uuid) : NULL;
+	if (v && v->facts.revision >= item->revision)
+		return;
+	if (item->value && merge_volume(s, name, item, why) != 0)
+		load_tell_damage(s, item, why);
+	if (item->value || !v)
+		return;
+	if (v->head)
+		volume_fence(v->head, "it has been deleted");
+	else if (v->reap)
+		return; /* which ends with that */
+	else if (!v->attach && list_is_empty(&v->updates))
+		set_volume_remove(v);
+	else
+		s->watch.is_missed = true; /* looked at again, when nothing is under way for it */
+}
+
+static void apply_snapshot(struct volume_set *s, const char *name, const struct metadata_item *item, char *why)
+{
+	char text[UUID_TEXT_BYTES] = "";
+	struct uuid uuid;
+	if (item->value) {
+		if (merge_snapshot(s, name, item, why) != 0)
+			load_tell_damage(s, item, why);
+		return;
+	}
+	memcpy(text, name, strnlen(name, sizeof(text) - 1));
+	const char *tree = strchr(name, '/');
+	struct set_volume *v = uuid_from_text(text, &uuid) == 0 ? set_volume_by_uuid(s, &uuid) : NULL;
+	struct set_snapshot *snap = v && tree ? snapshot_by_tree(v, strtoull(tree + 1, NULL, 10)) : NULL;
+	if (snap && snap->facts.revision < item->revision && !snap->head)
+		snapshot_remove(snap);
+}
+
+void set_load_apply(struct volume_set *s, const struct metadata_item *item)
+{
+	static void (*const appliers[])(struct volume_set * s, const char *name, const struct metadata_item *item,
+					char *why) = {[LOAD_POOLS] = apply_pool,
+						      [LOAD_DISKS] = apply_disk,
+						      [LOAD_VOLUMES] = apply_volume,
+						      [LOAD_SNAPSHOTS] = apply_snapshot};
+	char why[WHY_BYTES] = "no memory";
+	if (strcmp(item->key, DELETED_KEY) == 0 && item->value && deleted_from_json(item->value, &s->deleted, why) != 0)
+		load_tell_damage(s, item, why);
+	for (size_t i = 0; i < array_size(appliers); i++)
+		if (strncmp(item->key, prefixes[i], strlen(prefixes[i])) == 0)
+			appliers[i](s, item->key + strlen(prefixes[i]), item, why);
 }
 
 /* ---- the dispatcher ---- */

@@ -78,7 +78,7 @@ static void resize_recorded(struct record_update *u, int res)
 static int resize_check(struct command *c)
 {
 	if (command_find_volume(c) != 0 || command_check_size(c, c->order->size_bytes) != 0 ||
-	    command_check_whole(c, c->volume, "resized") != 0)
+	    command_check_here(c, c->volume) != 0 || command_check_whole(c, c->volume, "resized") != 0)
 		return c->err;
 	return c->order->size_bytes != resize_old(c);
 }

@@ -4,7 +4,8 @@
  *   timer -> a volume is due -> snapshot create (auto-YYYYMMDD-HHMMSS) -> delete the oldest beyond `keep` -> timer
  *
  * The volume's record keeps the schedule; when the next snapshot is due follows from when the last was taken, so a
- * restart takes what fell due meanwhile once, and no more. Snapshots that people took are never deleted here.
+ * restart takes what fell due meanwhile once, and no more. Snapshots that people took are never deleted here. Of
+ * several nodes the one that has the volume takes them.
  *
  * The orders are the set's own and stand in the same line as people's commands. One that is refused is told in an event
  * and tried again after SCHEDULE_RETRY_S.
@@ -92,7 +93,7 @@ void schedules_plan(struct volume_set *s)
 	uint64_t now_ns = reactor_wall_ns(s->reactor), wait_ns = UINT64_MAX;
 	list_each (node, &s->volumes) {
 		const struct set_volume *v = container_of(node, struct set_volume, link);
-		uint64_t next_ns = v->is_schedule_busy ? 0 : schedule_next_ns(v);
+		uint64_t next_ns = v->is_schedule_busy || !set_volume_is_here(v) ? 0 : schedule_next_ns(v);
 		if (next_ns != 0)
 			wait_ns = min_u64(wait_ns, next_ns > now_ns ? next_ns - now_ns : 0);
 	}
@@ -190,7 +191,7 @@ static void schedule_timer_fired(struct timer *t)
 	uint64_t now_ns = reactor_wall_ns(s->reactor);
 	list_each (node, &s->volumes) {
 		struct set_volume *v = container_of(node, struct set_volume, link);
-		uint64_t next_ns = v->is_schedule_busy ? 0 : schedule_next_ns(v);
+		uint64_t next_ns = v->is_schedule_busy || !set_volume_is_here(v) ? 0 : schedule_next_ns(v);
 		if (next_ns != 0 && next_ns <= now_ns)
 			schedule_take(s, v, now_ns);
 	}

@@ -96,7 +96,7 @@ static int snapshot_add(struct command *c, const struct set_target *t)
 	for (uint32_t i = 0; i < w->n; i++)
 		if (w->points[i].entry == entry)
 			return command_refuse(c, -EINVAL, "invalid", "volume %s is named twice", t->volume);
-	if (command_check_whole(c, entry, "snapshotted") != 0)
+	if (command_check_here(c, entry) != 0 || command_check_whole(c, entry, "snapshotted") != 0)
 		return c->err;
 	w->points[w->n++] = (struct snapshot_point){.command = c, .entry = entry, .name = t->snapshot};
 	return 0;

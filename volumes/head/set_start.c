@@ -151,9 +151,9 @@ static void start_disk_changed(struct set_disk *d, void *context)
 	start_complete(t, 0);
 }
 
-static bool disk_is_ours(const struct volume_set *s, const struct set_disk *d)
+static bool disk_is_to_open(const struct set_disk *d)
 {
-	return d && !d->facts.is_removed && strcmp(d->facts.node, s->node_name) == 0;
+	return d && !d->facts.is_removed && set_disk_is_ours(d);
 }
 
 /* An equal share each, and one left for a disk to come. */
@@ -161,7 +161,7 @@ static uint64_t start_share(const struct volume_set *s)
 {
 	uint64_t n = 0;
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
-		n += disk_is_ours(s, s->disks[i]);
+		n += disk_is_to_open(s->disks[i]);
 	if (n == 0)
 		return 0;
 	uint64_t share = s->cache_bytes / (n + 1);
@@ -174,7 +174,7 @@ static void start_open(struct set_start *t)
 	s->cache_share = start_share(s);
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
 		struct set_disk *d = s->disks[i];
-		if (!disk_is_ours(s, d))
+		if (!disk_is_to_open(d))
 			continue;
 		t->owed++;
 		if (set_disk_open(d, start_disk_changed, t) != 0)
@@ -202,14 +202,15 @@ static void start_attach(struct set_start *t)
 	list_each (node, &s->volumes) {
 		struct set_volume *v = container_of(node, struct set_volume, link);
 		if (v->facts.is_deleting) {
-			reap_start(v);
-		} else if ((v->facts.is_attached_nbd || v->facts.is_attached_vhost) &&
-			   strcmp(v->facts.owner, s->node_name) == 0) {
+			if (!s->members)
+				reap_start(v);
+		} else if (volume_facts_are_attached(&v->facts) && set_node_is_self(s, v->facts.owner)) {
 			t->owed++;
 			volume_attach(v, &o, start_attached, t);
 		}
 	}
 	t->owed--;
+	reaps_look(s);
 }
 
 /* What waits for the disks and the volumes: snapshots that were attached, deletions that were interrupted, schedules. */
@@ -220,7 +221,7 @@ static void start_histories(struct volume_set *s)
 		if (v->facts.is_deleting)
 			continue;
 		exports_return(v);
-		if (snapshots_are_deleting(v))
+		if (snapshots_are_deleting(v) && !set_volume_is_elsewhere(v))
 			sweep_want(v);
 	}
 	schedules_plan(s);
@@ -237,7 +238,7 @@ static void start_ready(struct set_start *t)
 	s->start = NULL;
 	free(t);
 	ready(s, err, context);
-	if (s->stop)
+	if (s->stop || s->members) /* what others have changed since the lists were read is taken in now */
 		commands_wake(s);
 }
 
@@ -313,16 +314,21 @@ static int set_create(const struct volume_set_options *o, struct volume_set **ou
 	s->metadata = o->metadata;
 	s->cache_bytes = o->cache_bytes;
 	s->is_store_own = o->is_store_own;
+	s->members = o->members;
 	text_print(s->node_name, sizeof(s->node_name), "%s", o->node_name);
 	list_init(&s->pools);
 	list_init(&s->volumes);
 	list_init(&s->chunks.used);
 	commands_init(s);
 	schedules_init(s);
+	set_lease_start(s);
+	set_watch_start(s);
 	int err = parts_init(&s->parts, o->n_parts ? o->n_parts : PARTS_DEFAULT, true);
 	if (err == 0)
 		err = parts_init(&s->flushes, FLUSHES, false);
 	if (err != 0) {
+		(void)set_watch_stop(s);
+		set_lease_stop(s);
 		set_free(s);
 		return err;
 	}
@@ -422,7 +428,13 @@ static void stop_close(struct volume_set *s)
 		if (!d || !d->disk)
 			continue;
 		s->stop->owed++;
-		set_disk_close(d, stop_disk_closed, s);
+		if (d->state != SET_DISK_CLOSING) {
+			set_disk_close(d, stop_disk_closed, s);
+			continue;
+		}
+		quarry_assert(!d->changed); /* it was taken out, and is about to be closed */
+		d->changed = stop_disk_closed;
+		d->context = s;
 	}
 }
 
@@ -434,7 +446,7 @@ void set_stop_run(struct volume_set *s)
 	for (;;) {
 		switch (t->stage) {
 		case STOP_COMMANDS:
-			if (s->start || !list_is_empty(&s->commands) || !list_is_empty(&s->aside))
+			if (s->start || !list_is_empty(&s->commands) || !list_is_empty(&s->aside) || !set_watch_stop(s))
 				return;
 			t->stage = STOP_REAP;
 			break;
@@ -453,6 +465,7 @@ void set_stop_run(struct volume_set *s)
 		case STOP_CLOSE:
 			if (t->owed > 0)
 				return;
+			set_lease_stop(s);
 			void (*stopped)(void *context) = t->stopped;
 			void *context = t->context;
 			set_free(s);
@@ -507,6 +520,7 @@ void set_free(struct volume_set *s)
 void volume_set_abandon(struct volume_set *s)
 {
 	commands_abandon(s);
+	set_watch_abandon(s);
 	if (s->start) {
 		transaction_clear(&s->start->transaction);
 		metadata_request_clear(&s->start->get);

@@ -79,6 +79,8 @@ static int snapshot_delete_check(struct command *c)
 	if (command_find_snapshot(c) != 0)
 		return c->err;
 	const struct set_snapshot *snap = c->snapshot;
+	if (command_check_here(c, c->volume) != 0)
+		return c->err;
 	if (snapshot_is_attached(snap))
 		return command_refuse(c, -EBUSY, "in-use", "snapshot %s@%s is attached: detach it first",
 				      c->volume->facts.name, snap->facts.name);
@@ -164,7 +166,8 @@ static int sweep_check(struct command *c)
 	if (!c->volume)
 		return 0;
 	c->volume->is_sweep_wanted = false;
-	if (c->volume->facts.is_deleting || c->volume->is_history_short || !sweep_has_work(c->volume))
+	if (c->volume->facts.is_deleting || c->volume->is_history_short || !sweep_has_work(c->volume) ||
+	    set_volume_is_elsewhere(c->volume))
 		return 0;
 	c->sweep = calloc(1, sizeof(*c->sweep));
 	return c->sweep != NULL;

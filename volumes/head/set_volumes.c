@@ -168,6 +168,8 @@ static int rename_check(struct command *c)
 		return 0;
 	if (command_find_volume(c) != 0)
 		return c->err;
+	if (volume_facts_are_attached(&c->volume->facts) && command_check_here(c, c->volume) != 0)
+		return c->err; /* its clients are to be told */
 	if (there == c->volume)
 		return 0;
 	if (command_check_whole(c, c->volume, "renamed") != 0)
@@ -212,8 +214,14 @@ const struct command_kind command_volume_set = {.name = "volume set", .run = vol
 static int delete_change(struct record_update *u, struct volume_facts *facts)
 {
 	struct command *c = command_of(u);
-	if (facts->is_attached_nbd || facts->is_attached_vhost)
-		return command_refuse(c, -EBUSY, "in-use", "volume %s is attached: detach it first", c->order->object);
+	if (volume_facts_are_attached(facts))
+		return command_refuse(c, -EBUSY, "in-use", "volume %s is attached%s%s: detach it first",
+				      c->order->object, c->set->members ? " on node " : "",
+				      c->set->members ? facts->owner : "");
+	if (c->set->members) { /* who frees its space */
+		const char *node = set_volume_node(c->volume);
+		text_print(facts->owner, sizeof(facts->owner), "%s", node[0] ? node : c->set->node_name);
+	}
 	if (facts->generation >= INT64_MAX)
 		return -EOVERFLOW;
 	facts->is_deleting = true;
@@ -260,7 +268,8 @@ static void volume_delete_run(struct command *c)
 		}
 	} else if (c->err == 0) {
 		deleted_add(c->set, &c->deleted);
-		reap_start(c->volume);
+		if (!c->set->members || set_node_is_self(c->set, c->volume->facts.owner))
+			reap_start(c->volume);
 	}
 	command_end(c);
 }
@@ -273,7 +282,8 @@ static void attach_done(struct set_volume *entry, int res, void *context)
 {
 	struct command *c = context;
 	if (res != 0)
-		command_refuse(c, res == -ENOENT ? -ENOENT : -EIO, "failed", "volume %s: %s", entry->facts.name,
+		command_refuse(c, res == -ENOENT || res == -EREMOTE ? res : -EIO,
+			       res == -EREMOTE ? "elsewhere" : "failed", "volume %s: %s", entry->facts.name,
 			       entry->why);
 	c->kind->run(c);
 }
@@ -317,6 +327,8 @@ static int attach_check(struct command *c)
 {
 	const struct set_command *o = c->order;
 	if (command_find_volume(c) != 0 || command_check_frontend(c) != 0)
+		return c->err;
+	if (!o->takeover && command_check_here(c, c->volume) != 0)
 		return c->err;
 	const struct volume_facts *f = &c->volume->facts;
 	if (o->read_only && command_check_whole(c, c->volume, "attached read-only") != 0)
@@ -425,19 +437,38 @@ static bool detach_has_work(const struct command *c)
 	return order_is_vhost(c) ? f->is_attached_vhost : f->is_attached_nbd;
 }
 
+/* That of a node which is not alive may be taken from it, as long as it has not come back. */
+static void detach_extend(struct record_update *u, struct transaction *t)
+{
+	const struct command *c = command_of(u);
+	const char *owner = c->volume->facts.owner;
+	if (c->set->members && owner[0] && !set_node_is_self(c->set, owner))
+		transaction_condition(t, 0, LEASE_KEY, owner);
+}
+
+static int detach_check(struct command *c)
+{
+	if (command_find_volume(c) != 0 || command_check_frontend(c) != 0)
+		return c->err;
+	const struct volume_facts *f = &c->volume->facts;
+	if (volume_facts_are_attached(f) && set_node_is_alive(c->set, f->owner))
+		return command_check_here(c, c->volume);
+	return 0;
+}
+
 /* A volume that could not be brought back is recorded as attached and has no head: only the record changes. */
 static void volume_detach_run(struct command *c)
 {
 	if (c->stage == DETACH_CHECK) {
 		c->stage = DETACH_ALL;
-		if (command_find_volume(c) != 0 || command_check_frontend(c) != 0)
+		if (detach_check(c) != 0)
 			return command_end(c);
 		if (detach_has_work(c) && detach_leaves_other(c) && c->volume->head)
 			c->stage = DETACH_ONE;
 		if (c->stage == DETACH_ALL && c->volume->head && (detach_has_work(c) || c->order->other[0] == 0))
 			return volume_detach(c->volume, true, attach_done, c);
 		if (detach_has_work(c))
-			return update_start(c, detach_change, NULL);
+			return update_start(c, detach_change, detach_extend);
 	} else if (c->err == 0 && c->stage == DETACH_ONE && c->volume->head) {
 		volume_tell(c->volume->head, order_is_vhost(c) ? VOLUME_VHOST_DETACHED : VOLUME_NBD_DETACHED);
 	} else if (c->err == 0) {

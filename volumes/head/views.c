@@ -25,7 +25,11 @@ static void disk_view_fill(const struct set_disk *d, struct disk_view *v)
 	text_print(v->name, sizeof(v->name), "%s", d->facts.name);
 	text_print(v->path, sizeof(v->path), "%s", d->facts.path);
 	text_print(v->pool, sizeof(v->pool), "%s", d->facts.pool);
+	text_print(v->node, sizeof(v->node), "%s", d->facts.node);
 	text_print(v->why, sizeof(v->why), "%s", d->why);
+	v->is_elsewhere = d->set->members && !set_disk_is_ours(d);
+	if (v->is_elsewhere && !set_node_is_alive(d->set, v->node))
+		text_print(v->why, sizeof(v->why), "its node %s is not alive", v->node);
 	v->state = view_disk_state(d);
 	v->is_open = d->disk && (d->state == SET_DISK_RUNNING || d->state == SET_DISK_FAILED);
 	if (!v->is_open) {
@@ -185,6 +189,11 @@ static void volume_view_fill(struct set_volume *entry, const struct tree_sizes *
 	text_print(v->name, sizeof(v->name), "%s", f->name);
 	text_print(v->pool, sizeof(v->pool), "%s", f->pool);
 	text_print(v->why, sizeof(v->why), "%s", head ? head->why : entry->why);
+	text_print(v->node, sizeof(v->node), "%s", set_volume_node(entry));
+	v->is_elsewhere = set_volume_is_elsewhere(entry);
+	v->is_node_alive = set_node_is_alive(entry->set, v->node);
+	if (v->is_elsewhere && !v->is_node_alive && volume_facts_are_attached(f))
+		text_print(v->why, sizeof(v->why), "it is attached on node %s, which is not alive", v->node);
 	volume_view_disks(entry, sizes, v);
 	fill_view(entry, v);
 	if (!head)
@@ -222,7 +231,8 @@ static uint64_t tree_data_bytes(const struct tree_sizes *sizes, const struct uui
 static void snapshot_view_fill(const struct set_snapshot *snap, const struct tree_sizes *sizes, struct snapshot_view *v)
 {
 	const struct snapshot_facts *f = &snap->facts;
-	*v = (struct snapshot_view){.size_bytes = f->size_bytes,
+	*v = (struct snapshot_view){.is_elsewhere = set_volume_is_elsewhere(snap->entry),
+				    .size_bytes = f->size_bytes,
 				    .data_bytes = tree_data_bytes(sizes, &snap->entry->facts.uuid, f->tree),
 				    .created_ns = f->created_ns,
 				    .epoch = f->epoch,
@@ -260,6 +270,7 @@ static void pool_view_count(struct volume_set *s, struct pool_view *v)
 		if (!d || d->facts.is_removed || strcmp(d->facts.pool, v->name) != 0)
 			continue;
 		v->n_disks++;
+		v->n_disks_here += set_disk_is_ours(d);
 		if (!set_disk_is_running(d))
 			continue;
 		disk_stats(d->disk, &stats);

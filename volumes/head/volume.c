@@ -109,6 +109,7 @@ void volume_start_draining(struct volume *v, void (*drained)(struct volume *v))
 	v->drained = drained;
 	volume_tell(v, VOLUME_DETACHING);
 	fill_drain(v);
+	set_lease_drain(v);
 	volume_check_drained(v);
 }
 
@@ -132,14 +133,18 @@ void volume_fence(struct volume *v, const char *format, ...)
 	text_print(v->why, sizeof(v->why), "fenced: %s; detach it and attach it again", reason);
 	log_event(v->set->log, LOG_ERROR, "volume-fenced", v->entry->facts.name,
 		  "volume %s answers nothing any more: %s", v->entry->facts.name, reason);
+	set_lease_drain(v);
+	if (v->set->members)
+		release_want(v->entry);
 }
 
 void volume_explain(struct volume *v)
 {
 	if (v->is_fenced)
 		return;
-	v->why[0] = 0;
-	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
+	const char *why = v->snapshot ? NULL : set_lease_why(v->set);
+	text_print(v->why, sizeof(v->why), "%s", why ? why : "");
+	for (uint32_t i = 0; i < SET_DISKS_MAX && !why; i++) {
 		const struct set_disk *d = v->set->disks[i];
 		if (v->disks[i].state == VOLUME_DISK_UNUSED || volume_disk_is_good(v, i))
 			continue;

@@ -21,6 +21,9 @@
  *     an old copy of the store was put back, and it does not name the placements and snapshots made since. The record says
  *     for each disk which generation it was told last, so this holds for one that is away for a while, too. A take-over
  *     begins above all that the disks remember, and names those that hold data.
+ *  5. In a cluster the record changes hands only while this node has its lease, and, from another node, only when that
+ *     has none: both are conditions of the transaction. The other's head has ended before [LEASEEND], its lease counts
+ *     from when it asked for it [LEASESEND]. A volume whose data are on another node's disks is not attached here.
  */
 #include "volumes/head/head_internal.h"
 
@@ -49,6 +52,7 @@ struct attach {
 	int err;
 	uint32_t owed; /* joins under way */
 	bool is_recorded;
+	bool is_explained; /* entry->why says why it is refused */
 	struct set_volume *entry;
 	struct attach_options options;
 	struct record_update update;
@@ -179,9 +183,68 @@ static bool attach_name_disks(const struct attach *a, struct volume_facts *facts
 	return true;
 }
 
-static int attach_change(struct record_update *u, struct volume_facts *facts)
+static int attach_refuse_node(struct attach *a, int err, const char *format, ...) printf_like(3, 4);
+static int attach_refuse_node(struct attach *a, int err, const char *format, ...)
+{
+	va_list args;
+	va_start(args, format);
+	vsnprintf(a->entry->why, sizeof(a->entry->why), format, args);
+	va_end(args);
+	a->is_explained = true;
+	return err;
+}
+
+/* Another node that the record, as it is now, gives the volume to; NULL: none. */
+static const char *attach_other_owner(const struct attach *a)
+{
+	const struct volume_facts *f = &a->entry->facts;
+	bool is_other = volume_facts_are_attached(f) && f->owner[0] && !set_node_is_self(a->entry->set, f->owner);
+	return is_other ? f->owner : NULL;
+}
+
+/* May this node be its head? The transaction says whether that is still so. */
+static int attach_check_node(struct attach *a)
+{
+	struct volume_set *s = a->entry->set;
+	const struct volume_facts *f = &a->entry->facts;
+	const char *owner = attach_other_owner(a);
+	if (!s->members)
+		return 0;
+	if (members_lease_revision(s->members) == 0)
+		return attach_refuse_node(a, -ETIMEDOUT, "%s", "this node has no lease of the metadata store now");
+	if (owner && set_node_is_alive(s, owner))
+		return attach_refuse_node(a, -EREMOTE, "it is attached on node %s, which is alive: detach it there",
+					  owner);
+	if (owner && !a->options.is_takeover)
+		return attach_refuse_node(
+		    a, -EREMOTE, "it is attached on node %s, which is not alive: attach it with --takeover", owner);
+	for (uint32_t i = 0; i < f->n_disks; i++) {
+		const struct set_disk *d = set_disk_by_uuid(s, &f->disks[i].uuid);
+		if (d && !d->facts.is_removed && d->facts.node[0] && !set_disk_is_ours(d))
+			return attach_refuse_node(a, -EREMOTE, "its data are on disk %s of node %s: attach it there",
+						  d->facts.name, d->facts.node);
+	}
+	return 0;
+}
+
+static void attach_extend(struct record_update *u, struct transaction *t)
 {
 	const struct attach *a = attach_of(u);
+	const struct volume_set *s = a->entry->set;
+	const char *owner = attach_other_owner(a);
+	if (!s->members)
+		return;
+	transaction_condition(t, members_lease_revision(s->members), LEASE_KEY, s->node_name);
+	if (owner)
+		transaction_condition(t, 0, LEASE_KEY, owner);
+}
+
+static int attach_change(struct record_update *u, struct volume_facts *facts)
+{
+	struct attach *a = attach_of(u);
+	int err = attach_check_node(a);
+	if (err != 0)
+		return err;
 	if (facts->is_deleting)
 		return -ENOENT;
 	if (facts->epoch_base > EPOCH_MAX - 2 * EPOCHS_PER_ATTACH || facts->generation >= INT64_MAX)
@@ -215,7 +278,11 @@ static int attach_change(struct record_update *u, struct volume_facts *facts)
 static void attach_recorded(struct record_update *u, int res)
 {
 	struct attach *a = attach_of(u);
-	if (res != 0)
+	if (res == -EAGAIN)
+		text_print(
+		    a->entry->why, sizeof(a->entry->why),
+		    "the lease of this node, or of the one that had the volume, has changed meanwhile: try again");
+	else if (res != 0 && !a->is_explained)
 		text_print(a->entry->why, sizeof(a->entry->why), "its attachment could not be recorded: %s",
 			   strerror(-res));
 	attach_complete(a, res);
@@ -224,6 +291,7 @@ static void attach_recorded(struct record_update *u, int res)
 static void attach_record(struct attach *a)
 {
 	a->update.change = attach_change;
+	a->update.extend = attach_extend;
 	a->update.done = attach_recorded;
 	record_update_start(&a->update, a->entry);
 }
@@ -310,6 +378,8 @@ static void attach_serve(struct attach *a)
 {
 	struct volume *v = a->entry->head;
 	v->state = VOLUME_SERVING;
+	if (v->is_fenced && v->set->members) /* by another node, at once */
+		release_want(v->entry);
 	volume_explain(v);
 	if (v->why[0])
 		log_event(v->set->log, LOG_WARNING, "volume-degraded", a->entry->facts.name, "volume %s: %s",
@@ -333,6 +403,8 @@ static int detach_change(struct record_update *u, struct volume_facts *facts)
 static void detach_recorded(struct record_update *u, int res)
 {
 	struct attach *a = attach_of(u);
+	if (res == -ESTALE && a->entry->set->members)
+		res = 0; /* another node has it: there is nothing to forget */
 	if (res != 0)
 		text_print(a->entry->why, sizeof(a->entry->why), "its detachment could not be recorded: %s",
 			   strerror(-res));
@@ -428,6 +500,7 @@ void volume_detach(struct set_volume *entry, bool is_recorded,
 		return;
 	}
 	a->is_recorded = is_recorded;
+	a->update.generation = entry->set->members ? entry->head->generation : 0;
 	a->stage = ATTACH_DRAIN;
 	volume_start_draining(entry->head, detach_drained);
 }

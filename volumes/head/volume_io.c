@@ -17,7 +17,8 @@
  *  2. Nothing completes inside volume_submit(): a request that could reply at once does so on the next turn.
  *  3. While owed > 0 parts hold the client's memory: no reply before, however it failed.
  *  4. The range is locked from ISSUE to the end of GATHER, and to the disks goes nothing outside of it.
- *  5. A fenced volume answers nothing with success (P4).
+ *  5. A fenced volume answers nothing with success (P4), and in a cluster a live one only while this node has its
+ *     lease: else its requests wait in REPLY (set_lease.c).
  *
  * Owner: the volume's reactor. The request is its submitter's again at done().
  */
@@ -46,6 +47,7 @@ static const char *const wait_names[] = {
     [WAIT_PLACEMENT] = "the placement of a segment",
     [WAIT_DISKS] = "the disks",
     [WAIT_FILL] = "who fills the volume",
+    [WAIT_LEASE] = "this node's lease",
 };
 static const char *const op_names[] = {
     [VOLUME_READ] = "read", [VOLUME_WRITE] = "write", [VOLUME_FLUSH] = "flush",
@@ -125,7 +127,7 @@ static void volume_io_next_turn(struct volume_io *io)
 void volume_io_wake(struct volume_io *io, int err)
 {
 	quarry_assert(io->own.wait == WAIT_PART || io->own.wait == WAIT_CHUNK || io->own.wait == WAIT_PLACEMENT ||
-		      io->own.wait == WAIT_FILL);
+		      io->own.wait == WAIT_FILL || io->own.wait == WAIT_LEASE);
 	list_remove(&io->own.line);
 	if (io->own.err == 0)
 		io->own.err = err;
@@ -472,6 +474,16 @@ static void volume_io_count(struct volume_io *io, uint64_t elapsed_ns)
 	}
 }
 
+/* Its data came, its writes are done; but another node may be the head by now [LEASEEND]. A snapshot cannot change. */
+static enum flow volume_io_hold(struct volume_io *io)
+{
+	struct volume *v = io->own.volume;
+	if (io->own.err != 0 || io->own.is_internal || v->snapshot || set_lease_holds(v->set))
+		return FLOW_NEXT;
+	io->own.err = set_lease_await(v->set, io);
+	return io->own.err ? FLOW_NEXT : volume_io_wait(io, WAIT_LEASE);
+}
+
 static enum flow volume_io_reply(struct volume_io *io)
 {
 	struct volume *v = io->own.volume;
@@ -481,6 +493,8 @@ static enum flow volume_io_reply(struct volume_io *io)
 	}
 	if (v->is_fenced && io->own.err == 0)
 		io->own.err = -EIO;
+	if (volume_io_hold(io) == FLOW_WAIT)
+		return FLOW_WAIT;
 	if (io->own.part)
 		part_put(io->own.part);
 	list_remove(&io->own.link);

@@ -18,9 +18,14 @@
  *   volume-names/NAME           {uuid}
  *   deleted                     {deleted: [[KIND, NAME, ...], ...]}     the last 32, so that a repeat is recognised
  *   placement/UUID/CHUNK        {segments: {"3": ["DISK-UUID"], ...}}        256 segments a chunk
+ *
+ * In a cluster the store is that of all nodes, and each has a copy of what it holds, kept fresh by the store's watch. A
+ * volume is served by one of them: the owner, while it is attached; else the node that has the disks with its data. The
+ * owner of a volume that is being deleted is the node that frees its space.
  */
 #pragma once
 
+#include "daemon/metadata/members.h"
 #include "daemon/metadata/metadata.h"
 #include "volumes/disk/disk.h"
 #include "volumes/head/volume.h"
@@ -32,8 +37,9 @@ struct volume_set_options {
 	const char *node_name;
 	bool
 	    is_store_own; /* the store is this node's alone: what it says of another's is this node under an old name */
-	uint64_t cache_bytes; /* for all disks together */
-	uint32_t n_parts;     /* pool of disk requests for data in flight; 0: 512 */
+	struct members *members; /* of the cluster, joined; NULL: the store is this node's alone */
+	uint64_t cache_bytes;    /* for all disks together */
+	uint32_t n_parts;        /* pool of disk requests for data in flight; 0: 512 */
 };
 /* Reads the store, opens the disks this node owns, brings back the attachments; ready() when all that can serve does. A
  * disk that will not open is named in an event and the rest goes on; its volumes answer -EIO for what lies there. */
@@ -70,6 +76,7 @@ enum set_command_kind {
 	SET_SNAPSHOT_DELETE,   /* targets[0] */
 	SET_SNAPSHOT_ROLLBACK, /* targets[0] */
 	SET_SWEEP,             /* the set's own */
+	SET_RELEASE,           /* the same: a head that another node has taken over is let go */
 };
 
 /* A snapshot, by its volume's name and its own. */
@@ -143,8 +150,9 @@ void volume_set_command(struct volume_set *s, struct set_command *c);
 /* ---- looking: views are copied out, on the set's reactor ---- */
 
 struct disk_view {
-	char name[DISK_LABEL_BYTES], path[SET_TEXT_MAX], pool[SET_TEXT_MAX];
+	char name[DISK_LABEL_BYTES], path[SET_TEXT_MAX], pool[SET_TEXT_MAX], node[VOLUME_NAME_MAX + 1];
 	struct uuid uuid;
+	bool is_elsewhere; /* another node has it: nothing else is known here, but for size and, in stats, n_blocks */
 	enum disk_state state;
 	char why[WHY_BYTES];
 	bool is_open; /* false: never opened; state and why tell */
@@ -162,6 +170,9 @@ struct disk_adding_view {
 };
 struct volume_view {
 	char name[SET_TEXT_MAX], pool[SET_TEXT_MAX], cloned_from[SET_TEXT_MAX];
+	char node[VOLUME_NAME_MAX + 1]; /* where it is attached, else where its data are; "": nowhere */
+	bool is_elsewhere;              /* on another node: what it takes, and how it does, is not known here */
+	bool is_node_alive;             /* that node is */
 	struct uuid uuid;
 	uint64_t size_bytes, allocated_bytes;
 	uint64_t snapshots_bytes;  /* that its snapshots point to, what they share counted once for each */
@@ -188,12 +199,14 @@ struct pool_view {
 	char name[SET_TEXT_MAX];
 	struct uuid uuid;
 	uint32_t replicas, min_replicas, n_disks, n_volumes;
+	uint32_t n_disks_here; /* of this node; sizes are theirs */
 	enum failure_domain failure_domain;
 	uint64_t size_bytes, free_bytes, used_bytes, provisioned_bytes;
 };
 struct snapshot_view {
 	char volume[SET_TEXT_MAX], name[SET_TEXT_MAX];
 	uint64_t size_bytes, data_bytes, created_ns, epoch;
+	bool is_elsewhere; /* its volume is on another node: data_bytes is not known here */
 	bool is_attached_nbd, is_attached_vhost, is_deleting, is_scheduled;
 	uint32_t vhost_queues;
 };

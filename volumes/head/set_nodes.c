@@ -1,0 +1,165 @@
+/*
+ * set_nodes.c: which node of a cluster does what.
+ *
+ *   a volume     is served where it is attached; while nobody has it attached, only the node with its data can
+ *   a disk       is its node's
+ *   a deletion   belongs to the node that has the volume's data; of one without any, to the node that was told
+ *   names, pools, schedules, sizes of nobody's volumes are the store's: any node changes them there
+ *
+ * Where a command can only be carried out on another node it is refused with that node's name.
+ *
+ *   release   CHECK -> DETACH -> END      a head that another node has taken over is let go, with its clients
+ *
+ * Without a cluster everything is here. Owner: the set.
+ */
+#include "volumes/head/head_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool set_node_is_self(const struct volume_set *s, const char *node)
+{
+	return strcmp(node, s->node_name) == 0;
+}
+
+bool set_disk_is_ours(const struct set_disk *d)
+{
+	return set_node_is_self(d->set, d->facts.node);
+}
+
+bool set_node_is_alive(const struct volume_set *s, const char *node)
+{
+	return !s->members || set_node_is_self(s, node) || members_is_alive(s->members, node);
+}
+
+bool volume_facts_are_attached(const struct volume_facts *facts)
+{
+	return facts->is_attached_nbd || facts->is_attached_vhost;
+}
+
+const char *set_volume_node(const struct set_volume *entry)
+{
+	const struct volume_facts *f = &entry->facts;
+	if (volume_facts_are_attached(f) && f->owner[0])
+		return f->owner;
+	for (uint32_t i = 0; i < f->n_disks; i++) {
+		const struct set_disk *d = set_disk_by_uuid(entry->set, &f->disks[i].uuid);
+		if (d && !d->facts.is_removed && d->facts.node[0])
+			return d->facts.node;
+	}
+	return "";
+}
+
+bool set_volume_is_elsewhere(const struct set_volume *entry)
+{
+	const char *node = set_volume_node(entry);
+	return entry->set->members && node[0] && !set_node_is_self(entry->set, node);
+}
+
+bool set_volume_is_here(const struct set_volume *entry)
+{
+	return !entry->set->members || set_node_is_self(entry->set, set_volume_node(entry));
+}
+
+int command_check_here(struct command *c, const struct set_volume *entry)
+{
+	const struct volume_facts *f = &entry->facts;
+	const char *node = set_volume_node(entry);
+	if (!set_volume_is_elsewhere(entry))
+		return 0;
+	if (!volume_facts_are_attached(f))
+		return command_refuse(c, -EREMOTE, "elsewhere",
+				      "the data of volume %s are on disks of node %s: run this there", f->name, node);
+	if (set_node_is_alive(c->set, node))
+		return command_refuse(c, -EREMOTE, "elsewhere", "volume %s is attached on node %s: run this there",
+				      f->name, node);
+	return command_refuse(
+	    c, -EREMOTE, "elsewhere",
+	    "volume %s is attached on node %s, which is not alive: start that node, or detach the volume "
+	    "here",
+	    f->name, node);
+}
+
+int command_check_disk_here(struct command *c, const struct set_disk *d)
+{
+	if (!c->set->members || set_disk_is_ours(d))
+		return 0;
+	return command_refuse(c, -EREMOTE, "elsewhere", "disk %s is on node %s: run this there", d->facts.name,
+			      d->facts.node);
+}
+
+void set_volume_check_head(struct set_volume *entry)
+{
+	const struct volume_facts *f = &entry->facts;
+	if (!entry->set->members || !entry->head || entry->attach || f->generation <= entry->head->generation)
+		return;
+	quarry_assert(entry->head->entry == entry && !entry->head->snapshot);
+	if (f->is_deleting)
+		volume_fence(entry->head, "it has been deleted");
+	else
+		volume_fence(entry->head, "node %s has attached it", f->owner[0] ? f->owner : "?");
+}
+
+/* ---- deletions ---- */
+
+void reaps_look(struct volume_set *s)
+{
+	if (!s->members || s->is_stopping)
+		return;
+	list_each (node, &s->volumes) {
+		struct set_volume *v = container_of(node, struct set_volume, link);
+		bool is_idle = !v->reap && !v->head && !v->attach && list_is_empty(&v->updates);
+		if (v->facts.is_deleting && is_idle && set_node_is_self(s, v->facts.owner))
+			reap_start(v);
+	}
+}
+
+/* ---- release ---- */
+
+enum release_stage { RELEASE_CHECK, RELEASE_DETACH };
+
+static void release_detached(struct set_volume *entry, int res, void *context)
+{
+	struct command *c = context;
+	set_watch_missed(c->set); /* its record may be gone: then the copy goes as well */
+	c->kind->run(c);
+}
+
+static void release_run(struct command *c)
+{
+	if (c->stage == RELEASE_CHECK) {
+		c->stage = RELEASE_DETACH;
+		c->volume = set_volume_by_uuid(c->set, &c->order->volume);
+		if (c->volume)
+			c->volume->is_release_wanted = false;
+		if (c->volume && c->volume->head && c->volume->head->is_fenced &&
+		    c->volume->head->state == VOLUME_SERVING && !c->volume->attach) {
+			volume_detach(c->volume, false, release_detached, c);
+			return;
+		}
+	}
+	command_end(c);
+}
+
+const struct command_kind command_release = {.name = "release", .run = release_run};
+
+static void release_done(struct set_command *o, int res)
+{
+	order_free_internal(o);
+}
+
+void release_want(struct set_volume *entry)
+{
+	struct set_command *o = entry->is_release_wanted ? NULL : calloc(1, sizeof(*o));
+	quarry_assert(entry->set->members && entry->head && entry->head->is_fenced);
+	if (!o) /* one is in line; or no memory: its clients get errors until it is detached by hand */
+		return;
+	entry->is_release_wanted = true;
+	o->kind = SET_RELEASE;
+	o->is_internal = true;
+	o->volume = entry->facts.uuid;
+	text_print(o->object, sizeof(o->object), "%s", entry->facts.name);
+	o->done = release_done;
+	volume_set_command(entry->set, o);
+}
