@@ -27,7 +27,7 @@ static char *labels_text(json_t *labels)
 
 enum status node_list(struct cli *c)
 {
-	static const char *const headers[] = {"NAME", "STATE", ">DISKS", ">ATTACHED", "VERSION", "LABELS"};
+	static const char *const headers[] = {"NAME", "STATE", ">DISKS", ">ATTACHED", "VERSION", "SINCE", "LABELS"};
 	json_auto_t *answer = NULL;
 	enum status status = client_get(c, "/v1/nodes", &answer);
 	if (status != DONE || cli_print_json(c, answer))
@@ -43,10 +43,34 @@ enum status node_list(struct cli *c)
 		table_number(table, json_object_get(node, "disks"));
 		table_number(table, json_object_get(node, "attached_volumes"));
 		table_text(table, text_at(node, "version"));
+		table_text(table, *text_at(node, "since") ? text_at(node, "since") : NULL);
 		table_text(table, *labels ? labels : NULL);
 	}
 	table_print(table, stdout);
 	return DONE;
+}
+
+/* Of a node that is there, since when it runs; else since when it is not. */
+static void times_print(const json_t *node)
+{
+	char uptime[SIZE_TEXT_BYTES];
+	if (!*text_at(node, "started_at")) {
+		field_text(stdout, "since", text_at(node, "since"));
+		return;
+	}
+	duration_to_text(number_at(node, "uptime_s"), uptime);
+	field_text(stdout, "started", text_at(node, "started_at"));
+	field_text(stdout, "running for", uptime);
+}
+
+/* What only the node itself knows. */
+static void own_print(const json_t *node, const json_t *nbd)
+{
+	auto_free char *connections = text_format("%llu", (unsigned long long)number_at(nbd, "connections"));
+	field_size(stdout, "cache limit", json_object_get(node, "cache_bytes"));
+	field_size(stdout, "memory", json_object_get(node, "memory_bytes"));
+	field_text(stdout, "nbd socket", text_at(nbd, "socket"));
+	field_text(stdout, "nbd connections", connections);
 }
 
 enum status node_show(struct cli *c)
@@ -56,25 +80,19 @@ enum status node_show(struct cli *c)
 	enum status status = client_get(c, path, &node);
 	if (status != DONE || cli_print_json(c, node))
 		return status;
-	char uptime[SIZE_TEXT_BYTES];
 	const json_t *nbd = json_object_get(node, "nbd");
-	duration_to_text(number_at(node, "uptime_s"), uptime);
 	auto_free char *labels = labels_text(json_object_get(node, "labels"));
 	auto_free char *disks = text_format("%llu", (unsigned long long)number_at(node, "disks"));
 	auto_free char *attached = text_format("%llu", (unsigned long long)number_at(node, "attached_volumes"));
-	auto_free char *connections = text_format("%llu", (unsigned long long)number_at(nbd, "connections"));
 	field_text(stdout, "name", text_at(node, "name"));
 	field_text(stdout, "state", text_at(node, "state"));
 	field_text(stdout, "labels", labels);
 	field_text(stdout, "version", text_at(node, "version"));
-	field_text(stdout, "started", text_at(node, "started_at"));
-	field_text(stdout, "running for", uptime);
+	times_print(node);
 	field_text(stdout, "disks", disks);
 	field_text(stdout, "attached volumes", attached);
-	field_size(stdout, "cache limit", json_object_get(node, "cache_bytes"));
-	field_size(stdout, "memory", json_object_get(node, "memory_bytes"));
-	field_text(stdout, "nbd socket", text_at(nbd, "socket"));
+	if (json_is_integer(json_object_get(node, "cache_bytes")))
+		own_print(node, nbd);
 	field_text(stdout, "nbd address", text_at(nbd, "listen"));
-	field_text(stdout, "nbd connections", connections);
 	return DONE;
 }

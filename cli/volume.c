@@ -20,11 +20,12 @@ static char *volume_path(const char *name, const char *suffix)
 
 /* ---- look ---- */
 
-/* "serving nbd", "serving nbd (read only)"; to be freed. */
+/* "serving nbd", "serving nbd (read only)", "on n2 nbd"; to be freed. */
 static char *state_text(const json_t *volume)
 {
 	json_t *attachments = json_object_get(volume, "attachments");
-	char *text = text_format("%s", text_at(volume, "state"));
+	bool is_elsewhere = strcmp(text_at(volume, "state"), "elsewhere") == 0;
+	char *text = text_format("%s%s", is_elsewhere ? "on " : "", text_at(volume, is_elsewhere ? "node" : "state"));
 	size_t i;
 	json_t *attachment;
 	json_array_foreach(attachments, i, attachment)
@@ -157,6 +158,8 @@ enum status volume_show(struct cli *c)
 	field_text(stdout, "name", text_at(volume, "name"));
 	field_text(stdout, "uuid", text_at(volume, "uuid"));
 	field_text(stdout, "pool", text_at(volume, "pool"));
+	if (*text_at(volume, "node"))
+		field_text(stdout, "node", text_at(volume, "node"));
 	field_text(stdout, "state", state);
 	if (*text_at(volume, "why"))
 		field_text(stdout, "why", text_at(volume, "why"));

@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 /* ---- small values ---- */
 
@@ -185,19 +184,27 @@ static json_t *journal_json(const struct disk_stats *s)
 	return o;
 }
 
+/* Of a disk that another node has, what is known here is whether that node is there. */
+static const char *disk_state_text(const struct disk_view *v)
+{
+	if (v->is_elsewhere)
+		return v->why[0] ? "unreachable" : "elsewhere";
+	return disk_state_name(v->is_open ? v->state : DISK_FAILED);
+}
+
 static json_t *disk_json(const struct answer_context *c, const struct disk_view *v)
 {
 	json_t *o = json_object();
 	bool is_known = v->is_open;
 	put_text(o, "name", v->name);
 	put_uuid(o, "uuid", &v->uuid);
-	put_text(o, "node", c->config->node.name);
+	put_text(o, "node", v->node);
 	put_text(o, "path", v->path);
 	put_text(o, "pool", v->pool);
-	put_text(o, "state", disk_state_name(is_known ? v->state : DISK_FAILED));
+	put_text(o, "state", disk_state_text(v));
 	put_text(o, "why", v->why);
 	put_bool(o, "reserved", v->is_reserved);
-	put_number_if(o, "size_bytes", is_known, bytes_of(v->stats.n_blocks));
+	put_number_if(o, "size_bytes", is_known || v->is_elsewhere, bytes_of(v->stats.n_blocks));
 	put_number_if(o, "used_bytes", is_known, bytes_of(used_blocks(&v->stats)));
 	put_number_if(o, "free_bytes", is_known, bytes_of(v->stats.free_blocks));
 	put_number_if(o, "waiting_bytes", is_known, bytes_of(v->stats.waiting_blocks));
@@ -299,7 +306,12 @@ static json_t *attachment_with_clients(const struct answer_context *c, const str
 								    .is_read_only = v->is_read_only,
 								    .queues = v->vhost_queues});
 	bool is_nbd = strcmp(frontend, "nbd") == 0;
-	put_number_if(o, "clients", s->only_parts & SNAPSHOT_VOLUMES, is_nbd ? of->n_nbd_clients : of->n_vhost_clients);
+	if (v->is_elsewhere) { /* where it listens is that node's to say */
+		put_text(o, "uri", "");
+		put(o, "uris", json_array());
+	}
+	put_number_if(o, "clients", !v->is_elsewhere && s->only_parts & SNAPSHOT_VOLUMES,
+		      is_nbd ? of->n_nbd_clients : of->n_vhost_clients);
 	return o;
 }
 
@@ -309,6 +321,8 @@ static const char *volume_state(const struct volume_view *v)
 		return "deleting";
 	if (!v->is_attached_nbd && !v->is_attached_vhost)
 		return "detached";
+	if (v->is_elsewhere)
+		return v->is_node_alive ? "elsewhere" : "failing";
 	return v->is_serving ? "serving" : "failing";
 }
 
@@ -338,8 +352,9 @@ static json_t *volume_json(const struct answer_context *c, const struct snapshot
 	put_text(o, "name", v->name);
 	put_uuid(o, "uuid", &v->uuid);
 	put_text(o, "pool", v->pool);
+	put(o, "node", v->node[0] ? json_string(v->node) : json_null());
 	put_number(o, "size_bytes", v->size_bytes);
-	put_number(o, "allocated_bytes", v->allocated_bytes);
+	put_number_if(o, "allocated_bytes", !v->is_elsewhere, v->allocated_bytes);
 	volume_history_json(o, v, measure);
 	json_t *fill = fill_json(c->config, v);
 	if (v->fill_source[0])
@@ -370,56 +385,7 @@ static const struct volume_view *volume_shown(const struct snapshot *s)
 	return shown;
 }
 
-/* ---- the node ---- */
-
-static uint64_t memory_bytes(void)
-{
-	unsigned long long total = 0, resident = 0;
-	FILE *f = fopen("/proc/self/statm", "re");
-	if (!f)
-		return 0;
-	if (fscanf(f, "%llu %llu", &total, &resident) != 2)
-		resident = 0;
-	fclose(f);
-	return resident * (uint64_t)sysconf(_SC_PAGESIZE);
-}
-
-static uint64_t attached_volumes(const struct snapshot *s)
-{
-	uint64_t n = 0;
-	for (size_t i = 0; i < s->n_volumes; i++)
-		n += s->volumes[i].view.is_attached_nbd || s->volumes[i].view.is_attached_vhost;
-	return n;
-}
-
-static uint64_t uptime_s(const struct answer_context *c)
-{
-	uint64_t now = c->wall_ns();
-	return now > c->started_wall_ns ? (now - c->started_wall_ns) / NS_PER_S : 0;
-}
-
-static json_t *node_json(const struct answer_context *c, const struct snapshot *s)
-{
-	json_t *o = json_object(), *labels = json_object(), *nbd = json_object();
-	for (uint32_t i = 0; i < c->config->node.n_labels; i++)
-		put_text(labels, c->config->node.labels[i].key, c->config->node.labels[i].value);
-	put_text(nbd, "socket", c->config->nbd.socket);
-	put_text(nbd, "listen", c->config->nbd.listen);
-	put_counter(nbd, "connections", &s->nbd.n_connections);
-	uint64_t memory = memory_bytes();
-	put_text(o, "name", c->config->node.name);
-	put_text(o, "state", "running");
-	put(o, "labels", labels);
-	put_text(o, "version", QUARRY_VERSION);
-	put_time(o, "started_at", c->started_wall_ns);
-	put_number(o, "uptime_s", uptime_s(c));
-	put_number(o, "disks", s->n_disks);
-	put_number(o, "attached_volumes", attached_volumes(s));
-	put_number(o, "cache_bytes", c->config->node.cache_mb * MIB);
-	put_number_if(o, "memory_bytes", memory > 0, memory);
-	put(o, "nbd", nbd);
-	return o;
-}
+/* ---- version, status ---- */
 
 static json_t *version_json(const struct answer_context *c)
 {
@@ -439,6 +405,14 @@ static void add_problem(const struct problem *p, void *context)
 	json_array_append_new(context, o);
 }
 
+static uint64_t attached_volumes(const struct snapshot *s)
+{
+	uint64_t n = 0;
+	for (size_t i = 0; i < s->n_volumes; i++)
+		n += s->volumes[i].view.is_attached_nbd || s->volumes[i].view.is_attached_vhost;
+	return n;
+}
+
 static json_t *status_json(const struct answer_context *c, const struct snapshot *s)
 {
 	json_t *o = json_object(), *problems = json_array();
@@ -447,7 +421,7 @@ static json_t *status_json(const struct answer_context *c, const struct snapshot
 	put_text(o, "node", c->config->node.name);
 	put_text(o, "version", QUARRY_VERSION);
 	put_time(o, "started_at", c->started_wall_ns);
-	put_number(o, "uptime_s", uptime_s(c));
+	put_number(o, "uptime_s", answer_uptime_s(c));
 	put(o, "problems", problems);
 	put_number(o, "pools", s->n_pools);
 	put_number(o, "disks", s->n_disks);
@@ -579,10 +553,10 @@ unsigned answer_parts(const struct order *o)
 {
 	switch (o->show) {
 	case ORDER_STATUS:
-		return SNAPSHOT_DISKS | SNAPSHOT_VOLUMES | SNAPSHOT_POOLS;
+		return SNAPSHOT_DISKS | SNAPSHOT_VOLUMES | SNAPSHOT_POOLS | SNAPSHOT_NODES;
 	case ORDER_NODES:
 	case ORDER_NODE:
-		return SNAPSHOT_DISKS | SNAPSHOT_VOLUMES | SNAPSHOT_NBD;
+		return SNAPSHOT_DISKS | SNAPSHOT_VOLUMES | SNAPSHOT_NBD | SNAPSHOT_NODES;
 	case ORDER_POOLS:
 	case ORDER_POOL:
 		return SNAPSHOT_POOLS;
@@ -605,7 +579,7 @@ unsigned answer_parts(const struct order *o)
 	case ORDER_REQUESTS:
 		return SNAPSHOT_SLOW;
 	case ORDER_METRICS:
-		return SNAPSHOT_DISKS | SNAPSHOT_VOLUMES | SNAPSHOT_POOLS | SNAPSHOT_NBD;
+		return SNAPSHOT_DISKS | SNAPSHOT_VOLUMES | SNAPSHOT_POOLS | SNAPSHOT_NBD | SNAPSHOT_NODES;
 	case ORDER_VERSION:
 	case ORDER_EVENTS:
 	case ORDER_CHANGES:
@@ -665,8 +639,8 @@ static json_t *objects_json(const struct answer_context *c, const struct order *
 		return list_json("volumes", array);
 	}
 	quarry_assert(o->show == ORDER_NODES);
-	json_array_append_new(array, node_json(c, s));
-	return list_json("nodes", array);
+	json_decref(array);
+	return list_json("nodes", nodes_json(c, s));
 }
 
 /* One object, which the snapshot has or has not. */
@@ -678,8 +652,10 @@ static json_t *object_json(const struct answer_context *c, const struct order *o
 		return s->n_pools ? pool_json(&s->pools[0]) : refuse_missing("pool", o, why);
 	if (o->show == ORDER_DISK)
 		return s->n_disks ? disk_json(c, &s->disks[0].view) : refuse_missing("disk", o, why);
-	if (o->show == ORDER_NODE)
-		return strcmp(o->object, c->config->node.name) == 0 ? node_json(c, s) : refuse_missing("node", o, why);
+	if (o->show == ORDER_NODE) {
+		json_t *node = node_json(c, s, o->object);
+		return node ? node : refuse_missing("node", o, why);
+	}
 	if (o->show == ORDER_ATTACHMENT && strchr(o->object, '@')) {
 		json_t *attachment = snapshot_attachment_json(c, o, s);
 		return attachment ? attachment : refuse_missing("snapshot", o, why);

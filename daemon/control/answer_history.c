@@ -60,7 +60,7 @@ void volume_history_json(json_t *o, const struct volume_view *v, const struct se
 	set_number(o, "snapshots", v->n_snapshots);
 	set_number(o, "snapshots_bytes", v->snapshots_bytes);
 	set_number(o, "reclaiming_bytes", v->reclaiming_bytes);
-	set_measure(o, m);
+	set_measure(o, v->is_elsewhere ? NULL : m);
 	json_object_set_new(o, "cloned_from", v->cloned_from[0] ? json_string(v->cloned_from) : json_null());
 	json_object_set_new(o, "schedule", schedule_json(v));
 }
@@ -153,8 +153,8 @@ static json_t *snapshot_json(const struct answer_context *c, const struct snapsh
 	json_object_set_new(o, "state", json_string(v->is_deleting ? "deleting" : "ok"));
 	set_time(o, "created_at", v->created_ns);
 	set_number(o, "size_bytes", v->size_bytes);
-	set_number(o, "data_bytes", v->data_bytes);
-	set_measure(o, m);
+	json_object_set_new(o, "data_bytes", v->is_elsewhere ? json_null() : json_integer((json_int_t)v->data_bytes));
+	set_measure(o, v->is_elsewhere ? NULL : m);
 	set_number(o, "epoch", v->epoch);
 	json_object_set_new(o, "scheduled", json_boolean(v->is_scheduled));
 	json_object_set_new(o, "attachments", attachments);

@@ -15,6 +15,11 @@ struct attachment {
 };
 json_t *attachment_json(const struct config *config, const struct attachment *a);
 
+/* answer_nodes.c */
+json_t *nodes_json(const struct answer_context *c, const struct snapshot *s);
+json_t *node_json(const struct answer_context *c, const struct snapshot *s, const char *name); /* or NULL */
+uint64_t answer_uptime_s(const struct answer_context *c);
+
 /* answer_history.c */
 void volume_history_json(json_t *o, const struct volume_view *v, const struct set_measure *m);
 json_t *schedule_json(const struct volume_view *v);                           /* null when there is none */

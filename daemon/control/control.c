@@ -174,6 +174,8 @@ static void request_look(struct request *r)
 		s->only_parts = SNAPSHOT_DISKS;
 	if (o->show == ORDER_VOLUME)
 		s->only_parts = SNAPSHOT_VOLUMES;
+	if (o->show == ORDER_NODE)
+		s->only_parts = SNAPSHOT_NODES;
 	bool names_snapshots = o->show == ORDER_SNAPSHOTS || o->show == ORDER_SNAPSHOT || o->show == ORDER_ATTACHMENT;
 	if (names_snapshots && o->object[0])
 		s->only_parts = SNAPSHOT_VOLUMES | SNAPSHOT_HISTORY;

@@ -36,6 +36,8 @@ static void tell_of_disk(const struct telling *t, const struct disk_view *v)
 	char object[DISK_LABEL_BYTES + 8];
 	uint64_t errors = v->counters ? counter_get(&v->counters->checksum_errors) : 0;
 	uint64_t unread = v->counters ? counter_get(&v->counters->io_errors) : 0;
+	if (v->is_elsewhere)
+		return; /* its node knows */
 	snprintf(object, sizeof(object), "disk %s", v->name);
 	if (v->is_open && v->state == DISK_RECOVERING)
 		tell(t, "disk-recovering", object, "it replays its journal; its volumes wait for that");
@@ -69,6 +71,8 @@ static void tell_of_volume(const struct telling *t, const struct volume_view *v)
 {
 	char object[SET_TEXT_MAX + 16];
 	snprintf(object, sizeof(object), "volume %s", v->name);
+	if (v->is_elsewhere && v->is_node_alive)
+		return; /* the same */
 	if ((v->is_attached_nbd || v->is_attached_vhost) && !v->is_serving)
 		tell(t, "volume-failing", object, "%s", v->why[0] ? v->why : "it is attached and does not serve");
 }
@@ -78,7 +82,7 @@ static void tell_of_fill(const struct telling *t, const struct volume_view *v)
 {
 	char object[SET_TEXT_MAX + 16];
 	snprintf(object, sizeof(object), "volume %s", v->name);
-	if (!v->fill_source[0] || v->is_deleting)
+	if (!v->fill_source[0] || v->is_deleting || v->is_elsewhere)
 		return;
 	if (v->unfillable_bytes > 0)
 		tell(t, "fill-damaged", object,
@@ -95,13 +99,35 @@ static void tell_of_pool(const struct telling *t, const struct pool_view *v)
 	snprintf(object, sizeof(object), "pool %s", v->name);
 	if (v->n_disks == 0 && v->n_volumes > 0)
 		tell(t, "pool-empty", object, "it has volumes and no disk: quarry disk add PATH --pool %s", v->name);
-	else if (v->n_disks > 0 && v->free_bytes == 0)
+	else if (v->n_disks_here > 0 && v->free_bytes == 0)
 		tell(t, "pool-full", object,
 		     "writes to new places fail; add a disk, trim or delete: quarry disk add PATH --pool %s", v->name);
-	else if (v->n_disks > 0 && v->free_bytes < v->size_bytes / NEARLY_FULL_PART)
+	else if (v->n_disks_here > 0 && v->free_bytes < v->size_bytes / NEARLY_FULL_PART)
 		tell(t, "pool-nearly-full", object,
 		     "less than %d %% of it is free; add a disk: quarry disk add PATH --pool %s",
 		     100 / NEARLY_FULL_PART, v->name);
+}
+
+/* A node that was stopped is as somebody wanted it. One that died matters while something of it is missed. */
+static void tell_of_node(const struct telling *t, const struct snapshot *s, const struct member_view *m)
+{
+	char object[SET_TEXT_MAX + 16];
+	size_t n = 0;
+	for (size_t i = 0; i < s->n_disks; i++)
+		n += strcmp(s->disks[i].view.node, m->name) == 0;
+	for (size_t i = 0; i < s->n_volumes; i++)
+		n += strcmp(s->volumes[i].view.node, m->name) == 0;
+	snprintf(object, sizeof(object), "node %s", m->name);
+	if (m->state == MEMBER_LOST && m->is_self)
+		tell(t, "lease-lost", object,
+		     "it has no lease of the metadata store, so its volumes answer nothing; it goes on by itself when "
+		     "it has one "
+		     "again: is etcd reachable from here?");
+	else if (m->state == MEMBER_LOST && n > 0)
+		tell(t, "node-lost", object,
+		     "it does not renew its lease: start it, or see whether it can reach the metadata store; for good: "
+		     "quarry "
+		     "disk remove DISK --force for each of its disks");
 }
 
 void health_each(const struct snapshot *s, void (*each)(const struct problem *p, void *context), void *context)
@@ -112,6 +138,8 @@ void health_each(const struct snapshot *s, void (*each)(const struct problem *p,
 		     "writing it failed, so no command can be carried out; make sure that its disk has space and is "
 		     "sound, "
 		     "then restart the daemon");
+	for (size_t i = 0; i < s->n_nodes; i++)
+		tell_of_node(&t, s, &s->nodes[i].view);
 	for (size_t i = 0; i < s->n_disks; i++)
 		tell_of_disk(&t, &s->disks[i].view);
 	for (size_t i = 0; i < s->n_volumes; i++) {

@@ -382,7 +382,7 @@ static const void *at_vhost(const struct snapshot *s, size_t i, const char **nam
 static const void *at_disk_view(const struct snapshot *s, size_t i, const char **name)
 {
 	*name = s->disks[i].view.name;
-	return &s->disks[i].view;
+	return s->disks[i].view.is_elsewhere ? NULL : &s->disks[i].view;
 }
 
 static const void *at_disk_stats(const struct snapshot *s, size_t i, const char **name)
@@ -400,7 +400,8 @@ static const void *at_disk_counters(const struct snapshot *s, size_t i, const ch
 static const void *at_volume_view(const struct snapshot *s, size_t i, const char **name)
 {
 	*name = s->volumes[i].view.name;
-	return s->volumes[i].view.is_deleting ? NULL : &s->volumes[i].view;
+	const struct volume_view *v = &s->volumes[i].view;
+	return v->is_deleting || v->is_elsewhere ? NULL : v;
 }
 
 static const void *at_volume_counters(const struct snapshot *s, size_t i, const char **name)
@@ -474,6 +475,19 @@ static void count_problem(const struct problem *problem, void *context)
 	(*(uint64_t *)context)++;
 }
 
+static void nodes_write(struct sheet *p)
+{
+	head(p, "quarry_node_alive", "gauge", "1: the node has a lease; 0: it has stopped, or died.");
+	for (size_t i = 0; i < p->s->n_nodes; i++) {
+		const struct member_view *v = &p->s->nodes[i].view;
+		sample_number(p, &(struct sample){.name = "quarry_node_alive", .noun = "node", .object = v->name},
+			      v->state == MEMBER_SERVING);
+	}
+	if (p->s->n_nodes == 0)
+		sample_number(
+		    p, &(struct sample){"quarry_node_alive", "node", p->context->config->node.name, NULL, NULL}, 1);
+}
+
 static void node_write(struct sheet *p)
 {
 	uint64_t problems = 0;
@@ -507,6 +521,7 @@ char *metrics_text(const struct answer_context *c, const struct snapshot *s)
 	if (!p.out)
 		return NULL;
 	node_write(&p);
+	nodes_write(&p);
 	for (size_t i = 0; i < array_size(families); i++)
 		family_write(&p, &families[i]);
 	process_write(&p);

@@ -601,11 +601,22 @@ static const struct failure {
 	unsigned status;
 	int res;
 } failures[] = {
-    {"invalid", 400, -EINVAL},       {"not-found", 404, -ENOENT},      {"exists", 409, -EEXIST},
-    {"in-use", 409, -EBUSY},         {"no-space", 507, -ENOSPC},       {"not-available", 501, -EOPNOTSUPP},
-    {"busy", 503, -ESHUTDOWN},       {"busy", 503, -EAGAIN},           {"busy", 503, -ETIMEDOUT},
-    {"io-error", 500, -EIO},         {"io-error", 500, -EUCLEAN},      {"io-error", 500, -EROFS},
-    {"invalid", 400, -ENAMETOOLONG}, {"not-available", 501, -ENOTSUP}, {"invalid", 400, -EACCES},
+    {"invalid", 400, -EINVAL},
+    {"not-found", 404, -ENOENT},
+    {"exists", 409, -EEXIST},
+    {"in-use", 409, -EBUSY},
+    {"elsewhere", 409, -EREMOTE},
+    {"no-space", 507, -ENOSPC},
+    {"not-available", 501, -EOPNOTSUPP},
+    {"busy", 503, -ESHUTDOWN},
+    {"busy", 503, -EAGAIN},
+    {"busy", 503, -ETIMEDOUT},
+    {"io-error", 500, -EIO},
+    {"io-error", 500, -EUCLEAN},
+    {"io-error", 500, -EROFS},
+    {"invalid", 400, -ENAMETOOLONG},
+    {"not-available", 501, -ENOTSUP},
+    {"invalid", 400, -EACCES},
     {"internal", 500, -ENOMEM},
 };
 

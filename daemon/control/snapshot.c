@@ -46,7 +46,7 @@ static void take_disk(const struct disk_view *v, void *context)
 {
 	struct snapshot *s = context;
 	bool is_wanted = !(s->only_parts & SNAPSHOT_DISKS) || strcmp(v->name, s->only) == 0 ||
-			 strcmp(v->path, s->only) == 0 || uuid_is_named(&v->uuid, s->only);
+			 (!v->is_elsewhere && strcmp(v->path, s->only) == 0) || uuid_is_named(&v->uuid, s->only);
 	struct snapshot_disk *to = is_wanted ? array_grow(s, &s->disks, &s->n_disks, sizeof(*to)) : NULL;
 	if (!to)
 		return;
@@ -97,6 +97,17 @@ static void take_snapshot(const struct snapshot_view *v, void *context)
 		*to = *v;
 }
 
+static void take_node(const struct member_view *v, void *context)
+{
+	struct snapshot *s = context;
+	bool is_wanted = !(s->only_parts & SNAPSHOT_NODES) || strcmp(v->name, s->only) == 0;
+	struct snapshot_node *to = is_wanted ? array_grow(s, &s->nodes, &s->n_nodes, sizeof(*to)) : NULL;
+	if (!to)
+		return;
+	to->view = *v;
+	to->view.about = copy_of(s, v->about, strlen(v->about) + 1);
+}
+
 static void take_line(const char *line, void *context)
 {
 	struct snapshot *s = context;
@@ -145,6 +156,8 @@ void snapshot_take(struct snapshot *s, const struct snapshot_sources *from)
 		volume_set_pools(from->volumes, take_pool, s);
 	if (s->parts & SNAPSHOT_HISTORY)
 		volume_set_snapshots(from->volumes, take_snapshot, s);
+	if ((s->parts & SNAPSHOT_NODES) && from->members)
+		members_each(from->members, take_node, s);
 	if (s->parts & SNAPSHOT_SLOW) {
 		volume_set_slow_requests(from->volumes, s->slow_age_ns, take_line, s);
 		if (from->nbd)
@@ -171,6 +184,9 @@ void snapshot_clear(struct snapshot *s)
 		free((void *)s->volumes[i].view.counters);
 	for (size_t i = 0; i < s->n_lines; i++)
 		free(s->lines[i]);
+	for (size_t i = 0; i < s->n_nodes; i++)
+		free((void *)s->nodes[i].view.about);
+	free(s->nodes);
 	free(s->disks);
 	free(s->adding);
 	free(s->volumes);

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "daemon/metadata/members.h"
 #include "frontends/nbd/nbd_server.h"
 #include "frontends/vhost-user/vhost_server.h"
 #include "volumes/head/volume_set.h"
@@ -16,6 +17,7 @@ enum {
 	SNAPSHOT_NBD = 8,
 	SNAPSHOT_SLOW = 16,    /* lines of slow requests */
 	SNAPSHOT_HISTORY = 32, /* snapshots of volumes */
+	SNAPSHOT_NODES = 64,   /* of a cluster */
 };
 
 struct snapshot_disk {
@@ -24,6 +26,10 @@ struct snapshot_disk {
 struct snapshot_volume {
 	struct volume_view view;                            /* the same */
 	uint32_t n_nbd_clients, n_vhost_clients, n_fillers; /* n_fillers: connections to its export for them */
+};
+
+struct snapshot_node {
+	struct member_view view; /* about: a copy that the snapshot owns */
 };
 
 struct snapshot {
@@ -39,8 +45,9 @@ struct snapshot {
 	struct snapshot_volume *volumes;
 	struct pool_view *pools;
 	struct snapshot_view *snapshots;
+	struct snapshot_node *nodes; /* none where the store is this node's alone */
 	char **lines;
-	size_t n_disks, n_adding, n_volumes, n_pools, n_snapshots, n_lines;
+	size_t n_disks, n_adding, n_volumes, n_pools, n_snapshots, n_nodes, n_lines;
 	struct nbd_counters nbd; /* zeros when there is no server */
 	struct vhost_counters vhost;
 	bool is_metadata_broken;
@@ -51,6 +58,7 @@ struct snapshot_sources {
 	struct reactor *reactor;
 	struct volume_set *volumes;
 	struct metadata *metadata;  /* NULL: not looked at */
+	struct members *members;    /* NULL: there is no cluster */
 	struct nbd_server *nbd;     /* NULL: none */
 	struct vhost_server *vhost; /* NULL: none */
 	struct buffers *buffers;    /* NULL: none */

@@ -716,7 +716,7 @@ static void test_health(void)
 	for (int i = 0; i < 4; i++) {
 		snprintf(disks[i].view.name, sizeof(disks[i].view.name), "d%d", i);
 		snprintf(pools[i].name, sizeof(pools[i].name), "p%d", i);
-		pools[i].n_disks = 1;
+		pools[i].n_disks = pools[i].n_disks_here = 1;
 		pools[i].size_bytes = pools[i].free_bytes = 100 * GIB;
 		disks[i].view.is_open = true;
 		disks[i].view.state = DISK_RUNNING;
@@ -736,7 +736,7 @@ static void test_health(void)
 	volumes[0].view.is_serving = false;
 	pools[0].free_bytes = 0;
 	pools[1].free_bytes = GIB;
-	pools[2].n_disks = 0;
+	pools[2].n_disks = pools[2].n_disks_here = 0;
 	pools[2].n_volumes = 1;
 	health_each(&s, tell, NULL);
 	CU_ASSERT_STRING_EQUAL(

@@ -1,0 +1,169 @@
+/*
+ * answer_nodes.c: what the API says of nodes: of this one what it knows, of others what they have told the store.
+ *
+ * What another node has written is checked before it is shown: a member of a type that it should not have is left out.
+ */
+#include "daemon/control/answer_internal.h"
+
+#include "daemon/version.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void put(json_t *object, const char *key, json_t *value)
+{
+	json_object_set_new(object, key, value);
+}
+
+static json_t *number(uint64_t n)
+{
+	return json_integer((json_int_t)n);
+}
+
+/* Zero: it is not known. */
+static json_t *moment(uint64_t wall_ns)
+{
+	char text[ANSWER_TIME_BYTES];
+	if (wall_ns == 0)
+		return json_null();
+	answer_time(wall_ns, text);
+	return json_string(text);
+}
+
+static uint64_t memory_bytes(void)
+{
+	unsigned long long total = 0, resident = 0;
+	FILE *f = fopen("/proc/self/statm", "re");
+	if (!f)
+		return 0;
+	if (fscanf(f, "%llu %llu", &total, &resident) != 2)
+		resident = 0;
+	fclose(f);
+	return resident * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+uint64_t answer_uptime_s(const struct answer_context *c)
+{
+	uint64_t now = c->wall_ns();
+	return now > c->started_wall_ns ? (now - c->started_wall_ns) / NS_PER_S : 0;
+}
+
+static uint64_t disks_of(const struct snapshot *s, const char *node)
+{
+	uint64_t n = 0;
+	for (size_t i = 0; i < s->n_disks; i++)
+		n += strcmp(s->disks[i].view.node, node) == 0;
+	return n;
+}
+
+static uint64_t attached_on(const struct snapshot *s, const char *node)
+{
+	uint64_t n = 0;
+	for (size_t i = 0; i < s->n_volumes; i++) {
+		const struct volume_view *v = &s->volumes[i].view;
+		n += (v->is_attached_nbd || v->is_attached_vhost) && strcmp(v->node, node) == 0;
+	}
+	return n;
+}
+
+/* ---- this node ---- */
+
+static json_t *own_json(const struct answer_context *c, const struct snapshot *s, const struct member_view *m)
+{
+	const struct config *config = c->config;
+	quarry_assert(!m || strcmp(m->name, config->node.name) == 0);
+	json_t *o = json_object(), *labels = json_object(), *nbd = json_object();
+	uint64_t memory = memory_bytes();
+	for (uint32_t i = 0; i < config->node.n_labels; i++)
+		put(labels, config->node.labels[i].key, json_string(config->node.labels[i].value));
+	put(nbd, "socket", json_string(config->nbd.socket));
+	put(nbd, "listen", json_string(config->nbd.listen));
+	put(nbd, "connections", number(counter_get(&s->nbd.n_connections)));
+	put(o, "name", json_string(config->node.name));
+	put(o, "state", json_string(m && m->state != MEMBER_SERVING ? "lost" : "running"));
+	put(o, "since", moment(c->started_wall_ns));
+	put(o, "labels", labels);
+	put(o, "version", json_string(QUARRY_VERSION));
+	put(o, "started_at", moment(c->started_wall_ns));
+	put(o, "uptime_s", number(answer_uptime_s(c)));
+	put(o, "disks", number(disks_of(s, config->node.name)));
+	put(o, "attached_volumes", number(attached_on(s, config->node.name)));
+	put(o, "cache_bytes", number(config->node.cache_mb * MIB));
+	put(o, "memory_bytes", memory > 0 ? number(memory) : json_null());
+	put(o, "nbd", nbd);
+	return o;
+}
+
+/* ---- another ---- */
+
+/* A copy of what is a text; else an empty one. */
+static json_t *text_of(const json_t *about, const char *key)
+{
+	const char *text = json_string_value(json_object_get(about, key));
+	return json_string(text ? text : "");
+}
+
+static json_t *labels_of(const json_t *about)
+{
+	json_t *labels = json_object(), *value;
+	const char *key;
+	json_object_foreach(json_object_get(about, "labels"), key, value)
+	{
+		if (json_is_string(value))
+			json_object_set(labels, key, value);
+	}
+	return labels;
+}
+
+static json_t *other_json(const struct answer_context *c, const struct snapshot *s, const struct member_view *m)
+{
+	json_t *about = json_loads(m->about, JSON_REJECT_DUPLICATES, NULL), *o = json_object(), *nbd = json_object();
+	bool is_running = m->state == MEMBER_SERVING;
+	quarry_assert(!m->is_self && m->about);
+	uint64_t now_ns = c->wall_ns();
+	bool is_known = is_running && m->since_ns > 0 && now_ns >= m->since_ns;
+	put(nbd, "socket", json_null());
+	put(nbd, "listen", text_of(about, "nbd"));
+	put(nbd, "connections", json_null());
+	put(o, "name", json_string(m->name));
+	put(o, "state", json_string(is_running ? "running" : member_state_name(m->state)));
+	put(o, "since", moment(m->since_ns));
+	put(o, "labels", labels_of(about));
+	put(o, "version", text_of(about, "version"));
+	put(o, "started_at", moment(is_running ? m->since_ns : 0));
+	put(o, "uptime_s", is_known ? number((now_ns - m->since_ns) / NS_PER_S) : json_null());
+	put(o, "disks", number(disks_of(s, m->name)));
+	put(o, "attached_volumes", number(attached_on(s, m->name)));
+	put(o, "cache_bytes", json_null());
+	put(o, "memory_bytes", json_null());
+	put(o, "nbd", nbd);
+	json_decref(about);
+	return o;
+}
+
+/* ---- which of them ---- */
+
+static json_t *member_json(const struct answer_context *c, const struct snapshot *s, const struct member_view *m)
+{
+	return m->is_self ? own_json(c, s, m) : other_json(c, s, m);
+}
+
+json_t *nodes_json(const struct answer_context *c, const struct snapshot *s)
+{
+	json_t *array = json_array();
+	for (size_t i = 0; i < s->n_nodes; i++)
+		json_array_append_new(array, member_json(c, s, &s->nodes[i].view));
+	if (s->n_nodes == 0)
+		json_array_append_new(array, own_json(c, s, NULL));
+	return array;
+}
+
+json_t *node_json(const struct answer_context *c, const struct snapshot *s, const char *name)
+{
+	for (size_t i = 0; i < s->n_nodes; i++)
+		if (strcmp(s->nodes[i].view.name, name) == 0)
+			return member_json(c, s, &s->nodes[i].view);
+	return strcmp(name, c->config->node.name) == 0 ? own_json(c, s, NULL) : NULL;
+}
