@@ -512,15 +512,13 @@ static void check_metadata(struct reading *r)
 			      "metadata.endpoints: go with backend = \"etcd\" only");
 }
 
-/* What needs several nodes, which this release does not have. */
+/* What this release does not have. */
 static void check_honoured(struct reading *r)
 {
-	static const char later[] = "not available in this release: one node has its own disks only";
 	const struct config *c = r->config;
-	if (c->metadata.backend != CONFIG_EMBEDDED)
-		reading_error(r, line_of_key(r, "metadata.backend"), "metadata.backend: \"etcd\" is %s", later);
 	if (c->peer.listen[0] != '\0')
-		reading_error(r, line_of_key(r, "peer.listen"), "peer.listen: is %s", later);
+		reading_error(r, line_of_key(r, "peer.listen"),
+			      "peer.listen: is not available in this release: a node has its own disks only");
 	if (c->node.reactors > 1)
 		reading_error(r, line_of_key(r, "node.reactors"),
 			      "node.reactors: more than 1 is not available in this release");

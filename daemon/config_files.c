@@ -10,6 +10,7 @@
 
 #include "daemon/control/control_socket.h"
 #include "daemon/core/tls.h"
+#include "daemon/node_store.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -129,6 +130,28 @@ static void look_at_control(struct look *l)
 	}
 }
 
+/* Whether etcd takes them, only a start can tell. */
+static void look_at_metadata(struct look *l)
+{
+	const struct config *c = l->config;
+	const char *const files[][2] = {{"metadata.ca_file", c->metadata.ca_file},
+					{"metadata.cert_file", c->metadata.cert_file},
+					{"metadata.key_file", c->metadata.key_file}};
+	char why[NODE_STORE_WHY_BYTES], password[STORE_PASSWORD_BYTES];
+	for (size_t i = 0; i < array_size(files); i++) {
+		char reason[CONTROL_WHY_BYTES];
+		char *text = files[i][1][0] ? control_file_read(files[i][0], files[i][1], reason) : NULL;
+		if (files[i][1][0] && !text)
+			look_error(l, files[i][0], "%s", reason);
+		else if (text)
+			explicit_bzero(text, strlen(text));
+		free(text);
+	}
+	if (c->metadata.user[0] && node_store_password(c->metadata.password_file, password, why) < 0)
+		look_error(l, "metadata.password_file", "%s", why);
+	explicit_bzero(password, sizeof(password));
+}
+
 int config_check_files(const char *file, const struct config *config, struct config_report *report)
 {
 	struct look l = {.file = file, .config = config, .report = report};
@@ -138,5 +161,6 @@ int config_check_files(const char *file, const struct config *config, struct con
 	look_at_folder(&l, "vhost.dir", config->vhost.dir);
 	look_at_nbd_tls(&l);
 	look_at_control(&l);
+	look_at_metadata(&l);
 	return report->n_errors > 0 ? -EINVAL : 0;
 }

@@ -1,15 +1,20 @@
 /*
  * node.c: puts a node together, and takes it apart.
  *
- *   FOLDERS -> STORE -> VOLUMES -> CLIENTS -> CONTROL -> RUN -> HUSH -> DISCONNECT -> RELEASE -> UNLOAD -> CLOSE -> END
- *      |         |         |          |          |                ^
- *      +---------+---------+----------+----------+-- on error ----+
+ *   FOLDERS -> STORE -> JOIN -> VOLUMES -> CLIENTS -> CONTROL -> RUN
+ *      |         |       |         |          |          |        v
+ *      +---------+-------+---------+----------+----------+------> HUSH -> DISCONNECT -> RELEASE -> UNLOAD -> LEAVE -> CLOSE
+ *                                    on error, or asked to stop                                                       -> END
+ *
+ *   STORE    waits for as long as it takes until etcd can be reached: after a loss of power it may start later than we
+ *   JOIN     of a cluster: the node takes its name and its lease; LEAVE gives them back, when all that needs them is gone
  *
  * Invariants
  *  1. Parts are started from the bottom up and stopped from the top down: no part is without what it uses. The way down
  *     skips what was not started.
  *  2. Clients are let in only when all volumes that can serve do; the API comes last, so whoever it answers finds all.
- *  3. A stop that is asked for during the start takes effect between two parts, never within one.
+ *  3. A stop that is asked for during the start takes effect between two parts, or while one waits for others, never
+ *     within one.
  *  4. ended() is called exactly once, after everything was freed.
  *
  * Owner: the reactor.
@@ -18,7 +23,9 @@
 
 #include "daemon/control/control.h"
 #include "daemon/core/buffers.h"
-#include "daemon/metadata/metadata.h"
+#include "daemon/metadata/members.h"
+#include "daemon/node_store.h"
+#include "daemon/place.h"
 #include "frontends/nbd/nbd_server.h"
 #include "frontends/vhost-user/vhost_server.h"
 #include "volumes/head/volume_set.h"
@@ -33,9 +40,15 @@
 #define IO_BUFFERS_BYTES (48 * MIB) /* promised beside cache_mb: quarry.conf(5) */
 #define IO_RESERVE_BYTES (8 * MIB)  /* of these, for small requests: 256 of 32 KiB, one for every connection */
 
+#define STORE_PAUSE_NS (NS_PER_S)        /* before an etcd that cannot be reached is asked again */
+#define STORE_TELL_NS  (30 * NS_PER_S)   /* it is said this often that we wait for it */
+#define PLACE_PAUSE_NS (100 * NS_PER_MS) /* a daemon that was killed keeps its lock */
+#define PLACE_WAIT_NS  (10 * NS_PER_S)   /* until its last requests are done: not for longer than this */
+
 #define NODE_STAGES(X)                                                                                                 \
 	X(FOLDERS, "making its folders")                                                                               \
-	X(STORE, "opening the metadata store")                                                                         \
+	X(STORE, "opening the metadata store, or waiting for it")                                                      \
+	X(JOIN, "joining the cluster")                                                                                 \
 	X(VOLUMES, "recovering the disks and attaching volumes")                                                       \
 	X(CLIENTS, "listening for NBD and vhost-user clients")                                                         \
 	X(CONTROL, "listening for commands")                                                                           \
@@ -44,6 +57,7 @@
 	X(DISCONNECT, "disconnecting NBD clients")                                                                     \
 	X(RELEASE, "disconnecting virtual machines")                                                                   \
 	X(UNLOAD, "closing the disks with a last checkpoint")                                                          \
+	X(LEAVE, "leaving the cluster")                                                                                \
 	X(CLOSE, "closing the metadata store")                                                                         \
 	X(END, "ended")
 
@@ -68,7 +82,11 @@ struct node {
 	struct op begin;
 
 	struct buffers *buffers;
+	struct place place;
+	struct timer pause; /* of STORE */
+	uint64_t place_since_ns, told_ns;
 	struct metadata *metadata;
+	struct members *members; /* NULL: the store is this node's alone */
 	struct volume_set *volumes;
 	struct nbd_server *nbd;
 	struct vhost_server *vhost;
@@ -92,6 +110,7 @@ const char *node_stage_text(const struct node *n)
 static void node_check(const struct node *n)
 {
 	quarry_assert(n->stage <= NODE_END);
+	quarry_assert(!n->members || n->metadata);
 	quarry_assert(!n->volumes || n->metadata);
 	quarry_assert(!n->nbd || n->volumes);
 	quarry_assert(!n->vhost || n->volumes);
@@ -151,13 +170,82 @@ static void node_make_folders(struct node *n)
 		node_fail(n, -ENOMEM, "no memory for %llu MiB of I/O buffers", IO_BUFFERS_BYTES / MIB);
 }
 
-static void node_open_store(struct node *n)
+/* A daemon that was killed may hold the folder for a moment. */
+static enum flow node_take_place(struct node *n)
 {
-	char path[CONFIG_TEXT_MAX + 16], why[METADATA_WHY_BYTES] = "";
-	snprintf(path, sizeof(path), "%s/metadata.db", n->config->node.data_dir);
-	int res = metadata_open_embedded(n->reactor, n->log, path, why, &n->metadata);
+	char why[PLACE_WHY_BYTES] = "";
+	uint64_t now_ns = reactor_now_ns(n->reactor);
+	if (n->place.fd >= 0 || n->config->metadata.backend != CONFIG_ETCD)
+		return FLOW_NEXT;
+	int res = place_take(&n->place, n->config->node.data_dir, n->config->node.name, why);
+	if (n->place_since_ns == 0)
+		n->place_since_ns = now_ns;
+	if (res == -EBUSY && now_ns - n->place_since_ns < PLACE_WAIT_NS) {
+		timer_start(n->reactor, &n->pause, PLACE_PAUSE_NS);
+		return FLOW_WAIT;
+	}
 	if (res < 0)
 		node_fail(n, res, "%s", why);
+	return FLOW_NEXT;
+}
+
+static enum flow node_open_store(struct node *n)
+{
+	char why[NODE_STORE_WHY_BYTES] = "";
+	uint64_t now_ns = reactor_now_ns(n->reactor);
+	if (n->is_stop_asked)
+		return FLOW_NEXT;
+	if (node_take_place(n) == FLOW_WAIT)
+		return FLOW_WAIT;
+	int res = n->res ? n->res : node_store_open(n->reactor, n->log, n->config, why, &n->metadata);
+	if (res == 0 || n->res < 0)
+		return FLOW_NEXT;
+	if (res != -EHOSTUNREACH) {
+		node_fail(n, res, "%s", why);
+		return FLOW_NEXT;
+	}
+	if (n->told_ns == 0 || now_ns - n->told_ns >= STORE_TELL_NS) {
+		log_event(n->log, LOG_WARNING, "metadata-awaited", n->config->node.name,
+			  "%s: waiting until one does; start etcd, or correct metadata.endpoints", why);
+		n->told_ns = now_ns;
+	}
+	timer_start(n->reactor, &n->pause, STORE_PAUSE_NS);
+	return FLOW_WAIT;
+}
+
+static void node_pause_over(struct timer *t)
+{
+	node_run(container_of(t, struct node, pause));
+}
+
+static void node_joined(struct members *m, int res, void *context)
+{
+	struct node *n = context;
+	quarry_assert(n->stage == NODE_JOIN && n->is_awaited);
+	if (res < 0)
+		node_fail(n, res, "%s", members_why(m));
+	n->is_awaited = false;
+	node_run(n);
+}
+
+static void node_join(struct node *n)
+{
+	char *about = node_store_about(n->config);
+	const struct members_options o = {
+	    .reactor = n->reactor,
+	    .log = n->log,
+	    .metadata = n->metadata,
+	    .name = n->config->node.name,
+	    .identity = n->place.identity,
+	    .about = about,
+	    .lease_ns = n->config->cluster.lease_ms * NS_PER_MS,
+	    .drift_ppm = n->config->cluster.drift_ppm,
+	};
+	int res = about ? members_join(&o, node_joined, n, &n->members) : -ENOMEM;
+	free(about);
+	n->is_awaited = res == 0;
+	if (res < 0)
+		node_fail(n, res, "no memory to join the cluster");
 }
 
 static void volumes_ready(struct volume_set *s, int res, void *context)
@@ -165,8 +253,10 @@ static void volumes_ready(struct volume_set *s, int res, void *context)
 	struct node *n = context;
 	quarry_assert(n->stage == NODE_VOLUMES && n->is_awaited);
 	quarry_assert(n->volumes == s);
-	if (res < 0 && volume_set_why(s)[0])
+	if (res < 0 && volume_set_why(s)[0] && !n->members)
 		node_fail(n, res, "%s/metadata.db: %s", n->config->node.data_dir, volume_set_why(s));
+	else if (res < 0 && volume_set_why(s)[0])
+		node_fail(n, res, "%s", volume_set_why(s));
 	else if (res < 0)
 		node_fail(n, res, "the volumes cannot be loaded: %s", strerror(-res));
 	n->is_awaited = false;
@@ -182,6 +272,7 @@ static void node_load_volumes(struct node *n)
 	    .metadata = n->metadata,
 	    .node_name = n->config->node.name,
 	    .is_store_own = n->config->metadata.backend == CONFIG_EMBEDDED,
+	    .members = n->members,
 	    .cache_bytes = n->config->node.cache_mb * MIB,
 	};
 	int res = volume_set_start(&o, volumes_ready, n, &n->volumes);
@@ -244,6 +335,7 @@ static void node_let_commands_in(struct node *n)
 	    .config = n->config,
 	    .sources = {.reactor = n->reactor,
 			.metadata = n->metadata,
+			.members = n->members,
 			.volumes = n->volumes,
 			.nbd = n->nbd,
 			.vhost = n->vhost,
@@ -302,6 +394,13 @@ static void volumes_gone(void *context)
 	node_part_gone(n, NODE_UNLOAD);
 }
 
+static void members_gone(void *context)
+{
+	struct node *n = context;
+	n->members = NULL;
+	node_part_gone(n, NODE_LEAVE);
+}
+
 static enum flow node_await(struct node *n)
 {
 	return n->is_awaited ? FLOW_WAIT : FLOW_NEXT;
@@ -321,6 +420,8 @@ static enum flow node_take_down(struct node *n)
 		vhost_server_stop(n->vhost, vhost_gone, n);
 	else if (n->stage == NODE_UNLOAD && n->volumes)
 		volume_set_stop(n->volumes, volumes_gone, n);
+	else if (n->stage == NODE_LEAVE && n->members)
+		members_leave(n->members, members_gone, n);
 	else
 		n->is_awaited = false;
 	return n->is_awaited ? FLOW_WAIT : FLOW_NEXT;
@@ -331,6 +432,7 @@ static void node_close_store(struct node *n)
 	if (n->metadata)
 		metadata_close(n->metadata);
 	n->metadata = NULL;
+	place_leave(&n->place);
 	if (n->buffers)
 		buffers_destroy(n->buffers);
 	n->buffers = NULL;
@@ -372,7 +474,16 @@ static bool node_steps(struct node *n)
 			node_go_on(n, NODE_STORE);
 			break;
 		case NODE_STORE:
-			node_open_store(n);
+			if (node_open_store(n) == FLOW_WAIT)
+				return true;
+			node_go_on(n, n->config->metadata.backend == CONFIG_ETCD ? NODE_JOIN : NODE_VOLUMES);
+			break;
+		case NODE_JOIN:
+			if (!n->members)
+				node_join(n);
+			if (node_await(n) == FLOW_WAIT && !n->is_stop_asked)
+				return true;
+			n->is_awaited = false; /* of one that is still joining: it is told to leave */
 			node_go_on(n, NODE_VOLUMES);
 			break;
 		case NODE_VOLUMES:
@@ -400,24 +511,13 @@ static bool node_steps(struct node *n)
 			node_goto(n, NODE_HUSH);
 			break;
 		case NODE_HUSH:
-			if (node_take_down(n) == FLOW_WAIT)
-				return true;
-			node_goto(n, NODE_DISCONNECT);
-			break;
 		case NODE_DISCONNECT:
-			if (node_take_down(n) == FLOW_WAIT)
-				return true;
-			node_goto(n, NODE_RELEASE);
-			break;
 		case NODE_RELEASE:
-			if (node_take_down(n) == FLOW_WAIT)
-				return true;
-			node_goto(n, NODE_UNLOAD);
-			break;
 		case NODE_UNLOAD:
+		case NODE_LEAVE: /* part after part, each when the one above it is gone */
 			if (node_take_down(n) == FLOW_WAIT)
 				return true;
-			node_goto(n, NODE_CLOSE);
+			node_goto(n, n->stage + 1);
 			break;
 		case NODE_CLOSE:
 			node_close_store(n);
@@ -455,6 +555,8 @@ int node_start(const struct node_options *o, struct node **out)
 	n->log = o->log;
 	n->config = o->config;
 	n->options = *o;
+	n->place.fd = -1;
+	timer_init(&n->pause, node_pause_over);
 	op_init(&n->begin, node_begin);
 	reactor_defer(n->reactor, &n->begin, 0);
 	*out = n;
@@ -463,8 +565,10 @@ int node_start(const struct node_options *o, struct node **out)
 
 void node_stop(struct node *n)
 {
-	bool was_running = n->stage == NODE_RUN && !n->is_stop_asked;
+	bool is_waiting = n->stage == NODE_RUN || n->stage == NODE_JOIN || timer_is_running(&n->pause);
+	bool is_first = !n->is_stop_asked;
 	n->is_stop_asked = true;
-	if (was_running)
+	timer_stop(n->reactor, &n->pause);
+	if (is_waiting && is_first)
 		node_run(n);
 }

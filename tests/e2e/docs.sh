@@ -7,7 +7,7 @@
 # of the documentation become a folder and ports of the test. See docs.py for what a page may say about its blocks, and
 # docs_links.py for what a link must keep; docs_events.py holds the reference of events against the source.
 . "$(dirname "$0")/lib.sh"
-require nbdinfo nbdcopy nbdsh qemu-img fio jq curl certtool
+require nbdinfo nbdcopy nbdsh qemu-img fio jq curl certtool etcd
 require_daemon
 [ $# -gt 0 ] || set -- "$top"/README.md "$top"/docs/tutorial.md "$top"/docs/reference/api.md "$top"/docs/how-to/*.md
 export PATH=$BUILD:$PATH
@@ -26,7 +26,8 @@ run_page() { # PAGE
 		vhost   = { dir = "$root/run/vhost"; };
 	END
 	"$here/docs.py" "$1" "/run/quarry=$root/run" "/var/lib/quarry=$root/lib" "/etc/quarry=$root/etc" "/tmp/=$root/tmp/" \
-		"10809=$nbd_port" "9750=$api_port" >"$dir/script" || fail "$1 has no commands to run"
+		"10809=$nbd_port" "9750=$api_port" \
+		"2379=$etcd_port" "2380=$etcd_peer_port" >"$dir/script" || fail "$1 has no commands to run"
 	if ! grep -q '^quarryd .*&$' "$dir/script"; then
 		cp "$root/etc/quarry.conf" "$dir/quarry.conf"
 		daemon_start
@@ -50,6 +51,8 @@ say "$(cat "$dir/said")"
 expect 0 '^[1-9][0-9]* events' "$here/docs_events.py" "$top"
 nbd_port=$(free_port)
 api_port=$(free_port)
+etcd_port=$(free_port)
+etcd_peer_port=$(free_port)
 for page in "$@"; do
 	run_page "$page"
 done
