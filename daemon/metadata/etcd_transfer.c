@@ -151,6 +151,17 @@ void etcd_transfers_collect(struct etcd_store *s)
 	}
 }
 
+/* What is no JSON may still be words for people: the first line, if all of it can be printed. */
+static void transfer_explain(struct etcd_transfer *t)
+{
+	size_t len = t->answer ? strcspn(t->answer, "\r\n") : 0;
+	for (size_t i = 0; i < len; i++)
+		if (t->answer[i] < ' ' || t->answer[i] > '~')
+			len = 0;
+	snprintf(t->error, sizeof(t->error), "HTTP status %ld without JSON%s%.*s", t->status, len ? ": " : "",
+		 (int)(len < 120 ? len : 120), len ? t->answer : "");
+}
+
 json_t *etcd_transfer_answer(struct etcd_transfer *t)
 {
 	json_error_t error;
@@ -162,7 +173,7 @@ json_t *etcd_transfer_answer(struct etcd_transfer *t)
 	}
 	json_t *answer = json_loadb(t->answer ? t->answer : "", t->len, JSON_REJECT_DUPLICATES, &error);
 	if (!answer)
-		snprintf(t->error, sizeof(t->error), "HTTP status %ld without JSON", t->status);
+		transfer_explain(t);
 	return answer;
 }
 

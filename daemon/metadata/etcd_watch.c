@@ -80,6 +80,8 @@ static int watch_line(struct etcd_watch *w, const char *line, size_t len)
 		if (res == 0 && news.is_canceled) {
 			if (news.compact_revision > 0)
 				watch_missed(w, news.compact_revision);
+			else /* a member that was restarted does not know our token, and says so in this way only */
+				etcd_token_forget(w->store);
 			res = -ECANCELED;
 		}
 	}
