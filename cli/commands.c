@@ -212,8 +212,12 @@ const struct command commands[] = {
 			    KEY_FILE, OPTION("dry-run", NO_VALUE, "only tell what would be done"),
 			    OPTION("force", NO_VALUE, "even if damage hides what is still needed"))},
 
-	/* ---- later ---- */
-	{.noun = "cluster", .verb = "import-embedded", .is_later = true},
+	/* ---- cluster ---- */
+	{.noun = "cluster", .verb = "import-embedded", .run = cluster_import,
+	 .summary = "move what this node has in its own store into the cluster's",
+	 .more = "To be run on the node, while no quarryd runs there, with metadata.backend = \"etcd\" in its configuration.\n"
+		 "Refused when a volume, pool or disk of the cluster has a name that one of this node has. May be repeated.",
+	 .options = OPTIONS(OPTION("config", WORD("FILE", VALUE_PATH), "quarryd's configuration; else /etc/quarry/quarry.conf"))},
 
 	/* ---- looking ---- */
 	{.noun = "status", .run = status_show, .summary = "tell whether everything is healthy, and what is not",

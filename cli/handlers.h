@@ -27,6 +27,8 @@ enum status pool_list(struct cli *c);
 enum status pool_set(struct cli *c);
 enum status pool_show(struct cli *c);
 
+enum status cluster_import(struct cli *c);
+
 enum status snapshot_create(struct cli *c);
 enum status snapshot_delete(struct cli *c);
 enum status snapshot_diff(struct cli *c);

@@ -1,7 +1,7 @@
 # completion of quarry for bash, made by `quarry completion bash`
 
 _quarry_nouns() {
-	echo 'disk node pool volume snapshot backup status events top usage completion'
+	echo 'disk node pool volume snapshot backup cluster status events top usage completion'
 }
 _quarry_verbs() {
 	case "$1" in
@@ -11,6 +11,7 @@ _quarry_verbs() {
 	volume) echo 'create list show set resize rename clone delete attach detach import export' ;;
 	snapshot) echo 'create list show delete rollback schedule diff' ;;
 	backup) echo 'create list verify restore prune' ;;
+	cluster) echo 'import-embedded' ;;
 	esac
 }
 _quarry_options() {
@@ -34,6 +35,7 @@ _quarry_options() {
 	'backup verify') echo ' --key-file:path ' ;;
 	'backup restore') echo ' --key-file:path --pool:pool --replicas:text --lazy --wait --zero-damaged ' ;;
 	'backup prune') echo ' --keep-last:text --keep-daily:text --keep-weekly:text --key-file:path --dry-run --force ' ;;
+	'cluster import-embedded') echo ' --config:path ' ;;
 	'events') echo ' --follow --after:text ' ;;
 	'top') echo ' --interval:text --once ' ;;
 	esac

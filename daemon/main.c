@@ -8,6 +8,7 @@
  */
 #include "daemon/check_disk.h"
 #include "daemon/config.h"
+#include "daemon/import_embedded.h"
 #include "daemon/node.h"
 #include "daemon/notify.h"
 #include "daemon/version.h"
@@ -53,11 +54,13 @@ static const char usage[] =
     "is\n"
     "       quarryd --check-disk PATH [--verbose]\n"
     "                                        verify a disk that no quarryd has open; exit 1 if it is not sound\n"
+    "       quarryd [--config FILE] --import-embedded\n"
+    "                                        move what this node has in its own store into the cluster's, in etcd\n"
     "       quarryd --version | --help\n";
 
 struct arguments {
 	const char *config, *check_disk;
-	bool check_config, is_verbose, version, help;
+	bool check_config, import_embedded, is_verbose, version, help;
 };
 
 static int arguments_read(int argc, char **argv, struct arguments *a)
@@ -66,6 +69,7 @@ static int arguments_read(int argc, char **argv, struct arguments *a)
 	    {"config", required_argument, NULL, 'c'},
 	    {"check-config", no_argument, NULL, 'C'},
 	    {"check-disk", required_argument, NULL, 'd'},
+	    {"import-embedded", no_argument, NULL, 'i'},
 	    {"verbose", no_argument, NULL, 'v'},
 	    {"version", no_argument, NULL, 'V'},
 	    {"help", no_argument, NULL, 'h'},
@@ -83,6 +87,9 @@ static int arguments_read(int argc, char **argv, struct arguments *a)
 			break;
 		case 'd':
 			a->check_disk = optarg;
+			break;
+		case 'i':
+			a->import_embedded = true;
 			break;
 		case 'v':
 			a->is_verbose = true;
@@ -273,5 +280,5 @@ int main(int argc, char **argv)
 		printf("%s: nothing is wrong%s\n", path, report.n_warnings > 0 ? " beside what is said above" : "");
 		return 0;
 	}
-	return daemon_run(&d);
+	return a.import_embedded ? import_embedded(&d.config) : daemon_run(&d);
 }

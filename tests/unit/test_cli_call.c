@@ -150,7 +150,6 @@ static void test_what_comes_later_is_refused_whatever_follows(void)
 	    "disk drain d1",
 	    "node drain n1",
 	    "volume move v n2",
-	    "cluster import-embedded",
 	};
 	for (size_t i = 0; i < array_size(lines); i++) {
 		struct cli c;

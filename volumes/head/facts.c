@@ -258,14 +258,21 @@ int disk_from_json(const char *uuid, const char *text, struct disk_facts *out, c
 	out->size_bytes = read_number(&r, "size_bytes", DISK_MAX_BLOCKS * BLOCK_BYTES);
 	out->is_removed = read_two_words(&r, "state", "ok", "removed");
 	out->is_reserved = read_bool(&r, "reserved");
+	if (json_object_get(r.object, "cluster"))
+		out->cluster = read_uuid(&r, "cluster");
 	return reader_close(&r);
 }
 
 char *disk_to_json(const struct disk_facts *d)
 {
-	return json_text(json_pack("{s:s,s:s,s:s,s:s,s:o,s:s,s:b}", "node", d->node, "path", d->path, "pool", d->pool,
-				   "name", d->name, "size_bytes", json_number(d->size_bytes), "state",
-				   d->is_removed ? "removed" : "ok", "reserved", (int)d->is_reserved));
+	char cluster[UUID_TEXT_BYTES] = "";
+	bool has_cluster = !uuid_is_zero(&d->cluster);
+	if (has_cluster)
+		uuid_to_text(&d->cluster, cluster);
+	return json_text(json_pack("{s:s,s:s,s:s,s:s,s:o,s:s,s:b,s:s*}", "node", d->node, "path", d->path, "pool",
+				   d->pool, "name", d->name, "size_bytes", json_number(d->size_bytes), "state",
+				   d->is_removed ? "removed" : "ok", "reserved", (int)d->is_reserved, "cluster",
+				   has_cluster ? cluster : NULL));
 }
 
 /* ---- volumes ---- */

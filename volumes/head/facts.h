@@ -32,6 +32,7 @@ struct disk_facts {
 	bool
 	    is_removed; /* by force, while volumes had data on it: kept so that their placements still name something */
 	bool is_reserved;
+	struct uuid cluster; /* that its superblock names, when that is another than this store's; else zero */
 	uint64_t revision;
 };
 

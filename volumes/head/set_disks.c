@@ -170,7 +170,7 @@ int set_disk_open(struct set_disk *d, void (*changed)(struct set_disk *d, void *
 	struct disk_options o = {.reactor = s->reactor,
 				 .log = s->log,
 				 .path = d->facts.path,
-				 .cluster = &s->cluster,
+				 .cluster = uuid_is_zero(&d->facts.cluster) ? &s->cluster : &d->facts.cluster,
 				 .cache_bytes = d->cache_bytes,
 				 .scrub_every_ns = SCRUB_EVERY_NS,
 				 .opened = set_disk_opened,

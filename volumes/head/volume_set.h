@@ -8,7 +8,7 @@
  * Keys in the store (values JSON):
  *   cluster                     {uuid}
  *   pools/NAME                  {uuid, replicas, min_replicas, failure_domain}
- *   disks/UUID                  {node, path, pool, name, size_bytes, state: "ok" | "removed", reserved}
+ *   disks/UUID                  {node, path, pool, name, size_bytes, state: "ok" | "removed", reserved, cluster}
  *   volumes/UUID                {name, pool, size_bytes, replicas, generation, owner, epoch_base, live_tree, next_tree,
  *                                trees: [{id, parent, epoch, state}], state: "ok" | "deleting", attachments: [...],
  *                                created_ns, replicas_state: {DISK: ...}, requests: [...], history, ancestors,
