@@ -25,9 +25,19 @@ static char *labels_text(json_t *labels)
 	return text;
 }
 
+/* Does the node's door for others answer? NULL: it has none, or nobody asks. */
+static const char *peer_text(const json_t *peer)
+{
+	const json_t *answers = json_object_get(peer, "answers");
+	if (!json_is_boolean(answers))
+		return NULL;
+	return json_is_true(answers) ? "answers" : "silent";
+}
+
 enum status node_list(struct cli *c)
 {
-	static const char *const headers[] = {"NAME", "STATE", ">DISKS", ">ATTACHED", "VERSION", "SINCE", "LABELS"};
+	static const char *const headers[] = {"NAME",    "STATE", ">DISKS", ">ATTACHED",
+					      "VERSION", "SINCE", "PEER",   "LABELS"};
 	json_auto_t *answer = NULL;
 	enum status status = client_get(c, "/v1/nodes", &answer);
 	if (status != DONE || cli_print_json(c, answer))
@@ -44,6 +54,7 @@ enum status node_list(struct cli *c)
 		table_number(table, json_object_get(node, "attached_volumes"));
 		table_text(table, text_at(node, "version"));
 		table_text(table, *text_at(node, "since") ? text_at(node, "since") : NULL);
+		table_text(table, peer_text(json_object_get(node, "peer")));
 		table_text(table, *labels ? labels : NULL);
 	}
 	table_print(table, stdout);
@@ -94,5 +105,9 @@ enum status node_show(struct cli *c)
 	if (json_is_integer(json_object_get(node, "cache_bytes")))
 		own_print(node, nbd);
 	field_text(stdout, "nbd address", text_at(nbd, "listen"));
+	if (*text_at(json_object_get(node, "peer"), "listen"))
+		field_text(stdout, "peer address", text_at(json_object_get(node, "peer"), "listen"));
+	if (peer_text(json_object_get(node, "peer")))
+		field_text(stdout, "peer", peer_text(json_object_get(node, "peer")));
 	return DONE;
 }

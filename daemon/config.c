@@ -512,13 +512,29 @@ static void check_metadata(struct reading *r)
 			      "metadata.endpoints: go with backend = \"etcd\" only");
 }
 
+/* Who has the cluster's key can do everything with the disks of its nodes; without one, whoever reaches the address. */
+static void check_peer(struct reading *r)
+{
+	const struct config *c = r->config;
+	int line = line_of_key(r, "peer.listen");
+	bool is_insecure = c->peer.insecure && c->peer.key_file[0] == '\0';
+	if (c->peer.listen[0] == '\0')
+		return;
+	if (c->metadata.backend != CONFIG_ETCD)
+		reading_error(r, line, "peer.listen: goes with metadata.backend = \"etcd\" only");
+	if (c->peer.key_file[0] == '\0' && !is_insecure)
+		reading_error(r, line, "peer.listen: needs peer.key_file, which holds the cluster's key");
+	if (is_insecure && !config_address_is_loopback(c->peer.listen))
+		reading_error(r, line,
+			      "peer.listen: needs peer.key_file: peer.insecure is for a loopback address only");
+	if (strcmp(c->peer.listen, c->nbd.listen) == 0 || strcmp(c->peer.listen, c->control.listen) == 0)
+		reading_error(r, line, "peer.listen: is nbd.listen or control.listen too; give each its own");
+}
+
 /* What this release does not have. */
 static void check_honoured(struct reading *r)
 {
 	const struct config *c = r->config;
-	if (c->peer.listen[0] != '\0')
-		reading_error(r, line_of_key(r, "peer.listen"),
-			      "peer.listen: is not available in this release: a node has its own disks only");
 	if (c->node.reactors > 1)
 		reading_error(r, line_of_key(r, "node.reactors"),
 			      "node.reactors: more than 1 is not available in this release");
@@ -559,6 +575,7 @@ static void read_tree(struct reading *r)
 	check_nbd(r);
 	check_vhost(r);
 	check_metadata(r);
+	check_peer(r);
 	check_honoured(r);
 }
 

@@ -152,6 +152,16 @@ static void look_at_metadata(struct look *l)
 	explicit_bzero(password, sizeof(password));
 }
 
+static void look_at_peer(struct look *l)
+{
+	const struct config *c = l->config;
+	struct tls_credentials *credentials = NULL;
+	char why[TLS_WHY_BYTES] = "peer.key_file: no memory";
+	if (c->peer.key_file[0] && tls_load_peer(c->peer.key_file, why, &credentials) < 0)
+		look_error(l, "peer.key_file", "%s", why);
+	tls_unload(credentials);
+}
+
 int config_check_files(const char *file, const struct config *config, struct config_report *report)
 {
 	struct look l = {.file = file, .config = config, .report = report};
@@ -162,5 +172,6 @@ int config_check_files(const char *file, const struct config *config, struct con
 	look_at_nbd_tls(&l);
 	look_at_control(&l);
 	look_at_metadata(&l);
+	look_at_peer(&l);
 	return report->n_errors > 0 ? -EINVAL : 0;
 }

@@ -3,11 +3,12 @@
  *
  *   FOLDERS -> STORE -> JOIN -> VOLUMES -> CLIENTS -> CONTROL -> RUN
  *      |         |       |         |          |          |        v
- *      +---------+-------+---------+----------+----------+------> HUSH -> DISCONNECT -> RELEASE -> UNLOAD -> LEAVE -> CLOSE
- *                                    on error, or asked to stop                                                       -> END
+ *      +---------+-------+---------+----------+----------+------> HUSH -> DISCONNECT -> RELEASE -> PART -> UNLOAD
+ *                      on error, or asked to stop                          END <- CLOSE <- LEAVE <-----------+
  *
  *   STORE    waits for as long as it takes until etcd can be reached: after a loss of power it may start later than we
- *   JOIN     of a cluster: the node takes its name and its lease; LEAVE gives them back, when all that needs them is gone
+ *   JOIN     of a cluster: the node takes its name and its lease
+ *   LEAVE    gives them back, when all that needs them is gone
  *
  * Invariants
  *  1. Parts are started from the bottom up and stopped from the top down: no part is without what it uses. The way down
@@ -25,6 +26,7 @@
 #include "daemon/core/buffers.h"
 #include "daemon/metadata/members.h"
 #include "daemon/node_store.h"
+#include "daemon/peers.h"
 #include "daemon/place.h"
 #include "frontends/nbd/nbd_server.h"
 #include "frontends/vhost-user/vhost_server.h"
@@ -56,6 +58,7 @@
 	X(HUSH, "finishing commands")                                                                                  \
 	X(DISCONNECT, "disconnecting NBD clients")                                                                     \
 	X(RELEASE, "disconnecting virtual machines")                                                                   \
+	X(PART, "disconnecting other nodes")                                                                           \
 	X(UNLOAD, "closing the disks with a last checkpoint")                                                          \
 	X(LEAVE, "leaving the cluster")                                                                                \
 	X(CLOSE, "closing the metadata store")                                                                         \
@@ -90,6 +93,7 @@ struct node {
 	struct volume_set *volumes;
 	struct nbd_server *nbd;
 	struct vhost_server *vhost;
+	struct peers *peers; /* NULL: other nodes are not let in */
 	struct control *control;
 };
 
@@ -114,6 +118,7 @@ static void node_check(const struct node *n)
 	quarry_assert(!n->volumes || n->metadata);
 	quarry_assert(!n->nbd || n->volumes);
 	quarry_assert(!n->vhost || n->volumes);
+	quarry_assert(!n->peers || (n->volumes && n->members));
 	quarry_assert(!n->control || n->volumes);
 	quarry_assert(n->stage != NODE_RUN || (n->control && n->res == 0));
 	quarry_assert(n->stage != NODE_END || (!n->control && !n->nbd && !n->vhost && !n->volumes && !n->metadata));
@@ -327,6 +332,24 @@ static void node_let_machines_in(struct node *n)
 		node_fail(n, res, "the vhost-user sockets cannot be made: %s", strerror(-res));
 }
 
+static void node_let_nodes_in(struct node *n)
+{
+	char why[PEERS_WHY_BYTES] = "";
+	const struct peers_options o = {
+	    .reactor = n->reactor,
+	    .log = n->log,
+	    .buffers = n->buffers,
+	    .config = n->config,
+	    .members = n->members,
+	    .volumes = n->volumes,
+	};
+	if (n->res < 0 || !n->config->peer.listen[0])
+		return;
+	int res = peers_start(&o, why, &n->peers);
+	if (res < 0)
+		node_fail(n, res, "%s", why);
+}
+
 static void node_let_commands_in(struct node *n)
 {
 	char why[CONTROL_WHY_BYTES] = "";
@@ -336,6 +359,8 @@ static void node_let_commands_in(struct node *n)
 	    .sources = {.reactor = n->reactor,
 			.metadata = n->metadata,
 			.members = n->members,
+			.peers = n->peers,
+			.peer_answer = peers_answer,
 			.volumes = n->volumes,
 			.nbd = n->nbd,
 			.vhost = n->vhost,
@@ -387,6 +412,13 @@ static void vhost_gone(void *context)
 	node_part_gone(n, NODE_RELEASE);
 }
 
+static void peers_gone(void *context)
+{
+	struct node *n = context;
+	n->peers = NULL;
+	node_part_gone(n, NODE_PART);
+}
+
 static void volumes_gone(void *context)
 {
 	struct node *n = context;
@@ -418,6 +450,8 @@ static enum flow node_take_down(struct node *n)
 		nbd_server_stop(n->nbd, nbd_gone, n);
 	else if (n->stage == NODE_RELEASE && n->vhost)
 		vhost_server_stop(n->vhost, vhost_gone, n);
+	else if (n->stage == NODE_PART && n->peers)
+		peers_stop(n->peers, peers_gone, n);
 	else if (n->stage == NODE_UNLOAD && n->volumes)
 		volume_set_stop(n->volumes, volumes_gone, n);
 	else if (n->stage == NODE_LEAVE && n->members)
@@ -496,6 +530,7 @@ static bool node_steps(struct node *n)
 		case NODE_CLIENTS:
 			node_let_clients_in(n);
 			node_let_machines_in(n);
+			node_let_nodes_in(n);
 			node_go_on(n, NODE_CONTROL);
 			break;
 		case NODE_CONTROL:
@@ -513,6 +548,7 @@ static bool node_steps(struct node *n)
 		case NODE_HUSH:
 		case NODE_DISCONNECT:
 		case NODE_RELEASE:
+		case NODE_PART:
 		case NODE_UNLOAD:
 		case NODE_LEAVE: /* part after part, each when the one above it is gone */
 			if (node_take_down(n) == FLOW_WAIT)

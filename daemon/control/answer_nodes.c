@@ -93,6 +93,7 @@ static json_t *own_json(const struct answer_context *c, const struct snapshot *s
 	put(o, "cache_bytes", number(config->node.cache_mb * MIB));
 	put(o, "memory_bytes", memory > 0 ? number(memory) : json_null());
 	put(o, "nbd", nbd);
+	put(o, "peer", json_pack("{s:s,s:n}", "listen", config->peer.listen, "answers"));
 	return o;
 }
 
@@ -117,8 +118,18 @@ static json_t *labels_of(const json_t *about)
 	return labels;
 }
 
-static json_t *other_json(const struct answer_context *c, const struct snapshot *s, const struct member_view *m)
+/* Whether it answers; null: nobody asks. */
+static json_t *peer_of(const json_t *about, enum peer_answer answer)
 {
+	json_t *peer = json_object();
+	put(peer, "listen", text_of(about, "peer"));
+	put(peer, "answers", answer == PEER_NOT_ASKED ? json_null() : json_boolean(answer == PEER_ANSWERS));
+	return peer;
+}
+
+static json_t *other_json(const struct answer_context *c, const struct snapshot *s, const struct snapshot_node *n)
+{
+	const struct member_view *m = &n->view;
 	json_t *about = json_loads(m->about, JSON_REJECT_DUPLICATES, NULL), *o = json_object(), *nbd = json_object();
 	bool is_running = m->state == MEMBER_SERVING;
 	quarry_assert(!m->is_self && m->about);
@@ -139,22 +150,23 @@ static json_t *other_json(const struct answer_context *c, const struct snapshot 
 	put(o, "cache_bytes", json_null());
 	put(o, "memory_bytes", json_null());
 	put(o, "nbd", nbd);
+	put(o, "peer", peer_of(about, n->answer));
 	json_decref(about);
 	return o;
 }
 
 /* ---- which of them ---- */
 
-static json_t *member_json(const struct answer_context *c, const struct snapshot *s, const struct member_view *m)
+static json_t *member_json(const struct answer_context *c, const struct snapshot *s, const struct snapshot_node *n)
 {
-	return m->is_self ? own_json(c, s, m) : other_json(c, s, m);
+	return n->view.is_self ? own_json(c, s, &n->view) : other_json(c, s, n);
 }
 
 json_t *nodes_json(const struct answer_context *c, const struct snapshot *s)
 {
 	json_t *array = json_array();
 	for (size_t i = 0; i < s->n_nodes; i++)
-		json_array_append_new(array, member_json(c, s, &s->nodes[i].view));
+		json_array_append_new(array, member_json(c, s, &s->nodes[i]));
 	if (s->n_nodes == 0)
 		json_array_append_new(array, own_json(c, s, NULL));
 	return array;
@@ -164,6 +176,6 @@ json_t *node_json(const struct answer_context *c, const struct snapshot *s, cons
 {
 	for (size_t i = 0; i < s->n_nodes; i++)
 		if (strcmp(s->nodes[i].view.name, name) == 0)
-			return member_json(c, s, &s->nodes[i].view);
+			return member_json(c, s, &s->nodes[i]);
 	return strcmp(name, c->config->node.name) == 0 ? own_json(c, s, NULL) : NULL;
 }

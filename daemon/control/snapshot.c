@@ -104,7 +104,7 @@ static void take_node(const struct member_view *v, void *context)
 	struct snapshot_node *to = is_wanted ? array_grow(s, &s->nodes, &s->n_nodes, sizeof(*to)) : NULL;
 	if (!to)
 		return;
-	to->view = *v;
+	*to = (struct snapshot_node){.view = *v};
 	to->view.about = copy_of(s, v->about, strlen(v->about) + 1);
 }
 
@@ -158,6 +158,8 @@ void snapshot_take(struct snapshot *s, const struct snapshot_sources *from)
 		volume_set_snapshots(from->volumes, take_snapshot, s);
 	if ((s->parts & SNAPSHOT_NODES) && from->members)
 		members_each(from->members, take_node, s);
+	for (size_t i = 0; i < s->n_nodes && from->peers; i++)
+		s->nodes[i].answer = from->peer_answer(from->peers, s->nodes[i].view.name);
 	if (s->parts & SNAPSHOT_SLOW) {
 		volume_set_slow_requests(from->volumes, s->slow_age_ns, take_line, s);
 		if (from->nbd)

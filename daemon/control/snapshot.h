@@ -6,6 +6,7 @@
 #pragma once
 
 #include "daemon/metadata/members.h"
+#include "daemon/peers.h"
 #include "frontends/nbd/nbd_server.h"
 #include "frontends/vhost-user/vhost_server.h"
 #include "volumes/head/volume_set.h"
@@ -30,6 +31,7 @@ struct snapshot_volume {
 
 struct snapshot_node {
 	struct member_view view; /* about: a copy that the snapshot owns */
+	enum peer_answer answer;
 };
 
 struct snapshot {
@@ -57,8 +59,10 @@ struct snapshot {
 struct snapshot_sources {
 	struct reactor *reactor;
 	struct volume_set *volumes;
-	struct metadata *metadata;  /* NULL: not looked at */
-	struct members *members;    /* NULL: there is no cluster */
+	struct metadata *metadata; /* NULL: not looked at */
+	struct members *members;   /* NULL: there is no cluster */
+	struct peers *peers;       /* NULL: other nodes are not spoken to; else, whether one answers: */
+	enum peer_answer (*peer_answer)(const struct peers *p, const char *node);
 	struct nbd_server *nbd;     /* NULL: none */
 	struct vhost_server *vhost; /* NULL: none */
 	struct buffers *buffers;    /* NULL: none */

@@ -257,23 +257,24 @@ static void test_what_has_no_effect_is_told(void)
 static void test_what_is_not_there_yet(void)
 {
 	expect_beside_name("peer = { listen = \"127.0.0.1:9751\"; };",
-			   "q.conf:2: peer.listen: is not available in this release: a node has its own disks only");
+			   "q.conf:2: peer.listen: goes with metadata.backend = \"etcd\" only\n"
+			   "q.conf:2: peer.listen: needs peer.key_file, which holds the cluster's key");
+	expect_beside_name("peer = { listen = \"10.0.0.1:9751\"; insecure = true; };\n"
+			   "metadata = { backend = \"etcd\"; endpoints = [\"http://x:1\"]; };",
+			   "q.conf:2: peer.listen: needs peer.key_file: peer.insecure is for a loopback address only");
 	expect_beside_name("metadata = { ca_file = \"/etc/ca.pem\"; };",
 			   "q.conf:2: metadata.ca_file: goes with backend = \"etcd\" only");
 	expect_beside_name("metadata = { user = \"u\"; password_file = \"/etc/p\"; };",
 			   "q.conf:2: metadata.user: goes with backend = \"etcd\" only\n"
 			   "q.conf:2: metadata.password_file: goes with backend = \"etcd\" only");
-	expect_beside_name(
-	    "metadata = { backend = \"etcd\"; };",
-	    "q.conf:2: metadata.backend: \"etcd\" needs endpoints, as in [\"http://127.0.0.1:2379\"]");
-	expect_beside_name(
-	    "metadata = { backend = \"etcd\"; endpoints = [\"http://x:1\"]; ca_file = \"/c\"; };",
-	    "q.conf:2: metadata.ca_file: needs endpoints that begin with https://");
-	expect_beside_name(
-	    "metadata = { backend = \"etcd\"; endpoints = [\"https://x:1\"]; cert_file = \"/c\";\n"
-	    "user = \"u\"; };",
-	    "q.conf:2: metadata: cert_file and key_file go together\n"
-	    "q.conf:2: metadata: user and password_file go together");
+	expect_beside_name("metadata = { backend = \"etcd\"; };",
+			   "q.conf:2: metadata.backend: \"etcd\" needs endpoints, as in [\"http://127.0.0.1:2379\"]");
+	expect_beside_name("metadata = { backend = \"etcd\"; endpoints = [\"http://x:1\"]; ca_file = \"/c\"; };",
+			   "q.conf:2: metadata.ca_file: needs endpoints that begin with https://");
+	expect_beside_name("metadata = { backend = \"etcd\"; endpoints = [\"https://x:1\"]; cert_file = \"/c\";\n"
+			   "user = \"u\"; };",
+			   "q.conf:2: metadata: cert_file and key_file go together\n"
+			   "q.conf:2: metadata: user and password_file go together");
 	expect_beside_name("metadata = { endpoints = [\"http://x:1\"]; };",
 			   "q.conf:2: metadata.endpoints: go with backend = \"etcd\" only");
 	expect("node = { name = \"n1\"; reactors = 2; };",

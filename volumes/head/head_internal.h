@@ -291,9 +291,11 @@ struct volume_set {
 	struct parts parts;   /* of data */
 	struct parts flushes; /* FLUSH and COMPLETE: these never wait for those of data */
 	struct chunk_cache chunks;
-	struct volume_doors *doors; /* NULL: no vhost-user frontend */
-	struct list commands;       /* in the order of submission; the first is carried out */
-	struct list aside;          /* commands that others may pass */
+	struct volume_doors *doors;                            /* NULL: no vhost-user frontend */
+	void (*disk_closes)(struct disk *disk, void *context); /* NULL: nobody wants to know */
+	void *disk_closes_context;
+	struct list commands; /* in the order of submission; the first is carried out */
+	struct list aside;    /* commands that others may pass */
 	struct op command_op;
 	struct timer schedule_timer;
 	bool is_stopping;

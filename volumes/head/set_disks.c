@@ -197,7 +197,26 @@ void set_disk_close(struct set_disk *d, void (*changed)(struct set_disk *d, void
 	d->state = SET_DISK_CLOSING;
 	d->changed = changed;
 	d->context = context;
+	if (d->set->disk_closes)
+		d->set->disk_closes(d->disk, d->set->disk_closes_context);
 	disk_close(d->disk, set_disk_closed, d);
+}
+
+void volume_set_on_disk_close(struct volume_set *s, void (*closes)(struct disk *disk, void *context), void *context)
+{
+	s->disk_closes = closes;
+	s->disk_closes_context = context;
+}
+
+struct disk *volume_set_disk(struct volume_set *s, const struct uuid *disk)
+{
+	const struct set_disk *d = set_disk_by_uuid(s, disk);
+	return set_disk_is_running(d) ? d->disk : NULL;
+}
+
+const struct uuid *volume_set_cluster(const struct volume_set *s)
+{
+	return &s->cluster;
 }
 
 /* ---- finding ---- */

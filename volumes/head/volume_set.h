@@ -52,6 +52,14 @@ const char *volume_set_why(const struct volume_set *s);
 void volume_set_stop(struct volume_set *s, void (*stopped)(void *context), void *context);
 void volume_set_abandon(struct volume_set *s); /* for the simulator: as a crash does */
 
+/* ---- for who serves this node's disks to others ---- */
+
+const struct uuid *volume_set_cluster(const struct volume_set *s);
+/* A disk of this node, while it runs; NULL: there is none. */
+struct disk *volume_set_disk(struct volume_set *s, const struct uuid *disk);
+/* Called before a disk is closed; NULL: nobody is. */
+void volume_set_on_disk_close(struct volume_set *s, void (*closes)(struct disk *disk, void *context), void *context);
+
 /* ---- commands ---- */
 
 enum set_command_kind {

@@ -1,0 +1,232 @@
+/*
+ * peers.c: the door of this node's disks for other nodes, and a connection to each of these.
+ *
+ *   members --a look every second--> a client for each node that is alive and has an address; none for others
+ *
+ * Nothing is asked over these connections yet but whether the other side is there: heads have their data on disks of
+ * their own node. The door is open for what comes.
+ *
+ * Invariants
+ *  1. Of a node there is at most one client; one whose address has changed is closed before another is made.
+ *  2. The cluster's key decides who comes in. Without one nothing is encrypted, which the configuration allows on a
+ *     loopback address only.
+ *  3. stopped() comes when the server and the last client are gone, and with them whatever a disk might still write
+ *     into.
+ *
+ * Owner: the reactor.
+ */
+#include "daemon/peers.h"
+
+#include "daemon/core/tls.h"
+#include "replication/peer_client.h"
+#include "replication/peer_server.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LOOK_NS NS_PER_S
+
+struct peer {
+	struct list link;
+	struct peers *peers;
+	char name[MEMBER_NAME_BYTES], address[CONFIG_TEXT_MAX];
+	struct peer_client *client;
+	bool is_wanted, is_closing;
+};
+
+struct peers {
+	struct peers_options options;
+	struct tls_credentials *credentials; /* NULL: peer.insecure */
+	struct peer_server *server;
+	struct list all;
+	struct timer look;
+	bool is_stopping;
+	void (*stopped)(void *context);
+	void *context;
+};
+
+/* ---- the door ---- */
+
+static struct disk *find_disk(const struct uuid *disk, void *context)
+{
+	const struct peers *p = context;
+	return volume_set_disk(p->options.volumes, disk);
+}
+
+static void disk_closes(struct disk *disk, void *context)
+{
+	const struct peers *p = context;
+	if (p->server)
+		peer_server_disk_closes(p->server, disk);
+}
+
+/* ---- the others ---- */
+
+static struct peer *peer_find(const struct peers *p, const char *name)
+{
+	list_each (node, &p->all) {
+		struct peer *peer = container_of(node, struct peer, link);
+		if (strcmp(peer->name, name) == 0)
+			return peer;
+	}
+	return NULL;
+}
+
+static void peers_end(struct peers *p);
+
+static void peer_closed(void *context)
+{
+	struct peer *peer = context;
+	struct peers *p = peer->peers;
+	list_remove(&peer->link);
+	free(peer);
+	peers_end(p);
+}
+
+static void peer_close(struct peer *peer)
+{
+	if (peer->is_closing)
+		return;
+	peer->is_closing = true;
+	peer_client_close(peer->client, peer_closed, peer);
+}
+
+static void peer_open(struct peers *p, const char *name, const char *address)
+{
+	struct peer *peer = calloc(1, sizeof(*peer));
+	if (!peer)
+		return; /* the next look tries again */
+	snprintf(peer->name, sizeof(peer->name), "%s", name);
+	snprintf(peer->address, sizeof(peer->address), "%s", address);
+	peer->peers = p;
+	peer->is_wanted = true;
+	list_init(&peer->link);
+	const struct peer_client_options o = {
+	    .reactor = p->options.reactor,
+	    .log = p->options.log,
+	    .cluster = *volume_set_cluster(p->options.volumes),
+	    .node_name = p->options.config->node.name,
+	    .address = peer->address,
+	    .credentials = p->credentials,
+	    .timeout_ns = p->options.config->cluster.replica_timeout_ms * NS_PER_MS,
+	};
+	if (peer_client_create(&o, &peer->client) < 0)
+		free(peer);
+	else
+		list_append(&p->all, &peer->link);
+}
+
+/* What the node says of itself is not to be trusted: an address is a text of bounded length, or it has none. */
+static void look_at_member(const struct member_view *v, void *context)
+{
+	struct peers *p = context;
+	struct peer *peer = peer_find(p, v->name);
+	json_t *about = json_loads(v->about, JSON_REJECT_DUPLICATES, NULL);
+	const char *address = json_string_value(json_object_get(about, "peer"));
+	bool is_wanted = !v->is_self && v->state == MEMBER_SERVING && address && address[0] &&
+			 strlen(address) < sizeof(peer->address);
+	if (peer)
+		peer->is_wanted = is_wanted && strcmp(peer->address, address) == 0;
+	else if (is_wanted)
+		peer_open(p, v->name, address);
+	json_decref(about);
+}
+
+static void look_fired(struct timer *t)
+{
+	struct peers *p = container_of(t, struct peers, look);
+	quarry_assert(!p->is_stopping);
+	list_each (node, &p->all)
+		container_of(node, struct peer, link)->is_wanted = false;
+	members_each(p->options.members, look_at_member, p);
+	list_each_safe (node, &p->all) {
+		struct peer *peer = container_of(node, struct peer, link);
+		if (!peer->is_wanted)
+			peer_close(peer);
+	}
+	timer_start(p->options.reactor, &p->look, LOOK_NS);
+}
+
+enum peer_answer peers_answer(const struct peers *p, const char *node)
+{
+	const struct peer *peer = peer_find(p, node);
+	if (!peer || peer->is_closing)
+		return PEER_NOT_ASKED;
+	return peer_client_is_up(peer->client) ? PEER_ANSWERS : PEER_IS_SILENT;
+}
+
+/* ---- life ---- */
+
+int peers_start(const struct peers_options *o, char why[static PEERS_WHY_BYTES], struct peers **out)
+{
+	char reason[TLS_WHY_BYTES] = "", server_why[PEER_WHY_BYTES] = "";
+	struct peers *p = calloc(1, sizeof(*p));
+	snprintf(why, PEERS_WHY_BYTES, "peer.listen: no memory");
+	if (!p)
+		return -ENOMEM;
+	p->options = *o;
+	list_init(&p->all);
+	timer_init(&p->look, look_fired);
+	int res = o->config->peer.key_file[0] ? tls_load_peer(o->config->peer.key_file, reason, &p->credentials) : 0;
+	if (res < 0) {
+		snprintf(why, PEERS_WHY_BYTES, "%s", reason);
+		free(p);
+		return res;
+	}
+	const struct peer_server_options server = {
+	    .reactor = o->reactor,
+	    .log = o->log,
+	    .buffers = o->buffers,
+	    .cluster = *volume_set_cluster(o->volumes),
+	    .node_name = o->config->node.name,
+	    .listen = o->config->peer.listen,
+	    .credentials = p->credentials,
+	    .find_disk = find_disk,
+	    .context = p,
+	};
+	res = peer_server_start(&server, server_why, &p->server);
+	if (res < 0) {
+		snprintf(why, PEERS_WHY_BYTES, "peer.listen: %s", server_why);
+		tls_unload(p->credentials);
+		free(p);
+		return res;
+	}
+	volume_set_on_disk_close(o->volumes, disk_closes, p);
+	timer_start(o->reactor, &p->look, 0);
+	*out = p;
+	return 0;
+}
+
+static void peers_end(struct peers *p)
+{
+	if (!p->is_stopping || p->server || !list_is_empty(&p->all))
+		return;
+	void (*stopped)(void *context) = p->stopped;
+	void *context = p->context;
+	tls_unload(p->credentials);
+	free(p);
+	stopped(context);
+}
+
+static void server_stopped(void *context)
+{
+	struct peers *p = context;
+	p->server = NULL;
+	peers_end(p);
+}
+
+void peers_stop(struct peers *p, void (*stopped)(void *context), void *context)
+{
+	quarry_assert(!p->is_stopping && stopped);
+	p->is_stopping = true;
+	p->stopped = stopped;
+	p->context = context;
+	timer_stop(p->options.reactor, &p->look);
+	volume_set_on_disk_close(p->options.volumes, NULL, NULL);
+	list_each_safe (node, &p->all)
+		peer_close(container_of(node, struct peer, link));
+	peer_server_stop(p->server, server_stopped, p);
+}
