@@ -96,6 +96,7 @@ struct lazy {
 	bool is_asking;
 	uint8_t answer[WANTED_BYTES];
 	uint64_t settled_units, n_hurt, n_zeroed, recorded_ms, shown_ms;
+	uint64_t progress_ms;  /* when it last got on, or stood by another that may */
 	char *uuid;            /* of the volume; NULL: not looked at yet */
 	bool is_broken;        /* the connection: an operation failed */
 	bool is_standing_by;   /* another process fills it */
@@ -477,6 +478,7 @@ static enum status lazy_stand_by(struct lazy *z, const json_t *fill)
 	if (!z->is_standing_by)
 		fprintf(stderr, "quarry: another process fills volume '%s'; this one stands by\n", z->transfer->name);
 	z->is_standing_by = true;
+	z->progress_ms = now_ms();
 	z->settled_units = number_at(fill, "filled_bytes") / UNIT_BYTES;
 	lazy_show(z);
 	return cli_refuse(z->cli, "in-use", "volume '%s' is being filled by another process", z->transfer->name);
@@ -569,8 +571,8 @@ static void lazy_pause(struct lazy *z)
 
 static enum status lazy_run(struct lazy *z)
 {
-	uint64_t since_ms = now_ms();
 	bool is_over = false;
+	z->progress_ms = now_ms();
 	z->workers = workers_create();
 	worker_begin(&z->here);
 	for (unsigned i = 0; i < N_LANES; i++)
@@ -582,13 +584,11 @@ static enum status lazy_run(struct lazy *z)
 			lazy_fill(z);
 			is_over = !z->is_broken;
 			if (units_through(z) > before)
-				since_ms = now_ms();
+				z->progress_ms = now_ms();
 		}
 		endpoint_close(&z->transfer->volume);
 		z->transfer->volume = (struct endpoint){.fd = -1};
-		if (z->is_standing_by)
-			since_ms = now_ms();
-		if (z->status == DONE && !is_over && now_ms() - since_ms > PATIENCE_MS)
+		if (z->status == DONE && !is_over && now_ms() - z->progress_ms > PATIENCE_MS)
 			z->status = REFUSED; /* with what failed last */
 		if (z->status == DONE && !is_over)
 			lazy_pause(z);
