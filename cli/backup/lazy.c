@@ -95,12 +95,13 @@ struct lazy {
 	struct endpoint_op ask;
 	bool is_asking;
 	uint8_t answer[WANTED_BYTES];
-	uint64_t settled_units, n_hurt, n_zeroed, recorded_ms, shown_ms;
+	uint64_t settled_units, n_hurt, recorded_ms, shown_ms;
 	uint64_t progress_ms;  /* when it last got on, or stood by another that may */
 	char *uuid;            /* of the volume; NULL: not looked at yet */
 	bool is_broken;        /* the connection: an operation failed */
 	bool is_standing_by;   /* another process fills it */
 	bool is_damage_zeroed; /* --zero-damaged */
+	bool has_zeroed;       /* something that was lost, since the start: what is recorded is not brought again */
 	struct lane lanes[N_LANES];
 	enum status status;
 };
@@ -318,7 +319,7 @@ static enum flow lane_end(struct lazy *z, struct lane *lane)
 		bool is_zeroed = lane_is_zeroed(z, lane), is_hurt = lane->fetch.error && !is_zeroed;
 		z->settled_units += is_hurt ? 0 : lane->n_units;
 		z->n_hurt += is_hurt;
-		z->n_zeroed += is_zeroed;
+		z->has_zeroed |= is_zeroed;
 	}
 	return FLOW_NEXT;
 }
@@ -464,7 +465,7 @@ static void units_begin(struct lazy *z, const json_t *fill)
 	memset(z->units, UNIT_TODO, z->n_units);
 	memset(z->units, UNIT_DONE, filled < z->n_units ? filled : z->n_units);
 	z->settled_units = filled;
-	z->n_hurt = z->n_zeroed = 0;
+	z->n_hurt = 0;
 }
 
 /* Another process has the export and uses it. */
@@ -554,11 +555,9 @@ static enum status lazy_end(struct lazy *z)
 		    "backup '%s' is hurt: in %llu MiB of volume '%s' there are blocks that cannot be had; when "
 		    "the repository is whole again, repeat this command, or give them up with --zero-damaged",
 		    title, (unsigned long long)z->n_hurt, z->transfer->name);
-	if (z->n_zeroed > 0 && z->status == DONE)
-		fprintf(
-		    stderr,
-		    "quarry: warning: backup '%s' is hurt: what it has lost in %llu MiB of volume '%s' is zeros now\n",
-		    title, (unsigned long long)z->n_zeroed, z->transfer->name);
+	if (z->has_zeroed && z->status == DONE)
+		fprintf(stderr, "quarry: warning: backup '%s' is hurt: what it has lost of volume '%s' is zeros now\n",
+			title, z->transfer->name);
 	return z->status;
 }
 
