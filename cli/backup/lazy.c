@@ -448,8 +448,10 @@ static void lazy_fill(struct lazy *z)
 		lazy_show(z);
 		if (lanes_busy(z) == 0 && !z->is_asking)
 			break;
-		if (now_ms() - z->recorded_ms >= RECORD_MS && !lazy_is_ending(z))
+		if (now_ms() - z->recorded_ms >= RECORD_MS && !lazy_is_ending(z)) {
 			lazy_record(z);
+			continue; /* what was answered meanwhile wakes nobody who waits now */
+		}
 		lazy_wait(z);
 	}
 	if (!lazy_is_ending(z))

@@ -45,6 +45,17 @@ q snapshot create new@x >/dev/null
 q volume detach new >/dev/null
 q volume delete new --snapshots >/dev/null
 
+say "answers that come while it records are not overlooked"
+for round in 1 2; do
+	filler_begin new
+	kill -STOP "$daemon_pid"
+	read -r -t 5.2 <> <(:) || true # longer than from one record to the next
+	kill -CONT "$daemon_pid"
+	until_true 60 is_whole new
+	wait "$filler" || fail "the filler ended with an error: $(cat "$dir/filler")"
+	drop new
+done
+
 say "a client's writes win, whatever is killed"
 interrupted=0
 for round in $(seq "$rounds"); do
