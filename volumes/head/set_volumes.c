@@ -32,6 +32,11 @@ static int volume_create_exists(struct command *c, const struct set_volume *ther
 	if (f->size_bytes == o->size_bytes && f->replicas == replicas && strcmp(f->pool, order_pool(o)) == 0 &&
 	    strcmp(f->fill.source, o->fill) == 0)
 		return 0;
+	if (o->fill[0] && !f->fill.source[0])
+		return command_refuse(c, -EEXIST, "exists",
+				      "volume %s exists, and nothing is missing in it: it was filled before, or is "
+				      "another; choose another name",
+				      o->object);
 	return command_refuse(c, -EEXIST, "exists",
 			      "volume %s exists with other properties (%s in pool %s): choose another name, or resize "
 			      "or delete it",
