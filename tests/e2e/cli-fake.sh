@@ -326,13 +326,14 @@ is "choices" "$(complete_line pool create p --failure-domain r)" rack
 is "behind an option" "$(complete_line --socket /x vol)" volume
 is "nodes" "$(complete_line node show '')" n1
 is "files" "$(complete_line disk check "$top/Makef")" "$top/Makefile"
-is "nothing later" "$(complete_line clus)" ""
+is "the last noun" "$(complete_line clus)" cluster
+is "nothing unknown" "$(complete_line zz)" ""
 expect 0 'usage: quarry volume create NAME --size SIZE' q volume create --help
 expect 0 'usage: quarry volume create NAME --size SIZE' q help volume create
 expect 0 '^quarry volume' q --help
 q --help >"$dir/said"
 holds sh -c '! grep -qE "takeover|drain" "$1"' - "$dir/said"
-expect 1 'not in this release' q cluster --help
+expect 1 'not in this release' q disk drain --help
 if command -v zsh >/dev/null; then
 	holds zsh -n "$top/completion/_quarry"
 fi

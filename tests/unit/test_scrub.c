@@ -22,6 +22,8 @@ static struct volume *scattered_leaf(struct head_world *w, uint64_t seed, uint8_
 		memset(data, (int)block + 1, BLOCK_BYTES);
 		CU_ASSERT_EQUAL(world_write(w, v, block * BLOCK_BYTES, data, BLOCK_BYTES, 0), 0);
 	}
+	/* a snapshot would first flush so many, and always come after the scrub */
+	CU_ASSERT_EQUAL(world_op(w, v, VOLUME_FLUSH, 0, 0, 0), 0);
 	return v;
 }
 
