@@ -97,7 +97,7 @@ static void each_change_is_told_since_its_epoch(void)
 static void an_answer_ends_where_its_room_does(void)
 {
 	struct one_disk o;
-	struct disk_extent e[3];
+	struct disk_extent e[3] = {0};
 	one_open(&o, GIB, 64 * MIB);
 	struct disk_tree *t = one_create(&o, 1);
 	for (uint32_t i = 0; i < 6; i++)
