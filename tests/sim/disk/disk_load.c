@@ -402,7 +402,7 @@ enum sim_outcome load_run(struct disk_world *w, const struct load *l)
 			w->epoch++;
 		while (w->n_busy < l->concurrency && submitted < l->n_requests && !world_one_in(w, 4) && !w->has_failed)
 			submitted += load_one(w, l);
-		sim_step(w->sim);
+		world_step(w);
 		world_retry(w);
 		if (sim_crash_is_due(w->machine))
 			return SIM_CRASH_DUE;

@@ -222,7 +222,7 @@ static void wear_down(struct disk_world *w)
 		if (world_one_in(w, 40))
 			load_fork(w);
 		load_trim_of_youngest(w);
-		sim_step(w->sim);
+		world_step(w);
 	}
 }
 
@@ -234,7 +234,7 @@ static void fill_and_empty(struct disk_world *w)
 	w->trees_wanted = WORLD_TREES_MANY;
 	for (uint32_t n = 0; n < FULL_WRITES_MAX && w->totals.enospc < enospc_max; n++) {
 		if (!load_write(w) || world_one_in(w, 4))
-			sim_step(w->sim);
+			world_step(w);
 		if (world_one_in(w, 60))
 			load_fork(w);
 	}
@@ -242,7 +242,7 @@ static void fill_and_empty(struct disk_world *w)
 		wear_down(w);
 	for (uint32_t n = 0; n < 20; n++) {
 		load_trim(w);
-		sim_step(w->sim);
+		world_step(w);
 	}
 	world_wait(w, world_is_idle, "answer on a full disk");
 	world_look(w); /* what the trims have freed */

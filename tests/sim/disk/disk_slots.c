@@ -147,23 +147,42 @@ static uint64_t shared_leaves(struct disk_world *w, uint32_t tree)
 	return leaves_shared(w->leaves, tree);
 }
 
+static uint64_t free_blocks_now(const struct disk_world *w)
+{
+	struct disk_stats stats;
+
+	disk_stats(w->disk, &stats);
+	return stats.free_blocks;
+}
+
 static void check_enospc(struct slot *s)
 {
 	struct disk_world *w = s->world;
 	struct disk_stats stats;
 
 	disk_stats(w->disk, &stats);
+	s->least_free = min_u64(s->least_free, stats.free_blocks);
 	w->totals.enospc++;
 	if (s->io.op == DISK_DROP || s->io.op == DISK_COMPLETE || s->io.op == DISK_FORGET)
 		world_fail(w, "%s answered -ENOSPC", op_name(s->io.op));
 	if (s->io.op == DISK_TRIM)
 		check_spared(s);
-	/* New records, and trims that may copy what snapshots share, reach into the reserve, but not to its end. Others free
-	 * blocks between the leaf for whose copy there was no room and the trim's answer. */
-	uint64_t slack = s->io.op == DISK_WRITE || s->io.op == DISK_TRIM ? 2 * DISK_IO_BLOCKS_MAX * WORLD_SLOTS : 0;
-	if (stats.free_blocks > stats.reserve_blocks + slack)
+	/* New records, and trims that may copy what snapshots share, reach into the reserve, but not to its end. A trim's
+	 * leaf for whose copy there was no room may lie before others freed some. */
+	uint64_t free_blocks = s->io.op == DISK_TRIM ? s->least_free : stats.free_blocks;
+	uint64_t slack = s->io.op == DISK_WRITE ? 2 * DISK_IO_BLOCKS_MAX * WORLD_SLOTS : 0;
+	if (free_blocks > stats.reserve_blocks + slack)
 		world_fail(w, "%s answered -ENOSPC with %" PRIu64 " blocks free and a reserve of %" PRIu64,
-			   op_name(s->io.op), stats.free_blocks, stats.reserve_blocks);
+			   op_name(s->io.op), free_blocks, stats.reserve_blocks);
+}
+
+void world_look_at_room(struct disk_world *w)
+{
+	for (uint32_t i = 0; i < WORLD_SLOTS; i++) {
+		struct slot *s = &w->slots[i];
+		if (s->is_busy && s->io.op == DISK_TRIM)
+			s->least_free = min_u64(s->least_free, free_blocks_now(w));
+	}
 }
 
 /* Only a fence that is under way, or came between, makes a session stale. */
@@ -319,8 +338,10 @@ void slot_submit(struct slot *s)
 	w->totals.requests++;
 	if (s->io.op == DISK_FLUSH)
 		s->mark = oracle_flush_begin(w->oracle);
-	if (s->io.op == DISK_TRIM)
+	if (s->io.op == DISK_TRIM) {
 		s->shared = shared_leaves(w, s->tree);
+		s->least_free = free_blocks_now(w);
+	}
 	if (s->io.op == DISK_CREATE)
 		leaves_made(w->leaves, oracle_request_tree(w->oracle, s->request));
 	if (s->io.op == DISK_FORK)

@@ -66,11 +66,32 @@ bool world_one_in(struct disk_world *w, uint64_t n)
 
 /* ---- waiting ---- */
 
+void world_step(struct disk_world *w)
+{
+	sim_step(w->sim);
+	world_look_at_room(w);
+}
+
+struct wait {
+	struct disk_world *world;
+	bool (*is_done)(void *w);
+};
+
+static bool wait_is_over(void *context)
+{
+	struct wait *wait = context;
+
+	world_look_at_room(wait->world);
+	return wait->is_done(wait->world);
+}
+
 enum sim_outcome world_wait(struct disk_world *w, bool (*is_done)(void *w), const char *what)
 {
+	struct wait wait = {w, is_done};
+
 	for (;;) {
 		uint64_t n_done = w->n_done;
-		enum sim_outcome outcome = sim_run(w->sim, is_done, w, STEPS_WITHOUT_ANSWER_MAX);
+		enum sim_outcome outcome = sim_run(w->sim, wait_is_over, &wait, STEPS_WITHOUT_ANSWER_MAX);
 		if (outcome == SIM_DONE || outcome == SIM_CRASH_DUE)
 			return outcome;
 		if (outcome == SIM_IDLE || w->n_done == n_done)

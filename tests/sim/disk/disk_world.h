@@ -29,10 +29,11 @@ struct slot {
 	bool is_cut_short; /* TRIM: a fence came between; it waits to be submitted again, and its range with it */
 	int res;           /* of the last one */
 	uint32_t tree;
-	uint32_t cell;    /* READ, MAP: of the first block */
-	uint32_t request; /* the oracle's; ORACLE_NONE: none */
-	uint64_t shared;  /* TRIM: leaves that other trees might share when it was submitted */
-	uint64_t mark;    /* FLUSH */
+	uint32_t cell;       /* READ, MAP: of the first block */
+	uint32_t request;    /* the oracle's; ORACLE_NONE: none */
+	uint64_t shared;     /* TRIM: leaves that other trees might share when it was submitted */
+	uint64_t least_free; /* TRIM: blocks, after any step since then */
+	uint64_t mark;       /* FLUSH */
 	uint32_t volume;
 	uint8_t *memory;
 	struct iovec iov[DISK_IO_BLOCKS_MAX];
@@ -140,6 +141,9 @@ void world_look(struct disk_world *w);
 
 /* ---- waiting ---- */
 
+/* A step of the world, and a look at what it left free, for the trims that are under way. */
+void world_step(struct disk_world *w);
+void world_look_at_room(struct disk_world *w);
 /* Steps until the predicate holds. SIM_DONE or SIM_CRASH_DUE; when nothing gets on, it is a mistake. */
 enum sim_outcome world_wait(struct disk_world *w, bool (*is_done)(void *w), const char *what);
 bool world_is_idle(void *w);            /* nothing in flight */
