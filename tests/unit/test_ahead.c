@@ -147,6 +147,21 @@ static void a_tombstone_counts_where_its_segment_lies(void)
 	close_world();
 }
 
+/* It may have changed anything then: its rows are asked for one by one, and only those fail that it still cannot read. */
+static void a_disk_that_cannot_say_is_asked_row_by_row(void)
+{
+	for (uint32_t failing = 1; failing <= 3; failing++) {
+		struct volume *v = open_world(4, 3);
+		const uint64_t pos[] = {EVERY * GIB + 8 * BLOCK, 33 * EVERY * GIB};
+		for (uint32_t i = 0; i < 2; i++)
+			CU_ASSERT_EQUAL(world_write(&w, v, pos[i], data, BLOCK, 0), 0);
+		restart();
+		sim_file_fail(world_disk_file(&w, failing), OP_READ, 0, EIO);
+		expect_changes(pos, 2);
+		close_world();
+	}
+}
+
 int main(void)
 {
 	if (CU_initialize_registry() != CUE_SUCCESS)
@@ -155,6 +170,7 @@ int main(void)
 	CU_add_test(suite, "only what changed is read", only_what_changed_is_read);
 	CU_add_test(suite, "all that changed is told", all_that_changed_is_told);
 	CU_add_test(suite, "a tombstone counts where its segment lies", a_tombstone_counts_where_its_segment_lies);
+	CU_add_test(suite, "a disk that cannot say is asked row by row", a_disk_that_cannot_say_is_asked_row_by_row);
 	CU_basic_set_mode(CU_BRM_NORMAL);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();

@@ -12,7 +12,8 @@
  *  1. What is told as unchanged has no epoch of `since` or later on any disk of the volume.
  *  2. A change counts only where its segment lies: a tombstone high in a disk's tree covers what other disks have, too.
  *  3. Placements are read only where something has changed.
- *  4. A disk that cannot be reached may have changed anything: then the rows are all there is, and those of its own fail.
+ *  4. A disk that cannot be reached or read may have changed anything: then the rows are all there is, and those of its
+ *     own fail.
  *
  * Owner: the request, in its stage ISSUE.
  */
@@ -20,7 +21,7 @@
 
 #include <errno.h>
 
-#define ROW_SEGMENTS_MAX 1024u /* then others get their turn */
+#define ROW_SEGMENTS_MAX 1024u /* looked up at once; when none is placed, others get their turn */
 
 #define AHEAD_STAGES(X) X(BEGIN) X(LOOK) X(ROW) X(MAP)
 #define X(name)         AHEAD_##name,
@@ -96,12 +97,15 @@ static enum flow ahead_look(struct volume_io *io)
 	return io->own.owed > 0 ? volume_io_wait(io, WAIT_DISKS) : FLOW_NEXT;
 }
 
-void ahead_told(struct part *p)
+int ahead_told(struct part *p)
 {
 	struct volume_io *io = p->request;
-	if (p->io.n_extents > 0)
+	if (p->err != 0) /* invariant 4 */
+		io->own.ahead.end = io->own.cursor;
+	else if (p->io.n_extents > 0)
 		io->own.ahead.end =
 		    min_u64(io->own.ahead.end, max_u64(p->extents[0].first * BLOCK_BYTES, io->own.cursor));
+	return 0;
 }
 
 /* ---- ROW, MAP ---- */
@@ -142,7 +146,9 @@ static enum flow ahead_row(struct volume_io *io)
 	io->own.ahead.end = end;
 	if (!is_placed) {
 		ahead_pass(io, end);
-		return FLOW_NEXT;
+		io->own.ahead.stage = AHEAD_MAP;
+		volume_io_next_turn(io);
+		return FLOW_WAIT;
 	}
 	return ahead_send(io, PART_MAP, disk, end);
 }

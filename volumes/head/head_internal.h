@@ -349,6 +349,8 @@ void volume_io_init_locks(struct volume *v);
 void volume_io_wake(struct volume_io *io, int err);
 /* A part of it has ended; the part is free again. */
 void volume_io_part_done(struct volume_io *io, int err);
+/* It goes on in the next turn; others have theirs before. */
+void volume_io_next_turn(struct volume_io *io);
 /* It waits, and says for what: FLOW_WAIT. */
 enum flow volume_io_wait(struct volume_io *io, enum volume_io_wait wait);
 /* MAP: an extent of blocks becomes the client's, cut to the range asked for. Returns false when its room is full. */
@@ -431,7 +433,7 @@ void part_to_text(const struct part *p, char *text, size_t room);
 
 /* In the stage ISSUE. FLOW_WAIT: it is called again. */
 must_check enum flow ahead_run(struct volume_io *io);
-void ahead_told(struct part *p); /* a disk has answered where its first change lies */
+int ahead_told(struct part *p); /* a disk has answered where its first change lies, or cannot; the request's error */
 
 /* ---- fill.c ---- */
 

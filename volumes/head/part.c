@@ -475,8 +475,6 @@ static void part_settle(struct part *p)
 		part_scatter_edges(p);
 	else if (p->kind == PART_MAP)
 		part_map_extents(p);
-	else if (p->kind == PART_AHEAD)
-		ahead_told(p);
 	else if (p->kind == PART_FLUSH)
 		vd->flushed = max_u64(vd->flushed, p->written);
 }
@@ -510,7 +508,7 @@ void part_release(struct part *p)
 static void part_end(struct part *p)
 {
 	struct volume_io *io = p->request;
-	int err = p->err;
+	int err = p->kind == PART_AHEAD ? ahead_told(p) : p->err;
 	part_put(p);
 	volume_io_part_done(io, err);
 }

@@ -118,7 +118,7 @@ static void volume_io_turn(struct op *op, int res)
 	volume_io_run(io);
 }
 
-static void volume_io_next_turn(struct volume_io *io)
+void volume_io_next_turn(struct volume_io *io)
 {
 	io->own.wait = WAIT_TURN;
 	reactor_defer(io->own.volume->set->reactor, &io->own.op, 0);
