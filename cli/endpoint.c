@@ -313,6 +313,14 @@ void endpoint_trim(struct endpoint *e, struct endpoint_op *op, uint64_t len_byte
 		op_refused(op);
 }
 
+void endpoint_flush_begin(struct endpoint *e, struct endpoint_op *op)
+{
+	quarry_assert(e->nbd);
+	*op = (struct endpoint_op){0};
+	if (nbd_aio_flush(e->nbd, op_callback(op), 0) < 0)
+		op_refused(op);
+}
+
 int endpoint_flush(struct endpoint *e)
 {
 	if (!e->nbd)

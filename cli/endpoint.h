@@ -54,9 +54,10 @@ void endpoint_close(struct endpoint *e);
 void endpoint_read(struct endpoint *e, struct endpoint_op *op, void *data, size_t len_bytes, uint64_t pos_bytes);
 void endpoint_write(struct endpoint *e, struct endpoint_op *op, const void *data, size_t len_bytes, uint64_t pos_bytes);
 void endpoint_zero(struct endpoint *e, struct endpoint_op *op, uint64_t len_bytes, uint64_t pos_bytes);
-/* NBD only. */
+/* These two: NBD only. */
 void endpoint_trim(struct endpoint *e, struct endpoint_op *op, uint64_t len_bytes, uint64_t pos_bytes);
-/* Blocks. 0 or an errno. */
+void endpoint_flush_begin(struct endpoint *e, struct endpoint_op *op);
+/* Blocks, and takes the answers of all that is under way. 0 or an errno. */
 must_check int endpoint_flush(struct endpoint *e);
 /* Lets what is read from now on come from where it is stored, as far as this machine can: after a flush. */
 void endpoint_forget(struct endpoint *e);

@@ -92,8 +92,8 @@ struct lazy {
 	uint64_t n_units, next; /* next: the background's */
 	struct range wanted[WANTED_MAX];
 	uint32_t n_wanted, next_wanted;
-	struct endpoint_op ask;
-	bool is_asking;
+	struct endpoint_op ask, flush;
+	bool is_asking, is_recording;
 	uint8_t answer[WANTED_BYTES];
 	uint64_t settled_units, n_hurt, recorded_ms, shown_ms;
 	uint64_t progress_ms;  /* when it last got on, or stood by another that may */
@@ -405,11 +405,18 @@ static void lazy_show(struct lazy *z)
 	progress_show("%s of %s filled", done, total);
 }
 
-static void lazy_record(struct lazy *z)
+/* A FLUSH, by which the daemon records how far it is: now and then, beside all else. */
+static void record_run(struct lazy *z)
 {
-	int error = endpoint_flush(&z->transfer->volume);
-	op_judge(z, &(struct endpoint_op){.error = error}, "flush");
-	z->recorded_ms = now_ms();
+	if (z->is_recording && z->flush.is_done) {
+		z->is_recording = false;
+		op_judge(z, &z->flush, "flush");
+		z->recorded_ms = now_ms();
+	}
+	if (z->is_recording || now_ms() - z->recorded_ms < RECORD_MS || lazy_is_ending(z))
+		return;
+	z->is_recording = true;
+	endpoint_flush_begin(&z->transfer->volume, &z->flush);
 }
 
 static void lazy_interrupt(struct lazy *z)
@@ -439,23 +446,20 @@ static void lazy_wait(struct lazy *z)
 static void lazy_fill(struct lazy *z)
 {
 	z->next = z->n_wanted = z->next_wanted = 0;
-	z->is_asking = z->is_broken = false;
+	z->is_asking = z->is_recording = z->is_broken = false;
 	z->recorded_ms = now_ms();
 	for (;;) {
 		for (unsigned i = 0; i < N_LANES; i++)
 			lane_run(z, &z->lanes[i]);
 		wanted_run(z);
+		record_run(z);
 		lazy_show(z);
-		if (lanes_busy(z) == 0 && !z->is_asking)
+		if (lanes_busy(z) == 0 && !z->is_asking && !z->is_recording)
 			break;
-		if (now_ms() - z->recorded_ms >= RECORD_MS && !lazy_is_ending(z)) {
-			lazy_record(z);
-			continue; /* what was answered meanwhile wakes nobody who waits now */
-		}
 		lazy_wait(z);
 	}
 	if (!lazy_is_ending(z))
-		lazy_record(z);
+		op_judge(z, &(struct endpoint_op){.error = endpoint_flush(&z->transfer->volume)}, "flush");
 }
 
 /* ---- connecting, as often as it takes ---- */
