@@ -46,7 +46,7 @@ member_run() { # MEMBER
 		--advertise-client-urls "${client[$1]}" --listen-peer-urls "${peer[$1]}" \
 		--initial-advertise-peer-urls "${peer[$1]}" --initial-cluster "$cluster" --unsafe-no-fsync \
 		--cert-file "$tls/server-cert.pem" --key-file "$tls/server-key.pem" --trusted-ca-file "$tls/ca-cert.pem" \
-		--client-cert-auth >>"$dir/etcd-$1.log" 2>&1 </dev/null &
+		--client-cert-auth >>"$dir/etcd-$1.log" 2>&1 </dev/null 7>&- 8<&- &
 	member_pid[$1]=$!
 	others+=("$!")
 }
@@ -117,21 +117,9 @@ for n in n1 n2; do
 	qn $n volume create "v-$n" --size 3G >/dev/null
 	qn $n volume attach "v-$n" --nbd >/dev/null
 done
-mkfifo "$dir/to" "$dir/from"
-"$BUILD/tests/e2e/loadgen" --seed $((RANDOM + 1)) --depth 4 --window-mib 12 "$(node_uri n1 v-n1)" "$(node_uri n2 v-n2)" \
-	<"$dir/to" >"$dir/from" &
-others+=("$!")
-exec 7>"$dir/to" 8<"$dir/from" # not for the daemons
-hear() { # WORD: the load generator's next line must begin with it
-	local line=
-	read -r -t 120 line <&8 || true
-	n_checks=$((n_checks + 1))
-	[ "${line%% *}" = "$1" ] || fail "expected \"$1\" of the load generator, heard: $line (line ${BASH_LINENO[0]})"
-	heard=$line
-}
-hear ready
-echo load >&7
-hear loading
+load_begin tests/e2e/loadgen --seed $((RANDOM + 1)) --depth 4 --window-mib 12 "$(node_uri n1 v-n1)" "$(node_uri n2 v-n2)"
+load_tell load
+load_hear loading
 serves() { [ "$(jsonn "$1" .state volume show "v-$1")" = serving ]; }
 done_of() { jsonn "$1" '.counters | .writes + .reads' volume show "v-$1"; }
 has_more() { [ "$(done_of "$1")" -gt "$2" ]; }
@@ -173,13 +161,13 @@ all_move
 
 node_kill n1
 node_kill n2
-hear lost
+load_hear lost
 node_start n1
 node_start n2
 all_serve() { serves n1 && serves n2; }
 until_true 10 all_serve
-echo verify >&7
-hear verified
+load_tell verify
+load_hear verified
 say "$heard"
-exec 7>&-
+load_end
 cluster_passed

@@ -17,23 +17,11 @@ qn n1 volume attach v1 --nbd >/dev/null
 qn n2 volume create v2 --size 3G >/dev/null
 qn n2 volume attach v2 --nbd >/dev/null
 
-mkfifo "$dir/to" "$dir/from"
-"$BUILD/tests/e2e/loadgen" --seed $((RANDOM + 1)) --depth 4 --window-mib 12 "$(node_uri n1 v1)" "$(node_uri n2 v2)" \
-	<"$dir/to" >"$dir/from" &
-others+=("$!")
-exec 7>"$dir/to" 8<"$dir/from" # not for the daemons
-hear() { # WORD: the load generator's next line must begin with it
-	local line=
-	read -r -t 120 line <&8 || true
-	n_checks=$((n_checks + 1))
-	[ "${line%% *}" = "$1" ] || fail "expected \"$1\" of the load generator, heard: $line (line ${BASH_LINENO[0]})"
-	heard=$line
-}
-hear ready
+load_begin tests/e2e/loadgen --seed $((RANDOM + 1)) --depth 4 --window-mib 12 "$(node_uri n1 v1)" "$(node_uri n2 v2)"
 
-load_begin() { # runs until load_end, which needs a break of every connection: see there
-	echo load >&7
-	hear loading
+load_on() { # until its connections break: see `load_hear lost`
+	load_tell load
+	load_hear loading
 }
 done_of() { jsonn "$1" '.counters | .writes + .reads' volume show "$2"; }
 serves() { [ "$(jsonn "$1" .state volume show "$2")" = serving ]; }
@@ -47,7 +35,7 @@ has_more() { [ "$(done_of "$1" "$2")" -gt "$3" ]; }
 pass_s() { read -r -t "$1" <> <(:) || true; } # the one place where time passes on purpose: nothing may happen in it
 
 say "etcd stands still"
-load_begin
+load_on
 moves n1 v1
 kill -STOP "$etcd_pid"
 until_true 15 stalled n1 v1
@@ -95,17 +83,17 @@ moves n2 v2
 say "nodes die, one after the other, and their volumes are back with them"
 node_kill n1
 node_kill n2
-hear lost
+load_hear lost
 node_start n1
 node_start n2
 until_true 10 serves n1 v1
 until_true 10 serves n2 v2
-echo verify >&7
-hear verified
+load_tell verify
+load_hear verified
 say "$heard"
 
 say "etcd and a node die at once"
-load_begin
+load_on
 etcd_kill
 node_kill n1
 node_launch n1
@@ -114,11 +102,11 @@ etcd_run
 until_true 20 serves n1 v1
 until_true 20 serves n2 v2
 node_kill n2
-hear lost
+load_hear lost
 node_start n2
 until_true 10 serves n2 v2
-echo verify >&7
-hear verified
+load_tell verify
+load_hear verified
 say "$heard"
 
 say "a node that stands still while another takes its volume: not one answer more"
@@ -136,7 +124,7 @@ try:
 except nbd.Error as e:
     out.write("ended %d\n" % time.monotonic_ns())
 '
-nbdsh -u "$(node_uri n1 bare)" -c "import sys; sys.argv = ['reader', '$dir/reads']" -c "$nbd_reader" &
+nbdsh -u "$(node_uri n1 bare)" -c "import sys; sys.argv = ['reader', '$dir/reads']" -c "$nbd_reader" 7>&- 8<&- &
 others+=("$!")
 until_true 10 grep -q begun "$dir/reads"
 node_pause n1
@@ -163,5 +151,5 @@ node_stop n1
 kill -CONT "$etcd_pid"
 node_start n1
 until_true 10 serves n1 v1
-exec 7>&-
+load_end
 cluster_passed

@@ -26,7 +26,7 @@ etcd_serves() {
 etcd_run() {
 	etcd --data-dir "$dir/etcd" --listen-client-urls "$etcd_url" --advertise-client-urls "$etcd_url" \
 		--listen-peer-urls "$etcd_peer_url" --initial-advertise-peer-urls "$etcd_peer_url" \
-		--initial-cluster "default=$etcd_peer_url" --unsafe-no-fsync >>"$dir/etcd.log" 2>&1 </dev/null &
+		--initial-cluster "default=$etcd_peer_url" --unsafe-no-fsync >>"$dir/etcd.log" 2>&1 </dev/null 7>&- 8<&- &
 	etcd_pid=$!
 	others+=("$etcd_pid")
 	until_true 30 etcd_serves

@@ -225,3 +225,29 @@ json() {
 nbd() { # URI STATEMENTS
 	nbdsh -u "$1" -c "$2"
 }
+
+# ---- a load generator: it hears and speaks line by line ----
+
+load_begin() { # PROGRAM WORDS ...: under $BUILD; ready when this returns
+	rm -f "$dir/to" "$dir/from"
+	mkfifo "$dir/to" "$dir/from"
+	"$BUILD/$1" "${@:2}" <"$dir/to" >"$dir/from" &
+	loadgen=$!
+	others+=("$loadgen")
+	exec 7>"$dir/to" 8<"$dir/from" # not for the daemon: see daemon_try_start
+	load_hear ready
+}
+
+load_tell() { echo "$*" >&7; }
+
+load_hear() { # WORD [SECONDS]: its next line must begin so; the line is $heard
+	heard=
+	read -r -t "${2:-120}" heard <&8 || true
+	n_checks=$((n_checks + 1))
+	[ "${heard%% *}" = "$1" ] || fail "the load generator should have said \"$1\" and said: $heard (line ${BASH_LINENO[0]})"
+}
+
+load_end() {
+	exec 7>&- 8<&-
+	holds wait "$loadgen"
+}

@@ -63,27 +63,19 @@ data_is_there
 
 say "a stop while clients are busy loses nothing that was completed"
 nbd "$(uri plain)" 'h.zero(64 << 20, 0)'
-mkfifo "$dir/to" "$dir/from"
-"$BUILD/tests/e2e/loadgen" "$(uri plain)" <"$dir/to" >"$dir/from" &
-others+=($!)
-exec 7>"$dir/to" 8<"$dir/from"
-read -r line <&8
-is "the load generator" "$line" ready
-echo load >&7
-read -r line <&8
-is "the load" "$line" loading
+load_begin tests/e2e/loadgen "$(uri plain)"
+load_tell load
+load_hear loading
 kill -HUP "$daemon_pid"
 kill -USR1 "$daemon_pid" # one of its own
 until_true 10 grep -q 'SIGHUP ignored' "$dir/log"
 daemon_stop
-read -r line <&8
-holds test "${line%% *}" = lost
+load_hear lost
 daemon_start
-echo verify >&7
-read -r line <&8
-echo "$line"
-is "the verdict" "${line%% *}" verified
-exec 7>&- 8<&-
+load_tell verify
+load_hear verified
+echo "$heard"
+load_end
 
 say "an older metadata.db is put back: noticed, and nothing is dropped"
 volume_make old 3G

@@ -11,7 +11,7 @@ disk_make d1 2G
 require_vhost
 vhost_make honest 64M --queues 2
 vhost_make liar 64M --queues 2
-load_begin --seed $seed --queues 2 --disturb --window-mib 4 "$(vhost_socket honest)"
+load_begin vhost-loadgen --seed $seed --queues 2 --disturb --window-mib 4 "$(vhost_socket honest)"
 load_tell load
 load_hear loading
 

@@ -2,7 +2,7 @@
 #
 #   require_vhost                 starts nothing: skips the test (77) when this quarryd has no vhost-user frontend
 #   vhost_make NAME SIZE [OPTIONS ...]   creates a volume and attaches it;  vhost_socket NAME is where
-#   load_begin OPTIONS SOCKETS    starts vhost-loadgen; load_tell WORD, load_hear WORD speak to it; load_end
+#   load_verify                   the load that lib.sh has begun stops, and what is on the volumes is held against it
 #   delay MS                      lets up to so many milliseconds pass: the one place where time passes on purpose
 #   pressure_now                  "FDS MIB" of the daemon
 # shellcheck shell=bash
@@ -29,37 +29,11 @@ require_vhost() {
 	q volume delete vhost-there >/dev/null 2>&1 || true
 }
 
-load_begin() {
-	rm -f "$dir/to" "$dir/from"
-	mkfifo "$dir/to" "$dir/from"
-	"$BUILD/vhost-loadgen" "$@" <"$dir/to" >"$dir/from" &
-	loadgen=$!
-	others+=("$loadgen")
-	exec 7>"$dir/to" 8<"$dir/from"
-	load_hear ready
-}
-
-load_tell() {
-	echo "$1" >&7
-}
-
-load_hear() { # WORD [SECONDS]: its next line must begin so
-	heard=
-	read -r -t "${2:-120}" heard <&8 || true
-	n_checks=$((n_checks + 1))
-	[ "${heard%% *}" = "$1" ] || fail "the load generator should have said \"$1\" and said: $heard (line ${BASH_LINENO[0]})"
-}
-
 load_verify() {
 	load_tell stop
 	load_hear "done"
 	load_tell verify
 	load_hear verified
-}
-
-load_end() {
-	exec 7>&- 8<&-
-	holds wait "$loadgen"
 }
 
 delay() {

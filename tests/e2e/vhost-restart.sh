@@ -69,7 +69,7 @@ run() { # ROUNDS OPTIONS ...
 	local round=0 last=$1
 	shift
 	say "$* (seed $seed)"
-	load_begin --seed "$seed" --window-mib 4 --queues 2 "$@" "$(vhost_socket v1)" "$(vhost_socket v2)"
+	load_begin vhost-loadgen --seed "$seed" --window-mib 4 --queues 2 "$@" "$(vhost_socket v1)" "$(vhost_socket v2)"
 	reader_begin "$@"
 	load_tell load
 	load_hear loading

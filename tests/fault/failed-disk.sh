@@ -26,14 +26,14 @@ begin() { # NAME DISK
 	expect 0 '' q disk add "$device" --pool bad
 	is "the disk of $name" "$(json ".disks[] | select(.path == \"$device\") | .name" disk list)" "$disk"
 	volume_make "$name" 64M --pool bad
-	load_begin "$(uri "$name")"
-	tell load
-	hear loading
+	failing_load_begin "$(uri "$name")"
+	load_tell load
+	load_hear loading
 }
 
 # The load has ended with an error; what must hold now.
 has_failed() { # PATTERN: of the event
-	hear lost
+	load_hear lost
 	echo "   $heard"
 	disk_has_failed "$disk" "$1"
 	volume_answers_eio "$name"
@@ -42,14 +42,14 @@ has_failed() { # PATTERN: of the event
 
 is_back() {
 	until_true 20 is_state "$disk" running
-	tell verify
-	hear verified
+	load_tell verify
+	load_hear verified
 	echo "   $heard"
-	tell load 300
-	hear loading
-	hear 'done'
-	tell verify
-	hear verified
+	load_tell load 300
+	load_hear loading
+	load_hear 'done'
+	load_tell verify
+	load_hear verified
 	load_end
 	expect 0 '' q status
 }
@@ -114,7 +114,7 @@ if [ "$(id -u)" = 0 ]; then
 		has_failed 'n1-d2: (writing|flushing) .* failed: Input/output error'
 		mend d5 pwrite
 		opened_by_command # which the kernel still holds for the disk that was closed
-		load_begin "$(uri other4)"
+		failing_load_begin "$(uri other4)"
 		load_end
 		daemon_kill # and for a killed daemon
 		daemon_start

@@ -18,11 +18,11 @@ faulty_up d2 eval get_size="echo 64M" thread_model="echo parallel" can_write="ex
 expect 0 '' q disk add "$device" --pool bad
 volume_make v1 16M --pool bad
 volume_make v2 16M
-load_begin --depth 4 "$(uri v1)"
-tell load
-hear loading
+failing_load_begin --depth 4 "$(uri v1)"
+load_tell load
+load_hear loading
 break_ d2 flush
-hear lost
+load_hear lost
 echo "   $heard"
 mend d2 flush
 disk_has_failed n1-d2 'n1-d2: flushing .* failed: Input/output error: see to the device'
@@ -30,8 +30,8 @@ volume_answers_eio v1
 nbd "$(uri v2)" 'h.pwrite(b"x" * 4096, 0); h.flush(); assert h.pread(4096, 0) == b"x" * 4096'
 expect 0 '' q disk add "$device"
 volume_anew v1
-tell verify
-hear verified
+load_tell verify
+load_hear verified
 echo "   $heard"
 load_end
 expect 0 '' q status

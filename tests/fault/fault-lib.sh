@@ -3,8 +3,7 @@
 #   faulty_begin NAME SIZE [nbdkit WORDS ...]   a device of that size, as the file $dir/NAME/nbd: nbdkit's filters below
 #                                               a FUSE file. Sets `device` to its path
 #   break_ NAME WHAT / mend NAME WHAT           WHAT (read, write, trim, zero) fails with EIO from here on / no more
-#   load_begin URI ...                          a load that knows what every sector may hold, and ends at an I/O error
-#   tell WORD ... / hear WORD                   a command for it / its next line must begin so; the line is $heard
+#   failing_load_begin URI ...                  lib.sh's load_begin, of a load that ends at an I/O error
 #
 # What is below a device is kept in $dir/NAME.img, so that it survives nbdkit.
 # shellcheck shell=bash disable=SC2034 # its variables are for those who read it
@@ -61,31 +60,8 @@ mend() { rm -f "$dir/$1.$2"; }
 
 # ---- a load ----
 
-load_begin() {
-	mkfifo "$dir/to" "$dir/from"
-	"$BUILD/tests/e2e/loadgen" --may-fail --window-mib 4 "$@" <"$dir/to" >"$dir/from" &
-	loadgen=$!
-	others+=("$loadgen")
-	exec 7>"$dir/to" 8<"$dir/from" # not for the daemon: see daemon_try_start
-	hear ready
-}
-
-load_end() {
-	exec 7>&-
-	holds wait "$loadgen"
-	exec 8<&-
-	rm "$dir/to" "$dir/from"
-}
-
-tell() { echo "$*" >&7; }
-
-hear() {
-	local line=
-	read -r -t 60 line <&8 || true
-	n_checks=$((n_checks + 1))
-	[ "${line%% *}" = "$1" ] || fail "the load generator says \"$line\" instead of \"$1\" (line ${BASH_LINENO[0]})"
-	heard=$line
-}
+# It knows what every sector may hold, and ends at an I/O error.
+failing_load_begin() { load_begin tests/e2e/loadgen --may-fail --window-mib 4 "$@"; }
 
 # ---- what must hold of a disk that has failed, and of one that is back ----
 

@@ -14,9 +14,9 @@ expect 0 '' q disk add "$device" --pool slow
 volume_make v2 64M --pool slow
 
 say "another disk's volume is as fast as ever"
-load_begin --depth 4 "$(uri v2)"
-tell load
-hear loading
+failing_load_begin --depth 4 "$(uri v2)"
+load_tell load
+load_hear loading
 took_ms() { # how long 200 writes, each flushed, take on the other disk
 	nbdsh -u "$(uri v1)" -c '
 import time
@@ -33,17 +33,17 @@ expect 0 '' q status
 
 say "killed while its writes are under way: what comes next waits for them"
 daemon_kill
-hear lost
+load_hear lost
 echo "   $heard"
 expect 0 '' q disk check "$device"
 daemon_start
-tell verify
-hear verified
+load_tell verify
+load_hear verified
 echo "   $heard"
-tell load
-hear loading
+load_tell load
+load_hear loading
 daemon_kill
-hear lost
+load_hear lost
 load_end
 
 say "a format waits, too"
