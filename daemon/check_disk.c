@@ -15,10 +15,6 @@
 #include <time.h>
 #include <unistd.h>
 
-/* A killed daemon's lock stays until the requests that were in its ring have landed, a moment longer than the process. */
-#define LOCK_WAIT_MS  2000
-#define LOCK_RETRY_MS 20
-
 static int read_block(void *context, uint64_t block, void *out)
 {
 	int fd = *(int *)context;
@@ -43,12 +39,12 @@ static void say(void *context, const char *line)
 static int lock_to_read(int fd)
 {
 	struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
-	struct timespec step = {.tv_nsec = LOCK_RETRY_MS * 1000000L};
+	struct timespec step = {.tv_nsec = DISK_LOCK_RETRY_NS};
 
-	for (int waited_ms = 0; fcntl(fd, F_OFD_SETLK, &lock) < 0; waited_ms += LOCK_RETRY_MS) {
+	for (uint64_t waited_ns = 0; fcntl(fd, F_OFD_SETLK, &lock) < 0; waited_ns += DISK_LOCK_RETRY_NS) {
 		if (errno != EAGAIN && errno != EACCES)
 			return -errno;
-		if (waited_ms >= LOCK_WAIT_MS)
+		if (waited_ns >= DISK_LOCK_PERSON_NS)
 			return -EAGAIN;
 		nanosleep(&step, NULL);
 	}

@@ -57,8 +57,7 @@ static void tell_of_disk(const struct telling *t, const struct disk_view *v)
 	if (unread > 0 && v->is_open && v->state == DISK_RUNNING)
 		tell(t, "disk-damaged", object,
 		     "the device failed %llu reads since the daemon's start: see to it, then scrub it: quarry disk "
-		     "scrub "
-		     "%s",
+		     "scrub %s",
 		     (unsigned long long)unread, v->name);
 	if (v->stats.lost_parts > 0)
 		tell(t, "disk-damaged", object,

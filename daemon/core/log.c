@@ -169,6 +169,11 @@ static uint64_t log_now_ns(struct log *l)
 	return now_ns;
 }
 
+bool log_writes(const struct log *l, enum log_level level)
+{
+	return l->output_fd >= 0 && level <= l->level;
+}
+
 /* text and area are safe by now. A line that cannot be written is lost: there is nobody left to tell. */
 static void line_write(struct log *l, uint64_t wall_ns, enum log_level level, const char *area, const char *text)
 {
@@ -176,7 +181,7 @@ static void line_write(struct log *l, uint64_t wall_ns, enum log_level level, co
 	struct tm utc;
 	time_t seconds = (time_t)(wall_ns / NS_PER_S);
 
-	if (l->output_fd < 0 || level > l->level)
+	if (!log_writes(l, level))
 		return;
 	gmtime_r(&seconds, &utc);
 	strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%S", &utc);

@@ -22,6 +22,9 @@ must_check int log_level_from_text(const char *text, enum log_level *out); /* "e
 /* One line. `area` is the module ("disk", "nbd"); the text says what happened, to what, and what to do. */
 void log_line(struct log *l, enum log_level level, const char *area, const char *format, ...) printf_like(4, 5);
 
+/* Is a line of this level written? For whoever has to work for its text. */
+bool log_writes(const struct log *l, enum log_level level);
+
 /* Something a person should be able to find later. `object`: "disk d1", "volume vm7"; `code`: a stable word for
  * scripts ("disk-failed", "damage"). Also written as a line. */
 void log_event(struct log *l, enum log_level level, const char *code, const char *object, const char *format, ...)

@@ -7,10 +7,10 @@
  *        ^                                                                              |
  *        +------------------------------------------------------------------------------+
  *
- * submits with one io_uring_enter(), normally the one that waits as well; what goes to disks is handed over before, in small
- * groups, so that they have something to do meanwhile. Where the kernel has them, SINGLE_ISSUER and
- * DEFER_TASKRUN are used: completions are then processed inside that call and nowhere else, and TASKRUN_FLAG tells from
- * shared memory whether there are any, which makes looking for them free.
+ * submits with one io_uring_enter(), normally the one that waits as well; what goes to disks is handed over before, in
+ * small groups, so that they have something to do meanwhile. Where the kernel has them, SINGLE_ISSUER and DEFER_TASKRUN
+ * are used: completions are then processed inside that call and nowhere else, and TASKRUN_FLAG tells from shared memory
+ * whether there are any, which makes looking for them free.
  *
  * Going to sleep
  *   A CPU of a virtual machine that goes idle takes tens of microseconds to wake; with one request in flight that is

@@ -61,6 +61,8 @@ static void blk_refuse(struct vhost_request *r, uint8_t status, const char *why)
 		return;
 	r->status = status;
 	counter_add(status == BLK_S_UNSUPP ? &s->counters.unsupported : &s->counters.errors, 1);
+	if (!log_writes(s->log, LOG_DEBUG)) /* a guest may ask for as many as it likes */
+		return;
 	blk_to_text(r, reactor_now_ns(s->reactor), text);
 	log_line(s->log, LOG_DEBUG, "vhost", "%s: answered with an error: %s", text, why);
 }

@@ -21,11 +21,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A process that was killed keeps its lock until the device has finished its last requests; and so long, and for a moment
- * after a disk of our own was closed, the kernel keeps a device that was opened for one alone. */
-#define LOCK_WAIT_NS  (20 * NS_PER_S)
-#define LOCK_RETRY_NS (20 * NS_PER_MS)
-
 #define CACHE_MIN_BYTES (4 * MIB)
 #define RESERVE_BESIDE  64u /* trees and volumes that a small disk takes when its data have filled it */
 
@@ -234,8 +229,8 @@ static int open_or_wait(struct disk *d)
 	if (is_open)
 		res = file_lock(d->file);
 	bool is_held = res == (is_open ? -EAGAIN : -EBUSY);
-	if (is_held && reactor_now_ns(d->reactor) - d->lock_since_ns < LOCK_WAIT_NS) {
-		timer_start(d->reactor, &d->lock_timer, LOCK_RETRY_NS);
+	if (is_held && reactor_now_ns(d->reactor) - d->lock_since_ns < DISK_LOCK_START_NS) {
+		timer_start(d->reactor, &d->lock_timer, DISK_LOCK_RETRY_NS);
 		return 0;
 	}
 	if (is_held)

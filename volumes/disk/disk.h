@@ -39,6 +39,14 @@ struct disk_format_options {
 	    *written_bytes; /* with reserve: grows meanwhile, for other threads to look at; NULL: nobody does */
 	bool force;         /* even if it holds data */
 };
+
+/* A killed process's lock on a disk, and its hold on a device that was opened for one alone, go when the requests that
+ * were in its ring have landed: a moment after the process. So whoever opens a disk tries again for a while; a person who
+ * waits for it has less patience than a start. */
+#define DISK_LOCK_RETRY_NS  (20 * NS_PER_MS)
+#define DISK_LOCK_PERSON_NS (2 * NS_PER_S)
+#define DISK_LOCK_START_NS  (20 * NS_PER_S)
+
 /* Formats the device or file at path (created when it does not exist and size_bytes is set). Blocks; before the
  * reactor runs, or on a thread with a reactor of its own. 0 or -errno with the reason in why. */
 must_check int disk_format(struct reactor *r, const char *path, const struct disk_format_options *o,
@@ -132,9 +140,8 @@ struct disk_io {
 	void (*done)(struct disk_io *io, int res);
 
 	/* set by the disk before done() */
-	uint32_t
-	    n_extents; /* MAP: filled; they cover [first, first + n_blocks) or end early, with a piece of the last one,
-			     * when room ran out */
+	/* MAP: filled; they cover [first, first + n_blocks) or end early, with a piece of the last one, when room ran out */
+	uint32_t n_extents;
 	struct disk_tree *new_tree;          /* CREATE, FORK */
 	uint64_t data_blocks;                /* MEASURE: that the tree points to */
 	uint64_t own_data_blocks, own_pages; /* MEASURE: that it alone points to; -ENOENT: it was dropped */

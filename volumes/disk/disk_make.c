@@ -42,8 +42,6 @@
 #define LOOK_BYTES       MIB /* at either end: covers all that foreign.c knows, and what others keep at the end */
 #define FIRST_CHECKPOINT 1u
 #define FIRST_SEQUENCE   1u
-#define LOCK_WAIT_NS     (2 * NS_PER_S) /* a device that is slow to end a killed process's requests; a user waits for it */
-#define LOCK_RETRY_NS    (20 * NS_PER_MS)
 
 #define MAKE_STAGES(X) X(LOCK) X(HEAD) X(TAIL) X(JUDGE) X(ERASE) X(SETTLE) X(FIRST) X(SECOND) X(FLUSH) X(ENDED)
 enum make_stage {
@@ -245,9 +243,9 @@ static enum flow make_lock(struct make *m)
 	if (res == 0)
 		res = file_lock(m->file);
 	bool is_held = res == -EAGAIN || res == -EBUSY;
-	if (is_held && reactor_now_ns(m->reactor) - m->lock_since_ns < LOCK_WAIT_NS) {
+	if (is_held && reactor_now_ns(m->reactor) - m->lock_since_ns < DISK_LOCK_PERSON_NS) {
 		m->is_waiting = true;
-		timer_start(m->reactor, &m->timer, LOCK_RETRY_NS);
+		timer_start(m->reactor, &m->timer, DISK_LOCK_RETRY_NS);
 		return FLOW_WAIT;
 	}
 	if (is_held)

@@ -28,8 +28,7 @@ const char *set_lease_why(const struct volume_set *s)
 {
 	if (s->lease.is_lapsed)
 		return "this node has no lease: it cannot reach the metadata store, or was stopped for too long; it "
-		       "goes on "
-		       "by itself when it has one again and no other node has taken the volume over";
+		       "goes on by itself when it has one again and no other node has taken the volume over";
 	if (s->lease.is_unsure)
 		return "this node had no lease for a while, and is reading what other nodes did meanwhile";
 	return NULL;
