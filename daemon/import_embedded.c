@@ -57,13 +57,18 @@ struct import {
 	int res;
 };
 
+static void say_list(const char *format, va_list args)
+{
+	fputs("quarryd: ", stderr);
+	vfprintf(stderr, format, args);
+	fputc('\n', stderr);
+}
+
 static void printf_like(1, 2) say(const char *format, ...)
 {
 	va_list args;
 	va_start(args, format);
-	fputs("quarryd: ", stderr);
-	vfprintf(stderr, format, args);
-	fputc('\n', stderr);
+	say_list(format, args);
 	va_end(args);
 }
 
@@ -72,9 +77,7 @@ static void printf_like(2, 3) clash(struct import *i, const char *format, ...)
 	va_list args;
 	i->n_clashes++;
 	va_start(args, format);
-	fputs("quarryd: ", stderr);
-	vfprintf(stderr, format, args);
-	fputc('\n', stderr);
+	say_list(format, args);
 	va_end(args);
 }
 

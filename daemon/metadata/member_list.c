@@ -61,6 +61,21 @@ void member_read(struct member *n, const char *text)
 	json_decref(root);
 }
 
+void lease_read(struct lease_facts *l, const char *text)
+{
+	json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+	const char *who = json_string_value(json_object_get(root, "identity"));
+	l->lease_ms = number_of(root, "lease_ms");
+	snprintf(l->identity, sizeof(l->identity), "%s", who ? who : "?");
+	json_decref(root);
+}
+
+char *lease_to_text(const char *identity, uint64_t since_ns, uint64_t lease_ms)
+{
+	return text_of(json_pack("{s:s,s:I,s:I}", "identity", identity, "since_ns", (json_int_t)since_ns, "lease_ms",
+				 (json_int_t)lease_ms));
+}
+
 /* ---- the list ---- */
 
 struct member *member_find(const struct list *all, const char *name)

@@ -27,3 +27,11 @@ void members_clear(struct list *all);
 void member_read(struct member *n, const char *text);
 /* The same as a text, to be freed; NULL: no memory. */
 char *member_to_text(enum member_state state, uint64_t since_ns, const char *about);
+
+/* What stands under the key of a lease. */
+struct lease_facts {
+	char identity[MEMBER_IDENTITY_BYTES]; /* "?": it cannot be read; then nobody has it */
+	uint64_t lease_ms;
+};
+void lease_read(struct lease_facts *l, const char *text);
+char *lease_to_text(const char *identity, uint64_t since_ns, uint64_t lease_ms); /* to be freed; NULL: no memory */

@@ -26,7 +26,6 @@
 #include "daemon/metadata/member_list.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,7 +51,7 @@ struct members {
 	struct reactor *reactor;
 	struct log *log;
 	struct metadata *metadata;
-	char name[MEMBER_NAME_BYTES], identity[MEMBERS_WHY_BYTES / 2], *about;
+	char name[MEMBER_NAME_BYTES], identity[MEMBER_IDENTITY_BYTES], *about;
 	uint64_t lease_ns, drift_ppm;
 
 	enum members_stage stage;
@@ -93,28 +92,6 @@ struct members {
 
 static void members_run(struct members *m);
 static void members_mark(struct members *m);
-
-/* ---- JSON ---- */
-
-static char *text_of(json_t *value)
-{
-	char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
-	json_decref(value);
-	return text;
-}
-
-static char *lease_to_text(const struct members *m)
-{
-	return text_of(json_pack("{s:s,s:I,s:I}", "identity", m->identity, "since_ns", (json_int_t)m->since_ns,
-				 "lease_ms", (json_int_t)(m->lease_ns / NS_PER_MS)));
-}
-
-/* A number that is not negative; 0 for anything else. */
-static uint64_t number_of(const json_t *object, const char *key)
-{
-	json_int_t n = json_integer_value(json_object_get(object, key));
-	return n > 0 ? (uint64_t)n : 0;
-}
 
 /* ---- the copies ---- */
 
@@ -396,7 +373,7 @@ static void members_call_claim(struct members *m)
 {
 	free(m->lease_text);
 	free(m->node_text);
-	m->lease_text = lease_to_text(m);
+	m->lease_text = lease_to_text(m->identity, m->since_ns, m->lease_ns / NS_PER_MS);
 	m->node_text = member_to_text(MEMBER_SERVING, m->since_ns, m->about);
 	quarry_assert(m->lease_text && m->node_text); /* without a few hundred bytes there is no node */
 	members_call(m, (struct metadata_request){.op = METADATA_TRANSACT,
@@ -509,12 +486,11 @@ static enum members_stage members_after_claim(struct members *m)
 }
 
 /* Another daemon has the name: it may be one that has died, whose lease ends; or it lives. */
-static enum members_stage members_meet_rival(struct members *m, const json_t *lease)
+static enum members_stage members_meet_rival(struct members *m, const struct lease_facts *lease)
 {
-	uint64_t now_ns = reactor_now_ns(m->reactor), ms = number_of(lease, "lease_ms");
-	const char *who = json_string_value(json_object_get(lease, "identity"));
+	uint64_t now_ns = reactor_now_ns(m->reactor);
 	if (m->rival_until_ns == 0)
-		m->rival_until_ns = now_ns + 2 * min_u64(ms, LEASE_MAX_MS) * NS_PER_MS + RIVAL_GRACE_NS;
+		m->rival_until_ns = now_ns + 2 * min_u64(lease->lease_ms, LEASE_MAX_MS) * NS_PER_MS + RIVAL_GRACE_NS;
 	if (now_ns < m->rival_until_ns)
 		return MEMBERS_PAUSE;
 	if (m->is_joined) {
@@ -523,13 +499,13 @@ static enum members_stage members_meet_rival(struct members *m, const json_t *le
 			    m->log, LOG_ERROR, "node-name-taken", m->name,
 			    "another daemon (%.100s) has taken the name of this node while it had no lease: stop one "
 			    "of the two, or give it another node.name",
-			    who ? who : "?");
+			    lease->identity);
 		m->is_rival_told = true;
 		return MEMBERS_PAUSE;
 	}
 	members_fail(m, -EEXIST,
 		     "node.name: \"%s\" is the name of a node that is alive (%.100s): give each node a name of its own",
-		     m->name, who ? who : "?");
+		     m->name, lease->identity);
 	return MEMBERS_HOLD;
 }
 
@@ -543,17 +519,12 @@ static enum members_stage members_looked(struct members *m)
 	const struct metadata_item *item = &m->call.items[0];
 	if (item->lease == m->lease && m->lease != 0)
 		return members_claimed(m, item->revision);
-	json_t *lease = json_loads(item->value, JSON_REJECT_DUPLICATES, NULL);
-	const char *who = json_string_value(json_object_get(lease, "identity"));
-	enum members_stage next;
-	if (who && strcmp(who, m->identity) == 0 && item->lease != 0) {
-		m->call.lease = item->lease; /* for EVICT */
-		next = MEMBERS_EVICT;
-	} else {
-		next = members_meet_rival(m, lease);
-	}
-	json_decref(lease);
-	return next;
+	struct lease_facts lease;
+	lease_read(&lease, item->value);
+	if (strcmp(lease.identity, m->identity) != 0 || item->lease == 0)
+		return members_meet_rival(m, &lease);
+	m->call.lease = item->lease; /* for EVICT */
+	return MEMBERS_EVICT;
 }
 
 /* Where the answer that has come leads. */

@@ -17,9 +17,10 @@
 
 #include "daemon/metadata/metadata.h"
 
-#define MEMBER_NAME_BYTES  64u
-#define MEMBER_ABOUT_BYTES 4096u /* of JSON about a node */
-#define MEMBERS_WHY_BYTES  300u
+#define MEMBER_NAME_BYTES     64u
+#define MEMBER_ABOUT_BYTES    4096u /* of JSON about a node */
+#define MEMBERS_WHY_BYTES     300u
+#define MEMBER_IDENTITY_BYTES (MEMBERS_WHY_BYTES / 2)
 
 /* The key of a node's lease, for conditions: who takes over from it sees to it that it does not exist. */
 #define LEASE_KEY "leases/%s"
@@ -32,7 +33,7 @@ struct members_options {
 	struct log *log;
 	struct metadata *metadata;
 	const char *name;     /* of this node, a valid one */
-	const char *identity; /* printable, shorter than MEMBERS_WHY_BYTES / 2 */
+	const char *identity; /* printable, shorter than MEMBER_IDENTITY_BYTES */
 	const char *about;    /* a JSON object for those who look */
 	uint64_t lease_ns, drift_ppm;
 };
