@@ -118,6 +118,10 @@ class Guest:
         self.n_sent += 1
         self.line.sendall(b"RUN %d %s\n" % (self.n_sent, base64.b64encode(script.encode())))
 
+    def power_off(self):
+        self.send("poweroff -f")
+        self.process.wait(20)
+
     def result(self):
         end, out, is_on = time.monotonic() + self.options.limit, [], False
         while True:

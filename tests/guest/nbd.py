@@ -43,8 +43,7 @@ def run(folder):
         guest.wait_up()
         compare(guest, "/dev/vda", "after a reboot")
         no_errors(guest)
-        guest.send("poweroff -f")
-        guest.process.wait(20)
+        guest.power_off()
     finally:
         guest.end()
 

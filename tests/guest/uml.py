@@ -36,8 +36,7 @@ def run(folder):
             guest.works("64 MiB more are seen, and ext4 grows", SEEN % (new, new))
         compare(guest, "/dev/vda", "at the end")
         no_errors(guest)
-        guest.send("poweroff -f")
-        guest.process.wait(20)
+        guest.power_off()
     finally:
         guest.end()
 

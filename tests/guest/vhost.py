@@ -140,8 +140,7 @@ def run(folder):
             new = int(size) + (64 << 20) // 512
             guest.works("64 MiB more are seen, and ext4 grows", SEEN % (new, new))
         no_errors(guest)
-        guest.send("poweroff -f")
-        guest.process.wait(20)
+        guest.power_off()
     finally:
         guest.end()
 
