@@ -16,7 +16,8 @@
 must_check int size_parse(const char *text, uint64_t *out_bytes, char why[static SIZE_WHY_BYTES]);
 /* Three figures or so: "512", "4K", "1.5T". */
 void size_to_text(uint64_t bytes, char text[static SIZE_TEXT_BYTES]);
-/* Nothing is rounded, for messages that compare two: "10G", "1536M"; "1000000000 bytes" where no unit fits. */
+/* Nothing is rounded, for messages that compare two: "10G", "1536M"; "1000000000 bytes" where no unit fits. As the
+ * daemon says it (daemon/core/size_text.h), of which nothing is linked in here. */
 void size_to_exact_text(uint64_t bytes, char text[static SIZE_TEXT_BYTES]);
 /* A whole decimal number between min and max; 0 or -EINVAL with why as above. */
 must_check int number_parse(const char *text, uint64_t min, uint64_t max, uint64_t *out,
