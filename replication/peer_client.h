@@ -57,7 +57,8 @@ struct peer_call {
 		int res;
 		bool is_owed; /* the kernel may still read the message */
 		bool is_over; /* answered, or given up */
-		uint8_t memory[PEER_HEADER_BYTES + 5 * 8 + 4 * (PEER_WRITE_BLOCKS + 1)] __attribute__((aligned(8)));
+		/* the longest body of a request is a COPY's */
+		uint8_t memory[PEER_HEADER_BYTES + 5 * 8 + 16 * PEER_WRITE_BLOCKS] __attribute__((aligned(8)));
 	} own;
 };
 void peer_client_call(struct peer_client *c, struct peer_call *call);

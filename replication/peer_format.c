@@ -57,9 +57,9 @@ enum peer_status peer_status_of(int res)
 
 static bool type_is_known(unsigned type)
 {
-	return type >= PEER_GREETING && type <= PEER_FORGET;
+	return type >= PEER_GREETING && type <= PEER_SWAP;
 }
-_Static_assert(PEER_FORGET == 17, "types are numbered without gaps");
+_Static_assert(PEER_SWAP == 19, "types are numbered without gaps");
 
 static bool status_is_known(unsigned status)
 {
@@ -69,7 +69,7 @@ _Static_assert(PEER_STATUS_NOT_SUPPORTED == 14, "so are statuses");
 
 /* ---- what each body holds ---- */
 
-enum list_kind { LIST_NONE, LIST_CRCS, LIST_STAMPS, LIST_TREES, LIST_EXTENTS, LIST_NODE };
+enum list_kind { LIST_NONE, LIST_CRCS, LIST_STAMPS, LIST_RUNS, LIST_TREES, LIST_EXTENTS, LIST_NODE };
 
 #define FIELDS_MAX 8
 #define FIELD(member, most)                                                                                            \
@@ -132,12 +132,12 @@ static const struct body map = {
 static const struct body map_reply = {
     .fields = {FIELD(is_last, 1), FIELD(n_entries, PEER_LIST_MAX)}, .n_fields = 2, .list = LIST_EXTENTS};
 static const struct body stamps = {
-    .fields = {FIELD(tree_id, ANY), FIELD(first, PEER_BLOCK_MAX), FIELD(n_blocks, PEER_LIST_MAX)}, .n_fields = 3};
+    .fields = {FIELD(tree_id, ANY), FIELD(first, PEER_BLOCK_MAX), FIELD(n_blocks, PEER_BLOCK_MAX)}, .n_fields = 3};
 static const struct body stamps_reply = {
-    .fields = {FIELD(n_blocks, PEER_LIST_MAX)}, .n_fields = 1, .list = LIST_STAMPS};
+    .fields = {FIELD(is_last, 1), FIELD(n_entries, PEER_LIST_MAX)}, .n_fields = 2, .list = LIST_RUNS};
 static const struct body copy = {
-    .fields = {FIELD(tree_id, ANY), FIELD(first, PEER_BLOCK_MAX), FIELD(n_blocks, PEER_WRITE_BLOCKS), FIELD(since, ANY),
-	       FIELD(zero_blocks, ANY)},
+    .fields = {FIELD(tree_id, ANY), FIELD(first, PEER_BLOCK_MAX), FIELD(n_blocks, PEER_WRITE_BLOCKS),
+	       FIELD(before, ANY), FIELD(zero_blocks, ANY)},
     .n_fields = 5,
     .list = LIST_STAMPS,
     .blocks_max = PEER_WRITE_BLOCKS,
@@ -145,6 +145,12 @@ static const struct body copy = {
 };
 static const struct body cut = {.fields = {FIELD(first, PEER_BLOCK_MAX), FIELD(n_blocks, PEER_BLOCK_MAX)},
 				.n_fields = 2};
+static const struct body copy_holes = {
+    .fields = {FIELD(tree_id, ANY), FIELD(first, PEER_BLOCK_MAX), FIELD(n_blocks, PEER_BLOCK_MAX), FIELD(epoch, EPOCH),
+	       FIELD(before, ANY)},
+    .n_fields = 5,
+};
+static const struct body swap = {.fields = {FIELD(tree_id, ANY), FIELD(other_id, ANY)}, .n_fields = 2};
 
 struct layout {
 	const struct body *request, *reply;
@@ -152,7 +158,7 @@ struct layout {
 	bool of_volume; /* volume, disk and generation are set; the session too, except in a HELLO */
 };
 
-static const struct layout layouts[PEER_FORGET + 1] = {
+static const struct layout layouts[PEER_SWAP + 1] = {
     [PEER_GREETING] = {&greeting, &greeting, 0, false},
     [PEER_PING] = {&nothing, &nothing, 0, false},
     [PEER_HELLO] = {&hello, &hello_reply, 0, true},
@@ -170,6 +176,8 @@ static const struct layout layouts[PEER_FORGET + 1] = {
     [PEER_COPY] = {&copy, &nothing, 0, true},
     [PEER_CUT] = {&cut, &nothing, 0, true},
     [PEER_FORGET] = {&nothing, &nothing, 0, true},
+    [PEER_COPY_HOLES] = {&copy_holes, &nothing, 0, true},
+    [PEER_SWAP] = {&swap, &nothing, 0, true},
 };
 
 static const struct body *body_of(const struct peer_header *h)
@@ -196,6 +204,7 @@ static uint32_t list_bytes(enum list_kind list, uint64_t n)
 		return (uint32_t)(n + 1) / 2 * 8;
 	case LIST_STAMPS:
 		return (uint32_t)n * 16;
+	case LIST_RUNS:
 	case LIST_TREES:
 	case LIST_EXTENTS:
 		return (uint32_t)n * 32;
@@ -210,7 +219,7 @@ static uint64_t list_members(const struct body *b, const struct peer_message *m)
 {
 	if (b->list == LIST_CRCS || b->list == LIST_STAMPS)
 		return m->n_blocks;
-	return b->list == LIST_TREES || b->list == LIST_EXTENTS ? m->n_entries : 0;
+	return b->list == LIST_RUNS || b->list == LIST_TREES || b->list == LIST_EXTENTS ? m->n_entries : 0;
 }
 
 static uint32_t body_bytes_max(const struct body *b)
@@ -347,6 +356,12 @@ static void list_encode(enum list_kind list, const struct peer_message *m, uint6
 			put_le32(out + i * 16, m->stamps[i].crc);
 			put_le32(out + i * 16 + 4, m->stamps[i].is_data);
 			put_le64(out + i * 16 + 8, m->stamps[i].epoch);
+		} else if (list == LIST_RUNS) {
+			put_le32(out + i * 32, m->stamps[i].crc);
+			put_le32(out + i * 32 + 4, m->stamps[i].is_data);
+			put_le64(out + i * 32 + 8, m->stamps[i].epoch);
+			put_le64(out + i * 32 + 16, m->stamps[i].first);
+			put_le64(out + i * 32 + 24, m->stamps[i].n_blocks);
 		} else if (list == LIST_TREES) {
 			put_le64(out + i * 32, m->trees[i].id);
 			put_le64(out + i * 32 + 8, m->trees[i].parent_id);
@@ -365,6 +380,15 @@ static bool stamp_decode(const uint8_t *in, struct peer_stamp *out)
 	uint32_t is_data = get_le32(in + 4);
 	*out = (struct peer_stamp){.crc = get_le32(in), .is_data = is_data, .epoch = get_le64(in + 8)};
 	return is_data <= 1 && out->epoch <= EPOCH && (is_data || out->crc == 0);
+}
+
+static bool run_decode(const uint8_t *in, struct peer_stamp *out)
+{
+	bool is_good = stamp_decode(in, out);
+	out->first = get_le64(in + 16);
+	out->n_blocks = get_le64(in + 24);
+	return is_good && out->n_blocks > 0 && out->n_blocks <= (out->is_data ? 1 : PEER_BLOCK_MAX) &&
+	       out->first <= PEER_BLOCK_MAX - out->n_blocks;
 }
 
 static bool tree_decode(const uint8_t *in, struct peer_tree *out)
@@ -403,6 +427,9 @@ static bool list_decode(enum list_kind list, const uint8_t *in, uint64_t n, stru
 			m->crcs[i] = get_le32(in + i * 4);
 		else if (list == LIST_STAMPS)
 			is_good = stamp_decode(in + i * 16, &m->stamps[i]);
+		else if (list == LIST_RUNS)
+			is_good = run_decode(in + i * 32, &m->stamps[i]) &&
+				  (i == 0 || m->stamps[i].first == m->stamps[i - 1].first + m->stamps[i - 1].n_blocks);
 		else if (list == LIST_TREES)
 			is_good =
 			    tree_decode(in + i * 32, &m->trees[i]) && (i == 0 || m->trees[i].id > m->trees[i - 1].id);
@@ -419,9 +446,9 @@ static bool list_decode(enum list_kind list, const uint8_t *in, uint64_t n, stru
 /* Ranges that a single field's limit does not say. */
 static const char *fault_of(const struct peer_header *h, const struct body *b, const struct peer_message *m)
 {
-	bool has_range =
-	    b == &write || b == &trim || b == &read || b == &map || b == &stamps || b == &copy || b == &cut;
-	if ((has_range || b == &read_reply || b == &stamps_reply) && m->n_blocks == 0)
+	bool has_range = b == &write || b == &trim || b == &read || b == &map || b == &stamps || b == &copy ||
+			 b == &cut || b == &copy_holes;
+	if ((has_range || b == &read_reply) && m->n_blocks == 0)
 		return "no blocks";
 	if (has_range && m->first > PEER_BLOCK_MAX - m->n_blocks)
 		return "blocks beyond any volume";

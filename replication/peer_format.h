@@ -34,6 +34,9 @@
  * stamps        |     +0 |    4 | CRC-32C of a block; 0 of a hole
  *               |     +4 |    4 | 1: a block of data; 0: a hole
  *               |     +8 |    8 | epoch that it was written in; 0: never
+ * runs          |     +0 |   16 | the stamp of the blocks, which are alike: one of data, or holes
+ *               |    +16 |    8 | first block
+ *               |    +24 |    8 | number of blocks
  * trees         |     +0 |    8 | tree id
  *               |     +8 |    8 | parent's id, 0: none
  *               |    +16 |    8 | epoch of its last fork
@@ -60,8 +63,9 @@
 /* Of a WRITE or COPY: what one journal record holds, so it is there whole or not. 256 KiB that begin inside a block lie
  * in so many (P5). */
 #define PEER_WRITE_BLOCKS 65u
-#define PEER_LIST_MAX     256u /* stamps, trees or extents of one message: who wants more asks again */
+#define PEER_LIST_MAX     256u /* runs, trees or extents of one message: who wants more asks again */
 #define PEER_MAP_EXTENTS  128u /* of the reply to a MAP */
+#define PEER_STAMP_RUNS   128u /* of the reply to a STAMPS */
 #define PEER_REQUESTS_MAX 128u /* of one connection, not yet answered: who sends more is cut off */
 #define PEER_DATA_MAX     (PEER_WRITE_BLOCKS * BLOCK_BYTES)
 #define PEER_BODY_MAX     (64u + PEER_LIST_MAX * 32u)
@@ -84,11 +88,13 @@
 	X(FORK, 10)                                                                                                    \
 	X(DROP, 11)                                                                                                    \
 	X(CREATE, 12)                                                                                                  \
-	X(MAP, 13)    /* where are data and holes, changed since an epoch? */                                          \
-	X(STAMPS, 14) /* checksums and epochs of these blocks: what a resync compares */                               \
-	X(COPY, 15)   /* write, with the source's epochs, where what is there is older than `since` */                 \
-	X(CUT, 16)    /* drop a range of all trees: the segment has moved away */                                      \
-	X(FORGET, 17) /* the volume has left this disk */
+	X(MAP, 13)        /* where are data and holes, changed since an epoch? */                                      \
+	X(STAMPS, 14)     /* checksums and epochs of these blocks: what a copy compares */                             \
+	X(COPY, 15)       /* write, with the source's epochs, where what is there is of an epoch < `before` */         \
+	X(CUT, 16)        /* drop a range of all trees: the segment has moved away */                                  \
+	X(FORGET, 17)     /* the volume has left this disk */                                                          \
+	X(COPY_HOLES, 18) /* the same of any number of holes of one epoch */                                           \
+	X(SWAP, 19)       /* two trees exchange what they hold */
 enum peer_type {
 #define X(name, number) PEER_##name = number,
 	PEER_TYPES(X)
@@ -141,6 +147,7 @@ struct peer_stamp {
 	uint32_t crc;
 	bool is_data;
 	uint64_t epoch;
+	uint64_t first, n_blocks; /* of a run */
 };
 struct peer_tree {
 	uint64_t id, parent_id, epoch;
@@ -153,13 +160,15 @@ struct peer_extent {
 /* What a body says; which members are in use depends on type and direction. */
 struct peer_message {
 	uint64_t tree_id, parent_id, first, n_blocks, epoch;
-	uint64_t since;                   /* MAP: what changed from it on; COPY: applied where what is there is older */
+	uint64_t since;                   /* MAP: what changed from it on */
+	uint64_t before;                  /* COPY, COPY_HOLES: what is there of this epoch or a later one stays */
+	uint64_t other_id;                /* SWAP: the other tree */
 	uint64_t size_blocks;             /* HELLO: of the volume */
 	uint64_t zero_blocks, bad_blocks; /* bit i: block i is a hole; cannot be read; a 65th is neither */
 	uint64_t is_suspect;              /* HELLO: the disk lost power and has not answered a COMPLETE since */
-	uint64_t is_last;                 /* TREES, MAP: nothing follows */
+	uint64_t is_last;                 /* TREES, MAP, STAMPS: nothing follows */
 	uint64_t features;                /* GREETING: bits that both must have to be used */
-	uint64_t n_entries;               /* of trees and extents */
+	uint64_t n_entries;               /* of trees, extents and runs */
 	union {
 		uint32_t crcs[PEER_WRITE_BLOCKS];
 		struct peer_stamp stamps[PEER_LIST_MAX];

@@ -37,7 +37,7 @@ static void request_goto(struct peer_request *r, enum peer_request_stage stage)
 
 static bool request_has_list(const struct peer_request *r)
 {
-	return r->header.type == PEER_MAP || r->header.type == PEER_TREES;
+	return r->header.type == PEER_MAP || r->header.type == PEER_TREES || r->header.type == PEER_STAMPS;
 }
 
 static struct peer_server *server_of(const struct peer_request *r)
@@ -179,6 +179,7 @@ static void ask_write(struct peer_request *r)
 	r->io.iov = r->iov;
 	r->io.n_iov = n;
 	r->io.crcs = r->crcs;
+	r->io.epochs = r->epochs; /* of a COPY */
 	r->io.zero_blocks = r->zero_blocks;
 	r->io.is_ordered = r->header.flags & PEER_ORDERED;
 }
@@ -198,6 +199,12 @@ static void ask_map(struct peer_request *r)
 	r->io.extents = r->data;
 	r->io.extents_max = PEER_MAP_EXTENTS;
 	r->io.since = r->since;
+}
+
+static void ask_stamps(struct peer_request *r)
+{
+	r->io.stamps = r->data;
+	r->io.stamps_max = PEER_STAMP_RUNS;
 }
 
 static enum disk_op ask_op(const struct peer_request *r)
@@ -225,12 +232,19 @@ static enum disk_op ask_op(const struct peer_request *r)
 		return DISK_MAP;
 	case PEER_FORGET:
 		return DISK_FORGET;
+	case PEER_STAMPS:
+		return DISK_STAMPS;
+	case PEER_COPY:
+		return DISK_COPY;
+	case PEER_COPY_HOLES:
+		return DISK_COPY_HOLES;
+	case PEER_SWAP:
+		return DISK_SWAP;
+	case PEER_CUT:
+		return DISK_CUT;
 	case PEER_GREETING:
 	case PEER_PING:
 	case PEER_TREES:
-	case PEER_STAMPS:
-	case PEER_COPY:
-	case PEER_CUT:
 		break;
 	}
 	quarry_assert(!"a request that the disk is asked");
@@ -254,16 +268,19 @@ static enum flow request_ask(struct peer_request *r)
 	r->io.epoch = r->epoch;
 	r->io.session = r->session->number;
 	r->io.volume = r->header.volume;
-	r->io.tree_id = r->tree_id;
+	r->io.tree_id = r->header.type == PEER_SWAP ? r->other_id : r->tree_id;
 	r->io.parent_id = r->parent_id;
 	r->io.generation = r->header.generation;
 	r->io.size_blocks = r->size_blocks;
-	if (r->header.type == PEER_WRITE)
+	r->io.before = r->before;
+	if (r->header.type == PEER_WRITE || r->header.type == PEER_COPY)
 		ask_write(r);
 	else if (r->header.type == PEER_READ)
 		ask_read(r);
 	else if (r->header.type == PEER_MAP)
 		ask_map(r);
+	else if (r->header.type == PEER_STAMPS)
+		ask_stamps(r);
 	disk_submit(r->session->disk, &r->io);
 	return FLOW_WAIT;
 }
@@ -278,7 +295,7 @@ static uint64_t bits_of(uint64_t n)
 static void request_take(struct peer_request *r)
 {
 	struct peer_session *s = r->session;
-	bool is_read = r->header.type == PEER_READ || r->header.type == PEER_MAP || r->header.type == PEER_TREES;
+	bool is_read = r->header.type == PEER_READ || request_has_list(r);
 	r->bad_blocks = 0;
 	if (r->header.type == PEER_READ && r->err == -EIO && r->io.bad_blocks != bits_of(r->n_blocks)) {
 		r->err = 0; /* what is good is told */
@@ -346,6 +363,21 @@ static void reply_map(const struct peer_request *r, struct peer_message *m)
 	}
 }
 
+static void reply_stamps(const struct peer_request *r, struct peer_message *m)
+{
+	const struct disk_stamp *stamps = r->data;
+	m->n_entries = r->io.n_stamps;
+	for (uint32_t i = 0; i < r->io.n_stamps; i++) {
+		const struct disk_stamp *s = &stamps[i];
+		m->stamps[i] = (struct peer_stamp){.crc = s->crc,
+						   .is_data = s->is_data,
+						   .epoch = s->epoch,
+						   .first = s->first,
+						   .n_blocks = s->n_blocks};
+		m->is_last = s->first + s->n_blocks == r->first + r->n_blocks;
+	}
+}
+
 /* The blocks that are good and not all zeros, side by side, each with its checksum: the disk has compared it with its
  * own, which it keeps to itself. */
 static void reply_read(struct peer_request *r, struct peer_message *m)
@@ -392,6 +424,9 @@ static void reply_fill(struct peer_request *r, struct peer_message *m)
 	case PEER_READ:
 		reply_read(r, m);
 		break;
+	case PEER_STAMPS:
+		reply_stamps(r, m);
+		break;
 	case PEER_GREETING:
 	case PEER_PING:
 	case PEER_WRITE:
@@ -401,10 +436,11 @@ static void reply_fill(struct peer_request *r, struct peer_message *m)
 	case PEER_FORK:
 	case PEER_DROP:
 	case PEER_CREATE:
-	case PEER_STAMPS:
 	case PEER_COPY:
 	case PEER_CUT:
 	case PEER_FORGET:
+	case PEER_COPY_HOLES:
+	case PEER_SWAP:
 		break;
 	}
 }
@@ -414,7 +450,7 @@ static void request_send(struct peer_request *r, struct peer_header *h, int res)
 {
 	struct peer_client_connection *c = r->connection;
 	bool is_list = res == 0 && request_has_list(r);
-	uint8_t *memory = is_list ? (uint8_t *)r->data + PEER_MAP_EXTENTS * sizeof(struct disk_extent) : r->small;
+	uint8_t *memory = is_list ? (uint8_t *)r->data + LIST_HEAD_BYTES : r->small;
 	h->flags = PEER_REPLY;
 	h->status = peer_status_of(res);
 	request_goto(r, PEER_REQUEST_REPLY);
@@ -438,7 +474,7 @@ static void request_reply(struct peer_request *r)
 		reply_fill(r, &server_of(r)->reply);
 	if (h.type == PEER_HELLO)
 		h.session = r->err == 0 ? s->number : 0;
-	if (h.type == PEER_WRITE)
+	if (h.type == PEER_WRITE || h.type == PEER_COPY)
 		request_give_back(r);
 	if (s) {
 		bool is_end = h.type == PEER_HELLO ? r->err != 0 : h.type == PEER_FORGET && r->err == 0;
@@ -492,7 +528,8 @@ static void request_run(struct peer_request *r)
 static bool names_a_tree(enum peer_type type)
 {
 	return type == PEER_WRITE || type == PEER_TRIM || type == PEER_READ || type == PEER_MAP || type == PEER_FORK ||
-	       type == PEER_DROP;
+	       type == PEER_DROP || type == PEER_STAMPS || type == PEER_COPY || type == PEER_COPY_HOLES ||
+	       type == PEER_SWAP;
 }
 
 /* New trees have an id of their own: the disk's journal holds no other, and its recovery would refuse one. */
@@ -507,8 +544,6 @@ static int request_enter_session(struct peer_request *r)
 	enum peer_type type = r->header.type;
 	if (!s)
 		return -ESTALE;
-	if (type == PEER_STAMPS || type == PEER_COPY || type == PEER_CUT)
-		return -EOPNOTSUPP;
 	if ((type == PEER_CREATE || type == PEER_FORK) && !new_tree_is_sane(r))
 		return -EINVAL;
 	if (names_a_tree(type)) {
@@ -549,12 +584,18 @@ void peer_request_start(struct peer_request *r, const struct peer_in *in)
 	r->n_blocks = m->n_blocks;
 	r->epoch = m->epoch;
 	r->since = m->since;
+	r->before = m->before;
+	r->other_id = m->other_id;
 	r->size_blocks = m->size_blocks;
 	r->zero_blocks = m->zero_blocks;
 	r->data = in->data;
 	r->data_bytes = in->header.data_bytes;
 	if (in->header.type == PEER_WRITE)
 		memcpy(r->crcs, m->crcs, m->n_blocks * sizeof(r->crcs[0]));
+	for (uint32_t i = 0; in->header.type == PEER_COPY && i < m->n_blocks; i++) {
+		r->crcs[i] = m->stamps[i].crc;
+		r->epochs[i] = m->stamps[i].epoch;
+	}
 	counter_add(&server_of(r)->counters.damaged, !in->is_intact);
 	if (!in->is_intact)
 		r->err = -EBADMSG;

@@ -27,9 +27,11 @@ enum peer_request_stage { PEER_REQUEST_STAGES(X) };
 
 #define SMALL_BODY_BYTES (3 * 8 + 4 * (PEER_READ_BLOCKS + 1)) /* of any reply but those with a list in a buffer */
 
-#define LIST_BYTES (4u * BLOCK_BYTES) /* extents of the disk, and an encoded reply of any type */
-_Static_assert(PEER_MAP_EXTENTS * sizeof(struct disk_extent) + PEER_HEADER_BYTES + PEER_BODY_MAX <= LIST_BYTES,
-	       "a reply's list fits its buffer");
+#define LIST_BYTES      (4u * BLOCK_BYTES) /* extents or stamps of the disk, and an encoded reply of any type */
+#define LIST_HEAD_BYTES BLOCK_BYTES        /* of them: what the disk fills */
+_Static_assert(PEER_MAP_EXTENTS * sizeof(struct disk_extent) <= LIST_HEAD_BYTES, "extents");
+_Static_assert(PEER_STAMP_RUNS * sizeof(struct disk_stamp) <= LIST_HEAD_BYTES, "stamps");
+_Static_assert(LIST_HEAD_BYTES + PEER_HEADER_BYTES + PEER_BODY_MAX <= LIST_BYTES, "a reply's list fits its buffer");
 
 struct peer_request {
 	enum peer_request_stage stage;
@@ -39,7 +41,7 @@ struct peer_request {
 	struct peer_session *session; /* NULL: of no session, or it was refused */
 	struct disk_tree *tree;       /* that it is about; valid while the session is the newest */
 	struct peer_header header;    /* the request's */
-	uint64_t tree_id, parent_id, first, n_blocks, epoch, since, size_blocks, zero_blocks;
+	uint64_t tree_id, parent_id, other_id, first, n_blocks, epoch, since, before, size_blocks, zero_blocks;
 	uint64_t bad_blocks;
 	void *data; /* of data_bytes, out of the server's buffers; NULL: none */
 	uint32_t data_bytes;
@@ -47,6 +49,7 @@ struct peer_request {
 	struct op op; /* to be looked at again on the next turn */
 	struct disk_io io;
 	uint32_t crcs[PEER_WRITE_BLOCKS];
+	uint64_t epochs[PEER_WRITE_BLOCKS];
 	struct iovec iov[PEER_WRITE_BLOCKS];
 	struct peer_out out;
 	uint8_t small[PEER_HEADER_BYTES + SMALL_BODY_BYTES] __attribute__((aligned(8)));

@@ -39,7 +39,7 @@ void replica_lose(struct replica *r, int res)
 
 static bool op_only_looks(enum disk_op op)
 {
-	return op == DISK_READ || op == DISK_MAP || op == DISK_MEASURE;
+	return op == DISK_READ || op == DISK_MAP || op == DISK_MEASURE || op == DISK_STAMPS;
 }
 
 /* Is this answer the end of the session? What cannot be read is no loss, nor is a full disk; a disk that failed to
@@ -107,7 +107,7 @@ static void replica_refuse(struct replica_io *rio, int res)
 static bool op_names_a_tree(enum disk_op op)
 {
 	return op == DISK_READ || op == DISK_WRITE || op == DISK_TRIM || op == DISK_MAP || op == DISK_FORK ||
-	       op == DISK_DROP;
+	       op == DISK_DROP || op == DISK_STAMPS || op == DISK_COPY || op == DISK_COPY_HOLES || op == DISK_SWAP;
 }
 
 static void local_submit(struct replica *r, struct replica_io *rio)
@@ -160,11 +160,26 @@ static enum peer_type remote_type(enum disk_op op)
 		return PEER_COMPLETE;
 	case DISK_FORGET:
 		return PEER_FORGET;
+	case DISK_STAMPS:
+		return PEER_STAMPS;
+	case DISK_COPY:
+		return PEER_COPY;
+	case DISK_COPY_HOLES:
+		return PEER_COPY_HOLES;
+	case DISK_SWAP:
+		return PEER_SWAP;
+	case DISK_CUT:
+		return PEER_CUT;
 	case DISK_MEASURE:
 		break;
 	}
 	quarry_assert(!"another node's disk is not measured");
 	return PEER_PING;
+}
+
+static bool op_has_data(enum disk_op op)
+{
+	return op == DISK_WRITE || op == DISK_COPY;
 }
 
 static void remote_fill(struct peer_call *call, struct peer_message *m)
@@ -179,10 +194,18 @@ static void remote_fill(struct peer_call *call, struct peer_message *m)
 	m->epoch = io->epoch;
 	m->since = io->since;
 	m->size_blocks = io->size_blocks;
-	if (io->op != DISK_WRITE)
+	m->before = io->before;
+	m->other_id = io->op == DISK_SWAP ? io->tree_id : 0;
+	if (!op_has_data(io->op))
 		return;
 	m->zero_blocks = io->zero_blocks;
-	memcpy(m->crcs, io->crcs, io->n_blocks * sizeof(m->crcs[0]));
+	if (io->op == DISK_WRITE)
+		memcpy(m->crcs, io->crcs, io->n_blocks * sizeof(m->crcs[0]));
+	for (uint32_t i = 0; io->op == DISK_COPY && i < io->n_blocks; i++) {
+		bool is_data = peer_block_is_there(m, i);
+		m->stamps[i] =
+		    (struct peer_stamp){.crc = is_data ? io->crcs[i] : 0, .is_data = is_data, .epoch = io->epochs[i]};
+	}
 }
 
 /* The memory of the blocks that are not zeros, in order. */
@@ -263,6 +286,25 @@ static int remote_take_map(struct disk_io *io, const struct peer_in *in)
 	return m->is_last || io->n_extents == io->extents_max ? 0 : -EIO;
 }
 
+/* Stamps in order and without gaps, from the first block asked for on. */
+static int remote_take_stamps(struct disk_io *io, const struct peer_in *in)
+{
+	const struct peer_message *m = &in->message;
+	uint64_t at = io->first, end = io->first + io->n_blocks;
+	for (uint64_t i = 0; i < m->n_entries && io->n_stamps < io->stamps_max; i++) {
+		const struct peer_stamp *s = &m->stamps[i];
+		if (s->first != at || s->n_blocks > end - at)
+			return -EIO;
+		io->stamps[io->n_stamps++] = (struct disk_stamp){.first = s->first,
+								 .n_blocks = s->n_blocks,
+								 .epoch = s->epoch,
+								 .crc = s->crc,
+								 .is_data = s->is_data};
+		at += s->n_blocks;
+	}
+	return at > io->first ? 0 : -EIO; /* who asks again shall come to an end */
+}
+
 static int remote_take(struct peer_call *call, const struct peer_in *in)
 {
 	struct replica_io *rio = container_of(call, struct replica_io, call);
@@ -270,6 +312,8 @@ static int remote_take(struct peer_call *call, const struct peer_in *in)
 		return remote_take_read(&rio->io, in);
 	if (rio->io.op == DISK_MAP)
 		return remote_take_map(&rio->io, in);
+	if (rio->io.op == DISK_STAMPS)
+		return remote_take_stamps(&rio->io, in);
 	if (rio->io.op == DISK_FENCE) {
 		rio->io.new_session = in->header.session;
 		rio->io.complete_epoch = in->message.epoch;
@@ -285,7 +329,7 @@ static void remote_done(struct peer_call *call, int res)
 
 static void remote_submit(struct replica *r, struct replica_io *rio)
 {
-	rio->io.n_extents = 0;
+	rio->io.n_extents = rio->io.n_stamps = 0;
 	rio->io.bad_blocks = 0;
 	rio->call.type = remote_type(rio->io.op);
 	rio->call.flags = rio->io.op == DISK_WRITE && rio->io.is_ordered ? PEER_ORDERED : 0;
@@ -297,7 +341,7 @@ static void remote_submit(struct replica *r, struct replica_io *rio)
 	rio->call.take = remote_take;
 	rio->call.done = remote_done;
 	rio->call.data = rio->data;
-	rio->call.n_data = rio->io.op == DISK_WRITE ? remote_cut(rio) : 0;
+	rio->call.n_data = op_has_data(rio->io.op) ? remote_cut(rio) : 0;
 	peer_client_call(r->client, &rio->call);
 }
 
@@ -307,6 +351,7 @@ void replica_submit(struct replica *r, struct replica_io *rio)
 {
 	quarry_assert(rio->done);
 	quarry_assert(rio->io.op != DISK_MAP || rio->io.extents_max <= PEER_MAP_EXTENTS);
+	quarry_assert(rio->io.op != DISK_STAMPS || rio->io.stamps_max <= PEER_STAMP_RUNS);
 	rio->replica = r;
 	rio->io.volume = r->volume;
 	if (rio->io.op == DISK_FENCE) {

@@ -48,7 +48,7 @@ void replica_lose(struct replica *r, int res);
 struct replica_io {
 	/* Set by the caller: op and what disk.h says that it needs, but for tree, session, and done. */
 	struct disk_io io;
-	uint64_t tree; /* READ WRITE TRIM MAP FORK DROP: which tree */
+	uint64_t tree; /* of what names a tree in disk.h: its id */
 	void (*done)(struct replica_io *rio, int res);
 
 	/* the replica's own */
@@ -59,5 +59,6 @@ struct replica_io {
 	struct iovec data[PEER_OUT_DATA_MAX];
 	struct op op;
 };
-/* done() comes on a later turn. MAP has room for at most PEER_MAP_EXTENTS. MEASURE works on this node only. */
+/* done() comes on a later turn. MAP has room for at most PEER_MAP_EXTENTS, STAMPS for PEER_STAMP_RUNS. MEASURE works on
+ * this node only. */
 void replica_submit(struct replica *r, struct replica_io *rio);

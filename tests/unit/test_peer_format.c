@@ -229,7 +229,7 @@ static void test_headers_refused(void)
 	expect_header(PEER_READ, 0, 0, 'X', "not a message");
 	expect_header(PEER_READ, 0, 4, 2, "version 2");
 	expect_header(PEER_READ, 0, 6, 0, "type 0");
-	expect_header(PEER_READ, 0, 6, 18, "type 18");
+	expect_header(PEER_READ, 0, 6, 20, "type 20");
 	expect_header(PEER_READ, 0, 12, 99, "status 99");
 	expect_header(PEER_READ, 0, 12, 1, "a request with a status");
 	expect_header(PEER_READ, 0, 8, PEER_FUA, "flags 0x2");
@@ -261,6 +261,11 @@ static void expect_field(enum peer_type type, uint32_t flags, unsigned field, ui
 		w->m.trees[0].id = 1;
 		w->m.trees[1].id = 2;
 	}
+	if (type == PEER_STAMPS && flags == PEER_REPLY) {
+		w->m.n_entries = 2;
+		w->m.stamps[0] = (struct peer_stamp){.first = 2, .n_blocks = 1, .crc = 7, .is_data = true, .epoch = 3};
+		w->m.stamps[1] = (struct peer_stamp){.first = 3, .n_blocks = 1000, .epoch = 2};
+	}
 	wire_pass(w);
 	put_le64(w->body + (size_t)field * 8, value);
 	CU_ASSERT_EQUAL(wire_reread(w), -EBADMSG);
@@ -286,7 +291,15 @@ static void test_bodies_refused(void)
 	expect_field(PEER_TRIM, 0, 2, PEER_BLOCK_MAX, "blocks beyond any volume");
 	expect_field(PEER_CUT, 0, 0, UINT64_MAX, "field 1");
 	expect_field(PEER_READ, PEER_REPLY, 1, 1, "another number of data blocks");
-	expect_field(PEER_STAMPS, 0, 2, PEER_LIST_MAX + 1, "field 3");
+	expect_field(PEER_STAMPS, 0, 2, PEER_BLOCK_MAX, "blocks beyond any volume");
+	expect_field(PEER_STAMPS, PEER_REPLY, 1, PEER_LIST_MAX + 1, "field 2");
+	expect_field(PEER_STAMPS, PEER_REPLY, 3, PEER_EPOCH_MAX + 1, "out of range");
+	expect_field(PEER_STAMPS, PEER_REPLY, 5, 0, "out of range");
+	expect_field(PEER_STAMPS, PEER_REPLY, 5, 2, "out of range");          /* two blocks of data in one */
+	expect_field(PEER_STAMPS, PEER_REPLY, 8, 4, "out of range or order"); /* a gap before the second */
+	expect_field(PEER_COPY_HOLES, 0, 2, 0, "no blocks");
+	expect_field(PEER_COPY_HOLES, 0, 1, PEER_BLOCK_MAX, "blocks beyond any volume");
+	expect_field(PEER_COPY_HOLES, 0, 3, PEER_EPOCH_MAX + 1, "field 4");
 	expect_field(PEER_COPY, 0, 5, 0, "a hole with data");                /* the first stamp: no data */
 	expect_field(PEER_COPY, 0, 5, 2ull << 32, "out of range");           /* neither data nor hole */
 	expect_field(PEER_COPY, 0, 6, UINT64_MAX, "out of range");           /* its epoch */

@@ -192,7 +192,13 @@ static void what_makes_no_sense(void)
 	m = (struct peer_message){.tree_id = 9, .n_blocks = 1};
 	CU_ASSERT_EQUAL(line_call(l, PEER_READ, m, NULL), -ENOENT);
 	m = (struct peer_message){.tree_id = 3, .n_blocks = 1};
-	CU_ASSERT_EQUAL(line_call(l, PEER_STAMPS, m, NULL), -EOPNOTSUPP);
+	m = (struct peer_message){.tree_id = 3, .other_id = 9};
+	CU_ASSERT_EQUAL(line_call(l, PEER_SWAP, m, NULL), -ENOENT);
+	m.other_id = 3;
+	CU_ASSERT_EQUAL(line_call(l, PEER_SWAP, m, NULL), -EINVAL);
+	m = (struct peer_message){.tree_id = 9, .n_blocks = 1};
+	CU_ASSERT_EQUAL(line_call(l, PEER_STAMPS, m, NULL), -ENOENT);
+	m.tree_id = 3;
 	struct peer_header h = line_header(l, PEER_HELLO);
 	h.disk = uuid_make(8, 8);
 	CU_ASSERT_EQUAL(call_end(l, line_send(l, h, &m, NULL)), -ENOENT);

@@ -96,12 +96,26 @@ enum disk_op {
 	DISK_FENCE,    /* raise a volume's generation, begin a session, set its size */
 	DISK_COMPLETE, /* remember that an epoch is complete */
 	DISK_FORGET,   /* drop the record of a volume that has no trees */
+	/* What a copy from another disk needs (replication/copy.h): */
+	DISK_STAMPS, /* what blocks hold, by checksum, and since which epoch */
+	DISK_COPY, /* as WRITE, with an epoch for each block; -EEXIST, and nothing is made: something there is newer */
+	DISK_COPY_HOLES, /* any number of blocks become holes that remember one epoch, except what there is newer */
+	DISK_SWAP,       /* two trees of a volume exchange what they hold; -EBUSY: a change of either is under way */
+	DISK_CUT, /* a range of all trees of the volume becomes holes; they do not come, go or swap meanwhile; as TRIM */
 };
 
 struct disk_extent {
 	uint64_t first, n_blocks;
 	bool is_data;
 	uint64_t epoch; /* highest within */
+};
+
+/* Blocks side by side: one of data, or holes of one epoch. */
+struct disk_stamp {
+	uint64_t first, n_blocks; /* n_blocks of data: 1 */
+	uint64_t epoch;           /* that it was written or trimmed in; 0: never */
+	uint32_t crc;             /* of data: CRC-32C */
+	bool is_data;
 };
 
 /* Segments of one request's memory: a client's 64, and the first and the last block when these were merged; and after
@@ -120,21 +134,25 @@ struct waiter {
 struct disk_io {
 	/* set by the caller */
 	enum disk_op op;
-	struct disk_tree *tree;   /* READ WRITE TRIM MAP FORK DROP */
-	uint64_t first, n_blocks; /* in blocks; READ: at most DISK_IO_BLOCKS_MAX, WRITE: DISK_WRITE_BLOCKS_MAX */
-	uint64_t epoch;           /* WRITE TRIM CREATE FORK COMPLETE */
-	uint64_t session;         /* WRITE TRIM FORK DROP: the volume's newest, else -ESTALE [SESSION] */
+	struct disk_tree *tree;   /* READ WRITE TRIM MAP FORK DROP STAMPS COPY COPY_HOLES SWAP */
+	uint64_t first, n_blocks; /* in blocks; READ: at most DISK_IO_BLOCKS_MAX, WRITE COPY: DISK_WRITE_BLOCKS_MAX */
+	uint64_t epoch;           /* WRITE TRIM CREATE FORK COMPLETE COPY_HOLES */
+	uint64_t session;         /* of all that changes a tree, and CUT: the volume's newest, else -ESTALE [SESSION] */
 	bool is_ordered;          /* WRITE that merged part of a block [RMWDEP] */
 	bool is_shared;           /* READ: others may write to the memory: what does not match is -EBADMSG, no damage */
-	const struct iovec *iov;  /* READ WRITE: exactly n_blocks * 4096 bytes, 512-byte aligned */
+	const struct iovec *iov;  /* READ WRITE COPY: exactly n_blocks * 4096 bytes, 512-byte aligned */
 	uint32_t n_iov;           /* at most DISK_IO_IOV_MAX */
-	const uint32_t *crcs;     /* WRITE: CRC-32C of each block */
-	uint64_t zero_blocks;     /* WRITE: bit i = block i is all zeros and becomes a hole; a 65th never does */
+	const uint32_t *crcs;     /* WRITE COPY: CRC-32C of each block */
+	const uint64_t *epochs;   /* COPY: of each block */
+	uint64_t before;      /* COPY COPY_HOLES: what is there of an epoch >= before stays; UINT64_MAX: nothing does */
+	uint64_t zero_blocks; /* WRITE COPY: bit i = block i is all zeros and becomes a hole; a 65th never does */
+	struct disk_stamp *stamps; /* STAMPS: room for stamps_max */
+	uint32_t stamps_max;
 	struct disk_extent *extents; /* MAP: room for extents_max */
 	uint32_t extents_max;
-	uint64_t since;                   /* MAP: tell only what changed in epochs >= since (0: everything) */
-	struct uuid volume;               /* CREATE FENCE COMPLETE FORGET MEASURE; FORK: the child's volume */
-	uint64_t tree_id;                 /* CREATE, FORK: of the new tree; MEASURE: which may be dropped meanwhile */
+	uint64_t since;     /* MAP: tell only what changed in epochs >= since (0: everything) */
+	struct uuid volume; /* CREATE FENCE COMPLETE FORGET MEASURE CUT; FORK: the child's volume */
+	uint64_t tree_id; /* CREATE FORK: of the new tree; SWAP: of the other; MEASURE: which may be dropped by then */
 	uint64_t parent_id;               /* CREATE */
 	uint64_t generation, size_blocks; /* FENCE */
 	void (*done)(struct disk_io *io, int res);
@@ -142,6 +160,7 @@ struct disk_io {
 	/* set by the disk before done() */
 	/* MAP: filled; they cover [first, first + n_blocks) or end early, with a piece of the last one, when room ran out */
 	uint32_t n_extents;
+	uint32_t n_stamps;                   /* STAMPS: filled, in order and without gaps; they end early when room ran out */
 	struct disk_tree *new_tree;          /* CREATE, FORK */
 	uint64_t data_blocks;                /* MEASURE: that the tree points to */
 	uint64_t own_data_blocks, own_pages; /* MEASURE: that it alone points to; -ENOENT: it was dropped */
@@ -174,7 +193,8 @@ struct disk_io {
 	} own;
 };
 
-/* done() comes on a later turn with 0 or -errno: -EIO damage or a failed disk, -EBADMSG, -ENOSPC, -ESTALE, -ESHUTDOWN, -EROFS. */
+/* done() comes on a later turn with 0 or -errno: -EIO damage or a failed disk, -EBADMSG, -ENOSPC, -ESTALE, -ESHUTDOWN,
+ * -EROFS, and what the list of operations says. */
 void disk_submit(struct disk *d, struct disk_io *io);
 /* Of one that was submitted: its stage, and what it waits for there. */
 void disk_io_to_text(const struct disk_io *io, char *text, size_t room);

@@ -231,10 +231,22 @@ static void replay_volume(struct replay *r, const struct record *w)
 		*at = w->type == RECORD_FORGET ? (struct uuid){{0}} : w->volume;
 }
 
+/* Of two live trees of one volume; what they hold is not followed. */
+static void replay_swap(struct replay *r, const struct record *w)
+{
+	bool is_there = r->is_live[w->other_slot] || r->k->n_lost_pages > 0;
+	if (!is_there)
+		refuse_record(r, w, "there is no other live tree");
+	else if (r->is_live[w->other_slot] && !uuid_equal(&r->trees[w->slot], &r->trees[w->other_slot]))
+		refuse_record(r, w, "the other tree is another volume's");
+	if (r->sequence > r->flushed && r->has_dropped)
+		r->n_dropped++;
+}
+
 static void replay_record(struct replay *r, const struct record *w)
 {
-	bool needs_tree =
-	    w->type == RECORD_WRITE || w->type == RECORD_RANGE || w->type == RECORD_FORK || w->type == RECORD_DROP;
+	bool needs_tree = w->type == RECORD_WRITE || w->type == RECORD_RANGE || w->type == RECORD_HOLES ||
+			  w->type == RECORD_FORK || w->type == RECORD_DROP || w->type == RECORD_SWAP;
 
 	if (r->is_closed)
 		refuse_record(r, w, "an earlier one says that the disk was closed");
@@ -249,6 +261,7 @@ static void replay_record(struct replay *r, const struct record *w)
 		replay_write(r, w);
 		break;
 	case RECORD_RANGE:
+	case RECORD_HOLES:
 		if (w->first / PAGE_POINTERS != (w->first + w->n_blocks - 1) / PAGE_POINTERS)
 			refuse_record(r, w, "its range is not inside one leaf");
 		break;
@@ -266,9 +279,11 @@ static void replay_record(struct replay *r, const struct record *w)
 	case RECORD_FORGET:
 		replay_volume(r, w);
 		break;
+	case RECORD_SWAP:
+		replay_swap(r, w);
+		break;
 	case RECORD_CLEAN:
 	case RECORD_DROP_STEP:
-	case RECORD_FORK_RANGE:
 		break;
 	}
 }

@@ -227,7 +227,7 @@ must_check int journal_block_open(const uint8_t block[static BLOCK_BYTES], const
  * Record: a multiple of 8 bytes.
  *   offset size
  *        0    1  type
- *        1    1  flags: 1 = ordered [RMWDEP]
+ *        1    1  flags: 1 = ordered [RMWDEP]: of a WRITE; of every SWAP
  *        2    2  length of the whole record in bytes
  *        4    4  tree slot (0 where the type names a volume)
  *        8       by type:
@@ -245,8 +245,10 @@ must_check int journal_block_open(const uint8_t block[static BLOCK_BYTES], const
  *  FORGET    8   16  volume UUID                       (the volume's record goes)             (slot: volume slot)
  *  CLEAN     8    8  zero         (reserved: nothing follows, the disk was closed; accepted, never written:
  *                                the superblock's flag says so)
- * FORK_RANGE and DROP_STEP have their numbers reserved: segment moves are to come, and a drop's progress needs no
- * record, since an interrupted step is simply repeated from the cursor of the last checkpoint.
+ *  SWAP      8    4  the other tree's slot     12  4  zero         (two trees of a volume exchange what they hold)
+ *  HOLES     as RANGE; holes too take the epoch                    (copied from another disk)
+ * DROP_STEP has its number reserved: a drop's progress needs no record, since an interrupted step is simply repeated from
+ * the cursor of the last checkpoint.
  */
 enum record_type {
 	RECORD_WRITE = 1,
@@ -254,25 +256,26 @@ enum record_type {
 	RECORD_CREATE = 3,
 	RECORD_FORK = 4,
 	RECORD_DROP = 5,
-	RECORD_DROP_STEP = 6,  /* reserved */
-	RECORD_FORK_RANGE = 7, /* reserved */
+	RECORD_DROP_STEP = 6, /* reserved */
+	RECORD_SWAP = 7,
 	RECORD_FENCE = 8,
 	RECORD_COMPLETE = 9,
 	RECORD_FORGET = 10,
 	RECORD_CLEAN = 11, /* reserved */
+	RECORD_HOLES = 12,
 };
 struct record {
 	enum record_type type;
 	bool is_ordered;
 	uint32_t slot;
-	uint64_t first;                 /* WRITE, RANGE */
-	uint64_t n_blocks;              /* WRITE, RANGE */
-	uint64_t epoch;                 /* RANGE, CREATE, FORK, COMPLETE */
+	uint64_t first;                 /* WRITE, RANGE, HOLES */
+	uint64_t n_blocks;              /* WRITE, RANGE, HOLES */
+	uint64_t epoch;                 /* RANGE, HOLES, CREATE, FORK, COMPLETE */
 	uint64_t sum;                   /* WRITE */
 	const struct pointer *pointers; /* WRITE: inside the block decoded; 8-byte aligned */
 	struct uuid volume;
 	uint64_t tree_id, parent_id;
-	uint32_t child_slot;
+	uint32_t child_slot, other_slot; /* FORK; SWAP */
 	uint64_t generation, session, size_blocks;
 };
 #define RECORD_BYTES_MAX (24u + 16u * DISK_WRITE_BLOCKS_MAX)

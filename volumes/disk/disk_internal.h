@@ -416,6 +416,11 @@ must_check int tree_prepare(struct disk_tree *t, uint64_t block, struct waiter *
 void tree_set(struct disk_tree *t, uint64_t first, const struct pointer *p, uint32_t n);
 /* [first, first + n) inside one leaf's span becomes holes of this epoch; prepared like a change. */
 void tree_trim_in_leaf(struct disk_tree *t, uint64_t first, uint64_t n_blocks, uint64_t epoch);
+/* [first, first + n) inside one leaf's span becomes holes of this epoch, whatever it was; prepared like a change. */
+void tree_hole_in_leaf(struct disk_tree *t, uint64_t first, uint64_t n_blocks, uint64_t epoch);
+/* The piece of [first, end) that begins at `first`: one block of data, or holes of one epoch. 0; -EAGAIN and w waits;
+ * -EIO. */
+must_check int tree_stamp(struct disk_tree *t, uint64_t first, uint64_t end, struct disk_stamp *out, struct waiter *w);
 /* Copies the pointers of [first, first + n). 0; -EAGAIN and w waits; -EIO. */
 must_check int tree_get(struct disk_tree *t, uint64_t first, uint32_t n, struct pointer *out, struct waiter *w);
 /* The piece of [first, end) that begins at `first`: a run of data or of holes in one leaf, or a whole subtree that is
@@ -432,6 +437,8 @@ must_check int tree_path(struct disk_tree *t, uint64_t block, struct pointer pat
 must_check int tree_path_is_private(struct disk_tree *t, uint64_t block, unsigned lowest, struct waiter *w);
 /* The child becomes a copy of the parent; the root's count was prepared with space_can_change(). */
 void tree_fork(struct disk_tree *parent, struct disk_tree *child, uint64_t epoch);
+/* Each holds what the other held; no change of either is in flight. */
+void tree_swap(struct disk_tree *a, struct disk_tree *b);
 /* What would be freed if this tree alone were dropped: pages and data blocks that nobody else points to. The walk does
  * not go below shared pages. 0: go on; 1: all was seen; -EAGAIN and w waits; -EIO. */
 struct tree_measure {

@@ -107,7 +107,8 @@ static bool request_may_end(const struct journal *j, const struct disk_io *io)
 {
 	if (io->own.owed > 0 || io->own.sequence > j->complete)
 		return false;
-	return !io->is_ordered || io->own.sequence <= j->settled;
+	bool is_ordered = io->is_ordered || io->op == DISK_SWAP; /* as its record is */
+	return !is_ordered || io->own.sequence <= j->settled;
 }
 
 /* Wakes the requests of a block that have nothing more to wait for. */

@@ -48,7 +48,7 @@ union record_body {
 	} write; /* then the pointers */
 	struct {
 		uint64_t first, n_blocks, epoch;
-	} range;
+	} range; /* HOLES too */
 	struct {
 		struct uuid volume;
 		uint64_t tree_id, epoch, parent_id;
@@ -72,6 +72,9 @@ union record_body {
 	struct {
 		struct uuid volume;
 	} forget;
+	struct {
+		uint32_t other_slot, zero;
+	} swap;
 };
 _Static_assert(sizeof(((union record_body *)0)->write) == 16, "format");
 _Static_assert(sizeof(((union record_body *)0)->range) == 24, "format");
@@ -82,6 +85,7 @@ _Static_assert(sizeof(((union record_body *)0)->plain) == 8, "format");
 _Static_assert(sizeof(((union record_body *)0)->fence) == 40, "format");
 _Static_assert(sizeof(((union record_body *)0)->complete) == 24, "format");
 _Static_assert(sizeof(((union record_body *)0)->forget) == 16, "format");
+_Static_assert(sizeof(((union record_body *)0)->swap) == 8, "format");
 _Static_assert(sizeof(struct record_head) + sizeof(((union record_body *)0)->write) +
 		       DISK_WRITE_BLOCKS_MAX * sizeof(struct pointer) ==
 		   RECORD_BYTES_MAX,
@@ -170,6 +174,7 @@ static uint32_t record_body_bytes(enum record_type type)
 	case RECORD_WRITE:
 		return sizeof(b->write);
 	case RECORD_RANGE:
+	case RECORD_HOLES:
 		return sizeof(b->range);
 	case RECORD_CREATE:
 		return sizeof(b->create);
@@ -184,8 +189,9 @@ static uint32_t record_body_bytes(enum record_type type)
 		return sizeof(b->complete);
 	case RECORD_FORGET:
 		return sizeof(b->forget);
+	case RECORD_SWAP:
+		return sizeof(b->swap);
 	case RECORD_DROP_STEP:
-	case RECORD_FORK_RANGE:
 		break; /* reserved */
 	}
 	return 0;
@@ -223,12 +229,13 @@ static bool new_tree_is_sane(const struct record *r)
 
 static bool record_is_sane(const struct record *r)
 {
-	if (r->is_ordered && r->type != RECORD_WRITE)
+	if (r->is_ordered && r->type != RECORD_WRITE && r->type != RECORD_SWAP)
 		return false;
 	switch (r->type) {
 	case RECORD_WRITE:
 		return r->slot < DISK_TREES_MAX && write_is_sane(r);
 	case RECORD_RANGE:
+	case RECORD_HOLES:
 		return r->slot < DISK_TREES_MAX && range_is_sane(r->first, r->n_blocks) && r->epoch <= EPOCH_MAX;
 	case RECORD_CREATE:
 		return r->slot < DISK_TREES_MAX && new_tree_is_sane(r) && r->parent_id != r->tree_id;
@@ -245,8 +252,10 @@ static bool record_is_sane(const struct record *r)
 		return r->slot < DISK_VOLUMES_MAX && !uuid_is_zero(&r->volume);
 	case RECORD_CLEAN:
 		return r->slot == 0;
+	case RECORD_SWAP:
+		return r->slot < DISK_TREES_MAX && r->other_slot < DISK_TREES_MAX && r->other_slot != r->slot &&
+		       r->is_ordered;
 	case RECORD_DROP_STEP:
-	case RECORD_FORK_RANGE:
 		break;
 	}
 	return false;
@@ -260,6 +269,7 @@ static void record_body_encode(const struct record *r, union record_body *b)
 		b->write.sum = r->sum;
 		break;
 	case RECORD_RANGE:
+	case RECORD_HOLES:
 		b->range.first = r->first;
 		b->range.n_blocks = r->n_blocks;
 		b->range.epoch = r->epoch;
@@ -289,10 +299,12 @@ static void record_body_encode(const struct record *r, union record_body *b)
 	case RECORD_FORGET:
 		b->forget.volume = r->volume;
 		break;
+	case RECORD_SWAP:
+		b->swap.other_slot = r->other_slot;
+		break;
 	case RECORD_DROP:
 	case RECORD_CLEAN:
 	case RECORD_DROP_STEP:
-	case RECORD_FORK_RANGE:
 		break; /* nothing but the head */
 	}
 }
@@ -328,6 +340,7 @@ static bool record_body_decode(const union record_body *b, struct record *out)
 		out->sum = b->write.sum;
 		return true;
 	case RECORD_RANGE:
+	case RECORD_HOLES:
 		out->first = b->range.first;
 		out->n_blocks = b->range.n_blocks;
 		out->epoch = b->range.epoch;
@@ -360,8 +373,10 @@ static bool record_body_decode(const union record_body *b, struct record *out)
 	case RECORD_FORGET:
 		out->volume = b->forget.volume;
 		return true;
+	case RECORD_SWAP:
+		out->other_slot = b->swap.other_slot;
+		return b->swap.zero == 0;
 	case RECORD_DROP_STEP:
-	case RECORD_FORK_RANGE:
 		break;
 	}
 	return false;

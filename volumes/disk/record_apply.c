@@ -155,12 +155,13 @@ int record_prepare(struct disk *d, const struct record *r, bool is_replay, struc
 	switch (r->type) {
 	case RECORD_WRITE:
 	case RECORD_RANGE:
+	case RECORD_HOLES:
 		t = live_tree_at(d, r->slot);
 		if (!t)
 			return -EBADMSG;
 		if (r->type == RECORD_WRITE && is_replay)
 			res = prepare_blocks(d, r, w);
-		if (r->type == RECORD_RANGE && leaf_start(r->first) + PAGE_POINTERS < r->first + r->n_blocks)
+		if (r->type != RECORD_WRITE && leaf_start(r->first) + PAGE_POINTERS < r->first + r->n_blocks)
 			return -EBADMSG;
 		return res < 0 ? res : prepare_leaves(d, t, r->first, r->n_blocks, w);
 	case RECORD_FORK:
@@ -176,9 +177,9 @@ int record_prepare(struct disk *d, const struct record *r, bool is_replay, struc
 	case RECORD_COMPLETE:
 	case RECORD_FORGET:
 	case RECORD_CLEAN:
+	case RECORD_SWAP:
 		return 0;
 	case RECORD_DROP_STEP:
-	case RECORD_FORK_RANGE:
 		break;
 	}
 	return -EBADMSG;
@@ -220,6 +221,15 @@ static int apply_fork(struct disk *d, const struct record *r)
 	if (r->epoch < parent->last_epoch || apply_create(d, &child, r->child_slot))
 		return -EBADMSG;
 	tree_fork(parent, d->trees[r->child_slot], r->epoch);
+	return 0;
+}
+
+static int apply_swap(struct disk *d, const struct record *r)
+{
+	struct disk_tree *a = live_tree_at(d, r->slot), *b = live_tree_at(d, r->other_slot);
+	if (!a || !b || a == b || !uuid_equal(&a->record.volume, &b->record.volume))
+		return -EBADMSG;
+	tree_swap(a, b);
 	return 0;
 }
 
@@ -270,6 +280,12 @@ int record_apply(struct disk *d, const struct record *r, bool is_replay)
 	case RECORD_RANGE:
 		tree_trim_in_leaf(live_tree_at(d, r->slot), r->first, r->n_blocks, r->epoch);
 		break;
+	case RECORD_HOLES:
+		tree_hole_in_leaf(live_tree_at(d, r->slot), r->first, r->n_blocks, r->epoch);
+		break;
+	case RECORD_SWAP:
+		res = apply_swap(d, r);
+		break;
 	case RECORD_CREATE:
 		res = apply_create(d, r, r->slot);
 		break;
@@ -291,7 +307,6 @@ int record_apply(struct disk *d, const struct record *r, bool is_replay)
 	case RECORD_CLEAN:
 		break;
 	case RECORD_DROP_STEP:
-	case RECORD_FORK_RANGE:
 		res = -EBADMSG;
 		break;
 	}

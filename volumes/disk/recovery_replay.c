@@ -222,8 +222,11 @@ static void record_to_text(struct disk *d, const struct record *record, char tex
 	const struct disk_tree *t = disk_tree_at(d, record->slot);
 	if (t)
 		disk_tree_to_text(d, &t->record.volume, t->record.tree_id, tree);
-	snprintf(text, RECORD_TEXT_BYTES, "%llu blocks from block %llu of %s", (unsigned long long)record->n_blocks,
-		 (unsigned long long)record->first, tree);
+	if (record->type == RECORD_SWAP)
+		snprintf(text, RECORD_TEXT_BYTES, "what was copied from another disk for %s", tree);
+	else
+		snprintf(text, RECORD_TEXT_BYTES, "%llu blocks from block %llu of %s",
+			 (unsigned long long)record->n_blocks, (unsigned long long)record->first, tree);
 }
 
 static void drop_one(struct recovery *r, const struct batch_record *b)

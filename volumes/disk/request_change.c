@@ -15,25 +15,36 @@
 #include <errno.h>
 #include <string.h>
 
-/* ---- writes ---- */
+/* ---- writes, and copies of what another disk has ---- */
 
 static bool block_is_zero(const struct disk_io *io, uint32_t i)
 {
 	return i < DISK_IO_BLOCKS_MAX && io->zero_blocks >> i & 1;
 }
 
-/* A write of zeros where only holes are changes nothing. */
+static uint64_t block_epoch(const struct disk_io *io, uint32_t i)
+{
+	return io->op == DISK_COPY ? io->epochs[i] : io->epoch;
+}
+
+/* A write of zeros where only holes are changes nothing, nor does a copy of holes that are there. 1: so it is; 0: it
+ * changes something; -EEXIST: a copy would replace what is newer, so none of it is made. */
 static int write_is_nothing(struct disk_io *io, uint64_t all)
 {
-	if (io->zero_blocks != all || io->n_blocks > DISK_IO_BLOCKS_MAX)
+	bool is_copy = io->op == DISK_COPY, is_nothing = io->zero_blocks == all && io->n_blocks <= DISK_IO_BLOCKS_MAX;
+	if (!is_nothing && !is_copy)
 		return 0;
 	int res = tree_get(io->tree, io->first, (uint32_t)io->n_blocks, io->own.pointers, &io->own.waiter);
 	if (res < 0)
 		return res;
-	for (uint32_t i = 0; i < io->n_blocks; i++)
-		if (!pointer_is_hole(io->own.pointers[i]))
-			return 0;
-	return 1;
+	for (uint32_t i = 0; i < io->n_blocks; i++) {
+		struct pointer p = io->own.pointers[i];
+		if (is_copy && pointer_epoch(p) >= io->before)
+			return -EEXIST;
+		if (!pointer_is_hole(p) || (is_copy && pointer_epoch(p) != io->epochs[i]))
+			is_nothing = false;
+	}
+	return is_nothing;
 }
 
 struct taken { /* blocks taken for one write */
@@ -55,7 +66,8 @@ static int write_take_blocks(struct disk_io *io, struct taken *taken)
 	taken->n = 0;
 	for (uint32_t i = 0; i < io->n_blocks;) {
 		if (block_is_zero(io, i)) {
-			io->own.pointers[i++] = pointer_make(0, 0, io->epoch);
+			io->own.pointers[i] = pointer_make(0, 0, block_epoch(io, i));
+			i++;
 			continue;
 		}
 		uint32_t n = 1;
@@ -69,7 +81,7 @@ static int write_take_blocks(struct disk_io *io, struct taken *taken)
 		}
 		taken->first[taken->n++] = i;
 		for (uint32_t k = 0; k < run->n_blocks; k++, i++)
-			io->own.pointers[i] = pointer_make(io->crcs[i], run->block + k, io->epoch);
+			io->own.pointers[i] = pointer_make(io->crcs[i], run->block + k, block_epoch(io, i));
 	}
 	return 0;
 }
@@ -259,12 +271,18 @@ static int command_record(struct disk_io *io, struct record *r)
 		r->type = io->op == DISK_COMPLETE ? RECORD_COMPLETE : RECORD_FORGET;
 		r->slot = (uint32_t)(v - d->volumes);
 		return 0;
+	case DISK_SWAP:
+		return request_swap_record(io, r);
 	case DISK_READ:
 	case DISK_WRITE:
 	case DISK_TRIM:
 	case DISK_MAP:
 	case DISK_MEASURE:
 	case DISK_FLUSH:
+	case DISK_STAMPS:
+	case DISK_COPY:
+	case DISK_COPY_HOLES:
+	case DISK_CUT:
 		break;
 	}
 	return -EINVAL;
@@ -297,5 +315,5 @@ static enum flow change_command(struct disk_io *io)
 
 enum flow request_change(struct disk_io *io)
 {
-	return io->op == DISK_WRITE ? change_write(io) : change_command(io);
+	return io->op == DISK_WRITE || io->op == DISK_COPY ? change_write(io) : change_command(io);
 }

@@ -2,11 +2,11 @@
  * requests.c: every request to a disk, from submission to done().
  *
  *   READ                ADMIT -> LOOK -> READ -> REPLY
- *   WRITE               ADMIT -> CHANGE -> GATHER -> DRAIN -> REPLY
- *   TRIM                ADMIT -> STEP (and back, leaf by leaf) -> GATHER -> DRAIN -> REPLY
- *   MAP, MEASURE        ADMIT -> SCAN -> REPLY
+ *   WRITE COPY          ADMIT -> CHANGE -> GATHER -> DRAIN -> REPLY
+ *   TRIM COPY_HOLES CUT         ADMIT -> STEP (and back, leaf by leaf) -> GATHER -> DRAIN -> REPLY
+ *   MAP MEASURE STAMPS          ADMIT -> SCAN -> REPLY
  *   FLUSH               ADMIT -> FLUSH -> REPLY
- *   CREATE DROP FENCE COMPLETE FORGET     ADMIT -> CHANGE -> GATHER -> FLUSH -> REPLY
+ *   CREATE DROP FENCE COMPLETE FORGET SWAP     ADMIT -> CHANGE -> GATHER -> FLUSH -> REPLY
  *   FORK                ADMIT -> QUIET -> CHANGE (and back, see 5) -> GATHER -> FLUSH -> REPLY
  *
  * Invariants
@@ -70,7 +70,29 @@ static void io_goto(struct disk_io *io, enum disk_io_stage stage)
 
 static bool is_change(enum disk_op op)
 {
-	return op != DISK_READ && op != DISK_MAP && op != DISK_MEASURE && op != DISK_FLUSH;
+	return op != DISK_READ && op != DISK_MAP && op != DISK_MEASURE && op != DISK_STAMPS && op != DISK_FLUSH;
+}
+
+/* Of one tree's blocks. */
+static bool is_change_of_data(enum disk_op op)
+{
+	return op == DISK_WRITE || op == DISK_TRIM || op == DISK_COPY || op == DISK_COPY_HOLES;
+}
+
+static bool is_look(enum disk_op op)
+{
+	return op == DISK_READ || op == DISK_MAP || op == DISK_STAMPS;
+}
+
+/* New data, in blocks of their own. */
+static bool is_write(enum disk_op op)
+{
+	return op == DISK_WRITE || op == DISK_COPY;
+}
+
+static bool is_stepped(enum disk_op op)
+{
+	return op == DISK_TRIM || op == DISK_COPY_HOLES || op == DISK_CUT;
 }
 
 /* ---- doors ---- */
@@ -120,7 +142,7 @@ void disk_submit(struct disk *d, struct disk_io *io)
 	list_init(&io->own.link);
 	op_init(&io->own.op, io_again);
 	io->own.cursor = io->first;
-	io->n_extents = 0;
+	io->n_extents = io->n_stamps = 0;
 	io->data_blocks = io->own_data_blocks = io->own_pages = 0;
 	io->bad_blocks = 0;
 	d->n_requests++;
@@ -150,7 +172,7 @@ static int check_tree(struct disk *d, const struct disk_io *io)
 	struct disk_tree *t = io->tree;
 	if (!t || t->disk != d || t->record.state != TREE_LIVE)
 		return -ENOENT;
-	if (io->op == DISK_READ || io->op == DISK_MAP)
+	if (is_look(io->op))
 		return 0;
 	const struct disk_volume *v = volume_of(d, t);
 	if (!v || io->session != v->record.session)
@@ -160,16 +182,40 @@ static int check_tree(struct disk *d, const struct disk_io *io)
 	return 0;
 }
 
+/* A cut is of the volume's trees, whichever there are. */
+static int check_cut(struct disk *d, const struct disk_io *io)
+{
+	const struct disk_volume *v = disk_volume_find(d, &io->volume);
+	return v && io->session == v->record.session ? 0 : -ESTALE;
+}
+
+/* Of what works in a session, at admission and in the turn of each change. */
+static int check_session(struct disk *d, const struct disk_io *io)
+{
+	bool has_tree = is_change_of_data(io->op) || io->op == DISK_FORK || io->op == DISK_DROP || io->op == DISK_SWAP;
+	if (io->op == DISK_CUT)
+		return check_cut(d, io);
+	return has_tree ? check_tree(d, io) : 0;
+}
+
+static int check_epochs(const struct disk_io *io)
+{
+	for (uint32_t i = 0; i < io->n_blocks; i++)
+		if (io->epochs[i] > EPOCH_MAX)
+			return -EINVAL;
+	return 0;
+}
+
 static int check_range(const struct disk_io *io)
 {
 	uint64_t span = tree_span(TREE_HEIGHT_MAX);
 	if (io->n_blocks == 0 || io->first >= span || io->n_blocks > span - io->first)
 		return -EINVAL;
-	bool has_data = io->op == DISK_READ || io->op == DISK_WRITE;
-	uint64_t n_max = io->op == DISK_WRITE ? DISK_WRITE_BLOCKS_MAX : DISK_IO_BLOCKS_MAX;
+	bool has_data = io->op == DISK_READ || is_write(io->op);
+	uint64_t n_max = is_write(io->op) ? DISK_WRITE_BLOCKS_MAX : DISK_IO_BLOCKS_MAX;
 	if (has_data && (io->n_blocks > n_max || io->n_iov == 0 || io->n_iov > DISK_IO_IOV_MAX))
 		return -EINVAL;
-	return 0;
+	return io->op == DISK_COPY ? check_epochs(io) : 0;
 }
 
 static int io_check(struct disk *d, const struct disk_io *io)
@@ -182,17 +228,19 @@ static int io_check(struct disk *d, const struct disk_io *io)
 		return -EROFS;
 	switch (io->op) {
 	case DISK_READ:
+	case DISK_MAP:
+	case DISK_STAMPS:
+		return check_range(io) < 0 ? -EINVAL : check_tree(d, io);
 	case DISK_WRITE:
 	case DISK_TRIM:
-	case DISK_MAP: {
-		int res = check_range(io);
-		if (res < 0 || io->epoch > EPOCH_MAX)
-			return -EINVAL;
-		return check_tree(d, io);
-	}
+	case DISK_COPY:
+	case DISK_COPY_HOLES:
+	case DISK_CUT:
+		return check_range(io) < 0 || io->epoch > EPOCH_MAX ? -EINVAL : check_session(d, io);
 	case DISK_FORK:
 	case DISK_DROP:
-		return io->epoch > EPOCH_MAX ? -EINVAL : check_tree(d, io);
+	case DISK_SWAP:
+		return io->epoch > EPOCH_MAX ? -EINVAL : check_session(d, io);
 	case DISK_MEASURE:
 	case DISK_FLUSH:
 	case DISK_CREATE:
@@ -215,7 +263,10 @@ static bool io_grows(struct disk *d, const struct disk_io *io)
 {
 	switch (io->op) {
 	case DISK_TRIM:
+	case DISK_CUT:
 		return io->own.is_growing;
+	case DISK_COPY_HOLES:
+		return true;
 	case DISK_CREATE:
 	case DISK_FORK:
 		return !disk_tree_find(d, &io->volume, io->tree_id);
@@ -225,10 +276,13 @@ static bool io_grows(struct disk *d, const struct disk_io *io)
 	case DISK_WRITE:
 	case DISK_MAP:
 	case DISK_MEASURE:
+	case DISK_STAMPS:
+	case DISK_COPY:
 	case DISK_FLUSH:
 	case DISK_DROP:
 	case DISK_COMPLETE:
 	case DISK_FORGET:
+	case DISK_SWAP:
 		break;
 	}
 	return false;
@@ -236,7 +290,7 @@ static bool io_grows(struct disk *d, const struct disk_io *io)
 
 static bool io_has_blocks(struct disk *d, const struct disk_io *io)
 {
-	if (io->op == DISK_WRITE)
+	if (is_write(io->op))
 		return space_has_room(&d->space, io->n_blocks - (uint64_t)__builtin_popcountll(io->zero_blocks));
 	return !io_grows(d, io) || space_has_room_to_grow(&d->space, disk_n_dirty(d));
 }
@@ -250,13 +304,8 @@ static int io_has_room(struct disk *d, const struct disk_io *io)
 	if (io_has_blocks(d, io))
 		return 0;
 	bool may_come = s->waiting_blocks + s->frozen_waiting + s->held_blocks > 0 ||
-			!checkpoint_is_idle(&d->checkpoint) || (io->op != DISK_WRITE && disk_n_dirty(d) > 0);
+			!checkpoint_is_idle(&d->checkpoint) || (!is_write(io->op) && disk_n_dirty(d) > 0);
 	return may_come ? -EAGAIN : -ENOSPC;
-}
-
-static bool is_look(const struct disk_io *io)
-{
-	return io->op == DISK_READ || io->op == DISK_MAP;
 }
 
 /* As io_has_room(), but a trim goes past a leaf for which there will be none: what snapshots share it does not free
@@ -264,7 +313,7 @@ static bool is_look(const struct disk_io *io)
 static int io_find_room(struct disk *d, struct disk_io *io)
 {
 	int res = io_has_room(d, io);
-	if (res != -ENOSPC || io->op != DISK_TRIM)
+	if (res != -ENOSPC || (io->op != DISK_TRIM && io->op != DISK_CUT))
 		return res;
 	request_step_over(io);
 	return io_has_room(d, io);
@@ -274,12 +323,11 @@ static int io_find_room(struct disk *d, struct disk_io *io)
  * for its memory to stay when it is dropped meanwhile. */
 static void io_count(struct disk_io *io)
 {
-	bool is_change_of_data = io->op == DISK_WRITE || io->op == DISK_TRIM;
-	if ((!is_change_of_data && !is_look(io)) || io->own.is_counted)
+	if ((!is_change_of_data(io->op) && !is_look(io->op)) || io->own.is_counted)
 		return;
 	io->own.is_counted = true;
-	io->tree->n_changes += is_change_of_data;
-	io->tree->n_lookers += is_look(io);
+	io->tree->n_changes += is_change_of_data(io->op);
+	io->tree->n_lookers += is_look(io->op);
 }
 
 static void io_uncount(struct disk_io *io)
@@ -287,7 +335,7 @@ static void io_uncount(struct disk_io *io)
 	if (!io->own.is_counted)
 		return;
 	io->own.is_counted = false;
-	if (is_look(io)) {
+	if (is_look(io->op)) {
 		quarry_assert(io->tree->n_lookers > 0);
 		io->tree->n_lookers--;
 		return;
@@ -318,8 +366,7 @@ static enum flow io_admit(struct disk_io *io)
  * stale [SESSION]. Asked in the very turn of the change. FLOW_WAIT: it is to be admitted anew. */
 static enum flow io_still_admitted(struct disk_io *io)
 {
-	bool has_tree = io->op == DISK_WRITE || io->op == DISK_TRIM || io->op == DISK_FORK || io->op == DISK_DROP;
-	int res = has_tree ? check_tree(io->own.disk, io) : 0;
+	int res = check_session(io->own.disk, io);
 	if (res == 0)
 		res = io_find_room(io->own.disk, io);
 	if (res == -EAGAIN)
@@ -390,11 +437,11 @@ static void io_reply(struct disk_io *io)
 		counter_add(&d->counters.reads, 1);
 		counter_add(&d->counters.read_bytes, io->n_blocks * BLOCK_BYTES);
 		histogram_add(&d->counters.read_ns, took_ns);
-	} else if (io->op == DISK_WRITE) {
+	} else if (is_write(io->op)) {
 		counter_add(&d->counters.writes, 1);
 		counter_add(&d->counters.write_bytes, io->n_blocks * BLOCK_BYTES);
 		histogram_add(&d->counters.write_ns, took_ns);
-	} else if (io->op == DISK_TRIM) {
+	} else if (is_stepped(io->op)) {
 		counter_add(&d->counters.trims, 1);
 	}
 	io_goto(io, IO_DONE);
@@ -410,19 +457,24 @@ static enum disk_io_stage first_stage(const struct disk_io *io)
 		return IO_LOOK;
 	case DISK_MAP:
 	case DISK_MEASURE:
+	case DISK_STAMPS:
 		return IO_SCAN;
 	case DISK_TRIM:
+	case DISK_COPY_HOLES:
+	case DISK_CUT:
 		return IO_STEP;
 	case DISK_FLUSH:
 		return IO_FLUSH;
 	case DISK_FORK:
 		return IO_QUIET;
 	case DISK_WRITE:
+	case DISK_COPY:
 	case DISK_CREATE:
 	case DISK_DROP:
 	case DISK_FENCE:
 	case DISK_COMPLETE:
 	case DISK_FORGET:
+	case DISK_SWAP:
 		return IO_CHANGE;
 	}
 	return IO_REPLY;
@@ -430,7 +482,12 @@ static enum disk_io_stage first_stage(const struct disk_io *io)
 
 static bool needs_flush(enum disk_op op)
 {
-	return op != DISK_WRITE && op != DISK_TRIM;
+	return !is_write(op) && !is_stepped(op);
+}
+
+static enum flow io_scan(struct disk_io *io)
+{
+	return io->op == DISK_STAMPS ? request_stamp(io) : request_scan(io, STEPS_A_TURN);
 }
 
 /* What it was admitted for, if it still is; then it waits for the record of its last change: with nothing changed there
@@ -440,7 +497,10 @@ static enum flow io_change(struct disk_io *io)
 	struct disk *d = io->own.disk;
 	if (io->own.err)
 		return FLOW_NEXT;
-	enum flow flow = io->op == DISK_TRIM ? request_step(io, STEPS_A_TURN) : request_change(io);
+	enum flow flow = io->op == DISK_TRIM         ? request_step(io, STEPS_A_TURN)
+			 : io->op == DISK_COPY_HOLES ? request_step_holes(io, STEPS_A_TURN)
+			 : io->op == DISK_CUT        ? request_step_cut(io, STEPS_A_TURN)
+						     : request_change(io);
 	if (flow == FLOW_WAIT)
 		return FLOW_WAIT;
 	disk_watch_limits(d);
@@ -471,7 +531,7 @@ static void disk_io_check(const struct disk_io *io)
  * that was dropped meanwhile would find its pages freed. */
 static void io_divert(struct disk_io *io)
 {
-	bool is_looking = io->own.stage == IO_LOOK || (io->own.stage == IO_SCAN && io->op == DISK_MAP);
+	bool is_looking = io->own.stage == IO_LOOK || (io->own.stage == IO_SCAN && is_look(io->op));
 	if (is_looking && io->tree->record.state != TREE_LIVE && io->own.err == 0)
 		io->own.err = -ENOENT;
 	if (!disk_is_alive(io->own.disk) && io->own.err == 0)
@@ -509,7 +569,7 @@ static void disk_io_run(struct disk_io *io)
 			io_goto(io, IO_REPLY);
 			break;
 		case IO_SCAN:
-			if (request_scan(io, STEPS_A_TURN) == FLOW_WAIT)
+			if (io_scan(io) == FLOW_WAIT)
 				return;
 			io_goto(io, IO_REPLY);
 			break;

@@ -168,6 +168,34 @@ int tree_look(struct disk_tree *t, uint64_t first, uint64_t end, uint64_t since,
 	return -EIO;
 }
 
+int tree_stamp(struct disk_tree *t, uint64_t first, uint64_t end, struct disk_stamp *out, struct waiter *w)
+{
+	struct frame *leaf = NULL;
+	struct pointer p = {0};
+	uint64_t n_blocks = end - first;
+	unsigned level;
+	quarry_assert(first < end);
+	int res = is_beyond(t, first) ? 0 : walk(t, first, &leaf, &p, &level, w);
+	if (res < 0)
+		return res;
+	if (leaf) {
+		uint32_t i = index_in(first, 1), n = 1;
+		p = leaf->page->p[i];
+		while (pointer_is_hole(p) && i + n < PAGE_POINTERS && pointer_is_hole(leaf->page->p[i + n]) &&
+		       pointer_epoch(leaf->page->p[i + n]) == pointer_epoch(p))
+			n++;
+		n_blocks = min_u64(n_blocks, n);
+	} else if (!is_beyond(t, first)) {
+		n_blocks = min_u64(n_blocks, (first / tree_span(level) + 1) * tree_span(level) - first);
+	}
+	*out = (struct disk_stamp){.first = first,
+				   .n_blocks = n_blocks,
+				   .epoch = pointer_epoch(p),
+				   .crc = pointer_crc(p),
+				   .is_data = !pointer_is_hole(p)};
+	return 0;
+}
+
 int tree_path(struct disk_tree *t, uint64_t block, struct pointer path[TREE_HEIGHT_MAX + 1], struct waiter *w)
 {
 	struct pointer p = is_beyond(t, block) ? (struct pointer){0} : t->record.root;
@@ -325,12 +353,12 @@ static struct frame *page_for_change(struct disk_tree *t, struct pointer *at, un
 	return dirty;
 }
 
-/* Raises the tree until it covers the block. */
+/* Raises the tree until it covers the block. A tombstone is of no more blocks afterwards than it was. */
 static void tree_grow(struct disk_tree *t, uint64_t block)
 {
 	unsigned wanted = height_for(block);
 	while (t->record.height < wanted) {
-		if (pointer_is_hole(t->record.root)) {
+		if (pointer_is_hole(t->record.root) && pointer_epoch(t->record.root) == 0) {
 			t->record.height = wanted;
 			break;
 		}
@@ -429,37 +457,37 @@ static void leaf_release(struct disk_tree *t, struct pointer p, struct frame *le
 		page_release(t, p);
 }
 
-static bool page_is_all_holes(const struct page *page, uint64_t *epoch)
+/* Nothing but holes of one epoch? */
+static bool page_is_one_hole(const struct page *page)
 {
-	*epoch = 0;
-	for (unsigned i = 0; i < PAGE_POINTERS; i++) {
-		if (!pointer_is_hole(page->p[i]))
+	for (unsigned i = 0; i < PAGE_POINTERS; i++)
+		if (!pointer_is_hole(page->p[i]) || pointer_epoch(page->p[i]) != pointer_epoch(page->p[0]))
 			return false;
-		*epoch = max_u64(*epoch, pointer_epoch(page->p[i]));
-	}
 	return true;
 }
 
-/* The whole leaf goes; pages above that have nothing but holes left become tombstones themselves. */
+/* The whole leaf goes, if there is one; pages above that have nothing but holes of one epoch left become tombstones
+ * themselves. Of one epoch: a block must not seem to be changed later than it was, or a copy of what it was changed to
+ * would be refused as too old (DISK_COPY, `before`). */
 static void trim_leaf(struct disk_tree *t, uint64_t block, uint64_t epoch)
 {
 	struct frame *path[TREE_HEIGHT_MAX + 1];
 	bool shared = false;
 	path_for_change(t, block, 2, &shared, path);
 	struct pointer *at = t->record.height == 1 ? &t->record.root : &path[2]->page->p[index_in(block, 2)];
-	struct frame *leaf = pages_find(&t->disk->pages, *at);
-	int is_shared = page_is_shared(t, *at, shared, NULL);
-	quarry_assert(leaf && is_shared >= 0);
-	leaf_release(t, *at, leaf, is_shared);
+	if (!pointer_is_hole(*at)) {
+		struct frame *leaf = pages_find(&t->disk->pages, *at);
+		int is_shared = page_is_shared(t, *at, shared, NULL);
+		quarry_assert(leaf && is_shared >= 0);
+		leaf_release(t, *at, leaf, is_shared);
+	}
 	*at = pointer_make(0, 0, epoch);
-	for (unsigned level = 2; level <= t->record.height; level++) {
-		uint64_t highest;
-		if (!page_is_all_holes(path[level]->page, &highest))
-			break;
+	for (unsigned level = 2; level <= t->record.height && page_is_one_hole(path[level]->page); level++) {
+		uint64_t epoch_of_all = pointer_epoch(path[level]->page->p[0]);
 		pages_forget(&t->disk->pages, path[level]);
 		at =
 		    level == t->record.height ? &t->record.root : &path[level + 1]->page->p[index_in(block, level + 1)];
-		*at = pointer_make(0, 0, highest);
+		*at = pointer_make(0, 0, epoch_of_all);
 	}
 }
 
@@ -485,6 +513,21 @@ void tree_trim_in_leaf(struct disk_tree *t, uint64_t first, uint64_t n_blocks, u
 	for (uint32_t i = index_in(first, 1); i < index_in(first, 1) + n_blocks; i++)
 		if (!pointer_is_hole(path[1]->page->p[i]))
 			leaf_set(t, path[1], i, pointer_make(0, 0, epoch));
+}
+
+void tree_hole_in_leaf(struct disk_tree *t, uint64_t first, uint64_t n_blocks, uint64_t epoch)
+{
+	quarry_assert(n_blocks > 0 && first + n_blocks <= leaf_start(first) + PAGE_POINTERS);
+	t->last_epoch = max_u64(t->last_epoch, epoch);
+	if (n_blocks == PAGE_POINTERS) {
+		trim_leaf(t, first, epoch);
+		return;
+	}
+	struct frame *path[TREE_HEIGHT_MAX + 1];
+	bool shared = false;
+	path_for_change(t, first, 1, &shared, path);
+	for (uint32_t i = index_in(first, 1); i < index_in(first, 1) + n_blocks; i++)
+		leaf_set(t, path[1], i, pointer_make(0, 0, epoch));
 }
 
 /* ---- measuring ---- */
@@ -556,6 +599,31 @@ void tree_fork(struct disk_tree *parent, struct disk_tree *child, uint64_t epoch
 	parent->last_epoch = child->last_epoch = epoch;
 	disk_tree_mark_dirty(parent);
 	disk_tree_mark_dirty(child);
+}
+
+static void swap_pointers(struct pointer *a, struct pointer *b)
+{
+	struct pointer p = *a;
+	*a = *b;
+	*b = p;
+}
+
+void tree_swap(struct disk_tree *a, struct disk_tree *b)
+{
+	quarry_assert(a->record.state == TREE_LIVE && b->record.state == TREE_LIVE && a != b);
+	quarry_assert(a->n_changes == 0 && b->n_changes == 0);
+	unsigned height = a->record.height;
+	uint64_t n_data_blocks = a->record.n_data_blocks;
+	swap_pointers(&a->record.root, &b->record.root);
+	a->record.height = b->record.height;
+	b->record.height = height;
+	a->record.n_data_blocks = b->record.n_data_blocks;
+	b->record.n_data_blocks = n_data_blocks;
+	/* what either wrote after its own fork is private; after the later of the two forks, in either tree */
+	a->record.fork_epoch = b->record.fork_epoch = max_u64(a->record.fork_epoch, b->record.fork_epoch);
+	a->last_epoch = b->last_epoch = max_u64(a->last_epoch, b->last_epoch);
+	disk_tree_mark_dirty(a);
+	disk_tree_mark_dirty(b);
 }
 
 /* The page that *at names is gone. Where the page that holds the pointer is dirty, it must not go on naming a frame;
