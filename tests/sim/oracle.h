@@ -54,6 +54,12 @@ struct oracle_write {
 uint32_t oracle_write(struct oracle *o, const struct oracle_write *w);
 uint64_t oracle_token(const struct oracle *o, uint32_t request, uint32_t i); /* of its block number i */
 uint32_t oracle_trim(struct oracle *o, uint32_t tree, uint64_t first, uint64_t n_blocks);
+/* As a trim, but what is of an epoch >= before stays. */
+uint32_t oracle_copy_holes(struct oracle *o, uint32_t tree, uint64_t first, uint64_t n_blocks, uint64_t before);
+/* Two trees exchange what they hold: one such at a time, and nothing else in flight on either. From its completion on the
+ * content keeps its number, and the numbers have each other's id. */
+void oracle_swap_begin(struct oracle *o, uint32_t a, uint32_t b);
+void oracle_swap_done(struct oracle *o, bool is_completed, bool is_refused);
 uint32_t oracle_make(struct oracle *o, uint64_t tree_id); /* an empty tree */
 uint32_t oracle_fork(struct oracle *o, uint32_t parent, uint64_t tree_id);
 uint32_t oracle_drop(struct oracle *o, uint32_t tree);
@@ -90,5 +96,6 @@ enum oracle_leniency {
 	ORACLE_DAMAGED, /* the medium was damaged: anything may be lost or unreadable, nothing may be torn or wrong */
 };
 /* Is what was seen the old content and some of the requests, whole, in their order, with all that were promised? true:
- * it is the new content, and the history begins anew. false: why says what cannot be explained. */
+ * it is the new content, and the history begins anew; ids may have been exchanged, by a swap that was in flight. false: why
+ * says what cannot be explained. */
 bool oracle_judge(struct oracle *o, enum oracle_leniency leniency, char why[static ORACLE_WHY_BYTES]);

@@ -206,6 +206,11 @@ void world_verify(struct disk_world *w)
 		world_fail(w, "%s", why);
 	for (uint32_t i = 0; i < n; i++)
 		leaves_recovered(w->leaves, i, oracle_tree_is_live(w->oracle, i));
+	for (uint32_t i = 0; i < n; i++) { /* a swap that was in flight may have been made */
+		uint64_t id = oracle_tree_is_live(w->oracle, i) ? oracle_tree_id(w->oracle, i) : 0;
+		if (id != 0)
+			world_handle_set(w, i, disk_tree_find(w->disk, &w->volumes[world_volume_of(w, i)].uuid, id));
+	}
 	verify_volumes(w);
 	world_say(w, "judged");
 }

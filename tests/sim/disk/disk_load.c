@@ -3,7 +3,8 @@
  *
  * What the load takes care of (volumes/disk/disk.h)
  *  1. No two overlapping changes of a tree in flight, and no read or map of what is being changed.
- *  2. Nothing is changed on a tree while it is being forked; nothing at all is asked of one that is being dropped.
+ *  2. Nothing is changed on a tree while it is being forked; nothing at all is asked of one that is being dropped or
+ *     swapped. While a range of a volume's trees is being cut, none of them comes, goes or is copied.
  *  3. Epochs never decrease, and grow with every fork.
  *  4. One command at a time on a volume's record. A fence may make requests in flight stale.
  */
@@ -22,7 +23,21 @@ static bool overlaps(const struct disk_io *a, uint64_t first, uint64_t n)
 
 static bool is_range_change(enum disk_op op)
 {
-	return op == DISK_WRITE || op == DISK_TRIM;
+	return op == DISK_WRITE || op == DISK_TRIM || op == DISK_COPY || op == DISK_COPY_HOLES || op == DISK_CUT;
+}
+
+/* Nothing else may be asked of the tree meanwhile. */
+static bool is_exclusive(enum disk_op op)
+{
+	return op == DISK_DROP || op == DISK_SWAP;
+}
+
+/* Is the request of the slot about this tree? */
+static bool slot_names(const struct disk_world *w, const struct slot *s, uint32_t tree)
+{
+	if (s->io.op == DISK_CUT)
+		return s->cut_volume == world_volume_of(w, tree);
+	return s->tree == tree || s->other == tree;
 }
 
 /* May this be asked of the tree now? (1, 2) */
@@ -30,9 +45,9 @@ static bool is_allowed(const struct disk_world *w, uint32_t tree, enum disk_op o
 {
 	for (uint32_t i = 0; i < WORLD_SLOTS; i++) {
 		const struct slot *s = &w->slots[i];
-		if (!s->is_busy || s->tree != tree)
+		if (!s->is_busy || !slot_names(w, s, tree))
 			continue;
-		if (op == DISK_DROP || s->io.op == DISK_DROP)
+		if (is_exclusive(op) || is_exclusive(s->io.op))
 			return false;
 		if (op == DISK_FORK || s->io.op == DISK_FORK) {
 			if (op == s->io.op || (s->io.op == DISK_FORK && is_range_change(op)))
@@ -219,6 +234,153 @@ bool load_trim_of_youngest(struct disk_world *w)
 	return trim_submit(w, &r, r.first, 1);
 }
 
+/* ---- what a copy from another disk asks ---- */
+
+static uint32_t trees_in_making(const struct disk_world *w)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < WORLD_SLOTS; i++)
+		n += w->slots[i].is_busy && (w->slots[i].io.op == DISK_FORK || w->slots[i].io.op == DISK_CREATE);
+	return n;
+}
+
+static bool is_being_cut(const struct disk_world *w)
+{
+	for (uint32_t i = 0; i < WORLD_SLOTS; i++)
+		if (w->slots[i].is_busy && w->slots[i].io.op == DISK_CUT)
+			return true;
+	return false;
+}
+
+/* An epoch that the source may have had it from, and what the target may have that is too new. */
+static void pick_epochs(struct disk_world *w, struct slot *s)
+{
+	s->io.epoch = world_one_in(w, 3) ? w->epoch : 1 + world_pick(w, w->epoch);
+	s->io.before = world_one_in(w, 3) ? 1 + world_pick(w, w->epoch + 1) : UINT64_MAX;
+}
+
+static bool load_copy(struct disk_world *w)
+{
+	struct range r;
+
+	if (!pick_range(w, DISK_COPY, &r))
+		return false;
+	struct slot *s = take_for_range(w, DISK_COPY, &r);
+	if (s == NULL)
+		return false;
+	pick_epochs(w, s);
+	s->must_be_refused = s->may_be_refused = false;
+	for (uint32_t i = 0; i < r.n; i++) {
+		uint64_t there = oracle_expect(w->oracle, r.tree, r.cell + i);
+		bool is_known = there != 0 && there != ORACLE_UNKNOWN && there != ORACLE_BAD; /* its epoch is */
+		bool is_newer = is_known && token_epoch(there) >= s->io.before;
+		s->epochs[i] = s->io.epoch;
+		s->must_be_refused |= is_newer;
+		s->may_be_refused |= is_newer || (!is_known && s->io.before != UINT64_MAX);
+	}
+	struct oracle_write write = {.tree = r.tree,
+				     .first = r.first,
+				     .n_blocks = r.n,
+				     .zero_blocks = pick_zero_blocks(w, r.n),
+				     .epoch = s->io.epoch};
+	s->request = oracle_write(w->oracle, &write);
+	s->io.zero_blocks = write.zero_blocks;
+	s->io.epochs = s->epochs;
+	fill_write(s);
+	slot_use_memory(s, r.n);
+	slot_submit(s);
+	return true;
+}
+
+static bool load_copy_holes(struct disk_world *w)
+{
+	struct range r;
+
+	if (!pick_range(w, DISK_COPY_HOLES, &r))
+		return false;
+	uint64_t n = r.n + (world_one_in(w, 4) ? world_pick(w, 1000) : 0);
+	if (!is_allowed(w, r.tree, DISK_COPY_HOLES, r.first, n))
+		return false;
+	struct slot *s = take_for_range(w, DISK_COPY_HOLES, &r);
+	if (s == NULL)
+		return false;
+	pick_epochs(w, s);
+	s->io.n_blocks = n;
+	if (w->has_bad_cells) /* the oracle does not know of which epoch a damaged block is */
+		s->io.before = UINT64_MAX;
+	s->request = oracle_copy_holes(w->oracle, r.tree, r.first, n, s->io.before);
+	slot_submit(s);
+	return true;
+}
+
+static bool load_stamps(struct disk_world *w)
+{
+	struct range r;
+
+	if (!pick_range(w, DISK_STAMPS, &r))
+		return false;
+	struct slot *s = take_for_range(w, DISK_STAMPS, &r);
+	if (s == NULL)
+		return false;
+	s->io.stamps = s->stamps;
+	s->io.stamps_max = 1 + (uint32_t)world_pick(w, WORLD_EXTENTS);
+	slot_submit(s);
+	return true;
+}
+
+static bool load_swap(struct disk_world *w)
+{
+	uint32_t a = pick_tree(w), b = pick_tree(w);
+
+	for (uint32_t i = 0; i < WORLD_SLOTS; i++)
+		if (w->slots[i].is_busy && w->slots[i].io.op == DISK_SWAP)
+			return false; /* the oracle follows one at a time */
+	if (a == ORACLE_NONE || a == b || world_volume_of(w, a) != world_volume_of(w, b) ||
+	    !is_allowed(w, a, DISK_SWAP, 0, 0) || !is_allowed(w, b, DISK_SWAP, 0, 0))
+		return false;
+	struct slot *s = slot_take(w);
+	if (s == NULL)
+		return false;
+	s->io.op = DISK_SWAP;
+	s->io.tree = w->handles[a];
+	s->io.tree_id = oracle_tree_id(w->oracle, b);
+	s->io.session = world_session(w, a);
+	s->tree = a;
+	s->other = b;
+	oracle_swap_begin(w->oracle, a, b);
+	slot_submit(s);
+	return true;
+}
+
+/* A part of a window, in all trees of a volume. */
+static bool load_cut(struct disk_world *w)
+{
+	uint32_t trees[WORLD_TREES_MAX], n = world_live_trees(w, trees);
+	struct range r;
+
+	if (!pick_range(w, DISK_CUT, &r) || is_being_cut(w) || trees_in_making(w) > 0)
+		return false;
+	uint32_t volume = world_volume_of(w, r.tree);
+	for (uint32_t i = 0; i < n; i++)
+		if (world_volume_of(w, trees[i]) == volume && !is_allowed(w, trees[i], DISK_CUT, r.first, r.n))
+			return false;
+	struct slot *s = slot_take(w);
+	if (s == NULL)
+		return false;
+	s->io.op = DISK_CUT;
+	s->io.volume = w->volumes[volume].uuid;
+	s->io.session = w->volumes[volume].session;
+	s->io.first = r.first;
+	s->io.n_blocks = r.n;
+	s->cut_volume = volume;
+	for (uint32_t i = 0; i < n; i++)
+		if (world_volume_of(w, trees[i]) == volume)
+			s->requests[s->n_requests++] = oracle_trim(w->oracle, trees[i], r.first, r.n);
+	slot_submit(s);
+	return true;
+}
+
 static bool load_flush(struct disk_world *w)
 {
 	struct slot *s = slot_take(w);
@@ -231,15 +393,6 @@ static bool load_flush(struct disk_world *w)
 }
 
 /* ---- commands on trees ---- */
-
-static uint32_t trees_in_making(const struct disk_world *w)
-{
-	uint32_t n = 0;
-
-	for (uint32_t i = 0; i < WORLD_SLOTS; i++)
-		n += w->slots[i].is_busy && (w->slots[i].io.op == DISK_FORK || w->slots[i].io.op == DISK_CREATE);
-	return n;
-}
 
 static bool has_room_for_tree(const struct disk_world *w)
 {
@@ -256,7 +409,7 @@ static uint64_t next_tree_id(struct disk_world *w)
 
 bool load_create(struct disk_world *w)
 {
-	struct slot *s = has_room_for_tree(w) ? slot_take(w) : NULL;
+	struct slot *s = has_room_for_tree(w) && !is_being_cut(w) ? slot_take(w) : NULL;
 
 	if (s == NULL)
 		return false;
@@ -273,7 +426,8 @@ bool load_fork(struct disk_world *w)
 {
 	uint32_t parent = pick_tree(w);
 
-	if (parent == ORACLE_NONE || !has_room_for_tree(w) || !is_allowed(w, parent, DISK_FORK, 0, 0))
+	if (parent == ORACLE_NONE || !has_room_for_tree(w) || is_being_cut(w) ||
+	    !is_allowed(w, parent, DISK_FORK, 0, 0))
 		return false;
 	struct slot *s = slot_take(w);
 	if (s == NULL)
@@ -374,6 +528,11 @@ static bool load_one(struct disk_world *w, const struct load *l)
 					 {load_trim, 6},
 					 {load_map, 4},
 					 {load_flush, 8},
+					 {load_copy, 8},
+					 {load_copy_holes, 4},
+					 {load_stamps, 4},
+					 {load_swap, 2},
+					 {load_cut, 1},
 					 {load_fork, 2},
 					 {load_drop, 1},
 					 {load_create, 1},

@@ -11,16 +11,31 @@
  */
 #include "tests/sim/disk/disk_world.h"
 
+#include "daemon/core/checksum.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 
 static const char *op_name(enum disk_op op)
 {
-	static const char *const names[] = {
-	    [DISK_READ] = "read",   [DISK_WRITE] = "write",   [DISK_TRIM] = "trim",         [DISK_MAP] = "map",
-	    [DISK_FLUSH] = "flush", [DISK_CREATE] = "create", [DISK_FORK] = "fork",         [DISK_DROP] = "drop",
-	    [DISK_FENCE] = "fence", [DISK_FORGET] = "forget", [DISK_COMPLETE] = "complete", [DISK_MEASURE] = "measure"};
+	static const char *const names[] = {[DISK_READ] = "read",
+					    [DISK_WRITE] = "write",
+					    [DISK_TRIM] = "trim",
+					    [DISK_MAP] = "map",
+					    [DISK_FLUSH] = "flush",
+					    [DISK_CREATE] = "create",
+					    [DISK_FORK] = "fork",
+					    [DISK_DROP] = "drop",
+					    [DISK_FENCE] = "fence",
+					    [DISK_FORGET] = "forget",
+					    [DISK_COMPLETE] = "complete",
+					    [DISK_MEASURE] = "measure",
+					    [DISK_STAMPS] = "stamps",
+					    [DISK_COPY] = "copy",
+					    [DISK_COPY_HOLES] = "copy holes",
+					    [DISK_SWAP] = "swap",
+					    [DISK_CUT] = "cut"};
 
 	quarry_assert(op < array_size(names) && names[op]);
 	return names[op];
@@ -147,6 +162,58 @@ static uint64_t shared_leaves(struct disk_world *w, uint32_t tree)
 	return leaves_shared(w->leaves, tree);
 }
 
+/* ---- stamps ---- */
+
+/* What a stamp says of one block. */
+static void check_stamped(struct slot *s, uint64_t block, const struct disk_stamp *stamp)
+{
+	struct disk_world *w = s->world;
+	uint64_t expected = oracle_expect(w->oracle, s->tree, s->cell + (uint32_t)(block - s->io.first));
+	uint8_t content[BLOCK_BYTES];
+
+	if (expected == ORACLE_UNKNOWN || expected == ORACLE_BAD)
+		return;
+	if (stamp->is_data != (expected != 0))
+		world_fail(w, "stamps say that block %" PRIu64 " is %s, not %" PRIx64, block,
+			   stamp->is_data ? "data" : "a hole", expected);
+	if (!stamp->is_data)
+		return;
+	content_fill(expected, content);
+	if (stamp->epoch != token_epoch(expected) || stamp->crc != crc32c(0, content, sizeof(content)))
+		world_fail(w,
+			   "stamps say that block %" PRIu64 " is of epoch %" PRIu64 " with checksum %08x, not %" PRIx64,
+			   block, stamp->epoch, stamp->crc, expected);
+}
+
+/* Stamps follow each other from the first block on, to the last or until there is no room. */
+static void check_stamps(struct slot *s, int res)
+{
+	struct disk_world *w = s->world;
+	uint64_t at = s->io.first, end = s->io.first + s->io.n_blocks;
+
+	if (res == -EIO && (w->is_lenient || w->is_shaky))
+		return;
+	if (res != 0)
+		world_fail(w, "stamps answered %d", res);
+	for (uint32_t i = 0; i < s->io.n_stamps; i++) {
+		const struct disk_stamp *stamp = &s->stamps[i];
+		if (stamp->first != at || stamp->n_blocks == 0 || stamp->n_blocks > end - at ||
+		    (stamp->is_data && stamp->n_blocks > 1))
+			world_fail(w, "stamp %u of %" PRIu64 "+%" PRIu64 " is %" PRIu64 "+%" PRIu64, i, s->io.first,
+				   s->io.n_blocks, stamp->first, stamp->n_blocks);
+		while (at < stamp->first + stamp->n_blocks)
+			check_stamped(s, at++, stamp);
+	}
+	if (at < end && s->io.n_stamps < s->io.stamps_max)
+		world_fail(w, "stamps of %" PRIu64 "+%" PRIu64 " end at %" PRIu64, s->io.first, s->io.n_blocks, at);
+}
+
+/* Leaf by leaf: the answer comes after the decision, and what was done before it stays. */
+static bool goes_by_leaves(enum disk_op op)
+{
+	return op == DISK_TRIM || op == DISK_COPY_HOLES || op == DISK_CUT;
+}
+
 static uint64_t free_blocks_now(const struct disk_world *w)
 {
 	struct disk_stats stats;
@@ -167,10 +234,11 @@ static void check_enospc(struct slot *s)
 		world_fail(w, "%s answered -ENOSPC", op_name(s->io.op));
 	if (s->io.op == DISK_TRIM)
 		check_spared(s);
-	/* New records, and trims that may copy what snapshots share, reach into the reserve, but not to its end. A trim's
-	 * leaf for whose copy there was no room may lie before others freed some. */
-	uint64_t free_blocks = s->io.op == DISK_TRIM ? s->least_free : stats.free_blocks;
-	uint64_t slack = s->io.op == DISK_WRITE ? 2 * DISK_IO_BLOCKS_MAX * WORLD_SLOTS : 0;
+	/* New records, and what may copy leaves that snapshots share, reach into the reserve, but not to its end. A leaf for
+	 * whose copy there was no room may lie before others freed some. */
+	bool is_write = s->io.op == DISK_WRITE || s->io.op == DISK_COPY;
+	uint64_t free_blocks = goes_by_leaves(s->io.op) ? s->least_free : stats.free_blocks;
+	uint64_t slack = is_write ? 2 * DISK_IO_BLOCKS_MAX * WORLD_SLOTS : 0;
 	if (free_blocks > stats.reserve_blocks + slack)
 		world_fail(w, "%s answered -ENOSPC with %" PRIu64 " blocks free and a reserve of %" PRIu64,
 			   op_name(s->io.op), free_blocks, stats.reserve_blocks);
@@ -180,7 +248,7 @@ void world_look_at_room(struct disk_world *w)
 {
 	for (uint32_t i = 0; i < WORLD_SLOTS; i++) {
 		struct slot *s = &w->slots[i];
-		if (s->is_busy && s->io.op == DISK_TRIM)
+		if (s->is_busy && goes_by_leaves(s->io.op))
 			s->least_free = min_u64(s->least_free, free_blocks_now(w));
 	}
 }
@@ -191,6 +259,8 @@ static void check_estale(struct slot *s)
 	struct disk_world *w = s->world;
 	const struct volume_state *v = s->tree == ORACLE_NONE ? NULL : &w->volumes[world_volume_of(w, s->tree)];
 
+	if (s->io.op == DISK_CUT)
+		v = &w->volumes[s->cut_volume];
 	if (disk_state(w->disk) == DISK_FAILED) /* a fence that was not answered made it so */
 		return;
 	if (v == NULL || (!v->is_busy && v->session == s->io.session))
@@ -230,11 +300,19 @@ static void check_result(struct slot *s, int res)
 		check_enospc(s);
 	else if (res == -ESTALE)
 		check_estale(s);
+	else if (res == -EEXIST && s->io.op == DISK_COPY && s->may_be_refused)
+		return;
 	else if (res != -EIO)
 		world_fail(w, "%s answered %d", op_name(s->io.op), res);
 	else if (disk_state(w->disk) != DISK_FAILED && !w->is_lenient && !w->is_shaky)
 		world_fail(w, "%s answered -EIO on a disk that is %s", op_name(s->io.op),
 			   disk_state_name(disk_state(w->disk)));
+}
+
+/* Was nothing of it done? What goes leaf by leaf may be done in part. */
+static bool is_refusal(const struct slot *s, int res)
+{
+	return (res == -ENOSPC || res == -ESTALE || res == -EEXIST) && !goes_by_leaves(s->io.op);
 }
 
 /* What the answer says about who shares what. */
@@ -250,7 +328,7 @@ static void leaves_answer(struct slot *s, int res)
 		leaves_forked(l, s->tree, made);
 	else if (s->io.op == DISK_DROP && res == 0)
 		leaves_dropped(l, s->tree);
-	else if (s->io.op == DISK_WRITE && res == 0 && !is_all_zeros(&s->io))
+	else if ((s->io.op == DISK_WRITE || s->io.op == DISK_COPY) && res == 0 && !is_all_zeros(&s->io))
 		leaves_written(l, s->tree, s->io.first, s->io.n_blocks);
 }
 
@@ -261,8 +339,21 @@ static void request_answer(struct slot *s, int res)
 	if (s->io.op == DISK_TRIM && res == -ENOSPC)
 		oracle_done_in_part(o, s->request, is_spared, s);
 	else
-		oracle_done(o, s->request, res == 0, (res == -ENOSPC || res == -ESTALE) && s->io.op != DISK_TRIM);
+		oracle_done(o, s->request, res == 0, is_refusal(s, res));
 	leaves_answer(s, res);
+}
+
+/* The contents keep their numbers, and are found in the other tree from now on. */
+static void swap_answer(struct slot *s, int res)
+{
+	struct disk_world *w = s->world;
+	struct disk_tree *handle = w->handles[s->tree];
+
+	oracle_swap_done(w->oracle, res == 0, is_refusal(s, res));
+	if (res != 0)
+		return;
+	w->handles[s->tree] = w->handles[s->other];
+	w->handles[s->other] = handle;
 }
 
 static void slot_answer(struct slot *s, int res)
@@ -270,18 +361,26 @@ static void slot_answer(struct slot *s, int res)
 	struct disk_world *w = s->world;
 	bool is_failed = disk_state(w->disk) == DISK_FAILED;
 
-	if (s->io.op == DISK_READ || s->io.op == DISK_MAP) {
+	if (s->io.op == DISK_READ || s->io.op == DISK_MAP || s->io.op == DISK_STAMPS) {
 		if (is_failed && res == -EIO)
 			return;
 		if (s->io.op == DISK_READ)
 			check_read(s, res);
-		else
+		else if (s->io.op == DISK_MAP)
 			check_map(s, res);
+		else
+			check_stamps(s, res);
 		return;
 	}
 	check_result(s, res);
+	if (s->io.op == DISK_COPY && res == 0 && s->must_be_refused)
+		world_fail(w, "copy replaced what was of epoch %" PRIu64 " or a later one", s->io.before);
 	if (s->request != ORACLE_NONE)
 		request_answer(s, res);
+	for (uint32_t i = 0; i < s->n_requests; i++)
+		oracle_done(w->oracle, s->requests[i], res == 0, false);
+	if (s->io.op == DISK_SWAP)
+		swap_answer(s, res);
 	if (s->volume != ORACLE_NONE)
 		volume_answer(s, res);
 	if (s->io.op == DISK_FLUSH && res == 0)
@@ -322,7 +421,8 @@ struct slot *slot_take(struct disk_world *w)
 			continue;
 		s->io = (struct disk_io){.done = slot_done};
 		s->world = w;
-		s->tree = s->request = s->volume = ORACLE_NONE;
+		s->tree = s->other = s->request = s->volume = ORACLE_NONE;
+		s->n_requests = 0;
 		return s;
 	}
 	return NULL;
@@ -338,10 +438,9 @@ void slot_submit(struct slot *s)
 	w->totals.requests++;
 	if (s->io.op == DISK_FLUSH)
 		s->mark = oracle_flush_begin(w->oracle);
-	if (s->io.op == DISK_TRIM) {
+	if (s->io.op == DISK_TRIM)
 		s->shared = shared_leaves(w, s->tree);
-		s->least_free = free_blocks_now(w);
-	}
+	s->least_free = free_blocks_now(w);
 	if (s->io.op == DISK_CREATE)
 		leaves_made(w->leaves, oracle_request_tree(w->oracle, s->request));
 	if (s->io.op == DISK_FORK)

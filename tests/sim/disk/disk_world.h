@@ -29,16 +29,22 @@ struct slot {
 	bool is_cut_short; /* TRIM: a fence came between; it waits to be submitted again, and its range with it */
 	int res;           /* of the last one */
 	uint32_t tree;
-	uint32_t cell;       /* READ, MAP: of the first block */
-	uint32_t request;    /* the oracle's; ORACLE_NONE: none */
-	uint64_t shared;     /* TRIM: leaves that other trees might share when it was submitted */
-	uint64_t least_free; /* TRIM: blocks, after any step since then */
-	uint64_t mark;       /* FLUSH */
+	uint32_t cell;                      /* READ, MAP, STAMPS: of the first block */
+	uint32_t request;                   /* the oracle's; ORACLE_NONE: none */
+	uint64_t shared;                    /* TRIM: leaves that other trees might share when it was submitted */
+	uint64_t least_free;                /* TRIM, COPY_HOLES, CUT: blocks, after any step since then */
+	uint64_t mark;                      /* FLUSH */
+	uint32_t other;                     /* SWAP: the other tree */
+	uint32_t requests[WORLD_TREES_MAX]; /* CUT: the oracle's, one for each tree of the volume */
+	uint32_t n_requests, cut_volume;
+	bool must_be_refused, may_be_refused; /* COPY: something there is, or may be, too new */
 	uint32_t volume;
 	uint8_t *memory;
 	struct iovec iov[DISK_IO_BLOCKS_MAX];
 	uint32_t crcs[DISK_IO_BLOCKS_MAX];
+	uint64_t epochs[DISK_IO_BLOCKS_MAX];
 	struct disk_extent extents[WORLD_EXTENTS];
+	struct disk_stamp stamps[WORLD_EXTENTS];
 };
 
 /* What a volume's record says: after the last command that was answered, and after the one that is under way. */
@@ -141,7 +147,7 @@ void world_look(struct disk_world *w);
 
 /* ---- waiting ---- */
 
-/* A step of the world, and a look at what it left free, for the trims that are under way. */
+/* A step of the world, and a look at what it left free, for what is under way leaf by leaf. */
 void world_step(struct disk_world *w);
 void world_look_at_room(struct disk_world *w);
 /* Steps until the predicate holds. SIM_DONE or SIM_CRASH_DUE; when nothing gets on, it is a mistake. */
