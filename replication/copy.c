@@ -584,6 +584,8 @@ static void copy_run(struct copy *c)
 {
 	if (c->is_ending)
 		return;
+	for (unsigned i = 0; i < COPY_LANES && c->err; i++) /* who waits for its turn need not any more */
+		lane_run(&c->lanes[i]);
 	scan_run(c);
 	c->is_ending = (c->err || c->is_scanned) && copy_is_quiet(c);
 	if (c->is_ending && c->op.kind == OP_NONE)
@@ -668,13 +670,12 @@ void copy_set_rate(struct copy *c, uint64_t bytes_per_s)
 		timer_stop(c->options.reactor, &c->lanes[i].pace);
 		lane_run(&c->lanes[i]);
 	}
+	copy_run(c);
 }
 
 void copy_abandon(struct copy *c)
 {
 	copy_fail(c, -ECANCELED, COPY_NEITHER);
-	for (unsigned i = 0; i < COPY_LANES; i++)
-		lane_run(&c->lanes[i]);
 	copy_run(c);
 }
 

@@ -11,6 +11,12 @@ $(BUILD)/sim-disk: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/sim/disk/*.c))
 
 $(BUILD)/sim-history: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/sim/history/*.c))
 
+$(BUILD)/sim-copy: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/sim/copy/*.c))
+
+CHECK_TESTS    += '@300 $(BUILD)/sim-copy --seeds 500 --jobs 2'
+CHECK_CI_TESTS += '$(BUILD)/sim-copy --seeds 100 --first 5000'
+SOAK_TESTS     += '$(BUILD)/sim-copy --seeds $(or $(SEEDS),100000) --jobs 2 --first $(shell date +%s)'
+
 CHECK_TESTS    += '@300 $(BUILD)/sim-history --seeds 2000 --jobs 2'
 CHECK_CI_TESTS += '$(BUILD)/sim-history --seeds 300 --jobs 2'
 SOAK_TESTS     += '$(BUILD)/sim-history --seeds 1000000 --jobs 2'
