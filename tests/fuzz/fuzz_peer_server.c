@@ -52,7 +52,9 @@ static void input_message(struct input *in, enum peer_type type, struct peer_mes
 	m->since = input_byte(in) % 16;
 	m->size_blocks = (uint64_t)input_byte(in) << (input_byte(in) % 41);
 	m->zero_blocks = (uint64_t)input_byte(in) * 0x0101010101010101u;
-	if (type == PEER_TRIM || type == PEER_MAP || type == PEER_CUT)
+	m->before = m->since ? m->since : UINT64_MAX;
+	m->other_id = m->parent_id;
+	if (type == PEER_TRIM || type == PEER_MAP || type == PEER_CUT || type == PEER_STAMPS || type == PEER_COPY_HOLES)
 		m->n_blocks <<= input_byte(in) % 40;
 	else if (type == PEER_READ)
 		m->n_blocks = 1 + m->n_blocks % PEER_READ_BLOCKS;
@@ -100,7 +102,7 @@ static bool send_one(struct line *l, struct input *in)
 {
 	static struct peer_message m;
 	uint8_t how = input_byte(in);
-	enum peer_type type = (enum peer_type)(PEER_GREETING + input_byte(in) % PEER_FORGET);
+	enum peer_type type = (enum peer_type)(PEER_GREETING + input_byte(in) % PEER_SWAP);
 	uint32_t flags = (uint32_t)(how >> FLAGS_SHIFT) << 1; /* FUA, ORDERED */
 	input_message(in, type, &m);
 	l->next_id -= how & REPEATS_ID;

@@ -85,6 +85,9 @@
 	X(JOURNAL_DYING_TREE)                                                                                          \
 	X(JOURNAL_SLOT_IN_USE)                                                                                         \
 	X(JOURNAL_TWO_LEAVES)                                                                                          \
+	X(JOURNAL_HOLES_TWO_LEAVES)                                                                                    \
+	X(JOURNAL_SWAP_ALONE)                                                                                          \
+	X(JOURNAL_SWAP_FOREIGN)                                                                                        \
 	X(JOURNAL_AFTER_CLEAN)                                                                                         \
 	X(JOURNAL_NO_VOLUME)                                                                                           \
 	X(JOURNAL_OTHER_VOLUME)
@@ -420,6 +423,17 @@ static inline void image_journal_records(struct image *g, struct image_journal *
 					 .first = 250,
 					 .epoch = 11,
 					 .n_blocks = image_breaks(g, BROKEN_JOURNAL_TWO_LEAVES) ? 7 : 6});
+	image_record(j, &(struct record){.type = RECORD_HOLES,
+					 .slot = 0,
+					 .first = 600,
+					 .epoch = 4,
+					 .n_blocks = image_breaks(g, BROKEN_JOURNAL_HOLES_TWO_LEAVES) ? 256 : 5});
+	image_record(j, &(struct record){.type = RECORD_SWAP,
+					 .slot = 6,
+					 .other_slot = image_breaks(g, BROKEN_JOURNAL_SWAP_ALONE)     ? 77
+						       : image_breaks(g, BROKEN_JOURNAL_SWAP_FOREIGN) ? 0
+												      : 7,
+					 .is_ordered = true});
 	image_record(j, &(struct record){.type = RECORD_DROP, .slot = 7});
 	image_record(j, &(struct record){.type = RECORD_FORGET, .slot = 2, .volume = v3});
 	if (image_breaks(g, BROKEN_JOURNAL_AFTER_CLEAN))

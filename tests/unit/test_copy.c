@@ -416,7 +416,8 @@ static void a_damaged_source(void)
 		write_blocks(b, &b->near, (struct disk_io){.first = 1000 * (i + 1), .n_blocks = 4, .epoch = 3}, 0xf1);
 	uint64_t began = sim_now_ns(b->world.one.sim);
 	CU_ASSERT_EQUAL(copy(b, true, (struct copy_options){.bytes_per_s = 1}), -EIO);
-	CU_ASSERT(sim_now_ns(b->world.one.sim) - began < NS_PER_S); /* those that wait for their turn do not hold it up */
+	CU_ASSERT(sim_now_ns(b->world.one.sim) - began <
+		  NS_PER_S); /* those that wait for their turn do not hold it up */
 	CU_ASSERT_EQUAL(b->progress.failed, COPY_SOURCE);
 	CU_ASSERT_EQUAL(b->progress.failed_first, 70 + DAMAGED);
 	CU_ASSERT_EQUAL(b->progress.failed_blocks, 1);

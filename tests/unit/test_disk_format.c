@@ -286,7 +286,7 @@ static struct record some_record(enum record_type type)
 	if (type == RECORD_WRITE) {
 		r.first = 77, r.n_blocks = 3, r.sum = 0x123456789abcdef0ull, r.pointers = some_pointers;
 		r.is_ordered = true;
-	} else if (type == RECORD_RANGE) {
+	} else if (type == RECORD_RANGE || type == RECORD_HOLES) {
 		r.first = 12, r.n_blocks = 1ull << 40, r.epoch = 55;
 	} else if (type == RECORD_CREATE) {
 		r.volume = volume_uuid, r.tree_id = 8, r.epoch = 9, r.parent_id = 4;
@@ -300,12 +300,15 @@ static struct record some_record(enum record_type type)
 		r.volume = volume_uuid;
 	} else if (type == RECORD_CLEAN) {
 		r.slot = 0;
+	} else if (type == RECORD_SWAP) {
+		r.other_slot = 65534, r.is_ordered = true;
 	}
 	return r;
 }
 
-static const enum record_type all_types[] = {RECORD_WRITE, RECORD_RANGE,    RECORD_CREATE, RECORD_FORK, RECORD_DROP,
-					     RECORD_FENCE, RECORD_COMPLETE, RECORD_FORGET, RECORD_CLEAN};
+static const enum record_type all_types[] = {RECORD_WRITE, RECORD_RANGE, RECORD_CREATE,   RECORD_FORK,
+					     RECORD_DROP,  RECORD_FENCE, RECORD_COMPLETE, RECORD_FORGET,
+					     RECORD_CLEAN, RECORD_SWAP,  RECORD_HOLES};
 
 static void records_are_equal(const struct record *a, const struct record *b)
 {
@@ -320,6 +323,7 @@ static void records_are_equal(const struct record *a, const struct record *b)
 	CU_ASSERT_EQUAL(a->tree_id, b->tree_id);
 	CU_ASSERT_EQUAL(a->parent_id, b->parent_id);
 	CU_ASSERT_EQUAL(a->child_slot, b->child_slot);
+	CU_ASSERT_EQUAL(a->other_slot, b->other_slot);
 	CU_ASSERT_EQUAL(a->generation, b->generation);
 	CU_ASSERT_EQUAL(a->session, b->session);
 	CU_ASSERT_EQUAL(a->size_blocks, b->size_blocks);
@@ -343,7 +347,7 @@ static uint32_t fill_journal_block(uint8_t *block, uint16_t *n_records)
 
 static void record_round_trip(void)
 {
-	static const uint32_t lengths[] = {24 + 48, 32, 48, 48, 16, 48, 32, 24, 16};
+	static const uint32_t lengths[] = {24 + 48, 32, 48, 48, 16, 48, 32, 24, 16, 16, 32};
 	_Alignas(8) uint8_t bytes[RECORD_BYTES_MAX];
 
 	for (size_t i = 0; i < array_size(all_types); i++) {
@@ -372,65 +376,76 @@ static void record_of_65_blocks_fits(void)
 	CU_ASSERT_EQUAL(record_decode(bytes, sizeof bytes, &out), -EBADMSG);
 }
 
+/* A field of a record that is right otherwise, and what it may not be. */
+static const struct {
+	enum record_type type;
+	unsigned at, len;
+	uint64_t value;
+} wrong_records[] = {
+    {RECORD_WRITE, 0, 1, 0},
+    {RECORD_WRITE, 0, 1, 6},
+    {RECORD_WRITE, 0, 1, 7},
+    {RECORD_WRITE, 0, 1, 12},
+    {RECORD_WRITE, 0, 1, 255},
+    {RECORD_WRITE, 1, 1, 2},
+    {RECORD_WRITE, 2, 2, 24},
+    {RECORD_WRITE, 2, 2, 24 + 47},
+    {RECORD_WRITE, 2, 2, 24 + 40},
+    {RECORD_WRITE, 2, 2, 0},
+    {RECORD_WRITE, 2, 2, 65535},
+    {RECORD_WRITE, 4, 4, 65535},
+    {RECORD_WRITE, 8, 8, (1ull << 48) - 2},
+    {RECORD_WRITE, 8, 8, UINT64_MAX},
+    {RECORD_WRITE, 24 + 4, 4, 31},
+    {RECORD_WRITE, 40, 1, 1},
+    {RECORD_RANGE, 1, 1, 1},
+    {RECORD_RANGE, 16, 8, 0},
+    {RECORD_RANGE, 16, 8, (1ull << 48) - 11},
+    {RECORD_RANGE, 16, 8, UINT64_MAX},
+    {RECORD_RANGE, 8, 8, UINT64_MAX},
+    {RECORD_RANGE, 24, 8, 1ull << 48},
+    {RECORD_CREATE, 8, 8, 0},
+    {RECORD_CREATE, 24, 8, 0},
+    {RECORD_CREATE, 32, 8, 1ull << 48},
+    {RECORD_CREATE, 40, 8, 8},
+    {RECORD_FORK, 8, 8, 0},
+    {RECORD_FORK, 24, 8, 0},
+    {RECORD_FORK, 40, 4, 65535},
+    {RECORD_FORK, 40, 4, 3},
+    {RECORD_FORK, 44, 4, 1},
+    {RECORD_DROP, 8, 8, 1},
+    {RECORD_DROP, 4, 4, 65535},
+    {RECORD_FENCE, 8, 8, 0},
+    {RECORD_FENCE, 4, 4, 65535},
+    {RECORD_FENCE, 40, 8, (1ull << 48) + 1},
+    {RECORD_COMPLETE, 8, 8, 0},
+    {RECORD_COMPLETE, 24, 8, 1ull << 48},
+    {RECORD_FORGET, 8, 8, 0},
+    {RECORD_CLEAN, 4, 4, 1},
+    {RECORD_CLEAN, 8, 8, 1},
+    {RECORD_CLEAN, 2, 2, 24},
+    {RECORD_SWAP, 1, 1, 0}, /* every swap is ordered */
+    {RECORD_SWAP, 4, 4, 65535},
+    {RECORD_SWAP, 8, 4, 65535},
+    {RECORD_SWAP, 8, 4, 3}, /* with itself */
+    {RECORD_SWAP, 12, 4, 1},
+    {RECORD_HOLES, 1, 1, 1},
+    {RECORD_HOLES, 16, 8, 0},
+    {RECORD_HOLES, 8, 8, UINT64_MAX},
+    {RECORD_HOLES, 24, 8, 1ull << 48},
+};
+
 static void record_refuses_wrong_fields(void)
 {
-	static const struct {
-		enum record_type type;
-		unsigned at, len;
-		uint64_t value;
-	} wrong[] = {
-	    {RECORD_WRITE, 0, 1, 0},
-	    {RECORD_WRITE, 0, 1, 6},
-	    {RECORD_WRITE, 0, 1, 7},
-	    {RECORD_WRITE, 0, 1, 12},
-	    {RECORD_WRITE, 0, 1, 255},
-	    {RECORD_WRITE, 1, 1, 2},
-	    {RECORD_WRITE, 2, 2, 24},
-	    {RECORD_WRITE, 2, 2, 24 + 47},
-	    {RECORD_WRITE, 2, 2, 24 + 40},
-	    {RECORD_WRITE, 2, 2, 0},
-	    {RECORD_WRITE, 2, 2, 65535},
-	    {RECORD_WRITE, 4, 4, 65535},
-	    {RECORD_WRITE, 8, 8, (1ull << 48) - 2},
-	    {RECORD_WRITE, 8, 8, UINT64_MAX},
-	    {RECORD_WRITE, 24 + 4, 4, 31},
-	    {RECORD_WRITE, 40, 1, 1},
-	    {RECORD_RANGE, 1, 1, 1},
-	    {RECORD_RANGE, 16, 8, 0},
-	    {RECORD_RANGE, 16, 8, (1ull << 48) - 11},
-	    {RECORD_RANGE, 16, 8, UINT64_MAX},
-	    {RECORD_RANGE, 8, 8, UINT64_MAX},
-	    {RECORD_RANGE, 24, 8, 1ull << 48},
-	    {RECORD_CREATE, 8, 8, 0},
-	    {RECORD_CREATE, 24, 8, 0},
-	    {RECORD_CREATE, 32, 8, 1ull << 48},
-	    {RECORD_CREATE, 40, 8, 8},
-	    {RECORD_FORK, 8, 8, 0},
-	    {RECORD_FORK, 24, 8, 0},
-	    {RECORD_FORK, 40, 4, 65535},
-	    {RECORD_FORK, 40, 4, 3},
-	    {RECORD_FORK, 44, 4, 1},
-	    {RECORD_DROP, 8, 8, 1},
-	    {RECORD_DROP, 4, 4, 65535},
-	    {RECORD_FENCE, 8, 8, 0},
-	    {RECORD_FENCE, 4, 4, 65535},
-	    {RECORD_FENCE, 40, 8, (1ull << 48) + 1},
-	    {RECORD_COMPLETE, 8, 8, 0},
-	    {RECORD_COMPLETE, 24, 8, 1ull << 48},
-	    {RECORD_FORGET, 8, 8, 0},
-	    {RECORD_CLEAN, 4, 4, 1},
-	    {RECORD_CLEAN, 8, 8, 1},
-	    {RECORD_CLEAN, 2, 2, 24},
-	};
 	_Alignas(8) uint8_t bytes[RECORD_BYTES_MAX];
 
-	for (size_t i = 0; i < array_size(wrong); i++) {
-		struct record in = some_record(wrong[i].type), out;
+	for (size_t i = 0; i < array_size(wrong_records); i++) {
+		struct record in = some_record(wrong_records[i].type), out;
 		uint8_t value[8];
 		memset(bytes, 0, sizeof bytes);
 		record_encode(&in, bytes);
-		put_le64(value, wrong[i].value);
-		memcpy(bytes + wrong[i].at, value, wrong[i].len);
+		put_le64(value, wrong_records[i].value);
+		memcpy(bytes + wrong_records[i].at, value, wrong_records[i].len);
 		CU_ASSERT_EQUAL(record_decode(bytes, sizeof bytes, &out), -EBADMSG);
 	}
 }

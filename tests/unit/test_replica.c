@@ -281,6 +281,52 @@ static void both_alike(void)
 	}
 }
 
+/* What a copy asks, which test_copy.c asks by the copy. */
+static void copies_alike(void)
+{
+	for (int is_remote = 0; is_remote <= 1; is_remote++) {
+		struct bench *b = bench_open(is_remote);
+		struct disk_stamp stamps[4] = {0};
+		const uint64_t epochs[3] = {7, 8, 9};
+		begin_session(b);
+		CU_ASSERT_EQUAL(ask_end(b, write_begin(b, 100, 4, 0, 0x61)), 0);
+		CU_ASSERT_EQUAL(ask(b, DISK_FORK, 3, (struct disk_io){.tree_id = 8, .epoch = 20}), 0);
+
+		struct ask *a = write_begin(b, 0, 3, 0, 0x62); /* for its memory */
+		CU_ASSERT_EQUAL(ask_end(b, a), -EINVAL);       /* an epoch from before the fork is none for a write */
+		struct disk_io io = {.op = DISK_COPY, .first = 101, .n_blocks = 3, .epochs = epochs, .zero_blocks = 2};
+		a->iov[0] = (struct iovec){a->memory, 3 * BLOCK_BYTES};
+		io.iov = a->iov;
+		io.n_iov = 1;
+		io.before = 2; /* what is there is of 2 */
+		CU_ASSERT_EQUAL(ask_end(b, ask_begin(b, &b->replica, (struct replica_io){.io = io, .tree = 8})),
+				-EEXIST);
+		io.before = 3;
+		CU_ASSERT_EQUAL(ask_end(b, ask_begin(b, &b->replica, (struct replica_io){.io = io, .tree = 8})), 0);
+		CU_ASSERT_EQUAL(
+		    ask(b, DISK_COPY_HOLES, 8, (struct disk_io){.n_blocks = 1 << 16, .epoch = 5, .before = 3}), 0);
+		io = (struct disk_io){.first = 50, .n_blocks = 60, .stamps = stamps, .stamps_max = 4};
+		CU_ASSERT_EQUAL(ask(b, DISK_STAMPS, 8, io), 0);
+		CU_ASSERT_EQUAL(b->asks[0].rio.io.n_stamps, 4);
+		CU_ASSERT(!stamps[0].is_data && stamps[0].first == 50 && stamps[0].n_blocks == 51);
+		CU_ASSERT(stamps[0].epoch == 5);
+		CU_ASSERT(stamps[1].is_data && stamps[1].first == 101 && stamps[1].epoch == 7);
+		CU_ASSERT(!stamps[2].is_data && stamps[2].n_blocks == 1 && stamps[2].epoch == 8);
+		CU_ASSERT(stamps[3].is_data && stamps[3].first == 103 && stamps[3].epoch == 9);
+
+		CU_ASSERT_EQUAL(ask(b, DISK_SWAP, 3, (struct disk_io){.tree_id = 77}), -ENOENT);
+		CU_ASSERT_EQUAL(ask(b, DISK_SWAP, 3, (struct disk_io){.tree_id = 8}), 0);
+		CU_ASSERT_EQUAL(read_differs(b, 3, 103, 1, 0x62), 0);
+		CU_ASSERT_EQUAL(read_differs(b, 8, 103, 1, 0x61), 0);
+		CU_ASSERT_EQUAL(ask(b, DISK_CUT, 0, (struct disk_io){.first = 103, .n_blocks = 1}), 0);
+		CU_ASSERT_EQUAL(read_differs(b, 3, 103, 1, 0), 0);
+		CU_ASSERT_EQUAL(read_differs(b, 8, 103, 1, 0), 0);
+		CU_ASSERT_EQUAL(read_differs(b, 8, 102, 1, 0x61), 0);
+		CU_ASSERT_EQUAL(b->n_lost, 0);
+		bench_close(b);
+	}
+}
+
 /* A damaged block is an error of the read, and no end of the session. */
 static void a_block_that_cannot_be_read(void)
 {
@@ -630,6 +676,7 @@ int main(void)
 	CU_initialize_registry();
 	CU_pSuite suite = CU_add_suite("replica", NULL, NULL);
 	CU_add_test(suite, "both alike", both_alike);
+	CU_add_test(suite, "copies alike", copies_alike);
 	CU_add_test(suite, "a block that cannot be read", a_block_that_cannot_be_read);
 	CU_add_test(suite, "fenced", fenced);
 	CU_add_test(suite, "a disk that fails", a_disk_that_fails);
