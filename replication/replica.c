@@ -9,7 +9,7 @@
  *     answer is -ENOTCONN [SESSION].
  *  2. lost() is called once for each session, and for an attempt to begin one.
  *  3. A handle of a tree is used only while the session is the disk's newest: a head elsewhere may have fenced this one
- *     and dropped the tree.
+ *     and dropped the tree. What a reader looks at is not dropped while it does.
  *
  * Owner: the head.
  */
@@ -37,18 +37,28 @@ void replica_lose(struct replica *r, int res)
 	r->lost(r, res);
 }
 
+void replica_open_reader(struct replica *r)
+{
+	quarry_assert(r->disk && (r->state == REPLICA_CLOSED || r->state == REPLICA_LOST));
+	r->is_reader = true;
+	r->attempts++;
+	r->state = REPLICA_OPEN;
+}
+
 static bool op_only_looks(enum disk_op op)
 {
-	return op == DISK_READ || op == DISK_MAP || op == DISK_MEASURE || op == DISK_STAMPS;
+	return op == DISK_READ || op == DISK_HEAL || op == DISK_MAP || op == DISK_MEASURE || op == DISK_STAMPS;
 }
 
 /* Is this answer the end of the session? What cannot be read is no loss, nor is a full disk; a disk that failed to
  * change or flush something has failed, and a write that was damaged on its way is missing there. */
-static bool answer_is_loss(enum disk_op op, int res)
+static bool answer_is_loss(const struct replica *r, enum disk_op op, int res)
 {
 	if (res == -ENOTCONN || res == -ETIMEDOUT || res == -ESTALE || res == -ESHUTDOWN)
 		return true;
-	return !op_only_looks(op) && (res == -EIO || res == -EBADMSG || op == DISK_FENCE) && res != 0;
+	if (op == DISK_FENCE)
+		return res != 0;
+	return !r->is_only_copy && !op_only_looks(op) && (res == -EIO || res == -EBADMSG);
 }
 
 /* The one door of every answer. */
@@ -66,7 +76,7 @@ static void replica_answered(struct replica_io *rio, int res)
 		r->session = rio->io.new_session;
 		r->complete_epoch = rio->io.complete_epoch;
 		r->is_suspect = rio->is_suspect;
-	} else if (answer_is_loss(rio->io.op, res)) {
+	} else if (answer_is_loss(r, rio->io.op, res)) {
 		replica_lose(r, res);
 	}
 	rio->done(rio, res);
@@ -74,11 +84,13 @@ static void replica_answered(struct replica_io *rio, int res)
 
 /* ---- a disk of this node ---- */
 
-static bool local_is_newest(const struct replica *r)
+static bool local_is_newest(struct replica *r)
 {
-	struct volume_record record;
-	return r->state == REPLICA_OPEN && disk_volume(r->disk, &r->volume, &record) && record.session == r->session &&
-	       record.generation == r->generation;
+	if (r->is_reader)
+		return r->state == REPLICA_OPEN;
+	const struct volume_record *record = disk_volume_look(r->disk, &r->volume, &r->slot);
+	return r->state == REPLICA_OPEN && record && record->session == r->session &&
+	       record->generation == r->generation;
 }
 
 static void local_done(struct disk_io *io, int res)
@@ -106,8 +118,9 @@ static void replica_refuse(struct replica_io *rio, int res)
 
 static bool op_names_a_tree(enum disk_op op)
 {
-	return op == DISK_READ || op == DISK_WRITE || op == DISK_TRIM || op == DISK_MAP || op == DISK_FORK ||
-	       op == DISK_DROP || op == DISK_STAMPS || op == DISK_COPY || op == DISK_COPY_HOLES || op == DISK_SWAP;
+	return op == DISK_READ || op == DISK_HEAL || op == DISK_WRITE || op == DISK_TRIM || op == DISK_MAP ||
+	       op == DISK_FORK || op == DISK_DROP || op == DISK_STAMPS || op == DISK_COPY || op == DISK_COPY_HOLES ||
+	       op == DISK_SWAP;
 }
 
 static void local_submit(struct replica *r, struct replica_io *rio)
@@ -170,10 +183,11 @@ static enum peer_type remote_type(enum disk_op op)
 		return PEER_SWAP;
 	case DISK_CUT:
 		return PEER_CUT;
+	case DISK_HEAL:
 	case DISK_MEASURE:
 		break;
 	}
-	quarry_assert(!"another node's disk is not measured");
+	quarry_assert(!"another node's disk is neither measured nor healed from here");
 	return PEER_PING;
 }
 
@@ -353,7 +367,10 @@ void replica_submit(struct replica *r, struct replica_io *rio)
 	quarry_assert(rio->io.op != DISK_MAP || rio->io.extents_max <= PEER_MAP_EXTENTS);
 	quarry_assert(rio->io.op != DISK_STAMPS || rio->io.stamps_max <= PEER_STAMP_RUNS);
 	rio->replica = r;
-	rio->io.volume = r->volume;
+	if (rio->io.op != DISK_FORK || uuid_is_zero(&rio->io.volume))
+		rio->io.volume = r->volume;
+	quarry_assert(r->disk || uuid_equal(&rio->io.volume, &r->volume));
+	quarry_assert(!r->is_reader || op_only_looks(rio->io.op));
 	if (rio->io.op == DISK_FENCE) {
 		quarry_assert(r->state == REPLICA_CLOSED || r->state == REPLICA_LOST);
 		r->state = REPLICA_OPENING;

@@ -26,6 +26,7 @@ struct replica {
 	/* set by the owner, before the first FENCE and while the replica is lost */
 	struct disk *disk;          /* on this node; NULL: */
 	struct peer_client *client; /* of the node that has it */
+	bool is_only_copy;          /* what a disk of this node fails to change is the request's error, and no loss */
 	/* Called once when the replica is lost, before the done() of the request that showed it. */
 	void (*lost)(struct replica *r, int res);
 
@@ -37,11 +38,16 @@ struct replica {
 	uint64_t generation, session;
 	uint64_t complete_epoch; /* the last one that the disk remembered at FENCE */
 	bool is_suspect;         /* at FENCE: it lost power, and has answered no COMPLETE since [INTACT] */
-	uint64_t tree_id;        /* that was asked last, on this node: */
+	bool is_reader;          /* it has no session: only what never changes is looked at */
+	/* On this node: */
+	uint32_t slot;    /* of the volume's record on the disk, when it was looked at last */
+	uint64_t tree_id; /* that was asked last: */
 	struct disk_tree *tree;
 };
 void replica_init(struct replica *r, struct reactor *reactor, const struct uuid *volume, const struct uuid *disk_uuid,
 		  void (*lost)(struct replica *r, int res));
+/* From CLOSED or LOST, in place of a FENCE: READ, HEAL and MAP of trees that never change work from now on. This node only. */
+void replica_open_reader(struct replica *r);
 /* Its disk or its node is known to be gone: it is lost now. */
 void replica_lose(struct replica *r, int res);
 
@@ -59,6 +65,6 @@ struct replica_io {
 	struct iovec data[PEER_OUT_DATA_MAX];
 	struct op op;
 };
-/* done() comes on a later turn. MAP has room for at most PEER_MAP_EXTENTS, STAMPS for PEER_STAMP_RUNS. MEASURE works on
- * this node only. */
+/* done() comes on a later turn. MAP has room for at most PEER_MAP_EXTENTS, STAMPS for PEER_STAMP_RUNS. MEASURE and HEAL
+ * work on this node only, and so does a FORK into another volume. */
 void replica_submit(struct replica *r, struct replica_io *rio);

@@ -4,7 +4,8 @@
  * What a disk promises
  *  - A completed write survives a kill; after a completed DISK_FLUSH it survives power loss (P1). A write of up to
  *    65 blocks is there whole or not at all after any crash (P5).
- *  - A read returns the bytes that were written or -EIO, never anything else (P3).
+ *  - A read returns the bytes that were written or -EIO, never anything else (P3). A block that it fails is mended in its
+ *    place by who has its bytes from elsewhere: nothing else is ever overwritten.
  *  - Trim and drop work on a full disk (P7); new trees and volumes, and trims that copy what snapshots share, until
  *    they have used up half of its reserve: then they too answer -ENOSPC, and only drops and trims that free go on.
  *  - Memory stays within disk_options.cache_bytes (P8).
@@ -85,6 +86,7 @@ void disk_abandon(struct disk *d);
 
 enum disk_op {
 	DISK_READ,     /* blocks to iov; holes read as zeros */
+	DISK_HEAL,     /* blocks from iov over what is damaged where they lie, if they are what their checksums name */
 	DISK_WRITE,    /* blocks from iov */
 	DISK_TRIM,     /* any number of blocks become holes; -ENOSPC: but for those in leaves that other trees share */
 	DISK_MAP,      /* where data and holes are */
@@ -134,13 +136,13 @@ struct waiter {
 struct disk_io {
 	/* set by the caller */
 	enum disk_op op;
-	struct disk_tree *tree;   /* READ WRITE TRIM MAP FORK DROP STAMPS COPY COPY_HOLES SWAP */
-	uint64_t first, n_blocks; /* in blocks; READ: at most DISK_IO_BLOCKS_MAX, WRITE COPY: DISK_WRITE_BLOCKS_MAX */
+	struct disk_tree *tree;   /* READ HEAL WRITE TRIM MAP FORK DROP STAMPS COPY COPY_HOLES SWAP */
+	uint64_t first, n_blocks; /* in blocks; WRITE COPY: at most DISK_WRITE_BLOCKS_MAX, READ HEAL: DISK_IO_BLOCKS_MAX */
 	uint64_t epoch;           /* WRITE TRIM CREATE FORK COMPLETE COPY_HOLES */
 	uint64_t session;         /* of all that changes a tree, and CUT: the volume's newest, else -ESTALE [SESSION] */
 	bool is_ordered;          /* WRITE that merged part of a block [RMWDEP] */
 	bool is_shared;           /* READ: others may write to the memory: what does not match is -EBADMSG, no damage */
-	const struct iovec *iov;  /* READ WRITE COPY: exactly n_blocks * 4096 bytes, 512-byte aligned */
+	const struct iovec *iov;  /* READ HEAL WRITE COPY: exactly n_blocks * 4096 bytes, 512-byte aligned */
 	uint32_t n_iov;           /* at most DISK_IO_IOV_MAX */
 	const uint32_t *crcs;     /* WRITE COPY: CRC-32C of each block */
 	const uint64_t *epochs;   /* COPY: of each block */
@@ -166,7 +168,7 @@ struct disk_io {
 	uint64_t own_data_blocks, own_pages; /* MEASURE: that it alone points to; -ENOENT: it was dropped */
 	uint64_t new_session;                /* FENCE: never repeats */
 	uint64_t complete_epoch;             /* FENCE: the last complete one this disk remembers */
-	uint64_t bad_blocks;                 /* READ with -EIO: bit i = block i failed */
+	uint64_t bad_blocks; /* READ, HEAL with -EIO: bit i = block i failed, or is not what the checksum names */
 
 	/* the disk's own */
 	struct {
@@ -208,6 +210,8 @@ uint64_t disk_tree_blocks(const struct disk_tree *t); /* data blocks it points t
 void disk_trees_each(struct disk *d, void (*each)(const struct tree_record *t, void *context), void *context);
 /* The disk's record of a volume; false: it has none. */
 bool disk_volume(const struct disk *d, const struct uuid *volume, struct volume_record *out);
+/* The same, not copied: good until the next turn. NULL: it has none. *slot: where it was found last, 0 at first. */
+const struct volume_record *disk_volume_look(const struct disk *d, const struct uuid *volume, uint32_t *slot);
 
 enum disk_state disk_state(const struct disk *d);
 const char *disk_why(const struct disk *d); /* of a failed disk or open: what happened and what to do */

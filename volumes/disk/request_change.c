@@ -274,6 +274,7 @@ static int command_record(struct disk_io *io, struct record *r)
 	case DISK_SWAP:
 		return request_swap_record(io, r);
 	case DISK_READ:
+	case DISK_HEAL:
 	case DISK_WRITE:
 	case DISK_TRIM:
 	case DISK_MAP:

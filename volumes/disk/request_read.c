@@ -1,9 +1,12 @@
 /*
- * request_read.c: how a disk request finds its blocks, reads and verifies them, and how it maps a range.
+ * request_read.c: how a disk request finds its blocks, reads and verifies them, heals them, and how it maps a range.
  *
  * A read goes straight into the caller's memory, one operation per run of blocks that lie side by side, and is
  * verified there against the pointers that were looked up before. A block freed meanwhile keeps its bytes: the
  * checkpoint that would let it be reused waits for the reads of its side [PIN].
+ *
+ * Healing is a read the other way round: it finds and holds the blocks in the same way, and writes over them what their
+ * pointers' checksums name. Cut short anywhere, it leaves a block that is as bad as it was.
  */
 #include "volumes/disk/requests_internal.h"
 
@@ -14,6 +17,12 @@
 
 /* ---- read ---- */
 
+static uint64_t run_blocks(const struct read_run *run)
+{
+	quarry_assert(run->n_blocks > 0 && run->first + run->n_blocks <= 64);
+	return (run->n_blocks == 64 ? UINT64_MAX : (1ull << run->n_blocks) - 1) << run->first;
+}
+
 static void run_done(struct op *op, int res)
 {
 	struct read_run *run = container_of(op, struct read_run, op);
@@ -22,10 +31,13 @@ static void run_done(struct op *op, int res)
 	quarry_assert(io->own.owed > 0 && d->reads_in_flight[io->own.read_side] > 0);
 	if (res == -EFAULT && io->is_shared) {
 		io->own.err = -EBADMSG; /* the memory is gone, not the data */
+	} else if (res < 0 && io->op == DISK_HEAL) {
+		counter_add(&d->counters.io_errors, 1);
+		io->bad_blocks |= run_blocks(run);
+		io->own.err = -EIO; /* the block stays as bad as it was: no reason to give the disk up */
 	} else if (res < 0) {
 		counter_add(&d->counters.io_errors, 1);
-		for (uint32_t i = run->first; i < run->first + run->n_blocks; i++)
-			io->bad_blocks |= 1ull << i;
+		io->bad_blocks |= run_blocks(run);
 		char tree[TREE_TEXT_BYTES];
 		disk_tree_to_text(d, &io->tree->record.volume, io->tree->record.tree_id, tree);
 		disk_report_damage(d, "data", pointer_block(io->own.pointers[run->first]),
@@ -78,7 +90,36 @@ static void run_submit(struct disk_io *io, uint32_t first, uint32_t n)
 	run->first = first;
 	run->n_blocks = n;
 	op_init(&run->op, run_done);
-	file_read(d->file, &run->op, cut, n_cut, pointer_block(io->own.pointers[first]) * BLOCK_BYTES);
+	uint64_t pos_bytes = pointer_block(io->own.pointers[first]) * BLOCK_BYTES;
+	if (io->op == DISK_HEAL)
+		file_write(d->file, &run->op, cut, n_cut, pos_bytes);
+	else
+		file_read(d->file, &run->op, cut, n_cut, pos_bytes);
+}
+
+static uint32_t block_checksum(const struct disk_io *io, uint32_t block)
+{
+	struct iovec cut[BLOCK_BYTES / SECTOR_BYTES];
+	uint32_t n = iov_cut(io->iov, io->n_iov, (uint64_t)block * BLOCK_BYTES, BLOCK_BYTES, cut, array_size(cut)),
+		 crc = 0;
+	quarry_assert(n > 0); /* segments are multiples of 512 bytes */
+	for (uint32_t i = 0; i < n; i++)
+		crc = crc32c(crc, cut[i].iov_base, cut[i].iov_len);
+	return crc;
+}
+
+/* Writes those blocks that are what the tree's checksums name; there is nothing to heal in a hole. */
+static void heal_submit(struct disk_io *io)
+{
+	for (uint32_t i = 0; i < io->n_blocks; i++) {
+		struct pointer p = io->own.pointers[i];
+		if (!pointer_is_hole(p) && block_checksum(io, i) == pointer_crc(p)) {
+			run_submit(io, i, 1);
+			continue;
+		}
+		io->bad_blocks |= 1ull << i;
+		io->own.err = -EIO;
+	}
 }
 
 enum flow request_look(struct disk_io *io)
@@ -95,6 +136,10 @@ enum flow request_look(struct disk_io *io)
 	if (res < 0)
 		return FLOW_NEXT;
 	io->own.read_side = d->read_side;
+	if (io->op == DISK_HEAL) {
+		heal_submit(io);
+		return FLOW_NEXT;
+	}
 	for (uint32_t i = 0, n; i < io->n_blocks; i += n) {
 		n = run_length(io, i);
 		if (pointer_is_hole(io->own.pointers[i]))
@@ -105,20 +150,11 @@ enum flow request_look(struct disk_io *io)
 	return FLOW_NEXT;
 }
 
-static uint32_t block_checksum(const struct disk_io *io, uint32_t block)
-{
-	struct iovec cut[BLOCK_BYTES / SECTOR_BYTES];
-	uint32_t n = iov_cut(io->iov, io->n_iov, (uint64_t)block * BLOCK_BYTES, BLOCK_BYTES, cut, array_size(cut)),
-		 crc = 0;
-	quarry_assert(n > 0); /* segments are multiples of 512 bytes */
-	for (uint32_t i = 0; i < n; i++)
-		crc = crc32c(crc, cut[i].iov_base, cut[i].iov_len);
-	return crc;
-}
-
 void request_verify(struct disk_io *io)
 {
 	struct disk *d = io->own.disk;
+	if (io->op == DISK_HEAL)
+		return; /* what it wrote was verified before */
 	for (uint32_t i = 0; i < io->n_blocks; i++) {
 		struct pointer p = io->own.pointers[i];
 		if (pointer_is_hole(p) || io->bad_blocks >> i & 1)

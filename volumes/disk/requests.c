@@ -1,7 +1,7 @@
 /*
  * requests.c: every request to a disk, from submission to done().
  *
- *   READ                ADMIT -> LOOK -> READ -> REPLY
+ *   READ HEAL           ADMIT -> LOOK -> READ -> REPLY             (HEAL writes there)
  *   WRITE COPY          ADMIT -> CHANGE -> GATHER -> DRAIN -> REPLY
  *   TRIM COPY_HOLES CUT         ADMIT -> STEP (and back, leaf by leaf) -> GATHER -> DRAIN -> REPLY
  *   MAP MEASURE STAMPS          ADMIT -> SCAN -> REPLY
@@ -36,7 +36,7 @@
 	X(ADMIT, "room for changes, which a checkpoint makes")                                                         \
 	X(QUIET, "the changes in flight on its tree")                                                                  \
 	X(LOOK, "pages of its tree, or a free read")                                                                   \
-	X(READ, "the device, to read")                                                                                 \
+	X(READ, "the device, to read or heal")                                                                         \
 	X(SCAN, "pages of its tree")                                                                                   \
 	X(STEP, "pages, counts or room in the journal")                                                                \
 	X(CHANGE, "pages, counts, blocks or room in the journal")                                                      \
@@ -70,7 +70,8 @@ static void io_goto(struct disk_io *io, enum disk_io_stage stage)
 
 static bool is_change(enum disk_op op)
 {
-	return op != DISK_READ && op != DISK_MAP && op != DISK_MEASURE && op != DISK_STAMPS && op != DISK_FLUSH;
+	return op != DISK_READ && op != DISK_HEAL && op != DISK_MAP && op != DISK_MEASURE && op != DISK_STAMPS &&
+	       op != DISK_FLUSH;
 }
 
 /* Of one tree's blocks. */
@@ -81,7 +82,7 @@ static bool is_change_of_data(enum disk_op op)
 
 static bool is_look(enum disk_op op)
 {
-	return op == DISK_READ || op == DISK_MAP || op == DISK_STAMPS;
+	return op == DISK_READ || op == DISK_HEAL || op == DISK_MAP || op == DISK_STAMPS;
 }
 
 /* New data, in blocks of their own. */
@@ -211,7 +212,7 @@ static int check_range(const struct disk_io *io)
 	uint64_t span = tree_span(TREE_HEIGHT_MAX);
 	if (io->n_blocks == 0 || io->first >= span || io->n_blocks > span - io->first)
 		return -EINVAL;
-	bool has_data = io->op == DISK_READ || is_write(io->op);
+	bool has_data = io->op == DISK_READ || io->op == DISK_HEAL || is_write(io->op);
 	uint64_t n_max = is_write(io->op) ? DISK_WRITE_BLOCKS_MAX : DISK_IO_BLOCKS_MAX;
 	if (has_data && (io->n_blocks > n_max || io->n_iov == 0 || io->n_iov > DISK_IO_IOV_MAX))
 		return -EINVAL;
@@ -224,10 +225,11 @@ static int io_check(struct disk *d, const struct disk_io *io)
 		return -ESHUTDOWN;
 	if (d->state != DISK_RUNNING)
 		return -EIO;
-	if (is_change(io->op) && d->options.is_read_only)
+	if ((is_change(io->op) || io->op == DISK_HEAL) && d->options.is_read_only)
 		return -EROFS;
 	switch (io->op) {
 	case DISK_READ:
+	case DISK_HEAL:
 	case DISK_MAP:
 	case DISK_STAMPS:
 		return check_range(io) < 0 ? -EINVAL : check_tree(d, io);
@@ -273,6 +275,7 @@ static bool io_grows(struct disk *d, const struct disk_io *io)
 	case DISK_FENCE:
 		return !disk_volume_find(d, &io->volume);
 	case DISK_READ:
+	case DISK_HEAL:
 	case DISK_WRITE:
 	case DISK_MAP:
 	case DISK_MEASURE:
@@ -454,6 +457,7 @@ static enum disk_io_stage first_stage(const struct disk_io *io)
 {
 	switch (io->op) {
 	case DISK_READ:
+	case DISK_HEAL:
 		return IO_LOOK;
 	case DISK_MAP:
 	case DISK_MEASURE:
