@@ -124,22 +124,22 @@ static void all_that_changed_is_told(void)
 static void a_tombstone_counts_where_its_segment_lies(void)
 {
 	struct volume *v = open_world(3, 2);
-	uint32_t alone = 0, disk;
+	uint64_t alone = 0, disks;
 	for (uint64_t pos = 0; pos < SIZE_BYTES; pos += EVERY * GIB) {
-		CU_ASSERT_EQUAL_FATAL(chunk_find(v, pos / GIB, &disk), PLACED_ON_DISK);
+		CU_ASSERT_EQUAL_FATAL(chunk_find(v, pos / GIB, &disks), PLACED_ON_DISKS);
 		if (pos == 0)
-			alone = disk;
-		if (disk == alone) /* all of this disk's segments: its tree is one tombstone */
+			alone = disks;
+		if (disks == alone) /* all of this disk's segments: its tree is one tombstone */
 			CU_ASSERT_EQUAL_FATAL(world_op(&w, v, VOLUME_TRIM, pos, GIB, 0), 0);
 	}
 	struct set_changes c = world_changes(&w, "vm1", "vm1@a");
 	uint64_t at = 0;
 	for (uint32_t i = 0; i < c.n_extents; at += c.extents[i++].len_bytes)
 		for (uint64_t pos = 0; pos < SIZE_BYTES; pos += EVERY * GIB) {
-			CU_ASSERT_EQUAL_FATAL(chunk_find(v, pos / GIB, &disk), PLACED_ON_DISK);
+			CU_ASSERT_EQUAL_FATAL(chunk_find(v, pos / GIB, &disks), PLACED_ON_DISKS);
 			if (pos < at || pos >= at + c.extents[i].len_bytes)
 				continue;
-			CU_ASSERT_EQUAL(c.extents[i].is_changed, disk == alone);
+			CU_ASSERT_EQUAL(c.extents[i].is_changed, disks == alone);
 			CU_ASSERT_FALSE(c.extents[i].is_data);
 		}
 	CU_ASSERT_EQUAL(at, SIZE_BYTES);

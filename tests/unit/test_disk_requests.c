@@ -79,12 +79,12 @@ static void a_fork_waits_for_what_came_while_it_waited(void)
 	CU_ASSERT_EQUAL(world_write(&w, other, 0, data, BLOCK_BYTES, 0), 0);
 	crowd = (struct crowd){.iov = {data, BLOCK_BYTES}};
 	fill_the_journal(&w, other);
-	struct disk_tree *tree = v->disks[0].tree;
+	struct disk_tree *tree = disk_tree_find(w.set->disks[0]->disk, volume_uuid(v), volume_tree(v));
 	crowd.fork = (struct disk_io){.op = DISK_FORK,
 				      .tree = tree,
 				      .volume = *volume_uuid(v),
 				      .tree_id = 1000,
-				      .session = v->disks[0].session,
+				      .session = v->disks[0].replica.session,
 				      .epoch = v->epoch,
 				      .done = crowd_forked};
 	CU_ASSERT_EQUAL(tree->n_changes, 0);

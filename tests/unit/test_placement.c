@@ -120,15 +120,15 @@ static void free_space_is_the_weight(void)
 	CU_ASSERT_EQUAL(world_start(&w), 0);
 	struct volume *v = world_volume(&w, "vm1", TIB);
 	for (uint32_t i = 0; i < 1000; i++) {
-		uint32_t disk;
-		CU_ASSERT_EQUAL_FATAL(placement_choose(v, 0, &disk), 0);
-		n[disk]++;
+		uint64_t disks;
+		CU_ASSERT_EQUAL_FATAL(placement_choose(v, 0, &disks), 0);
+		n[disks >> 1]++;
 	}
 	CU_ASSERT(n[0] > 40 && n[0] < 200);
-	uint32_t disk;
-	CU_ASSERT_EQUAL(placement_choose(v, 1, &disk), 0);
-	CU_ASSERT_EQUAL(disk, 1);
-	CU_ASSERT_EQUAL(placement_choose(v, 3, &disk), -ENOSPC);
+	uint64_t disks;
+	CU_ASSERT_EQUAL(placement_choose(v, 1, &disks), 0);
+	CU_ASSERT_EQUAL(disks, 2);
+	CU_ASSERT_EQUAL(placement_choose(v, 3, &disks), -ENOSPC);
 	world_close(&w);
 }
 
@@ -201,9 +201,9 @@ static void a_fresh_segment_leaves_a_full_disk(void)
 	struct volume *v = world_volume(&w, "vm1", TIB);
 	/* A little room is left on the full disk, so it is chosen now and then, and does not hold what is written. */
 	for (uint32_t i = 0; i < 150; i++) {
-		uint32_t disk;
+		uint64_t disks;
 		CU_ASSERT_EQUAL(world_write(&w, v, i * GIB, data, 128 * KIB, 0), 0);
-		CU_ASSERT_EQUAL_FATAL(chunk_find(v, i, &disk), PLACED_ON_DISK);
+		CU_ASSERT_EQUAL_FATAL(chunk_find(v, i, &disks), PLACED_ON_DISKS);
 		CU_ASSERT_EQUAL(world_read(&w, v, i * GIB, back, 128 * KIB), 0);
 		CU_ASSERT_EQUAL(memcmp(data, back, 128 * KIB), 0);
 	}
@@ -225,8 +225,9 @@ static void concurrent_first_writes_move_together(void)
 		CU_ASSERT_EQUAL(world_start(&w), 0);
 		struct volume *filler = world_volume(&w, "filler", GIB);
 		fill_disk(&w, filler, data);
-		uint32_t full;
-		CU_ASSERT_EQUAL_FATAL(chunk_find(filler, 0, &full), PLACED_ON_DISK);
+		uint64_t disks;
+		CU_ASSERT_EQUAL_FATAL(chunk_find(filler, 0, &disks), PLACED_ON_DISKS);
+		uint32_t full = (uint32_t)__builtin_ctzll(disks);
 		struct volume *v = world_volume(&w, "vm1", 100 * GIB);
 		/* As if the choice had been made just before the disk was full. */
 		w.set->disks[!full]->state = SET_DISK_FAILED;

@@ -29,7 +29,8 @@ static struct volume *scattered_leaf(struct head_world *w, uint64_t seed, uint8_
 
 static void pointers_of(struct volume *v, struct pointer out[PAGE_POINTERS])
 {
-	CU_ASSERT_EQUAL_FATAL(tree_get(v->disks[0].tree, 0, PAGE_POINTERS, out, NULL), 0); /* all in the cache */
+	struct disk_tree *tree = disk_tree_find(v->set->disks[0]->disk, volume_uuid(v), volume_tree(v));
+	CU_ASSERT_EQUAL_FATAL(tree_get(tree, 0, PAGE_POINTERS, out, NULL), 0); /* all in the cache */
 }
 
 static bool scrub_has_ended(void *context)

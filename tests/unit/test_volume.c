@@ -432,10 +432,10 @@ static void a_failed_disk_fails_what_lies_there(void)
 	struct volume *v = world_volume(&w, "vm1", 20 * GIB);
 	fill(data, 4096, 5);
 	for (uint32_t i = 0; i < 20; i++) {
-		uint32_t disk;
+		uint64_t disks;
 		CU_ASSERT_EQUAL(world_write(&w, v, i * GIB, data, 4096, 0), 0);
-		CU_ASSERT_EQUAL_FATAL(chunk_find(v, i, &disk), PLACED_ON_DISK);
-		on[disk] = i * GIB;
+		CU_ASSERT_EQUAL_FATAL(chunk_find(v, i, &disks), PLACED_ON_DISKS);
+		on[disks >> 1] = i * GIB;
 	}
 	sim_file_fail(world_disk_file(&w, 1), OP_WRITE, 0, EIO);
 	CU_ASSERT_EQUAL(world_write(&w, v, on[0], data, 4096, 0), -EIO);

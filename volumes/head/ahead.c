@@ -6,7 +6,7 @@
  *   LOOK   asks each disk of the volume for its first change, all at once: a disk steps over what is old from the top of
  *          its tree; the request goes on at the first of them. Not of a volume on one disk
  *   ROW    follows the segments from there on, as long as one disk has all that are placed; one disk alone has all
- *   MAP    asks that disk for what has changed in the row
+ *   MAP    asks such a disk for what has changed in the row
  *
  * Invariants
  *  1. What is told as unchanged has no epoch of `since` or later on any disk of the volume.
@@ -37,11 +37,11 @@ static void ahead_pass(struct volume_io *io, uint64_t to_bytes)
 	io->own.cursor = has_room ? to_bytes : io->own.end;
 }
 
-/* Sends the disk a part about all up to `end_bytes`. */
-static enum flow ahead_send(struct volume_io *io, enum part_kind kind, uint32_t disk, uint64_t end_bytes)
+/* Sends one of the disks a part about all up to `end_bytes`. */
+static enum flow ahead_send(struct volume_io *io, enum part_kind kind, uint64_t disks, uint64_t end_bytes)
 {
 	struct volume *v = io->own.volume;
-	if (!volume_disk_is_good(v, disk)) {
+	if (volume_good(v, disks) == 0) {
 		io->own.err = -EIO;
 		return FLOW_NEXT;
 	}
@@ -49,7 +49,7 @@ static enum flow ahead_send(struct volume_io *io, enum part_kind kind, uint32_t 
 	if (!p)
 		return volume_io_wait(io, WAIT_PART);
 	p->kind = kind;
-	p->disk = disk;
+	p->disks = disks;
 	p->pos_bytes = io->own.cursor;
 	p->len_bytes = end_bytes - io->own.cursor;
 	p->must_allocate = false;
@@ -62,12 +62,12 @@ static enum flow ahead_send(struct volume_io *io, enum part_kind kind, uint32_t 
 
 /* ---- LOOK ---- */
 
-/* The disks that hold something of the volume, as bits. */
+/* The disks that hold something of the volume, as bits: of one that is stale others have all. */
 static uint64_t disks_used(const struct volume *v)
 {
 	uint64_t disks = 0;
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
-		if (v->disks[i].state != VOLUME_DISK_UNUSED)
+		if (v->disks[i].state == VOLUME_DISK_JOINED || v->disks[i].state == VOLUME_DISK_LOST)
 			disks |= 1ull << i;
 	return disks;
 }
@@ -90,7 +90,7 @@ static enum flow ahead_look(struct volume_io *io)
 		uint32_t disk = (uint32_t)__builtin_ctzll(io->own.ahead.disks);
 		if (!volume_disk_is_good(io->own.volume, disk))
 			io->own.ahead.end = io->own.cursor;
-		else if (ahead_send(io, PART_AHEAD, disk, io->own.end) == FLOW_WAIT)
+		else if (ahead_send(io, PART_AHEAD, 1ull << disk, io->own.end) == FLOW_WAIT)
 			return FLOW_WAIT;
 		io->own.ahead.disks &= ~(1ull << disk);
 	}
@@ -102,7 +102,7 @@ int ahead_told(struct part *p)
 	struct volume_io *io = p->request;
 	if (p->err != 0) /* invariant 4 */
 		io->own.ahead.end = io->own.cursor;
-	else if (p->io.n_extents > 0)
+	else if (p->first.rio.io.n_extents > 0)
 		io->own.ahead.end =
 		    min_u64(io->own.ahead.end, max_u64(p->extents[0].first * BLOCK_BYTES, io->own.cursor));
 	return 0;
@@ -110,47 +110,43 @@ int ahead_told(struct part *p)
 
 /* ---- ROW, MAP ---- */
 
-/* Where the row of segments that begins under the cursor ends; *disk has those that are placed, if *is_placed. It is
+/* Where the row of segments that begins under the cursor ends; each of *row has all that are placed, if any is. It is
  * empty when nobody knows where the first one lies. */
-static uint64_t ahead_row_end(struct volume_io *io, uint32_t *disk, bool *is_placed)
+static uint64_t ahead_row_end(struct volume_io *io, uint64_t *row)
 {
-	uint64_t segment = io->own.cursor / SEGMENT_BYTES, disks = disks_used(io->own.volume);
-	*is_placed = is_one(disks);
-	if (*is_placed) {
-		*disk = (uint32_t)__builtin_ctzll(disks);
+	uint64_t segment = io->own.cursor / SEGMENT_BYTES;
+	*row = disks_used(io->own.volume);
+	if (is_one(*row))
 		return io->own.end;
-	}
+	*row = 0;
 	uint64_t end = min_u64((io->own.end + SEGMENT_BYTES - 1) / SEGMENT_BYTES, segment + ROW_SEGMENTS_MAX);
 	for (; segment < end; segment++) {
-		uint32_t here;
+		uint64_t here;
 		enum placed placed = chunk_find(io->own.volume, segment, &here);
-		if (placed == PLACED_UNKNOWN || (placed == PLACED_ON_DISK && *is_placed && here != *disk))
+		if (placed == PLACED_UNKNOWN || (placed == PLACED_ON_DISKS && *row != 0 && (here & *row) == 0))
 			break;
-		if (placed != PLACED_ON_DISK)
-			continue; /* nobody has written there */
-		*disk = here;
-		*is_placed = true;
+		if (placed == PLACED_ON_DISKS) /* else nobody has written there */
+			*row = *row ? *row & here : here;
 	}
 	return max_u64(min_u64(segment * SEGMENT_BYTES, io->own.end), io->own.cursor);
 }
 
 static enum flow ahead_row(struct volume_io *io)
 {
-	uint32_t disk = 0;
-	bool is_placed;
-	uint64_t end = ahead_row_end(io, &disk, &is_placed);
+	uint64_t row;
+	uint64_t end = ahead_row_end(io, &row);
 	if (end == io->own.cursor) {
 		io->own.err = chunk_load(io->own.volume, io->own.cursor / SEGMENT_BYTES, io);
 		return io->own.err ? FLOW_NEXT : volume_io_wait(io, WAIT_CHUNK);
 	}
 	io->own.ahead.end = end;
-	if (!is_placed) {
+	if (row == 0) {
 		ahead_pass(io, end);
 		io->own.ahead.stage = AHEAD_MAP;
 		volume_io_next_turn(io);
 		return FLOW_WAIT;
 	}
-	return ahead_send(io, PART_MAP, disk, end);
+	return ahead_send(io, PART_MAP, row, end);
 }
 
 /* ---- the dispatcher ---- */

@@ -45,18 +45,27 @@ static void chunk_use(struct chunk *c)
 	list_append(used, &c->link);
 }
 
-enum placed chunk_find(struct volume *v, uint64_t segment, uint32_t *disk)
+static uint64_t chunk_disks(const struct chunk *c, uint64_t segment)
+{
+	const uint8_t *at = c->disks[segment % PLACEMENT_CHUNK];
+	uint64_t disks = 0;
+	for (uint32_t i = 0; i < SEGMENT_DISKS_MAX && at[i] != CHUNK_NOWHERE; i++) {
+		quarry_assert(at[i] < SET_DISKS_MAX);
+		disks |= 1ull << at[i];
+	}
+	return disks;
+}
+
+enum placed chunk_find(struct volume *v, uint64_t segment, uint64_t *disks)
 {
 	struct chunk *c = chunk_get(v, segment);
 	if (!c)
 		return PLACED_UNKNOWN;
 	chunk_use(c);
-	uint16_t index = c->disk[segment % PLACEMENT_CHUNK];
-	if (index == CHUNK_NOWHERE)
+	*disks = chunk_disks(c, segment);
+	if (*disks == 0)
 		return PLACED_NOWHERE;
-	quarry_assert(index < SET_DISKS_MAX);
-	*disk = index;
-	return chunk_bit(c->moving, segment) ? PLACED_MOVING : PLACED_ON_DISK;
+	return chunk_bit(c->moving, segment) ? PLACED_MOVING : PLACED_ON_DISKS;
 }
 
 uint64_t chunk_skip_empty(struct volume *v, uint64_t segment, uint64_t end)
@@ -70,12 +79,19 @@ uint64_t chunk_skip_empty(struct volume *v, uint64_t segment, uint64_t end)
 	return min_u64(segment, end);
 }
 
-void chunk_place(struct chunk *c, uint64_t segment, uint32_t disk)
+static void chunk_put(struct chunk *c, uint64_t segment, uint64_t disks)
 {
-	uint16_t *at = &c->disk[segment % PLACEMENT_CHUNK];
-	quarry_assert(disk < SET_DISKS_MAX);
-	c->n_placed += *at == CHUNK_NOWHERE;
-	*at = (uint16_t)disk;
+	uint8_t *at = c->disks[segment % PLACEMENT_CHUNK];
+	quarry_assert(disks != 0 && __builtin_popcountll(disks) <= (int)SEGMENT_DISKS_MAX);
+	c->n_placed += at[0] == CHUNK_NOWHERE;
+	memset(at, CHUNK_NOWHERE, SEGMENT_DISKS_MAX);
+	for (; disks != 0; disks &= disks - 1)
+		*at++ = (uint8_t)__builtin_ctzll(disks);
+}
+
+void chunk_place(struct chunk *c, uint64_t segment, uint64_t disks)
+{
+	chunk_put(c, segment, disks);
 	chunk_bit_set(c->fresh, segment, true);
 	chunk_bit_set(c->moving, segment, false);
 }
@@ -116,8 +132,7 @@ static struct chunk *chunk_create(struct volume *v, uint32_t number)
 		return NULL;
 	c->volume = v;
 	c->number = number;
-	for (uint32_t i = 0; i < PLACEMENT_CHUNK; i++)
-		c->disk[i] = CHUNK_NOWHERE;
+	memset(c->disks, CHUNK_NOWHERE, sizeof(c->disks));
 	list_init(&c->waiters);
 	list_append(&v->set->chunks.used, &c->link);
 	v->set->chunks.n++;
@@ -144,22 +159,29 @@ void chunks_fini(struct volume *v)
 	v->n_chunks = 0;
 }
 
-/* ---- JSON: {"segments": {"3": ["DISK-UUID"], ...}}, segments counted from the chunk's first ---- */
+/* ---- JSON: {"segments": {"3": ["DISK-UUID", ...], ...}}, segments counted from the chunk's first ---- */
 
 static int chunk_read_segment(struct chunk *c, const char *name, json_t *disks)
 {
-	struct uuid uuid;
 	char *end;
 	unsigned long segment = strtoul(name, &end, 10);
-	const char *text = json_string_value(json_array_get(disks, 0));
-	if (end == name || *end || segment >= PLACEMENT_CHUNK || json_array_size(disks) != 1 || !text ||
-	    uuid_from_text(text, &uuid) < 0)
+	size_t n = json_array_size(disks);
+	uint64_t set = 0;
+	if (end == name || *end || segment >= PLACEMENT_CHUNK || n == 0 || n > SEGMENT_DISKS_MAX)
 		return -EINVAL;
-	struct set_disk *d = set_disk_known(c->volume->set, &uuid);
-	if (!d)
-		return -EMFILE;
-	c->disk[segment] = (uint16_t)d->index;
-	c->n_placed++;
+	for (size_t i = 0; i < n; i++) {
+		const char *text = json_string_value(json_array_get(disks, i));
+		struct uuid uuid;
+		if (!text || uuid_from_text(text, &uuid) < 0)
+			return -EINVAL;
+		const struct set_disk *d = set_disk_known(c->volume->set, &uuid);
+		if (!d)
+			return -EMFILE;
+		if (set >> d->index & 1)
+			return -EINVAL;
+		set |= 1ull << d->index;
+	}
+	chunk_put(c, segment, set);
 	return 0;
 }
 
@@ -174,12 +196,17 @@ static int chunk_from_json(struct chunk *c, const char *text)
 	return err;
 }
 
-static int segment_to_json(json_t *segments, const struct chunk *c, uint64_t at, uint32_t disk)
+static int segment_to_json(json_t *segments, const struct chunk *c, uint64_t at, uint64_t disks)
 {
 	char uuid[UUID_TEXT_BYTES], name[24];
-	uuid_to_text(&c->volume->set->disks[disk]->facts.uuid, uuid);
+	json_t *array = json_array();
+	int err = 0;
+	for (; disks != 0; disks &= disks - 1) {
+		uuid_to_text(&c->volume->set->disks[__builtin_ctzll(disks)]->facts.uuid, uuid);
+		err |= json_array_append_new(array, json_string(uuid));
+	}
 	snprintf(name, sizeof(name), "%u", (unsigned)at);
-	return json_object_set_new(segments, name, json_pack("[s]", uuid));
+	return json_object_set_new(segments, name, array) | err;
 }
 
 char *chunk_to_json(const struct chunk *c, const struct place_pick *picks, uint32_t n_picks)
@@ -187,11 +214,11 @@ char *chunk_to_json(const struct chunk *c, const struct place_pick *picks, uint3
 	json_t *root = json_object(), *segments = json_object();
 	int err = root && segments ? 0 : -ENOMEM;
 	for (uint32_t i = 0; i < PLACEMENT_CHUNK && err == 0; i++)
-		if (c->disk[i] != CHUNK_NOWHERE)
-			err = segment_to_json(segments, c, i, c->disk[i]);
+		if (c->disks[i][0] != CHUNK_NOWHERE)
+			err = segment_to_json(segments, c, i, chunk_disks(c, i));
 	for (uint32_t i = 0; i < n_picks && err == 0; i++)
 		if (picks[i].segment / PLACEMENT_CHUNK == c->number)
-			err = segment_to_json(segments, c, picks[i].segment % PLACEMENT_CHUNK, picks[i].disk);
+			err = segment_to_json(segments, c, picks[i].segment % PLACEMENT_CHUNK, picks[i].disks);
 	if (json_object_set_new(root, "segments", segments) < 0 || err != 0) {
 		json_decref(root);
 		return NULL;
@@ -214,7 +241,7 @@ static int chunk_take(struct chunk *c, const struct metadata_request *q, int res
 {
 	c->n_placed = 0;
 	c->revision = 0;
-	memset(c->disk, 0xff, sizeof(c->disk));
+	memset(c->disks, CHUNK_NOWHERE, sizeof(c->disks));
 	if (res == -ENOENT)
 		return 0;
 	if (res != 0)

@@ -393,6 +393,10 @@ static void read_volume_counters(struct reader *r, struct volume_facts *out)
 	if (r->res == 0 && (out->size_bytes == 0 || out->size_bytes % SECTOR_BYTES != 0))
 		reader_refuse(r, "size_bytes", "is not a multiple of 512 above 0");
 	out->replicas = (uint32_t)read_number(r, "replicas", SET_DISKS_MAX);
+	out->min_replicas =
+	    json_object_get(r->object, "min_replicas") ? (uint32_t)read_number(r, "min_replicas", SET_DISKS_MAX) : 1;
+	if (r->res == 0 && (out->min_replicas == 0 || out->min_replicas > out->replicas))
+		reader_refuse(r, "min_replicas", "is not between 1 and \"replicas\"");
 	out->generation = read_number(r, "generation", INT64_MAX);
 	out->epoch_base = read_number(r, "epoch_base", EPOCH_MAX);
 	out->live_tree = read_number(r, "live_tree", INT64_MAX);
@@ -480,6 +484,8 @@ static json_t *ancestors_to_json(const struct volume_facts *v)
 static int history_to_json(const struct volume_facts *v, json_t *object)
 {
 	int res = 0;
+	if (v->min_replicas > 1)
+		res |= json_object_set_new(object, "min_replicas", json_number(v->min_replicas));
 	if (v->history > 0)
 		res |= json_object_set_new(object, "history", json_number(v->history));
 	if (v->n_ancestors > 0)

@@ -91,7 +91,7 @@ struct volume_facts {
 	char name[NAME_BYTES], pool[NAME_BYTES], owner[NAME_BYTES];
 	char renamed_from[NAME_BYTES]; /* the last rename, so that repeating it is recognised (P6) */
 	uint64_t size_bytes;
-	uint32_t replicas;
+	uint32_t replicas, min_replicas; /* with fewer copies in sync writes wait, then fail */
 	uint64_t generation, epoch_base; /* the owner may use epochs epoch_base .. epoch_base + EPOCHS_PER_ATTACH - 1 */
 	uint64_t live_tree,
 	    next_tree;    /* the owner may use ids next_tree - TREES_PER_ATTACH .. next_tree - 1 [TREEID] */

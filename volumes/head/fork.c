@@ -16,7 +16,7 @@
 #include <string.h>
 
 struct fork_io {
-	struct disk_io io;
+	struct replica_io rio;
 	struct fork *fork;
 	uint32_t disk;
 	uint64_t written; /* of the parent, when it was sent */
@@ -42,19 +42,25 @@ static void fork_end(struct fork *f)
 	f->done(f, f->err); /* it may be gone */
 }
 
-static void fork_answered(struct disk_io *io, int res)
+static int fork_tell_missing(const struct fork *f, uint32_t disk)
 {
-	struct fork_io *one = container_of(io, struct fork_io, io);
+	const struct volume *v = f->volume;
+	log_event(v->set->log, LOG_ERROR, "tree-missing", v->entry->facts.name,
+		  "disk %s lacks a tree of volume %s that the metadata store names: nothing was forked there",
+		  v->set->disks[disk]->facts.name, v->entry->facts.name);
+	return -EIO;
+}
+
+static void fork_answered(struct replica_io *rio, int res)
+{
+	struct fork_io *one = container_of(rio, struct fork_io, rio);
 	struct fork *f = one->fork;
 	struct volume_disk *vd = &f->volume->disks[one->disk];
 	quarry_assert(f->owed > 0);
 	if (res == 0)
 		vd->flushed = max_u64(vd->flushed, one->written);
 	else if (f->err == 0)
-		f->err = res;
-	if (res == -ESTALE)
-		volume_fence(f->volume, "disk %s has heard of a newer attachment of it",
-			     f->volume->set->disks[one->disk]->facts.name);
+		f->err = res == -ENOENT ? fork_tell_missing(f, one->disk) : res;
 	if (--f->owed == 0)
 		fork_end(f);
 }
@@ -70,29 +76,18 @@ static void fork_turn(struct op *op, int res)
 static void fork_send(struct fork *f, uint32_t disk)
 {
 	struct volume *v = f->volume;
-	struct disk *d = v->set->disks[disk]->disk;
-	struct fork_io *one = &f->ios[f->n_ios];
-	const struct uuid *uuid = &v->entry->facts.uuid;
+	struct fork_io *one = &f->ios[f->n_ios++];
 	one->fork = f;
 	one->disk = disk;
 	one->written = v->disks[disk].written;
-	one->io = (struct disk_io){.op = DISK_FORK,
-				   .tree = disk_tree_find(d, uuid, f->from),
-				   .session = v->disks[disk].session,
-				   .volume = f->to_volume,
-				   .tree_id = f->to,
-				   .epoch = f->epoch,
-				   .done = fork_answered};
-	if (!one->io.tree) {
-		log_event(v->set->log, LOG_ERROR, "tree-missing", v->entry->facts.name,
-			  "disk %s lacks a tree of volume %s that the metadata store names: nothing was forked there",
-			  v->set->disks[disk]->facts.name, v->entry->facts.name);
-		f->err = -EIO;
-		return;
-	}
-	f->n_ios++;
+	one->rio.io.op = DISK_FORK;
+	one->rio.io.volume = f->to_volume;
+	one->rio.io.tree_id = f->to;
+	one->rio.io.epoch = f->epoch;
+	one->rio.tree = f->from;
+	one->rio.done = fork_answered;
 	f->owed++;
-	disk_submit(d, &one->io);
+	replica_submit(&v->disks[disk].replica, &one->rio);
 }
 
 void fork_start(struct fork *f)

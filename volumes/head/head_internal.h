@@ -3,6 +3,7 @@
  *
  *   volume.c         a volume's life and what frontends ask     volume_io.c    every request: stages and dispatcher
  *   part.c           the pieces that go to disks                range_lock.c   whose turn it is
+ *   volume_disk.c    who of the disks is asked                  heal.c         what a disk cannot read
  *   slice.c          scattered memory                           barrier.c      closing epochs
  *   placement.c      chooses disks, and records it              chunk.c        the cached records of it
  *   join.c           a volume's first words to a disk           volume_attach.c  and detach
@@ -23,6 +24,7 @@
  */
 #pragma once
 
+#include "replication/replica.h"
 #include "volumes/head/history.h"
 #include "volumes/head/record_update.h"
 #include "volumes/head/set_cluster.h"
@@ -68,7 +70,9 @@ static inline bool set_disk_is_running(const struct set_disk *d)
 
 /* ---- chunks: where 256 segments lie ---- */
 
-#define CHUNK_NOWHERE UINT16_MAX
+#define SEGMENT_DISKS_MAX 5u /* copies of one segment */
+#define CHUNK_NOWHERE     UINT8_MAX
+_Static_assert(SET_DISKS_MAX <= CHUNK_NOWHERE, "a disk's index is a byte");
 struct chunk {
 	struct volume *volume;
 	uint32_t number;
@@ -78,19 +82,20 @@ struct chunk {
 	uint32_t pins;                         /* picks and moves that rely on it: not to be evicted */
 	uint32_t fresh_in_flight;              /* writes on their way to fresh segments */
 	uint64_t revision;                     /* of its key; 0: there is none yet */
-	uint16_t disk[PLACEMENT_CHUNK];        /* index of a set_disk, or CHUNK_NOWHERE */
 	uint64_t fresh[PLACEMENT_CHUNK / 64];  /* placed by this head, and no write has succeeded there yet */
 	uint64_t moving[PLACEMENT_CHUNK / 64]; /* its disk was full: another is being chosen */
 	struct list link;                      /* in the order of use, for eviction */
 	struct list waiters;                   /* requests, by own.line, while is_loading */
 	struct chunk_read *read;               /* while is_loading */
+	/* Indices of the set_disks with a copy of each segment; CHUNK_NOWHERE behind the last. */
+	uint8_t disks[PLACEMENT_CHUNK][SEGMENT_DISKS_MAX];
 };
 struct chunk_read { /* a chunk on its way from the store */
 	struct metadata_request request;
 	struct chunk *chunk;
 	char key[KEY_BYTES];
 };
-#define CHUNKS_MAX 4096u /* cached, of all volumes together: 3 MiB */
+#define CHUNKS_MAX 4096u /* cached, of all volumes together: 6 MiB */
 
 struct chunk_cache {
 	struct list used; /* the longest unused first */
@@ -102,7 +107,7 @@ struct chunk_cache {
 #define PLACE_PICKS_MAX 64u
 struct place_pick {
 	uint64_t segment;
-	uint32_t disk;
+	uint64_t disks; /* bit per disk: all that get a copy */
 	bool is_move;
 };
 struct placer_update {
@@ -112,7 +117,7 @@ struct placer_update {
 struct placer {
 	unsigned stage;
 	bool is_joining;  /* a disk is being joined or cleared, or a placement on it is not yet recorded [PLACEBAR] */
-	bool is_clearing; /* io is under way */
+	bool is_clearing; /* rio is under way */
 	struct list wanting; /* requests by own.line: their cursor stands in a segment that has no disk */
 	struct list moving;  /* parts by link: their disk was full */
 	struct place_pick picks[PLACE_PICKS_MAX];
@@ -123,24 +128,26 @@ struct placer {
 	struct op op;
 	struct join *join;            /* under way */
 	struct placer_update *update; /* under way */
-	struct disk_io io;            /* CLEAR */
+	struct replica_io rio;        /* CLEAR */
 	struct disk_extent extent;
 	enum disk_op clear_op; /* the next */
 	uint32_t n_clear;      /* picks whose places are holes */
+	uint64_t clear_disks;  /* bit per disk: where the next one's is not, or it is not known */
 };
 
 /* ---- a volume's dealings with one disk ---- */
 
 enum volume_disk_state {
 	VOLUME_DISK_UNUSED, /* has nothing of the volume */
-	VOLUME_DISK_JOINED, /* session and tree are good */
+	VOLUME_DISK_JOINED, /* session and trees are good, and it has every completed write */
 	VOLUME_DISK_LOST,   /* holds data of the volume and cannot be reached */
 };
 
 struct volume_disk {
 	enum volume_disk_state state;
-	struct disk_tree *tree;
-	uint64_t session;
+	struct volume *volume; /* NULL: never used */
+	struct replica replica;
+	uint32_t asked;            /* requests for data on their way there and back */
 	uint64_t written, flushed; /* writes completed; of these, known flushed */
 };
 
@@ -264,7 +271,8 @@ struct deleted_list {
 
 struct parts {
 	struct part *all;
-	uint8_t *edges; /* two blocks per part; NULL: its parts carry no data */
+	uint8_t *edges;         /* two blocks per part; NULL: its parts carry no data, and have no */
+	struct part_copy *more; /* SEGMENT_DISKS_MAX - 1 per part: memory that is touched only when it is used */
 	uint32_t n;
 	struct list free;
 	struct list line; /* requests by own.line that found none */
@@ -322,11 +330,32 @@ static inline uint64_t blocks_of(uint64_t size_bytes)
 {
 	return (size_bytes + BLOCK_BYTES - 1) / BLOCK_BYTES;
 }
+/* The tree that its requests go to. */
+static inline uint64_t volume_tree(const struct volume *v)
+{
+	return v->snapshot ? v->snapshot->facts.tree : v->entry->facts.live_tree;
+}
+/* Has it several copies? */
+static inline bool volume_is_replicated(const struct volume *v)
+{
+	return v->entry->facts.replicas > 1;
+}
+
+/* ---- volume_disk.c: masks have a bit per disk ---- */
+
 /* Can requests be sent to the volume's disk? */
 static inline bool volume_disk_is_good(const struct volume *v, uint32_t disk)
 {
 	return v->disks[disk].state == VOLUME_DISK_JOINED && set_disk_is_running(v->set->disks[disk]);
 }
+/* The replica on a disk that runs, to begin a session with, or to open as a reader. */
+struct replica *volume_disk_replica(struct volume *v, uint32_t disk);
+/* The disk failed the volume, or is gone: nothing more is asked of it, and no answer counts. */
+void volume_disk_lose(struct volume *v, uint32_t disk, int res);
+/* Those of them that are good. */
+uint64_t volume_good(const struct volume *v, uint64_t disks);
+/* Whom to read `block` from: of disks that are good, the one with the least to do. */
+uint32_t volume_reader(const struct volume *v, uint64_t disks, uint64_t block);
 
 /* ---- volume_io.c ---- */
 
@@ -361,7 +390,7 @@ void volume_io_to_text(const struct volume_io *io, char *text, size_t room);
 
 /* ---- part.c ---- */
 
-#define PART_STAGES(X) X(FREE) X(SURVEY) X(FETCH) X(MERGE) X(CARRY) X(HELD) X(MOVE) X(SETTLE) X(END)
+#define PART_STAGES(X) X(FREE) X(SURVEY) X(FETCH) X(MERGE) X(CARRY) X(HELD) X(MOVE) X(SETTLE) X(HEAL) X(END)
 #define X(name)        PART_##name,
 enum part_stage { PART_STAGES(X) };
 #undef X
@@ -379,18 +408,45 @@ enum part_kind {
 	PART_FLUSH,
 	PART_COMPLETE
 };
+/* What is asked of one disk. */
+struct part_copy {
+	struct replica_io rio;
+	struct part *part;
+	uint32_t disk; /* index */
+};
+/* Blocks that a disk could not read: see heal.c. */
+struct heal {
+	enum part_stage resume; /* the part's, that goes on after */
+	uint64_t first;         /* block of the read, */
+	uint32_t n_iov;         /* and how much of the part's iov is its memory */
+	uint64_t bad;           /* bit per block of the read that is still to be had; the lowest is at hand */
+	uint64_t origin;        /* bit per disk: it could not read any of these, */
+	uint64_t failed;        /* nor these the one at hand, */
+	uint64_t rewrite;       /* which is still to be rewritten there */
+	bool is_rewriting;
+	uint32_t n_healed, n_failed;
+	struct iovec iov[BLOCK_BYTES / SECTOR_BYTES]; /* the memory of the block at hand */
+};
 struct part {
-	struct disk_io io;
+	struct part_copy first; /* the only one, but of changes of volumes with several copies: */
+	struct part_copy *more; /* room for SEGMENT_DISKS_MAX - 1 */
 	struct parts *pool;
 	enum part_stage stage;
 	enum part_kind kind;
 	int err;
-	uint32_t disk; /* index */
+	uint32_t owed; /* copies on their way to a disk and back */
+	/* Bit per disk: */
+	uint64_t disks;  /* where its segment lies; FLUSH, COMPLETE: the one that is told */
+	uint64_t sent;   /* to whom it was sent; of these, */
+	uint64_t acked;  /* those that have done it, */
+	uint64_t full;   /* and those that have no room */
+	uint64_t failed; /* of `disks`, those that could not answer what is looked for */
+	struct heal heal;
 	struct volume *volume;
 	struct volume_io *request;
 	struct list link;                /* free, in the placer's list of moves, or among those held */
 	uint64_t pos_bytes, len_bytes;   /* of the client's range */
-	uint64_t first, n_blocks;        /* the blocks it touches */
+	uint64_t block, n_blocks;        /* the first of the blocks it touches, and their number */
 	uint32_t head_bytes, tail_bytes; /* of the first and last block, what lies outside the range */
 	bool has_head, has_tail;         /* the first, the last block lies partly outside */
 	uint32_t n_fetched;              /* of these, read so far */
@@ -428,6 +484,16 @@ void part_moved(struct part *p, int res);
 /* It was held, and may go on. */
 void part_release(struct part *p);
 void part_to_text(const struct part *p, char *text, size_t room);
+/* What p->first says is asked of the disk; its answer ends the wait of the part's stage. */
+void part_ask(struct part *p, uint32_t disk);
+
+/* ---- heal.c ---- */
+
+/* A read of the part's has failed with bad blocks: they are to be had elsewhere. */
+void heal_begin(struct part *p);
+void heal_answered(struct part *p);
+/* The stage HEAL. FLOW_NEXT: all is as if it had been read, or p->err. */
+must_check enum flow heal_run(struct part *p);
 
 /* ---- ahead.c: a MAP with since ---- */
 
@@ -450,9 +516,9 @@ void fill_view(const struct set_volume *entry, struct volume_view *view);
 
 /* ---- chunk.c ---- */
 
-enum placed { PLACED_ON_DISK, PLACED_NOWHERE, PLACED_UNKNOWN, PLACED_MOVING };
-/* Where a segment lies; only memory is asked. */
-enum placed chunk_find(struct volume *v, uint64_t segment, uint32_t *disk);
+enum placed { PLACED_ON_DISKS, PLACED_NOWHERE, PLACED_UNKNOWN, PLACED_MOVING };
+/* Where a segment lies, bit per disk; only memory is asked. */
+enum placed chunk_find(struct volume *v, uint64_t segment, uint64_t *disks);
 /* The first segment from here on that may be placed, at most `end`: chunks known to be empty are stepped over. */
 uint64_t chunk_skip_empty(struct volume *v, uint64_t segment, uint64_t end);
 /* The request waits until the segment's chunk is loaded. 0, or -ENOMEM and it does not wait. */
@@ -460,7 +526,7 @@ must_check int chunk_load(struct volume *v, uint64_t segment, struct volume_io *
 struct chunk *chunk_get(struct volume *v, uint64_t segment); /* loaded, or NULL */
 /* The key's value with these picks made. NULL: no memory. */
 char *chunk_to_json(const struct chunk *c, const struct place_pick *picks, uint32_t n_picks);
-void chunk_place(struct chunk *c, uint64_t segment, uint32_t disk); /* recorded: from now on it lies there */
+void chunk_place(struct chunk *c, uint64_t segment, uint64_t disks); /* recorded: from now on it lies there */
 void chunk_evict(struct chunk *c);
 void chunk_reload(struct chunk *c); /* what the store holds is in doubt: requests wait until it is read again */
 void chunks_fini(struct volume *v);
@@ -472,9 +538,10 @@ void chunk_bit_set(uint64_t *bits, uint64_t segment, bool is_set);
 
 /* ---- placement.c ---- */
 
-/* Chooses a disk for a segment by chance, weighted by free space; `excluded`: bit per disk. 0; -ENOSPC: the
- * pool's disks are full, or it has none; -EIO: it has some and none runs. */
-must_check int placement_choose(struct volume *v, uint64_t excluded, uint32_t *disk);
+/* Chooses the disks for a segment's copies by chance, weighted by free space, each in a failure domain of its own; as
+ * many as the volume has replicas, or as there are domains with disks that run. Masks: bit per disk. 0; -ENOSPC: there
+ * are disks enough, but for those excluded or full, or none at all; -EIO: too few of the pool's run. */
+must_check int placement_choose(struct volume *v, uint64_t excluded, uint64_t *disks);
 void placer_init(struct volume *v);
 /* The request waits until the segment under its cursor has a disk, or none can be had. */
 void placement_want(struct volume *v, struct volume_io *io);
@@ -557,7 +624,7 @@ must_check bool fork_reaches_all(const struct volume *v, char *why, size_t room)
 enum join_stage { JOIN_STAGES(X) };
 #undef X
 struct join {
-	struct disk_io io;
+	struct replica_io rio;
 	struct volume *volume;
 	uint32_t disk;
 	enum join_stage stage;

@@ -21,9 +21,9 @@
 
 static void join_run(struct join *j);
 
-static void join_answered(struct disk_io *io, int res)
+static void join_answered(struct replica_io *rio, int res)
 {
-	struct join *j = container_of(io, struct join, io);
+	struct join *j = container_of(rio, struct join, rio);
 	j->err = res;
 	j->is_answered = true;
 	join_run(j);
@@ -46,18 +46,20 @@ static enum flow join_send(struct join *j, enum disk_op op)
 		j->err = -EIO;
 		return FLOW_NEXT;
 	}
-	j->io.op = op;
-	j->io.done = join_answered;
-	j->io.volume = join_facts(j)->uuid;
+	struct replica *replica = &j->volume->disks[j->disk].replica;
+	if (op == DISK_FENCE)
+		replica = volume_disk_replica(j->volume, j->disk);
+	j->rio.io.op = op;
+	j->rio.done = join_answered;
 	j->is_answered = false;
-	disk_submit(join_disk(j), &j->io);
+	replica_submit(replica, &j->rio);
 	return FLOW_WAIT;
 }
 
 static enum flow join_fence(struct join *j)
 {
-	j->io.generation = j->volume->generation;
-	j->io.size_blocks = blocks_of(join_facts(j)->size_bytes);
+	j->rio.io.generation = j->volume->generation;
+	j->rio.io.size_blocks = blocks_of(join_facts(j)->size_bytes);
 	return join_send(j, DISK_FENCE);
 }
 
@@ -96,9 +98,7 @@ static bool join_is_recorded(const struct join *j)
 
 static enum flow join_create(struct join *j)
 {
-	struct volume_disk *vd = &j->volume->disks[j->disk];
-	j->remembered = j->io.complete_epoch;
-	vd->session = j->io.new_session;
+	j->remembered = j->rio.io.complete_epoch;
 	if (join_is_stranded(j))
 		return FLOW_NEXT;
 	if (join_is_recorded(j) && disk_tree_find(join_disk(j), &join_facts(j)->uuid, join_facts(j)->live_tree))
@@ -113,17 +113,15 @@ static enum flow join_drop(struct join *j)
 
 static enum flow join_complete(struct join *j)
 {
-	struct volume_disk *vd = &j->volume->disks[j->disk];
 	if (join_is_stranded(j))
 		return FLOW_NEXT;
-	vd->tree = disk_tree_find(join_disk(j), &join_facts(j)->uuid, join_facts(j)->live_tree);
-	if (!vd->tree) {
+	if (!disk_tree_find(join_disk(j), &join_facts(j)->uuid, join_facts(j)->live_tree)) {
 		j->err = -EIO;
 		return FLOW_NEXT;
 	}
 	if (j->complete_epoch <= j->remembered)
 		return FLOW_NEXT;
-	j->io.epoch = j->complete_epoch;
+	j->rio.io.epoch = j->complete_epoch;
 	return join_send(j, DISK_COMPLETE);
 }
 
@@ -132,12 +130,14 @@ static void join_end(struct join *j)
 	struct volume *v = j->volume;
 	const struct set_disk *d = v->set->disks[j->disk];
 	bool is_recorded = join_is_recorded(j);
-	if (j->err == 0 && !set_disk_is_running(d))
+	if (j->err == 0 && (!set_disk_is_running(d) || v->disks[j->disk].replica.state != REPLICA_OPEN))
 		j->err = -EIO; /* it failed, or is being removed, while the last answer was on its way */
 	if (j->err == 0)
 		v->disks[j->disk].state = VOLUME_DISK_JOINED;
 	else
 		v->disks[j->disk].state = is_recorded ? VOLUME_DISK_LOST : VOLUME_DISK_UNUSED;
+	if (j->err != 0) /* the next attempt begins with a session of its own */
+		replica_lose(&v->disks[j->disk].replica, j->err);
 	if (j->err != 0)
 		log_event(v->set->log, LOG_ERROR, "disk-not-joined", v->entry->facts.name,
 			  "volume %s cannot use disk %s (%s): %s%s", v->entry->facts.name, d->facts.name, d->facts.path,

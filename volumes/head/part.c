@@ -1,16 +1,18 @@
 /*
- * part.c: one piece of a request: what goes to one disk at once, at most 64 blocks of one segment for data.
+ * part.c: one piece of a request: what goes to one segment at once, at most 64 blocks of it for data. A change goes to all
+ * disks that have a copy of the segment, a look to one of them.
  *
  *   FETCH -> MERGE -> CARRY -> SETTLE -> END            FETCH only where a write covers part of a block
  *                       ^         |
- *                       +- MOVE <-+                     the disk was full, and nothing lies in the segment yet
+ *                       +- MOVE <-+                     a disk was full, and nothing lies in the segment yet
  *
  *   SURVEY   (before FETCH, only while the volume is being filled) looks which blocks nobody has written: a filler's write
  *            is cut into runs of these, each carried like a write of its own; a strict read fails if there is one
  *   FETCH    reads the first and the last block of the range, if they lie partly outside of it
  *   HELD     (from CARRY) a snapshot is being taken: a change waits until the trees are forked [SNAPHOLD]
  *   MERGE    lays the client's bytes over them, lays out the memory of the whole, sums and looks for zeros
- *   CARRY    sends it; SETTLE takes the disk's answer
+ *   CARRY    sends it: to all copies at once, so it takes as long as the slowest; SETTLE takes the answers
+ *   HEAL     (from FETCH and SETTLE) a disk could not read it: another one can (heal.c)
  *
  * Invariants
  *  1. A part of data has its two edge blocks from the start, so nothing here waits for memory.
@@ -22,6 +24,8 @@
  *     may wait in MOVE for the placer, which waits for the barrier [PLACEBAR], which flushes: out of one pool, that would
  *     never end once all of it waits in MOVE.
  *  6. A free part is at the head of the free list when it was used last: few are ever touched while few are in flight.
+ *  7. Data and checksums are laid out once, whatever the number of copies. What is in flight is counted by `owed`, and
+ *     the part goes on when all of it has been answered.
  *
  * Owner: the request it belongs to.
  */
@@ -35,6 +39,7 @@
 #include <sys/mman.h>
 
 #define EDGES_BYTES (2 * BLOCK_BYTES)
+#define MORE_COPIES (SEGMENT_DISKS_MAX - 1)
 
 static const uint8_t zero_block[BLOCK_BYTES] __attribute__((aligned(BLOCK_BYTES)));
 
@@ -51,16 +56,21 @@ static const char *const kind_names[] = {
 static void part_run(struct part *p);
 static void part_surveyed(struct part *p);
 
-static void part_done(struct disk_io *disk_io, int res)
+/* ---- the pool ---- */
+
+static void copy_done(struct replica_io *rio, int res);
+
+/* The nth copy that a change is sent to. */
+static struct part_copy *part_copy(struct part *p, uint32_t n)
 {
-	struct part *p = container_of(disk_io, struct part, io);
-	p->err = res;
-	if (p->stage == PART_SURVEY)
-		part_surveyed(p);
-	part_run(p);
+	quarry_assert(n < SEGMENT_DISKS_MAX && (n == 0 || p->more));
+	return n == 0 ? &p->first : &p->more[n - 1];
 }
 
-/* ---- the pool ---- */
+static void *parts_map(uint32_t n, size_t each)
+{
+	return mmap(NULL, n * each, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
 
 int parts_init(struct parts *p, uint32_t n, bool has_edges)
 {
@@ -68,15 +78,16 @@ int parts_init(struct parts *p, uint32_t n, bool has_edges)
 	list_init(&p->line);
 	p->n = n;
 	p->all = calloc(n, sizeof(*p->all));
-	if (has_edges)
-		p->edges =
-		    mmap(NULL, (size_t)n * EDGES_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (!p->all || p->edges == MAP_FAILED)
+	if (has_edges) {
+		p->edges = parts_map(n, EDGES_BYTES);
+		p->more = parts_map(n, MORE_COPIES * sizeof(*p->more));
+	}
+	if (!p->all || p->edges == MAP_FAILED || p->more == MAP_FAILED)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < n; i++) {
 		p->all[i].pool = p;
 		p->all[i].edges = has_edges ? p->edges + (size_t)i * EDGES_BYTES : NULL;
-		p->all[i].io.done = part_done;
+		p->all[i].more = has_edges ? p->more + (size_t)i * MORE_COPIES : NULL;
 		list_append(&p->free, &p->all[i].link);
 	}
 	return 0;
@@ -86,9 +97,12 @@ void parts_fini(struct parts *p)
 {
 	if (p->edges && p->edges != MAP_FAILED)
 		munmap(p->edges, (size_t)p->n * EDGES_BYTES);
+	if (p->more && p->more != MAP_FAILED)
+		munmap(p->more, (size_t)p->n * MORE_COPIES * sizeof(*p->more));
 	free(p->all);
 	p->all = NULL;
 	p->edges = NULL;
+	p->more = NULL;
 }
 
 struct part *part_get(struct parts *pool, struct volume_io *io)
@@ -132,16 +146,6 @@ void part_put(struct part *p)
 
 /* ---- small words ---- */
 
-static struct volume_disk *part_volume_disk(const struct part *p)
-{
-	return &p->volume->disks[p->disk];
-}
-
-static struct disk *part_disk(const struct part *p)
-{
-	return p->volume->set->disks[p->disk]->disk;
-}
-
 static bool part_writes(const struct part *p)
 {
 	return p->kind == PART_WRITE || p->kind == PART_ZEROS;
@@ -152,10 +156,94 @@ static bool part_changes(const struct part *p)
 	return part_writes(p) || p->kind == PART_TRIM;
 }
 
-/* The part's disk failed or went away while it waited for something else. */
-static bool part_is_stranded(const struct part *p)
+/* Does what is being asked leave the disk as it is? */
+static bool part_looks(const struct part *p)
 {
-	return !volume_disk_is_good(p->volume, p->disk);
+	return p->stage == PART_SURVEY || p->stage == PART_FETCH || p->kind == PART_READ || p->kind == PART_MAP ||
+	       p->kind == PART_AHEAD;
+}
+
+/* Those of its disks that can still be asked. */
+static uint64_t part_good(const struct part *p)
+{
+	return volume_good(p->volume, p->disks & ~p->failed);
+}
+
+/* ---- asking disks, and the one door of their answers ---- */
+
+static void copy_send(struct part_copy *c, struct part *p, uint32_t disk)
+{
+	struct volume_disk *vd = &p->volume->disks[disk];
+	c->part = p;
+	c->disk = disk;
+	c->rio.tree = volume_tree(p->volume);
+	c->rio.done = copy_done;
+	p->sent |= 1ull << disk;
+	p->owed++;
+	vd->asked++;
+	replica_submit(&vd->replica, &c->rio);
+}
+
+void part_ask(struct part *p, uint32_t disk)
+{
+	quarry_assert(p->owed == 0);
+	p->err = 0;
+	p->sent = p->acked = p->full = 0;
+	copy_send(&p->first, p, disk);
+}
+
+/* One of its disks is asked; part_good() said that there is one. */
+static void part_look(struct part *p)
+{
+	part_ask(p, volume_reader(p->volume, part_good(p), p->first.rio.io.first));
+}
+
+/* A look has failed: is the answer to be had elsewhere? Then it is on its way, or the part is in the stage HEAL. */
+static bool part_look_elsewhere(struct part *p)
+{
+	const struct disk_io *io = &p->first.rio.io;
+	if (p->err == -EBADMSG)
+		return false;
+	p->failed |= 1ull << p->first.disk;
+	if (part_good(p) == 0)
+		return false;
+	if (io->op == DISK_READ && p->err == -EIO && io->is_shared) {
+		p->err = -EBADMSG; /* he comes again, with memory in which it can be healed */
+		return false;
+	}
+	if (io->op == DISK_READ && p->err == -EIO)
+		heal_begin(p);
+	else
+		part_look(p);
+	return true;
+}
+
+static void part_answered(struct part *p)
+{
+	if (p->stage == PART_HEAL)
+		heal_answered(p);
+	else if (p->err != 0 && part_looks(p) && part_look_elsewhere(p) && p->stage != PART_HEAL)
+		return;
+	if (p->stage == PART_SURVEY)
+		part_surveyed(p);
+	part_run(p);
+}
+
+static void copy_done(struct replica_io *rio, int res)
+{
+	struct part_copy *c = container_of(rio, struct part_copy, rio);
+	struct part *p = c->part;
+	struct volume_disk *vd = &p->volume->disks[c->disk];
+	quarry_assert(p->owed > 0 && vd->asked > 0);
+	vd->asked--;
+	if (res == 0)
+		p->acked |= 1ull << c->disk;
+	else if (p->err == 0 || res == -ENOSPC)
+		p->err = res;
+	if (res == -ENOSPC)
+		p->full |= 1ull << c->disk;
+	if (--p->owed == 0)
+		part_answered(p);
 }
 
 /* ---- SURVEY ---- */
@@ -163,42 +251,43 @@ static bool part_is_stranded(const struct part *p)
 /* Blocks [first, end) of the part, as bits. */
 static uint64_t part_bits(const struct part *p, uint64_t first, uint64_t end)
 {
-	quarry_assert(first >= p->first && end > first && end - p->first <= 64);
+	quarry_assert(first >= p->block && end > first && end - p->block <= 64);
 	uint64_t n = end - first;
-	return (n == 64 ? UINT64_MAX : (1ull << n) - 1) << (first - p->first);
+	return (n == 64 ? UINT64_MAX : (1ull << n) - 1) << (first - p->block);
 }
 
 /* Asks the disk what was written from survey_end on. */
 static enum flow part_survey(struct part *p)
 {
-	uint64_t end = p->first + p->n_blocks;
+	uint64_t end = p->block + p->n_blocks;
 	if (p->err != 0 || p->survey_end == end)
 		return FLOW_NEXT;
-	if (part_is_stranded(p)) {
+	if (part_good(p) == 0) {
 		p->err = -EIO;
 		return FLOW_NEXT;
 	}
-	p->io.op = DISK_MAP;
-	p->io.tree = part_volume_disk(p)->tree;
-	p->io.first = p->survey_end;
-	p->io.n_blocks = end - p->survey_end;
-	p->io.since = 1; /* what has an epoch */
-	p->io.extents = p->extents;
-	p->io.extents_max = PART_EXTENTS_MAX;
-	disk_submit(part_disk(p), &p->io);
+	struct disk_io *io = &p->first.rio.io;
+	io->op = DISK_MAP;
+	io->first = p->survey_end;
+	io->n_blocks = end - p->survey_end;
+	io->since = 1; /* what has an epoch */
+	io->extents = p->extents;
+	io->extents_max = PART_EXTENTS_MAX;
+	part_look(p);
 	return FLOW_WAIT;
 }
 
 /* The disk has answered: of what the extents cover, or all that was asked for when there was room for more. */
 static void part_surveyed(struct part *p)
 {
-	uint64_t end = p->first + p->n_blocks;
+	uint64_t end = p->block + p->n_blocks;
+	uint32_t n_extents = p->first.rio.io.n_extents;
 	if (p->err != 0)
 		return;
-	if (p->io.n_extents == PART_EXTENTS_MAX)
-		end = p->extents[p->io.n_extents - 1].first + p->extents[p->io.n_extents - 1].n_blocks;
+	if (n_extents == PART_EXTENTS_MAX)
+		end = p->extents[n_extents - 1].first + p->extents[n_extents - 1].n_blocks;
 	p->untouched |= part_bits(p, p->survey_end, end);
-	for (uint32_t i = 0; i < p->io.n_extents; i++)
+	for (uint32_t i = 0; i < n_extents; i++)
 		p->untouched &= ~part_bits(p, p->extents[i].first, p->extents[i].first + p->extents[i].n_blocks);
 	p->survey_end = end;
 }
@@ -236,15 +325,15 @@ static enum part_stage part_after_survey(struct part *p)
 
 static void part_read_edge(struct part *p, uint64_t block, uint8_t *to)
 {
+	struct disk_io *io = &p->first.rio.io;
 	p->iov[0] = (struct iovec){to, BLOCK_BYTES};
-	p->io.op = DISK_READ;
-	p->io.tree = part_volume_disk(p)->tree;
-	p->io.first = block;
-	p->io.n_blocks = 1;
-	p->io.is_shared = false;
-	p->io.iov = p->iov;
-	p->io.n_iov = 1;
-	disk_submit(part_disk(p), &p->io);
+	io->op = DISK_READ;
+	io->first = block;
+	io->n_blocks = 1;
+	io->is_shared = false;
+	io->iov = p->iov;
+	io->n_iov = 1;
+	part_look(p);
 }
 
 static enum flow part_fetch(struct part *p)
@@ -253,14 +342,14 @@ static enum flow part_fetch(struct part *p)
 		return FLOW_NEXT;
 	if (p->n_fetched == (uint32_t)p->has_head + p->has_tail)
 		return FLOW_NEXT;
-	if (part_is_stranded(p)) {
+	if (part_good(p) == 0) {
 		p->err = -EIO;
 		return FLOW_NEXT;
 	}
 	if (p->n_fetched++ == 0 && p->has_head)
-		part_read_edge(p, p->first, p->edges);
+		part_read_edge(p, p->block, p->edges);
 	else
-		part_read_edge(p, p->first + p->n_blocks - 1, p->edges + BLOCK_BYTES);
+		part_read_edge(p, p->block + p->n_blocks - 1, p->edges + BLOCK_BYTES);
 	return FLOW_WAIT;
 }
 
@@ -311,19 +400,20 @@ static void part_lay_out(struct part *p)
 		p->iov[n_iov++] = (struct iovec){p->edges + BLOCK_BYTES, BLOCK_BYTES};
 	}
 	quarry_assert(n_iov > 0 && n_iov <= PART_IOV_MAX);
-	p->io.iov = p->iov;
-	p->io.n_iov = n_iov;
+	p->first.rio.io.iov = p->iov;
+	p->first.rio.io.n_iov = n_iov;
 }
 
 static void part_merge(struct part *p)
 {
+	struct disk_io *io = &p->first.rio.io;
 	part_lay_out(p);
 	if (!part_writes(p))
 		return;
-	p->io.zero_blocks = blocks_sum(p->iov, p->io.n_iov, (uint32_t)p->n_blocks, p->crcs);
+	io->zero_blocks = blocks_sum(p->iov, io->n_iov, (uint32_t)p->n_blocks, p->crcs);
 	if (p->must_allocate)
-		p->io.zero_blocks = 0;
-	p->io.crcs = p->crcs;
+		io->zero_blocks = 0;
+	io->crcs = p->crcs;
 }
 
 /* A read has come: its edges go to where the client wants them. */
@@ -376,26 +466,55 @@ static void part_enter(struct part *p)
 	barrier_note_write(v);
 }
 
+/* What is asked of every copy, but for memory and checksums: MERGE has laid these out. */
+static void part_fill(const struct part *p, struct disk_io *io)
+{
+	io->op = part_op(p);
+	io->epoch = p->epoch;
+	io->first = p->block;
+	io->n_blocks = p->n_blocks;
+	io->is_ordered = p->n_fetched > 0;
+	io->is_shared = p->kind == PART_READ && p->request->flags & VOLUME_SHARED;
+	io->since = io->op == DISK_MAP ? p->request->since : 0;
+}
+
+/* The same for another disk. */
+static void part_copy_fill(const struct disk_io *from, struct disk_io *to)
+{
+	to->op = from->op;
+	to->epoch = from->epoch;
+	to->first = from->first;
+	to->n_blocks = from->n_blocks;
+	to->is_ordered = from->is_ordered;
+	to->iov = from->iov;
+	to->n_iov = from->n_iov;
+	to->crcs = from->crcs;
+	to->zero_blocks = from->zero_blocks;
+}
+
 static void part_carry(struct part *p)
 {
-	struct volume_disk *vd = part_volume_disk(p);
-	quarry_assert(!p->is_counted);
+	uint64_t targets = part_good(p);
+	struct disk_io *io = &p->first.rio.io;
+	quarry_assert(!p->is_counted && targets != 0 && p->owed == 0);
 	if (part_changes(p))
 		part_enter(p);
-	p->written = vd->written;
-	p->io.op = part_op(p);
-	p->io.tree = vd->tree;
-	p->io.session = vd->session;
-	p->io.epoch = p->epoch;
-	p->io.first = p->first;
-	p->io.n_blocks = p->n_blocks;
-	p->io.is_ordered = p->n_fetched > 0;
-	p->io.is_shared = p->kind == PART_READ && p->request->flags & VOLUME_SHARED;
-	p->io.volume = p->volume->entry->facts.uuid;
-	p->io.since = p->io.op == DISK_MAP ? p->request->since : 0;
-	p->io.extents = p->extents;
-	p->io.extents_max = p->kind == PART_AHEAD ? 1 : PART_EXTENTS_MAX;
-	disk_submit(part_disk(p), &p->io);
+	part_fill(p, io);
+	if (!part_changes(p)) {
+		io->extents = p->extents;
+		io->extents_max = p->kind == PART_AHEAD ? 1 : PART_EXTENTS_MAX;
+		p->written = p->volume->disks[__builtin_ctzll(targets)].written;
+		part_look(p);
+		return;
+	}
+	p->err = 0;
+	p->sent = p->acked = p->full = 0;
+	for (uint32_t n = 0; targets != 0; n++, targets &= targets - 1) {
+		struct part_copy *c = part_copy(p, n);
+		if (n > 0)
+			part_copy_fill(io, &c->rio.io);
+		copy_send(c, p, (uint32_t)__builtin_ctzll(targets));
+	}
 }
 
 /* ---- SETTLE ---- */
@@ -406,7 +525,8 @@ static void part_leave(struct part *p)
 	quarry_assert(v->in_flight[p->epoch & 1] > 0);
 	p->is_counted = false;
 	v->in_flight[p->epoch & 1]--;
-	part_volume_disk(p)->written++;
+	for (uint64_t disks = p->sent; disks != 0; disks &= disks - 1)
+		v->disks[__builtin_ctzll(disks)].written++;
 	if (p->fresh) {
 		quarry_assert(p->fresh->fresh_in_flight > 0);
 		p->fresh->fresh_in_flight--;
@@ -431,9 +551,10 @@ static bool part_map_add(struct part *p, uint64_t first, uint64_t n_blocks, unsi
 /* With `since` the disk tells only of what has changed; what lies between has not. */
 static void part_map_extents(struct part *p)
 {
-	uint64_t at = p->first, end = p->first + p->n_blocks;
+	uint64_t at = p->block, end = p->block + p->n_blocks;
 	uint64_t since = p->request->since;
-	for (uint32_t i = 0; i < p->io.n_extents; i++) {
+	uint32_t n_extents = p->first.rio.io.n_extents;
+	for (uint32_t i = 0; i < n_extents; i++) {
 		const struct disk_extent *e = &p->extents[i];
 		quarry_assert(e->first >= at && (since > 0 || e->first == at));
 		if (!part_map_add(p, at, e->first - at, 0) ||
@@ -442,8 +563,8 @@ static void part_map_extents(struct part *p)
 			return;
 		at = e->first + e->n_blocks;
 	}
-	quarry_assert(at <= end && (since > 0 || p->io.n_extents > 0));
-	if (p->io.n_extents < PART_EXTENTS_MAX && since > 0) {
+	quarry_assert(at <= end && (since > 0 || n_extents > 0));
+	if (n_extents < PART_EXTENTS_MAX && since > 0) {
 		part_map_add(p, at, end - at, 0);
 		return;
 	}
@@ -455,17 +576,19 @@ static void part_map_extents(struct part *p)
 /* What a client is told of it. */
 static int part_error(const struct part *p, int err)
 {
-	if (err == -ESTALE)
-		volume_fence(p->volume, "disk %s has heard of a newer attachment of it",
-			     p->volume->set->disks[p->disk]->facts.name);
 	if (err == -ENOSPC && p->kind == PART_TRIM && p->request->op == VOLUME_TRIM)
 		return 0; /* a hint */
 	return err == 0 || err == -ENOSPC || err == -EBADMSG ? err : -EIO;
 }
 
+static void part_note_flush(const struct part *p)
+{
+	struct volume_disk *vd = &p->volume->disks[p->first.disk];
+	vd->flushed = max_u64(vd->flushed, p->written);
+}
+
 static void part_settle(struct part *p)
 {
-	struct volume_disk *vd = part_volume_disk(p);
 	p->err = part_error(p, p->err);
 	if (p->is_counted)
 		part_leave(p);
@@ -476,10 +599,10 @@ static void part_settle(struct part *p)
 	else if (p->kind == PART_MAP)
 		part_map_extents(p);
 	else if (p->kind == PART_FLUSH)
-		vd->flushed = max_u64(vd->flushed, p->written);
+		part_note_flush(p);
 }
 
-/* The first writes of a segment found their disk full: another one may have room. */
+/* The first writes of a segment found a disk full: another one may have room. */
 static bool part_may_move(const struct part *p)
 {
 	return p->err == -ENOSPC && p->fresh && chunk_get(p->volume, p->segment) == p->fresh &&
@@ -489,13 +612,9 @@ static bool part_may_move(const struct part *p)
 void part_moved(struct part *p, int res)
 {
 	quarry_assert(p->stage == PART_MOVE);
-	uint32_t disk = p->disk;
 	p->err = res;
-	if (res == 0 && chunk_find(p->volume, p->segment, &disk) == PLACED_ON_DISK)
-		p->request->own.disks |= 1ull << disk;
-	else if (res == 0)
+	if (res == 0 && chunk_find(p->volume, p->segment, &p->disks) != PLACED_ON_DISKS)
 		p->err = -EIO;
-	p->disk = disk;
 	part_run(p);
 }
 
@@ -509,6 +628,8 @@ static void part_end(struct part *p)
 {
 	struct volume_io *io = p->request;
 	int err = p->kind == PART_AHEAD ? ahead_told(p) : p->err;
+	if (part_changes(p))
+		io->own.disks |= p->sent;
 	part_put(p);
 	volume_io_part_done(io, err);
 }
@@ -534,7 +655,7 @@ static void part_run(struct part *p)
 			p->stage = PART_CARRY;
 			break;
 		case PART_CARRY:
-			if (part_is_stranded(p)) {
+			if (part_good(p) == 0) {
 				p->err = -EIO;
 				p->stage = PART_END;
 				break;
@@ -564,6 +685,11 @@ static void part_run(struct part *p)
 		case PART_MOVE: /* the placer has answered */
 			p->stage = p->err ? PART_END : PART_CARRY;
 			break;
+		case PART_HEAL:
+			if (heal_run(p) == FLOW_WAIT)
+				return;
+			p->stage = p->heal.resume;
+			break;
 		case PART_END:
 			part_end(p);
 			return;
@@ -579,8 +705,8 @@ static void part_aim(struct part *p)
 	bool has_memory = p->kind == PART_READ || part_writes(p);
 	uint64_t end_bytes = p->pos_bytes + p->len_bytes;
 	p->segment = p->pos_bytes / SEGMENT_BYTES;
-	p->first = p->pos_bytes / BLOCK_BYTES;
-	p->n_blocks = blocks_of(end_bytes) - p->first;
+	p->block = p->pos_bytes / BLOCK_BYTES;
+	p->n_blocks = blocks_of(end_bytes) - p->block;
 	p->head_bytes = (uint32_t)(p->pos_bytes % BLOCK_BYTES);
 	p->tail_bytes = (uint32_t)(-end_bytes % BLOCK_BYTES);
 	p->has_head = has_memory && (p->head_bytes || (p->n_blocks == 1 && p->tail_bytes));
@@ -601,7 +727,7 @@ static enum part_stage part_first_stage(struct part *p)
 	p->is_surveyed = part_needs_survey(p);
 	if (p->is_surveyed) {
 		p->untouched = 0;
-		p->survey_end = p->first;
+		p->survey_end = p->block;
 		p->whole.pos_bytes = p->pos_bytes;
 		p->whole.len_bytes = p->len_bytes;
 		p->whole.slice = p->slice;
@@ -619,7 +745,9 @@ void part_start(struct part *p)
 	p->err = 0;
 	p->is_counted = false;
 	p->fresh = NULL;
-	p->tried = 0;
+	p->tried = p->failed = 0;
+	p->sent = p->acked = p->full = 0;
+	quarry_assert(p->owed == 0 && p->disks != 0);
 	quarry_assert(p->request->own.owed > 0);
 	quarry_assert(is_flush == (p->pool == &p->volume->set->flushes));
 	p->stage = part_first_stage(p);
@@ -629,14 +757,15 @@ void part_start(struct part *p)
 /* Stage, and what it waits for: of one that is at its disk, what the disk says. */
 void part_to_text(const struct part *p, char *text, size_t room)
 {
-	const struct set_disk *d = p->volume->set->disks[p->disk];
+	const struct set_disk *d =
+	    p->volume->set->disks[p->owed > 0 ? p->first.disk : (uint32_t)__builtin_ctzll(p->disks)];
 	char waits_for[128] = "goes on";
-	if (p->stage == PART_SURVEY || p->stage == PART_FETCH || p->stage == PART_SETTLE)
-		disk_io_to_text(&p->io, waits_for, sizeof(waits_for));
+	if (p->owed > 0)
+		disk_io_to_text(&p->first.rio.io, waits_for, sizeof(waits_for));
 	else if (p->stage == PART_HELD)
 		snprintf(waits_for, sizeof(waits_for), "waits for a snapshot that is being taken");
 	else if (p->stage == PART_MOVE)
 		snprintf(waits_for, sizeof(waits_for), "waits for another disk, since this one is full");
 	snprintf(text, room, "%s of %" PRIu64 " blocks at %" PRIu64 " on disk %s: %s: %s", kind_names[p->kind],
-		 p->n_blocks, p->first, d ? d->facts.name : "?", stage_names[p->stage], waits_for);
+		 p->n_blocks, p->block, d ? d->facts.name : "?", stage_names[p->stage], waits_for);
 }

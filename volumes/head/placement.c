@@ -5,7 +5,7 @@
  *              ^        |       |
  *              +--------+-------+ a disk could not be joined or cleared: choose again without it
  *
- *   CHOOSE   picks a disk for every segment that requests wait for, as many as one transaction holds
+ *   CHOOSE   picks disks for every segment that requests wait for, as many segments as one transaction holds
  *   JOIN     one after the other, the disks that hold nothing of the volume yet: fence, tree, complete epoch [PLACEL]
  *   CLEAR    a segment begins as a hole: what lies in its place since before an older store was put back is trimmed, and
  *            flushed before anybody may find it there
@@ -17,7 +17,7 @@
  *     reading the chunk again, never by assuming.
  *  2. Requests that want the same segment, or segments placed in the same round, share one transaction.
  *  3. From the first JOIN to the outcome no barrier runs, and none is under way when it begins [PLACEBAR].
- *  4. A segment moves to another disk only while it is fresh: no write of it has ever succeeded, none is in flight, and
+ *  4. A segment moves to other disks only while it is fresh: no write of it has ever succeeded, none is in flight, and
  *     new ones wait (its `moving` bit).
  *  5. Picked chunks are pinned until the outcome. Picked disks are in use from CHOOSE on, so that they are not removed
  *     meanwhile, and the transaction is on the condition that they were not.
@@ -56,24 +56,72 @@ static bool disk_may_take(struct volume *v, const struct set_disk *d)
 	return v->disks[d->index].state != VOLUME_DISK_LOST && !(known && known->is_stale);
 }
 
-int placement_choose(struct volume *v, uint64_t excluded, uint32_t *disk)
+/* What the disks of a pool have room for, and which of them may be chosen together. */
+struct candidates {
+	struct volume *volume;
+	enum failure_domain domain;
+	uint64_t disks;                /* bit per disk that runs and may take a copy */
+	uint64_t rooms[SET_DISKS_MAX]; /* 0: it is full, excluded, or shares its domain with one that was chosen */
+};
+
+/* Racks and zones are made of nodes: the disks of one node share both. */
+static bool disks_share_domain(const struct candidates *c, uint32_t a, uint32_t b)
 {
-	uint64_t rooms[SET_DISKS_MAX] = {0}, total = 0;
-	bool has_disks = false, may_take = false;
+	const struct volume_set *s = c->volume->set;
+	return a == b || (c->domain != DOMAIN_DISK && strcmp(s->disks[a]->facts.node, s->disks[b]->facts.node) == 0);
+}
+
+static uint32_t candidates_domains(const struct candidates *c)
+{
+	uint32_t n = 0;
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
+		bool is_first = c->disks >> i & 1;
+		for (uint32_t j = 0; j < i && is_first; j++)
+			is_first = !(c->disks >> j & 1) || !disks_share_domain(c, i, j);
+		n += is_first;
+	}
+	return n;
+}
+
+/* Takes one by chance; no other of its domain can be taken after. false: there is no room. */
+static bool candidates_take(struct candidates *c, uint64_t *disks)
+{
+	uint64_t total = 0;
+	uint32_t disk;
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
+		total += c->rooms[i];
+	if (total == 0)
+		return false;
+	uint64_t at = reactor_random(c->volume->set->reactor) % total;
+	for (disk = 0; at >= c->rooms[disk]; disk++)
+		at -= c->rooms[disk];
+	quarry_assert(disk < SET_DISKS_MAX && c->rooms[disk] > 0);
+	*disks |= 1ull << disk;
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
+		if (c->rooms[i] > 0 && disks_share_domain(c, i, disk))
+			c->rooms[i] = 0;
+	return true;
+}
+
+int placement_choose(struct volume *v, uint64_t excluded, uint64_t *disks)
+{
+	const struct set_pool *pool = set_pool_find(v->set, v->entry->facts.pool);
+	struct candidates c = {.volume = v, .domain = pool ? pool->facts.failure_domain : DOMAIN_DISK};
+	bool has_disks = false;
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
 		has_disks |= disk_is_of_pool(v, v->set->disks[i]);
 		if (!disk_may_take(v, v->set->disks[i]))
 			continue;
-		may_take = true;
-		rooms[i] = excluded >> i & 1 ? 0 : disk_room(v->set->disks[i]);
-		total += rooms[i];
+		c.disks |= 1ull << i;
+		c.rooms[i] = excluded >> i & 1 ? 0 : disk_room(v->set->disks[i]);
 	}
-	if (total == 0)
-		return has_disks && !may_take ? -EIO : -ENOSPC;
-	uint64_t at = reactor_random(v->set->reactor) % total;
-	for (*disk = 0; at >= rooms[*disk]; (*disk)++)
-		at -= rooms[*disk];
-	quarry_assert(*disk < SET_DISKS_MAX && rooms[*disk] > 0);
+	const struct volume_facts *facts = &v->entry->facts;
+	uint64_t n = min_u64(min_u64(facts->replicas, SEGMENT_DISKS_MAX), candidates_domains(&c));
+	if (n < facts->min_replicas)
+		return has_disks ? -EIO : -ENOSPC;
+	for (*disks = 0; n > 0; n--)
+		if (!candidates_take(&c, disks))
+			return -ENOSPC;
 	return 0;
 }
 
@@ -103,42 +151,34 @@ static uint32_t picks_chunks(const struct placer *p)
 	return n;
 }
 
-static bool pick_is_first_on_disk(const struct placer *p, uint32_t i)
+/* Bit per disk that any pick has. */
+static uint64_t picks_disks(const struct placer *p)
 {
-	for (uint32_t j = 0; j < i; j++)
-		if (p->picks[j].disk == p->picks[i].disk)
-			return false;
-	return true;
-}
-
-static uint32_t picks_disks(const struct placer *p)
-{
-	uint32_t n = 0;
+	uint64_t disks = 0;
 	for (uint32_t i = 0; i < p->n_picks; i++)
-		n += pick_is_first_on_disk(p, i);
-	return n;
+		disks |= p->picks[i].disks;
+	return disks;
 }
 
-/* Room for one more pick, whatever its chunk and its disk? One condition is the record's. */
-static bool picks_have_room(const struct placer *p)
+/* Room for one more pick, whatever its chunk and its disks? One condition is the record's. */
+static bool picks_have_room(const struct volume *v)
 {
-	return p->n_picks < PLACE_PICKS_MAX && picks_chunks(p) + picks_disks(p) + 2 < METADATA_CONDITIONS_MAX;
+	const struct placer *p = &v->placer;
+	uint32_t n_disks = (uint32_t)__builtin_popcountll(picks_disks(p)) + v->entry->facts.replicas;
+	return p->n_picks < PLACE_PICKS_MAX && picks_chunks(p) + n_disks + 1 < METADATA_CONDITIONS_MAX;
 }
 
 bool placer_uses_disk(const struct volume *v, uint32_t disk)
 {
 	const struct placer *p = &v->placer;
-	for (uint32_t i = 0; i < p->n_picks; i++)
-		if (p->picks[i].disk == disk)
-			return true;
-	return p->join && p->join->disk == disk;
+	return picks_disks(p) >> disk & 1 || (p->join && p->join->disk == disk);
 }
 
 static int pick_add(struct volume *v, uint64_t segment, uint64_t excluded, bool is_move)
 {
 	struct placer *p = &v->placer;
 	struct place_pick *pick = &p->picks[p->n_picks];
-	int err = placement_choose(v, excluded | p->refused, &pick->disk);
+	int err = placement_choose(v, excluded | p->refused, &pick->disks);
 	if (err == -ENOSPC && p->failed != 0)
 		return -EIO; /* the room may be there, on a disk that cannot be used */
 	if (err != 0)
@@ -166,13 +206,13 @@ static void choose_for_request(struct volume *v, struct volume_io *io)
 {
 	struct placer *p = &v->placer;
 	uint64_t segment = io->own.cursor / SEGMENT_BYTES;
-	uint32_t disk;
-	enum placed placed = chunk_find(v, segment, &disk);
+	uint64_t disks;
+	enum placed placed = chunk_find(v, segment, &disks);
 	if (placed == PLACED_MOVING || pick_find(p, segment))
 		return;
 	if (placed != PLACED_NOWHERE)
 		return volume_io_wake(io, 0);
-	if (!picks_have_room(p))
+	if (!picks_have_room(v))
 		return;
 	int err = pick_add(v, segment, 0, false);
 	if (err != 0)
@@ -215,7 +255,7 @@ static bool choose_for_move(struct volume *v, const struct part *part)
 	struct chunk *c = chunk_get(v, segment);
 	if (!c) /* being read again: the placer runs when it is here */
 		return false;
-	if (pick_find(&v->placer, segment) || !picks_have_room(&v->placer))
+	if (pick_find(&v->placer, segment) || !picks_have_room(v))
 		return false;
 	int err = -ENOSPC; /* something was written there after all: it stays */
 	if (chunk_bit(c->fresh, segment)) {
@@ -254,10 +294,9 @@ static void placer_choose(struct volume *v)
 /* A disk among the picks that the volume does not use yet; SET_DISKS_MAX: none. */
 static uint32_t placer_unjoined(const struct volume *v)
 {
-	const struct placer *p = &v->placer;
-	for (uint32_t i = 0; i < p->n_picks; i++)
-		if (v->disks[p->picks[i].disk].state != VOLUME_DISK_JOINED)
-			return p->picks[i].disk;
+	for (uint64_t disks = picks_disks(&v->placer); disks != 0; disks &= disks - 1)
+		if (v->disks[__builtin_ctzll(disks)].state != VOLUME_DISK_JOINED)
+			return (uint32_t)__builtin_ctzll(disks);
 	return SET_DISKS_MAX;
 }
 
@@ -298,23 +337,45 @@ static enum flow placer_join(struct volume *v)
 	return FLOW_NEXT;
 }
 
-/* ---- CLEAR: MAP -> the next pick, or TRIM -> FLUSH -> the next pick ---- */
+/* ---- CLEAR: MAP -> the next copy, or TRIM -> FLUSH -> the next copy ---- */
 
-static void placer_cleared(struct disk_io *io, int res)
+static void clear_begin(struct placer *p)
 {
-	struct placer *p = container_of(io, struct placer, io);
+	p->clear_op = DISK_MAP;
+	p->n_clear = 0;
+	p->clear_disks = p->picks[0].disks;
+}
+
+static void clear_next(struct placer *p)
+{
+	p->clear_op = DISK_MAP;
+	p->clear_disks &= p->clear_disks - 1;
+	if (p->clear_disks == 0 && ++p->n_clear < p->n_picks)
+		p->clear_disks = p->picks[p->n_clear].disks;
+}
+
+/* The disk that is being cleared, of the pick that is. */
+static uint32_t clear_disk(const struct placer *p)
+{
+	quarry_assert(p->n_clear < p->n_picks && p->clear_disks != 0);
+	return (uint32_t)__builtin_ctzll(p->clear_disks);
+}
+
+static void placer_cleared(struct replica_io *rio, int res)
+{
+	struct placer *p = container_of(rio, struct placer, rio);
+	const struct disk_io *io = &rio->io;
 	struct volume *v = container_of(p, struct volume, placer);
-	quarry_assert(p->stage == PLACER_CLEAR && p->is_clearing && p->n_clear < p->n_picks);
+	quarry_assert(p->stage == PLACER_CLEAR && p->is_clearing);
 	p->is_clearing = false;
 	if (res < 0) {
-		placer_refuse(p, p->picks[p->n_clear].disk, res);
+		placer_refuse(p, clear_disk(p), res);
 	} else if (io->op == DISK_MAP && io->n_extents > 0) {
 		p->clear_op = DISK_TRIM;
 	} else if (io->op == DISK_TRIM) {
 		p->clear_op = DISK_FLUSH;
 	} else {
-		p->clear_op = DISK_MAP;
-		p->n_clear++;
+		clear_next(p);
 	}
 	placer_run(v);
 }
@@ -324,26 +385,23 @@ static enum flow placer_clear(struct volume *v)
 	struct placer *p = &v->placer;
 	if (p->n_clear == p->n_picks)
 		return FLOW_NEXT;
-	const struct place_pick *pick = &p->picks[p->n_clear];
-	const struct volume_disk *vd = &v->disks[pick->disk];
+	uint32_t disk = clear_disk(p);
 	quarry_assert(p->is_joining && !p->is_clearing);
-	if (!volume_disk_is_good(v, pick->disk)) {
-		placer_refuse(p, pick->disk, -EIO);
+	if (!volume_disk_is_good(v, disk)) {
+		placer_refuse(p, disk, -EIO);
 		return FLOW_NEXT;
 	}
-	p->io = (struct disk_io){.op = p->clear_op,
-				 .tree = p->clear_op == DISK_FLUSH ? NULL : vd->tree,
-				 .session = vd->session,
-				 .volume = v->entry->facts.uuid,
-				 .epoch = v->epoch,
-				 .first = pick->segment * (SEGMENT_BYTES / BLOCK_BYTES),
-				 .n_blocks = SEGMENT_BYTES / BLOCK_BYTES,
-				 .since = p->clear_op == DISK_MAP,
-				 .extents = &p->extent,
-				 .extents_max = 1,
-				 .done = placer_cleared};
+	p->rio = (struct replica_io){.io = {.op = p->clear_op,
+					    .epoch = v->epoch,
+					    .first = p->picks[p->n_clear].segment * SEGMENT_BLOCKS,
+					    .n_blocks = SEGMENT_BLOCKS,
+					    .since = p->clear_op == DISK_MAP,
+					    .extents = &p->extent,
+					    .extents_max = 1},
+				     .tree = volume_tree(v),
+				     .done = placer_cleared};
 	p->is_clearing = true;
-	disk_submit(v->set->disks[pick->disk]->disk, &p->io);
+	replica_submit(&v->disks[disk].replica, &p->rio);
 	return FLOW_WAIT;
 }
 
@@ -381,10 +439,8 @@ static void placer_extend(struct record_update *u, struct transaction *t)
 		transaction_condition(t, c->revision, CHUNK_KEY, uuid, c->number);
 		transaction_put(t, chunk_to_json(c, p->picks, p->n_picks), CHUNK_KEY, uuid, c->number);
 	}
-	for (uint32_t i = 0; i < p->n_picks; i++) {
-		const struct disk_facts *disk = &v->set->disks[p->picks[i].disk]->facts;
-		if (!pick_is_first_on_disk(p, i))
-			continue;
+	for (uint64_t disks = picks_disks(p); disks != 0; disks &= disks - 1) {
+		const struct disk_facts *disk = &v->set->disks[__builtin_ctzll(disks)]->facts;
 		uuid_to_text(&disk->uuid, uuid);
 		transaction_condition(t, disk->revision, DISK_KEY, uuid);
 	}
@@ -396,7 +452,7 @@ static void placer_apply(struct volume *v, uint64_t revision)
 	struct placer *p = &v->placer;
 	for (uint32_t i = 0; i < p->n_picks; i++) {
 		struct chunk *c = chunk_get(v, p->picks[i].segment);
-		chunk_place(c, p->picks[i].segment, p->picks[i].disk);
+		chunk_place(c, p->picks[i].segment, p->picks[i].disks);
 		c->revision = revision;
 	}
 }
@@ -525,8 +581,7 @@ void placer_run(struct volume *v)
 				return;
 			if (p->stage == PLACER_CHOOSE)
 				break;
-			p->n_clear = 0;
-			p->clear_op = DISK_MAP;
+			clear_begin(p);
 			p->stage = PLACER_CLEAR;
 			break;
 		case PLACER_CLEAR:
@@ -570,7 +625,7 @@ void placement_move(struct volume *v, struct part *part)
 {
 	struct chunk *c = chunk_get(v, part->segment);
 	quarry_assert(c && !list_is_linked(&part->link));
-	part->tried |= 1ull << part->disk;
+	part->tried |= part->full;
 	c->pins++;
 	chunk_bit_set(c->moving, part->segment, true);
 	list_append(&v->placer.moving, &part->link);

@@ -108,6 +108,7 @@ static int clone_facts(struct command *c)
 	*f = (struct volume_facts){.uuid = set_random_uuid(c->set),
 				   .size_bytes = c->snapshot->facts.size_bytes,
 				   .replicas = source->replicas,
+				   .min_replicas = source->min_replicas,
 				   .epoch_base = c->volume->head->epoch,
 				   .live_tree = 1,
 				   .next_tree = 2,

@@ -58,10 +58,13 @@ void set_explain(struct volume_set *s)
 
 static void set_disk_leave_head(struct volume *v, void *context)
 {
-	const struct set_disk *d = context;
-	struct volume_disk *vd = &v->disks[d->index];
-	if (vd->state == VOLUME_DISK_JOINED)
-		*vd = (struct volume_disk){.state = VOLUME_DISK_LOST};
+	struct set_disk *d = context;
+	volume_disk_lose(v, d->index, -EIO);
+	if (d->disk)
+		return;
+	/* Nothing that was written there can be flushed any more: so much was told to whoever flushed while it had failed. */
+	v->disks[d->index].replica.disk = NULL;
+	v->disks[d->index].written = v->disks[d->index].flushed = 0;
 }
 
 /* Sessions and trees end with the disk that gave them. */
@@ -136,6 +139,7 @@ static void set_disk_failed(struct disk *disk, void *context)
 		return;
 	d->state = SET_DISK_FAILED;
 	text_print(d->why, sizeof(d->why), "%s", disk_why(disk));
+	set_disk_leave_heads(d);
 	set_explain(d->set);
 }
 

@@ -50,6 +50,7 @@ static int volume_create_facts(struct command *c, const struct set_pool *pool)
 	*f = (struct volume_facts){.uuid = set_random_uuid(c->set),
 				   .size_bytes = c->order->size_bytes,
 				   .replicas = c->order->replicas ? c->order->replicas : pool->facts.replicas,
+				   .min_replicas = 1,
 				   .live_tree = 1,
 				   .next_tree = 2,
 				   .created_ns = reactor_wall_ns(c->set->reactor)};

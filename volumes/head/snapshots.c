@@ -131,12 +131,13 @@ void snapshot_find_trees(struct volume *v)
 		if (!d)
 			continue;
 		struct volume_disk *vd = &v->disks[d->index];
-		vd->state = VOLUME_DISK_LOST;
-		if (!set_disk_is_running(d))
+		if (vd->state == VOLUME_DISK_JOINED)
 			continue;
-		vd->tree = disk_tree_find(d->disk, &facts->uuid, v->snapshot->facts.tree);
-		if (vd->tree)
-			vd->state = VOLUME_DISK_JOINED;
+		vd->state = VOLUME_DISK_LOST;
+		if (!set_disk_is_running(d) || !disk_tree_find(d->disk, &facts->uuid, volume_tree(v)))
+			continue;
+		replica_open_reader(volume_disk_replica(v, d->index));
+		vd->state = VOLUME_DISK_JOINED;
 	}
 }
 

@@ -17,7 +17,7 @@
 #define BATCH_WINDOW 16u
 
 struct batch_slot {
-	struct disk_io io;
+	struct replica_io rio;
 	struct tree_batch *batch;
 	bool is_busy;
 };
@@ -43,9 +43,9 @@ static void batch_turn(struct op *op, int res)
 	batch_run(container_of(op, struct tree_batch, turn));
 }
 
-static void batch_answered(struct disk_io *io, int res)
+static void batch_answered(struct replica_io *rio, int res)
 {
-	struct batch_slot *slot = container_of(io, struct batch_slot, io);
+	struct batch_slot *slot = container_of(rio, struct batch_slot, rio);
 	struct tree_batch *b = slot->batch;
 	quarry_assert(slot->is_busy && b->owed > 0);
 	slot->is_busy = false;
@@ -69,7 +69,7 @@ static struct tree_batch *batch_create(struct volume *v, uint32_t disk, enum dis
 	op_init(&b->turn, batch_turn);
 	for (uint32_t i = 0; i < BATCH_WINDOW; i++) {
 		b->slots[i].batch = b;
-		b->slots[i].io.done = batch_answered;
+		b->slots[i].rio.done = batch_answered;
 	}
 	return b;
 }
@@ -141,20 +141,14 @@ struct tree_batch *tree_batch_orphans(struct volume *v, uint32_t disk)
 static void batch_submit(struct tree_batch *b, struct batch_slot *slot)
 {
 	struct volume *v = b->volume;
-	struct disk *disk = v->set->disks[b->disk]->disk;
-	struct disk_io *io = &slot->io;
-	io->op = b->op;
-	io->volume = v->entry->facts.uuid;
-	io->session = v->disks[b->disk].session;
-	io->tree_id = b->ids[b->next++];
-	io->parent_id = 0;
-	io->epoch = b->op == DISK_CREATE ? v->epoch : 0;
-	io->tree = b->op == DISK_DROP ? disk_tree_find(disk, &io->volume, io->tree_id) : NULL;
-	if (b->op == DISK_DROP && !io->tree)
-		return;
+	uint64_t id = b->ids[b->next++];
+	slot->rio.io.op = b->op;
+	slot->rio.io.tree_id = slot->rio.tree = id; /* CREATE, DROP */
+	slot->rio.io.parent_id = 0;
+	slot->rio.io.epoch = b->op == DISK_CREATE ? v->epoch : 0;
 	slot->is_busy = true;
 	b->owed++;
-	disk_submit(disk, io);
+	replica_submit(&v->disks[b->disk].replica, &slot->rio);
 }
 
 static void batch_check(const struct tree_batch *b)

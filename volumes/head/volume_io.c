@@ -5,7 +5,7 @@
  *
  *   FILL     only of a volume whose first content is still being brought: waits for what is not there yet (fill.c)
  *   LOCK     waits for earlier requests on the same blocks [READLOCK]
- *   ISSUE    cuts the range into parts, segment by segment, and sends each to its disk; waits for what a part needs; of a
+ *   ISSUE    cuts the range into parts, segment by segment, and sends each to its disks; waits for what a part needs; of a
  *            MAP with `since` ahead.c does it
  *   GATHER   waits for all parts; the range is free after
  *   HARDEN   a DISK_FLUSH (or a barrier's DISK_COMPLETE) on each disk that needs one, in parallel
@@ -289,10 +289,10 @@ static void volume_io_hole(struct volume_io *io, const struct piece *piece)
 	volume_io_advance(io, len);
 }
 
-static enum flow volume_io_send(struct volume_io *io, const struct piece *piece, uint32_t disk)
+static enum flow volume_io_send(struct volume_io *io, const struct piece *piece, uint64_t disks)
 {
 	struct volume *v = io->own.volume;
-	if (!volume_disk_is_good(v, disk)) {
+	if (volume_good(v, disks) == 0) {
 		io->own.err = -EIO;
 		return FLOW_NEXT;
 	}
@@ -300,13 +300,11 @@ static enum flow volume_io_send(struct volume_io *io, const struct piece *piece,
 	if (!p)
 		return volume_io_wait(io, WAIT_PART);
 	p->kind = piece->kind;
-	p->disk = disk;
+	p->disks = disks;
 	p->pos_bytes = piece->pos_bytes;
 	p->len_bytes = piece->len_bytes;
 	p->must_allocate = (io->flags & VOLUME_NO_HOLE) || (v->fill && piece->kind == PART_WRITE);
 	p->slice = volume_io_slice(io);
-	if (changes_data(io->op))
-		io->own.disks |= 1ull << disk;
 	io->own.owed++;
 	volume_io_advance(io, piece->len_bytes);
 	part_start(p);
@@ -317,10 +315,10 @@ static enum flow volume_io_issue_next(struct volume_io *io)
 {
 	struct volume *v = io->own.volume;
 	struct piece piece = volume_io_piece(io);
-	uint32_t disk = 0;
-	switch (chunk_find(v, piece.segment, &disk)) {
-	case PLACED_ON_DISK:
-		return volume_io_send(io, &piece, disk);
+	uint64_t disks = 0;
+	switch (chunk_find(v, piece.segment, &disks)) {
+	case PLACED_ON_DISKS:
+		return volume_io_send(io, &piece, disks);
 	case PLACED_UNKNOWN:
 		io->own.err = chunk_load(v, piece.segment, io);
 		return io->own.err ? FLOW_NEXT : volume_io_wait(io, WAIT_CHUNK);
@@ -407,7 +405,7 @@ static enum flow volume_io_harden(struct volume_io *io)
 		if (!p)
 			return volume_io_wait(io, WAIT_PART);
 		p->kind = io->own.epoch ? PART_COMPLETE : PART_FLUSH;
-		p->disk = disk;
+		p->disks = 1ull << disk;
 		p->epoch = io->own.epoch;
 		p->pos_bytes = p->len_bytes = 0;
 		io->own.disks &= ~(1ull << disk);

@@ -11,13 +11,13 @@
  *   disks/UUID                  {node, path, pool, name, size_bytes, state: "ok" | "removed", reserved, cluster}
  *   volumes/UUID                {name, pool, size_bytes, replicas, generation, owner, epoch_base, live_tree, next_tree,
  *                                trees: [{id, parent, epoch, state}], state: "ok" | "deleting", attachments: [...],
- *                                created_ns, replicas_state: {DISK: ...}, requests: [...], history, ancestors,
- *                                cloned_from, schedule, fill: {source, filled_bytes}}
+ *                                created_ns, replicas_state: {DISK: ...}, requests: [...], min_replicas, history,
+ *                                ancestors, cloned_from, schedule, fill: {source, filled_bytes}}
  *   snapshots/UUID/TREE         {name, branch, epoch, size_bytes, created_ns, state, scheduled, attached_nbd,
  *                                attached_vhost, vhost_queues}
  *   volume-names/NAME           {uuid}
  *   deleted                     {deleted: [[KIND, NAME, ...], ...]}     the last 32, so that a repeat is recognised
- *   placement/UUID/CHUNK        {segments: {"3": ["DISK-UUID"], ...}}        256 segments a chunk
+ *   placement/UUID/CHUNK        {segments: {"3": ["DISK-UUID", ...], ...}}   256 segments a chunk
  *
  * In a cluster the store is that of all nodes, and each has a copy of what it holds, kept fresh by the store's watch. A
  * volume is served by one of them: the owner, while it is attached; else the node that has the disks with its data. The

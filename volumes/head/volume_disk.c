@@ -1,0 +1,76 @@
+/*
+ * volume_disk.c: a volume's dealings with its disks: which of them can be asked, which is asked, and the end of one.
+ *
+ *   UNUSED -> JOINED -> LOST
+ *
+ * Invariants
+ *  1. A JOINED disk's replica is open; the first thing that it fails to change, or its end, makes it LOST. Of the only
+ *     copy, a failure is the request's alone.
+ *  2. Reads go to JOINED disks alone.
+ *
+ * Owner: the volume.
+ */
+#include "volumes/head/head_internal.h"
+
+#include <errno.h>
+
+static void volume_disk_lost(struct replica *r, int res)
+{
+	struct volume_disk *vd = container_of(r, struct volume_disk, replica);
+	struct volume *v = vd->volume;
+	uint32_t disk = (uint32_t)(vd - v->disks);
+	if (vd->state != VOLUME_DISK_JOINED) /* whoever joins it sees by himself */
+		return;
+	vd->state = VOLUME_DISK_LOST;
+	if (res == -ESTALE)
+		volume_fence(v, "disk %s has heard of a newer attachment of it", v->set->disks[disk]->facts.name);
+}
+
+struct replica *volume_disk_replica(struct volume *v, uint32_t disk)
+{
+	struct volume_disk *vd = &v->disks[disk];
+	const struct set_disk *d = v->set->disks[disk];
+	quarry_assert(set_disk_is_running(d) && vd->state != VOLUME_DISK_JOINED);
+	if (!vd->volume)
+		replica_init(&vd->replica, v->set->reactor, &v->entry->facts.uuid, &d->facts.uuid, volume_disk_lost);
+	vd->volume = v;
+	vd->replica.disk = d->disk;
+	vd->replica.is_only_copy = !volume_is_replicated(v);
+	return &vd->replica;
+}
+
+void volume_disk_lose(struct volume *v, uint32_t disk, int res)
+{
+	struct volume_disk *vd = &v->disks[disk];
+	if (vd->state != VOLUME_DISK_JOINED)
+		return;
+	quarry_assert(vd->replica.state == REPLICA_OPEN);
+	replica_lose(&vd->replica, res);
+	quarry_assert(vd->state != VOLUME_DISK_JOINED);
+}
+
+uint64_t volume_good(const struct volume *v, uint64_t disks)
+{
+	uint64_t good = 0;
+	for (uint64_t left = disks; left != 0; left &= left - 1)
+		if (volume_disk_is_good(v, (uint32_t)__builtin_ctzll(left)))
+			good |= left & -left;
+	return good;
+}
+
+/* Among those that have equally little to do the block decides, so that all take part. */
+uint32_t volume_reader(const struct volume *v, uint64_t disks, uint64_t block)
+{
+	uint32_t n = (uint32_t)__builtin_popcountll(disks), turn = 0, reader = SET_DISKS_MAX;
+	uint64_t least = UINT64_MAX;
+	for (uint64_t left = disks; left != 0; left &= left - 1, turn++) {
+		uint32_t disk = (uint32_t)__builtin_ctzll(left);
+		uint64_t rank = (uint64_t)v->disks[disk].asked * n + (turn + block / PART_BLOCKS) % n;
+		if (rank >= least)
+			continue;
+		least = rank;
+		reader = disk;
+	}
+	quarry_assert(reader < SET_DISKS_MAX);
+	return reader;
+}
