@@ -196,7 +196,8 @@ int world_start(struct head_world *w)
 				       .is_store_own = !w->is_cluster,
 				       .members = w->members,
 				       .cache_bytes = w->cache_bytes ? w->cache_bytes : WORLD_CACHE_BYTES,
-				       .n_parts = w->n_parts};
+				       .n_parts = w->n_parts,
+				       .replicas_max = w->replicas_max};
 	CU_ASSERT_EQUAL_FATAL(volume_set_start(&o, world_ready, w, &w->set), 0);
 	world_wait(w);
 	return w->res;
@@ -293,6 +294,14 @@ int world_attach(struct head_world *w, const char *name)
 int world_detach(struct head_world *w, const char *name)
 {
 	struct set_command c = command_on(SET_VOLUME_DETACH, name);
+	return world_command(w, &c);
+}
+
+int world_create_copies(struct head_world *w, const char *name, uint64_t size_bytes, uint32_t replicas)
+{
+	struct set_command c = command_on(SET_VOLUME_CREATE, name);
+	c.size_bytes = size_bytes;
+	c.replicas = replicas;
 	return world_command(w, &c);
 }
 

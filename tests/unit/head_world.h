@@ -26,7 +26,8 @@ struct head_world {
 	uint64_t cache_bytes;  /* of the next start; 0: WORLD_CACHE_BYTES */
 	const char *node_name; /* the same; NULL: "n1" */
 	uint32_t n_disks;
-	uint32_t n_parts; /* of the set, 0: as many as usual */
+	uint32_t replicas_max; /* of the set */
+	uint32_t n_parts;      /* of the set, 0: as many as usual */
 	bool is_done;
 	int res;
 	char why[SET_WHY_BYTES];
@@ -65,6 +66,7 @@ static inline struct set_command order_other(enum set_command_kind kind, const c
 /* Waits for a command; why and code stay in c. */
 int world_command(struct head_world *w, struct set_command *c);
 int world_create(struct head_world *w, const char *name, uint64_t size_bytes);
+int world_create_copies(struct head_world *w, const char *name, uint64_t size_bytes, uint32_t replicas);
 int world_attach(struct head_world *w, const char *name);
 int world_detach(struct head_world *w, const char *name);
 /* Creates, attaches, and gives the head; the test fails otherwise. */

@@ -132,6 +132,117 @@ static void free_space_is_the_weight(void)
 	world_close(&w);
 }
 
+static void copies_are_chosen_from_domains_of_their_own(void)
+{
+	struct head_world w;
+	uint64_t disks, n[3] = {0};
+	world_open(&w, 9);
+	for (uint32_t i = 0; i < 3; i++)
+		world_add_disk(&w, DISK_BYTES);
+	w.replicas_max = 5;
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	CU_ASSERT_EQUAL_FATAL(world_create_copies(&w, "vm1", TIB, 2), 0);
+	CU_ASSERT_EQUAL_FATAL(world_create_copies(&w, "vm2", TIB, 3), 0);
+	CU_ASSERT_EQUAL_FATAL(world_attach(&w, "vm1") | world_attach(&w, "vm2"), 0);
+	struct volume *v = world_head(&w, "vm1"), *many = world_head(&w, "vm2");
+	for (uint32_t i = 0; i < 300; i++) {
+		CU_ASSERT_EQUAL_FATAL(placement_choose(v, 0, &disks), 0);
+		CU_ASSERT_EQUAL(__builtin_popcountll(disks), 2);
+		for (uint32_t d = 0; d < 3; d++)
+			n[d] += disks >> d & 1;
+	}
+	CU_ASSERT(n[0] > 140 && n[1] > 140 && n[2] > 140);
+	CU_ASSERT_EQUAL(placement_choose(many, 0, &disks), 0);
+	CU_ASSERT_EQUAL(disks, 7);
+	CU_ASSERT_EQUAL(placement_choose(v, 3, &disks), -ENOSPC); /* two are full: one is not enough */
+	w.set->disks[0]->state = w.set->disks[1]->state = SET_DISK_FAILED;
+	CU_ASSERT_EQUAL(placement_choose(v, 0, &disks), 0); /* two have failed: what is left is better than nothing */
+	CU_ASSERT_EQUAL(disks, 4);
+	v->entry->facts.min_replicas = 2; /* unless somebody says otherwise */
+	CU_ASSERT_EQUAL(placement_choose(v, 0, &disks), -EIO);
+	v->entry->facts.min_replicas = 1;
+	w.set->disks[0]->state = w.set->disks[1]->state = SET_DISK_RUNNING;
+	set_pool_find(w.set, "default")->facts.failure_domain = DOMAIN_NODE;
+	CU_ASSERT_EQUAL(placement_choose(v, 0, &disks), 0); /* one node is one domain */
+	CU_ASSERT_EQUAL(__builtin_popcountll(disks), 1);
+	world_close(&w);
+}
+
+static void copies_are_recorded_together(void)
+{
+	struct head_world w;
+	uint8_t *data = world_memory(4096);
+	uint64_t before[20], after;
+	memset(data, 1, 4096);
+	world_open(&w, 10);
+	for (uint32_t i = 0; i < 4; i++)
+		world_add_disk(&w, DISK_BYTES);
+	w.replicas_max = 5;
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	CU_ASSERT_EQUAL_FATAL(world_create_copies(&w, "vm1", TIB, 3), 0);
+	CU_ASSERT_EQUAL_FATAL(world_attach(&w, "vm1"), 0);
+	struct volume *v = world_head(&w, "vm1");
+	for (uint64_t i = 0; i < 20; i++) {
+		CU_ASSERT_EQUAL(world_write(&w, v, i * 40 * GIB, data, 4096, 0), 0);
+		CU_ASSERT_EQUAL_FATAL(chunk_find(v, i * 40, &before[i]), PLACED_ON_DISKS);
+		CU_ASSERT_EQUAL(__builtin_popcountll(before[i]), 3);
+	}
+	CU_ASSERT_EQUAL(layout_without(v, 0), 20);
+	uint64_t without_first = layout_without(v, 1);
+	CU_ASSERT(without_first > 0 && without_first < 20);
+	world_stop(&w);
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	v = world_head(&w, "vm1");
+	CU_ASSERT_PTR_NOT_NULL_FATAL(v);
+	CU_ASSERT_EQUAL(layout_without(v, 0), 20); /* read from the store */
+	CU_ASSERT_EQUAL(layout_without(v, 1), without_first);
+	for (uint64_t i = 0; i < 20; i++) {
+		CU_ASSERT_EQUAL(world_read(&w, v, i * 40 * GIB, data, 4096), 0);
+		CU_ASSERT_EQUAL(chunk_find(v, i * 40, &after), PLACED_ON_DISKS);
+		CU_ASSERT_EQUAL(after, before[i]);
+	}
+	world_close(&w);
+	free(data);
+}
+
+static int count_segments(void *context, uint32_t segment, uint64_t disks)
+{
+	*(uint64_t *)context += disks;
+	return 0;
+}
+
+/* What the store says of a segment's disks is not trusted. */
+static void sets_of_disks_are_checked(void)
+{
+#define A "\"00000000-0000-4005-8000-000000000001\""
+	static const struct {
+		const char *text;
+		int res;
+	} cases[] = {
+	    {"{\"segments\": {\"3\": [" A "]}}", 0},
+	    {"{\"segments\": {\"255\": [" A ", \"00000000-0000-4005-8000-000000000002\"]}}", 0},
+	    {"{\"segments\": {\"256\": [" A "]}}", -EINVAL},
+	    {"{\"segments\": {\"3\": []}}", -EINVAL},
+	    {"{\"segments\": {\"3\": [" A ", " A "]}}", -EINVAL},
+	    {"{\"segments\": {\"3\": [" A ", 7]}}", -EINVAL},
+	    {"{\"segments\": {\"3\": " A "}}", -EINVAL},
+	    {"{\"segments\": {\"x\": [" A "]}}", -EINVAL},
+	    {"{\"segments\": {\"3\": [" A "," A "," A "," A "," A "," A "]}}", -EINVAL},
+	    {"{\"segments\": []}", -EINVAL},
+	    {"", -EINVAL},
+	};
+#undef A
+	struct head_world w;
+	world_open(&w, 11);
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	for (size_t i = 0; i < array_size(cases); i++) {
+		uint64_t sum = 0;
+		CU_ASSERT_EQUAL(chunk_read_json(w.set, cases[i].text, count_segments, &sum), cases[i].res);
+		CU_ASSERT_EQUAL(sum > 0, cases[i].res == 0);
+	}
+	world_close(&w);
+}
+
 static void without_disks_there_is_no_place(void)
 {
 	struct head_world w;
@@ -351,6 +462,9 @@ int main(void)
 	CU_add_test(suite, "first writes share transactions", first_writes_share_transactions);
 	CU_add_test(suite, "chunks are cached within a bound", chunks_are_cached_within_a_bound);
 	CU_add_test(suite, "free space is the weight", free_space_is_the_weight);
+	CU_add_test(suite, "copies are chosen from domains of their own", copies_are_chosen_from_domains_of_their_own);
+	CU_add_test(suite, "copies are recorded together", copies_are_recorded_together);
+	CU_add_test(suite, "sets of disks are checked", sets_of_disks_are_checked);
 	CU_add_test(suite, "without disks there is no place", without_disks_there_is_no_place);
 	CU_add_test(suite, "a disk that cannot be joined is no full disk",
 		    a_disk_that_cannot_be_joined_is_no_full_disk);

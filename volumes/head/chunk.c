@@ -161,39 +161,55 @@ void chunks_fini(struct volume *v)
 
 /* ---- JSON: {"segments": {"3": ["DISK-UUID", ...], ...}}, segments counted from the chunk's first ---- */
 
-static int chunk_read_segment(struct chunk *c, const char *name, json_t *disks)
+/* The disks of one segment, as a mask. */
+static int segment_from_json(struct volume_set *s, json_t *array, uint64_t *disks)
 {
-	char *end;
-	unsigned long segment = strtoul(name, &end, 10);
-	size_t n = json_array_size(disks);
-	uint64_t set = 0;
-	if (end == name || *end || segment >= PLACEMENT_CHUNK || n == 0 || n > SEGMENT_DISKS_MAX)
+	size_t n = json_array_size(array);
+	if (n == 0 || n > SEGMENT_DISKS_MAX)
 		return -EINVAL;
+	*disks = 0;
 	for (size_t i = 0; i < n; i++) {
-		const char *text = json_string_value(json_array_get(disks, i));
+		const char *text = json_string_value(json_array_get(array, i));
 		struct uuid uuid;
 		if (!text || uuid_from_text(text, &uuid) < 0)
 			return -EINVAL;
-		const struct set_disk *d = set_disk_known(c->volume->set, &uuid);
+		const struct set_disk *d = set_disk_known(s, &uuid);
 		if (!d)
 			return -EMFILE;
-		if (set >> d->index & 1)
+		if (*disks >> d->index & 1)
 			return -EINVAL;
-		set |= 1ull << d->index;
+		*disks |= 1ull << d->index;
 	}
-	chunk_put(c, segment, set);
 	return 0;
 }
 
-static int chunk_from_json(struct chunk *c, const char *text)
+int chunk_read_json(struct volume_set *s, const char *text,
+		    int (*each)(void *context, uint32_t segment, uint64_t disks), void *context)
 {
 	json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
-	json_t *segments = json_object_get(root, "segments"), *disks;
+	json_t *segments = json_object_get(root, "segments"), *array;
 	const char *name;
 	int err = json_is_object(segments) ? 0 : -EINVAL;
-	json_object_foreach(segments, name, disks) err = err ? err : chunk_read_segment(c, name, disks);
+	json_object_foreach(segments, name, array)
+	{
+		char *end;
+		unsigned long segment = strtoul(name, &end, 10);
+		uint64_t disks;
+		if (err == 0 && (end == name || *end || segment >= PLACEMENT_CHUNK))
+			err = -EINVAL;
+		if (err == 0)
+			err = segment_from_json(s, array, &disks);
+		if (err == 0)
+			err = each(context, (uint32_t)segment, disks);
+	}
 	json_decref(root);
 	return err;
+}
+
+static int chunk_take_segment(void *context, uint32_t segment, uint64_t disks)
+{
+	chunk_put(context, segment, disks);
+	return 0;
 }
 
 static int segment_to_json(json_t *segments, const struct chunk *c, uint64_t at, uint64_t disks)
@@ -247,7 +263,7 @@ static int chunk_take(struct chunk *c, const struct metadata_request *q, int res
 	if (res != 0)
 		return res;
 	c->revision = q->items[0].revision;
-	return chunk_from_json(c, q->items[0].value);
+	return chunk_read_json(c->volume->set, q->items[0].value, chunk_take_segment, c);
 }
 
 static void chunk_read_done(struct metadata_request *q, int res)

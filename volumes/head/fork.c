@@ -1,5 +1,5 @@
 /*
- * fork.c: forks one tree of a volume on every disk that the volume is recorded on, in parallel.
+ * fork.c: forks one tree of a volume on every disk that has a current copy of it, in parallel.
  *
  * A disk answers a fork when it is durable, with all that was written before; so a fork that is done is a flush, too.
  *
@@ -26,7 +26,8 @@ bool fork_reaches_all(const struct volume *v, char *why, size_t room)
 {
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
 		const struct set_disk *d = v->set->disks[i];
-		if (v->disks[i].state == VOLUME_DISK_UNUSED || volume_disk_is_good(v, i))
+		bool is_left_out = v->disks[i].state == VOLUME_DISK_UNUSED || v->disks[i].state == VOLUME_DISK_STALE;
+		if (is_left_out || volume_disk_is_good(v, i))
 			continue;
 		text_print(why, room, "disk %s (%s), which holds part of it, cannot be used: %s", d->facts.name,
 			   d->facts.path, d->why[0] ? d->why : "it could not be joined");

@@ -4,6 +4,7 @@
  *   volume.c         a volume's life and what frontends ask     volume_io.c    every request: stages and dispatcher
  *   part.c           the pieces that go to disks                range_lock.c   whose turn it is
  *   volume_disk.c    who of the disks is asked                  heal.c         what a disk cannot read
+ *   stale.c          marks a disk that failed                   layout.c       which disks have segments together
  *   slice.c          scattered memory                           barrier.c      closing epochs
  *   placement.c      chooses disks, and records it              chunk.c        the cached records of it
  *   join.c           a volume's first words to a disk           volume_attach.c  and detach
@@ -140,7 +141,8 @@ struct placer {
 enum volume_disk_state {
 	VOLUME_DISK_UNUSED, /* has nothing of the volume */
 	VOLUME_DISK_JOINED, /* session and trees are good, and it has every completed write */
-	VOLUME_DISK_LOST,   /* holds data of the volume and cannot be reached */
+	VOLUME_DISK_LOST,   /* holds data of the volume and cannot be reached; of several copies: to be marked */
+	VOLUME_DISK_STALE,  /* of several copies: the record says since when it lacks writes */
 };
 
 struct volume_disk {
@@ -149,6 +151,32 @@ struct volume_disk {
 	struct replica replica;
 	uint32_t asked;            /* requests for data on their way there and back */
 	uint64_t written, flushed; /* writes completed; of these, known flushed */
+	uint64_t since;            /* LOST, of several copies: it may lack writes of epochs >= since */
+};
+
+/* ---- which disks have segments together, and those that are to be marked: of volumes with several copies ---- */
+
+struct layout_set {
+	uint64_t disks; /* bit per disk */
+	uint64_t n_segments;
+};
+struct layout {
+	struct layout_set *sets;
+	uint32_t n, room;
+};
+
+struct stale_update {
+	struct record_update update;
+	struct volume *volume;
+	uint64_t disks; /* bit per disk: those that it marks */
+};
+struct stale {
+	struct stale_update *update; /* under way */
+	struct list waiting;         /* parts, by link: a disk has missed them */
+	struct timer retry;
+	bool is_told; /* that the store cannot be reached */
+	struct op op;
+	void (*settled)(struct volume *v); /* who waits until no mark is owed; NULL: nobody */
 };
 
 #define BARRIER_STAGES(X) X(REST) X(RESERVE) X(CLAIM) X(CLOSE) X(DRAIN) X(FORK) X(FLUSH) X(COMPLETE) X(SETTLE) X(END)
@@ -212,6 +240,8 @@ struct volume {
 	uint32_t n_chunks;
 	struct placer placer;
 	struct barrier barrier;
+	struct layout layout;
+	struct stale stale;
 	struct fill *fill; /* NULL: the volume is whole */
 	struct list watches;
 	uint32_t refs;                     /* frontends' */
@@ -289,6 +319,7 @@ struct volume_set {
 	struct set_lease lease;
 	char node_name[NAME_BYTES];
 	bool is_store_own;
+	uint32_t replicas_max;
 	char why[SET_WHY_BYTES]; /* of a start that failed */
 	uint64_t cache_bytes, cache_given;
 	uint64_t cache_share; /* of each disk, while the set starts; 0: half of what is left */
@@ -390,7 +421,7 @@ void volume_io_to_text(const struct volume_io *io, char *text, size_t room);
 
 /* ---- part.c ---- */
 
-#define PART_STAGES(X) X(FREE) X(SURVEY) X(FETCH) X(MERGE) X(CARRY) X(HELD) X(MOVE) X(SETTLE) X(HEAL) X(END)
+#define PART_STAGES(X) X(FREE) X(SURVEY) X(FETCH) X(MERGE) X(CARRY) X(HELD) X(MOVE) X(SETTLE) X(MARK) X(HEAL) X(END)
 #define X(name)        PART_##name,
 enum part_stage { PART_STAGES(X) };
 #undef X
@@ -483,6 +514,8 @@ void part_start(struct part *p);
 void part_moved(struct part *p, int res);
 /* It was held, and may go on. */
 void part_release(struct part *p);
+/* No disk that missed it counts as current any more; or the head has stopped. */
+void part_marked(struct part *p);
 void part_to_text(const struct part *p, char *text, size_t room);
 /* What p->first says is asked of the disk; its answer ends the wait of the part's stage. */
 void part_ask(struct part *p, uint32_t disk);
@@ -514,6 +547,38 @@ uint64_t fill_prefix_bytes(const struct volume *v); /* all before it is there */
 must_check enum flow fill_record(struct volume_io *io);
 void fill_view(const struct set_volume *entry, struct volume_view *view);
 
+/* ---- stale.c: disks that failed a volume with several copies ---- */
+
+void stale_init(struct volume *v);
+/* The disk was lost just now. */
+void stale_note(struct volume *v, uint32_t disk);
+/* The part has not reached all disks of its segment: part_marked() when those that it missed are marked, on a later turn. */
+void stale_wait(struct part *p);
+void stale_wake(struct volume *v); /* something that it depends on has changed: it looks, on a later turn */
+void stale_run(struct volume *v);
+bool stale_is_settled(const struct volume *v); /* no mark is owed, or none can be made any more */
+bool stale_is_busy(const struct volume *v);    /* it will call somebody, or itself, again */
+void stale_abandon(struct volume *v);
+
+/* ---- layout.c: of volumes with several copies; of others nothing is kept ---- */
+
+must_check int layout_reserve(struct volume *v, uint32_t n);     /* memory for so many sets more: 0 or -ENOMEM */
+void layout_add(struct volume *v, uint64_t disks);               /* a segment lies there */
+void layout_remove(struct volume *v, uint64_t disks);            /* and this one no more */
+uint64_t layout_without(const struct volume *v, uint64_t disks); /* how many segments lie on none of these */
+void layout_fini(struct volume *v);
+struct layout_load {
+	struct volume *volume;
+	void (*done)(struct layout_load *l, int res); /* 0, or what the store said, or what is wrong with a value */
+	void *context;
+	/* its own */
+	uint32_t number;
+	struct metadata_request request;
+	char key[KEY_BYTES];
+};
+void layout_load_start(struct layout_load *l);
+void layout_load_abandon(struct layout_load *l);
+
 /* ---- chunk.c ---- */
 
 enum placed { PLACED_ON_DISKS, PLACED_NOWHERE, PLACED_UNKNOWN, PLACED_MOVING };
@@ -524,6 +589,9 @@ uint64_t chunk_skip_empty(struct volume *v, uint64_t segment, uint64_t end);
 /* The request waits until the segment's chunk is loaded. 0, or -ENOMEM and it does not wait. */
 must_check int chunk_load(struct volume *v, uint64_t segment, struct volume_io *io);
 struct chunk *chunk_get(struct volume *v, uint64_t segment); /* loaded, or NULL */
+/* Calls each() for every segment of a key's value, until it returns an error. 0, or what is wrong. */
+must_check int chunk_read_json(struct volume_set *s, const char *text,
+			       int (*each)(void *context, uint32_t segment, uint64_t disks), void *context);
 /* The key's value with these picks made. NULL: no memory. */
 char *chunk_to_json(const struct chunk *c, const struct place_pick *picks, uint32_t n_picks);
 void chunk_place(struct chunk *c, uint64_t segment, uint64_t disks); /* recorded: from now on it lies there */
@@ -542,6 +610,7 @@ void chunk_bit_set(uint64_t *bits, uint64_t segment, bool is_set);
  * many as the volume has replicas, or as there are domains with disks that run. Masks: bit per disk. 0; -ENOSPC: there
  * are disks enough, but for those excluded or full, or none at all; -EIO: too few of the pool's run. */
 must_check int placement_choose(struct volume *v, uint64_t excluded, uint64_t *disks);
+uint32_t placement_domains(struct volume_set *s, const struct pool_facts *pool); /* that the pool's disks are in */
 void placer_init(struct volume *v);
 /* The request waits until the segment under its cursor has a disk, or none can be had. */
 void placement_want(struct volume *v, struct volume_io *io);

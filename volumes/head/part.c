@@ -12,6 +12,7 @@
  *   HELD     (from CARRY) a snapshot is being taken: a change waits until the trees are forked [SNAPHOLD]
  *   MERGE    lays the client's bytes over them, lays out the memory of the whole, sums and looks for zeros
  *   CARRY    sends it: to all copies at once, so it takes as long as the slowest; SETTLE takes the answers
+ *   MARK     (from SETTLE) a disk has missed a change: it waits until the record says so (stale.c) (P2)
  *   HEAL     (from FETCH and SETTLE) a disk could not read it: another one can (heal.c)
  *
  * Invariants
@@ -220,6 +221,8 @@ static bool part_look_elsewhere(struct part *p)
 
 static void part_answered(struct part *p)
 {
+	if (p->err == 0)
+		p->failed = 0; /* what is asked next is another matter */
 	if (p->stage == PART_HEAL)
 		heal_answered(p);
 	else if (p->err != 0 && part_looks(p) && part_look_elsewhere(p) && p->stage != PART_HEAL)
@@ -624,6 +627,66 @@ void part_release(struct part *p)
 	part_run(p);
 }
 
+/* ---- MARK ---- */
+
+/* Of its disks, those that have not done what all of them should, and that the record still calls current. */
+static uint64_t part_missed(const struct part *p)
+{
+	uint64_t missed = 0;
+	for (uint64_t left = p->disks & ~p->acked; left != 0; left &= left - 1)
+		if (p->volume->disks[__builtin_ctzll(left)].state != VOLUME_DISK_STALE)
+			missed |= left & -left;
+	return missed;
+}
+
+/* Has it been carried out on some disks and not on others, as far as is known? A write that found all of them full has
+ * changed nothing; a trim may have changed something everywhere. */
+static bool part_must_mark(const struct part *p)
+{
+	uint64_t missed = part_missed(p);
+	if (!volume_is_replicated(p->volume) || part_looks(p) || missed == 0)
+		return false;
+	return p->acked != 0 || missed != p->full || p->kind == PART_TRIM;
+}
+
+/* Those that missed it are current no more. Of a trim that all were too full for, one copy is as good as the other. */
+static void part_lose_missed(struct part *p)
+{
+	uint64_t missed = part_missed(p);
+	struct chunk *c = chunk_get(p->volume, p->segment);
+	if (p->acked == 0 && missed == p->full)
+		missed &= missed - 1;
+	for (; missed != 0; missed &= missed - 1)
+		volume_disk_lose(p->volume, (uint32_t)__builtin_ctzll(missed), p->err ? p->err : -EIO);
+	if (p->acked != 0 && c && part_writes(p)) /* it stays where it is now */
+		chunk_bit_set(c->fresh, p->segment, false);
+}
+
+/* All copies that count have done it, or none has. */
+static void part_judge(struct part *p)
+{
+	bool is_flush = p->kind == PART_FLUSH || p->kind == PART_COMPLETE;
+	if (!volume_is_replicated(p->volume) || part_looks(p))
+		return;
+	if (p->volume->is_fenced)
+		p->err = -EIO;
+	else if (p->acked != 0 ||
+		 is_flush) /* what the other disks have to flush, they are told by parts of their own */
+		p->err = 0;
+}
+
+static void part_wait_for_mark(struct part *p)
+{
+	p->stage = PART_MARK;
+	stale_wait(p);
+}
+
+void part_marked(struct part *p)
+{
+	quarry_assert(p->stage == PART_MARK);
+	part_run(p);
+}
+
 static void part_end(struct part *p)
 {
 	struct volume_io *io = p->request;
@@ -657,6 +720,9 @@ static void part_run(struct part *p)
 		case PART_CARRY:
 			if (part_good(p) == 0) {
 				p->err = -EIO;
+				if (part_must_mark(p))
+					return part_wait_for_mark(p);
+				part_judge(p);
 				p->stage = PART_END;
 				break;
 			}
@@ -673,18 +739,29 @@ static void part_run(struct part *p)
 			break;
 		case PART_SETTLE:
 			part_settle(p);
-			p->stage = PART_END;
 			if (part_may_move(p)) {
 				p->stage = PART_MOVE;
 				placement_move(p->volume, p);
 				return;
 			}
+			if (part_must_mark(p)) {
+				part_lose_missed(p);
+				return part_wait_for_mark(p);
+			}
+			p->stage = PART_MARK;
+			break;
+		case PART_MARK: /* nobody who has missed it counts */
+			part_judge(p);
+			p->stage = PART_END;
 			if (p->is_surveyed && p->kind == PART_WRITE && part_next_run(p))
 				p->stage = PART_FETCH;
 			break;
 		case PART_MOVE: /* the placer has answered */
 			p->stage = p->err ? PART_END : PART_CARRY;
-			break;
+			if (p->err == 0 || !part_must_mark(p))
+				break;
+			part_lose_missed(p);
+			return part_wait_for_mark(p);
 		case PART_HEAL:
 			if (heal_run(p) == FLOW_WAIT)
 				return;
@@ -762,6 +839,8 @@ void part_to_text(const struct part *p, char *text, size_t room)
 	char waits_for[128] = "goes on";
 	if (p->owed > 0)
 		disk_io_to_text(&p->first.rio.io, waits_for, sizeof(waits_for));
+	else if (p->stage == PART_MARK)
+		snprintf(waits_for, sizeof(waits_for), "waits until it is recorded which disk has missed it");
 	else if (p->stage == PART_HELD)
 		snprintf(waits_for, sizeof(waits_for), "waits for a snapshot that is being taken");
 	else if (p->stage == PART_MOVE)

@@ -43,22 +43,23 @@ static uint64_t disk_room(const struct set_disk *d)
 	return room > stats.reserve_blocks ? room - stats.reserve_blocks : 0;
 }
 
-static bool disk_is_of_pool(const struct volume *v, const struct set_disk *d)
+static bool disk_is_of_pool(const struct set_disk *d, const char *pool)
 {
-	return d && !d->facts.is_removed && strcmp(d->facts.pool, v->entry->facts.pool) == 0;
+	return d && !d->facts.is_removed && strcmp(d->facts.pool, pool) == 0;
 }
 
 static bool disk_may_take(struct volume *v, const struct set_disk *d)
 {
-	if (!disk_is_of_pool(v, d) || !set_disk_is_running(d))
+	if (!disk_is_of_pool(d, v->entry->facts.pool) || !set_disk_is_running(d))
 		return false;
 	const struct volume_disk_facts *known = volume_facts_disk(&v->entry->facts, &d->facts.uuid);
-	return v->disks[d->index].state != VOLUME_DISK_LOST && !(known && known->is_stale);
+	bool is_bad = v->disks[d->index].state == VOLUME_DISK_LOST || v->disks[d->index].state == VOLUME_DISK_STALE;
+	return !is_bad && !(known && known->is_stale);
 }
 
 /* What the disks of a pool have room for, and which of them may be chosen together. */
 struct candidates {
-	struct volume *volume;
+	struct volume_set *set;
 	enum failure_domain domain;
 	uint64_t disks;                /* bit per disk that runs and may take a copy */
 	uint64_t rooms[SET_DISKS_MAX]; /* 0: it is full, excluded, or shares its domain with one that was chosen */
@@ -67,7 +68,7 @@ struct candidates {
 /* Racks and zones are made of nodes: the disks of one node share both. */
 static bool disks_share_domain(const struct candidates *c, uint32_t a, uint32_t b)
 {
-	const struct volume_set *s = c->volume->set;
+	const struct volume_set *s = c->set;
 	return a == b || (c->domain != DOMAIN_DISK && strcmp(s->disks[a]->facts.node, s->disks[b]->facts.node) == 0);
 }
 
@@ -83,6 +84,15 @@ static uint32_t candidates_domains(const struct candidates *c)
 	return n;
 }
 
+uint32_t placement_domains(struct volume_set *s, const struct pool_facts *pool)
+{
+	struct candidates c = {.set = s, .domain = pool->failure_domain};
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
+		if (disk_is_of_pool(s->disks[i], pool->name))
+			c.disks |= 1ull << i;
+	return candidates_domains(&c);
+}
+
 /* Takes one by chance; no other of its domain can be taken after. false: there is no room. */
 static bool candidates_take(struct candidates *c, uint64_t *disks)
 {
@@ -92,7 +102,7 @@ static bool candidates_take(struct candidates *c, uint64_t *disks)
 		total += c->rooms[i];
 	if (total == 0)
 		return false;
-	uint64_t at = reactor_random(c->volume->set->reactor) % total;
+	uint64_t at = reactor_random(c->set->reactor) % total;
 	for (disk = 0; at >= c->rooms[disk]; disk++)
 		at -= c->rooms[disk];
 	quarry_assert(disk < SET_DISKS_MAX && c->rooms[disk] > 0);
@@ -106,10 +116,10 @@ static bool candidates_take(struct candidates *c, uint64_t *disks)
 int placement_choose(struct volume *v, uint64_t excluded, uint64_t *disks)
 {
 	const struct set_pool *pool = set_pool_find(v->set, v->entry->facts.pool);
-	struct candidates c = {.volume = v, .domain = pool ? pool->facts.failure_domain : DOMAIN_DISK};
+	struct candidates c = {.set = v->set, .domain = pool ? pool->facts.failure_domain : DOMAIN_DISK};
 	bool has_disks = false;
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
-		has_disks |= disk_is_of_pool(v, v->set->disks[i]);
+		has_disks |= disk_is_of_pool(v->set->disks[i], v->entry->facts.pool);
 		if (!disk_may_take(v, v->set->disks[i]))
 			continue;
 		c.disks |= 1ull << i;
@@ -452,6 +462,10 @@ static void placer_apply(struct volume *v, uint64_t revision)
 	struct placer *p = &v->placer;
 	for (uint32_t i = 0; i < p->n_picks; i++) {
 		struct chunk *c = chunk_get(v, p->picks[i].segment);
+		uint64_t before;
+		if (p->picks[i].is_move && chunk_find(v, p->picks[i].segment, &before) == PLACED_MOVING)
+			layout_remove(v, before);
+		layout_add(v, p->picks[i].disks);
 		chunk_place(c, p->picks[i].segment, p->picks[i].disks);
 		c->revision = revision;
 	}
@@ -463,6 +477,8 @@ static void placer_doubt(struct volume *v)
 	struct placer *p = &v->placer;
 	struct chunk *chunks[PLACE_PICKS_MAX];
 	uint32_t n = 0;
+	for (uint32_t i = 0; i < p->n_picks; i++)
+		layout_add(v, p->picks[i].disks);
 	for (uint32_t i = 0; i < p->n_picks; i++)
 		if (pick_is_first_of_chunk(p, i))
 			chunks[n++] = chunk_get(v, p->picks[i].segment);
@@ -501,10 +517,23 @@ static int placer_judge(struct volume *v, int res)
 	return -EIO;
 }
 
+/* A disk that was joined and lost before anything was placed there is none of the volume's; one that the record names by
+ * now is to be marked. */
+static void placer_judge_lost(struct volume *v)
+{
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
+		if (v->disks[i].state == VOLUME_DISK_LOST &&
+		    !volume_facts_disk(&v->entry->facts, &v->set->disks[i]->facts.uuid))
+			v->disks[i].state = VOLUME_DISK_UNUSED;
+	stale_wake(v);
+}
+
 static void placer_rest(struct volume *v)
 {
 	v->placer.stage = PLACER_REST;
 	v->placer.is_joining = false;
+	if (volume_is_replicated(v))
+		placer_judge_lost(v);
 	barrier_run(v);
 	placer_run(v);
 }
@@ -536,6 +565,8 @@ static int placer_record(struct volume *v)
 {
 	struct placer *p = &v->placer;
 	quarry_assert(p->n_picks > 0 && !p->update);
+	if (layout_reserve(v, p->n_picks) != 0)
+		return -ENOMEM;
 	p->update = calloc(1, sizeof(*p->update));
 	if (!p->update)
 		return -ENOMEM;

@@ -18,14 +18,22 @@ const char *order_pool(const struct set_command *o)
 	return o->pool[0] ? o->pool : default_pool;
 }
 
-/* Is the pool's redundancy something this release can keep? */
+/* Is the redundancy something that this release can keep? */
 int command_check_replicas(struct command *c, uint32_t replicas, uint32_t min_replicas)
 {
-	if (replicas > 1 || min_replicas > 1)
+	if (c->set->replicas_max == 1 && (replicas > 1 || min_replicas > 1))
 		return command_refuse(
 		    c, -EOPNOTSUPP, "not-available",
 		    "replication is not available in this release: every volume has one replica (leave out "
 		    "--replicas and --min-replicas, or give 1)");
+	if (replicas > c->set->replicas_max)
+		return command_refuse(c, -EINVAL, "invalid", "%u copies are not possible: 1 to %u are", replicas,
+				      c->set->replicas_max);
+	if (replicas > 0 && min_replicas > replicas)
+		return command_refuse(
+		    c, -EINVAL, "invalid",
+		    "--min-replicas %u is more than there are copies (%u): writes would wait for ever", min_replicas,
+		    replicas);
 	return 0;
 }
 

@@ -190,6 +190,8 @@ static enum flow sweep_drop(struct command *c)
 		uint32_t disk = w->disk++;
 		if (v->disks[disk].state == VOLUME_DISK_UNUSED)
 			continue;
+		if (v->disks[disk].state == VOLUME_DISK_STALE) /* it will drop what nobody names when it is back */
+			continue;
 		w->batch = volume_disk_is_good(v, disk) ? tree_batch_orphans(v, disk) : NULL;
 		w->is_partial |= !w->batch;
 		if (!w->batch)

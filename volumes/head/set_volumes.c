@@ -50,19 +50,33 @@ static int volume_create_facts(struct command *c, const struct set_pool *pool)
 	*f = (struct volume_facts){.uuid = set_random_uuid(c->set),
 				   .size_bytes = c->order->size_bytes,
 				   .replicas = c->order->replicas ? c->order->replicas : pool->facts.replicas,
-				   .min_replicas = 1,
 				   .live_tree = 1,
 				   .next_tree = 2,
 				   .created_ns = reactor_wall_ns(c->set->reactor)};
 	text_print(f->name, sizeof(f->name), "%s", c->order->object);
 	text_print(f->pool, sizeof(f->pool), "%s", pool->facts.name);
 	text_print(f->fill.source, sizeof(f->fill.source), "%s", c->order->fill);
+	f->min_replicas =
+	    c->order->min_replicas ? c->order->min_replicas : (uint32_t)min_u64(pool->facts.min_replicas, f->replicas);
 	f->trees = calloc(1, sizeof(*f->trees));
 	if (!f->trees)
 		return command_refuse(c, -ENOMEM, "no-memory", "there is no memory for one more volume");
 	f->trees[0] = (struct tree_facts){.id = 1, .state = TREE_IS_LIVE};
 	f->n_trees = 1;
 	return 0;
+}
+
+/* Copies that would not be apart from the beginning are not promised. */
+static int volume_create_check_domains(struct command *c, const struct set_pool *pool, uint32_t replicas)
+{
+	uint32_t n = placement_domains(c->set, &pool->facts);
+	if (replicas == 1 || n >= replicas)
+		return 0;
+	return command_refuse(
+	    c, -EBUSY, "no-domains",
+	    "%u copies must lie in %u failure domains (%s), and the disks of pool %s are in %u: add disks, "
+	    "or give fewer replicas or another --failure-domain to the pool",
+	    replicas, replicas, failure_domain_name(pool->facts.failure_domain), pool->facts.name, n);
 }
 
 static char *name_to_json(const struct uuid *uuid)
@@ -90,6 +104,8 @@ static int volume_create_decide(struct command *c)
 		err = command_check_replicas(c, o->replicas ? o->replicas : pool->facts.replicas, o->min_replicas);
 	if (err == 0 && there)
 		return volume_create_exists(c, there);
+	if (err == 0)
+		err = volume_create_check_domains(c, pool, o->replicas ? o->replicas : pool->facts.replicas);
 	if (err == 0)
 		err = volume_create_facts(c, pool);
 	if (err != 0)

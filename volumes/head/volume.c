@@ -60,6 +60,7 @@ int volume_create(struct set_volume *entry, uint64_t size_bytes, struct volume *
 	volume_io_init_locks(v);
 	placer_init(v);
 	barrier_init(v);
+	stale_init(v);
 	*out = v;
 	return 0;
 }
@@ -67,7 +68,7 @@ int volume_create(struct set_volume *entry, uint64_t size_bytes, struct volume *
 void volume_destroy(struct volume *v)
 {
 	quarry_assert(v->refs == 0 && list_is_empty(&v->requests) && list_is_empty(&v->watches));
-	quarry_assert(placer_is_idle(v) && barrier_is_resting(v));
+	quarry_assert(placer_is_idle(v) && barrier_is_resting(v) && !stale_is_busy(v));
 	volume_abandon(v);
 }
 
@@ -75,6 +76,8 @@ void volume_abandon(struct volume *v)
 {
 	placer_abandon(v);
 	barrier_abandon(v);
+	stale_abandon(v);
+	layout_fini(v);
 	fill_abandon(v);
 	chunks_fini(v);
 	free(v);
@@ -136,6 +139,8 @@ void volume_fence(struct volume *v, const char *format, ...)
 	set_lease_drain(v);
 	if (v->set->members)
 		release_want(v->entry);
+	if (volume_is_replicated(v)) /* who waits for a mark waits in vain */
+		stale_wake(v);
 }
 
 void volume_explain(struct volume *v)
@@ -146,7 +151,9 @@ void volume_explain(struct volume *v)
 	text_print(v->why, sizeof(v->why), "%s", why ? why : "");
 	for (uint32_t i = 0; i < SET_DISKS_MAX && !why; i++) {
 		const struct set_disk *d = v->set->disks[i];
-		if (v->disks[i].state == VOLUME_DISK_UNUSED || volume_disk_is_good(v, i))
+		bool is_copy =
+		    v->disks[i].state == VOLUME_DISK_STALE || volume_is_replicated(v); /* others have it, too */
+		if (v->disks[i].state == VOLUME_DISK_UNUSED || volume_disk_is_good(v, i) || is_copy)
 			continue;
 		text_print(v->why, sizeof(v->why), "what lies on disk %s (%s) answers with an I/O error: %s",
 			   d->facts.name, d->facts.path,

@@ -1,13 +1,15 @@
 /*
  * volume_attach.c: a node becomes the head of a volume, and ceases to be.
  *
- *   RECORD -> JOIN -> BARRIER -> SERVE -> END                    attach
- *               +------ on error -------^
+ *   RECORD -> (LAYOUT) -> JOIN -> (MARK) -> BARRIER -> SERVE -> END       attach: in brackets, with several copies
+ *               +----------- on error -------------------------^
  *   (a foreign volume goes to END before RECORD: see invariant 4)
  *   DRAIN -> FLUSH -> FORGET -> END                              detach
  *
  *   RECORD   one transaction: generation + 1, a fresh range of epochs [EPRANGE], the owner, the attachment [ATTACHREC]
- *   JOIN     every disk that the record names, in parallel: fence, session, tree
+ *   LAYOUT   which disks have segments together
+ *   JOIN     every disk that the record names, in parallel: fence, session, tree; not those that it calls stale
+ *   MARK     those that could not be joined are marked stale, if every segment has another current copy [UNREACH] [LASTSEG]
  *   BARRIER  closes the first epoch of the new range, so that all disks agree where they stand [RECBAR]
  *   DRAIN    frontends end their clients, requests in flight finish
  *   FLUSH    a last barrier; a volume that cannot have one (its disk failed, it is fenced) is detached all the same
@@ -15,7 +17,8 @@
  *
  * Invariants
  *  1. Until SERVE no frontend can reach the volume; entry->head is set from RECORD's success on.
- *  2. A disk that cannot be joined is LOST: the volume serves what lies elsewhere, and says so in its `why`.
+ *  2. A disk that cannot be joined is LOST: a volume with one copy serves what lies elsewhere, and says so in its `why`;
+ *     one with several serves all, or nothing.
  *  3. A volume is being attached or detached by at most one of these at a time: entry->attach.
  *  4. A volume whose record is older than what a disk remembers of it is not attached, and nothing is recorded or dropped:
  *     an old copy of the store was put back, and it does not name the placements and snapshots made since. The record says
@@ -34,10 +37,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ATTACH_STAGES(X) X(RECORD) X(JOIN) X(BARRIER) X(DRAIN) X(FLUSH) X(FORGET) X(END)
+#define ATTACH_STAGES(X) X(RECORD) X(LAYOUT) X(JOIN) X(MARK) X(BARRIER) X(DRAIN) X(FLUSH) X(FORGET) X(END)
 #define X(name)          ATTACH_##name,
 enum attach_stage { ATTACH_STAGES(X) };
 #undef X
+
+#define BARRIERS_MAX 8u /* one more for each disk that fails meanwhile */
 
 /* The highest that any running disk remembers of a volume. */
 struct attach_memory {
@@ -56,8 +61,11 @@ struct attach {
 	struct set_volume *entry;
 	struct attach_options options;
 	struct record_update update;
+	struct layout_load layout;
+	bool is_loading; /* layout is under way */
 	struct join *joins[SET_DISKS_MAX];
 	uint64_t remembered; /* highest complete epoch of any disk */
+	uint32_t n_barriers; /* that were tried */
 	struct attach_memory memory;
 	void (*done)(struct set_volume *entry, int res, void *context);
 	void *context;
@@ -324,6 +332,25 @@ static int attach_make_head(struct attach *a)
 	return 0;
 }
 
+/* ---- LAYOUT ---- */
+
+static void attach_layout_done(struct layout_load *l, int res)
+{
+	struct attach *a = l->context;
+	a->is_loading = false;
+	if (res != 0)
+		text_print(a->entry->why, sizeof(a->entry->why),
+			   "where its segments lie cannot be read from the metadata store: %s", strerror(-res));
+	attach_complete(a, res);
+}
+
+static void attach_layout(struct attach *a)
+{
+	a->layout = (struct layout_load){.volume = a->entry->head, .done = attach_layout_done, .context = a};
+	a->is_loading = true;
+	layout_load_start(&a->layout);
+}
+
 /* ---- JOIN ---- */
 
 static void attach_joined(struct join *j, int res)
@@ -349,7 +376,9 @@ static void attach_join(struct attach *a)
 				   SET_DISKS_MAX);
 			break;
 		}
-		v->disks[d->index].state = VOLUME_DISK_LOST;
+		v->disks[d->index].state = facts->disks[i].is_stale ? VOLUME_DISK_STALE : VOLUME_DISK_LOST;
+		if (facts->disks[i].is_stale)
+			continue;
 		bool is_recorded = facts->disks[i].generation == v->generation; /* or it has come back just now */
 		if (!set_disk_is_running(d) || !is_recorded)
 			continue;
@@ -360,6 +389,62 @@ static void attach_join(struct attach *a)
 	a->owed--;
 }
 
+/* ---- MARK ---- */
+
+/* Which disk keeps a segment from having a current copy, and why. */
+static void attach_explain_missing(struct attach *a, uint64_t n_segments)
+{
+	const struct volume *v = a->entry->head;
+	text_print(a->entry->why, sizeof(a->entry->why), "%" PRIu64 " of its segments have no current copy",
+		   n_segments);
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
+		const struct set_disk *d = v->set->disks[i];
+		if (v->disks[i].state != VOLUME_DISK_LOST)
+			continue;
+		text_print(a->entry->why, sizeof(a->entry->why),
+			   "%" PRIu64
+			   " of its segments have no current copy that can be reached: bring back disk %s (%s): "
+			   "%s",
+			   n_segments, d->facts.name, d->facts.path, d->why[0] ? d->why : "it could not be joined");
+		return;
+	}
+}
+
+static void attach_marked(struct volume *v)
+{
+	if (!stale_is_settled(v))
+		return;
+	v->stale.settled = NULL;
+	attach_complete(v->entry->attach, v->is_fenced ? -ESTALE : 0);
+}
+
+/* Those that were not reached may lack what came after L. FLOW_WAIT: attach_complete() follows. */
+static enum flow attach_mark(struct attach *a)
+{
+	struct volume *v = a->entry->head;
+	uint64_t joined = 0, n_lost = 0;
+	v->complete_epoch = a->remembered;
+	if (!volume_is_replicated(v))
+		return FLOW_NEXT;
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
+		joined |= (uint64_t)(v->disks[i].state == VOLUME_DISK_JOINED) << i;
+	uint64_t n_segments = layout_without(v, joined);
+	if (n_segments > 0) {
+		attach_explain_missing(a, n_segments);
+		a->err = -EIO;
+		return FLOW_NEXT;
+	}
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
+		if (v->disks[i].state == VOLUME_DISK_LOST) {
+			stale_note(v, i); /* since L + 1 [UNREACH] */
+			n_lost++;
+		}
+	if (n_lost == 0)
+		return FLOW_NEXT;
+	v->stale.settled = attach_marked;
+	return FLOW_WAIT;
+}
+
 /* ---- BARRIER, FLUSH ---- */
 
 static void attach_barrier_ended(struct volume *v, int res)
@@ -367,11 +452,28 @@ static void attach_barrier_ended(struct volume *v, int res)
 	attach_complete(v->entry->attach, 0); /* a failed disk has an event of its own, and does not stop the rest */
 }
 
-static void attach_barrier(struct attach *a)
+/* Has every disk that counts answered the COMPLETE of the epoch that was closed last [RECBAR]? A volume with one copy has
+ * nobody to agree with. */
+static bool attach_is_barred(const struct attach *a)
 {
-	struct volume *v = a->entry->head;
-	v->complete_epoch = a->remembered;
-	barrier_now(v, attach_barrier_ended);
+	const struct volume *v = a->entry->head;
+	return !volume_is_replicated(v) || v->complete_epoch + 1 == v->epoch;
+}
+
+static void attach_explain_barrier(struct attach *a)
+{
+	const struct volume *v = a->entry->head;
+	a->err = -EIO;
+	text_print(a->entry->why, sizeof(a->entry->why), "%s",
+		   v->why[0] ? v->why : "its disks cannot agree on what is written: they fail while it is attached");
+}
+
+static void attach_looks_again(struct volume *v)
+{
+	if (stale_is_busy(v))
+		return;
+	v->stale.settled = NULL;
+	attach_complete(v->entry->attach, 0);
 }
 
 static void attach_serve(struct attach *a)
@@ -418,6 +520,16 @@ static void detach_forget(struct attach *a)
 	record_update_start(&a->update, a->entry);
 }
 
+/* A mark is on its way to the store: the head stays until its outcome is known. */
+static bool attach_waits_for_mark(struct attach *a)
+{
+	struct volume *v = a->entry->head;
+	if (!v || !stale_is_busy(v))
+		return false;
+	v->stale.settled = attach_looks_again;
+	return true;
+}
+
 /* ---- the dispatcher: read it to know both ways ---- */
 
 static void attach_run(struct attach *a)
@@ -428,6 +540,12 @@ static void attach_run(struct attach *a)
 		case ATTACH_RECORD:
 			if (a->err == 0)
 				a->err = attach_make_head(a);
+			a->stage = a->err ? ATTACH_END : ATTACH_LAYOUT;
+			if (a->err != 0 || !volume_is_replicated(entry->head))
+				break;
+			attach_layout(a);
+			return;
+		case ATTACH_LAYOUT:
 			a->stage = a->err ? ATTACH_END : ATTACH_JOIN;
 			if (a->err == 0)
 				attach_join(a);
@@ -435,20 +553,32 @@ static void attach_run(struct attach *a)
 		case ATTACH_JOIN:
 			if (a->owed > 0)
 				return;
+			a->stage = a->err ? ATTACH_END : ATTACH_MARK;
+			if (a->err == 0 && attach_mark(a) == FLOW_WAIT)
+				return;
+			break;
+		case ATTACH_MARK:
 			a->stage = a->err ? ATTACH_END : ATTACH_BARRIER;
 			if (a->err != 0)
 				break;
-			attach_barrier(a);
+			barrier_now(entry->head, attach_barrier_ended);
 			return;
 		case ATTACH_BARRIER:
-			attach_serve(a);
 			a->stage = ATTACH_END;
+			if (attach_is_barred(a))
+				attach_serve(a);
+			else if (++a->n_barriers < BARRIERS_MAX && !entry->head->is_fenced)
+				a->stage = ATTACH_JOIN; /* to mark who failed, and once more */
+			else
+				attach_explain_barrier(a);
 			break;
 		case ATTACH_DRAIN:
 			a->stage = ATTACH_FLUSH;
 			barrier_now(entry->head, attach_barrier_ended);
 			return;
 		case ATTACH_FLUSH:
+			if (attach_waits_for_mark(a))
+				return;
 			volume_destroy(entry->head);
 			entry->head = NULL;
 			a->stage = ATTACH_FORGET;
@@ -461,6 +591,8 @@ static void attach_run(struct attach *a)
 			a->stage = ATTACH_END;
 			break;
 		case ATTACH_END:
+			if (a->err != 0 && attach_waits_for_mark(a))
+				return;
 			if (a->err != 0 && entry->head) {
 				volume_destroy(entry->head);
 				entry->head = NULL;
@@ -508,6 +640,8 @@ void volume_detach(struct set_volume *entry, bool is_recorded,
 void attach_abandon(struct attach *a)
 {
 	record_update_abandon(&a->update);
+	if (a->is_loading)
+		layout_load_abandon(&a->layout);
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
 		join_abandon(a->joins[i]);
 	free(a);

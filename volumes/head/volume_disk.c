@@ -1,7 +1,7 @@
 /*
  * volume_disk.c: a volume's dealings with its disks: which of them can be asked, which is asked, and the end of one.
  *
- *   UNUSED -> JOINED -> LOST
+ *   UNUSED -> JOINED -> LOST -> STALE          STALE: of volumes with several copies, see stale.c
  *
  * Invariants
  *  1. A JOINED disk's replica is open; the first thing that it fails to change, or its end, makes it LOST. Of the only
@@ -24,6 +24,8 @@ static void volume_disk_lost(struct replica *r, int res)
 	vd->state = VOLUME_DISK_LOST;
 	if (res == -ESTALE)
 		volume_fence(v, "disk %s has heard of a newer attachment of it", v->set->disks[disk]->facts.name);
+	if (volume_is_replicated(v) && !v->snapshot)
+		stale_note(v, disk);
 }
 
 struct replica *volume_disk_replica(struct volume *v, uint32_t disk)

@@ -292,7 +292,7 @@ static void volume_io_hole(struct volume_io *io, const struct piece *piece)
 static enum flow volume_io_send(struct volume_io *io, const struct piece *piece, uint64_t disks)
 {
 	struct volume *v = io->own.volume;
-	if (volume_good(v, disks) == 0) {
+	if (volume_good(v, disks) == 0 && !volume_is_replicated(v)) {
 		io->own.err = -EIO;
 		return FLOW_NEXT;
 	}
@@ -397,7 +397,11 @@ static enum flow volume_io_harden(struct volume_io *io)
 	struct volume *v = io->own.volume;
 	while (io->own.disks != 0 && io->own.err == 0) {
 		uint32_t disk = (uint32_t)__builtin_ctzll(io->own.disks);
-		if (!volume_disk_is_good(v, disk)) {
+		if (v->disks[disk].state == VOLUME_DISK_STALE) { /* nobody counts on what it has */
+			io->own.disks &= ~(1ull << disk);
+			continue;
+		}
+		if (!volume_disk_is_good(v, disk) && !volume_is_replicated(v)) {
 			io->own.err = -EIO;
 			break;
 		}

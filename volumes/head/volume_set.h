@@ -40,6 +40,7 @@ struct volume_set_options {
 	struct members *members; /* of the cluster, joined; NULL: the store is this node's alone */
 	uint64_t cache_bytes;    /* for all disks together */
 	uint32_t n_parts;        /* pool of disk requests for data in flight; 0: 512 */
+	uint32_t replicas_max;   /* copies that a volume may have; 0: one */
 };
 /* Reads the store, opens the disks this node owns, brings back the attachments; ready() when all that can serve does. A
  * disk that will not open is named in an event and the rest goes on; its volumes answer -EIO for what lies there. */

@@ -1,0 +1,532 @@
+/*
+ * test_copies.c: volumes with several copies: all get every change, a damaged one is healed from another, and one that
+ * fails is marked stale before anything that it missed completes, but never the last.
+ */
+#include "tests/unit/head_world.h"
+
+#include <CUnit/Basic.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DISK_BYTES  (64 * MIB)
+#define CELLS       48u /* of 16 KiB, in each of two segments */
+#define CELL_BYTES  (16 * KIB)
+#define CELL_BLOCKS (CELL_BYTES / BLOCK_BYTES)
+
+struct bench {
+	struct head_world w;
+	struct volume *v;
+	uint8_t *data, *back;
+	uint8_t model[2][CELLS]; /* what every byte of a cell is */
+	uint64_t random;
+};
+
+static void bench_begin(struct bench *b, uint32_t replicas)
+{
+	b->w.replicas_max = 5;
+	CU_ASSERT_EQUAL_FATAL(world_start(&b->w), 0);
+	CU_ASSERT_EQUAL_FATAL(world_create_copies(&b->w, "vm1", 2 * GIB, replicas), 0);
+	CU_ASSERT_EQUAL_FATAL(world_attach(&b->w, "vm1"), 0);
+	b->v = world_head(&b->w, "vm1");
+	CU_ASSERT_PTR_NOT_NULL_FATAL(b->v);
+}
+
+static void bench_open(struct bench *b, uint64_t seed, uint32_t n_disks, uint32_t replicas)
+{
+	*b = (struct bench){.data = world_memory(MIB), .back = world_memory(MIB), .random = seed};
+	world_open(&b->w, seed);
+	for (uint32_t i = 0; i < n_disks; i++)
+		world_add_disk(&b->w, DISK_BYTES);
+	bench_begin(b, replicas);
+}
+
+/* Two disks of different sizes, and two copies. */
+static void bench_open_sizes(struct bench *b, uint64_t seed, uint64_t first_bytes, uint64_t second_bytes)
+{
+	*b = (struct bench){.data = world_memory(MIB), .back = world_memory(MIB), .random = seed};
+	world_open(&b->w, seed);
+	world_add_disk(&b->w, first_bytes);
+	world_add_disk(&b->w, second_bytes);
+	bench_begin(b, 2);
+}
+
+static void bench_close(struct bench *b)
+{
+	world_close(&b->w);
+	free(b->data);
+	free(b->back);
+}
+
+static void bench_start_again(struct bench *b)
+{
+	CU_ASSERT_EQUAL_FATAL(world_start(&b->w), 0);
+	b->v = world_head(&b->w, "vm1");
+}
+
+static uint64_t cell_pos(uint32_t segment, uint32_t cell)
+{
+	return segment * GIB + cell * 5 * CELL_BYTES;
+}
+
+static int bench_put(struct bench *b, uint32_t segment, uint32_t cell, uint8_t byte, unsigned flags)
+{
+	memset(b->data, byte, CELL_BYTES);
+	int res = world_write(&b->w, b->v, cell_pos(segment, cell), b->data, CELL_BYTES, flags);
+	if (res == 0)
+		b->model[segment][cell] = byte;
+	return res;
+}
+
+static void bench_change(struct bench *b, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t segment = (uint32_t)(sim_split(&b->random) % 2),
+			 cell = (uint32_t)(sim_split(&b->random) % CELLS);
+		if (sim_split(&b->random) % 4) {
+			CU_ASSERT_EQUAL(bench_put(b, segment, cell, (uint8_t)(1 + i % 200), i % 3 ? 0 : VOLUME_FUA), 0);
+			continue;
+		}
+		enum volume_op op = sim_split(&b->random) % 2 ? VOLUME_TRIM : VOLUME_ZERO;
+		CU_ASSERT_EQUAL(world_op(&b->w, b->v, op, cell_pos(segment, cell), CELL_BYTES, 0), 0);
+		b->model[segment][cell] = 0;
+	}
+}
+
+static bool is_all(const uint8_t *data, uint8_t byte, uint64_t n)
+{
+	return data[0] == byte && memcmp(data, data + 1, n - 1) == 0;
+}
+
+static void bench_check(struct bench *b)
+{
+	for (uint32_t segment = 0; segment < 2; segment++)
+		for (uint32_t cell = 0; cell < CELLS; cell++) {
+			memset(b->back, 0xee, CELL_BYTES);
+			CU_ASSERT_EQUAL(world_read(&b->w, b->v, cell_pos(segment, cell), b->back, CELL_BYTES), 0);
+			CU_ASSERT(is_all(b->back, b->model[segment][cell], CELL_BYTES));
+		}
+}
+
+/* ---- looking at one copy ---- */
+
+struct look {
+	struct disk_io io;
+	struct iovec iov;
+	bool is_done;
+	int res;
+};
+
+static void look_done(struct disk_io *io, int res)
+{
+	struct look *l = container_of(io, struct look, io);
+	l->is_done = true;
+	l->res = res;
+}
+
+static bool look_is_done(void *context)
+{
+	return ((struct look *)context)->is_done;
+}
+
+static int look_at(struct bench *b, uint32_t disk, uint64_t pos, uint8_t *out, struct look *l)
+{
+	struct disk *d = b->w.set->disks[disk]->disk;
+	*l = (struct look){.iov = {out, CELL_BYTES}};
+	l->io = (struct disk_io){.op = DISK_READ,
+				 .tree = disk_tree_find(d, volume_uuid(b->v), volume_tree(b->v)),
+				 .first = pos / BLOCK_BYTES,
+				 .n_blocks = CELL_BLOCKS,
+				 .iov = &l->iov,
+				 .n_iov = 1,
+				 .done = look_done};
+	CU_ASSERT_PTR_NOT_NULL_FATAL(l->io.tree);
+	disk_submit(d, &l->io);
+	world_until(&b->w, look_is_done, l);
+	return l->res;
+}
+
+/* Every disk that counts has what the model has. */
+static void bench_check_copies(struct bench *b)
+{
+	struct look l;
+	for (uint32_t segment = 0; segment < 2; segment++) {
+		uint64_t disks;
+		if (chunk_find(b->v, segment, &disks) != PLACED_ON_DISKS)
+			continue;
+		for (uint32_t disk = 0; disk < b->w.n_disks; disk++)
+			for (uint32_t cell = 0; cell < CELLS && disks >> disk & 1; cell++) {
+				if (b->v->disks[disk].state != VOLUME_DISK_JOINED)
+					continue;
+				CU_ASSERT_EQUAL(look_at(b, disk, cell_pos(segment, cell), b->back, &l), 0);
+				CU_ASSERT(is_all(b->back, b->model[segment][cell], CELL_BYTES));
+			}
+	}
+}
+
+/* The place of a cell's nth block on a disk. */
+static uint64_t cell_block(struct bench *b, uint32_t disk, uint32_t segment, uint32_t cell, uint32_t n)
+{
+	struct look l;
+	CU_ASSERT_EQUAL(look_at(b, disk, cell_pos(segment, cell), b->back, &l), 0);
+	uint64_t block = pointer_block(l.io.own.pointers[n]);
+	CU_ASSERT(block > 0);
+	return block;
+}
+
+static const struct volume_disk_facts *bench_facts(struct bench *b, uint32_t disk)
+{
+	return volume_facts_disk(&b->v->entry->facts, &b->w.set->disks[disk]->facts.uuid);
+}
+
+static uint32_t bench_disk_of(struct bench *b, uint32_t segment)
+{
+	uint64_t disks = 0;
+	CU_ASSERT_EQUAL_FATAL(chunk_find(b->v, segment, &disks), PLACED_ON_DISKS);
+	return (uint32_t)__builtin_ctzll(disks);
+}
+
+/* ---- changes ---- */
+
+static void every_copy_gets_every_change(void)
+{
+	for (uint32_t replicas = 2; replicas <= 5; replicas++) {
+		struct bench b;
+		bench_open(&b, 100 + replicas, 5, replicas);
+		bench_change(&b, 200);
+		/* parts of blocks, merged on every copy */
+		memset(b.data, 0x55, MIB);
+		CU_ASSERT_EQUAL(world_write(&b.w, b.v, cell_pos(0, 3) + 512, b.data, CELL_BYTES - 1024, 0), 0);
+		CU_ASSERT_EQUAL(bench_put(&b, 0, 3, 0x66, 0), 0);
+		CU_ASSERT_EQUAL(world_op(&b.w, b.v, VOLUME_FLUSH, 0, 0, 0), 0);
+		bench_check(&b);
+		bench_check_copies(&b);
+		for (uint32_t i = 0; i < 5; i++)
+			CU_ASSERT_EQUAL(b.v->disks[i].written, b.v->disks[i].flushed);
+		world_stop(&b.w);
+		bench_start_again(&b);
+		bench_check(&b);
+		bench_check_copies(&b);
+		bench_close(&b);
+	}
+}
+
+static void reads_are_shared_out(void)
+{
+	struct bench b;
+	uint64_t reads[2];
+	bench_open(&b, 1, 2, 2);
+	for (uint32_t cell = 0; cell < CELLS; cell++)
+		CU_ASSERT_EQUAL(bench_put(&b, 0, cell, 1, 0), 0);
+	for (uint32_t i = 0; i < 2; i++)
+		reads[i] = counter_get(&disk_counters(b.w.set->disks[i]->disk)->reads);
+	bench_check(&b);
+	for (uint32_t i = 0; i < 2; i++)
+		CU_ASSERT(counter_get(&disk_counters(b.w.set->disks[i]->disk)->reads) - reads[i] > CELLS / 4);
+	bench_close(&b);
+}
+
+/* ---- healing ---- */
+
+static void a_damaged_block_is_healed(void)
+{
+	struct bench b;
+	bench_open(&b, 2, 2, 2);
+	CU_ASSERT_EQUAL(bench_put(&b, 0, 0, 7, VOLUME_FUA), 0);
+	for (uint32_t disk = 0; disk < 2; disk++)
+		for (uint32_t n = 0; n < CELL_BLOCKS; n++) {
+			struct sim_file *file = world_disk_file(&b.w, disk + 1);
+			uint64_t block = cell_block(&b, disk, 0, 0, n);
+			uint32_t healed = world_events(&b.w, "blocks-healed");
+			if (n % 2)
+				sim_file_break(file, block);
+			else
+				sim_file_flip(file, block, 1000 + n);
+			for (uint32_t i = 0; i < 4; i++) { /* whichever copy is read */
+				b.v->disks[disk ^ 1].asked += i % 2 ? 100 : 0;
+				CU_ASSERT_EQUAL(world_read(&b.w, b.v, cell_pos(0, 0), b.back, CELL_BYTES), 0);
+				b.v->disks[disk ^ 1].asked -= i % 2 ? 100 : 0;
+				CU_ASSERT(is_all(b.back, 7, CELL_BYTES));
+			}
+			CU_ASSERT_EQUAL(world_events(&b.w, "blocks-healed"), healed + 1);
+			bench_check_copies(&b);
+		}
+	CU_ASSERT_EQUAL(b.v->disks[0].state, VOLUME_DISK_JOINED);
+	bench_close(&b);
+}
+
+/* Each copy has damage where the other has none: together they are whole. And a write of part of a block that is damaged. */
+static void two_damaged_copies_are_one_whole(void)
+{
+	struct bench b;
+	bench_open(&b, 3, 2, 2);
+	CU_ASSERT_EQUAL(bench_put(&b, 0, 0, 7, VOLUME_FUA), 0);
+	sim_file_flip(world_disk_file(&b.w, 1), cell_block(&b, 0, 0, 0, 1), 5);
+	sim_file_flip(world_disk_file(&b.w, 2), cell_block(&b, 1, 0, 0, 2), 6);
+	CU_ASSERT_EQUAL(world_read(&b.w, b.v, cell_pos(0, 0), b.back, CELL_BYTES), 0);
+	CU_ASSERT(is_all(b.back, 7, CELL_BYTES));
+	CU_ASSERT_EQUAL(world_read(&b.w, b.v, cell_pos(0, 0), b.back, CELL_BYTES), 0);
+	b.v->disks[0].asked += 100;
+	CU_ASSERT_EQUAL(world_read(&b.w, b.v, cell_pos(0, 0), b.back, CELL_BYTES), 0);
+	b.v->disks[0].asked -= 100;
+	bench_check_copies(&b);
+	for (uint32_t disk = 0; disk < 2; disk++) {
+		sim_file_flip(world_disk_file(&b.w, disk + 1), cell_block(&b, disk, 0, 0, 0), 9);
+		b.v->disks[disk ^ 1].asked += 100;
+		memset(b.data, 7, SECTOR_BYTES);
+		CU_ASSERT_EQUAL(world_write(&b.w, b.v, cell_pos(0, 0) + 512, b.data, 512, 0), 0);
+		b.v->disks[disk ^ 1].asked -= 100;
+		bench_check_copies(&b);
+	}
+	bench_close(&b);
+}
+
+static void a_block_that_is_lost_everywhere_is_an_error(void)
+{
+	struct bench b;
+	bench_open(&b, 4, 2, 2);
+	CU_ASSERT_EQUAL(bench_put(&b, 0, 0, 7, VOLUME_FUA), 0);
+	for (uint32_t disk = 0; disk < 2; disk++)
+		sim_file_flip(world_disk_file(&b.w, disk + 1), cell_block(&b, disk, 0, 0, 1), 5);
+	CU_ASSERT_EQUAL(world_read(&b.w, b.v, cell_pos(0, 0), b.back, CELL_BYTES), -EIO);
+	CU_ASSERT(world_events(&b.w, "block-lost") > 0);
+	CU_ASSERT_EQUAL(world_read(&b.w, b.v, cell_pos(0, 0) + 2 * BLOCK_BYTES, b.back, BLOCK_BYTES), 0);
+	CU_ASSERT_EQUAL(bench_put(&b, 0, 0, 8, 0), 0); /* and writing it mends it */
+	bench_check(&b);
+	bench_check_copies(&b);
+	bench_close(&b);
+}
+
+/* ---- failures ---- */
+
+static void a_disk_that_fails_is_marked(void)
+{
+	static const enum op_kind kinds[] = {OP_WRITE, OP_FLUSH};
+	for (uint32_t i = 0; i < 2; i++) {
+		struct bench b;
+		bench_open(&b, 10 + i, 3, 2);
+		bench_change(&b, 60);
+		uint32_t disk = bench_disk_of(&b, 0);
+		uint64_t complete = b.v->complete_epoch;
+		sim_file_fail(world_disk_file(&b.w, disk + 1), kinds[i], 0, EIO);
+		CU_ASSERT_EQUAL(bench_put(&b, 0, 0, 99, VOLUME_FUA), 0); /* on the other copy, and durable */
+		CU_ASSERT_EQUAL(b.v->disks[disk].state, VOLUME_DISK_STALE);
+		CU_ASSERT_FATAL(bench_facts(&b, disk) && bench_facts(&b, disk)->is_stale);
+		CU_ASSERT(bench_facts(&b, disk)->since > complete);
+		CU_ASSERT(bench_facts(&b, disk)->since <= b.v->epoch);
+		CU_ASSERT_EQUAL(world_events(&b.w, "copy-stale"), 1);
+		bench_check(&b);
+		bench_change(&b, 60);
+		CU_ASSERT_EQUAL(world_op(&b.w, b.v, VOLUME_FLUSH, 0, 0, 0), 0);
+		world_let_pass(&b.w, 3 * NS_PER_S);
+		CU_ASSERT(b.v->complete_epoch >= bench_facts(&b, disk)->since); /* epochs go on without it */
+		bench_check(&b);
+		bench_check_copies(&b);
+		uint64_t since = bench_facts(&b, disk)->since;
+		world_stop(&b.w);
+		bench_start_again(&b); /* the disk is back, and is not read */
+		CU_ASSERT_PTR_NOT_NULL_FATAL(b.v);
+		CU_ASSERT_EQUAL(b.v->disks[disk].state, VOLUME_DISK_STALE);
+		CU_ASSERT_EQUAL(bench_facts(&b, disk)->since, since);
+		bench_check(&b);
+		bench_close(&b);
+	}
+}
+
+struct late {
+	struct volume_io io;
+	struct iovec iov;
+	bool is_done;
+	int res;
+};
+
+static void late_done(struct volume_io *io, int res)
+{
+	struct late *l = container_of(io, struct late, io);
+	l->is_done = true;
+	l->res = res;
+}
+
+static bool late_is_done(void *context)
+{
+	return ((struct late *)context)->is_done;
+}
+
+static void late_submit(struct bench *b, struct late *l, enum volume_op op, uint64_t pos)
+{
+	*l = (struct late){.iov = {op == VOLUME_READ ? b->back : b->data, CELL_BYTES}};
+	l->io = (struct volume_io){
+	    .op = op, .pos_bytes = pos, .len_bytes = CELL_BYTES, .iov = &l->iov, .n_iov = 1, .done = late_done};
+	if (op == VOLUME_FLUSH)
+		l->io.len_bytes = 0;
+	volume_submit(b->v, &l->io);
+}
+
+/* While the store cannot be reached, nothing that the disk has missed completes, not even with an error; nor is it read. */
+static void nothing_completes_before_the_mark(void)
+{
+	struct bench b;
+	struct late write, read, flush;
+	struct metadata_faults away = {.lost_percent = 0, .delay_max_ns = 20 * NS_PER_S}, here = {0};
+	bench_open(&b, 20, 2, 2);
+	CU_ASSERT_EQUAL(bench_put(&b, 0, 0, 1, VOLUME_FUA), 0);
+	metadata_memory_set_faults(b.w.metadata, &away);
+	sim_file_fail(world_disk_file(&b.w, 1), OP_WRITE, 0, EIO);
+	memset(b.data, 2, CELL_BYTES);
+	late_submit(&b, &write, VOLUME_WRITE, cell_pos(0, 0));
+	late_submit(&b, &read, VOLUME_READ, cell_pos(0, 0));
+	world_let_pass(&b.w, 100 * NS_PER_MS);
+	late_submit(&b, &flush, VOLUME_FLUSH, 0);
+	while (!write.is_done) {
+		CU_ASSERT_FATAL(sim_step(b.w.sim));
+		CU_ASSERT(!(write.is_done || read.is_done || flush.is_done) || bench_facts(&b, 0)->is_stale);
+	}
+	metadata_memory_set_faults(b.w.metadata, &here);
+	world_until(&b.w, late_is_done, &read);
+	world_until(&b.w, late_is_done, &flush);
+	CU_ASSERT_EQUAL(write.res | read.res | flush.res, 0);
+	CU_ASSERT(is_all(b.back, 2, CELL_BYTES));
+	bench_close(&b);
+}
+
+static void the_mark_is_tried_until_it_lands(void)
+{
+	struct bench b;
+	struct late write;
+	struct metadata_faults away = {.lost_percent = 100}, here = {0};
+	bench_open(&b, 21, 3, 3);
+	CU_ASSERT_EQUAL(bench_put(&b, 0, 0, 1, VOLUME_FUA), 0);
+	metadata_memory_set_faults(b.w.metadata, &away);
+	sim_file_fail(world_disk_file(&b.w, 1), OP_WRITE, 0, EIO);
+	memset(b.data, 2, CELL_BYTES);
+	late_submit(&b, &write, VOLUME_WRITE, cell_pos(0, 0));
+	world_let_pass(&b.w, 5 * NS_PER_S);
+	metadata_memory_set_faults(b.w.metadata, &here);
+	world_until(&b.w, late_is_done, &write);
+	CU_ASSERT_EQUAL(write.res, 0);
+	CU_ASSERT(bench_facts(&b, 0)->is_stale);
+	bench_close(&b);
+}
+
+static void the_last_copy_is_never_marked(void)
+{
+	struct bench b;
+	bench_open(&b, 22, 3, 3);
+	bench_change(&b, 100);
+	for (uint32_t disk = 0; disk < 2; disk++) {
+		sim_file_fail(world_disk_file(&b.w, disk + 1), OP_WRITE, 0, EIO);
+		CU_ASSERT_EQUAL(bench_put(&b, 0, 0, (uint8_t)(210 + disk), VOLUME_FUA), 0);
+		CU_ASSERT(bench_facts(&b, disk)->is_stale);
+	}
+	sim_file_fail(world_disk_file(&b.w, 3), OP_WRITE, 0, EIO);
+	uint8_t before = b.model[0][0];
+	CU_ASSERT_EQUAL(bench_put(&b, 0, 0, 220, VOLUME_FUA), -EIO);
+	CU_ASSERT_FALSE(bench_facts(&b, 2)->is_stale);
+	CU_ASSERT_TRUE(b.v->is_fenced);
+	CU_ASSERT_EQUAL(world_read(&b.w, b.v, 0, b.back, CELL_BYTES), -EIO);
+	CU_ASSERT(strstr(b.v->why, "current copy") != NULL);
+	CU_ASSERT_EQUAL(world_detach(&b.w, "vm1"), 0);
+	world_stop(&b.w);
+	CU_ASSERT_EQUAL_FATAL(world_start(&b.w), 0);
+	CU_ASSERT_EQUAL_FATAL(world_attach(&b.w, "vm1"), 0); /* all three are back: the third one counts */
+	b.v = world_head(&b.w, "vm1");
+	CU_ASSERT_EQUAL(world_read(&b.w, b.v, cell_pos(0, 0), b.back, CELL_BYTES), 0);
+	CU_ASSERT(b.back[0] == before || b.back[0] == 220); /* that write was answered with an error: either is true */
+	b.model[0][0] = b.back[0];
+	bench_check(&b);
+	bench_close(&b);
+}
+
+/* A disk whose part of the volume the others have not at all: nothing is marked, nothing is served. */
+static void each_segment_needs_a_current_copy(void)
+{
+	struct bench b;
+	bench_open(&b, 23, 4, 2);
+	memset(b.data, 1, CELL_BYTES);
+	for (uint64_t seed = 23; b.v; seed++) { /* until the segments lie on disjoint disks */
+		uint64_t first, second;
+		CU_ASSERT_EQUAL(bench_put(&b, 0, 0, 1, VOLUME_FUA) | bench_put(&b, 1, 0, 1, VOLUME_FUA), 0);
+		CU_ASSERT_EQUAL(chunk_find(b.v, 0, &first) | chunk_find(b.v, 1, &second), PLACED_ON_DISKS);
+		if ((first & second) == 0)
+			break;
+		bench_close(&b);
+		bench_open(&b, seed + 1, 4, 2);
+	}
+	uint64_t disks;
+	CU_ASSERT_EQUAL(chunk_find(b.v, 1, &disks), PLACED_ON_DISKS);
+	bench_check_copies(&b);
+	CU_ASSERT_EQUAL(world_detach(&b.w, "vm1"), 0);
+	world_stop(&b.w);
+	for (uint32_t disk = 0; disk < 4; disk++) /* both copies of the second segment are away */
+		if (disks >> disk & 1) {
+			struct sim_file *file = world_disk_file(&b.w, disk + 1);
+			sim_file_move(file, sim_machine_create(b.w.sim, disk % 2 ? "away1" : "away0"));
+		}
+	CU_ASSERT_EQUAL_FATAL(world_start(&b.w), 0);
+	CU_ASSERT_EQUAL(world_attach(&b.w, "vm1"), -EIO);
+	CU_ASSERT(strstr(b.w.why, "no current copy") != NULL);
+	CU_ASSERT_EQUAL(world_events(&b.w, "copy-stale"), 0);
+	bench_close(&b);
+}
+
+static void who_is_away_at_the_start_is_marked(void)
+{
+	struct bench b;
+	bench_open(&b, 24, 3, 3);
+	bench_change(&b, 100);
+	CU_ASSERT_EQUAL(world_detach(&b.w, "vm1"), 0);
+	uint64_t complete = 0;
+	world_stop(&b.w);
+	sim_file_move(world_disk_file(&b.w, 2), sim_machine_create(b.w.sim, "away"));
+	CU_ASSERT_EQUAL_FATAL(world_start(&b.w), 0);
+	CU_ASSERT_EQUAL_FATAL(world_attach(&b.w, "vm1"), 0);
+	b.v = world_head(&b.w, "vm1");
+	CU_ASSERT_EQUAL(b.v->disks[1].state, VOLUME_DISK_STALE);
+	CU_ASSERT_FATAL(bench_facts(&b, 1)->is_stale);
+	CU_ASSERT(bench_facts(&b, 1)->since > complete && bench_facts(&b, 1)->since < b.v->epoch);
+	bench_check(&b);
+	bench_change(&b, 50);
+	bench_check(&b);
+	bench_check_copies(&b);
+	bench_close(&b);
+}
+
+static void a_full_copy_is_no_current_one(void)
+{
+	struct bench b;
+	bench_open_sizes(&b, 25, 24 * MIB, 128 * MIB);
+	int res = 0;
+	memset(b.data, 5, MIB);
+	for (uint64_t i = 0; i < 60 && res == 0; i++)
+		res = world_write(&b.w, b.v, i * MIB, b.data, 256 * KIB, 0);
+	CU_ASSERT_EQUAL(res, 0);
+	for (uint64_t i = 60; i < 130 && res == 0; i++)
+		res = world_write(&b.w, b.v, i * MIB, b.data, 256 * KIB, 0);
+	CU_ASSERT_EQUAL(res, 0); /* the larger one has room for all of it */
+	CU_ASSERT_EQUAL(b.v->disks[0].state, VOLUME_DISK_STALE);
+	CU_ASSERT(bench_facts(&b, 0)->is_stale);
+	bench_close(&b);
+}
+
+int main(void)
+{
+	CU_initialize_registry();
+	CU_pSuite suite = CU_add_suite("copies", NULL, NULL);
+	CU_add_test(suite, "every copy gets every change", every_copy_gets_every_change);
+	CU_add_test(suite, "reads are shared out", reads_are_shared_out);
+	CU_add_test(suite, "a damaged block is healed", a_damaged_block_is_healed);
+	CU_add_test(suite, "two damaged copies are one whole", two_damaged_copies_are_one_whole);
+	CU_add_test(suite, "a block that is lost everywhere is an error", a_block_that_is_lost_everywhere_is_an_error);
+	CU_add_test(suite, "a disk that fails is marked", a_disk_that_fails_is_marked);
+	CU_add_test(suite, "nothing completes before the mark", nothing_completes_before_the_mark);
+	CU_add_test(suite, "the mark is tried until it lands", the_mark_is_tried_until_it_lands);
+	CU_add_test(suite, "the last copy is never marked", the_last_copy_is_never_marked);
+	CU_add_test(suite, "each segment needs a current copy", each_segment_needs_a_current_copy);
+	CU_add_test(suite, "who is away at the start is marked", who_is_away_at_the_start_is_marked);
+	CU_add_test(suite, "a full copy is no current one", a_full_copy_is_no_current_one);
+	CU_basic_set_mode(CU_BRM_VERBOSE);
+	CU_basic_run_tests();
+	unsigned failures = CU_get_number_of_failures();
+	CU_cleanup_registry();
+	return failures != 0;
+}

@@ -1,0 +1,129 @@
+/*
+ * layout.c: which disks hold segments of a volume together, and how many: read when it is attached, kept while it is.
+ *
+ * A volume with several copies must know this of all its segments, not only of those whose chunks are cached: a disk
+ * that has the only current copy of any of them is not given up [LASTSEG], and status says how many copies there are of
+ * what. There are few such sets of disks, whatever the volume's size, so this is small; volumes with one copy have none.
+ *
+ * Invariants
+ *  1. Every set that a recorded segment lies on is here. One whose placement was sent and whose outcome is not known is,
+ *     too: then there may be one segment too many, which errs on the safe side.
+ *  2. Nothing is placed without the memory to note it here.
+ *
+ * Owner: the volume.
+ */
+#include "volumes/head/head_internal.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct layout_set *layout_find(struct layout *l, uint64_t disks)
+{
+	for (uint32_t i = 0; i < l->n; i++)
+		if (l->sets[i].disks == disks)
+			return &l->sets[i];
+	return NULL;
+}
+
+int layout_reserve(struct volume *v, uint32_t n)
+{
+	struct layout *l = &v->layout;
+	if (!volume_is_replicated(v) || l->room - l->n >= n)
+		return 0;
+	uint32_t room = 2 * (l->n + n);
+	struct layout_set *sets = realloc(l->sets, room * sizeof(*sets));
+	if (!sets)
+		return -ENOMEM;
+	l->sets = sets;
+	l->room = room;
+	return 0;
+}
+
+void layout_add(struct volume *v, uint64_t disks)
+{
+	struct layout *l = &v->layout;
+	struct layout_set *set = layout_find(l, disks);
+	if (!volume_is_replicated(v))
+		return;
+	quarry_assert(disks != 0 && (set || l->n < l->room));
+	if (!set) {
+		set = &l->sets[l->n++];
+		*set = (struct layout_set){.disks = disks};
+	}
+	set->n_segments++;
+}
+
+void layout_remove(struct volume *v, uint64_t disks)
+{
+	struct layout_set *set = layout_find(&v->layout, disks);
+	if (!volume_is_replicated(v))
+		return;
+	quarry_assert(set && set->n_segments > 0);
+	if (--set->n_segments == 0)
+		*set = v->layout.sets[--v->layout.n];
+}
+
+uint64_t layout_without(const struct volume *v, uint64_t disks)
+{
+	uint64_t n = 0;
+	for (uint32_t i = 0; i < v->layout.n; i++)
+		if ((v->layout.sets[i].disks & disks) == 0)
+			n += v->layout.sets[i].n_segments;
+	return n;
+}
+
+void layout_fini(struct volume *v)
+{
+	free(v->layout.sets);
+	v->layout = (struct layout){0};
+}
+
+/* ---- reading it: one chunk after the other ---- */
+
+static int load_add(void *context, uint32_t segment, uint64_t disks)
+{
+	struct volume *v = context;
+	int err = layout_reserve(v, 1);
+	if (err == 0)
+		layout_add(v, disks);
+	return err;
+}
+
+static void load_next(struct layout_load *l);
+
+static void load_got(struct metadata_request *q, int res)
+{
+	struct layout_load *l = container_of(q, struct layout_load, request);
+	int err = res == -ENOENT ? 0 : res; /* a chunk of holes has no key */
+	if (res == 0)
+		err = chunk_read_json(l->volume->set, q->items[0].value, load_add, l->volume);
+	metadata_request_clear(q);
+	l->number++;
+	if (err == 0 && l->number < l->volume->n_chunks)
+		return load_next(l);
+	l->done(l, err);
+}
+
+static void load_next(struct layout_load *l)
+{
+	char uuid[UUID_TEXT_BYTES];
+	uuid_to_text(&l->volume->entry->facts.uuid, uuid);
+	snprintf(l->key, sizeof(l->key), CHUNK_KEY, uuid, l->number);
+	l->request = (struct metadata_request){.op = METADATA_GET, .key = l->key, .done = load_got};
+	metadata_submit(l->volume->set->metadata, &l->request);
+}
+
+void layout_load_start(struct layout_load *l)
+{
+	quarry_assert(l->done && volume_is_replicated(l->volume) && l->volume->layout.n == 0);
+	l->number = 0;
+	load_next(l);
+}
+
+void layout_load_abandon(struct layout_load *l)
+{
+	metadata_request_clear(&l->request);
+}
