@@ -491,20 +491,93 @@ static void who_is_away_at_the_start_is_marked(void)
 	bench_close(&b);
 }
 
-static void a_full_copy_is_no_current_one(void)
+/* What does not fit on one disk changes nothing on the other, and no copy is lost by it. */
+static void a_full_disk_costs_no_copy(void)
+{
+	for (uint32_t larger = 0; larger < 2; larger++) {
+		struct bench b;
+		int res = 0;
+		bench_open_sizes(&b, 25 + larger, larger ? 200 * MIB : 24 * MIB, larger ? 24 * MIB : 200 * MIB);
+		for (uint32_t i = 0; i < 4000 && res == 0; i++) {
+			memset(b.data, (int)(i % 250 + 1), 256 * KIB);
+			res = world_write(&b.w, b.v, i * 256 * KIB, b.data, 256 * KIB, 0);
+		}
+		CU_ASSERT_EQUAL(res, -ENOSPC);
+		CU_ASSERT(world_events(&b.w, "pool-full") > 0);
+		for (uint32_t cell = 0; cell < CELLS; cell++) { /* overwriting goes on while there is room */
+			res = bench_put(&b, 0, cell, 9, 0);
+			CU_ASSERT(res == 0 || res == -ENOSPC);
+			struct look l;
+			CU_ASSERT_EQUAL(look_at(&b, 0, cell_pos(0, cell), b.data, &l), 0);
+			CU_ASSERT_EQUAL(look_at(&b, 1, cell_pos(0, cell), b.back, &l), 0);
+			CU_ASSERT_EQUAL(memcmp(b.data, b.back, CELL_BYTES), 0);
+		}
+		CU_ASSERT_EQUAL(world_op(&b.w, b.v, VOLUME_TRIM, 0, 2 * GIB, 0), 0); /* always works (P7) */
+		memset(b.model, 0, sizeof(b.model));
+		CU_ASSERT_EQUAL(b.v->disks[0].state, VOLUME_DISK_JOINED);
+		CU_ASSERT_EQUAL(b.v->disks[1].state, VOLUME_DISK_JOINED);
+		bench_change(&b, 20);
+		bench_check(&b);
+		bench_check_copies(&b);
+		bench_close(&b);
+	}
+}
+
+/* Many at once, of which some find room on one disk and not on the other: afterwards all copies that count are equal. */
+static void a_race_for_the_last_room_leaves_copies_equal(void)
+{
+	static struct late lates[100];
+	for (uint64_t seed = 0; seed < 20; seed++) {
+		struct bench b;
+		struct look l;
+		bench_open_sizes(&b, 200 + seed, 24 * MIB, (22 + seed / 4) * MIB);
+		for (uint32_t round = 0; round < 20; round++) {
+			memset(b.data, (int)round + 1, CELL_BYTES);
+			for (uint32_t i = 0; i < array_size(lates); i++)
+				late_submit(&b, &lates[i], VOLUME_WRITE, (round * array_size(lates) + i) * CELL_BYTES);
+			for (uint32_t i = 0; i < array_size(lates); i++) {
+				world_until(&b.w, late_is_done, &lates[i]);
+				CU_ASSERT(lates[i].res == 0 || lates[i].res == -ENOSPC);
+			}
+		}
+		CU_ASSERT(world_events(&b.w, "pool-full") > 0);
+		CU_ASSERT_FALSE(b.v->is_fenced);
+		uint32_t n_joined =
+		    (b.v->disks[0].state == VOLUME_DISK_JOINED) + (b.v->disks[1].state == VOLUME_DISK_JOINED);
+		CU_ASSERT(n_joined >= 1);
+		for (uint32_t i = 0; i < 20 * array_size(lates) && n_joined == 2; i++) {
+			CU_ASSERT_EQUAL(look_at(&b, 0, i * CELL_BYTES, b.data, &l), 0);
+			CU_ASSERT_EQUAL(look_at(&b, 1, i * CELL_BYTES, b.back, &l), 0);
+			CU_ASSERT_EQUAL(memcmp(b.data, b.back, CELL_BYTES), 0);
+		}
+		bench_close(&b);
+	}
+}
+
+static void with_too_few_copies_writes_wait_then_fail(void)
 {
 	struct bench b;
-	bench_open_sizes(&b, 25, 24 * MIB, 128 * MIB);
-	int res = 0;
-	memset(b.data, 5, MIB);
-	for (uint64_t i = 0; i < 60 && res == 0; i++)
-		res = world_write(&b.w, b.v, i * MIB, b.data, 256 * KIB, 0);
-	CU_ASSERT_EQUAL(res, 0);
-	for (uint64_t i = 60; i < 130 && res == 0; i++)
-		res = world_write(&b.w, b.v, i * MIB, b.data, 256 * KIB, 0);
-	CU_ASSERT_EQUAL(res, 0); /* the larger one has room for all of it */
-	CU_ASSERT_EQUAL(b.v->disks[0].state, VOLUME_DISK_STALE);
-	CU_ASSERT(bench_facts(&b, 0)->is_stale);
+	struct late write;
+	bench_open(&b, 27, 3, 3);
+	bench_change(&b, 50);
+	b.v->entry->facts.min_replicas = 2;
+	sim_file_fail(world_disk_file(&b.w, 1), OP_WRITE, 0, EIO);
+	CU_ASSERT_EQUAL(bench_put(&b, 0, 0, 1, 0), 0); /* two are left */
+	sim_file_fail(world_disk_file(&b.w, 2), OP_WRITE, 0, EIO);
+	CU_ASSERT_EQUAL(bench_put(&b, 0, 1, 2, 0), -EIO); /* it was under way: the only copy that is left may have it */
+	b.model[0][1] = 2;
+	late_submit(&b, &write, VOLUME_WRITE, cell_pos(0, 2));
+	world_let_pass(&b.w, 15 * NS_PER_S);
+	CU_ASSERT_FALSE(write.is_done);
+	CU_ASSERT_EQUAL(world_events(&b.w, "copies-too-few"), 1);
+	world_until(&b.w, late_is_done, &write);
+	CU_ASSERT_EQUAL(write.res, -EIO);
+	bench_check(&b); /* reads go on */
+	late_submit(&b, &write, VOLUME_WRITE, cell_pos(0, 2));
+	sim_step(b.w.sim);
+	volume_fence(b.v, "the test says so"); /* who waits is told */
+	world_until(&b.w, late_is_done, &write);
+	CU_ASSERT_EQUAL(write.res, -EIO);
 	bench_close(&b);
 }
 
@@ -523,7 +596,10 @@ int main(void)
 	CU_add_test(suite, "the last copy is never marked", the_last_copy_is_never_marked);
 	CU_add_test(suite, "each segment needs a current copy", each_segment_needs_a_current_copy);
 	CU_add_test(suite, "who is away at the start is marked", who_is_away_at_the_start_is_marked);
-	CU_add_test(suite, "a full copy is no current one", a_full_copy_is_no_current_one);
+	CU_add_test(suite, "a full disk costs no copy", a_full_disk_costs_no_copy);
+	CU_add_test(suite, "a race for the last room leaves copies equal",
+		    a_race_for_the_last_room_leaves_copies_equal);
+	CU_add_test(suite, "with too few copies writes wait, then fail", with_too_few_copies_writes_wait_then_fail);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();

@@ -173,6 +173,9 @@ struct stale_update {
 struct stale {
 	struct stale_update *update; /* under way */
 	struct list waiting;         /* parts, by link: a disk has missed them */
+	struct list shorts;          /* parts, by link: too few copies are current; the longest waiting first */
+	struct timer short_timer;    /* when the first of these has waited long enough */
+	bool is_short;               /* which has been told */
 	struct timer retry;
 	bool is_told; /* that the store cannot be reached */
 	struct op op;
@@ -421,8 +424,9 @@ void volume_io_to_text(const struct volume_io *io, char *text, size_t room);
 
 /* ---- part.c ---- */
 
-#define PART_STAGES(X) X(FREE) X(SURVEY) X(FETCH) X(MERGE) X(CARRY) X(HELD) X(MOVE) X(SETTLE) X(MARK) X(HEAL) X(END)
-#define X(name)        PART_##name,
+#define PART_STAGES(X)                                                                                                 \
+	X(FREE) X(SURVEY) X(FETCH) X(MERGE) X(CARRY) X(SHORT) X(HELD) X(MOVE) X(SETTLE) X(MARK) X(HEAL) X(END)
+#define X(name) PART_##name,
 enum part_stage { PART_STAGES(X) };
 #undef X
 
@@ -468,6 +472,7 @@ struct part {
 	uint32_t owed; /* copies on their way to a disk and back */
 	/* Bit per disk: */
 	uint64_t disks;  /* where its segment lies; FLUSH, COMPLETE: the one that is told */
+	uint64_t later;  /* those that get a change when others have had room for it */
 	uint64_t sent;   /* to whom it was sent; of these, */
 	uint64_t acked;  /* those that have done it, */
 	uint64_t full;   /* and those that have no room */
@@ -492,6 +497,7 @@ struct part {
 		struct slice slice;
 	} whole;                                 /* of a write that is cut into runs of such blocks */
 	uint64_t segment, epoch, written, tried; /* tried: bit per disk that was full */
+	uint64_t short_ns;                       /* when it began to wait for more copies */
 	struct slice slice;                      /* the client's memory for it */
 	uint8_t *edges;                          /* two blocks: the first and the last one, merged */
 	union {
@@ -516,6 +522,8 @@ void part_moved(struct part *p, int res);
 void part_release(struct part *p);
 /* No disk that missed it counts as current any more; or the head has stopped. */
 void part_marked(struct part *p);
+/* 0: there may be copies enough for it again; -EIO: there are not, and it has waited long enough. */
+void part_short_over(struct part *p, int res);
 void part_to_text(const struct part *p, char *text, size_t room);
 /* What p->first says is asked of the disk; its answer ends the wait of the part's stage. */
 void part_ask(struct part *p, uint32_t disk);
@@ -554,6 +562,8 @@ void stale_init(struct volume *v);
 void stale_note(struct volume *v, uint32_t disk);
 /* The part has not reached all disks of its segment: part_marked() when those that it missed are marked, on a later turn. */
 void stale_wait(struct part *p);
+/* Fewer copies are current than the part needs: part_short_over() when that has changed, or it has waited long enough. */
+void stale_wait_short(struct part *p);
 void stale_wake(struct volume *v); /* something that it depends on has changed: it looks, on a later turn */
 void stale_run(struct volume *v);
 bool stale_is_settled(const struct volume *v); /* no mark is owed, or none can be made any more */
@@ -610,6 +620,8 @@ void chunk_bit_set(uint64_t *bits, uint64_t segment, bool is_set);
  * many as the volume has replicas, or as there are domains with disks that run. Masks: bit per disk. 0; -ENOSPC: there
  * are disks enough, but for those excluded or full, or none at all; -EIO: too few of the pool's run. */
 must_check int placement_choose(struct volume *v, uint64_t excluded, uint64_t *disks);
+/* Of these disks the one with the least room, if it is nearly full; else SET_DISKS_MAX. */
+uint32_t placement_narrowest(const struct volume *v, uint64_t disks);
 uint32_t placement_domains(struct volume_set *s, const struct pool_facts *pool); /* that the pool's disks are in */
 void placer_init(struct volume *v);
 /* The request waits until the segment under its cursor has a disk, or none can be had. */

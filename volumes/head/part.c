@@ -9,6 +9,7 @@
  *   SURVEY   (before FETCH, only while the volume is being filled) looks which blocks nobody has written: a filler's write
  *            is cut into runs of these, each carried like a write of its own; a strict read fails if there is one
  *   FETCH    reads the first and the last block of the range, if they lie partly outside of it
+ *   SHORT    (from CARRY) fewer copies are current than the volume must have: a change waits for more, then fails
  *   HELD     (from CARRY) a snapshot is being taken: a change waits until the trees are forked [SNAPHOLD]
  *   MERGE    lays the client's bytes over them, lays out the memory of the whole, sums and looks for zeros
  *   CARRY    sends it: to all copies at once, so it takes as long as the slowest; SETTLE takes the answers
@@ -495,11 +496,33 @@ static void part_copy_fill(const struct disk_io *from, struct disk_io *to)
 	to->zero_blocks = from->zero_blocks;
 }
 
+static void part_carry_change(struct part *p, uint64_t targets)
+{
+	struct disk_io *io = &p->first.rio.io;
+	quarry_assert(targets != 0 && p->owed == 0);
+	for (uint32_t n = 0; targets != 0; n++, targets &= targets - 1) {
+		struct part_copy *c = part_copy(p, n);
+		if (n > 0)
+			part_copy_fill(io, &c->rio.io);
+		copy_send(c, p, (uint32_t)__builtin_ctzll(targets));
+	}
+}
+
+/* Which copies get a write first: all, unless a disk is nearly full. Then that one, and the others when it has had room:
+ * where it has none, nothing was changed anywhere, and a full disk costs no copy. */
+static uint64_t part_first_targets(const struct part *p, uint64_t targets)
+{
+	if ((targets & (targets - 1)) == 0 || p->kind == PART_TRIM)
+		return targets;
+	uint32_t disk = placement_narrowest(p->volume, targets);
+	return disk < SET_DISKS_MAX ? 1ull << disk : targets;
+}
+
 static void part_carry(struct part *p)
 {
 	uint64_t targets = part_good(p);
 	struct disk_io *io = &p->first.rio.io;
-	quarry_assert(!p->is_counted && targets != 0 && p->owed == 0);
+	quarry_assert(!p->is_counted && targets != 0);
 	if (part_changes(p))
 		part_enter(p);
 	part_fill(p, io);
@@ -512,12 +535,29 @@ static void part_carry(struct part *p)
 	}
 	p->err = 0;
 	p->sent = p->acked = p->full = 0;
-	for (uint32_t n = 0; targets != 0; n++, targets &= targets - 1) {
-		struct part_copy *c = part_copy(p, n);
-		if (n > 0)
-			part_copy_fill(io, &c->rio.io);
-		copy_send(c, p, (uint32_t)__builtin_ctzll(targets));
-	}
+	p->later = targets;
+	targets = part_first_targets(p, targets);
+	p->later &= ~targets;
+	part_carry_change(p, targets);
+}
+
+/* Those that were to get it after the one that is nearly full; when that has no room, none of them does. */
+static enum flow part_carry_later(struct part *p)
+{
+	uint64_t targets = volume_good(p->volume, p->later);
+	if (targets == 0 || (p->acked == 0 && p->full != 0))
+		return FLOW_NEXT;
+	targets = part_first_targets(p, targets);
+	p->later &= ~targets;
+	part_carry_change(p, targets);
+	return FLOW_WAIT;
+}
+
+static bool part_is_short(const struct part *p)
+{
+	const struct volume *v = p->volume;
+	return volume_is_replicated(v) && part_changes(p) &&
+	       (uint32_t)__builtin_popcountll(volume_good(v, p->disks)) < v->entry->facts.min_replicas;
 }
 
 /* ---- SETTLE ---- */
@@ -639,14 +679,18 @@ static uint64_t part_missed(const struct part *p)
 	return missed;
 }
 
-/* Has it been carried out on some disks and not on others, as far as is known? A write that found all of them full has
- * changed nothing; a trim may have changed something everywhere. */
+static bool part_flushes(const struct part *p)
+{
+	return p->kind == PART_FLUSH || p->kind == PART_COMPLETE;
+}
+
+/* Has it been carried out on some disks and not on others, as far as is known? A write that found all full to which it was
+ * sent has changed nothing; a trim may have changed something everywhere. */
 static bool part_must_mark(const struct part *p)
 {
-	uint64_t missed = part_missed(p);
-	if (!volume_is_replicated(p->volume) || part_looks(p) || missed == 0)
+	if (!volume_is_replicated(p->volume) || part_looks(p) || part_missed(p) == 0)
 		return false;
-	return p->acked != 0 || missed != p->full || p->kind == PART_TRIM;
+	return part_flushes(p) || p->acked != 0 || p->sent != p->full || (p->kind == PART_TRIM && p->full != 0);
 }
 
 /* Those that missed it are current no more. Of a trim that all were too full for, one copy is as good as the other. */
@@ -654,8 +698,8 @@ static void part_lose_missed(struct part *p)
 {
 	uint64_t missed = part_missed(p);
 	struct chunk *c = chunk_get(p->volume, p->segment);
-	if (p->acked == 0 && missed == p->full)
-		missed &= missed - 1;
+	if (p->acked == 0 && p->full != 0)
+		missed &= ~(p->full & -p->full);
 	for (; missed != 0; missed &= missed - 1)
 		volume_disk_lose(p->volume, (uint32_t)__builtin_ctzll(missed), p->err ? p->err : -EIO);
 	if (p->acked != 0 && c && part_writes(p)) /* it stays where it is now */
@@ -665,14 +709,15 @@ static void part_lose_missed(struct part *p)
 /* All copies that count have done it, or none has. */
 static void part_judge(struct part *p)
 {
-	bool is_flush = p->kind == PART_FLUSH || p->kind == PART_COMPLETE;
-	if (!volume_is_replicated(p->volume) || part_looks(p))
+	const struct volume *v = p->volume;
+	if (!volume_is_replicated(v) || part_looks(p))
 		return;
-	if (p->volume->is_fenced)
+	if (v->is_fenced)
 		p->err = -EIO;
-	else if (p->acked != 0 ||
-		 is_flush) /* what the other disks have to flush, they are told by parts of their own */
+	else if (part_flushes(p)) /* what the other disks have to flush, they are told by parts of their own */
 		p->err = 0;
+	else if (p->acked != 0)
+		p->err = (uint32_t)__builtin_popcountll(p->acked) < v->entry->facts.min_replicas ? -EIO : 0;
 }
 
 static void part_wait_for_mark(struct part *p)
@@ -684,6 +729,13 @@ static void part_wait_for_mark(struct part *p)
 void part_marked(struct part *p)
 {
 	quarry_assert(p->stage == PART_MARK);
+	part_run(p);
+}
+
+void part_short_over(struct part *p, int res)
+{
+	quarry_assert(p->stage == PART_SHORT);
+	p->err = res;
 	part_run(p);
 }
 
@@ -726,6 +778,11 @@ static void part_run(struct part *p)
 				p->stage = PART_END;
 				break;
 			}
+			if (part_is_short(p)) {
+				p->stage = PART_SHORT;
+				stale_wait_short(p);
+				return;
+			}
 			if (part_changes(p) && p->volume->is_held) {
 				p->stage = PART_HELD;
 				list_append(&p->volume->held, &p->link);
@@ -737,7 +794,12 @@ static void part_run(struct part *p)
 		case PART_HELD: /* the trees are forked */
 			p->stage = PART_CARRY;
 			break;
+		case PART_SHORT: /* there are enough again, or it has waited long enough */
+			p->stage = p->err ? PART_END : PART_CARRY;
+			break;
 		case PART_SETTLE:
+			if (part_carry_later(p) == FLOW_WAIT)
+				return;
 			part_settle(p);
 			if (part_may_move(p)) {
 				p->stage = PART_MOVE;
@@ -823,7 +885,7 @@ void part_start(struct part *p)
 	p->is_counted = false;
 	p->fresh = NULL;
 	p->tried = p->failed = 0;
-	p->sent = p->acked = p->full = 0;
+	p->sent = p->acked = p->full = p->later = 0;
 	quarry_assert(p->owed == 0 && p->disks != 0);
 	quarry_assert(p->request->own.owed > 0);
 	quarry_assert(is_flush == (p->pool == &p->volume->set->flushes));
@@ -839,6 +901,8 @@ void part_to_text(const struct part *p, char *text, size_t room)
 	char waits_for[128] = "goes on";
 	if (p->owed > 0)
 		disk_io_to_text(&p->first.rio.io, waits_for, sizeof(waits_for));
+	else if (p->stage == PART_SHORT)
+		snprintf(waits_for, sizeof(waits_for), "waits for another copy to be current");
 	else if (p->stage == PART_MARK)
 		snprintf(waits_for, sizeof(waits_for), "waits until it is recorded which disk has missed it");
 	else if (p->stage == PART_HELD)

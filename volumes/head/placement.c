@@ -30,6 +30,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* More than all writes in flight can take: 512 of 256 KiB. */
+#define NARROW_BLOCKS (128 * MIB / BLOCK_BYTES)
+
 enum placer_stage { PLACER_REST, PLACER_CHOOSE, PLACER_JOIN, PLACER_CLEAR, PLACER_RECORD };
 
 /* ---- choosing ---- */
@@ -91,6 +94,21 @@ uint32_t placement_domains(struct volume_set *s, const struct pool_facts *pool)
 		if (disk_is_of_pool(s->disks[i], pool->name))
 			c.disks |= 1ull << i;
 	return candidates_domains(&c);
+}
+
+uint32_t placement_narrowest(const struct volume *v, uint64_t disks)
+{
+	uint64_t least = NARROW_BLOCKS;
+	uint32_t narrowest = SET_DISKS_MAX;
+	for (; disks != 0; disks &= disks - 1) {
+		uint32_t disk = (uint32_t)__builtin_ctzll(disks);
+		uint64_t room = disk_room(v->set->disks[disk]);
+		if (room >= least)
+			continue;
+		least = room;
+		narrowest = disk;
+	}
+	return narrowest;
 }
 
 /* Takes one by chance; no other of its domain can be taken after. false: there is no room. */

@@ -11,6 +11,7 @@
  *     serving instead, and only a disk of the last ones in sync may start the volume again.
  *  4. While the store cannot be reached nothing is acknowledged that a disk has missed: the mark is tried again and again.
  *  5. One transaction at a time. What is lost meanwhile has the next.
+ *  6. With fewer current copies than min_replicas a change is not begun: it waits SHORT_NS for more, then fails.
  *
  * Owner: the volume.
  */
@@ -22,6 +23,8 @@
 #include <string.h>
 
 #define STALE_RETRY_NS NS_PER_S
+/* A disk that comes back needs some seconds; a client that waits longer is better told. */
+#define SHORT_NS (20 * NS_PER_S)
 
 static struct volume *volume_of_stale(struct stale *s)
 {
@@ -63,8 +66,56 @@ static void stale_let_go(struct volume *v)
 	list_splice(&waiting, &v->stale.waiting);
 	for (struct list *node; (node = list_pop(&waiting)) != NULL;)
 		part_marked(container_of(node, struct part, link));
+	if (v->is_fenced)
+		list_splice(&waiting, &v->stale.shorts);
+	for (struct list *node; (node = list_pop(&waiting)) != NULL;)
+		part_short_over(container_of(node, struct part, link), -EIO);
 	if (v->stale.settled)
 		v->stale.settled(v);
+}
+
+/* ---- too few copies ---- */
+
+static void shorts_start_timer(struct volume *v)
+{
+	struct stale *s = &v->stale;
+	if (list_is_empty(&s->shorts) || timer_is_running(&s->short_timer))
+		return;
+	uint64_t over_ns = container_of(s->shorts.next, struct part, link)->short_ns + SHORT_NS;
+	uint64_t now_ns = reactor_now_ns(v->set->reactor);
+	timer_start(v->set->reactor, &s->short_timer, over_ns > now_ns ? over_ns - now_ns : 1);
+}
+
+static void shorts_over(struct timer *t)
+{
+	struct volume *v = volume_of_stale(container_of(t, struct stale, short_timer));
+	uint64_t now_ns = reactor_now_ns(v->set->reactor);
+	struct list over;
+	list_init(&over);
+	list_each_safe (node, &v->stale.shorts) {
+		if (container_of(node, struct part, link)->short_ns + SHORT_NS > now_ns)
+			break;
+		list_remove(node);
+		list_append(&over, node);
+	}
+	shorts_start_timer(v);
+	for (struct list *node; (node = list_pop(&over)) != NULL;)
+		part_short_over(container_of(node, struct part, link), -EIO);
+}
+
+void stale_wait_short(struct part *p)
+{
+	struct volume *v = p->volume;
+	if (!v->stale.is_short)
+		log_event(v->set->log, LOG_ERROR, "copies-too-few", v->entry->facts.name,
+			  "volume %s has fewer current copies than the %u that it must have: writes wait for %llu s, "
+			  "then fail; "
+			  "bring disks back, or lower --min-replicas",
+			  v->entry->facts.name, v->entry->facts.min_replicas, SHORT_NS / NS_PER_S);
+	v->stale.is_short = true;
+	p->short_ns = reactor_now_ns(v->set->reactor);
+	list_append(&v->stale.shorts, &p->link);
+	shorts_start_timer(v);
 }
 
 /* ---- the mark ---- */
@@ -208,7 +259,9 @@ void stale_note(struct volume *v, uint32_t disk)
 void stale_init(struct volume *v)
 {
 	list_init(&v->stale.waiting);
+	list_init(&v->stale.shorts);
 	timer_init(&v->stale.retry, stale_retry);
+	timer_init(&v->stale.short_timer, shorts_over);
 	op_init(&v->stale.op, stale_turn);
 }
 
@@ -225,4 +278,5 @@ void stale_abandon(struct volume *v)
 	free(s->update);
 	s->update = NULL;
 	timer_stop(v->set->reactor, &s->retry);
+	timer_stop(v->set->reactor, &s->short_timer);
 }
