@@ -5,6 +5,7 @@
  *   part.c           the pieces that go to disks                range_lock.c   whose turn it is
  *   volume_disk.c    who of the disks is asked                  heal.c         what a disk cannot read
  *   stale.c          marks a disk that failed                   layout.c       which disks have segments together
+ *   reconcile.c      copies become equal at attach
  *   slice.c          scattered memory                           barrier.c      closing epochs
  *   placement.c      chooses disks, and records it              chunk.c        the cached records of it
  *   join.c           a volume's first words to a disk           volume_attach.c  and detach
@@ -577,17 +578,33 @@ void layout_add(struct volume *v, uint64_t disks);               /* a segment li
 void layout_remove(struct volume *v, uint64_t disks);            /* and this one no more */
 uint64_t layout_without(const struct volume *v, uint64_t disks); /* how many segments lie on none of these */
 void layout_fini(struct volume *v);
-struct layout_load {
+/* All segments of a volume, as the store has them, a chunk at a time. */
+struct placement_walk {
+	/* set by the caller, zeros else */
 	struct volume *volume;
-	void (*done)(struct layout_load *l, int res); /* 0, or what the store said, or what is wrong with a value */
+	void (*next)(struct placement_walk *w, int res); /* 0: of chunk number - 1; or what is wrong */
 	void *context;
+	/* set here */
+	uint32_t number;                 /* of the chunk that comes next */
+	uint64_t disks[PLACEMENT_CHUNK]; /* of each segment, bit per disk; 0: a hole */
 	/* its own */
-	uint32_t number;
+	bool is_under_way;
 	struct metadata_request request;
 	char key[KEY_BYTES];
 };
-void layout_load_start(struct layout_load *l);
-void layout_load_abandon(struct layout_load *l);
+/* next() follows on a later turn; false: that was all. */
+must_check bool placement_walk_next(struct placement_walk *w);
+void placement_walk_abandon(struct placement_walk *w);
+must_check int layout_take(struct volume *v, const struct placement_walk *w); /* a chunk more: 0 or -ENOMEM */
+
+/* ---- reconcile.c: the copies of a volume become equal before it is served ---- */
+
+struct reconcile;
+/* All that any joined disk wrote in epochs >= since is taken from one source for each segment. done(): 0; -EAGAIN: a disk
+ * was lost, mark it and begin again; -EIO with the reason in entry->why; or -errno. */
+must_check int reconcile_start(struct volume *v, uint64_t since, void (*done)(void *context, int res), void *context,
+			       struct reconcile **out);
+void reconcile_abandon(struct reconcile *r);
 
 /* ---- chunk.c ---- */
 

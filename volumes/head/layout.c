@@ -81,49 +81,55 @@ void layout_fini(struct volume *v)
 	v->layout = (struct layout){0};
 }
 
-/* ---- reading it: one chunk after the other ---- */
+/* ---- walking over all segments: one chunk after the other ---- */
 
-static int load_add(void *context, uint32_t segment, uint64_t disks)
+static int walk_take(void *context, uint32_t segment, uint64_t disks)
 {
-	struct volume *v = context;
-	int err = layout_reserve(v, 1);
-	if (err == 0)
-		layout_add(v, disks);
-	return err;
+	((struct placement_walk *)context)->disks[segment] = disks;
+	return 0;
 }
 
-static void load_next(struct layout_load *l);
-
-static void load_got(struct metadata_request *q, int res)
+static void walk_got(struct metadata_request *q, int res)
 {
-	struct layout_load *l = container_of(q, struct layout_load, request);
+	struct placement_walk *w = container_of(q, struct placement_walk, request);
 	int err = res == -ENOENT ? 0 : res; /* a chunk of holes has no key */
 	if (res == 0)
-		err = chunk_read_json(l->volume->set, q->items[0].value, load_add, l->volume);
+		err = chunk_read_json(w->volume->set, q->items[0].value, walk_take, w);
 	metadata_request_clear(q);
-	l->number++;
-	if (err == 0 && l->number < l->volume->n_chunks)
-		return load_next(l);
-	l->done(l, err);
+	w->is_under_way = false;
+	w->next(w, err);
 }
 
-static void load_next(struct layout_load *l)
+bool placement_walk_next(struct placement_walk *w)
 {
 	char uuid[UUID_TEXT_BYTES];
-	uuid_to_text(&l->volume->entry->facts.uuid, uuid);
-	snprintf(l->key, sizeof(l->key), CHUNK_KEY, uuid, l->number);
-	l->request = (struct metadata_request){.op = METADATA_GET, .key = l->key, .done = load_got};
-	metadata_submit(l->volume->set->metadata, &l->request);
+	quarry_assert(w->next && !w->is_under_way);
+	if (w->number == w->volume->n_chunks)
+		return false;
+	memset(w->disks, 0, sizeof(w->disks));
+	uuid_to_text(&w->volume->entry->facts.uuid, uuid);
+	snprintf(w->key, sizeof(w->key), CHUNK_KEY, uuid, w->number++);
+	w->request = (struct metadata_request){.op = METADATA_GET, .key = w->key, .done = walk_got};
+	w->is_under_way = true;
+	metadata_submit(w->volume->set->metadata, &w->request);
+	return true;
 }
 
-void layout_load_start(struct layout_load *l)
+void placement_walk_abandon(struct placement_walk *w)
 {
-	quarry_assert(l->done && volume_is_replicated(l->volume) && l->volume->layout.n == 0);
-	l->number = 0;
-	load_next(l);
+	if (w->is_under_way)
+		metadata_request_clear(&w->request);
 }
 
-void layout_load_abandon(struct layout_load *l)
+int layout_take(struct volume *v, const struct placement_walk *w)
 {
-	metadata_request_clear(&l->request);
+	for (uint32_t i = 0; i < PLACEMENT_CHUNK; i++) {
+		if (w->disks[i] == 0)
+			continue;
+		int err = layout_reserve(v, 1);
+		if (err != 0)
+			return err;
+		layout_add(v, w->disks[i]);
+	}
+	return 0;
 }

@@ -1,8 +1,8 @@
 /*
  * volume_attach.c: a node becomes the head of a volume, and ceases to be.
  *
- *   RECORD -> (LAYOUT) -> JOIN -> (MARK) -> BARRIER -> SERVE -> END       attach: in brackets, with several copies
- *               +----------- on error -------------------------^
+ *   RECORD -> (LAYOUT) -> JOIN -> (MARK -> RECONCILE) -> BARRIER -> SERVE -> END     attach: in brackets, with several
+ *               +------------------ on error -----------------------------^        copies
  *   (a foreign volume goes to END before RECORD: see invariant 4)
  *   DRAIN -> FLUSH -> FORGET -> END                              detach
  *
@@ -10,6 +10,7 @@
  *   LAYOUT   which disks have segments together
  *   JOIN     every disk that the record names, in parallel: fence, session, tree; not those that it calls stale
  *   MARK     those that could not be joined are marked stale, if every segment has another current copy [UNREACH] [LASTSEG]
+ *   RECONCILE   what any of them wrote after L is taken from one source for each segment [UNION] (reconcile.c)
  *   BARRIER  closes the first epoch of the new range, so that all disks agree where they stand [RECBAR]
  *   DRAIN    frontends end their clients, requests in flight finish
  *   FLUSH    a last barrier; a volume that cannot have one (its disk failed, it is fenced) is detached all the same
@@ -37,12 +38,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ATTACH_STAGES(X) X(RECORD) X(LAYOUT) X(JOIN) X(MARK) X(BARRIER) X(DRAIN) X(FLUSH) X(FORGET) X(END)
+#define ATTACH_STAGES(X) X(RECORD) X(LAYOUT) X(JOIN) X(MARK) X(RECONCILE) X(BARRIER) X(DRAIN) X(FLUSH) X(FORGET) X(END)
 #define X(name)          ATTACH_##name,
 enum attach_stage { ATTACH_STAGES(X) };
 #undef X
 
-#define BARRIERS_MAX 8u /* one more for each disk that fails meanwhile */
+#define TRIES_MAX 8u /* one more for each disk that fails meanwhile */
 
 /* The highest that any running disk remembers of a volume. */
 struct attach_memory {
@@ -61,11 +62,11 @@ struct attach {
 	struct set_volume *entry;
 	struct attach_options options;
 	struct record_update update;
-	struct layout_load layout;
-	bool is_loading; /* layout is under way */
+	struct placement_walk walk;
+	struct reconcile *reconcile; /* under way */
 	struct join *joins[SET_DISKS_MAX];
 	uint64_t remembered; /* highest complete epoch of any disk */
-	uint32_t n_barriers; /* that were tried */
+	uint32_t n_tries; /* to agree, disks having failed meanwhile */
 	struct attach_memory memory;
 	void (*done)(struct set_volume *entry, int res, void *context);
 	void *context;
@@ -334,21 +335,22 @@ static int attach_make_head(struct attach *a)
 
 /* ---- LAYOUT ---- */
 
-static void attach_layout_done(struct layout_load *l, int res)
+static void attach_walked(struct placement_walk *w, int res)
 {
-	struct attach *a = l->context;
-	a->is_loading = false;
-	if (res != 0)
+	struct attach *a = w->context;
+	int err = res ? res : layout_take(w->volume, w);
+	if (err == 0 && placement_walk_next(w))
+		return;
+	if (err != 0)
 		text_print(a->entry->why, sizeof(a->entry->why),
-			   "where its segments lie cannot be read from the metadata store: %s", strerror(-res));
-	attach_complete(a, res);
+			   "where its segments lie cannot be read from the metadata store: %s", strerror(-err));
+	attach_complete(a, err);
 }
 
-static void attach_layout(struct attach *a)
+static enum flow attach_layout(struct attach *a)
 {
-	a->layout = (struct layout_load){.volume = a->entry->head, .done = attach_layout_done, .context = a};
-	a->is_loading = true;
-	layout_load_start(&a->layout);
+	a->walk = (struct placement_walk){.volume = a->entry->head, .next = attach_walked, .context = a};
+	return volume_is_replicated(a->entry->head) && placement_walk_next(&a->walk) ? FLOW_WAIT : FLOW_NEXT;
 }
 
 /* ---- JOIN ---- */
@@ -445,6 +447,49 @@ static enum flow attach_mark(struct attach *a)
 	return FLOW_WAIT;
 }
 
+/* ---- RECONCILE ---- */
+
+static void attach_explain_barrier(struct attach *a)
+{
+	const struct volume *v = a->entry->head;
+	a->err = -EIO;
+	text_print(a->entry->why, sizeof(a->entry->why), "%s",
+		   v->why[0] ? v->why : "its disks cannot agree on what is written: they fail while it is attached");
+}
+
+static void attach_reconciled(void *context, int res)
+{
+	struct attach *a = context;
+	a->reconcile = NULL;
+	attach_complete(a, res);
+}
+
+static enum flow attach_reconcile(struct attach *a)
+{
+	struct volume *v = a->entry->head;
+	if (!volume_is_replicated(v))
+		return FLOW_NEXT;
+	a->err = reconcile_start(v, v->complete_epoch + 1, attach_reconciled, a, &a->reconcile);
+	return a->err ? FLOW_NEXT : FLOW_WAIT;
+}
+
+/* Disks fail one after the other: some of that is lived through. */
+static bool attach_is_tired(struct attach *a)
+{
+	return ++a->n_tries >= TRIES_MAX || a->entry->head->is_fenced;
+}
+
+static bool attach_begins_again(struct attach *a)
+{
+	if (a->err != -EAGAIN)
+		return false;
+	a->err = 0;
+	if (!attach_is_tired(a))
+		return true;
+	attach_explain_barrier(a);
+	return false;
+}
+
 /* ---- BARRIER, FLUSH ---- */
 
 static void attach_barrier_ended(struct volume *v, int res)
@@ -458,14 +503,6 @@ static bool attach_is_barred(const struct attach *a)
 {
 	const struct volume *v = a->entry->head;
 	return !volume_is_replicated(v) || v->complete_epoch + 1 == v->epoch;
-}
-
-static void attach_explain_barrier(struct attach *a)
-{
-	const struct volume *v = a->entry->head;
-	a->err = -EIO;
-	text_print(a->entry->why, sizeof(a->entry->why), "%s",
-		   v->why[0] ? v->why : "its disks cannot agree on what is written: they fail while it is attached");
 }
 
 static void attach_looks_again(struct volume *v)
@@ -541,10 +578,9 @@ static void attach_run(struct attach *a)
 			if (a->err == 0)
 				a->err = attach_make_head(a);
 			a->stage = a->err ? ATTACH_END : ATTACH_LAYOUT;
-			if (a->err != 0 || !volume_is_replicated(entry->head))
-				break;
-			attach_layout(a);
-			return;
+			if (a->err == 0 && attach_layout(a) == FLOW_WAIT)
+				return;
+			break;
 		case ATTACH_LAYOUT:
 			a->stage = a->err ? ATTACH_END : ATTACH_JOIN;
 			if (a->err == 0)
@@ -558,6 +594,15 @@ static void attach_run(struct attach *a)
 				return;
 			break;
 		case ATTACH_MARK:
+			a->stage = a->err ? ATTACH_END : ATTACH_RECONCILE;
+			if (a->err == 0 && attach_reconcile(a) == FLOW_WAIT)
+				return;
+			break;
+		case ATTACH_RECONCILE:
+			if (attach_begins_again(a)) {
+				a->stage = ATTACH_JOIN; /* to mark who failed, and once more */
+				break;
+			}
 			a->stage = a->err ? ATTACH_END : ATTACH_BARRIER;
 			if (a->err != 0)
 				break;
@@ -567,8 +612,8 @@ static void attach_run(struct attach *a)
 			a->stage = ATTACH_END;
 			if (attach_is_barred(a))
 				attach_serve(a);
-			else if (++a->n_barriers < BARRIERS_MAX && !entry->head->is_fenced)
-				a->stage = ATTACH_JOIN; /* to mark who failed, and once more */
+			else if (!attach_is_tired(a))
+				a->stage = ATTACH_JOIN;
 			else
 				attach_explain_barrier(a);
 			break;
@@ -640,8 +685,8 @@ void volume_detach(struct set_volume *entry, bool is_recorded,
 void attach_abandon(struct attach *a)
 {
 	record_update_abandon(&a->update);
-	if (a->is_loading)
-		layout_load_abandon(&a->layout);
+	placement_walk_abandon(&a->walk);
+	reconcile_abandon(a->reconcile);
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
 		join_abandon(a->joins[i]);
 	free(a);

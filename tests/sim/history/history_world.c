@@ -150,6 +150,8 @@ void world_open(struct history_world *w, uint64_t seed, bool is_verbose)
 	*w = (struct history_world){.seed = seed,
 				    .is_verbose = is_verbose,
 				    .is_power = seed % 2,
+				    .copies = 1 + (uint32_t)(seed / 2 % 3),
+				    .n_disks = seed / 2 % 3 ? 3 : 2,
 				    .cluster = uuid_make(1, 2),
 				    .pool = uuid_make(3, 4)};
 	w->sim = sim_create(seed);
@@ -159,7 +161,7 @@ void world_open(struct history_world *w, uint64_t seed, bool is_verbose)
 	pool.uuid = w->pool;
 	world_put(w, "cluster", cluster_to_json(&w->cluster));
 	world_put(w, "pools/default", pool_to_json(&pool));
-	for (uint32_t i = 1; i <= HISTORY_DISKS; i++)
+	for (uint32_t i = 1; i <= w->n_disks; i++)
 		world_add_disk(w, i);
 }
 
@@ -193,7 +195,7 @@ void world_crash(struct history_world *w)
 void world_start(struct history_world *w)
 {
 	struct volume_set_options o = {
-	    .log = w->log, .metadata = w->metadata, .node_name = "n1", .cache_bytes = CACHE_BYTES, .n_parts = 32};
+	    .log = w->log, .metadata = w->metadata, .node_name = "n1", .cache_bytes = CACHE_BYTES, .n_parts = 32, .replicas_max = 5};
 	for (;;) {
 		o.reactor = sim_reactor(w->machine);
 		sim_crash_at(w->machine, world_one_in(w, 4) ? sim_io_index(w->machine) + 1 + world_pick(w, 150) : 0);
@@ -249,7 +251,7 @@ static void findings_say(void *context, const char *line)
 
 void world_check_disks(struct history_world *w, bool is_empty)
 {
-	for (uint32_t i = 1; i <= HISTORY_DISKS; i++) {
+	for (uint32_t i = 1; i <= w->n_disks; i++) {
 		char path[16];
 		text_print(path, sizeof(path), "d%u", i);
 		struct findings f = {.medium = sim_file_find(w->machine, path)};
@@ -352,4 +354,47 @@ uint32_t world_read(struct history_world *w, struct volume *v, uint32_t cell)
 		if (memory[i] != memory[0])
 			world_fail(w, "cell %u of %s is torn", cell, volume_name(v));
 	return memory[0];
+}
+
+/* ---- one copy ---- */
+
+struct waited_look {
+	struct disk_io io;
+	struct history_world *world;
+};
+
+static void waited_look_done(struct disk_io *io, int res)
+{
+	struct history_world *w = container_of(io, struct waited_look, io)->world;
+	w->is_done = true;
+	w->res = res;
+}
+
+static void world_check_copy(struct history_world *w, struct volume *v, uint32_t disk, uint32_t cell, uint32_t value)
+{
+	static uint32_t memory[BLOCK_BYTES / sizeof(uint32_t)] __attribute__((aligned(4096)));
+	struct iovec iov = {memory, BLOCK_BYTES};
+	struct disk *d = w->set->disks[disk]->disk;
+	struct waited_look one = {.io = {.op = DISK_READ,
+					 .tree = disk_tree_find(d, volume_uuid(v), volume_tree(v)),
+					 .first = cell_block(cell),
+					 .n_blocks = 1,
+					 .iov = &iov,
+					 .n_iov = 1,
+					 .done = waited_look_done},
+				  .world = w};
+	disk_submit(d, &one.io);
+	if (!world_wait(w) || w->res != 0)
+		world_fail(w, "cell %u of %s cannot be read on disk %u: %d", cell, volume_name(v), disk + 1, w->res);
+	if (memory[0] != value)
+		world_fail(w, "cell %u of %s is %u on disk %u, not %u", cell, volume_name(v), memory[0], disk + 1, value);
+}
+
+void world_check_copies(struct history_world *w, struct volume *v, uint32_t cell, uint32_t value)
+{
+	uint64_t disks;
+	if (chunk_find(v, cell % 3, &disks) != PLACED_ON_DISKS)
+		return;
+	for (disks = volume_good(v, disks); disks != 0; disks &= disks - 1)
+		world_check_copy(w, v, (uint32_t)__builtin_ctzll(disks), cell, value);
 }

@@ -13,7 +13,6 @@
 #define CELLS          24u
 #define VOLUMES_MAX    5u
 #define SNAPSHOTS_EACH 6u
-#define HISTORY_DISKS  2u
 
 struct point {
 	uint32_t value[CELLS]; /* 0: a hole */
@@ -49,6 +48,7 @@ struct history_totals {
 struct history_world {
 	uint64_t seed;
 	bool is_verbose, is_power;
+	uint32_t copies, n_disks; /* of every volume; of the machine */
 	struct sim *sim;
 	struct sim_machine *machine;
 	struct metadata *metadata;
@@ -91,6 +91,8 @@ static inline bool cell_is_inside(const struct point *p, uint32_t cell)
 }
 /* The value of a cell of a volume or of a snapshot's head. */
 uint32_t world_read(struct history_world *w, struct volume *v, uint32_t cell);
+/* What each current copy of the cell is, of a cell that was read. */
+void world_check_copies(struct history_world *w, struct volume *v, uint32_t cell, uint32_t value);
 struct volume *world_head(struct history_world *w, const struct model_volume *m);
 /* A request as a client's: false: a crash is due; else *res. */
 bool world_submit(struct history_world *w, struct volume *v, const struct volume_io *io, int *res);
