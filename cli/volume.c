@@ -139,6 +139,22 @@ static void volume_fill_print(const json_t *volume)
 		field_text(stdout, "unfillable", unfillable);
 }
 
+/* Which copies are not current, if any. */
+static void volume_copies_print(const json_t *volume)
+{
+	json_t *copies = json_object_get(volume, "copies"), *copy;
+	size_t i;
+	json_array_foreach(copies, i, copy)
+	{
+		if (strcmp(text_at(copy, "state"), "current") == 0)
+			continue;
+		auto_free char *text = text_format("%s on disk %s", text_at(copy, "state"), text_at(copy, "name"));
+		field_text(stdout, "copy", text);
+	}
+	if (number_at(volume, "degraded_bytes") > 0)
+		field_size(stdout, "degraded", json_object_get(volume, "degraded_bytes"));
+}
+
 enum status volume_show(struct cli *c)
 {
 	json_auto_t *volume = NULL;
@@ -168,6 +184,7 @@ enum status volume_show(struct cli *c)
 	volume_history_print(volume);
 	volume_fill_print(volume);
 	field_text(stdout, "replicas", replicas);
+	volume_copies_print(volume);
 	field_text(stdout, "created", text_at(volume, "created_at"));
 	volume_parts_print(volume);
 	if (json_is_object(json_object_get(volume, "counters")))

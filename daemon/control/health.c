@@ -76,6 +76,34 @@ static void tell_of_volume(const struct telling *t, const struct volume_view *v)
 		tell(t, "volume-failing", object, "%s", v->why[0] ? v->why : "it is attached and does not serve");
 }
 
+/* How many copies of what: the worst is told, and which disks are not current. */
+static void tell_of_copies(const struct telling *t, const struct snapshot *s, const struct volume_view *v)
+{
+	char object[SET_TEXT_MAX + 16], disks[160] = "";
+	uint32_t n_stale = 0;
+	for (uint32_t i = 0; i < v->n_copies; i++) {
+		const char *name = v->copies[i].is_stale ? snapshot_disk_name(s, &v->copies[i].disk) : NULL;
+		size_t len = strlen(disks);
+		n_stale += v->copies[i].is_stale;
+		if (v->copies[i].is_stale)
+			snprintf(disks + len, sizeof(disks) - len, "%s%s", len ? ", " : "",
+				 name ? name : "a removed one");
+	}
+	snprintf(object, sizeof(object), "volume %s", v->name);
+	if (v->is_deleting || (n_stale == 0 && v->degraded_bytes == 0))
+		return;
+	if (n_stale == 0)
+		tell(t, "volume-degraded", object,
+		     "%llu GiB of it have %u of %u copies, since there were no more disks when they were written",
+		     (unsigned long long)(v->degraded_bytes / GIB), v->fewest_copies, v->replicas);
+	else if (v->degraded_bytes == 0)
+		tell(t, "volume-degraded", object, "the copies on %s are not current", disks);
+	else
+		tell(t, "volume-degraded", object,
+		     "%llu GiB of it have only %u of %u current copies: those on %s are not",
+		     (unsigned long long)(v->degraded_bytes / GIB), v->fewest_copies, v->replicas, disks);
+}
+
 /* A volume that is being filled is well as long as somebody does it, and finds all. */
 static void tell_of_fill(const struct telling *t, const struct volume_view *v)
 {
@@ -143,6 +171,7 @@ void health_each(const struct snapshot *s, void (*each)(const struct problem *p,
 		tell_of_disk(&t, &s->disks[i].view);
 	for (size_t i = 0; i < s->n_volumes; i++) {
 		tell_of_volume(&t, &s->volumes[i].view);
+		tell_of_copies(&t, s, &s->volumes[i].view);
 		tell_of_fill(&t, &s->volumes[i].view);
 	}
 	for (size_t i = 0; i < s->n_pools; i++)

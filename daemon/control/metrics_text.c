@@ -208,6 +208,8 @@ static const struct metric volume_view_metrics[] = {
      .value = "nbd", O(is_attached_nbd), .form = FLAG},
     {"quarry_volume_attached", .key = "frontend", .value = "vhost-user", O(is_attached_vhost), .form = FLAG},
     {"quarry_volume_serving", "gauge", "1: attached and able to serve.", O(is_serving), .form = FLAG},
+    {"quarry_volume_degraded_bytes", "gauge", "Of segments with fewer current copies than it has replicas.",
+     O(degraded_bytes)},
 };
 
 #define K(member) .offset = offsetof(struct disk_view, member)

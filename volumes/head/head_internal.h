@@ -387,6 +387,8 @@ static inline bool volume_disk_is_good(const struct volume *v, uint32_t disk)
 struct replica *volume_disk_replica(struct volume *v, uint32_t disk);
 /* The disk failed the volume, or is gone: nothing more is asked of it, and no answer counts. */
 void volume_disk_lose(struct volume *v, uint32_t disk, int res);
+/* All that are joined. */
+uint64_t volume_joined(const struct volume *v);
 /* Those of them that are good. */
 uint64_t volume_good(const struct volume *v, uint64_t disks);
 /* Whom to read `block` from: of disks that are good, the one with the least to do. */
@@ -577,6 +579,8 @@ must_check int layout_reserve(struct volume *v, uint32_t n);     /* memory for s
 void layout_add(struct volume *v, uint64_t disks);               /* a segment lies there */
 void layout_remove(struct volume *v, uint64_t disks);            /* and this one no more */
 uint64_t layout_without(const struct volume *v, uint64_t disks); /* how many segments lie on none of these */
+/* How many segments have fewer copies on these disks than they should have, and how many copies the worst of them has. */
+uint64_t layout_degraded(const struct volume *v, uint64_t disks, uint32_t *fewest);
 void layout_fini(struct volume *v);
 /* All segments of a volume, as the store has them, a chunk at a time. */
 struct placement_walk {

@@ -75,6 +75,20 @@ uint64_t layout_without(const struct volume *v, uint64_t disks)
 	return n;
 }
 
+uint64_t layout_degraded(const struct volume *v, uint64_t disks, uint32_t *fewest)
+{
+	uint64_t n = 0;
+	*fewest = v->entry->facts.replicas;
+	for (uint32_t i = 0; i < v->layout.n; i++) {
+		uint32_t n_copies = (uint32_t)__builtin_popcountll(v->layout.sets[i].disks & disks);
+		if (n_copies >= v->entry->facts.replicas)
+			continue;
+		n += v->layout.sets[i].n_segments;
+		*fewest = (uint32_t)min_u64(*fewest, n_copies);
+	}
+	return n;
+}
+
 void layout_fini(struct volume *v)
 {
 	free(v->layout.sets);

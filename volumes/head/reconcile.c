@@ -127,7 +127,8 @@ static void reconcile_explain_unread(struct reconcile *r, uint64_t segment)
 {
 	struct set_volume *entry = r->volume->entry;
 	text_print(entry->why, sizeof(entry->why),
-		   "no copy of its segment %" PRIu64 " can be read as a whole, so what was written last cannot be agreed on: "
+		   "no copy of its segment %" PRIu64
+		   " can be read as a whole, so what was written last cannot be agreed on: "
 		   "scrub its disks",
 		   segment);
 	r->err = -EIO;
@@ -218,10 +219,8 @@ static void reconcile_begin(struct reconcile *r)
 	struct volume *v = r->volume;
 	r->stage = RECONCILE_SURVEY;
 	r->err = 0;
-	r->disks = 0;
+	r->disks = volume_joined(v);
 	r->has_changes = false;
-	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
-		r->disks |= (uint64_t)(v->disks[i].state == VOLUME_DISK_JOINED) << i;
 	r->walk = (struct placement_walk){.volume = v, .next = reconcile_walked, .context = r};
 	r->segment = 0;
 	r->targets = 0;

@@ -210,10 +210,7 @@ static int stale_record(struct volume *v, uint64_t disks)
 /* Segments that would be left without a current copy. */
 static uint64_t stale_left_alone(const struct volume *v)
 {
-	uint64_t joined = 0;
-	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
-		joined |= (uint64_t)(v->disks[i].state == VOLUME_DISK_JOINED) << i;
-	return layout_without(v, joined);
+	return layout_without(v, volume_joined(v));
 }
 
 /* ---- the dispatcher ---- */

@@ -167,6 +167,22 @@ static void volume_view_disks(const struct set_volume *entry, const struct tree_
 		volume_view_tree(entry, &sizes->all[i], v);
 }
 
+/* Of a volume with several copies. */
+static void volume_view_copies(const struct set_volume *entry, struct volume_view *v)
+{
+	const struct volume_facts *f = &entry->facts;
+	if (f->replicas == 1)
+		return;
+	for (uint32_t i = 0; i < f->n_disks; i++) {
+		v->copies[v->n_copies].disk = f->disks[i].uuid;
+		v->copies[v->n_copies++].is_stale = f->disks[i].is_stale;
+	}
+	v->fewest_copies = f->replicas;
+	if (entry->head)
+		v->degraded_bytes =
+		    layout_degraded(entry->head, volume_joined(entry->head), &v->fewest_copies) * SEGMENT_BYTES;
+}
+
 static void volume_view_fill(struct set_volume *entry, const struct tree_sizes *sizes, struct volume_view *v)
 {
 	const struct volume_facts *f = &entry->facts;
@@ -174,6 +190,7 @@ static void volume_view_fill(struct set_volume *entry, const struct tree_sizes *
 	*v = (struct volume_view){.uuid = f->uuid,
 				  .size_bytes = f->size_bytes,
 				  .replicas = f->replicas,
+				  .min_replicas = f->min_replicas,
 				  .is_attached_nbd = f->is_attached_nbd,
 				  .is_attached_vhost = f->is_attached_vhost,
 				  .vhost_queues = f->vhost_queues ? f->vhost_queues : VOLUME_VHOST_QUEUES_DEFAULT,
@@ -195,6 +212,7 @@ static void volume_view_fill(struct set_volume *entry, const struct tree_sizes *
 	if (v->is_elsewhere && !v->is_node_alive && volume_facts_are_attached(f))
 		text_print(v->why, sizeof(v->why), "it is attached on node %s, which is not alive", v->node);
 	volume_view_disks(entry, sizes, v);
+	volume_view_copies(entry, v);
 	fill_view(entry, v);
 	if (!head)
 		return;

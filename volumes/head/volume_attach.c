@@ -66,7 +66,7 @@ struct attach {
 	struct reconcile *reconcile; /* under way */
 	struct join *joins[SET_DISKS_MAX];
 	uint64_t remembered; /* highest complete epoch of any disk */
-	uint32_t n_tries; /* to agree, disks having failed meanwhile */
+	uint32_t n_tries;    /* to agree, disks having failed meanwhile */
 	struct attach_memory memory;
 	void (*done)(struct set_volume *entry, int res, void *context);
 	void *context;
@@ -424,13 +424,11 @@ static void attach_marked(struct volume *v)
 static enum flow attach_mark(struct attach *a)
 {
 	struct volume *v = a->entry->head;
-	uint64_t joined = 0, n_lost = 0;
+	uint64_t n_lost = 0;
 	v->complete_epoch = a->remembered;
 	if (!volume_is_replicated(v))
 		return FLOW_NEXT;
-	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
-		joined |= (uint64_t)(v->disks[i].state == VOLUME_DISK_JOINED) << i;
-	uint64_t n_segments = layout_without(v, joined);
+	uint64_t n_segments = layout_without(v, volume_joined(v));
 	if (n_segments > 0) {
 		attach_explain_missing(a, n_segments);
 		a->err = -EIO;

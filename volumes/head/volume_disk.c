@@ -51,6 +51,14 @@ void volume_disk_lose(struct volume *v, uint32_t disk, int res)
 	quarry_assert(vd->state != VOLUME_DISK_JOINED);
 }
 
+uint64_t volume_joined(const struct volume *v)
+{
+	uint64_t joined = 0;
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
+		joined |= (uint64_t)(v->disks[i].state == VOLUME_DISK_JOINED) << i;
+	return joined;
+}
+
 uint64_t volume_good(const struct volume *v, uint64_t disks)
 {
 	uint64_t good = 0;

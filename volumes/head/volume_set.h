@@ -193,11 +193,19 @@ struct volume_view {
 	uint64_t filled_bytes, unfillable_bytes;
 	uint64_t recorded_bytes; /* from its start on, what need not be brought again */
 	bool is_filling;         /* somebody does it */
-	uint32_t replicas, n_disks;
+	uint32_t replicas, min_replicas, n_disks;
 	struct {
 		struct uuid disk;
 		uint64_t allocated_bytes;
 	} on_disk[64];
+	uint32_t n_copies; /* of a volume with several: the disks that have some of it */
+	struct {
+		struct uuid disk;
+		bool is_stale, is_resyncing;
+	} copies[64];
+	uint64_t
+	    degraded_bytes;     /* of segments with fewer current copies than replicas; 0 as well when it is detached */
+	uint32_t fewest_copies; /* that any of its segments has */
 	bool is_attached_nbd, is_attached_vhost, is_read_only, is_deleting, is_serving;
 	char why[SET_WHY_BYTES]; /* when it is attached and not serving */
 	uint32_t vhost_queues;
