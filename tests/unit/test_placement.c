@@ -121,14 +121,14 @@ static void free_space_is_the_weight(void)
 	struct volume *v = world_volume(&w, "vm1", TIB);
 	for (uint32_t i = 0; i < 1000; i++) {
 		uint64_t disks;
-		CU_ASSERT_EQUAL_FATAL(placement_choose(v, 0, &disks), 0);
+		CU_ASSERT_EQUAL_FATAL(placement_choose(v, 0, 0, &disks), 0);
 		n[disks >> 1]++;
 	}
 	CU_ASSERT(n[0] > 40 && n[0] < 200);
 	uint64_t disks;
-	CU_ASSERT_EQUAL(placement_choose(v, 1, &disks), 0);
+	CU_ASSERT_EQUAL(placement_choose(v, 1, 0, &disks), 0);
 	CU_ASSERT_EQUAL(disks, 2);
-	CU_ASSERT_EQUAL(placement_choose(v, 3, &disks), -ENOSPC);
+	CU_ASSERT_EQUAL(placement_choose(v, 3, 0, &disks), -ENOSPC);
 	world_close(&w);
 }
 
@@ -146,24 +146,27 @@ static void copies_are_chosen_from_domains_of_their_own(void)
 	CU_ASSERT_EQUAL_FATAL(world_attach(&w, "vm1") | world_attach(&w, "vm2"), 0);
 	struct volume *v = world_head(&w, "vm1"), *many = world_head(&w, "vm2");
 	for (uint32_t i = 0; i < 300; i++) {
-		CU_ASSERT_EQUAL_FATAL(placement_choose(v, 0, &disks), 0);
+		CU_ASSERT_EQUAL_FATAL(placement_choose(v, 0, 0, &disks), 0);
 		CU_ASSERT_EQUAL(__builtin_popcountll(disks), 2);
 		for (uint32_t d = 0; d < 3; d++)
 			n[d] += disks >> d & 1;
 	}
 	CU_ASSERT(n[0] > 140 && n[1] > 140 && n[2] > 140);
-	CU_ASSERT_EQUAL(placement_choose(many, 0, &disks), 0);
+	CU_ASSERT_EQUAL(placement_choose(many, 0, 0, &disks), 0);
 	CU_ASSERT_EQUAL(disks, 7);
-	CU_ASSERT_EQUAL(placement_choose(v, 3, &disks), -ENOSPC); /* two are full: one is not enough */
+	CU_ASSERT_EQUAL(placement_choose(v, 3, 0, &disks), -ENOSPC); /* two are full: one is not enough */
+	CU_ASSERT_EQUAL(placement_choose(v, 0, 1, &disks), 0);       /* one cannot be used: the other two are left */
+	CU_ASSERT_EQUAL(disks, 6);
 	w.set->disks[0]->state = w.set->disks[1]->state = SET_DISK_FAILED;
-	CU_ASSERT_EQUAL(placement_choose(v, 0, &disks), 0); /* two have failed: what is left is better than nothing */
+	CU_ASSERT_EQUAL(placement_choose(v, 0, 0, &disks),
+			0); /* two have failed: what is left is better than nothing */
 	CU_ASSERT_EQUAL(disks, 4);
 	v->entry->facts.min_replicas = 2; /* unless somebody says otherwise */
-	CU_ASSERT_EQUAL(placement_choose(v, 0, &disks), -EIO);
+	CU_ASSERT_EQUAL(placement_choose(v, 0, 0, &disks), -EIO);
 	v->entry->facts.min_replicas = 1;
 	w.set->disks[0]->state = w.set->disks[1]->state = SET_DISK_RUNNING;
 	set_pool_find(w.set, "default")->facts.failure_domain = DOMAIN_NODE;
-	CU_ASSERT_EQUAL(placement_choose(v, 0, &disks), 0); /* one node is one domain */
+	CU_ASSERT_EQUAL(placement_choose(v, 0, 0, &disks), 0); /* one node is one domain */
 	CU_ASSERT_EQUAL(__builtin_popcountll(disks), 1);
 	world_close(&w);
 }

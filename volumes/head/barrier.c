@@ -171,11 +171,25 @@ static void barrier_end(struct volume *v)
 	b->stage = BARRIER_REST;
 	if (v->has_written)
 		barrier_timer_start(v);
-	if ((b->is_wanted || b->next_rider) && b->op.kind == OP_NONE) /* asked for while this one was under way */
+	if ((b->is_wanted || !list_is_empty(&b->riders)) &&
+	    b->op.kind == OP_NONE) /* asked for while this one was under way */
 		reactor_defer(v->set->reactor, &b->op, 0);
 	placer_run(v);
+	resync_barrier_ended(v);
 	if (ended)
 		ended(v, b->err);
+}
+
+static bool barrier_may_take_rider(const struct volume *v)
+{
+	return !list_is_empty(&v->barrier.riders) && !resync_is_switching(v);
+}
+
+static struct barrier_rider *barrier_next_rider(struct volume *v)
+{
+	if (!barrier_may_take_rider(v))
+		return NULL;
+	return container_of(list_pop(&v->barrier.riders), struct barrier_rider, link);
 }
 
 /* ---- the dispatcher ---- */
@@ -187,11 +201,10 @@ void barrier_run(struct volume *v)
 		barrier_check(v);
 		switch (b->stage) {
 		case BARRIER_REST:
-			if ((!b->is_wanted && !b->next_rider) || v->placer.is_joining)
+			if ((!b->is_wanted && !barrier_may_take_rider(v)) || v->placer.is_joining)
 				return;
 			b->is_wanted = false;
-			b->rider = b->next_rider;
-			b->next_rider = NULL;
+			b->rider = barrier_next_rider(v);
 			b->is_forked = false;
 			b->ended = b->wanted;
 			b->wanted = NULL;
@@ -285,13 +298,21 @@ void barrier_now(struct volume *v, void (*ended)(struct volume *v, int res))
 		reactor_defer(v->set->reactor, &b->op, 0);
 }
 
+void barrier_want(struct volume *v)
+{
+	struct barrier *b = &v->barrier;
+	b->is_wanted = true;
+	if (b->op.kind == OP_NONE)
+		reactor_defer(v->set->reactor, &b->op, 0);
+}
+
 /* ---- riders ---- */
 
 void barrier_claim(struct volume *v, struct barrier_rider *rider)
 {
 	struct barrier *b = &v->barrier;
-	quarry_assert(rider->reached && !b->rider && !b->next_rider);
-	b->next_rider = rider;
+	quarry_assert(rider->reached && rider != b->rider);
+	list_append(&b->riders, &rider->link);
 	if (b->op.kind == OP_NONE)
 		reactor_defer(v->set->reactor, &b->op, 0);
 }
@@ -333,6 +354,7 @@ bool barrier_is_resting(const struct volume *v)
 void barrier_init(struct volume *v)
 {
 	struct barrier *b = &v->barrier;
+	list_init(&b->riders);
 	timer_init(&b->timer, barrier_timer_fired);
 	op_init(&b->op, barrier_turn);
 }

@@ -327,6 +327,8 @@ static void read_volume_disk(struct reader *r, const char *uuid, json_t *object,
 	reader_key(&disk, uuid, &out->uuid);
 	out->is_stale = read_two_words(&disk, "state", "in-sync", "stale");
 	out->since = out->is_stale ? read_number(&disk, "since", EPOCH_MAX) : 0;
+	if (out->is_stale && json_object_get(object, "trees_before"))
+		out->had_before = read_number(&disk, "trees_before", INT64_MAX);
 	if (json_object_get(object, "generation"))
 		out->generation = read_number(&disk, "generation", INT64_MAX);
 	r->res = disk.res;
@@ -401,6 +403,8 @@ static void read_volume_counters(struct reader *r, struct volume_facts *out)
 	out->epoch_base = read_number(r, "epoch_base", EPOCH_MAX);
 	out->live_tree = read_number(r, "live_tree", INT64_MAX);
 	out->next_tree = read_number(r, "next_tree", INT64_MAX);
+	if (json_object_get(r->object, "live_from"))
+		out->live_from = read_number(r, "live_from", INT64_MAX);
 	if (r->res == 0 && (out->live_tree == 0 || out->next_tree <= out->live_tree))
 		reader_refuse(r, "next_tree", "is not above \"live_tree\"");
 	out->created_ns = read_number(r, "created_ns", INT64_MAX);
@@ -460,8 +464,10 @@ static json_t *volume_disks_to_json(const struct volume_facts *v)
 		const struct volume_disk_facts *d = &v->disks[i];
 		char uuid[UUID_TEXT_BYTES];
 		uuid_to_text(&d->uuid, uuid);
-		json_t *state = d->is_stale ? json_pack("{s:s,s:o}", "state", "stale", "since", json_number(d->since))
-					    : json_pack("{s:s}", "state", "in-sync");
+		json_t *state = d->is_stale
+				    ? json_pack("{s:s,s:o,s:o}", "state", "stale", "since", json_number(d->since),
+						"trees_before", json_number(d->had_before))
+				    : json_pack("{s:s}", "state", "in-sync");
 		if (d->generation > 0)
 			json_object_set_new(state, "generation", json_number(d->generation));
 		json_object_set_new(object, uuid, state);
@@ -484,6 +490,8 @@ static json_t *ancestors_to_json(const struct volume_facts *v)
 static int history_to_json(const struct volume_facts *v, json_t *object)
 {
 	int res = 0;
+	if (v->live_from > 0)
+		res |= json_object_set_new(object, "live_from", json_number(v->live_from));
 	if (v->min_replicas > 1)
 		res |= json_object_set_new(object, "min_replicas", json_number(v->min_replicas));
 	if (v->history > 0)

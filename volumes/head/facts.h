@@ -82,7 +82,8 @@ struct snapshot_facts {
 struct volume_disk_facts {
 	struct uuid uuid;
 	bool is_stale;
-	uint64_t since;      /* of a stale one: it may lack writes of epochs >= since */
+	uint64_t since;      /* of a stale one: it may lack writes of epochs >= since, */
+	uint64_t had_before; /* and had every tree with a lower id that is recorded */
 	uint64_t generation; /* the last that may have been told to it; 0: not known */
 };
 
@@ -94,8 +95,9 @@ struct volume_facts {
 	uint32_t replicas, min_replicas; /* with fewer copies in sync writes wait, then fail */
 	uint64_t generation, epoch_base; /* the owner may use epochs epoch_base .. epoch_base + EPOCHS_PER_ATTACH - 1 */
 	uint64_t live_tree,
-	    next_tree;    /* the owner may use ids next_tree - TREES_PER_ATTACH .. next_tree - 1 [TREEID] */
-	uint64_t history; /* grows with every change of its snapshots */
+	    next_tree;      /* the owner may use ids next_tree - TREES_PER_ATTACH .. next_tree - 1 [TREEID] */
+	uint64_t live_from; /* snapshot that the live tree was forked from, by a rollback; 0: by none */
+	uint64_t history;   /* grows with every change of its snapshots */
 	struct tree_facts *trees;
 	uint32_t n_trees;
 	struct volume_disk_facts disks[SET_DISKS_MAX]; /* every disk that holds a tree of the volume */

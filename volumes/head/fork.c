@@ -26,7 +26,9 @@ bool fork_reaches_all(const struct volume *v, char *why, size_t room)
 {
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
 		const struct set_disk *d = v->set->disks[i];
-		bool is_left_out = v->disks[i].state == VOLUME_DISK_UNUSED || v->disks[i].state == VOLUME_DISK_STALE;
+		enum volume_disk_state state = v->disks[i].state;
+		bool is_left_out =
+		    state == VOLUME_DISK_UNUSED || state == VOLUME_DISK_STALE || state == VOLUME_DISK_SYNCING;
 		if (is_left_out || volume_disk_is_good(v, i))
 			continue;
 		text_print(why, room, "disk %s (%s), which holds part of it, cannot be used: %s", d->facts.name,
@@ -60,6 +62,8 @@ static void fork_answered(struct replica_io *rio, int res)
 	quarry_assert(f->owed > 0);
 	if (res == 0)
 		vd->flushed = max_u64(vd->flushed, one->written);
+	if (res == 0)
+		f->disks |= 1ull << one->disk;
 	else if (f->err == 0)
 		f->err = res == -ENOENT ? fork_tell_missing(f, one->disk) : res;
 	if (--f->owed == 0)
@@ -98,6 +102,9 @@ void fork_start(struct fork *f)
 	quarry_assert(f->done && f->from != f->to);
 	f->err = fork_reaches_all(v, why, sizeof(why)) ? 0 : -EIO;
 	f->n_ios = 0;
+	f->disks = 0;
+	resync_stop(v); /* its disk has not what is forked now */
+	resync_want(v);
 	f->ios = calloc(SET_DISKS_MAX, sizeof(*f->ios));
 	if (!f->ios)
 		f->err = -ENOMEM;
@@ -107,6 +114,16 @@ void fork_start(struct fork *f)
 	for (uint32_t i = 0; i < SET_DISKS_MAX && f->err == 0; i++)
 		if (v->disks[i].state == VOLUME_DISK_JOINED)
 			fork_send(f, i);
+}
+
+bool fork_covers(const struct fork *f, struct volume_facts *facts)
+{
+	for (uint32_t i = 0; i < facts->n_disks; i++) {
+		const struct set_disk *d = set_disk_by_uuid(f->volume->set, &facts->disks[i].uuid);
+		if (!facts->disks[i].is_stale && (!d || !(f->disks >> d->index & 1)))
+			return false;
+	}
+	return true;
 }
 
 void fork_abandon(struct fork *f)

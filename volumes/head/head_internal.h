@@ -5,7 +5,7 @@
  *   part.c           the pieces that go to disks                range_lock.c   whose turn it is
  *   volume_disk.c    who of the disks is asked                  heal.c         what a disk cannot read
  *   stale.c          marks a disk that failed                   layout.c       which disks have segments together
- *   reconcile.c      copies become equal at attach
+ *   reconcile.c      copies become equal at attach              resync.c       a stale disk becomes current
  *   slice.c          scattered memory                           barrier.c      closing epochs
  *   placement.c      chooses disks, and records it              chunk.c        the cached records of it
  *   join.c           a volume's first words to a disk           volume_attach.c  and detach
@@ -140,10 +140,11 @@ struct placer {
 /* ---- a volume's dealings with one disk ---- */
 
 enum volume_disk_state {
-	VOLUME_DISK_UNUSED, /* has nothing of the volume */
-	VOLUME_DISK_JOINED, /* session and trees are good, and it has every completed write */
-	VOLUME_DISK_LOST,   /* holds data of the volume and cannot be reached; of several copies: to be marked */
-	VOLUME_DISK_STALE,  /* of several copies: the record says since when it lacks writes */
+	VOLUME_DISK_UNUSED,  /* has nothing of the volume */
+	VOLUME_DISK_JOINED,  /* session and trees are good, and it has every completed write */
+	VOLUME_DISK_LOST,    /* holds data of the volume and cannot be reached; of several copies: to be marked */
+	VOLUME_DISK_STALE,   /* of several copies: the record says since when it lacks writes */
+	VOLUME_DISK_SYNCING, /* stale, and gets all writes while it takes over the rest: see resync.c */
 };
 
 struct volume_disk {
@@ -153,6 +154,8 @@ struct volume_disk {
 	uint32_t asked;            /* requests for data on their way there and back */
 	uint64_t written, flushed; /* writes completed; of these, known flushed */
 	uint64_t since;            /* LOST, of several copies: it may lack writes of epochs >= since */
+	bool is_settling;          /* SYNCING: it has all, and is told of complete epochs */
+	bool is_switching; /* it is on its way to be recorded as current: until the outcome is known it counts */
 };
 
 /* ---- which disks have segments together, and those that are to be marked: of volumes with several copies ---- */
@@ -188,6 +191,7 @@ struct stale {
 struct barrier_rider {
 	/* barrier.stage is CLAIM or FORK; or SETTLE, with an error: it came no further */
 	void (*reached)(struct barrier_rider *r);
+	struct list link; /* the barrier's */
 };
 struct barrier_update {
 	struct record_update update;
@@ -206,8 +210,9 @@ struct barrier {
 	struct op op;
 	struct volume_io io; /* its FLUSH, then its COMPLETE */
 	struct barrier_update *update;
-	struct barrier_rider *rider, *next_rider; /* NULL: none */
-	bool is_told;                             /* the rider, that this stage is reached */
+	struct barrier_rider *rider; /* NULL: none */
+	struct list riders;          /* those that wait for the next ones */
+	bool is_told;                /* the rider, that this stage is reached */
 	bool is_forked;
 	void (*wanted)(struct volume *v, int res); /* who waits for the next one; NULL: nobody */
 	void (*ended)(struct volume *v, int res);  /* who waits for the one under way */
@@ -246,7 +251,10 @@ struct volume {
 	struct barrier barrier;
 	struct layout layout;
 	struct stale stale;
-	struct fill *fill; /* NULL: the volume is whole */
+	struct resync *resync; /* under way */
+	struct timer resync_timer;
+	uint64_t resync_delay_ns; /* before the next attempt */
+	struct fill *fill;        /* NULL: the volume is whole */
 	struct list watches;
 	uint32_t refs;                     /* frontends' */
 	void (*drained)(struct volume *v); /* DRAINING: called when no reference and no request is left */
@@ -389,6 +397,8 @@ struct replica *volume_disk_replica(struct volume *v, uint32_t disk);
 void volume_disk_lose(struct volume *v, uint32_t disk, int res);
 /* All that are joined. */
 uint64_t volume_joined(const struct volume *v);
+/* Those of them that a resync is under way to. */
+uint64_t volume_syncing(const struct volume *v, uint64_t disks);
 /* Those of them that are good. */
 uint64_t volume_good(const struct volume *v, uint64_t disks);
 /* Whom to read `block` from: of disks that are good, the one with the least to do. */
@@ -567,7 +577,8 @@ void stale_note(struct volume *v, uint32_t disk);
 void stale_wait(struct part *p);
 /* Fewer copies are current than the part needs: part_short_over() when that has changed, or it has waited long enough. */
 void stale_wait_short(struct part *p);
-void stale_wake(struct volume *v); /* something that it depends on has changed: it looks, on a later turn */
+void stale_more_copies(struct volume *v); /* a disk is current again */
+void stale_wake(struct volume *v);        /* something that it depends on has changed: it looks, on a later turn */
 void stale_run(struct volume *v);
 bool stale_is_settled(const struct volume *v); /* no mark is owed, or none can be made any more */
 bool stale_is_busy(const struct volume *v);    /* it will call somebody, or itself, again */
@@ -610,6 +621,23 @@ must_check int reconcile_start(struct volume *v, uint64_t since, void (*done)(vo
 			       struct reconcile **out);
 void reconcile_abandon(struct reconcile *r);
 
+/* ---- resync.c: a stale disk becomes current ---- */
+
+void resync_init(struct volume *v);
+void resync_want(struct volume *v); /* a disk may be back: it begins soon, if there is something to do */
+/* It ends, unless it is past that, and is not begun again before it is wanted: volume_check_drained() when it is over. */
+void resync_stop(struct volume *v);
+void resync_abandon(struct volume *v);
+void resync_barrier_ended(struct volume *v);
+/* Its outcome is waited for: nobody forks meanwhile. */
+bool resync_is_switching(const struct volume *v);
+void resync_granted(struct range_lock *l); /* a lock with is_copy */
+struct resync_progress {
+	uint32_t disk; /* SET_DISKS_MAX: none is under way */
+	uint64_t copied_bytes;
+};
+void resync_look(const struct volume *v, struct resync_progress *out);
+
 /* ---- chunk.c ---- */
 
 enum placed { PLACED_ON_DISKS, PLACED_NOWHERE, PLACED_UNKNOWN, PLACED_MOVING };
@@ -639,8 +667,9 @@ void chunk_bit_set(uint64_t *bits, uint64_t segment, bool is_set);
 
 /* Chooses the disks for a segment's copies by chance, weighted by free space, each in a failure domain of its own; as
  * many as the volume has replicas, or as there are domains with disks that run. Masks: bit per disk. 0; -ENOSPC: there
- * are disks enough, but for those excluded or full, or none at all; -EIO: too few of the pool's run. */
-must_check int placement_choose(struct volume *v, uint64_t excluded, uint64_t *disks);
+ * are disks enough, and full, or none at all; -EIO: too few of the pool's run. `full`: count as such; `failed`: as if they
+ * did not run. */
+must_check int placement_choose(struct volume *v, uint64_t full, uint64_t failed, uint64_t *disks);
 /* Of these disks the one with the least room, if it is nearly full; else SET_DISKS_MAX. */
 uint32_t placement_narrowest(const struct volume *v, uint64_t disks);
 uint32_t placement_domains(struct volume_set *s, const struct pool_facts *pool); /* that the pool's disks are in */
@@ -708,6 +737,7 @@ struct fork {
 	void *context;
 	/* its own */
 	int err;
+	uint64_t disks; /* bit per disk: it has the fork */
 	uint32_t owed;
 	struct fork_io *ios;
 	uint32_t n_ios;
@@ -716,6 +746,8 @@ struct fork {
 /* done() comes on a later turn. */
 void fork_start(struct fork *f);
 void fork_abandon(struct fork *f);
+/* Has every disk that the record calls current the fork? Not one that has become so since. */
+must_check bool fork_covers(const struct fork *f, struct volume_facts *facts);
 /* Can every disk that holds the volume be reached? If not, says which in why. */
 must_check bool fork_reaches_all(const struct volume *v, char *why, size_t room);
 
@@ -751,7 +783,9 @@ void barrier_note_write(struct volume *v);
 void barrier_now(struct volume *v, void (*ended)(struct volume *v, int res));
 void barrier_run(struct volume *v);
 bool barrier_is_resting(const struct volume *v);
-/* The rider rides on the next barrier. From FORK's end on, what was held goes on; SETTLE ends with the release. */
+/* Closes the epoch soon; resync_barrier_ended() after. */
+void barrier_want(struct volume *v);
+/* The rider rides on the next barrier that has none. From FORK's end on, what was held goes on; SETTLE ends with the release. */
 void barrier_claim(struct volume *v, struct barrier_rider *rider);
 void barrier_close_claimed(struct volume *v);
 void barrier_forked(struct volume *v, int err);

@@ -131,7 +131,9 @@ static void join_end(struct join *j)
 	const struct set_disk *d = v->set->disks[j->disk];
 	bool is_recorded = join_is_recorded(j);
 	if (j->err == 0 && (!set_disk_is_running(d) || v->disks[j->disk].replica.state != REPLICA_OPEN))
-		j->err = -EIO; /* it failed, or is being removed, while the last answer was on its way */
+		j->err = -EIO;   /* it failed, or is being removed, while the last answer was on its way */
+	if (j->err == -ENOTCONN) /* the same, to people */
+		j->err = -EIO;
 	if (j->err == 0)
 		v->disks[j->disk].state = VOLUME_DISK_JOINED;
 	else

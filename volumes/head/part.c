@@ -171,6 +171,12 @@ static uint64_t part_good(const struct part *p)
 	return volume_good(p->volume, p->disks & ~p->failed);
 }
 
+/* Those that a change, a flush or an epoch goes to: a disk that is being resynced gets all of it, too [JOINHOLD]. */
+static uint64_t part_targets(const struct part *p)
+{
+	return part_looks(p) ? part_good(p) : volume_good(p->volume, p->disks) | volume_syncing(p->volume, p->disks);
+}
+
 /* ---- asking disks, and the one door of their answers ---- */
 
 static void copy_send(struct part_copy *c, struct part *p, uint32_t disk)
@@ -514,13 +520,13 @@ static uint64_t part_first_targets(const struct part *p, uint64_t targets)
 {
 	if ((targets & (targets - 1)) == 0 || p->kind == PART_TRIM)
 		return targets;
-	uint32_t disk = placement_narrowest(p->volume, targets);
+	uint32_t disk = placement_narrowest(p->volume, volume_good(p->volume, targets));
 	return disk < SET_DISKS_MAX ? 1ull << disk : targets;
 }
 
 static void part_carry(struct part *p)
 {
-	uint64_t targets = part_good(p);
+	uint64_t targets = part_targets(p);
 	struct disk_io *io = &p->first.rio.io;
 	quarry_assert(!p->is_counted && targets != 0);
 	if (part_changes(p))
@@ -530,7 +536,8 @@ static void part_carry(struct part *p)
 		io->extents = p->extents;
 		io->extents_max = p->kind == PART_AHEAD ? 1 : PART_EXTENTS_MAX;
 		p->written = p->volume->disks[__builtin_ctzll(targets)].written;
-		part_look(p);
+		part_ask(p, part_looks(p) ? volume_reader(p->volume, targets, p->block)
+					  : (uint32_t)__builtin_ctzll(targets));
 		return;
 	}
 	p->err = 0;
@@ -544,7 +551,7 @@ static void part_carry(struct part *p)
 /* Those that were to get it after the one that is nearly full; when that has no room, none of them does. */
 static enum flow part_carry_later(struct part *p)
 {
-	uint64_t targets = volume_good(p->volume, p->later);
+	uint64_t targets = p->later & part_targets(p);
 	if (targets == 0 || (p->acked == 0 && p->full != 0))
 		return FLOW_NEXT;
 	targets = part_first_targets(p, targets);
@@ -717,7 +724,8 @@ static void part_judge(struct part *p)
 	else if (part_flushes(p)) /* what the other disks have to flush, they are told by parts of their own */
 		p->err = 0;
 	else if (p->acked != 0)
-		p->err = (uint32_t)__builtin_popcountll(p->acked) < v->entry->facts.min_replicas ? -EIO : 0;
+		p->err =
+		    (uint32_t)__builtin_popcountll(volume_good(v, p->acked)) < v->entry->facts.min_replicas ? -EIO : 0;
 }
 
 static void part_wait_for_mark(struct part *p)
@@ -770,7 +778,7 @@ static void part_run(struct part *p)
 			p->stage = PART_CARRY;
 			break;
 		case PART_CARRY:
-			if (part_good(p) == 0) {
+			if (part_targets(p) == 0) {
 				p->err = -EIO;
 				if (part_must_mark(p))
 					return part_wait_for_mark(p);

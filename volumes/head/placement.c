@@ -56,8 +56,9 @@ static bool disk_may_take(struct volume *v, const struct set_disk *d)
 	if (!disk_is_of_pool(d, v->entry->facts.pool) || !set_disk_is_running(d))
 		return false;
 	const struct volume_disk_facts *known = volume_facts_disk(&v->entry->facts, &d->facts.uuid);
-	bool is_bad = v->disks[d->index].state == VOLUME_DISK_LOST || v->disks[d->index].state == VOLUME_DISK_STALE;
-	return !is_bad && !(known && known->is_stale);
+	enum volume_disk_state state = v->disks[d->index].state;
+	bool is_current = state == VOLUME_DISK_UNUSED || state == VOLUME_DISK_JOINED;
+	return is_current && !(known && known->is_stale);
 }
 
 /* What the disks of a pool have room for, and which of them may be chosen together. */
@@ -131,17 +132,17 @@ static bool candidates_take(struct candidates *c, uint64_t *disks)
 	return true;
 }
 
-int placement_choose(struct volume *v, uint64_t excluded, uint64_t *disks)
+int placement_choose(struct volume *v, uint64_t full, uint64_t failed, uint64_t *disks)
 {
 	const struct set_pool *pool = set_pool_find(v->set, v->entry->facts.pool);
 	struct candidates c = {.set = v->set, .domain = pool ? pool->facts.failure_domain : DOMAIN_DISK};
 	bool has_disks = false;
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
 		has_disks |= disk_is_of_pool(v->set->disks[i], v->entry->facts.pool);
-		if (!disk_may_take(v, v->set->disks[i]))
+		if (!disk_may_take(v, v->set->disks[i]) || failed >> i & 1)
 			continue;
 		c.disks |= 1ull << i;
-		c.rooms[i] = excluded >> i & 1 ? 0 : disk_room(v->set->disks[i]);
+		c.rooms[i] = full >> i & 1 ? 0 : disk_room(v->set->disks[i]);
 	}
 	const struct volume_facts *facts = &v->entry->facts;
 	uint64_t n = min_u64(min_u64(facts->replicas, SEGMENT_DISKS_MAX), candidates_domains(&c));
@@ -202,11 +203,11 @@ bool placer_uses_disk(const struct volume *v, uint32_t disk)
 	return picks_disks(p) >> disk & 1 || (p->join && p->join->disk == disk);
 }
 
-static int pick_add(struct volume *v, uint64_t segment, uint64_t excluded, bool is_move)
+static int pick_add(struct volume *v, uint64_t segment, uint64_t full, bool is_move)
 {
 	struct placer *p = &v->placer;
 	struct place_pick *pick = &p->picks[p->n_picks];
-	int err = placement_choose(v, excluded | p->refused, &pick->disks);
+	int err = placement_choose(v, full | p->refused, p->failed, &pick->disks);
 	if (err == -ENOSPC && p->failed != 0)
 		return -EIO; /* the room may be there, on a disk that cannot be used */
 	if (err != 0)

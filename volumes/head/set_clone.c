@@ -262,8 +262,16 @@ static void clone_fork(struct command *c)
 	fork_start(&w->fork);
 }
 
+/* A disk that has no current copy of the source has nothing of the clone. */
 static int clone_change(struct record_update *u, struct volume_facts *facts)
 {
+	const struct fork *fork = &container_of(u, struct command, update)->clone->fork;
+	for (uint32_t i = 0; i < facts->n_disks; i++) {
+		struct volume_disk_facts *known = &facts->disks[i];
+		const struct set_disk *d = set_disk_by_uuid(fork->volume->set, &known->uuid);
+		known->is_stale = !d || !(fork->disks >> d->index & 1);
+		known->since = known->had_before = 0;
+	}
 	facts->is_deleting = false;
 	facts->owner[0] = 0;
 	return 0;

@@ -89,6 +89,8 @@ void set_disk_returned(struct set_disk *d)
 	list_each (node, &d->set->volumes) {
 		struct set_volume *v = container_of(node, struct set_volume, link);
 		snapshots_each_head(v, set_disk_return_snapshot, NULL);
+		if (v->head)
+			resync_want(v->head);
 		if (snapshots_are_deleting(v))
 			sweep_want(v);
 	}

@@ -361,12 +361,16 @@ static struct snapshot_point *point_of(struct record_update *u, const struct vol
 	return NULL;
 }
 
+static const char *const returned = "a disk of volume %s has just become current again: repeat the command";
+
 static int snapshot_change(struct record_update *u, struct volume_facts *facts)
 {
 	struct snapshot_point *p = point_of(u, facts);
 	static const char *const too_many = "volume %s has as many snapshots as it can have: delete some";
 	if (p->entry->n_snapshots >= SNAPSHOTS_MAX)
 		return command_refuse(p->command, -EMFILE, "in-use", too_many, facts->name);
+	if (!fork_covers(&p->fork, facts))
+		return command_refuse(p->command, -EAGAIN, "busy", returned, facts->name);
 	facts->history++;
 	return 0;
 }
@@ -378,7 +382,10 @@ static int rollback_change(struct record_update *u, struct volume_facts *facts)
 	if (facts->is_attached_nbd || facts->is_attached_vhost)
 		return command_refuse(p->command, -EBUSY, "in-use", "volume %s is attached: detach it first",
 				      facts->name);
+	if (!fork_covers(&p->fork, facts))
+		return command_refuse(p->command, -EAGAIN, "busy", returned, facts->name);
 	int err = history_roll_back(facts, p->facts.tree, &p->command->snapshot->facts);
+	facts->live_from = p->command->snapshot->facts.tree;
 	if (err != 0)
 		return err;
 	facts->history++;

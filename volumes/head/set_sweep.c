@@ -190,7 +190,9 @@ static enum flow sweep_drop(struct command *c)
 		uint32_t disk = w->disk++;
 		if (v->disks[disk].state == VOLUME_DISK_UNUSED)
 			continue;
-		if (v->disks[disk].state == VOLUME_DISK_STALE) /* it will drop what nobody names when it is back */
+		bool is_stale =
+		    v->disks[disk].state == VOLUME_DISK_STALE || v->disks[disk].state == VOLUME_DISK_SYNCING;
+		if (is_stale) /* its resync drops what nobody names */
 			continue;
 		w->batch = volume_disk_is_good(v, disk) ? tree_batch_orphans(v, disk) : NULL;
 		w->is_partial |= !w->batch;

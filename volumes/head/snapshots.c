@@ -133,7 +133,11 @@ void snapshot_find_trees(struct volume *v)
 		struct volume_disk *vd = &v->disks[d->index];
 		if (vd->state == VOLUME_DISK_JOINED)
 			continue;
-		vd->state = VOLUME_DISK_LOST;
+		/* What a stale disk had when it failed, it has; what its resync makes is not looked at before that is over. */
+		bool is_missing = facts->disks[i].is_stale && volume_tree(v) >= facts->disks[i].had_before;
+		vd->state = is_missing ? VOLUME_DISK_STALE : VOLUME_DISK_LOST;
+		if (is_missing)
+			continue;
 		if (!set_disk_is_running(d) || !disk_tree_find(d->disk, &facts->uuid, volume_tree(v)))
 			continue;
 		replica_open_reader(volume_disk_replica(v, d->index));

@@ -40,7 +40,7 @@ static uint64_t stale_unmarked(const struct volume *v)
 		if (v->disks[i].state != VOLUME_DISK_LOST)
 			continue;
 		known = volume_facts_disk(&v->entry->facts, &v->set->disks[i]->facts.uuid);
-		if (known && !known->is_stale)
+		if (known && (!known->is_stale || v->disks[i].is_switching)) /* what is on its way is decided first */
 			disks |= 1ull << i;
 	}
 	return disks;
@@ -118,11 +118,30 @@ void stale_wait_short(struct part *p)
 	shorts_start_timer(v);
 }
 
+void stale_more_copies(struct volume *v)
+{
+	struct list again;
+	list_init(&again);
+	list_splice(&again, &v->stale.shorts);
+	v->stale.is_short = false;
+	for (struct list *node; (node = list_pop(&again)) != NULL;)
+		part_short_over(container_of(node, struct part, link), 0);
+}
+
 /* ---- the mark ---- */
 
 static struct stale_update *update_of(struct record_update *u)
 {
 	return container_of(u, struct stale_update, update);
+}
+
+/* One more than the id of the youngest tree that is recorded: all current disks have these. */
+static uint64_t stale_trees_end(const struct set_volume *entry)
+{
+	uint64_t last = entry->facts.live_tree;
+	list_each (node, &entry->snapshots)
+		last = max_u64(last, container_of(node, struct set_snapshot, link)->facts.tree);
+	return last + 1;
 }
 
 static int stale_change(struct record_update *u, struct volume_facts *facts)
@@ -135,6 +154,7 @@ static int stale_change(struct record_update *u, struct volume_facts *facts)
 			continue;
 		known->is_stale = true;
 		known->since = v->disks[disk].since;
+		known->had_before = stale_trees_end(v->entry);
 	}
 	return 0;
 }
@@ -161,6 +181,7 @@ static void stale_landed(struct volume *v, uint64_t marked)
 		stale_tell(v, disk);
 	}
 	volume_explain(v);
+	resync_want(v); /* it may be well, but for one request */
 }
 
 static void stale_recorded(struct record_update *u, int res)

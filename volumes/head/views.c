@@ -167,6 +167,14 @@ static void volume_view_disks(const struct set_volume *entry, const struct tree_
 		volume_view_tree(entry, &sizes->all[i], v);
 }
 
+static bool volume_view_is_resyncing(const struct set_volume *entry, const struct uuid *disk)
+{
+	struct resync_progress p = {.disk = SET_DISKS_MAX};
+	if (entry->head)
+		resync_look(entry->head, &p);
+	return p.disk < SET_DISKS_MAX && uuid_equal(&entry->set->disks[p.disk]->facts.uuid, disk);
+}
+
 /* Of a volume with several copies. */
 static void volume_view_copies(const struct set_volume *entry, struct volume_view *v)
 {
@@ -175,6 +183,7 @@ static void volume_view_copies(const struct set_volume *entry, struct volume_vie
 		return;
 	for (uint32_t i = 0; i < f->n_disks; i++) {
 		v->copies[v->n_copies].disk = f->disks[i].uuid;
+		v->copies[v->n_copies].is_resyncing = volume_view_is_resyncing(entry, &f->disks[i].uuid);
 		v->copies[v->n_copies++].is_stale = f->disks[i].is_stale;
 	}
 	v->fewest_copies = f->replicas;

@@ -61,6 +61,7 @@ int volume_create(struct set_volume *entry, uint64_t size_bytes, struct volume *
 	placer_init(v);
 	barrier_init(v);
 	stale_init(v);
+	resync_init(v);
 	*out = v;
 	return 0;
 }
@@ -68,7 +69,7 @@ int volume_create(struct set_volume *entry, uint64_t size_bytes, struct volume *
 void volume_destroy(struct volume *v)
 {
 	quarry_assert(v->refs == 0 && list_is_empty(&v->requests) && list_is_empty(&v->watches));
-	quarry_assert(placer_is_idle(v) && barrier_is_resting(v) && !stale_is_busy(v));
+	quarry_assert(placer_is_idle(v) && barrier_is_resting(v) && !stale_is_busy(v) && !v->resync);
 	volume_abandon(v);
 }
 
@@ -77,6 +78,7 @@ void volume_abandon(struct volume *v)
 	placer_abandon(v);
 	barrier_abandon(v);
 	stale_abandon(v);
+	resync_abandon(v);
 	layout_fini(v);
 	fill_abandon(v);
 	chunks_fini(v);
@@ -113,12 +115,14 @@ void volume_start_draining(struct volume *v, void (*drained)(struct volume *v))
 	volume_tell(v, VOLUME_DETACHING);
 	fill_drain(v);
 	set_lease_drain(v);
+	resync_stop(v);
 	volume_check_drained(v);
 }
 
 void volume_check_drained(struct volume *v)
 {
-	if (!v->drained || v->refs > 0 || v->n_requests > 0 || !placer_is_idle(v) || v->drained_op.kind != OP_NONE)
+	if (!v->drained || v->refs > 0 || v->n_requests > 0 || !placer_is_idle(v) || v->resync ||
+	    v->drained_op.kind != OP_NONE)
 		return;
 	reactor_defer(v->set->reactor, &v->drained_op, 0);
 }

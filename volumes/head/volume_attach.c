@@ -518,6 +518,7 @@ static void attach_serve(struct attach *a)
 	if (v->is_fenced && v->set->members) /* by another node, at once */
 		release_want(v->entry);
 	volume_explain(v);
+	resync_want(v);
 	if (v->why[0])
 		log_event(v->set->log, LOG_WARNING, "volume-degraded", a->entry->facts.name, "volume %s: %s",
 			  a->entry->facts.name, v->why);

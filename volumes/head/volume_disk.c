@@ -1,7 +1,8 @@
 /*
  * volume_disk.c: a volume's dealings with its disks: which of them can be asked, which is asked, and the end of one.
  *
- *   UNUSED -> JOINED -> LOST -> STALE          STALE: of volumes with several copies, see stale.c
+ *   UNUSED -> JOINED -> LOST -> STALE -> SYNCING -> JOINED        from LOST on with several copies only: stale.c,
+ *                                 ^---------+                     resync.c
  *
  * Invariants
  *  1. A JOINED disk's replica is open; the first thing that it fails to change, or its end, makes it LOST. Of the only
@@ -19,8 +20,13 @@ static void volume_disk_lost(struct replica *r, int res)
 	struct volume_disk *vd = container_of(r, struct volume_disk, replica);
 	struct volume *v = vd->volume;
 	uint32_t disk = (uint32_t)(vd - v->disks);
-	if (vd->state != VOLUME_DISK_JOINED) /* whoever joins it sees by himself */
+	if (vd->state == VOLUME_DISK_SYNCING && !vd->is_switching) {
+		vd->state = VOLUME_DISK_STALE; /* as before */
+		vd->written = vd->flushed = 0;
 		return;
+	}
+	if (vd->state != VOLUME_DISK_JOINED && vd->state != VOLUME_DISK_SYNCING)
+		return; /* whoever joins it sees by himself */
 	vd->state = VOLUME_DISK_LOST;
 	if (res == -ESTALE)
 		volume_fence(v, "disk %s has heard of a newer attachment of it", v->set->disks[disk]->facts.name);
@@ -44,11 +50,14 @@ struct replica *volume_disk_replica(struct volume *v, uint32_t disk)
 void volume_disk_lose(struct volume *v, uint32_t disk, int res)
 {
 	struct volume_disk *vd = &v->disks[disk];
-	if (vd->state != VOLUME_DISK_JOINED)
+	if (vd->state != VOLUME_DISK_JOINED && vd->state != VOLUME_DISK_SYNCING) {
+		if (vd->volume) /* a session that was not used yet ends as well */
+			replica_lose(&vd->replica, res);
 		return;
+	}
 	quarry_assert(vd->replica.state == REPLICA_OPEN);
 	replica_lose(&vd->replica, res);
-	quarry_assert(vd->state != VOLUME_DISK_JOINED);
+	quarry_assert(vd->state != VOLUME_DISK_JOINED && vd->state != VOLUME_DISK_SYNCING);
 }
 
 uint64_t volume_joined(const struct volume *v)
@@ -57,6 +66,15 @@ uint64_t volume_joined(const struct volume *v)
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
 		joined |= (uint64_t)(v->disks[i].state == VOLUME_DISK_JOINED) << i;
 	return joined;
+}
+
+uint64_t volume_syncing(const struct volume *v, uint64_t disks)
+{
+	uint64_t syncing = 0;
+	for (uint64_t left = disks; left != 0; left &= left - 1)
+		if (v->disks[__builtin_ctzll(left)].state == VOLUME_DISK_SYNCING)
+			syncing |= left & -left;
+	return syncing;
 }
 
 uint64_t volume_good(const struct volume *v, uint64_t disks)

@@ -11,7 +11,7 @@
  *   disks/UUID                  {node, path, pool, name, size_bytes, state: "ok" | "removed", reserved, cluster}
  *   volumes/UUID                {name, pool, size_bytes, replicas, generation, owner, epoch_base, live_tree, next_tree,
  *                                trees: [{id, parent, epoch, state}], state: "ok" | "deleting", attachments: [...],
- *                                created_ns, replicas_state: {DISK: ...}, requests: [...], min_replicas, history,
+ *                                created_ns, replicas_state: {DISK: ...}, requests: [...], min_replicas, live_from, history,
  *                                ancestors, cloned_from, schedule, fill: {source, filled_bytes}}
  *   snapshots/UUID/TREE         {name, branch, epoch, size_bytes, created_ns, state, scheduled, attached_nbd,
  *                                attached_vhost, vhost_queues}

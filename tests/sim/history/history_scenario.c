@@ -419,6 +419,73 @@ static void do_resize(struct history_world *w, struct model_volume *m)
 	}
 }
 
+/* ---- disks that fail, and come back ---- */
+
+/* One that has failed, or whose copies are not all current. */
+static bool is_degraded(struct history_world *w)
+{
+	for (uint32_t i = 0; i < w->n_disks; i++)
+		if (w->set->disks[i]->state != SET_DISK_RUNNING)
+			return true;
+	list_each (node, &w->set->volumes) {
+		const struct volume_facts *f = &container_of(node, struct set_volume, link)->facts;
+		for (uint32_t i = 0; i < f->n_disks; i++)
+			if (f->disks[i].is_stale && !f->is_deleting)
+				return true;
+	}
+	return false;
+}
+
+/* A write or a flush fails on one of the disks, while all others are well. */
+static void do_fail_disk(struct history_world *w, struct model_volume *m)
+{
+	char path[16];
+	if (w->copies == 1 || is_degraded(w) || !attach(w, m))
+		return;
+	sim_crash_at(w->machine, 0);
+	text_print(path, sizeof(path), "d%u", 1 + (uint32_t)world_pick(w, w->n_disks));
+	struct sim_file *file = sim_file_find(w->machine, path);
+	world_say(w, "disk %s is about to fail", path);
+	sim_file_fail(file, world_one_in(w, 3) ? OP_FLUSH : OP_WRITE, (uint32_t)world_pick(w, 6), EIO);
+	for (uint32_t i = 0; i < 6; i++)
+		do_write(w, m);
+	sim_file_fail(file, OP_WRITE, 0, 0);
+	sim_file_fail(file, OP_FLUSH, 0, 0);
+	(void)sim_run_for(w->sim, 100 * NS_PER_MS); /* all volumes have recorded it */
+	w->totals.disk_failures += is_degraded(w);
+}
+
+static void do_return_disk(struct history_world *w)
+{
+	for (uint32_t i = 0; i < w->n_disks; i++) {
+		struct set_command c = {.kind = SET_DISK_ADD};
+		if (w->set->disks[i]->state != SET_DISK_FAILED)
+			continue;
+		text_print(c.path, sizeof(c.path), "%s", w->set->disks[i]->facts.path);
+		world_say(w, "disk %s is opened again", c.path);
+		if (!must(w, &c))
+			return restart(w);
+	}
+	if (world_one_in(w, 2)) /* a resync gets somewhere, perhaps */
+		(void)sim_run_for(w->sim, world_pick(w, 20) * NS_PER_MS);
+	if (sim_crash_is_due(w->machine))
+		restart(w);
+}
+
+/* All volumes that have to be are attached, so all disks become current. */
+static void heal(struct history_world *w)
+{
+	do_return_disk(w);
+	for (uint32_t i = 0; i < VOLUMES_MAX; i++)
+		while (w->volumes[i].exists && !attach(w, &w->volumes[i]))
+			;
+	for (uint32_t i = 0; i < 300 && is_degraded(w); i++)
+		if (sim_run_for(w->sim, NS_PER_S) != SIM_DONE)
+			world_fail(w, "a crash is due while disks become current");
+	if (is_degraded(w))
+		world_fail(w, "a disk does not become current again");
+}
+
 /* ---- judging ---- */
 
 static void judge_point(struct history_world *w, struct volume *v, const struct point *p)
@@ -527,12 +594,13 @@ static void judge_measure(struct history_world *w, struct model_volume *m)
 	w->totals.measures++;
 	if (!must(w, &c))
 		world_fail(w, "a crash is due that nobody asked for");
-	data *= w->copies;
-	unique *= w->copies;
-	/* what one disk took over from another after a crash, it has in blocks of its own, though a snapshot has them, too */
-	bool is_unique = w->copies > 1 ? c.measure.unique_bytes >= unique * BLOCK_BYTES
-				       : c.measure.unique_bytes == unique * BLOCK_BYTES;
-	if (c.measure.data_bytes != data * BLOCK_BYTES || !is_unique)
+	/* With several copies: a segment that was placed while a disk was away has fewer of them; and what one disk took over
+	 * from another it has in blocks of its own, though a snapshot has them, too. */
+	uint64_t is_data = c.measure.data_bytes / BLOCK_BYTES, is_unique = c.measure.unique_bytes / BLOCK_BYTES;
+	bool is_right = is_data >= data && is_data <= data * w->copies && is_unique >= unique && is_unique <= is_data;
+	if (w->copies == 1)
+		is_right = is_data == data && is_unique == unique;
+	if (!is_right)
 		world_fail(w, "%s: %" PRIu64 " bytes, %" PRIu64 " unique; not %" PRIu64 " and %" PRIu64, c.object,
 			   c.measure.data_bytes, c.measure.unique_bytes, data * BLOCK_BYTES, unique * BLOCK_BYTES);
 }
@@ -540,6 +608,7 @@ static void judge_measure(struct history_world *w, struct model_volume *m)
 static void judge(struct history_world *w)
 {
 	sim_crash_at(w->machine, 0);
+	heal(w);
 	for (uint32_t i = 0; i < VOLUMES_MAX; i++)
 		if (w->volumes[i].exists)
 			judge_volume(w, &w->volumes[i]);
@@ -561,6 +630,8 @@ static void one_operation(struct history_world *w)
 	struct model_volume *m = pick_volume(w);
 	if (!m)
 		return do_create(w, world_one_in(w, 3));
+	if (w->copies > 1 && world_one_in(w, 8))
+		return is_degraded(w) ? do_return_disk(w) : do_fail_disk(w, m);
 	switch (world_pick(w, 20)) {
 	case 0:
 		return do_create(w, world_one_in(w, 2));
