@@ -581,6 +581,141 @@ static void with_too_few_copies_writes_wait_then_fail(void)
 	bench_close(&b);
 }
 
+/* ---- disks that come back ---- */
+
+static bool all_are_current(void *context)
+{
+	struct bench *b = context;
+	for (uint32_t i = 0; i < b->v->entry->facts.n_disks; i++)
+		if (b->v->entry->facts.disks[i].is_stale)
+			return false;
+	return !b->v->resync;
+}
+
+/* The disk is opened anew, as `quarry disk add PATH` does. */
+static void bench_return(struct bench *b, uint32_t disk)
+{
+	struct set_command c = {.kind = SET_DISK_ADD};
+	text_print(c.path, sizeof(c.path), "d%u", disk + 1);
+	CU_ASSERT_EQUAL_FATAL(world_command(&b->w, &c), 0);
+}
+
+static void a_disk_that_is_back_takes_over_what_it_missed(void)
+{
+	for (uint64_t seed = 0; seed < 10; seed++) {
+		struct bench b;
+		bench_open(&b, 300 + seed, 3, 2 + seed % 2);
+		b.w.cache_bytes = 0;
+		bench_change(&b, 100);
+		world_let_pass(&b.w, 3 * NS_PER_S);
+		uint32_t disk = bench_disk_of(&b, 0);
+		sim_file_fail(world_disk_file(&b.w, disk + 1), OP_WRITE, 0, EIO);
+		CU_ASSERT_EQUAL(bench_put(&b, 0, 1, 77, 0), 0);
+		bench_change(&b, 20);
+		bench_return(&b, disk);
+		world_until(&b.w, all_are_current, &b);
+		CU_ASSERT_EQUAL(b.v->disks[disk].state, VOLUME_DISK_JOINED);
+		CU_ASSERT_EQUAL(world_events(&b.w, "copy-current"), 1);
+		bench_check(&b);
+		bench_check_copies(&b);
+		bench_change(&b, 30); /* and it is one like the others */
+		bench_check_copies(&b);
+		world_crash(&b.w, SIM_POWER_LOSS);
+		bench_start_again(&b);
+		CU_ASSERT_EQUAL(b.v->disks[disk].state, VOLUME_DISK_JOINED);
+		bench_close(&b);
+	}
+}
+
+/* It copies what was missed, not what is there. */
+static void what_it_has_is_not_copied_again(void)
+{
+	struct bench b;
+	bench_open(&b, 320, 2, 2);
+	memset(b.data, 5, MIB);
+	for (uint64_t i = 0; i < 24; i++)
+		CU_ASSERT_EQUAL(world_write(&b.w, b.v, i * MIB, b.data, MIB, 0), 0);
+	CU_ASSERT_EQUAL(world_op(&b.w, b.v, VOLUME_FLUSH, 0, 0, 0), 0);
+	world_let_pass(&b.w, 3 * NS_PER_S);
+	sim_file_fail(world_disk_file(&b.w, 2), OP_WRITE, 0, EIO);
+	memset(b.data, 6, MIB);
+	CU_ASSERT_EQUAL(world_write(&b.w, b.v, 7 * MIB, b.data, 256 * KIB, 0), 0);
+	bench_return(&b, 1);
+	uint64_t before = counter_get(&disk_counters(b.w.set->disks[1]->disk)->write_bytes);
+	world_until(&b.w, all_are_current, &b);
+	uint64_t copied = counter_get(&disk_counters(b.w.set->disks[1]->disk)->write_bytes) - before;
+	CU_ASSERT(copied <= MIB);
+	for (uint32_t disk = 0; disk < 2; disk++) {
+		struct look l;
+		CU_ASSERT_EQUAL(look_at(&b, disk, 7 * MIB, b.back, &l), 0);
+		CU_ASSERT(is_all(b.back, 6, CELL_BYTES));
+		CU_ASSERT_EQUAL(look_at(&b, disk, 9 * MIB, b.back, &l), 0);
+		CU_ASSERT(is_all(b.back, 5, CELL_BYTES));
+	}
+	bench_close(&b);
+}
+
+/* Clients go on meanwhile, and what they write is on both; snapshots end it, and it begins again. */
+static void clients_go_on_while_it_does(void)
+{
+	for (uint64_t seed = 0; seed < 10; seed++) {
+		struct bench b;
+		struct late late;
+		bench_open(&b, 340 + seed, 3, 3);
+		bench_change(&b, 150);
+		sim_file_fail(world_disk_file(&b.w, 3), OP_WRITE, 0, EIO);
+		bench_change(&b, 150);
+		CU_ASSERT_EQUAL(world_snapshot(&b.w, "vm1@away"), 0);
+		bench_change(&b, 50);
+		bench_return(&b, 2);
+		for (uint32_t i = 0; !all_are_current(&b) && i < 2000; i++) {
+			uint32_t cell = (uint32_t)(sim_split(&b.random) % CELLS);
+			memset(b.data, (int)(i % 250 + 1), CELL_BYTES);
+			late_submit(&b, &late, VOLUME_WRITE, cell_pos(0, cell));
+			b.model[0][cell] = (uint8_t)(i % 250 + 1);
+			for (uint32_t k = 0; k < 20 && !late.is_done; k++)
+				sim_step(b.w.sim);
+			world_until(&b.w, late_is_done, &late);
+			CU_ASSERT_EQUAL(late.res, 0);
+			if (i == 3 + seed)
+				CU_ASSERT_EQUAL(world_snapshot(&b.w, "vm1@meanwhile"), 0);
+		}
+		world_until(&b.w, all_are_current, &b);
+		bench_check(&b);
+		bench_check_copies(&b);
+		CU_ASSERT_PTR_NOT_NULL(disk_tree_find(b.w.set->disks[2]->disk, volume_uuid(b.v),
+						      snapshot_find(b.v->entry, "away")->facts.tree));
+		bench_close(&b);
+	}
+}
+
+static void a_disk_that_fails_again_is_stale_as_before(void)
+{
+	for (uint32_t skip = 0; skip < 40; skip++) {
+		struct bench b;
+		bench_open(&b, 360, 2, 2);
+		bench_change(&b, 100);
+		sim_file_fail(world_disk_file(&b.w, 2), OP_WRITE, 0, EIO);
+		bench_change(&b, 100);
+		uint64_t since = bench_facts(&b, 1)->since;
+		bench_return(&b, 1);
+		sim_file_fail(world_disk_file(&b.w, 2), skip % 2 ? OP_WRITE : OP_FLUSH, skip / 2, EIO);
+		world_let_pass(&b.w, 200 * NS_PER_MS);
+		bench_change(&b, 10); /* no client is told of it */
+		CU_ASSERT(!bench_facts(&b, 1)->is_stale || bench_facts(&b, 1)->since == since ||
+			  b.v->complete_epoch >= since);
+		bench_check(&b);
+		if (b.w.set->disks[1]->state == SET_DISK_FAILED)
+			bench_return(&b, 1);
+		sim_file_fail(world_disk_file(&b.w, 2), OP_WRITE, 0, 0);
+		sim_file_fail(world_disk_file(&b.w, 2), OP_FLUSH, 0, 0);
+		world_until(&b.w, all_are_current, &b);
+		bench_check(&b);
+		bench_check_copies(&b);
+		bench_close(&b);
+	}
+}
+
 int main(void)
 {
 	CU_initialize_registry();
@@ -600,6 +735,11 @@ int main(void)
 	CU_add_test(suite, "a race for the last room leaves copies equal",
 		    a_race_for_the_last_room_leaves_copies_equal);
 	CU_add_test(suite, "with too few copies writes wait, then fail", with_too_few_copies_writes_wait_then_fail);
+	CU_add_test(suite, "a disk that is back takes over what it missed",
+		    a_disk_that_is_back_takes_over_what_it_missed);
+	CU_add_test(suite, "what it has is not copied again", what_it_has_is_not_copied_again);
+	CU_add_test(suite, "clients go on while it does", clients_go_on_while_it_does);
+	CU_add_test(suite, "a disk that fails again is stale as before", a_disk_that_fails_again_is_stale_as_before);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();

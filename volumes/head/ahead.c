@@ -12,8 +12,8 @@
  *  1. What is told as unchanged has no epoch of `since` or later on any disk of the volume.
  *  2. A change counts only where its segment lies: a tombstone high in a disk's tree covers what other disks have, too.
  *  3. Placements are read only where something has changed.
- *  4. A disk that cannot be reached or read may have changed anything: then the rows are all there is, and those of its
- *     own fail.
+ *  4. A disk that cannot be reached or read may have changed anything: then the rows are all there is, and those that
+ *     it alone has fail.
  *
  * Owner: the request, in its stage ISSUE.
  */
@@ -115,14 +115,16 @@ int ahead_told(struct part *p)
 static uint64_t ahead_row_end(struct volume_io *io, uint64_t *row)
 {
 	uint64_t segment = io->own.cursor / SEGMENT_BYTES;
-	*row = disks_used(io->own.volume);
-	if (is_one(*row))
+	uint64_t used = disks_used(io->own.volume);
+	*row = is_one(used) ? used : 0;
+	if (*row != 0)
 		return io->own.end;
-	*row = 0;
 	uint64_t end = min_u64((io->own.end + SEGMENT_BYTES - 1) / SEGMENT_BYTES, segment + ROW_SEGMENTS_MAX);
 	for (; segment < end; segment++) {
 		uint64_t here;
 		enum placed placed = chunk_find(io->own.volume, segment, &here);
+		if (placed == PLACED_ON_DISKS && (here & used) != 0) /* not those that are stale */
+			here &= used;
 		if (placed == PLACED_UNKNOWN || (placed == PLACED_ON_DISKS && *row != 0 && (here & *row) == 0))
 			break;
 		if (placed == PLACED_ON_DISKS) /* else nobody has written there */
