@@ -279,6 +279,8 @@ static void node_load_volumes(struct node *n)
 	    .is_store_own = n->config->metadata.backend == CONFIG_EMBEDDED,
 	    .members = n->members,
 	    .cache_bytes = n->config->node.cache_mb * MIB,
+	    /* disks of other nodes cannot be reached yet: copies of a volume lie on this node's own */
+	    .replicas_max = n->config->metadata.backend == CONFIG_EMBEDDED ? VOLUME_REPLICAS_MAX : 1,
 	};
 	int res = volume_set_start(&o, volumes_ready, n, &n->volumes);
 	n->is_awaited = res == 0;

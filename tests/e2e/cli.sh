@@ -59,7 +59,7 @@ is "read only" "$(nbdinfo --json "$(uri v2)" | jq '.exports[0].is_read_only')" t
 expect 0 '' q volume detach v2 --nbd
 expect 0 '' q volume delete v2
 expect 2 '' q volume create 'a b' --size 1G
-expect 1 'release' q volume create v3 --size 1G --replicas 2
+expect 1 '2 failure domains' q volume create v3 --size 1G --replicas 2
 
 say "data in and out"
 head -c 20000001 /dev/urandom >"$dir/random.raw"

@@ -174,7 +174,7 @@ def walk(api, disk_file):
         api.contract.complain("POST /v1/volumes", "a second create gave another volume")
     api.call(409, "POST", "/v1/volumes", dict(create, size_bytes=65 << 20), "exists")
     api.call(404, "POST", "/v1/volumes", dict(create, name="v2", pool="none"), "not-found")
-    api.call(501, "POST", "/v1/volumes", dict(create, name="v2", replicas=2), "not-available")
+    api.call(507, "POST", "/v1/volumes", dict(create, name="v2", replicas=5), "no-space")
     api.refusals("POST", "/v1/volumes", dict(create, name="v2"))
     for size in (0, -512, 1000, 2**53, 4503599627370496 + 512):
         api.call(400, "POST", "/v1/volumes", {"name": "v2", "size_bytes": size}, "invalid")

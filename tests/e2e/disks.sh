@@ -123,7 +123,7 @@ expect 0 '' q disk remove "$dir/random.img"
 expect 0 '' q disk remove "$dir/random.img" # its answer was lost, say
 expect 1 'no disk' q disk remove "$dir/never.img"
 expect 1 'no disk' q disk show "$dir/random.img"
-expect 1 'replic' q volume create r --size 1G --replicas 2
+expect 1 'copies' q volume create r --size 1G --replicas 6
 
 say "deleting frees every disk"
 q volume detach v1

@@ -72,7 +72,7 @@ static inline bool set_disk_is_running(const struct set_disk *d)
 
 /* ---- chunks: where 256 segments lie ---- */
 
-#define SEGMENT_DISKS_MAX 5u /* copies of one segment */
+#define SEGMENT_DISKS_MAX VOLUME_REPLICAS_MAX /* copies of one segment */
 #define CHUNK_NOWHERE     UINT8_MAX
 _Static_assert(SET_DISKS_MAX <= CHUNK_NOWHERE, "a disk's index is a byte");
 struct chunk {

@@ -3,7 +3,7 @@
  *
  * Invariants
  *  1. The pool "default" exists from the first start and stays.
- *  2. No pool asks for more than this release keeps: one replica.
+ *  2. No pool asks for more copies than can be kept here.
  *  3. A pool with disks or volumes is not deleted.
  */
 #include "volumes/head/head_internal.h"
@@ -24,8 +24,8 @@ int command_check_replicas(struct command *c, uint32_t replicas, uint32_t min_re
 	if (c->set->replicas_max == 1 && (replicas > 1 || min_replicas > 1))
 		return command_refuse(
 		    c, -EOPNOTSUPP, "not-available",
-		    "replication is not available in this release: every volume has one replica (leave out "
-		    "--replicas and --min-replicas, or give 1)");
+		    "copies on disks of several nodes are not available in this release: with metadata in etcd every "
+		    "volume has one (leave out --replicas and --min-replicas, or give 1)");
 	if (replicas > c->set->replicas_max)
 		return command_refuse(c, -EINVAL, "invalid", "%u copies are not possible: 1 to %u are", replicas,
 				      c->set->replicas_max);

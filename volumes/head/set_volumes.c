@@ -222,10 +222,41 @@ const struct command_kind command_volume_rename = {.name = "volume rename", .run
 
 /* ---- set ---- */
 
+static int set_change(struct record_update *u, struct volume_facts *facts)
+{
+	facts->min_replicas = command_of(u)->order->min_replicas;
+	return 0;
+}
+
+/* 1: go on; 0: it is as wished; -errno. */
+static int set_check(struct command *c)
+{
+	const struct set_command *o = c->order;
+	if (command_find_volume(c) != 0)
+		return c->err;
+	const struct volume_facts *f = &c->volume->facts;
+	if (command_check_replicas(c, o->replicas ? o->replicas : f->replicas, o->min_replicas) != 0)
+		return c->err;
+	if (o->replicas > 0 && o->replicas != f->replicas)
+		return command_refuse(
+		    c, -EOPNOTSUPP, "not-available",
+		    "volume %s has %u cop%s, and the number cannot be changed in this release: create "
+		    "another volume and copy it there",
+		    o->object, f->replicas, f->replicas == 1 ? "y" : "ies");
+	return o->min_replicas > 0 && o->min_replicas != f->min_replicas;
+}
+
 static void volume_set_run(struct command *c)
 {
-	if (command_find_volume(c) == 0)
-		command_check_replicas(c, c->order->replicas, c->order->min_replicas);
+	if (c->stage == UPDATE_CHECK) {
+		c->stage = UPDATE_WAIT;
+		if (set_check(c) == 1) {
+			update_start(c, set_change, NULL);
+			return;
+		}
+	} else if (c->err == 0 && c->volume->head) {
+		stale_more_copies(c->volume->head); /* or fewer are enough */
+	}
 	command_end(c);
 }
 

@@ -30,6 +30,8 @@
 #include "volumes/disk/disk.h"
 #include "volumes/head/volume.h"
 
+#define VOLUME_REPLICAS_MAX 5u
+
 struct volume_set_options {
 	struct reactor *reactor;
 	struct log *log;
