@@ -341,25 +341,6 @@ static json_t *volume_disks_json(const struct snapshot *s, const struct volume_v
 	return array;
 }
 
-/* Of a volume with several copies: which disks have current ones. */
-static json_t *volume_copies_json(const struct snapshot *s, const struct volume_view *v)
-{
-	json_t *array = json_array();
-	quarry_assert(v->n_copies <= array_size(v->copies));
-	for (uint32_t i = 0; i < v->n_copies; i++) {
-		json_t *o = json_object();
-		const char *name = snapshot_disk_name(s, &v->copies[i].disk);
-		put_uuid(o, "uuid", &v->copies[i].disk);
-		put_text(o, "name", name ? name : "");
-		put_text(o, "state",
-			 v->copies[i].is_resyncing ? "resyncing"
-			 : v->copies[i].is_stale   ? "stale"
-						   : "current");
-		json_array_append_new(array, o);
-	}
-	return array;
-}
-
 static json_t *volume_json(const struct answer_context *c, const struct snapshot *s, const struct volume_view *v,
 			   const struct set_measure *measure)
 {

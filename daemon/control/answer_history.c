@@ -222,3 +222,26 @@ json_t *changes_json(const struct order *o)
 	json_t *next = c->next_bytes < c->size_bytes ? json_integer((json_int_t)c->next_bytes) : json_null();
 	return json_pack("{s:I,s:o,s:o}", "size_bytes", (json_int_t)c->size_bytes, "extents", array, "next", next);
 }
+
+/* ---- copies ---- */
+
+static const char *copy_state(const struct volume_view *v, uint32_t i)
+{
+	if (v->copies[i].is_resyncing)
+		return "resyncing";
+	return v->copies[i].is_stale ? "stale" : "current";
+}
+
+json_t *volume_copies_json(const struct snapshot *s, const struct volume_view *v)
+{
+	json_t *array = json_array();
+	quarry_assert(v->n_copies <= array_size(v->copies));
+	for (uint32_t i = 0; i < v->n_copies; i++) {
+		const char *name = snapshot_disk_name(s, &v->copies[i].disk);
+		char uuid[UUID_TEXT_BYTES];
+		uuid_to_text(&v->copies[i].disk, uuid);
+		json_array_append_new(array, json_pack("{s:s,s:s,s:s}", "uuid", uuid, "name", name ? name : "", "state",
+						       copy_state(v, i)));
+	}
+	return array;
+}

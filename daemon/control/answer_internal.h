@@ -33,4 +33,6 @@ json_t *snapshot_one_json(const struct answer_context *c, const struct order *o,
 /* What the order attached; NULL: the snapshot is gone. */
 json_t *snapshot_attachment_json(const struct answer_context *c, const struct order *o, const struct snapshot *s);
 json_t *changes_json(const struct order *o);
+/* Of a volume with several copies: which disks have current ones. */
+json_t *volume_copies_json(const struct snapshot *s, const struct volume_view *v);
 const struct set_measure *order_measure(const struct order *o); /* NULL: nothing was measured */

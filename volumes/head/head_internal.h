@@ -27,14 +27,14 @@
 #pragma once
 
 #include "replication/replica.h"
+#include "volumes/head/copies_internal.h"
 #include "volumes/head/history.h"
+#include "volumes/head/part_internal.h"
 #include "volumes/head/record_update.h"
 #include "volumes/head/set_cluster.h"
 #include "volumes/head/slice.h"
 #include "volumes/head/volume_set.h"
 
-#define PART_BLOCKS   DISK_WRITE_BLOCKS_MAX
-#define PART_BYTES    ((uint64_t)DISK_IO_BLOCKS_MAX * BLOCK_BYTES)
 #define PARTS_DEFAULT 512u
 #define FLUSHES       128u            /* parts that flush or tell of an epoch: more wait for each other */
 #define FULL_TOLD_NS  (10 * NS_PER_S) /* without a failure for want of space: then there is room again */
@@ -72,8 +72,7 @@ static inline bool set_disk_is_running(const struct set_disk *d)
 
 /* ---- chunks: where 256 segments lie ---- */
 
-#define SEGMENT_DISKS_MAX VOLUME_REPLICAS_MAX /* copies of one segment */
-#define CHUNK_NOWHERE     UINT8_MAX
+#define CHUNK_NOWHERE UINT8_MAX
 _Static_assert(SET_DISKS_MAX <= CHUNK_NOWHERE, "a disk's index is a byte");
 struct chunk {
 	struct volume *volume;
@@ -156,34 +155,6 @@ struct volume_disk {
 	uint64_t since;            /* LOST, of several copies: it may lack writes of epochs >= since */
 	bool is_settling;          /* SYNCING: it has all, and is told of complete epochs */
 	bool is_switching; /* it is on its way to be recorded as current: until the outcome is known it counts */
-};
-
-/* ---- which disks have segments together, and those that are to be marked: of volumes with several copies ---- */
-
-struct layout_set {
-	uint64_t disks; /* bit per disk */
-	uint64_t n_segments;
-};
-struct layout {
-	struct layout_set *sets;
-	uint32_t n, room;
-};
-
-struct stale_update {
-	struct record_update update;
-	struct volume *volume;
-	uint64_t disks; /* bit per disk: those that it marks */
-};
-struct stale {
-	struct stale_update *update; /* under way */
-	struct list waiting;         /* parts, by link: a disk has missed them */
-	struct list shorts;          /* parts, by link: too few copies are current; the longest waiting first */
-	struct timer short_timer;    /* when the first of these has waited long enough */
-	bool is_short;               /* which has been told */
-	struct timer retry;
-	bool is_told; /* that the store cannot be reached */
-	struct op op;
-	void (*settled)(struct volume *v); /* who waits until no mark is owed; NULL: nobody */
 };
 
 #define BARRIER_STAGES(X) X(REST) X(RESERVE) X(CLAIM) X(CLOSE) X(DRAIN) X(FORK) X(FLUSH) X(COMPLETE) X(SETTLE) X(END)
@@ -309,17 +280,6 @@ struct deleted_list {
 	uint32_t n;
 };
 
-/* ---- a pool of parts ---- */
-
-struct parts {
-	struct part *all;
-	uint8_t *edges;         /* two blocks per part; NULL: its parts carry no data, and have no */
-	struct part_copy *more; /* SEGMENT_DISKS_MAX - 1 per part: memory that is touched only when it is used */
-	uint32_t n;
-	struct list free;
-	struct list line; /* requests by own.line that found none */
-};
-
 /* ---- the set ---- */
 
 struct volume_set {
@@ -435,126 +395,6 @@ bool volume_io_map_add(struct volume_io *io, uint64_t first_block, uint64_t n_bl
 /* One line: stage, what it waits for, what it is. */
 void volume_io_to_text(const struct volume_io *io, char *text, size_t room);
 
-/* ---- part.c ---- */
-
-#define PART_STAGES(X)                                                                                                 \
-	X(FREE) X(SURVEY) X(FETCH) X(MERGE) X(CARRY) X(SHORT) X(HELD) X(MOVE) X(SETTLE) X(MARK) X(HEAL) X(END)
-#define X(name) PART_##name,
-enum part_stage { PART_STAGES(X) };
-#undef X
-
-#define PART_IOV_MAX     DISK_IO_IOV_MAX
-#define PART_EXTENTS_MAX (PART_IOV_MAX * sizeof(struct iovec) / sizeof(struct disk_extent))
-_Static_assert(PART_IOV_MAX >= VOLUME_IOV_MAX + 2, "a client's memory, and the first and the last block, merged");
-enum part_kind {
-	PART_READ,
-	PART_WRITE,
-	PART_ZEROS /* written as data */,
-	PART_TRIM,
-	PART_MAP,
-	PART_AHEAD /* where the first change lies */,
-	PART_FLUSH,
-	PART_COMPLETE
-};
-/* What is asked of one disk. */
-struct part_copy {
-	struct replica_io rio;
-	struct part *part;
-	uint32_t disk; /* index */
-};
-/* Blocks that a disk could not read: see heal.c. */
-struct heal {
-	enum part_stage resume; /* the part's, that goes on after */
-	uint64_t first;         /* block of the read, */
-	uint32_t n_iov;         /* and how much of the part's iov is its memory */
-	uint64_t bad;           /* bit per block of the read that is still to be had; the lowest is at hand */
-	uint64_t origin;        /* bit per disk: it could not read any of these, */
-	uint64_t failed;        /* nor these the one at hand, */
-	uint64_t rewrite;       /* which is still to be rewritten there */
-	bool is_rewriting;
-	uint32_t n_healed, n_failed;
-	struct iovec iov[BLOCK_BYTES / SECTOR_BYTES]; /* the memory of the block at hand */
-};
-struct part {
-	struct part_copy first; /* the only one, but of changes of volumes with several copies: */
-	struct part_copy *more; /* room for SEGMENT_DISKS_MAX - 1 */
-	struct parts *pool;
-	enum part_stage stage;
-	enum part_kind kind;
-	int err;
-	uint32_t owed; /* copies on their way to a disk and back */
-	/* Bit per disk: */
-	uint64_t disks;  /* where its segment lies; FLUSH, COMPLETE: the one that is told */
-	uint64_t later;  /* those that get a change when others have had room for it */
-	uint64_t sent;   /* to whom it was sent; of these, */
-	uint64_t acked;  /* those that have done it, */
-	uint64_t full;   /* and those that have no room */
-	uint64_t failed; /* of `disks`, those that could not answer what is looked for */
-	struct heal heal;
-	struct volume *volume;
-	struct volume_io *request;
-	struct list link;                /* free, in the placer's list of moves, or among those held */
-	uint64_t pos_bytes, len_bytes;   /* of the client's range */
-	uint64_t block, n_blocks;        /* the first of the blocks it touches, and their number */
-	uint32_t head_bytes, tail_bytes; /* of the first and last block, what lies outside the range */
-	bool has_head, has_tail;         /* the first, the last block lies partly outside */
-	uint32_t n_fetched;              /* of these, read so far */
-	bool is_counted;
-	struct chunk *fresh; /* of a write on its way to a fresh segment, else NULL; not evicted meanwhile */
-	bool must_allocate;  /* zeros become blocks, not holes */
-	bool is_surveyed;    /* only blocks that nobody wrote are written, or none may be read: */
-	uint64_t untouched;  /* bit per block of `whole` that nobody wrote */
-	uint64_t survey_end; /* block up to which that is known */
-	struct {
-		uint64_t pos_bytes, len_bytes;
-		struct slice slice;
-	} whole;                                 /* of a write that is cut into runs of such blocks */
-	uint64_t segment, epoch, written, tried; /* tried: bit per disk that was full */
-	uint64_t short_ns;                       /* when it began to wait for more copies */
-	struct slice slice;                      /* the client's memory for it */
-	uint8_t *edges;                          /* two blocks: the first and the last one, merged */
-	union {
-		struct {
-			struct iovec iov[PART_IOV_MAX];
-			uint32_t crcs[PART_BLOCKS];
-		};
-		struct disk_extent extents[PART_EXTENTS_MAX];
-	};
-};
-
-must_check int parts_init(struct parts *p, uint32_t n, bool has_edges);
-void parts_fini(struct parts *p);
-/* A free part of the pool, or NULL: the request then waits in line and is woken when there is one. */
-struct part *part_get(struct parts *pool, struct volume_io *io);
-void part_put(struct part *p); /* of a part that was not started */
-/* Kind, place and request are set by the caller. */
-void part_start(struct part *p);
-/* The placer has an answer: 0 the segment has another disk now; -ENOSPC there is none. */
-void part_moved(struct part *p, int res);
-/* It was held, and may go on. */
-void part_release(struct part *p);
-/* No disk that missed it counts as current any more; or the head has stopped. */
-void part_marked(struct part *p);
-/* 0: there may be copies enough for it again; -EIO: there are not, and it has waited long enough. */
-void part_short_over(struct part *p, int res);
-void part_to_text(const struct part *p, char *text, size_t room);
-/* What p->first says is asked of the disk; its answer ends the wait of the part's stage. */
-void part_ask(struct part *p, uint32_t disk);
-
-/* ---- heal.c ---- */
-
-/* A read of the part's has failed with bad blocks: they are to be had elsewhere. */
-void heal_begin(struct part *p);
-void heal_answered(struct part *p);
-/* The stage HEAL. FLOW_NEXT: all is as if it had been read, or p->err. */
-must_check enum flow heal_run(struct part *p);
-
-/* ---- ahead.c: a MAP with since ---- */
-
-/* In the stage ISSUE. FLOW_WAIT: it is called again. */
-must_check enum flow ahead_run(struct volume_io *io);
-int ahead_told(struct part *p); /* a disk has answered where its first change lies, or cannot; the request's error */
-
 /* ---- fill.c ---- */
 
 must_check int fill_begin(struct volume *v); /* as the record says; 0 or -ENOMEM */
@@ -567,76 +407,6 @@ must_check enum flow fill_admit(struct volume_io *io);
 uint64_t fill_prefix_bytes(const struct volume *v); /* all before it is there */
 must_check enum flow fill_record(struct volume_io *io);
 void fill_view(const struct set_volume *entry, struct volume_view *view);
-
-/* ---- stale.c: disks that failed a volume with several copies ---- */
-
-void stale_init(struct volume *v);
-/* The disk was lost just now. */
-void stale_note(struct volume *v, uint32_t disk);
-/* The part has not reached all disks of its segment: part_marked() when those that it missed are marked, on a later turn. */
-void stale_wait(struct part *p);
-/* Fewer copies are current than the part needs: part_short_over() when that has changed, or it has waited long enough. */
-void stale_wait_short(struct part *p);
-void stale_more_copies(struct volume *v); /* a disk is current again */
-void stale_wake(struct volume *v);        /* something that it depends on has changed: it looks, on a later turn */
-void stale_run(struct volume *v);
-bool stale_is_settled(const struct volume *v); /* no mark is owed, or none can be made any more */
-bool stale_is_busy(const struct volume *v);    /* it will call somebody, or itself, again */
-void stale_abandon(struct volume *v);
-
-/* ---- layout.c: of volumes with several copies; of others nothing is kept ---- */
-
-must_check int layout_reserve(struct volume *v, uint32_t n);     /* memory for so many sets more: 0 or -ENOMEM */
-void layout_add(struct volume *v, uint64_t disks);               /* a segment lies there */
-void layout_remove(struct volume *v, uint64_t disks);            /* and this one no more */
-uint64_t layout_without(const struct volume *v, uint64_t disks); /* how many segments lie on none of these */
-/* How many segments have fewer copies on these disks than they should have, and how many copies the worst of them has. */
-uint64_t layout_degraded(const struct volume *v, uint64_t disks, uint32_t *fewest);
-void layout_fini(struct volume *v);
-/* All segments of a volume, as the store has them, a chunk at a time. */
-struct placement_walk {
-	/* set by the caller, zeros else */
-	struct volume *volume;
-	void (*next)(struct placement_walk *w, int res); /* 0: of chunk number - 1; or what is wrong */
-	void *context;
-	/* set here */
-	uint32_t number;                 /* of the chunk that comes next */
-	uint64_t disks[PLACEMENT_CHUNK]; /* of each segment, bit per disk; 0: a hole */
-	/* its own */
-	bool is_under_way;
-	struct metadata_request request;
-	char key[KEY_BYTES];
-};
-/* next() follows on a later turn; false: that was all. */
-must_check bool placement_walk_next(struct placement_walk *w);
-void placement_walk_abandon(struct placement_walk *w);
-must_check int layout_take(struct volume *v, const struct placement_walk *w); /* a chunk more: 0 or -ENOMEM */
-
-/* ---- reconcile.c: the copies of a volume become equal before it is served ---- */
-
-struct reconcile;
-/* All that any joined disk wrote in epochs >= since is taken from one source for each segment. done(): 0; -EAGAIN: a disk
- * was lost, mark it and begin again; -EIO with the reason in entry->why; or -errno. */
-must_check int reconcile_start(struct volume *v, uint64_t since, void (*done)(void *context, int res), void *context,
-			       struct reconcile **out);
-void reconcile_abandon(struct reconcile *r);
-
-/* ---- resync.c: a stale disk becomes current ---- */
-
-void resync_init(struct volume *v);
-void resync_want(struct volume *v); /* a disk may be back: it begins soon, if there is something to do */
-/* It ends, unless it is past that, and is not begun again before it is wanted: volume_check_drained() when it is over. */
-void resync_stop(struct volume *v);
-void resync_abandon(struct volume *v);
-void resync_barrier_ended(struct volume *v);
-/* Its outcome is waited for: nobody forks meanwhile. */
-bool resync_is_switching(const struct volume *v);
-void resync_granted(struct range_lock *l); /* a lock with is_copy */
-struct resync_progress {
-	uint32_t disk; /* SET_DISKS_MAX: none is under way */
-	uint64_t copied_bytes;
-};
-void resync_look(const struct volume *v, struct resync_progress *out);
 
 /* ---- chunk.c ---- */
 

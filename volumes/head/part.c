@@ -34,31 +34,12 @@
 #include "volumes/head/head_internal.h"
 
 #include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-
-#define EDGES_BYTES (2 * BLOCK_BYTES)
-#define MORE_COPIES (SEGMENT_DISKS_MAX - 1)
 
 static const uint8_t zero_block[BLOCK_BYTES] __attribute__((aligned(BLOCK_BYTES)));
 
-static const char *const stage_names[] = {
-#define X(name) #name,
-    PART_STAGES(X)
-#undef X
-};
-static const char *const kind_names[] = {
-    [PART_READ] = "read", [PART_WRITE] = "write", [PART_ZEROS] = "zeros", [PART_TRIM] = "trim",
-    [PART_MAP] = "map",   [PART_AHEAD] = "ahead", [PART_FLUSH] = "flush", [PART_COMPLETE] = "complete",
-};
-
 static void part_run(struct part *p);
 static void part_surveyed(struct part *p);
-
-/* ---- the pool ---- */
 
 static void copy_done(struct replica_io *rio, int res);
 
@@ -67,83 +48,6 @@ static struct part_copy *part_copy(struct part *p, uint32_t n)
 {
 	quarry_assert(n < SEGMENT_DISKS_MAX && (n == 0 || p->more));
 	return n == 0 ? &p->first : &p->more[n - 1];
-}
-
-static void *parts_map(uint32_t n, size_t each)
-{
-	return mmap(NULL, n * each, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-}
-
-int parts_init(struct parts *p, uint32_t n, bool has_edges)
-{
-	list_init(&p->free);
-	list_init(&p->line);
-	p->n = n;
-	p->all = calloc(n, sizeof(*p->all));
-	if (has_edges) {
-		p->edges = parts_map(n, EDGES_BYTES);
-		p->more = parts_map(n, MORE_COPIES * sizeof(*p->more));
-	}
-	if (!p->all || p->edges == MAP_FAILED || p->more == MAP_FAILED)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < n; i++) {
-		p->all[i].pool = p;
-		p->all[i].edges = has_edges ? p->edges + (size_t)i * EDGES_BYTES : NULL;
-		p->all[i].more = has_edges ? p->more + (size_t)i * MORE_COPIES : NULL;
-		list_append(&p->free, &p->all[i].link);
-	}
-	return 0;
-}
-
-void parts_fini(struct parts *p)
-{
-	if (p->edges && p->edges != MAP_FAILED)
-		munmap(p->edges, (size_t)p->n * EDGES_BYTES);
-	if (p->more && p->more != MAP_FAILED)
-		munmap(p->more, (size_t)p->n * MORE_COPIES * sizeof(*p->more));
-	free(p->all);
-	p->all = NULL;
-	p->edges = NULL;
-	p->more = NULL;
-}
-
-struct part *part_get(struct parts *pool, struct volume_io *io)
-{
-	struct part *p = io->own.part;
-	io->own.part = NULL;
-	if (p && p->pool != pool) { /* got for data, and there was nothing to carry any more */
-		part_put(p);
-		p = NULL;
-	}
-	if (!p && list_is_empty(&pool->line)) {
-		struct list *node = list_pop(&pool->free);
-		p = node ? container_of(node, struct part, link) : NULL;
-	}
-	if (!p) {
-		list_append(&pool->line, &io->own.line);
-		return NULL;
-	}
-	quarry_assert(p->stage == PART_FREE);
-	p->request = io;
-	p->volume = io->own.volume;
-	return p;
-}
-
-/* The first in line gets it into his hand, so that nobody who comes later takes it from him. */
-void part_put(struct part *p)
-{
-	struct parts *pool = p->pool;
-	struct list *next = list_pop(&pool->line);
-	p->stage = PART_FREE;
-	if (!next) {
-		list_prepend(&pool->free, &p->link);
-		return;
-	}
-	struct volume_io *io = container_of(next, struct volume_io, own.line);
-	quarry_assert(!io->own.part);
-	io->own.part = p;
-	p->volume = io->own.volume;
-	volume_io_wake(io, 0);
 }
 
 /* ---- small words ---- */
@@ -589,40 +493,6 @@ static void part_leave(struct part *p)
 		barrier_run(v);
 }
 
-/* Tells of [from, from + n); false: the request's room is full, and it ends here. */
-static bool part_map_add(struct part *p, uint64_t first, uint64_t n_blocks, unsigned what)
-{
-	if (n_blocks == 0 || volume_io_map_add(p->request, first, n_blocks, what))
-		return true;
-	p->request->own.cursor = p->request->own.end;
-	return false;
-}
-
-/* With `since` the disk tells only of what has changed; what lies between has not. */
-static void part_map_extents(struct part *p)
-{
-	uint64_t at = p->block, end = p->block + p->n_blocks;
-	uint64_t since = p->request->since;
-	uint32_t n_extents = p->first.rio.io.n_extents;
-	for (uint32_t i = 0; i < n_extents; i++) {
-		const struct disk_extent *e = &p->extents[i];
-		quarry_assert(e->first >= at && (since > 0 || e->first == at));
-		if (!part_map_add(p, at, e->first - at, 0) ||
-		    !part_map_add(p, e->first, e->n_blocks,
-				  (e->is_data ? MAP_DATA : 0u) | (since > 0 ? MAP_CHANGED : 0u)))
-			return;
-		at = e->first + e->n_blocks;
-	}
-	quarry_assert(at <= end && (since > 0 || n_extents > 0));
-	if (n_extents < PART_EXTENTS_MAX && since > 0) {
-		part_map_add(p, at, end - at, 0);
-		return;
-	}
-	/* The extents ran out of room here: the request goes on where the answer ends. */
-	if (at * BLOCK_BYTES < p->pos_bytes + p->len_bytes)
-		p->request->own.cursor = at * BLOCK_BYTES;
-}
-
 /* What a client is told of it. */
 static int part_error(const struct part *p, int err)
 {
@@ -757,6 +627,30 @@ static void part_end(struct part *p)
 	volume_io_part_done(io, err);
 }
 
+/* What becomes of a part that is ready to be sent: it is, or waits for what keeps it, or ends. */
+static enum part_stage part_after_carry(struct part *p)
+{
+	if (part_targets(p) == 0) {
+		p->err = -EIO;
+		if (!part_must_mark(p)) {
+			part_judge(p);
+			return PART_END;
+		}
+		stale_wait(p);
+		return PART_MARK;
+	}
+	if (part_is_short(p)) {
+		stale_wait_short(p);
+		return PART_SHORT;
+	}
+	if (part_changes(p) && p->volume->is_held) {
+		list_append(&p->volume->held, &p->link);
+		return PART_HELD;
+	}
+	part_carry(p);
+	return PART_SETTLE;
+}
+
 /* ---- the dispatcher ---- */
 
 static void part_run(struct part *p)
@@ -778,27 +672,10 @@ static void part_run(struct part *p)
 			p->stage = PART_CARRY;
 			break;
 		case PART_CARRY:
-			if (part_targets(p) == 0) {
-				p->err = -EIO;
-				if (part_must_mark(p))
-					return part_wait_for_mark(p);
-				part_judge(p);
-				p->stage = PART_END;
-				break;
-			}
-			if (part_is_short(p)) {
-				p->stage = PART_SHORT;
-				stale_wait_short(p);
+			p->stage = part_after_carry(p);
+			if (p->stage != PART_END)
 				return;
-			}
-			if (part_changes(p) && p->volume->is_held) {
-				p->stage = PART_HELD;
-				list_append(&p->volume->held, &p->link);
-				return;
-			}
-			part_carry(p);
-			p->stage = PART_SETTLE;
-			return;
+			break;
 		case PART_HELD: /* the trees are forked */
 			p->stage = PART_CARRY;
 			break;
@@ -899,24 +776,4 @@ void part_start(struct part *p)
 	quarry_assert(is_flush == (p->pool == &p->volume->set->flushes));
 	p->stage = part_first_stage(p);
 	part_run(p);
-}
-
-/* Stage, and what it waits for: of one that is at its disk, what the disk says. */
-void part_to_text(const struct part *p, char *text, size_t room)
-{
-	const struct set_disk *d =
-	    p->volume->set->disks[p->owed > 0 ? p->first.disk : (uint32_t)__builtin_ctzll(p->disks)];
-	char waits_for[128] = "goes on";
-	if (p->owed > 0)
-		disk_io_to_text(&p->first.rio.io, waits_for, sizeof(waits_for));
-	else if (p->stage == PART_SHORT)
-		snprintf(waits_for, sizeof(waits_for), "waits for another copy to be current");
-	else if (p->stage == PART_MARK)
-		snprintf(waits_for, sizeof(waits_for), "waits until it is recorded which disk has missed it");
-	else if (p->stage == PART_HELD)
-		snprintf(waits_for, sizeof(waits_for), "waits for a snapshot that is being taken");
-	else if (p->stage == PART_MOVE)
-		snprintf(waits_for, sizeof(waits_for), "waits for another disk, since this one is full");
-	snprintf(text, room, "%s of %" PRIu64 " blocks at %" PRIu64 " on disk %s: %s: %s", kind_names[p->kind],
-		 p->n_blocks, p->block, d ? d->facts.name : "?", stage_names[p->stage], waits_for);
 }

@@ -73,7 +73,7 @@ static int volume_create_check_domains(struct command *c, const struct set_pool 
 	if (replicas == 1 || n >= replicas)
 		return 0;
 	return command_refuse(
-	    c, -EBUSY, "no-domains",
+	    c, -ENOSPC, "no-space",
 	    "%u copies must lie in %u failure domains (%s), and the disks of pool %s are in %u: add disks, "
 	    "or give fewer replicas or another --failure-domain to the pool",
 	    replicas, replicas, failure_domain_name(pool->facts.failure_domain), pool->facts.name, n);

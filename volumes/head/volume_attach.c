@@ -566,6 +566,33 @@ static bool attach_waits_for_mark(struct attach *a)
 	return true;
 }
 
+static void attach_drop_head(struct attach *a)
+{
+	if (a->entry->head)
+		volume_destroy(a->entry->head);
+	a->entry->head = NULL;
+}
+
+/* Who failed meanwhile is marked, and it begins once more. */
+static enum attach_stage attach_after_reconcile(struct attach *a)
+{
+	if (attach_begins_again(a))
+		return ATTACH_JOIN;
+	return a->err ? ATTACH_END : ATTACH_BARRIER;
+}
+
+static enum attach_stage attach_after_barrier(struct attach *a)
+{
+	if (attach_is_barred(a)) {
+		attach_serve(a);
+		return ATTACH_END;
+	}
+	if (!attach_is_tired(a))
+		return ATTACH_JOIN;
+	attach_explain_barrier(a);
+	return ATTACH_END;
+}
+
 /* ---- the dispatcher: read it to know both ways ---- */
 
 static void attach_run(struct attach *a)
@@ -598,38 +625,24 @@ static void attach_run(struct attach *a)
 				return;
 			break;
 		case ATTACH_RECONCILE:
-			if (attach_begins_again(a)) {
-				a->stage = ATTACH_JOIN; /* to mark who failed, and once more */
-				break;
-			}
-			a->stage = a->err ? ATTACH_END : ATTACH_BARRIER;
-			if (a->err != 0)
+			a->stage = attach_after_reconcile(a);
+			if (a->stage != ATTACH_BARRIER)
 				break;
 			barrier_now(entry->head, attach_barrier_ended);
 			return;
 		case ATTACH_BARRIER:
-			a->stage = ATTACH_END;
-			if (attach_is_barred(a))
-				attach_serve(a);
-			else if (!attach_is_tired(a))
-				a->stage = ATTACH_JOIN;
-			else
-				attach_explain_barrier(a);
+			a->stage = attach_after_barrier(a);
 			break;
 		case ATTACH_DRAIN:
 			a->stage = ATTACH_FLUSH;
-			barrier_now(entry->head, attach_barrier_ended);
-			return;
+			return barrier_now(entry->head, attach_barrier_ended);
 		case ATTACH_FLUSH:
 			if (attach_waits_for_mark(a))
 				return;
-			volume_destroy(entry->head);
-			entry->head = NULL;
+			attach_drop_head(a);
 			a->stage = ATTACH_FORGET;
-			if (a->is_recorded) {
-				detach_forget(a);
-				return;
-			}
+			if (a->is_recorded)
+				return detach_forget(a);
 			break;
 		case ATTACH_FORGET:
 			a->stage = ATTACH_END;
@@ -637,10 +650,8 @@ static void attach_run(struct attach *a)
 		case ATTACH_END:
 			if (a->err != 0 && attach_waits_for_mark(a))
 				return;
-			if (a->err != 0 && entry->head) {
-				volume_destroy(entry->head);
-				entry->head = NULL;
-			}
+			if (a->err != 0)
+				attach_drop_head(a);
 			attach_end(a);
 			return;
 		}

@@ -1,0 +1,108 @@
+/*
+ * copies_internal.h: what volumes with several copies have beside: which disks have segments together (layout.c), disks that
+ * are to be marked stale (stale.c), that become equal at attach (reconcile.c) or current again (resync.c).
+ *
+ * Owner: the volume.
+ */
+#pragma once
+
+#include "volumes/head/part_internal.h"
+#include "volumes/head/record_update.h"
+
+/* ---- which disks have segments together, and those that are to be marked: of volumes with several copies ---- */
+
+struct layout_set {
+	uint64_t disks; /* bit per disk */
+	uint64_t n_segments;
+};
+struct layout {
+	struct layout_set *sets;
+	uint32_t n, room;
+};
+
+struct stale_update {
+	struct record_update update;
+	struct volume *volume;
+	uint64_t disks; /* bit per disk: those that it marks */
+};
+struct stale {
+	struct stale_update *update; /* under way */
+	struct list waiting;         /* parts, by link: a disk has missed them */
+	struct list shorts;          /* parts, by link: too few copies are current; the longest waiting first */
+	struct timer short_timer;    /* when the first of these has waited long enough */
+	bool is_short;               /* which has been told */
+	struct timer retry;
+	bool is_told; /* that the store cannot be reached */
+	struct op op;
+	void (*settled)(struct volume *v); /* who waits until no mark is owed; NULL: nobody */
+};
+
+/* ---- stale.c: disks that failed a volume with several copies ---- */
+
+void stale_init(struct volume *v);
+/* The disk was lost just now. */
+void stale_note(struct volume *v, uint32_t disk);
+/* The part has not reached all disks of its segment: part_marked() when those that it missed are marked, on a later turn. */
+void stale_wait(struct part *p);
+/* Fewer copies are current than the part needs: part_short_over() when that has changed, or it has waited long enough. */
+void stale_wait_short(struct part *p);
+void stale_more_copies(struct volume *v); /* a disk is current again */
+void stale_wake(struct volume *v);        /* something that it depends on has changed: it looks, on a later turn */
+void stale_run(struct volume *v);
+bool stale_is_settled(const struct volume *v); /* no mark is owed, or none can be made any more */
+bool stale_is_busy(const struct volume *v);    /* it will call somebody, or itself, again */
+void stale_abandon(struct volume *v);
+
+/* ---- layout.c: of volumes with several copies; of others nothing is kept ---- */
+
+must_check int layout_reserve(struct volume *v, uint32_t n);     /* memory for so many sets more: 0 or -ENOMEM */
+void layout_add(struct volume *v, uint64_t disks);               /* a segment lies there */
+void layout_remove(struct volume *v, uint64_t disks);            /* and this one no more */
+uint64_t layout_without(const struct volume *v, uint64_t disks); /* how many segments lie on none of these */
+/* How many segments have fewer copies on these disks than they should have, and how many copies the worst of them has. */
+uint64_t layout_degraded(const struct volume *v, uint64_t disks, uint32_t *fewest);
+void layout_fini(struct volume *v);
+/* All segments of a volume, as the store has them, a chunk at a time. */
+struct placement_walk {
+	/* set by the caller, zeros else */
+	struct volume *volume;
+	void (*next)(struct placement_walk *w, int res); /* 0: of chunk number - 1; or what is wrong */
+	void *context;
+	/* set here */
+	uint32_t number;                 /* of the chunk that comes next */
+	uint64_t disks[PLACEMENT_CHUNK]; /* of each segment, bit per disk; 0: a hole */
+	/* its own */
+	bool is_under_way;
+	struct metadata_request request;
+	char key[KEY_BYTES];
+};
+/* next() follows on a later turn; false: that was all. */
+must_check bool placement_walk_next(struct placement_walk *w);
+void placement_walk_abandon(struct placement_walk *w);
+must_check int layout_take(struct volume *v, const struct placement_walk *w); /* a chunk more: 0 or -ENOMEM */
+
+/* ---- reconcile.c: the copies of a volume become equal before it is served ---- */
+
+struct reconcile;
+/* All that any joined disk wrote in epochs >= since is taken from one source for each segment. done(): 0; -EAGAIN: a disk
+ * was lost, mark it and begin again; -EIO with the reason in entry->why; or -errno. */
+must_check int reconcile_start(struct volume *v, uint64_t since, void (*done)(void *context, int res), void *context,
+			       struct reconcile **out);
+void reconcile_abandon(struct reconcile *r);
+
+/* ---- resync.c: a stale disk becomes current ---- */
+
+void resync_init(struct volume *v);
+void resync_want(struct volume *v); /* a disk may be back: it begins soon, if there is something to do */
+/* It ends, unless it is past that, and is not begun again before it is wanted: volume_check_drained() when it is over. */
+void resync_stop(struct volume *v);
+void resync_abandon(struct volume *v);
+void resync_barrier_ended(struct volume *v);
+/* Its outcome is waited for: nobody forks meanwhile. */
+bool resync_is_switching(const struct volume *v);
+void resync_granted(struct range_lock *l); /* a lock with is_copy */
+struct resync_progress {
+	uint32_t disk; /* SET_DISKS_MAX: none is under way */
+	uint64_t copied_bytes;
+};
+void resync_look(const struct volume *v, struct resync_progress *out);
