@@ -357,10 +357,26 @@ struct replica *volume_disk_replica(struct volume *v, uint32_t disk);
 void volume_disk_lose(struct volume *v, uint32_t disk, int res);
 /* All that are joined. */
 uint64_t volume_joined(const struct volume *v);
-/* Those of them that a resync is under way to. */
-uint64_t volume_syncing(const struct volume *v, uint64_t disks);
-/* Those of them that are good. */
-uint64_t volume_good(const struct volume *v, uint64_t disks);
+/* Those of them that are good. Inline, as the next: every part asks, and nearly always of one disk. */
+static inline uint64_t volume_good(const struct volume *v, uint64_t disks)
+{
+	uint64_t good = 0;
+	for (; disks != 0; disks &= disks - 1)
+		if (volume_disk_is_good(v, (uint32_t)__builtin_ctzll(disks)))
+			good |= disks & -disks;
+	return good;
+}
+/* Those of them that get changes: a disk that is being resynced gets all of them, too [JOINHOLD]. */
+static inline uint64_t volume_takers(const struct volume *v, uint64_t disks)
+{
+	uint64_t takers = 0;
+	for (; disks != 0; disks &= disks - 1) {
+		uint32_t disk = (uint32_t)__builtin_ctzll(disks);
+		if (volume_disk_is_good(v, disk) || v->disks[disk].state == VOLUME_DISK_SYNCING)
+			takers |= disks & -disks;
+	}
+	return takers;
+}
 /* Whom to read `block` from: of disks that are good, the one with the least to do. */
 uint32_t volume_reader(const struct volume *v, uint64_t disks, uint64_t block);
 

@@ -75,10 +75,10 @@ static uint64_t part_good(const struct part *p)
 	return volume_good(p->volume, p->disks & ~p->failed);
 }
 
-/* Those that a change, a flush or an epoch goes to: a disk that is being resynced gets all of it, too [JOINHOLD]. */
+/* Whom to ask for what is looked for, or those that a change, a flush or an epoch goes to. */
 static uint64_t part_targets(const struct part *p)
 {
-	return part_looks(p) ? part_good(p) : volume_good(p->volume, p->disks) | volume_syncing(p->volume, p->disks);
+	return part_looks(p) ? part_good(p) : volume_takers(p->volume, p->disks);
 }
 
 /* ---- asking disks, and the one door of their answers ---- */
@@ -428,9 +428,8 @@ static uint64_t part_first_targets(const struct part *p, uint64_t targets)
 	return disk < SET_DISKS_MAX ? 1ull << disk : targets;
 }
 
-static void part_carry(struct part *p)
+static void part_carry(struct part *p, uint64_t targets)
 {
-	uint64_t targets = part_targets(p);
 	struct disk_io *io = &p->first.rio.io;
 	quarry_assert(!p->is_counted && targets != 0);
 	if (part_changes(p))
@@ -455,7 +454,7 @@ static void part_carry(struct part *p)
 /* Those that were to get it after the one that is nearly full; when that has no room, none of them does. */
 static enum flow part_carry_later(struct part *p)
 {
-	uint64_t targets = p->later & part_targets(p);
+	uint64_t targets = p->later ? p->later & part_targets(p) : 0;
 	if (targets == 0 || (p->acked == 0 && p->full != 0))
 		return FLOW_NEXT;
 	targets = part_first_targets(p, targets);
@@ -630,7 +629,8 @@ static void part_end(struct part *p)
 /* What becomes of a part that is ready to be sent: it is, or waits for what keeps it, or ends. */
 static enum part_stage part_after_carry(struct part *p)
 {
-	if (part_targets(p) == 0) {
+	uint64_t targets = part_targets(p);
+	if (targets == 0) {
 		p->err = -EIO;
 		if (!part_must_mark(p)) {
 			part_judge(p);
@@ -647,7 +647,7 @@ static enum part_stage part_after_carry(struct part *p)
 		list_append(&p->volume->held, &p->link);
 		return PART_HELD;
 	}
-	part_carry(p);
+	part_carry(p, targets);
 	return PART_SETTLE;
 }
 

@@ -68,27 +68,11 @@ uint64_t volume_joined(const struct volume *v)
 	return joined;
 }
 
-uint64_t volume_syncing(const struct volume *v, uint64_t disks)
-{
-	uint64_t syncing = 0;
-	for (uint64_t left = disks; left != 0; left &= left - 1)
-		if (v->disks[__builtin_ctzll(left)].state == VOLUME_DISK_SYNCING)
-			syncing |= left & -left;
-	return syncing;
-}
-
-uint64_t volume_good(const struct volume *v, uint64_t disks)
-{
-	uint64_t good = 0;
-	for (uint64_t left = disks; left != 0; left &= left - 1)
-		if (volume_disk_is_good(v, (uint32_t)__builtin_ctzll(left)))
-			good |= left & -left;
-	return good;
-}
-
 /* Among those that have equally little to do the block decides, so that all take part. */
 uint32_t volume_reader(const struct volume *v, uint64_t disks, uint64_t block)
 {
+	if (disks != 0 && (disks & (disks - 1)) == 0)
+		return (uint32_t)__builtin_ctzll(disks);
 	uint32_t n = (uint32_t)__builtin_popcountll(disks), turn = 0, reader = SET_DISKS_MAX;
 	uint64_t least = UINT64_MAX;
 	for (uint64_t left = disks; left != 0; left &= left - 1, turn++) {
