@@ -159,7 +159,10 @@ enum status disk_add(struct cli *c)
 	size_to_text(number_at(disk, "size_bytes"), size);
 	auto_free char *name = text_printable(text_at(disk, "name"));
 	auto_free char *pool = text_printable(text_at(disk, "pool"));
-	printf("added disk '%s' of %s to pool '%s'\n", name, size, pool);
+	if (is_unchanged(disk))
+		printf("disk '%s' of %s is in pool '%s' already; nothing changed\n", name, size, pool);
+	else
+		printf("added disk '%s' of %s to pool '%s'\n", name, size, pool);
 	if (!client_is_remote(c))
 		warn_of_room(path, number_at(disk, "size_bytes"));
 	return DONE;
@@ -266,7 +269,8 @@ enum status disk_remove(struct cli *c)
 		    &answer);
 	if (status != DONE || cli_print_json(c, answer))
 		return status;
-	printf("removed disk '%s'\n", call_text(c->call, "DISK"));
+	printf(is_unchanged(answer) ? "disk '%s' was removed before; nothing changed\n" : "removed disk '%s'\n",
+	       call_text(c->call, "DISK"));
 	return DONE;
 }
 

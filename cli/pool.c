@@ -28,7 +28,8 @@ enum status pool_create(struct cli *c)
 	enum status status = client_call(c, &request, &pool);
 	if (status != DONE || cli_print_json(c, pool))
 		return status;
-	printf("created pool '%s'\n", call_text(c->call, "NAME"));
+	printf(is_unchanged(pool) ? "pool '%s' exists already; nothing changed\n" : "created pool '%s'\n",
+	       call_text(c->call, "NAME"));
 	return DONE;
 }
 
@@ -96,7 +97,8 @@ enum status pool_set(struct cli *c)
 	enum status status = client_call(c, &(struct request){.method = "PATCH", .path = path, .body = body}, &pool);
 	if (status != DONE || cli_print_json(c, pool))
 		return status;
-	printf("changed pool '%s'\n", call_text(c->call, "POOL"));
+	printf(is_unchanged(pool) ? "pool '%s' is so already; nothing changed\n" : "changed pool '%s'\n",
+	       call_text(c->call, "POOL"));
 	return DONE;
 }
 
@@ -107,6 +109,7 @@ enum status pool_delete(struct cli *c)
 	enum status status = client_call(c, &(struct request){.method = "DELETE", .path = path}, &answer);
 	if (status != DONE || cli_print_json(c, answer))
 		return status;
-	printf("deleted pool '%s'\n", call_text(c->call, "POOL"));
+	printf(is_unchanged(answer) ? "pool '%s' was deleted before; nothing changed\n" : "deleted pool '%s'\n",
+	       call_text(c->call, "POOL"));
 	return DONE;
 }

@@ -103,7 +103,9 @@ enum status snapshot_create(struct cli *c)
 		return status;
 	size_t i;
 	json_t *name;
-	json_array_foreach(names, i, name) printf("took snapshot '%s'\n", json_string_value(name));
+	json_array_foreach(names, i, name)
+	    printf(is_unchanged(answer) ? "snapshot '%s' exists already; nothing changed\n" : "took snapshot '%s'\n",
+		   json_string_value(name));
 	return DONE;
 }
 
@@ -114,7 +116,9 @@ enum status snapshot_delete(struct cli *c)
 	auto_free char *path = snapshot_path(name, "");
 	enum status status = client_call(c, &(struct request){.method = "DELETE", .path = path}, &answer);
 	if (status == DONE && !cli_print_json(c, answer))
-		printf("deleted snapshot '%s'\n", name);
+		printf(is_unchanged(answer) ? "snapshot '%s' was deleted before; nothing changed\n"
+					    : "deleted snapshot '%s'\n",
+		       name);
 	return status;
 }
 
@@ -160,7 +164,8 @@ enum status volume_clone(struct cli *c)
 	struct request request = {.method = "POST", .path = path, .body = body};
 	enum status status = client_call(c, &request, &volume);
 	if (status == DONE && !cli_print_json(c, volume))
-		printf("volume '%s' is a clone of '%s'\n", call_text(c->call, "NEW"), name);
+		printf("volume '%s' is a clone of '%s'%s\n", call_text(c->call, "NEW"), name,
+		       is_unchanged(volume) ? " already; nothing changed" : "");
 	return status;
 }
 

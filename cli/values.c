@@ -22,6 +22,11 @@ bool bool_at(const json_t *object, const char *key)
 	return json_is_true(json_object_get(object, key));
 }
 
+bool is_unchanged(const json_t *answer)
+{
+	return bool_at(answer, "unchanged");
+}
+
 static void body_put(json_t *body, const char *key, json_t *value)
 {
 	/* A text that is no UTF-8 becomes no JSON: the daemon will say that the key is missing or empty. */

@@ -207,7 +207,9 @@ enum status volume_create(struct cli *c)
 		return status;
 	char size[SIZE_TEXT_BYTES];
 	size_to_text(number_at(volume, "size_bytes"), size);
-	printf("created volume '%s' of %s\n", call_text(c->call, "NAME"), size);
+	printf(is_unchanged(volume) ? "volume '%s' of %s exists already; nothing changed\n"
+				    : "created volume '%s' of %s\n",
+	       call_text(c->call, "NAME"), size);
 	return DONE;
 }
 
@@ -240,7 +242,8 @@ enum status volume_resize(struct cli *c)
 		return status;
 	char size[SIZE_TEXT_BYTES];
 	size_to_text(number_at(volume, "size_bytes"), size);
-	printf("volume '%s' has %s now\n", call_text(c->call, "NAME"), size);
+	printf(is_unchanged(volume) ? "volume '%s' has %s already; nothing changed\n" : "volume '%s' has %s now\n",
+	       call_text(c->call, "NAME"), size);
 	return DONE;
 }
 
@@ -250,7 +253,9 @@ enum status volume_rename(struct cli *c)
 	body_text(c, body, "name", "NEW");
 	enum status status = volume_patch(c, call_text(c->call, "OLD"), body, &volume);
 	if (status == DONE && !cli_print_json(c, volume))
-		printf("volume '%s' is now '%s'\n", call_text(c->call, "OLD"), call_text(c->call, "NEW"));
+		printf("volume '%s' is %s '%s'%s\n", call_text(c->call, "OLD"),
+		       is_unchanged(volume) ? "already" : "now", call_text(c->call, "NEW"),
+		       is_unchanged(volume) ? "; nothing changed" : "");
 	return status;
 }
 
@@ -261,7 +266,9 @@ enum status volume_delete(struct cli *c)
 	    volume_path(call_text(c->call, "NAME"), call_has(c->call, "snapshots") ? "?snapshots=true" : "");
 	enum status status = client_call(c, &(struct request){.method = "DELETE", .path = path}, &answer);
 	if (status == DONE && !cli_print_json(c, answer))
-		printf("deleted volume '%s'\n", call_text(c->call, "NAME"));
+		printf(is_unchanged(answer) ? "volume '%s' was deleted before; nothing changed\n"
+					    : "deleted volume '%s'\n",
+		       call_text(c->call, "NAME"));
 	return status;
 }
 
@@ -370,6 +377,8 @@ enum status volume_detach(struct cli *c)
 		printf("volume '%s' is not attached over %s; it is over %s\n", name, is_nbd ? "NBD" : "vhost-user",
 		       is_nbd ? "vhost-user" : "NBD");
 	else
-		printf("detached volume '%s'\n", name);
+		printf(is_unchanged(answer) ? "volume '%s' is not attached; nothing changed\n"
+					    : "detached volume '%s'\n",
+		       name);
 	return DONE;
 }

@@ -740,15 +740,15 @@ static char *text_of(json_t *value)
 
 char *answer_make(const struct answer_context *c, const struct order *o, const struct snapshot *s, struct refusal *why)
 {
-	char *text = NULL;
 	order_refuse(why, 500, "internal", "the daemon has no memory for this answer");
 	if (s->is_short)
 		return NULL;
 	if (o->show == ORDER_METRICS)
-		text = metrics_text(c, s);
-	else
-		text = text_of(answer_json(c, o, s, why));
-	return text;
+		return metrics_text(c, s);
+	json_t *value = answer_json(c, o, s, why);
+	if (value && o->is_command && o->command.is_unchanged)
+		put_bool(value, "unchanged", true);
+	return text_of(value);
 }
 
 char *answer_refusal(const struct refusal *why)

@@ -23,22 +23,28 @@ for name in "$a" "$dir/disks/a.img" "$(json '.disks[0].uuid' disk list)"; do
 	expect 0 "name: +$a" w disk show "$name"
 done
 (cd "$dir/disks" && expect 0 "name: +$a" q disk show ./a.img)
-expect 0 '' q disk add "$dir/disks/a.img"
+expect 0 "^disk '$a' of 512M is in pool 'default' already; nothing changed$" q disk add "$dir/disks/a.img"
 is "disks after a second add" "$(json '.disks | length' disk list)" 1
 expect 0 '' q pool create fast --failure-domain disk
 expect 0 'failure domain: +disk' q pool show fast
-expect 0 '' q pool set fast --failure-domain node
+expect 0 "^pool 'fast' exists already; nothing changed$" q pool create fast --failure-domain disk
+expect 0 "^changed pool 'fast'$" q pool set fast --failure-domain node
+expect 0 "^pool 'fast' is so already; nothing changed$" q pool set fast --failure-domain node
 expect 0 '^fast +1 +node' q pool list
 expect 0 '' q disk add "$dir/disks/b.img" --size 256M --pool fast --reserve
 expect 0 'scrub ended at .*, 0 bad blocks' q disk scrub "$a" --wait
 expect 1 '' q pool delete fast
-expect 0 '' q disk remove "$dir/disks/b.img"
-expect 0 '' q pool delete fast
+expect 0 '^removed disk' q disk remove "$dir/disks/b.img"
+expect 0 'was removed before; nothing changed$' q disk remove "$dir/disks/b.img"
+expect 0 "^deleted pool 'fast'$" q pool delete fast
+expect 0 "^pool 'fast' was deleted before; nothing changed$" q pool delete fast
 expect 0 '^n1 +running +1 +0' q node list
 expect 0 'nbd socket: ' q node show n1
 
 say "a volume's life"
 expect 0 "^created volume 'v1' of 10G$" w volume create v1 --size 10G
+expect 0 "^volume 'v1' of 10G exists already; nothing changed$" w volume create v1 --size 10G
+is "what a repeat answers" "$(json '[.name, .unchanged] | tostring' volume create v1 --size 10G)" '["v1",true]'
 expect 0 '^v1 +default +10G +0 +1 +detached$' w volume list
 expect 0 "^nbd\+unix:///v1\?socket=$dir/nbd.sock$" w volume attach v1 --nbd
 is "lines of attach" "$(q volume attach v1 --nbd | wc -l)" 1
@@ -47,17 +53,20 @@ expect 0 '^v1 +default +10G +1M +1 +serving nbd$' q volume list
 expect 1 '' q volume attach v1 --nbd --read-only
 expect 1 '' q volume resize v1 5G
 expect 0 "has 20G now" q volume resize v1 20G
-expect 0 '' q volume rename v1 v2
+expect 0 "has 20G already; nothing changed" q volume resize v1 20G
+expect 0 "^volume 'v1' is now 'v2'$" q volume rename v1 v2
+expect 0 "^volume 'v1' is already 'v2'; nothing changed$" q volume rename v1 v2
 expect 1 'there is no volume' w volume show v1
 expect 0 "^v2 +default +20G +1M +0 +0 +1M +$a" w usage
 expect 0 '^v2 ' w top --once
 expect 1 'attached' q volume delete v2
-expect 0 '' q volume detach v2
-expect 0 '' q volume detach v2
+expect 0 "^detached volume 'v2'$" q volume detach v2
+expect 0 "^volume 'v2' is not attached; nothing changed$" q volume detach v2
 expect 0 '^nbd' q volume attach v2 --nbd --read-only
 is "read only" "$(nbdinfo --json "$(uri v2)" | jq '.exports[0].is_read_only')" true
 expect 0 '' q volume detach v2 --nbd
-expect 0 '' q volume delete v2
+expect 0 "^deleted volume 'v2'$" q volume delete v2
+expect 0 "^volume 'v2' was deleted before; nothing changed$" q volume delete v2
 expect 2 '' q volume create 'a b' --size 1G
 expect 1 '2 failure domains' q volume create v3 --size 1G --replicas 2
 

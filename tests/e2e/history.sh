@@ -13,6 +13,7 @@ volume_make log 1G
 say "one point of several volumes, read beside what goes on"
 nbd "$(uri vm1)" 'h.pwrite(b"a" * (1 << 20), 0); h.pwrite(b"b" * 65536, 1 << 30); h.flush()'
 expect 0 "took snapshot 'log@s1'" q snapshot create vm1@s1 log@s1
+expect 0 "^snapshot 'log@s1' exists already; nothing changed$" q snapshot create vm1@s1 log@s1
 nbd "$(uri vm1)" 'h.pwrite(b"c" * 8192, 4096); h.trim(65536, 1 << 30); h.flush()'
 expect 0 '' q snapshot create vm1@s2
 expect 0 'nbd\+unix:///vm1@s1' q volume attach vm1@s1 --nbd
@@ -56,8 +57,8 @@ assert seen['qemu:dirty-bitmap:s1'] == [8192, 1] and seen['qemu:dirty-bitmap:s2'
 n_checks=$((n_checks + 1))
 
 say "a clone, and its difference to another point"
-expect 0 '' q volume clone vm1@s1 c1
-expect 0 '' q volume clone vm1@s1 c1
+expect 0 "is a clone of 'vm1@s1'$" q volume clone vm1@s1 c1
+expect 0 "is a clone of 'vm1@s1' already; nothing changed$" q volume clone vm1@s1 c1
 expect 1 'exists' q volume clone vm1@s2 c1
 q volume attach c1 --nbd >/dev/null
 nbd "$(uri c1)" 'assert h.pread(65536, 1 << 30) == b"b" * 65536; h.pwrite(b"e" * 4096, 81920)'
@@ -105,7 +106,8 @@ nbd "$(uri big)" 'h.trim(20 << 20, 0); h.flush()'
 is "all is unique" "$(json '.unique_bytes' snapshot show big@full)" $((20 << 20))
 frees=$(json '.frees_bytes' snapshot show big@full)
 before=$(json '.pools[0].free_bytes' pool list)
-q snapshot delete big@full >/dev/null
+expect 0 "^deleted snapshot 'big@full'$" q snapshot delete big@full
+expect 0 "^snapshot 'big@full' was deleted before; nothing changed$" q snapshot delete big@full
 is_freed() { [ $(($(json '.pools[0].free_bytes' pool list) - before)) -ge "$frees" ]; }
 until_true 20 is_freed
 

@@ -333,6 +333,7 @@ static void clone_run(struct command *c)
 			    FLOW_WAIT)
 				return;
 			c->stage = c->err == 0 && clone_check(c) == 1 ? CLONE_ATTACH : CLONE_END;
+			c->order->is_unchanged = c->err == 0 && c->stage == CLONE_END;
 			if (c->stage == CLONE_ATTACH && !c->volume->head) {
 				struct attach_options o = {.is_return = true};
 				volume_attach(c->volume, &o, clone_attached, c);

@@ -179,6 +179,8 @@ static void change_decide(struct command *c)
 		decision = command_refuse(c, err, "no-memory", "there is no memory to do this");
 	}
 	quarry_assert(decision == 0 || c->err == decision);
+	if (decision == 0 && c->tries == 0) /* behind a refused or unknown outcome it may be this command's own */
+		c->order->is_unchanged = true;
 	change_finish(c);
 }
 
@@ -322,6 +324,7 @@ void volume_set_command(struct volume_set *s, struct set_command *c)
 	quarry_assert(c->done);
 	c->own = NULL;
 	c->why[0] = c->code[0] = 0;
+	c->is_unchanged = false;
 	list_append(&s->commands, &c->link);
 	commands_wake(s);
 }

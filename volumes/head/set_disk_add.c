@@ -106,6 +106,8 @@ static int add_exists(struct command *c, struct set_disk *d)
 	else if (!set_disk_is_running(d))
 		return command_refuse(c, -EIO, "failed", "%s is disk %s already, and does not run: %s", o->path,
 				      d->facts.name, d->why);
+	else
+		c->order->is_unchanged = true;
 	return 0;
 }
 

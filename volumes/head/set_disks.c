@@ -297,7 +297,9 @@ static bool disk_is_of_lost_node(const struct command *c)
 static int disk_remove_check(struct command *c)
 {
 	char names[160];
-	if (!set_disk_find(c->set, c->order->object) && deleted_has(c->set, "disk", c->order->object))
+	c->order->is_unchanged =
+	    !set_disk_find(c->set, c->order->object) && deleted_has(c->set, "disk", c->order->object);
+	if (c->order->is_unchanged)
 		return 0;
 	int err = command_find_disk(c);
 	if (err != 0)

@@ -187,8 +187,10 @@ static void unexport_run(struct command *c)
 {
 	switch ((enum export_stage)c->stage) {
 	case EXPORT_CHECK:
-		if (!unexport_has_work(c))
+		if (!unexport_has_work(c)) {
+			c->order->is_unchanged = c->err == 0;
 			break;
+		}
 		if (!c->snapshot->is_served || unexport_leaves_other(c)) /* the first: it could not be brought back */
 			return export_record(c, EXPORT_RECORD);
 		c->stage = EXPORT_DRAIN;

@@ -160,6 +160,7 @@ static void volume_resize_run(struct command *c)
 		switch ((enum resize_stage)c->stage) {
 		case RESIZE_CHECK:
 			c->stage = resize_begin(c);
+			c->order->is_unchanged = c->err == 0 && c->stage == RESIZE_END;
 			if (c->stage == RESIZE_ATTACH && !c->volume->head) {
 				struct attach_options o = {.is_return = true};
 				volume_attach(c->volume, &o, resize_attached, c);

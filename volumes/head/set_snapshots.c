@@ -509,6 +509,7 @@ static void snapshot_run(struct command *c)
 			if (res == -EAGAIN)
 				return;
 			c->stage = res == 1 ? SNAPSHOT_ATTACH : SNAPSHOT_END;
+			c->order->is_unchanged = res == 0;
 			if (res != 1)
 				break;
 			snapshot_attach(c);

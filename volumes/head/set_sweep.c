@@ -73,7 +73,8 @@ static int snapshot_delete_check(struct command *c)
 	struct set_volume *entry = set_volume_find(c->set, t->volume);
 	char name[SNAPSHOT_NAME_BYTES];
 	text_print(name, sizeof(name), "%s@%s", t->volume, t->snapshot);
-	if (!(entry && snapshot_find(entry, t->snapshot)) && deleted_has(c->set, "snapshot", name))
+	c->order->is_unchanged = !(entry && snapshot_find(entry, t->snapshot)) && deleted_has(c->set, "snapshot", name);
+	if (c->order->is_unchanged)
 		return 0;
 	c->deleted = deleted_make("snapshot", name);
 	if (command_find_snapshot(c) != 0)

@@ -209,6 +209,7 @@ static void rename_run(struct command *c)
 			update_start(c, rename_change, rename_extend);
 			return;
 		}
+		c->order->is_unchanged = c->err == 0;
 	} else if (c->err == 0) {
 		set_volume_sort(c->volume);
 		snapshot_rename(c->volume);
@@ -308,7 +309,9 @@ static void volume_delete_run(struct command *c)
 {
 	if (c->stage == UPDATE_CHECK) {
 		c->stage = UPDATE_WAIT;
-		if (!set_volume_find(c->set, c->order->object) && deleted_has(c->set, "volume", c->order->object))
+		c->order->is_unchanged =
+		    !set_volume_find(c->set, c->order->object) && deleted_has(c->set, "volume", c->order->object);
+		if (c->order->is_unchanged)
 			return command_end(c);
 		c->deleted = deleted_make("volume", c->order->object);
 		if (command_find_volume(c) == 0 && c->volume->head)
@@ -522,6 +525,7 @@ static void volume_detach_run(struct command *c)
 			return volume_detach(c->volume, true, attach_done, c);
 		if (detach_has_work(c))
 			return update_start(c, detach_change, detach_extend);
+		c->order->is_unchanged = true;
 	} else if (c->err == 0 && c->stage == DETACH_ONE && c->volume->head) {
 		volume_tell(c->volume->head, order_is_vhost(c) ? VOLUME_VHOST_DETACHED : VOLUME_NBD_DETACHED);
 	} else if (c->err == 0) {
