@@ -73,7 +73,7 @@ static enum status disk_path(struct cli *c, const char *suffix, bool may_be_gone
 		*out = api_path("/v1/disks/", typed, suffix);
 		return DONE;
 	}
-	return cli_refuse(c, "not-found", "no disk has the path '%s'; see 'quarry disk list'", typed);
+	return cli_refuse(c, "not-found", "there is no disk '%s'; see 'quarry disk list'", typed);
 }
 
 /* ---- add ---- */

@@ -594,7 +594,7 @@ unsigned answer_parts(const struct order *o)
 
 static json_t *refuse_missing(const char *noun, const struct order *o, struct refusal *why)
 {
-	order_refuse(why, 404, "not-found", "there is no %s %s", noun, o->object);
+	order_refuse(why, 404, "not-found", MISSING_FORMAT, noun, o->object, noun);
 	return NULL;
 }
 

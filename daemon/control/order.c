@@ -340,7 +340,7 @@ static int snapshot_take_names(const struct parts *p, const char *snapshot, stru
 	char name[2 * SET_TEXT_MAX];
 	snprintf(name, sizeof(name), "%.255s@%.255s", p->part[2], snapshot);
 	if (order_target_read(name, t) != 0) {
-		order_refuse(why, 404, "not-found", "there is no snapshot of that name");
+		order_refuse(why, 404, "not-found", MISSING_FORMAT, "snapshot", name, "snapshot");
 		return -EINVAL;
 	}
 	out->command.n_targets = 1;

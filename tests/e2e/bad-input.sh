@@ -41,14 +41,23 @@ while IFS='|' read -r pattern words; do
 	expect 1 "$pattern" q $words
 	is "lines said by: $words" "$(wc -l <"$dir/said")" 1
 done <<'END'
-nothing|volume show nothing
-nothing|volume delete nothing
-nothing|volume attach nothing --nbd
-nothing|volume resize nothing 1G
-nothing|disk show nothing
-nothing|disk remove nothing
-nothing|pool show nothing
-nothing|volume create x --size 1G --pool nothing
+no volume 'nothing'; see 'quarry volume list'$|volume show nothing
+no volume 'nothing'; see 'quarry volume list'$|volume delete nothing
+no volume 'nothing'; see 'quarry volume list'$|volume attach nothing --nbd
+no volume 'nothing'; see 'quarry volume list'$|volume resize nothing 1G
+no volume 'nothing'; see 'quarry volume list'$|snapshot list nothing
+no volume 'nothing'; see 'quarry volume list'$|snapshot create nothing@s
+no snapshot 'v1@nothing'; see 'quarry snapshot list'$|snapshot rollback v1@nothing
+no snapshot 'v1@nothing'; see 'quarry snapshot list'$|snapshot diff v1@nothing
+no snapshot 'v1@nothing'; see 'quarry snapshot list'$|snapshot show v1@nothing
+no snapshot 'v1@nothing'; see 'quarry snapshot list'$|volume attach v1@nothing --nbd
+no disk 'nothing'; see 'quarry disk list'$|disk show nothing
+no disk 'nothing'; see 'quarry disk list'$|disk remove nothing
+no disk '/nothing'; see 'quarry disk list'$|disk show /nothing
+no pool 'nothing'; see 'quarry pool list'$|pool show nothing
+no pool 'nothing'; see 'quarry pool list'$|pool delete nothing
+no node 'nothing'; see 'quarry node list'$|node show nothing
+no pool 'nothing'; see 'quarry pool list'$|volume create x --size 1G --pool nothing
 64M in pool|volume create v1 --size 65M
 beyond 32K|volume resize v1 32K
 attach|volume delete v1
@@ -64,11 +73,17 @@ repository|backup list /tmp
 END
 
 say "sizes of disks are said as they were typed"
-expect 1 "$dir/small.img is too small for a disk: 8M, the least is 16M" q disk add "$dir/small.img" --size 8M
+expect 1 "$dir/small.img is too small for a disk: it has 8M, and a disk needs at least 16M" q disk add "$dir/small.img" --size 8M
 expect 1 'a disk of 32769K is not possible: the size is a multiple of 4K' \
 	q disk add "$dir/small.img" --size 33555456
 expect 2 'too large; the largest size is' q disk add "$dir/small.img" --size 8388608T
 holds test ! -e "$dir/small.img"
+expect 1 "$dir/small.img does not exist: give the size of the file to make, such as --size 10G$" q disk add "$dir/small.img"
+
+say "a file that is refused is no matter of the cluster"
+head -c 32M /dev/urandom >"$dir/foreign.img"
+expect 1 "$dir/foreign.img holds data" q disk add "$dir/foreign.img"
+is "events of it" "$(json '[.events[] | select(.code == "disk-unusable")] | length' events)" 0
 expect 1 "the folder of $dir/none/d.img is not there" q disk add "$dir/none/d.img" --size 64M
 
 say "names"

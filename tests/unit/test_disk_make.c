@@ -84,7 +84,7 @@ static void formatting_creates_a_file(void)
 	struct bench b = bench_make();
 
 	CU_ASSERT_EQUAL(bench_format(&b), -ENOENT);
-	CU_ASSERT_PTR_NOT_NULL(strstr(b.why, "give a size"));
+	CU_ASSERT_PTR_NOT_NULL(strstr(b.why, "give the size"));
 	b.options.size_bytes = MEDIUM_BYTES;
 	b.options.reserve = true;
 	CU_ASSERT_EQUAL(bench_format(&b), 0);

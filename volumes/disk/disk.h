@@ -65,6 +65,7 @@ struct disk_options {
 	const struct uuid *cluster; /* NULL: any */
 	uint64_t cache_bytes;       /* pages, counts and their bookkeeping */
 	bool is_read_only;
+	bool is_probe; /* whether it is a disk is the question: that it is none is no event */
 	uint64_t scrub_every_ns; /* a scrub begins by itself so long after the last whole one; 0: never */
 	/* Called once when recovery has ended: 0 or -errno with the reason (disk_why()). */
 	void (*opened)(struct disk *d, int res, void *context);

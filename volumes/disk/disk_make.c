@@ -300,7 +300,7 @@ static int refuse_small(struct make *m, uint64_t size_bytes)
 {
 	char size[SIZE_TEXT_BYTES], least[SIZE_TEXT_BYTES];
 
-	return refuse(m, -EINVAL, "%s is too small for a disk: %s, the least is %s", m->path,
+	return refuse(m, -EINVAL, "%s is too small for a disk: it has %s, and a disk needs at least %s", m->path,
 		      size_text(size_bytes, size), size_text(DISK_MIN_BLOCKS * BLOCK_BYTES, least));
 }
 
@@ -443,7 +443,8 @@ static int make_open(struct make *m)
 	int res = reactor_file_open(m->reactor, m->path, 0, &m->file);
 
 	if (res == -ENOENT && m->options->size_bytes == 0)
-		return refuse(m, res, "%s does not exist; give a size to create it", m->path);
+		return refuse(m, res, "%s does not exist: give the size of the file to make, such as --size 10G",
+			      m->path);
 	if (res == -ENOENT && m->options->size_bytes < DISK_MIN_BLOCKS * BLOCK_BYTES)
 		return refuse_small(m, m->options->size_bytes);
 	if (res == -ENOENT) {

@@ -280,7 +280,7 @@ static void recovery_end(struct recovery *r)
 	d->recovery_ns = reactor_now_ns(d->reactor) - r->started_ns;
 	d->recovery = NULL;
 	recovery_destroy(r);
-	if (err)
+	if (err && !d->options.is_probe)
 		log_event(d->log, LOG_ERROR, "disk-unusable", d->name, "%s", d->why[0] ? d->why : strerror(-err));
 	disk_recovered(d, err);
 	disk_request_ended(d);

@@ -358,8 +358,10 @@ static enum flow diff_look(struct command *c)
 	w->volume = w->until ? w->until->head : c->volume->head;
 	o->changes.size_bytes = w->volume->size_bytes;
 	int res = volume_base_open(w->volume, full, &w->base);
-	if (res != 0)
-		command_refuse(c, res, res == -ENOENT ? "not-found" : "no-memory", "there is no snapshot \"%s\"", full);
+	if (res == -ENOENT)
+		command_refuse_missing(c, "snapshot", full);
+	else if (res != 0)
+		command_refuse(c, res, "no-memory", "snapshot %s cannot be compared with: %s", full, strerror(-res));
 	else if (o->pos_bytes % BLOCK_BYTES != 0 || o->pos_bytes > w->volume->size_bytes)
 		command_refuse(c, -EINVAL, "invalid", "from: is a multiple of 4096, at most the size");
 	o->changes.next_bytes = o->pos_bytes;

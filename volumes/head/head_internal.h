@@ -715,6 +715,8 @@ extern const struct command_kind command_disk_add, command_disk_remove, command_
 
 /* Sets the error, its stable code and the sentence; returns err. */
 int command_refuse(struct command *c, int err, const char *code, const char *format, ...) printf_like(4, 5);
+/* Nothing has that name: says so. Returns -ENOENT. */
+int command_refuse_missing(struct command *c, const char *noun, const char *name);
 /* The store failed with err: says so. Returns err. */
 int command_refuse_store(struct command *c, int err);
 void command_end(struct command *c); /* with c->err */

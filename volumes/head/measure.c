@@ -93,9 +93,7 @@ static int measure_check(struct command *c)
 	if (strchr(o->object, '@')) {
 		c->snapshot = snapshot_find_export(c->set, o->object);
 		c->volume = c->snapshot ? c->snapshot->entry : NULL;
-		return c->snapshot
-			   ? 0
-			   : command_refuse(c, -ENOENT, "not-found", "there is no snapshot \"%.140s\"", o->object);
+		return c->snapshot ? 0 : command_refuse_missing(c, "snapshot", o->object);
 	}
 	return command_find_volume(c);
 }

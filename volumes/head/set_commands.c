@@ -70,6 +70,11 @@ int command_refuse(struct command *c, int err, const char *code, const char *for
 	return err;
 }
 
+int command_refuse_missing(struct command *c, const char *noun, const char *name)
+{
+	return command_refuse(c, -ENOENT, "not-found", MISSING_FORMAT, noun, name, noun);
+}
+
 int command_refuse_store(struct command *c, int err)
 {
 	if (err == -EBUSY || err == -EAGAIN)
@@ -97,20 +102,21 @@ int command_find_volume(struct command *c)
 	c->volume = set_volume_find(c->set, c->order->object);
 	if (c->volume)
 		return 0;
-	return command_refuse(c, -ENOENT, "not-found", "there is no volume \"%s\"", c->order->object);
+	return command_refuse_missing(c, "volume", c->order->object);
 }
 
 int command_find_snapshot(struct command *c)
 {
 	const struct set_target *t = &c->order->targets[0];
+	char name[SNAPSHOT_NAME_BYTES];
 	c->volume = set_volume_find(c->set, t->volume);
 	if (!c->volume)
-		return command_refuse(c, -ENOENT, "not-found", "there is no volume \"%s\"", t->volume);
+		return command_refuse_missing(c, "volume", t->volume);
 	c->snapshot = snapshot_find(c->volume, t->snapshot);
 	if (c->snapshot)
 		return 0;
-	return command_refuse(c, -ENOENT, "not-found", "volume %s has no snapshot \"%s\" (quarry snapshot list %s)",
-			      t->volume, t->snapshot, t->volume);
+	text_print(name, sizeof(name), "%s@%s", t->volume, t->snapshot);
+	return command_refuse_missing(c, "snapshot", name);
 }
 
 static void history_loaded(struct set_load *l, int res)

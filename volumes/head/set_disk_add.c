@@ -254,6 +254,7 @@ static bool probe_start(struct command *c)
 				 .cluster = &c->set->cluster,
 				 .cache_bytes = DISK_CACHE_MIN_BYTES,
 				 .is_read_only = true,
+				 .is_probe = true,
 				 .opened = probe_opened,
 				 .context = m};
 	int err = disk_open(&o, &m->probed, why);

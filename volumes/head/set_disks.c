@@ -251,9 +251,7 @@ static int command_find_disk(struct command *c)
 	c->disk = set_disk_find(c->set, c->order->object);
 	if (c->disk)
 		return 0;
-	return command_refuse(c, -ENOENT, "not-found",
-			      "there is no disk \"%s\": give its name, path or UUID (quarry disk list)",
-			      c->order->object);
+	return command_refuse_missing(c, "disk", c->order->object);
 }
 
 static bool volume_uses(struct set_volume *v, const struct set_disk *d)

@@ -40,7 +40,7 @@ static int export_find(struct command *c)
 	const char *at = strchr(c->order->object, '@');
 	size_t len = (size_t)(at - c->order->object);
 	if (len >= sizeof(t->volume) || strlen(at + 1) >= sizeof(t->snapshot))
-		return command_refuse(c, -ENOENT, "not-found", "there is no snapshot \"%.140s\"", c->order->object);
+		return command_refuse_missing(c, "snapshot", c->order->object);
 	snprintf(t->volume, sizeof(t->volume), "%.*s", (int)len, c->order->object);
 	snprintf(t->snapshot, sizeof(t->snapshot), "%s", at + 1);
 	return command_find_snapshot(c) == 0 ? export_check_here(c) : c->err;

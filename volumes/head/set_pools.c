@@ -53,8 +53,7 @@ int command_check_pool(struct command *c, struct set_pool **out)
 	*out = set_pool_find(c->set, order_pool(c->order));
 	if (*out)
 		return 0;
-	return command_refuse(c, -ENOENT, "not-found", "there is no pool \"%s\": create it first (quarry pool create)",
-			      order_pool(c->order));
+	return command_refuse_missing(c, "pool", order_pool(c->order));
 }
 
 static void pool_apply(struct command *c, uint64_t revision)
@@ -124,7 +123,7 @@ static int pool_set_decide(struct command *c)
 	const struct set_command *o = c->order;
 	const struct set_pool *there = set_pool_find(c->set, o->object);
 	if (!there)
-		return command_refuse(c, -ENOENT, "not-found", "there is no pool \"%s\"", o->object);
+		return command_refuse_missing(c, "pool", o->object);
 	c->pool = pool_wanted(o, there->facts);
 	int err = command_check_replicas(c, c->pool.replicas, c->pool.min_replicas);
 	if (err != 0)
@@ -164,7 +163,7 @@ static int pool_delete_decide(struct command *c)
 	if (!there && deleted_has(c->set, "pool", o->object))
 		return 0; /* perhaps by the try before */
 	if (!there)
-		return command_refuse(c, -ENOENT, "not-found", "there is no pool \"%s\"", o->object);
+		return command_refuse_missing(c, "pool", o->object);
 	if (strcmp(o->object, default_pool) == 0)
 		return command_refuse(c, -EBUSY, "in-use", "the pool \"default\" is always there");
 	uint32_t disks = pool_disks(c->set, o->object), volumes = pool_volumes(c->set, o->object);

@@ -92,7 +92,7 @@ static int snapshot_add(struct command *c, const struct set_target *t)
 	struct snapshot_work *w = c->snapshots;
 	struct set_volume *entry = set_volume_find(c->set, t->volume);
 	if (!entry)
-		return command_refuse(c, -ENOENT, "not-found", "there is no volume \"%s\"", t->volume);
+		return command_refuse_missing(c, "volume", t->volume);
 	for (uint32_t i = 0; i < w->n; i++)
 		if (w->points[i].entry == entry)
 			return command_refuse(c, -EINVAL, "invalid", "volume %s is named twice", t->volume);

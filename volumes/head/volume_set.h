@@ -115,6 +115,9 @@ enum failure_domain { DOMAIN_DISK, DOMAIN_NODE, DOMAIN_RACK, DOMAIN_ZONE };
 #define SET_TEXT_MAX  256
 #define SET_WHY_BYTES 400
 
+/* What is said of a pool, disk, volume, snapshot or node that is not there: noun, name, noun. */
+#define MISSING_FORMAT "there is no %s '%.140s'; see 'quarry %s list'"
+
 struct set_command {
 	/* set by the caller */
 	enum set_command_kind kind;
