@@ -19,18 +19,17 @@
 #define WAIT_S       30u /* how long the daemon holds an answer */
 #define WAIT_SLACK_S 30u /* and how much later than that it is given up */
 #define RETRY_MS     1000
-#define TIME_BYTES   20 /* "2025-01-31 12:34:56" and the zero */
+#define TIME_COLUMNS 20 /* "2025-01-31T12:34:56Z" */
 
-/* "2025-01-31T12:34:56.789Z" as people read it. */
+/* "2025-01-31T12:34:56.789Z" without what is below a second: the zone stays, for these moments are in UTC. */
 static void time_print(const char *moment)
 {
-	char text[TIME_BYTES];
 	auto_free char *printable = text_printable(moment);
-	snprintf(text, sizeof(text), "%s", printable);
-	char *middle = strchr(text, 'T');
-	if (middle)
-		*middle = ' ';
-	printf("%-*s", TIME_BYTES - 1, text);
+	size_t n_second = strcspn(printable, ".");
+	const char *zone = printable + n_second;
+	zone += *zone ? 1 + strspn(zone + 1, "0123456789") : 0;
+	auto_free char *text = text_format("%.*s%s", (int)n_second, printable, zone);
+	printf("%-*s", TIME_COLUMNS, text);
 }
 
 static void event_print(const json_t *event)

@@ -26,7 +26,7 @@ expect 1 "cannot find the folder of './sub/../b.img'" q disk add ./sub/../b.img
 cd "$top"
 expect 0 'name: +a.img' q disk show a.img
 expect 0 'name: +a.img' q disk show "$dir/a.img"
-expect 1 "no disk has the path '/nowhere'" q disk show /nowhere
+expect 1 "there is no disk '/nowhere'; see 'quarry disk list'" q disk show /nowhere
 expect 0 '^disk .a.img.: scrub running, 0% of 1G, 0 bad blocks' q disk scrub a.img
 expect 0 'ended at .*, 0 bad blocks' q disk scrub a.img --wait
 expect 1 'holds data' q disk remove a.img
@@ -72,7 +72,7 @@ expect 0 "^deleted volume 'v1'$" q volume delete v1
 
 say "looking"
 expect 0 "^healthy: node 'n1', running for 1h 1m" q status
-expect 0 '^2025-01-31 12:34:56  notice   disk d1: disk-added: added to pool default$' q events
+expect 0 '^2025-01-31T12:34:56Z  notice   disk d1: disk-added: added to pool default$' q events
 holds sh -c '! LC_ALL=C grep -q "$(printf "\033")" "$1"' - "$dir/said"
 is "events after 1" "$(q --json events --after 1 | jq '.events | length')" 1
 expect 0 '^v1 +1000 +0' q top
