@@ -160,23 +160,28 @@ static bool name_is_valid(const char *text)
 	return true;
 }
 
-/* HOST:PORT with a port from 1 to 65535; the host of an IPv6 address stands in brackets. */
-static bool address_is_valid(const char *text)
+/* What is wrong with HOST:PORT, whose host may be an IPv6 address in brackets; NULL: nothing. */
+static const char *address_fault(const char *text)
 {
+	static const char form[] = "must be HOST:PORT, as in \"127.0.0.1:9750\"";
 	const char *colon = strrchr(text, ':');
 	char *end;
 	if (!colon || colon == text || !isdigit((unsigned char)colon[1]))
-		return false;
+		return form;
 	long port = strtol(colon + 1, &end, 10);
-	if (*end != '\0' || port < 1 || port > 65535)
-		return false;
+	if (*end != '\0')
+		return form;
+	if (port < 1 || port > 65535)
+		return "must have a port from 1 to 65535";
 	if (text[0] == '[')
-		return colon[-1] == ']' && colon - text > 2;
+		return colon[-1] == ']' && colon - text > 2 ? NULL : form;
+	if (memchr(text, ':', (size_t)(colon - text)))
+		return "must have an IPv6 address in brackets, as in \"[::1]:9750\"";
 	for (const char *c = text; c < colon; c++) {
 		if (!isalnum((unsigned char)*c) && !strchr(".-", *c))
-			return false;
+			return form;
 	}
-	return true;
+	return NULL;
 }
 
 bool config_address_is_loopback(const char *address)
@@ -213,7 +218,7 @@ static const char *text_fault(const struct key *k, const char *text)
 	case KEY_PREFIX:
 		return text[0] == '/' ? NULL : "must begin with a slash";
 	case KEY_ADDRESS:
-		return text[0] == '\0' || address_is_valid(text) ? NULL : "must be HOST:PORT, as in \"127.0.0.1:9750\"";
+		return text[0] == '\0' ? NULL : address_fault(text);
 	case KEY_INTEGER:
 	case KEY_BOOLEAN:
 	case KEY_CHOICE:
@@ -330,6 +335,32 @@ static void read_labels(struct reading *r, config_setting_t *s)
 	}
 }
 
+/* Has what stands behind the scheme of a URL a port? */
+static bool authority_has_port(const char *authority)
+{
+	const char *colon = strrchr(authority, ':');
+	return colon && !strchr(colon, ']');
+}
+
+/* What is wrong with a URL of etcd; NULL: nothing. */
+static const char *endpoint_fault(const char *url, bool *has_port)
+{
+	char authority[CONFIG_TEXT_MAX];
+	if (!url || !text_is_printable(url))
+		return "must be a text in quotes, as in \"http://127.0.0.1:2379\"";
+	if (strlen(url) >= CONFIG_TEXT_MAX)
+		return "is too long";
+	bool is_https = strncmp(url, "https://", 8) == 0;
+	if (!is_https && strncmp(url, "http://", 7) != 0)
+		return "must be a URL that begins with http:// or https://";
+	snprintf(authority, sizeof(authority), "%s", url + (is_https ? 8 : 7));
+	authority[strcspn(authority, "/")] = '\0';
+	*has_port = authority_has_port(authority);
+	if (authority[0] == '\0')
+		return "must have a host, as in \"http://127.0.0.1:2379\"";
+	return *has_port ? address_fault(authority) : NULL;
+}
+
 static void read_endpoints(struct reading *r, config_setting_t *s)
 {
 	int n = config_setting_length(s);
@@ -346,13 +377,19 @@ static void read_endpoints(struct reading *r, config_setting_t *s)
 		config_setting_t *one = config_setting_get_elem(s, (unsigned)i);
 		const char *url = config_setting_get_string(one);
 		char *to = r->config->metadata.endpoints[r->config->metadata.n_endpoints];
-		if (!url || strlen(url) >= CONFIG_TEXT_MAX || !text_is_printable(url) ||
-		    (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)) {
-			reading_error(
-			    r, line_of(s),
-			    "metadata.endpoints: member %d must be a URL that begins with http:// or https://", i + 1);
+		bool has_port = false;
+		const char *fault = endpoint_fault(url, &has_port);
+		int line = line_of(one) > 0 ? line_of(one) : line_of(s);
+		if (fault) {
+			reading_error(r, line, "metadata.endpoints: member %d %s", i + 1, fault);
 			continue;
 		}
+		if (!has_port)
+			reading_warning(
+			    r, line,
+			    "metadata.endpoints: member %d has no port, so that of HTTP is taken; etcd's own is "
+			    "2379",
+			    i + 1);
 		snprintf(to, CONFIG_TEXT_MAX, "%s", url);
 		r->config->metadata.n_endpoints++;
 	}
@@ -369,24 +406,89 @@ static const struct key *key_find(const char *group, const char *name)
 	return NULL;
 }
 
+/* Letters to be put in, left out or changed between two words, at most KEY_WORD_MAX long; else more than any. */
+#define KEY_WORD_MAX 24u
+static unsigned words_distance(const char *a, const char *b)
+{
+	size_t n_a = strlen(a), n_b = strlen(b);
+	unsigned row[KEY_WORD_MAX + 1];
+	if (n_a > KEY_WORD_MAX || n_b > KEY_WORD_MAX)
+		return UINT32_MAX;
+	for (size_t j = 0; j <= n_b; j++)
+		row[j] = (unsigned)j;
+	for (size_t i = 1; i <= n_a; i++) {
+		unsigned before = row[0]; /* of the row above, one column to the left */
+		row[0] = (unsigned)i;
+		for (size_t j = 1; j <= n_b; j++) {
+			unsigned above = row[j], change = before + (a[i - 1] != b[j - 1]);
+			unsigned shift = (above < row[j - 1] ? above : row[j - 1]) + 1;
+			row[j] = change < shift ? change : shift;
+			before = above;
+		}
+	}
+	return row[n_b];
+}
+
+struct nearest_key {
+	const char *typed, *word; /* word NULL: none is near */
+	unsigned distance;
+};
+
+/* Near is at most a third of the letters. */
+static void nearest_offer(struct nearest_key *n, const char *word)
+{
+	unsigned distance = words_distance(n->typed, word);
+	if (distance > 1 + strlen(n->typed) / 4 || (n->word && distance >= n->distance))
+		return;
+	n->word = word;
+	n->distance = distance;
+}
+
+/* Keys that are no texts, numbers or choices. */
+static const char *list_of_group(const char *group)
+{
+	return strcmp(group, "node") == 0 ? "labels" : strcmp(group, "metadata") == 0 ? "endpoints" : NULL;
+}
+
 static void say_unknown_key(struct reading *r, const char *group, config_setting_t *s)
 {
+	const char *list = list_of_group(group);
+	struct nearest_key nearest = {.typed = config_setting_name(s)};
+	if (list)
+		nearest_offer(&nearest, list);
 	char all[256] = "";
 	for (size_t i = 0; i < array_size(keys); i++) {
-		if (strcmp(keys[i].group, group) == 0)
-			snprintf(all + strlen(all), sizeof(all) - strlen(all), " %s", keys[i].name);
+		if (strcmp(keys[i].group, group) != 0)
+			continue;
+		snprintf(all + strlen(all), sizeof(all) - strlen(all), " %s", keys[i].name);
+		nearest_offer(&nearest, keys[i].name);
 	}
-	const char *list = strcmp(group, "node") == 0 ? " labels" : strcmp(group, "metadata") == 0 ? " endpoints" : "";
-	reading_error(r, line_of(s), "%s.%.64s: unknown key; %s has:%s%s", group, config_setting_name(s), group, all,
-		      list);
+	if (nearest.word)
+		reading_error(r, line_of(s), "%s.%.64s: unknown key; did you mean %s.%s?", group, nearest.typed, group,
+			      nearest.word);
+	else
+		reading_error(r, line_of(s), "%s.%.64s: unknown key; %s has:%s%s%s", group, nearest.typed, group, all,
+			      list ? " " : "", list ? list : "");
+}
+
+static void say_unknown_group(struct reading *r, config_setting_t *s)
+{
+	struct nearest_key nearest = {.typed = config_setting_name(s)};
+	for (size_t i = 0; i < array_size(keys); i++)
+		nearest_offer(&nearest, keys[i].group);
+	if (nearest.word)
+		reading_error(r, line_of(s), "%.64s: unknown key; did you mean %s?", nearest.typed, nearest.word);
+	else
+		reading_error(r, line_of(s),
+			      "%.64s: unknown key; there are: node control peer cluster metadata nbd vhost log",
+			      nearest.typed);
 }
 
 static void read_group(struct reading *r, config_setting_t *group)
 {
 	const char *name = config_setting_name(group);
 	if (!key_find(name, NULL)) {
-		reading_error(r, line_of(group),
-			      "%.64s: unknown key; there are: node control peer cluster metadata nbd vhost log", name);
+		say_unknown_group(r, group);
 		return;
 	}
 	if (!config_setting_is_group(group)) {
@@ -579,6 +681,32 @@ static void read_tree(struct reading *r)
 	check_honoured(r);
 }
 
+/* With the line's text: what is wrong often stands at the end of the line before, as a semicolon that is missing. */
+static void say_syntax_error(struct reading *r, const char *text, int line, const char *fault)
+{
+	char shown[80];
+	size_t n = 0;
+	if (strcmp(fault, "syntax error") != 0) {
+		reading_error(r, line, "%s", fault);
+		return;
+	}
+	for (int i = 1; i < line && *text; i++) {
+		text += strcspn(text, "\n");
+		text += *text == '\n';
+	}
+	text += strspn(text, " \t");
+	for (; n < sizeof(shown) - 1 && text[n] && text[n] != '\n'; n++)
+		shown[n] = iscntrl((unsigned char)text[n]) ? '?' : text[n];
+	shown[n] = '\0';
+	if (n > 0)
+		reading_error(r, line, "%s at or before: %s (a setting is NAME = VALUE; and texts stand in quotes)",
+			      fault, shown);
+	else
+		reading_error(r, line,
+			      "%s at or before the end: is a bracket or quote still open, or a semicolon missing?",
+			      fault);
+}
+
 int config_parse(const char *name, const char *text, struct config *out, struct config_report *report)
 {
 	config_t tree;
@@ -594,7 +722,7 @@ int config_parse(const char *name, const char *text, struct config *out, struct 
 		r.root = config_root_setting(&tree);
 		read_tree(&r);
 	} else {
-		reading_error(&r, config_error_line(&tree), "%s", config_error_text(&tree));
+		say_syntax_error(&r, text, config_error_line(&tree), config_error_text(&tree));
 	}
 	config_destroy(&tree);
 	return report->n_errors > 0 ? -EINVAL : 0;

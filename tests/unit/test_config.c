@@ -113,7 +113,14 @@ static void test_everything_set(void)
 
 static void test_syntax(void)
 {
-	expect("node = { name = \"n1\";\n nonsense\n};", "q.conf:3: syntax error");
+	expect("node = { name = \"n1\";\n nonsense\n};",
+	       "q.conf:3: syntax error at or before: }; (a setting is NAME = VALUE; and texts stand in quotes)");
+	expect("node = { name = \"n1\";", "q.conf:1: syntax error at or before: node = { name = \"n1\"; (a setting is "
+					  "NAME = VALUE; and texts stand in "
+					  "quotes)");
+	expect(
+	    "node = {\n",
+	    "q.conf:2: syntax error at or before the end: is a bracket or quote still open, or a semicolon missing?");
 	expect("node = { name = \"a\"; };\nnode = { name = \"b\"; };", "q.conf:2: duplicate setting name");
 	expect("node = { name = \"n1\"; };\n  @include \"/etc/passwd\"\n", "q.conf:2: @include is not supported");
 	expect("", "q.conf: node.name: is missing; every node needs a name: node = { name = \"n1\"; };");
@@ -123,8 +130,13 @@ static void test_syntax(void)
 
 static void test_unknown_keys(void)
 {
-	expect_beside_name("nbdd = { };",
-			   "q.conf:2: nbdd: unknown key; there are: node control peer cluster metadata nbd vhost log");
+	expect_beside_name("nbdd = { };", "q.conf:2: nbdd: unknown key; did you mean nbd?");
+	expect_beside_name("frob = { };",
+			   "q.conf:2: frob: unknown key; there are: node control peer cluster metadata nbd vhost log");
+	expect_beside_name("nbd = { sokcet = \"/s\"; };",
+			   "q.conf:2: nbd.sokcet: unknown key; did you mean nbd.socket?");
+	expect_beside_name("metadata = { endpoint = []; };",
+			   "q.conf:2: metadata.endpoint: unknown key; did you mean metadata.endpoints?");
 	expect_beside_name("vhost = { polling = 1; };", "q.conf:2: vhost.polling: unknown key; vhost has: dir poll_us");
 	expect("node = { name = \"n1\";\n\n cache = 5; };",
 	       "q.conf:3: node.cache: unknown key; node has: name data_dir reactors cache_mb labels");
@@ -161,12 +173,16 @@ static void test_wrong_values(void)
 
 static void test_addresses(void)
 {
-	static const char *const wrong[] = {"10809",   "host", "host:",   "host:0", "host:65536",
-					    "host:1x", ":5",   "ho st:5", "[]:5",   "[::1:5"};
+	static const char *const wrong[] = {"10809", "host", "host:", "host:1x", ":5", "ho st:5", "[]:5", "[::1:5"};
 	static const char *const right[] = {"127.0.0.1:1", "a-b.example:65535", "[::1]:10809", "0.0.0.0:10809"};
 	char text[128];
 	struct config c;
 	struct heard h;
+	expect_beside_name("nbd = { listen = \"host:65536\"; };",
+			   "q.conf:2: nbd.listen: must have a port from 1 to 65535");
+	expect_beside_name("nbd = { listen = \"host:0\"; };", "q.conf:2: nbd.listen: must have a port from 1 to 65535");
+	expect_beside_name("nbd = { listen = \"::1:10809\"; };",
+			   "q.conf:2: nbd.listen: must have an IPv6 address in brackets, as in \"[::1]:9750\"");
 	for (size_t i = 0; i < array_size(wrong); i++) {
 		snprintf(text, sizeof(text), "nbd = { listen = \"%s\"; };", wrong[i]);
 		expect_beside_name(text, "q.conf:2: nbd.listen: must be HOST:PORT, as in \"127.0.0.1:9750\"");
@@ -212,8 +228,15 @@ static void test_lists(void)
 	       "q.conf:1: node.labels.zone: must be a short name in quotes");
 	expect_beside_name("metadata = { endpoints = \"http://x\"; };",
 			   "q.conf:2: metadata.endpoints: must be a list, as in [\"http://127.0.0.1:2379\"]");
-	expect_beside_name("metadata = { endpoints = [\"http://x\", \"ftp://y\"]; };",
+	expect_beside_name("metadata = { endpoints = [\"http://x:1\", \"ftp://y\"]; };",
 			   "q.conf:2: metadata.endpoints: member 2 must be a URL that begins with http:// or https://");
+	expect_beside_name("metadata = { backend = \"etcd\"; endpoints = [\"http://x:1\",\n\"http://y:99999\"]; };",
+			   "q.conf:3: metadata.endpoints: member 2 must have a port from 1 to 65535");
+	expect_beside_name("metadata = { backend = \"etcd\"; endpoints = [\"https://\"]; };",
+			   "q.conf:2: metadata.endpoints: member 1 must have a host, as in \"http://127.0.0.1:2379\"");
+	expect_beside_name("metadata = { backend = \"etcd\"; endpoints = [2379]; };",
+			   "q.conf:2: metadata.endpoints: member 1 must be a text in quotes, as in "
+			   "\"http://127.0.0.1:2379\"");
 	char text[2048] = "node = { name = \"n1\"; labels = {";
 	for (int i = 0; i < 17; i++)
 		snprintf(text + strlen(text), sizeof(text) - strlen(text), " l%d = \"v\";", i);
