@@ -93,8 +93,37 @@ static char *psk_name(const char *path)
 	return name;
 }
 
+/* Can a file of the folder be read? The client's own may be missing: not every server asks for them. */
+static enum status cert_check(struct cli *c, const char *dir, const char *name, bool may_be_missing, bool *is_there)
+{
+	auto_free char *path = text_format("%s/%s", dir, name);
+	*is_there = access(path, R_OK) == 0;
+	if (*is_there || (may_be_missing && errno == ENOENT))
+		return DONE;
+	return cli_refuse(
+	    c, "local",
+	    "QUARRY_NBD_CERT_DIR: cannot read '%s': %s; the folder needs the authority's ca-cert.pem, and where "
+	    "the server asks for a client's, client-cert.pem and client-key.pem",
+	    path, strerror(errno));
+}
+
+static enum status cert_dir_check(struct cli *c, const char *dir)
+{
+	bool has_ca = false, has_cert = false, has_key = false;
+	enum status status = cert_check(c, dir, "ca-cert.pem", false, &has_ca);
+	if (status == DONE)
+		status = cert_check(c, dir, "client-cert.pem", true, &has_cert);
+	if (status == DONE)
+		status = cert_check(c, dir, "client-key.pem", !has_cert, &has_key);
+	if (status == DONE && has_key && !has_cert)
+		status = cert_check(c, dir, "client-cert.pem", false, &has_cert);
+	return status;
+}
+
 static enum status tls_use(struct cli *c, struct endpoint *e, const struct tls *tls)
 {
+	if (tls->cert_dir && cert_dir_check(c, tls->cert_dir) != DONE)
+		return REFUSED;
 	if (tls->cert_dir)
 		return nbd_set_tls_certificates(e->nbd, tls->cert_dir) < 0 ? nbd_failed(c, e, "prepare TLS to") : DONE;
 	auto_free char *name = psk_name(tls->psk_file);

@@ -445,10 +445,13 @@ static int folder_open(struct repository *r, const char *name, bool may_make)
 static enum status dir_open(struct repository *r, enum repository_use use)
 {
 	if (use == REPOSITORY_CREATE && mkdir(r->path, 0700) < 0 && errno != EEXIST)
-		return cli_refuse(r->cli, "local", "cannot make the directory '%s': %s", r->path, strerror(errno));
+		return cli_refuse(r->cli, "local", "cannot make the directory '%s': %s%s", r->path, strerror(errno),
+				  errno == ENOENT ? "; make the folder above it first, or mount what belongs there"
+						  : "");
 	r->dir_fd = open(r->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (r->dir_fd < 0 && errno == ENOENT)
-		return cli_refuse(r->cli, "not-found", "there is no repository '%s'", r->path);
+		return cli_refuse(r->cli, "not-found", "there is no repository '%s'; 'quarry backup create' makes one",
+				  r->path);
 	if (r->dir_fd < 0)
 		return cli_refuse(r->cli, "local", "cannot open the repository '%s': %s", r->path, strerror(errno));
 	return DONE;

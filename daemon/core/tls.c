@@ -74,6 +74,10 @@ static int load_x509(struct tls_credentials *c, const struct tls_server_files *f
 		return say(why, f->group, "cert_dir", "", "the path is too long");
 	snprintf(certificate, sizeof(certificate), "%s/server-cert.pem", f->cert_dir);
 	snprintf(key, sizeof(key), "%s/server-key.pem", f->cert_dir);
+	if (access(certificate, R_OK) != 0) /* GnuTLS does not say which of the two it cannot read, nor why */
+		return say(why, f->group, "cert_dir", certificate, strerror(errno));
+	if (access(key, R_OK) != 0)
+		return say(why, f->group, "cert_dir", key, strerror(errno));
 	if (gnutls_certificate_allocate_credentials(&c->x509) < 0)
 		return -ENOMEM;
 	int res = gnutls_certificate_set_x509_key_file(c->x509, certificate, key, GNUTLS_X509_FMT_PEM);

@@ -131,7 +131,7 @@ expect 1 'is empty' q backup verify "$dir/empty"
 expect 1 'is not a backup repository.*name a new or an empty' q backup create v@s7 "$dir/foreign"
 expect 1 'is not a backup repository' q backup prune "$dir/foreign" --keep-last 1
 is "left alone" "$(ls "$dir/foreign")" mine
-expect 1 'cannot make the directory' q backup create v@s7 "$dir/no/such"
+expect 1 'cannot make the directory .*; make the folder above it first' q backup create v@s7 "$dir/no/such"
 expect 1 'Not a directory' q backup list "$dir/foreign/mine"
 expect 2 'say what to keep' q backup prune "$repo"
 later=$dir/later

@@ -77,6 +77,11 @@ q snapshot create v1@s1 >/dev/null
 expect 1 'over TLS only' q backup create v1@s1 "$dir/repository"
 expect 1 "cannot .*'nbds" env QUARRY_NBD_CERT_DIR="$dir/stranger" "$BUILD/quarry" volume export v1 "$dir/copy"
 holds test ! -e "$dir/copy"
+mkdir "$dir/half"
+expect 1 "QUARRY_NBD_CERT_DIR: cannot read '$dir/nowhere/ca-cert.pem': No such file .*needs the authority's ca-cert.pem" \
+	env QUARRY_NBD_CERT_DIR="$dir/nowhere" "$BUILD/quarry" volume export v1 "$dir/copy"
+cp "$dir/client/ca-cert.pem" "$dir/client/client-cert.pem" "$dir/half"
+expect 1 "cannot read '$dir/half/client-key.pem'" env QUARRY_NBD_CERT_DIR="$dir/half" "$BUILD/quarry" volume export v1 "$dir/copy"
 export QUARRY_NBD_CERT_DIR=$dir/client
 expect 0 'verified' q volume export v1 "$dir/copy"
 holds cmp -n $((20 << 20)) "$dir/image" "$dir/copy"
