@@ -34,6 +34,7 @@ struct peer_client {
 	struct peer_client_options options;
 	char name[PEER_NAME_BYTES], node[PEER_NAME_BYTES];
 	char address[PEER_WHY_BYTES];
+	uint64_t features; /* of the node, as it has greeted */
 	enum client_stage stage;
 	struct op connect_op;
 	struct stream *stream;
@@ -139,7 +140,7 @@ static void client_depart(struct peer_client *c)
 
 static void call_begin(struct peer_client *c, struct peer_call *call)
 {
-	quarry_assert(call->done);
+	quarry_assert(call->done && (call->timeout_ns == 0 || call->timeout_ns >= c->options.timeout_ns));
 	call->own.client = c;
 	call->own.id = 0;
 	call->own.is_owed = call->own.is_over = false;
@@ -216,6 +217,11 @@ static void client_arrived(struct peer_connection *wire, const struct peer_in *i
 
 /* ---- looking whether it is in time ---- */
 
+static uint64_t call_limit_ns(const struct peer_call *call)
+{
+	return call->timeout_ns ? call->timeout_ns : call->own.client->options.timeout_ns;
+}
+
 static void client_look(struct timer *t)
 {
 	struct peer_client *c = container_of(t, struct peer_client, look);
@@ -225,8 +231,11 @@ static void client_look(struct timer *t)
 	for (uint32_t i = 0; i < array_size(lists); i++) {
 		list_each_safe (node, lists[i]) {
 			struct peer_call *call = container_of(node, struct peer_call, own.link);
-			if (now_ns - call->own.started_ns < limit_ns)
-				break; /* the rest is younger */
+			if (now_ns - call->own.started_ns < call_limit_ns(call)) {
+				if (call->timeout_ns == 0)
+					break; /* the rest is younger, and no limit is shorter */
+				continue;
+			}
 			counter_add(&c->counters.timeouts, 1);
 			if (call->own.is_owed || call == &c->ping || call == &c->greeting) {
 				peer_connection_close(c->wire, -ETIMEDOUT, "it does not answer");
@@ -311,6 +320,7 @@ static int greeting_take(struct peer_call *call, const struct peer_in *in)
 	if (!uuid_equal(&in->message.node.cluster, &c->options.cluster))
 		return -EXDEV;
 	memcpy(c->node, in->message.node.name, sizeof(c->node));
+	c->features = in->message.features;
 	return 0;
 }
 
@@ -444,6 +454,11 @@ bool peer_client_is_up(const struct peer_client *c)
 const char *peer_client_node(const struct peer_client *c)
 {
 	return c->node;
+}
+
+bool peer_client_has(const struct peer_client *c, uint64_t feature)
+{
+	return (c->features & feature) == feature;
 }
 
 const struct peer_client_counters *peer_client_counters(const struct peer_client *c)

@@ -31,6 +31,8 @@ must_check int peer_client_create(const struct peer_client_options *o, struct pe
 void peer_client_close(struct peer_client *c, void (*closed)(void *context), void *context);
 bool peer_client_is_up(const struct peer_client *c);
 const char *peer_client_node(const struct peer_client *c); /* its name, once it has greeted; "": never */
+/* Has the node that has greeted this feature? An older one takes what it does not know for an error. */
+bool peer_client_has(const struct peer_client *c, uint64_t feature);
 
 struct peer_call {
 	/* set by the caller */
@@ -38,6 +40,7 @@ struct peer_call {
 	uint32_t flags;
 	struct uuid volume, disk;
 	uint64_t generation, session;
+	uint64_t timeout_ns; /* longer than the client's; 0: as long */
 	/* What the body says: called when it departs; the message is all zeros but for its list. NULL: nothing. */
 	void (*fill)(struct peer_call *call, struct peer_message *m);
 	const struct iovec *data; /* as many blocks as fill() says */

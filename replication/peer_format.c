@@ -57,9 +57,9 @@ enum peer_status peer_status_of(int res)
 
 static bool type_is_known(unsigned type)
 {
-	return type >= PEER_GREETING && type <= PEER_SWAP;
+	return type >= PEER_GREETING && type <= PEER_ORDER;
 }
-_Static_assert(PEER_SWAP == 19, "types are numbered without gaps");
+_Static_assert(PEER_ORDER == 20, "types are numbered without gaps");
 
 static bool status_is_known(unsigned status)
 {
@@ -151,6 +151,20 @@ static const struct body copy_holes = {
     .n_fields = 5,
 };
 static const struct body swap = {.fields = {FIELD(tree_id, ANY), FIELD(other_id, ANY)}, .n_fields = 2};
+static const struct body order = {
+    .fields = {FIELD(n_blocks, PEER_TEXT_BLOCKS), FIELD(text_bytes, PEER_TEXT_MAX)},
+    .n_fields = 2,
+    .list = LIST_CRCS,
+    .blocks_max = PEER_TEXT_BLOCKS,
+    .has_data = true,
+};
+static const struct body order_reply = {
+    .fields = {FIELD(n_blocks, PEER_TEXT_BLOCKS), FIELD(text_bytes, PEER_TEXT_MAX), FIELD(http_status, 599)},
+    .n_fields = 3,
+    .list = LIST_CRCS,
+    .blocks_max = PEER_TEXT_BLOCKS,
+    .has_data = true,
+};
 
 struct layout {
 	const struct body *request, *reply;
@@ -158,7 +172,7 @@ struct layout {
 	bool of_volume; /* volume, disk and generation are set; the session too, except in a HELLO */
 };
 
-static const struct layout layouts[PEER_SWAP + 1] = {
+static const struct layout layouts[PEER_ORDER + 1] = {
     [PEER_GREETING] = {&greeting, &greeting, 0, false},
     [PEER_PING] = {&nothing, &nothing, 0, false},
     [PEER_HELLO] = {&hello, &hello_reply, 0, true},
@@ -178,6 +192,7 @@ static const struct layout layouts[PEER_SWAP + 1] = {
     [PEER_FORGET] = {&nothing, &nothing, 0, true},
     [PEER_COPY_HOLES] = {&copy_holes, &nothing, 0, true},
     [PEER_SWAP] = {&swap, &nothing, 0, true},
+    [PEER_ORDER] = {&order, &order_reply, 0, false},
 };
 
 static const struct body *body_of(const struct peer_header *h)
@@ -448,8 +463,13 @@ static const char *fault_of(const struct peer_header *h, const struct body *b, c
 {
 	bool has_range = b == &write || b == &trim || b == &read || b == &map || b == &stamps || b == &copy ||
 			 b == &cut || b == &copy_holes;
-	if ((has_range || b == &read_reply) && m->n_blocks == 0)
+	bool is_text = b == &order || b == &order_reply;
+	if ((has_range || is_text || b == &read_reply) && m->n_blocks == 0)
 		return "no blocks";
+	if (is_text && (m->text_bytes == 0 || (m->text_bytes + BLOCK_BYTES - 1) / BLOCK_BYTES != m->n_blocks))
+		return "a text that does not end in its last block";
+	if (b == &order_reply && m->http_status < 100)
+		return "an answer without a status";
 	if (has_range && m->first > PEER_BLOCK_MAX - m->n_blocks)
 		return "blocks beyond any volume";
 	if (b->blocks_max > 0 && (m->zero_blocks | m->bad_blocks) & ~bits_of(m->n_blocks))

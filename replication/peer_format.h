@@ -49,8 +49,9 @@
  *               |    +16 |   64 | name, in readable ASCII, then zeros: at least one
  *
  * Data: of a WRITE, of a COPY and of the reply to a READ, in order, the blocks that are neither holes (bit set in
- * zero_blocks) nor unreadable (bit set in bad_blocks). The masks have 64 bits: a 65th block is always data. A reply
- * with another status than 0 has no body and no data.
+ * zero_blocks) nor unreadable (bit set in bad_blocks). The masks have 64 bits: a 65th block is always data. Of an ORDER
+ * and its reply, a text of text_bytes, then zeros to the end of its last block; what stands in it is not this file's. A
+ * reply with another status than 0 has no body and no data.
  */
 #pragma once
 
@@ -64,10 +65,12 @@
  * in so many (P5). */
 #define PEER_WRITE_BLOCKS 65u
 #define PEER_LIST_MAX     256u /* runs, trees or extents of one message: who wants more asks again */
+#define PEER_TEXT_BLOCKS  64u  /* of an ORDER or its reply */
 #define PEER_MAP_EXTENTS  128u /* of the reply to a MAP */
 #define PEER_STAMP_RUNS   128u /* of the reply to a STAMPS */
 #define PEER_REQUESTS_MAX 128u /* of one connection, not yet answered: who sends more is cut off */
 #define PEER_DATA_MAX     (PEER_WRITE_BLOCKS * BLOCK_BYTES)
+#define PEER_TEXT_MAX     (PEER_TEXT_BLOCKS * BLOCK_BYTES)
 #define PEER_BODY_MAX     (64u + PEER_LIST_MAX * 32u)
 #define PEER_NAME_BYTES   64u
 #define PEER_EPOCH_MAX    ((1ull << 48) - 1)
@@ -94,7 +97,8 @@
 	X(CUT, 16)        /* drop a range of all trees: the segment has moved away */                                  \
 	X(FORGET, 17)     /* the volume has left this disk */                                                          \
 	X(COPY_HOLES, 18) /* the same of any number of holes of one epoch */                                           \
-	X(SWAP, 19)       /* two trees exchange what they hold */
+	X(SWAP, 19)       /* two trees exchange what they hold */                                                      \
+	X(ORDER, 20)      /* a request of the control API, to be done there: only to whom has PEER_TAKES_ORDERS */
 enum peer_type {
 #define X(name, number) PEER_##name = number,
 	PEER_TYPES(X)
@@ -107,6 +111,9 @@ enum {
 	PEER_FUA = 2,     /* WRITE, TRIM: answered when durable */
 	PEER_ORDERED = 4, /* WRITE that merged part of a block [RMWDEP] */
 };
+
+/* Features, as bits of a GREETING. */
+#define PEER_TAKES_ORDERS 1u
 
 /*              status  number  errno */
 #define PEER_STATUSES(X)                                                                                               \
@@ -169,6 +176,8 @@ struct peer_message {
 	uint64_t is_last;                 /* TREES, MAP, STAMPS: nothing follows */
 	uint64_t features;                /* GREETING: bits that both must have to be used */
 	uint64_t n_entries;               /* of trees, extents and runs */
+	uint64_t text_bytes;              /* ORDER: of the data */
+	uint64_t http_status;             /* the same, its reply: of the answer */
 	union {
 		uint32_t crcs[PEER_WRITE_BLOCKS];
 		struct peer_stamp stamps[PEER_LIST_MAX];

@@ -2,12 +2,14 @@
  * peer_request.c: each request of another node's head, from arrival to reply.
  *
  *   DRAIN -> MEMORY -> DISK -> HARDEN -> REPLY -> FREE        HARDEN only with FUA; what is refused goes to REPLY
+ *   ORDER ------------------------------> REPLY -> FREE        a request of the control API
  *
  *   DRAIN    a HELLO waits until what came in earlier sessions of the volume is through, a DROP until what names its
  *            tree is
  *   MEMORY   what answers with data or a list waits for a buffer
  *   DISK     asks the disk, and takes its answer
  *   HARDEN   a flush makes what was written durable
+ *   ORDER    the control API carries it out
  *   REPLY    the answer is on its way
  *
  * Invariants
@@ -24,6 +26,7 @@
 #include "daemon/core/checksum.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const uint8_t zero_block[BLOCK_BYTES] __attribute__((aligned(BLOCK_BYTES)));
@@ -50,7 +53,8 @@ static void request_check(const struct peer_request *r)
 {
 	quarry_assert(r->stage != PEER_REQUEST_FREE);
 	quarry_assert(r->err <= 0);
-	if (r->stage != PEER_REQUEST_REPLY)
+	quarry_assert(r->stage != PEER_REQUEST_ORDER || (r->header.type == PEER_ORDER && !r->session));
+	if (r->stage < PEER_REQUEST_ORDER)
 		quarry_assert(r->session && list_is_linked(&r->link));
 }
 
@@ -93,6 +97,8 @@ static void request_give_back(struct peer_request *r)
 static void request_free(struct peer_request *r)
 {
 	quarry_assert(!r->session && r->op.kind == OP_NONE);
+	free(r->answer);
+	r->answer = NULL;
 	request_give_back(r);
 	request_goto(r, PEER_REQUEST_FREE);
 	list_prepend(&r->connection->free, &r->link);
@@ -245,6 +251,7 @@ static enum disk_op ask_op(const struct peer_request *r)
 	case PEER_GREETING:
 	case PEER_PING:
 	case PEER_TREES:
+	case PEER_ORDER:
 		break;
 	}
 	quarry_assert(!"a request that the disk is asked");
@@ -405,6 +412,21 @@ static void reply_read(struct peer_request *r, struct peer_message *m)
 }
 _Static_assert((PEER_READ_BLOCKS + 1) / 2 <= PEER_OUT_DATA_MAX, "runs of blocks with holes between");
 
+static void reply_order(struct peer_request *r, struct peer_message *m)
+{
+	uint8_t *text = (uint8_t *)r->answer;
+	quarry_assert(text && r->answer_bytes > 0 && r->answer_bytes <= PEER_TEXT_MAX);
+	m->n_blocks = (r->answer_bytes + BLOCK_BYTES - 1) / BLOCK_BYTES;
+	m->text_bytes = r->answer_bytes;
+	m->http_status = r->http_status;
+	memset(text + r->answer_bytes, 0, m->n_blocks * BLOCK_BYTES - r->answer_bytes);
+	for (uint32_t i = 0; i < m->n_blocks; i++)
+		m->crcs[i] = crc32c(0, text + (size_t)i * BLOCK_BYTES, BLOCK_BYTES);
+	r->iov[0] = (struct iovec){text, m->n_blocks * BLOCK_BYTES};
+	r->out.data = r->iov;
+	r->out.n_data = 1;
+}
+
 static void reply_fill(struct peer_request *r, struct peer_message *m)
 {
 	struct volume_record record;
@@ -426,6 +448,9 @@ static void reply_fill(struct peer_request *r, struct peer_message *m)
 		break;
 	case PEER_STAMPS:
 		reply_stamps(r, m);
+		break;
+	case PEER_ORDER:
+		reply_order(r, m);
 		break;
 	case PEER_GREETING:
 	case PEER_PING:
@@ -474,7 +499,7 @@ static void request_reply(struct peer_request *r)
 		reply_fill(r, &server_of(r)->reply);
 	if (h.type == PEER_HELLO)
 		h.session = r->err == 0 ? s->number : 0;
-	if (h.type == PEER_WRITE || h.type == PEER_COPY)
+	if (h.type == PEER_WRITE || h.type == PEER_COPY || h.type == PEER_ORDER)
 		request_give_back(r);
 	if (s) {
 		bool is_end = h.type == PEER_HELLO ? r->err != 0 : h.type == PEER_FORGET && r->err == 0;
@@ -512,6 +537,9 @@ static void request_run(struct peer_request *r)
 				return;
 			break;
 		case PEER_REQUEST_HARDEN:
+			request_goto(r, PEER_REQUEST_REPLY);
+			break;
+		case PEER_REQUEST_ORDER:
 			request_goto(r, PEER_REQUEST_REPLY);
 			break;
 		case PEER_REQUEST_REPLY:
@@ -572,6 +600,40 @@ static int request_begin_session(struct peer_request *r)
 	return 0;
 }
 
+void peer_order_answer(struct peer_order *o, unsigned http_status, char *text, uint32_t text_bytes)
+{
+	struct peer_request *r = container_of(o, struct peer_request, order);
+	quarry_assert(r->stage == PEER_REQUEST_ORDER && !r->answer);
+	quarry_assert(!text || (http_status >= 100 && http_status < 600));
+	r->answer = text;
+	r->answer_bytes = text_bytes;
+	r->http_status = http_status;
+	r->err = text ? 0 : -ENOMEM;
+	request_run(r);
+}
+
+static void request_start_order(struct peer_request *r, const struct peer_in *in)
+{
+	const struct peer_server_options *o = &server_of(r)->options;
+	r->order = (struct peer_order){
+	    .node = r->connection->name, .text = r->data, .text_bytes = (uint32_t)in->message.text_bytes};
+	r->answer = NULL;
+	if (r->err == 0 && !o->take_order)
+		r->err = -EOPNOTSUPP;
+	request_goto(r, r->err ? PEER_REQUEST_REPLY : PEER_REQUEST_ORDER);
+	if (r->err == 0)
+		o->take_order(&r->order, o->context); /* the request may be gone */
+	else
+		request_run(r);
+}
+
+static int request_begin(struct peer_request *r)
+{
+	if (r->header.type == PEER_ORDER)
+		return 0;
+	return r->header.type == PEER_HELLO ? request_begin_session(r) : request_enter_session(r);
+}
+
 void peer_request_start(struct peer_request *r, const struct peer_in *in)
 {
 	const struct peer_message *m = &in->message;
@@ -597,10 +659,11 @@ void peer_request_start(struct peer_request *r, const struct peer_in *in)
 		r->epochs[i] = m->stamps[i].epoch;
 	}
 	counter_add(&server_of(r)->counters.damaged, !in->is_intact);
-	if (!in->is_intact)
-		r->err = -EBADMSG;
-	else
-		r->err = in->header.type == PEER_HELLO ? request_begin_session(r) : request_enter_session(r);
+	r->err = in->is_intact ? request_begin(r) : -EBADMSG;
+	if (in->header.type == PEER_ORDER) {
+		request_start_order(r, in);
+		return;
+	}
 	request_goto(r, r->err ? PEER_REQUEST_REPLY : PEER_REQUEST_DRAIN);
 	request_run(r);
 }

@@ -21,6 +21,16 @@
 
 struct peer_server;
 
+/* A request of the control API that another node has sent on. */
+struct peer_order {
+	const char *node; /* who asks */
+	const char *text; /* of text_bytes, not ended by a zero; there until it is answered */
+	uint32_t text_bytes;
+};
+/* The answer, once. The text is of 1 to PEER_TEXT_MAX bytes, has room up to its last block's end, and is freed by the
+ * server. NULL, with a status of 0: no memory for it. The order is the server's again. */
+void peer_order_answer(struct peer_order *o, unsigned http_status, char *text, uint32_t text_bytes);
+
 #define PEER_SILENCE_NS    (30 * NS_PER_S) /* a node that says nothing for so long, not even PING, is gone */
 #define PEER_SESSIONS_MAX  16384u
 #define PEER_NODES_DEFAULT 64u
@@ -36,6 +46,9 @@ struct peer_server_options {
 	uint32_t connections_max;            /* 0: PEER_NODES_DEFAULT */
 	/* The disk of this node, while it runs; NULL: there is none. */
 	struct disk *(*find_disk)(const struct uuid *disk, void *context);
+	/* An order has come. It is answered on any later turn, or within, whatever becomes of its node; peer_server_stop()
+	 * waits for it. NULL: none are taken. */
+	void (*take_order)(struct peer_order *o, void *context);
 	void *context;
 };
 /* Listens. 0, or -errno with one line in why. */

@@ -20,12 +20,14 @@
 	X(MEMORY, "a free buffer")                                                                                     \
 	X(DISK, "the disk")                                                                                            \
 	X(HARDEN, "the disk's flush")                                                                                  \
+	X(ORDER, "the command that it asks for")                                                                       \
 	X(REPLY, "its reply to be sent")
 #define X(name, waits_for) PEER_REQUEST_##name,
 enum peer_request_stage { PEER_REQUEST_STAGES(X) };
 #undef X
 
 #define SMALL_BODY_BYTES (3 * 8 + 4 * (PEER_READ_BLOCKS + 1)) /* of any reply but those with a list in a buffer */
+_Static_assert(PEER_TEXT_BLOCKS <= PEER_READ_BLOCKS, "the reply to an ORDER is one of these");
 
 #define LIST_BYTES      (4u * BLOCK_BYTES) /* extents or stamps of the disk, and an encoded reply of any type */
 #define LIST_HEAD_BYTES BLOCK_BYTES        /* of them: what the disk fills */
@@ -48,6 +50,10 @@ struct peer_request {
 	struct buffer_waiter waiter;
 	struct op op; /* to be looked at again on the next turn */
 	struct disk_io io;
+	struct peer_order order;
+	char *answer; /* to the order, of answer_bytes, from malloc(); NULL: none */
+	uint32_t answer_bytes;
+	unsigned http_status;
 	uint32_t crcs[PEER_WRITE_BLOCKS];
 	uint64_t epochs[PEER_WRITE_BLOCKS];
 	struct iovec iov[PEER_WRITE_BLOCKS];

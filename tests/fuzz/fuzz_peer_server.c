@@ -59,7 +59,10 @@ static void input_message(struct input *in, enum peer_type type, struct peer_mes
 	else if (type == PEER_READ)
 		m->n_blocks = 1 + m->n_blocks % PEER_READ_BLOCKS;
 	else
-		m->n_blocks = 1 + m->n_blocks % PEER_WRITE_BLOCKS;
+		m->n_blocks = 1 + m->n_blocks % (type == PEER_ORDER ? PEER_TEXT_BLOCKS : PEER_WRITE_BLOCKS);
+	if (type == PEER_ORDER)
+		m->zero_blocks = 0;
+	m->text_bytes = m->n_blocks * BLOCK_BYTES - m->epoch;
 	m->first = min_u64(m->first, PEER_BLOCK_MAX - m->n_blocks);
 	if (m->n_blocks < 64)
 		m->zero_blocks &= (1ull << m->n_blocks) - 1;
@@ -72,7 +75,7 @@ static void input_message(struct input *in, enum peer_type type, struct peer_mes
 static uint8_t *message_data(enum peer_type type, struct peer_message *m, bool has_damage)
 {
 	bool is_copy = type == PEER_COPY;
-	if (!is_copy && type != PEER_WRITE)
+	if (!is_copy && type != PEER_WRITE && type != PEER_ORDER)
 		return NULL;
 	uint8_t *data = aligned_alloc(BLOCK_BYTES, PEER_DATA_MAX), *at = data;
 	for (uint32_t i = 0; i < m->n_blocks; i++) {
@@ -102,7 +105,7 @@ static bool send_one(struct line *l, struct input *in)
 {
 	static struct peer_message m;
 	uint8_t how = input_byte(in);
-	enum peer_type type = (enum peer_type)(PEER_GREETING + input_byte(in) % PEER_SWAP);
+	enum peer_type type = (enum peer_type)(PEER_GREETING + input_byte(in) % PEER_ORDER);
 	uint32_t flags = (uint32_t)(how >> FLAGS_SHIFT) << 1; /* FUA, ORDERED */
 	input_message(in, type, &m);
 	l->next_id -= how & REPEATS_ID;

@@ -42,6 +42,8 @@ struct world {
 	struct buffers *buffers;
 	struct peer_server *server;
 	bool is_stopped, has_no_disk;
+	bool holds_orders;       /* else they are answered at once, with their own text */
+	struct peer_order *held; /* the last of these */
 	struct line lines[LINES_MAX];
 };
 
@@ -50,6 +52,22 @@ static inline struct disk *world_find_disk(const struct uuid *uuid, void *contex
 	struct world *w = context;
 	const struct uuid mine = uuid_make(1, 1);
 	return !w->has_no_disk && uuid_equal(uuid, &mine) ? w->one.disk : NULL;
+}
+
+/* The answer to an order: its text, with a status that nothing else has. */
+static inline void order_echo(struct peer_order *o)
+{
+	char *text = calloc(1, PEER_TEXT_MAX);
+	memcpy(text, o->text, o->text_bytes);
+	peer_order_answer(o, 299, text, o->text_bytes);
+}
+
+static inline void world_take_order(struct peer_order *o, void *context)
+{
+	struct world *w = context;
+	w->held = w->holds_orders ? o : NULL;
+	if (!w->held)
+		order_echo(o);
 }
 
 static inline void world_start_server(struct world *w)
@@ -63,6 +81,7 @@ static inline void world_start_server(struct world *w)
 					.listen = "n1:9751",
 					.connections_max = LINES_MAX - 1,
 					.find_disk = world_find_disk,
+					.take_order = world_take_order,
 					.context = w};
 	CU_ASSERT_EQUAL_FATAL(peer_server_start(&o, why, &w->server), 0);
 }
@@ -211,7 +230,7 @@ static inline void world_close(struct world *w)
 
 static inline struct peer_header line_header(struct line *l, enum peer_type type)
 {
-	bool of_volume = type != PEER_GREETING && type != PEER_PING;
+	bool of_volume = type != PEER_GREETING && type != PEER_PING && type != PEER_ORDER;
 	struct peer_header h = {.type = type, .request_id = ++l->next_id};
 	if (!of_volume)
 		return h;

@@ -18,7 +18,7 @@ struct wire {
 
 static bool is_of_volume(enum peer_type type)
 {
-	return type != PEER_GREETING && type != PEER_PING;
+	return type != PEER_GREETING && type != PEER_PING && type != PEER_ORDER;
 }
 
 /* A message that could be sent, with small numbers everywhere. */
@@ -38,6 +38,8 @@ static struct wire *wire_make(enum peer_type type, uint32_t flags)
 	w->m.since = 4;
 	w->m.size_blocks = 1 << 20;
 	w->m.features = 1;
+	w->m.text_bytes = 3 * BLOCK_BYTES - 5;
+	w->m.http_status = 200;
 	return w;
 }
 
@@ -229,7 +231,7 @@ static void test_headers_refused(void)
 	expect_header(PEER_READ, 0, 0, 'X', "not a message");
 	expect_header(PEER_READ, 0, 4, 2, "version 2");
 	expect_header(PEER_READ, 0, 6, 0, "type 0");
-	expect_header(PEER_READ, 0, 6, 20, "type 20");
+	expect_header(PEER_READ, 0, 6, 21, "type 21");
 	expect_header(PEER_READ, 0, 12, 99, "status 99");
 	expect_header(PEER_READ, 0, 12, 1, "a request with a status");
 	expect_header(PEER_READ, 0, 8, PEER_FUA, "flags 0x2");
@@ -326,6 +328,32 @@ static void test_greeting(void)
 	free(w);
 }
 
+static void test_order(void)
+{
+	struct wire *w = wire_make(PEER_ORDER, PEER_REPLY);
+	wire_pass(w);
+	CU_ASSERT_EQUAL(w->got.text_bytes, 3 * BLOCK_BYTES - 5);
+	CU_ASSERT_EQUAL(w->got.http_status, 200);
+	CU_ASSERT_EQUAL(w->read.data_bytes, 3 * BLOCK_BYTES);
+	put_le64(w->body + 8, 2 * BLOCK_BYTES); /* a last block that nothing is in */
+	CU_ASSERT_EQUAL(wire_reread(w), -EBADMSG);
+	put_le64(w->body + 8, 3 * BLOCK_BYTES + 1);
+	CU_ASSERT_EQUAL(wire_reread(w), -EBADMSG);
+	put_le64(w->body + 8, 3 * BLOCK_BYTES);
+	CU_ASSERT_EQUAL(wire_reread(w), 0);
+	put_le64(w->body + 16, 99); /* no status of HTTP */
+	CU_ASSERT_EQUAL(wire_reread(w), -EBADMSG);
+	put_le64(w->body + 16, 600);
+	CU_ASSERT_EQUAL(wire_reread(w), -EBADMSG);
+	free(w);
+	w = wire_make(PEER_ORDER, 0);
+	w->m.n_blocks = PEER_TEXT_BLOCKS;
+	w->m.text_bytes = PEER_TEXT_MAX;
+	wire_pass(w);
+	CU_ASSERT_EQUAL(w->read.data_bytes, PEER_TEXT_MAX);
+	free(w);
+}
+
 int main(void)
 {
 	if (CU_initialize_registry() != CUE_SUCCESS)
@@ -340,6 +368,7 @@ int main(void)
 	CU_add_test(suite, "headers that are refused", test_headers_refused);
 	CU_add_test(suite, "bodies that are refused", test_bodies_refused);
 	CU_add_test(suite, "a greeting", test_greeting);
+	CU_add_test(suite, "an order", test_order);
 	CU_basic_set_mode(CU_BRM_NORMAL);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();

@@ -423,6 +423,81 @@ static void cuts_at_any_moment(void)
 	}
 }
 
+/* ---- orders ---- */
+
+static struct call *line_order(struct line *l, uint32_t text_bytes)
+{
+	struct peer_message m = {.n_blocks = (text_bytes + BLOCK_BYTES - 1) / BLOCK_BYTES, .text_bytes = text_bytes};
+	uint8_t *data = aligned_alloc(BLOCK_BYTES, m.n_blocks * BLOCK_BYTES);
+	memset(data, 0, m.n_blocks * BLOCK_BYTES);
+	memset(data, 'o', text_bytes);
+	for (uint32_t i = 0; i < m.n_blocks; i++)
+		m.crcs[i] = crc32c(0, data + (size_t)i * BLOCK_BYTES, BLOCK_BYTES);
+	return line_send(l, line_header(l, PEER_ORDER), &m, data);
+}
+
+static void an_order_and_its_answer(void)
+{
+	struct world w;
+	struct peer_message m = {.node = {.cluster = uuid_make(1, 3), .name = "n2"}}, greeting;
+	const uint32_t sizes[] = {1, BLOCK_BYTES, BLOCK_BYTES + 1, PEER_TEXT_MAX};
+	world_open(&w);
+	struct line *l = line_open(&w, 0);
+	CU_ASSERT_EQUAL(line_call(l, PEER_GREETING, m, &greeting), 0);
+	CU_ASSERT_EQUAL(greeting.features, PEER_TAKES_ORDERS);
+	for (size_t i = 0; i < array_size(sizes); i++) {
+		struct call *c = line_order(l, sizes[i]);
+		call_wait(l, c);
+		CU_ASSERT_EQUAL(c->reply.status, PEER_STATUS_OK);
+		CU_ASSERT_EQUAL(c->message->http_status, 299);
+		CU_ASSERT_EQUAL(c->message->text_bytes, sizes[i]);
+		CU_ASSERT_EQUAL(memcmp(c->reply_data, c->data, c->reply.data_bytes), 0);
+		call_forget(c);
+	}
+	CU_ASSERT_EQUAL(buffers_used_bytes(w.buffers), 0);
+	world_close(&w);
+}
+
+static bool order_is_held(void *context)
+{
+	return ((struct world *)context)->held != NULL;
+}
+
+/* It takes its time: others pass it; who asked may be gone before it ends, and the server waits for it. */
+static void an_order_that_takes_long(void)
+{
+	struct world w;
+	world_open(&w);
+	w.holds_orders = true;
+	struct line *l = line_open(&w, 0);
+	CU_ASSERT_EQUAL(line_greet(l), 0);
+	line_order(l, 100);
+	CU_ASSERT_EQUAL_FATAL(sim_run(w.one.sim, order_is_held, &w, ONE_STEPS_MAX), SIM_DONE);
+	CU_ASSERT_STRING_EQUAL(w.held->node, "n2");
+	CU_ASSERT_EQUAL(line_call(l, PEER_PING, (struct peer_message){0}, NULL), 0);
+	line_close(l);
+	one_let_pass(&w.one, NS_PER_S);
+	CU_ASSERT_EQUAL(counter_get(&peer_server_counters(w.server)->n_connections), 1);
+	CU_ASSERT_EQUAL(w.held->text[99], 'o');
+	order_echo(w.held);
+	one_let_pass(&w.one, NS_PER_MS);
+	CU_ASSERT_EQUAL(counter_get(&peer_server_counters(w.server)->n_connections), 0);
+
+	w.held = NULL;
+	l = line_open(&w, 1);
+	CU_ASSERT_EQUAL(line_greet(l), 0);
+	line_order(l, 100);
+	CU_ASSERT_EQUAL_FATAL(sim_run(w.one.sim, order_is_held, &w, ONE_STEPS_MAX), SIM_DONE);
+	w.is_stopped = false;
+	peer_server_stop(w.server, world_stopped, &w);
+	one_let_pass(&w.one, NS_PER_S);
+	CU_ASSERT_FALSE(w.is_stopped);
+	peer_order_answer(w.held, 0, NULL, 0);
+	CU_ASSERT_EQUAL(sim_run(w.one.sim, world_is_stopped, &w, ONE_STEPS_MAX), SIM_DONE);
+	w.server = NULL;
+	world_close(&w);
+}
+
 int main(void)
 {
 	CU_initialize_registry();
@@ -441,6 +516,8 @@ int main(void)
 	CU_add_test(suite, "a damaged block", a_damaged_block);
 	CU_add_test(suite, "a disk that closes", a_disk_that_closes);
 	CU_add_test(suite, "cuts at any moment", cuts_at_any_moment);
+	CU_add_test(suite, "an order and its answer", an_order_and_its_answer);
+	CU_add_test(suite, "an order that takes long", an_order_that_takes_long);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();
