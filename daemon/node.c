@@ -352,6 +352,12 @@ static void node_let_nodes_in(struct node *n)
 		node_fail(n, res, "%s", why);
 }
 
+static void take_order(struct peer_order *o, void *context)
+{
+	struct node *n = context;
+	control_take_order(n->control, o);
+}
+
 static void node_let_commands_in(struct node *n)
 {
 	char why[CONTROL_WHY_BYTES] = "";
@@ -363,6 +369,7 @@ static void node_let_commands_in(struct node *n)
 			.members = n->members,
 			.peers = n->peers,
 			.peer_answer = peers_answer,
+			.peer_order = peers_order_send,
 			.volumes = n->volumes,
 			.nbd = n->nbd,
 			.vhost = n->vhost,
@@ -372,6 +379,8 @@ static void node_let_commands_in(struct node *n)
 	int res = control_start(&o, why, &n->control);
 	if (res < 0)
 		node_fail(n, res, "%s", why);
+	else if (n->peers)
+		peers_on_order(n->peers, take_order, n);
 }
 
 static void node_announce(struct node *n)
@@ -397,6 +406,8 @@ static void control_gone(void *context)
 {
 	struct node *n = context;
 	n->control = NULL;
+	if (n->peers)
+		peers_on_order(n->peers, NULL, NULL);
 	node_part_gone(n, NODE_HUSH);
 }
 

@@ -3,23 +3,23 @@
  *
  *   members --a look every second--> a client for each node that is alive and has an address; none for others
  *
- * Nothing is asked over these connections yet but whether the other side is there: heads have their data on disks of
- * their own node. The door is open for what comes.
+ * What is asked over these connections is whether the other side is there, and requests of the control API that it must
+ * carry out: heads have their data on disks of their own node. The door is open for what comes.
  *
  * Invariants
  *  1. Of a node there is at most one client; one whose address has changed is closed before another is made.
  *  2. The cluster's key decides who comes in. Without one nothing is encrypted, which the configuration allows on a
  *     loopback address only.
- *  3. stopped() comes when the server and the last client are gone, and with them whatever a disk might still write
+ *  3. Of each node at most PEERS_ORDERS_MAX orders are under way. Their texts are their senders' until done().
+ *  4. stopped() comes when the server and the last client are gone, and with them whatever a disk might still write
  *     into.
  *
  * Owner: the reactor.
  */
 #include "daemon/peers.h"
 
+#include "daemon/core/checksum.h"
 #include "daemon/core/tls.h"
-#include "replication/peer_client.h"
-#include "replication/peer_server.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -34,6 +34,7 @@ struct peer {
 	struct peers *peers;
 	char name[MEMBER_NAME_BYTES], address[CONFIG_TEXT_MAX];
 	struct peer_client *client;
+	uint32_t n_orders; /* under way */
 	bool is_wanted, is_closing;
 };
 
@@ -43,6 +44,8 @@ struct peers {
 	struct peer_server *server;
 	struct list all;
 	struct timer look;
+	void (*take_order)(struct peer_order *o, void *context);
+	void *take_context;
 	bool is_stopping;
 	void (*stopped)(void *context);
 	void *context;
@@ -61,6 +64,21 @@ static void disk_closes(struct disk *disk, void *context)
 	const struct peers *p = context;
 	if (p->server)
 		peer_server_disk_closes(p->server, disk);
+}
+
+static void take_order(struct peer_order *o, void *context)
+{
+	const struct peers *p = context;
+	if (p->take_order)
+		p->take_order(o, p->take_context);
+	else
+		peer_order_answer(o, 0, NULL, 0);
+}
+
+void peers_on_order(struct peers *p, void (*take)(struct peer_order *o, void *context), void *context)
+{
+	p->take_order = take;
+	p->take_context = context;
 }
 
 /* ---- the others ---- */
@@ -158,6 +176,65 @@ enum peer_answer peers_answer(const struct peers *p, const char *node)
 	return peer_client_is_up(peer->client) ? PEER_ANSWERS : PEER_IS_SILENT;
 }
 
+/* ---- orders ---- */
+
+static struct peers_order *order_of(struct peer_call *call)
+{
+	return container_of(call, struct peers_order, call);
+}
+
+static void order_fill(struct peer_call *call, struct peer_message *m)
+{
+	const struct peers_order *o = order_of(call);
+	m->text_bytes = o->text_bytes;
+	m->n_blocks = o->data.iov_len / BLOCK_BYTES;
+	for (uint32_t i = 0; i < m->n_blocks; i++)
+		m->crcs[i] = crc32c(0, o->text + (size_t)i * BLOCK_BYTES, BLOCK_BYTES);
+}
+
+static int order_take(struct peer_call *call, const struct peer_in *in)
+{
+	struct peers_order *o = order_of(call);
+	quarry_assert(in->message.text_bytes <= in->header.data_bytes && !o->answer);
+	o->http_status = (unsigned)in->message.http_status;
+	o->answer = strndup(in->data, in->message.text_bytes);
+	return o->answer ? 0 : -ENOMEM;
+}
+
+static void order_done(struct peer_call *call, int res)
+{
+	struct peers_order *o = order_of(call);
+	quarry_assert(o->peer->n_orders > 0 && (res == 0) == (o->answer != NULL));
+	o->peer->n_orders--;
+	o->done(o, res);
+}
+
+int peers_order_send(struct peers *p, const char *node, struct peers_order *o)
+{
+	struct peer *peer = peer_find(p, node);
+	quarry_assert(o->done && o->text_bytes > 0 && o->text_bytes <= PEER_TEXT_MAX && !o->answer);
+	if (!peer || peer->is_closing || !peer_client_is_up(peer->client))
+		return -ENOTCONN;
+	if (!peer_client_has(peer->client, PEER_TAKES_ORDERS))
+		return -EOPNOTSUPP;
+	if (peer->n_orders == PEERS_ORDERS_MAX)
+		return -EBUSY;
+	peer->n_orders++;
+	o->peer = peer;
+	o->data = (struct iovec){o->text, (o->text_bytes + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES};
+	o->call = (struct peer_call){
+	    .type = PEER_ORDER,
+	    .timeout_ns = max_u64(o->limit_ns, p->options.config->cluster.replica_timeout_ms * NS_PER_MS),
+	    .fill = order_fill,
+	    .data = &o->data,
+	    .n_data = 1,
+	    .take = order_take,
+	    .done = order_done,
+	};
+	peer_client_call(peer->client, &o->call);
+	return 0;
+}
+
 /* ---- life ---- */
 
 int peers_start(const struct peers_options *o, char why[static PEERS_WHY_BYTES], struct peers **out)
@@ -185,6 +262,7 @@ int peers_start(const struct peers_options *o, char why[static PEERS_WHY_BYTES],
 	    .listen = o->config->peer.listen,
 	    .credentials = p->credentials,
 	    .find_disk = find_disk,
+	    .take_order = take_order,
 	    .context = p,
 	};
 	res = peer_server_start(&server, server_why, &p->server);

@@ -256,33 +256,47 @@ static void uri_encode(const char *text, char *out, size_t out_bytes)
 	out[n] = '\0';
 }
 
-static json_t *nbd_uris_json(const struct config *config, const char *name)
+static void add_socket_uri(json_t *uris, const struct config *config, const char *name)
+{
+	char path[3 * CONFIG_SOCKET_MAX], uri[3 * CONFIG_SOCKET_MAX + SET_TEXT_MAX + 64];
+	if (!config->nbd.socket[0])
+		return;
+	uri_encode(config->nbd.socket, path, sizeof(path));
+	snprintf(uri, sizeof(uri), "nbd%s+unix:///%s?socket=%s", config->nbd.tls == CONFIG_TLS_REQUIRE ? "s" : "", name,
+		 path);
+	json_array_append_new(uris, json_string(uri));
+}
+
+static void add_tcp_uri(json_t *uris, const struct config *config, const char *name)
+{
+	char uri[CONFIG_TEXT_MAX + SET_TEXT_MAX + 64];
+	if (!config->nbd.listen[0])
+		return;
+	snprintf(uri, sizeof(uri), "nbd%s://%s/%s", config->nbd.tls == CONFIG_TLS_REQUIRE ? "s" : "",
+		 config->nbd.listen, name);
+	json_array_append_new(uris, json_string(uri));
+}
+
+static json_t *nbd_uris_json(const struct answer_context *c, const char *name)
 {
 	json_t *uris = json_array();
-	char path[3 * CONFIG_SOCKET_MAX], uri[3 * CONFIG_SOCKET_MAX + SET_TEXT_MAX + 64];
-	if (config->nbd.socket[0]) {
-		uri_encode(config->nbd.socket, path, sizeof(path));
-		snprintf(uri, sizeof(uri), "nbd%s+unix:///%s?socket=%s",
-			 config->nbd.tls == CONFIG_TLS_REQUIRE ? "s" : "", name, path);
-		json_array_append_new(uris, json_string(uri));
-	}
-	if (config->nbd.listen[0]) {
-		snprintf(uri, sizeof(uri), "nbd%s://%s/%s", config->nbd.tls == CONFIG_TLS_REQUIRE ? "s" : "",
-			 config->nbd.listen, name);
-		json_array_append_new(uris, json_string(uri));
-	}
+	if (c->is_from_afar)
+		add_tcp_uri(uris, c->config, name);
+	add_socket_uri(uris, c->config, name);
+	if (!c->is_from_afar)
+		add_tcp_uri(uris, c->config, name);
 	return uris;
 }
 
-json_t *attachment_json(const struct config *config, const struct attachment *a)
+json_t *attachment_json(const struct answer_context *c, const struct attachment *a)
 {
 	bool is_nbd = strcmp(a->frontend, "nbd") == 0;
 	json_t *o = json_object(), *uris;
 	if (is_nbd) {
-		uris = nbd_uris_json(config, a->name);
+		uris = nbd_uris_json(c, a->name);
 	} else {
 		char path[CONFIG_TEXT_MAX + 2 * SET_TEXT_MAX + 8];
-		snprintf(path, sizeof(path), "%s/%s.sock", config->vhost.dir, a->name);
+		snprintf(path, sizeof(path), "%s/%s.sock", c->config->vhost.dir, a->name);
 		uris = json_array();
 		json_array_append_new(uris, json_string(path));
 	}
@@ -301,10 +315,9 @@ static json_t *attachment_with_clients(const struct answer_context *c, const str
 				       const struct volume_view *v, const char *frontend)
 {
 	const struct snapshot_volume *of = container_of(v, const struct snapshot_volume, view);
-	json_t *o = attachment_json(c->config, &(struct attachment){.frontend = frontend,
-								    .name = v->name,
-								    .is_read_only = v->is_read_only,
-								    .queues = v->vhost_queues});
+	json_t *o = attachment_json(
+	    c, &(struct attachment){
+		   .frontend = frontend, .name = v->name, .is_read_only = v->is_read_only, .queues = v->vhost_queues});
 	bool is_nbd = strcmp(frontend, "nbd") == 0;
 	if (v->is_elsewhere) { /* where it listens is that node's to say */
 		put_text(o, "uri", "");
@@ -356,7 +369,7 @@ static json_t *volume_json(const struct answer_context *c, const struct snapshot
 	put_number(o, "size_bytes", v->size_bytes);
 	put_number_if(o, "allocated_bytes", !v->is_elsewhere, v->allocated_bytes);
 	volume_history_json(o, v, measure);
-	json_t *fill = fill_json(c->config, v);
+	json_t *fill = fill_json(c, v);
 	if (v->fill_source[0])
 		put_number_if(fill, "clients", s->only_parts & SNAPSHOT_VOLUMES,
 			      container_of(v, const struct snapshot_volume, view)->n_fillers);

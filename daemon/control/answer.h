@@ -15,6 +15,8 @@ struct answer_context {
 	struct log *log;
 	uint64_t started_wall_ns;
 	uint64_t (*wall_ns)(void); /* now */
+	/* For clients of another node: addresses that can be reached from there come first. */
+	bool is_from_afar;
 };
 
 /* The parts that an order shows. */

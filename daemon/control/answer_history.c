@@ -80,14 +80,14 @@ json_t *schedules_json(const struct snapshot *s)
 }
 
 /* The uris are those of who fills the volume. */
-json_t *fill_json(const struct config *config, const struct volume_view *v)
+json_t *fill_json(const struct answer_context *c, const struct volume_view *v)
 {
 	if (!v->fill_source[0])
 		return json_null();
 	char name[SET_TEXT_MAX + sizeof(VOLUME_FILL_ENDING)];
 	snprintf(name, sizeof(name), "%s%s", v->name, VOLUME_FILL_ENDING);
 	json_t *o = json_object();
-	json_t *export = attachment_json(config, &(struct attachment){.frontend = "nbd", .name = name});
+	json_t *export = attachment_json(c, &(struct attachment){.frontend = "nbd", .name = name});
 	json_object_set_new(o, "source", json_string(v->fill_source));
 	set_number(o, "filled_bytes", v->filled_bytes);
 	set_number(o, "recorded_bytes", v->recorded_bytes);
@@ -106,7 +106,7 @@ json_t *fills_json(const struct answer_context *c, const struct snapshot *s)
 		const struct volume_view *v = &s->volumes[i].view;
 		if (!v->fill_source[0] || v->is_deleting)
 			continue;
-		json_t *o = fill_json(c->config, v);
+		json_t *o = fill_json(c, v);
 		json_object_set_new(o, "volume", json_string(v->name));
 		set_number(o, "size_bytes", v->size_bytes);
 		json_array_append_new(array, o);
@@ -137,7 +137,7 @@ static json_t *attached_json(const struct answer_context *c, const struct snapsh
 	char name[2 * SET_TEXT_MAX];
 	snprintf(name, sizeof(name), "%s@%s", v->volume, v->name);
 	return attachment_json(
-	    c->config,
+	    c,
 	    &(struct attachment){.frontend = frontend, .name = name, .is_read_only = true, .queues = v->vhost_queues});
 }
 

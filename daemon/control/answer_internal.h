@@ -13,7 +13,7 @@ struct attachment {
 	bool is_read_only;
 	uint32_t queues; /* of vhost-user */
 };
-json_t *attachment_json(const struct config *config, const struct attachment *a);
+json_t *attachment_json(const struct answer_context *c, const struct attachment *a);
 
 /* answer_nodes.c */
 json_t *nodes_json(const struct answer_context *c, const struct snapshot *s);
@@ -22,10 +22,10 @@ uint64_t answer_uptime_s(const struct answer_context *c);
 
 /* answer_history.c */
 void volume_history_json(json_t *o, const struct volume_view *v, const struct set_measure *m);
-json_t *schedule_json(const struct volume_view *v);                           /* null when there is none */
-json_t *schedules_json(const struct snapshot *s);                             /* of all volumes */
-json_t *fill_json(const struct config *config, const struct volume_view *v);  /* null: it is whole */
-json_t *fills_json(const struct answer_context *c, const struct snapshot *s); /* of all volumes that are not */
+json_t *schedule_json(const struct volume_view *v);                             /* null when there is none */
+json_t *schedules_json(const struct snapshot *s);                               /* of all volumes */
+json_t *fill_json(const struct answer_context *c, const struct volume_view *v); /* null: it is whole */
+json_t *fills_json(const struct answer_context *c, const struct snapshot *s);   /* of all volumes that are not */
 json_t *reclaiming_json(const struct snapshot *s); /* what was deleted and is not yet freed */
 json_t *snapshots_json(const struct answer_context *c, const struct order *o, const struct snapshot *s);
 json_t *snapshot_one_json(const struct answer_context *c, const struct order *o,

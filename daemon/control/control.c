@@ -4,8 +4,8 @@
  *   libmicrohttpd's thread              |  the node's reactor
  *                                       |
  *   RECEIVE -> UNDERSTAND --suspend, post--> CARRY_OUT: a command, a look, or a wait for events
- *                  | refused            |        |
- *                  v                    |        |
+ *                  | refused            |        |   \--another node has it--> FORWARD: that node's answer is awaited
+ *                  v                    |        |                               |
  *   SENT <---- ANSWER <------ resume, with a snapshot or a refusal
  *
  * Invariants
@@ -16,7 +16,9 @@
  *  3. Requests are bounded by the connections (CONNECTIONS_MAX on each socket, one request at a time on each), their
  *     bodies by ORDER_BODY_BYTES_MAX. A client without a whole request makes room for others (control_client.h).
  *  4. Requests are posted only while the gate is open; libmicrohttpd is stopped only when no connection is suspended.
- *  5. The API is freed by the last message that was posted to it: messages arrive in the order of posting.
+ *  5. A request is sent on to one node, once; a look that this node can answer in part is, if that one does not. What
+ *     other nodes have sent on is no request here, but an errand (errand.h).
+ *  6. The API is freed by the last message that was posted to it: messages arrive in the order of posting.
  *
  * Ownership: n_posted and is_open belong to the gate's lock; the lists, n_handed_back and the stopping stage to the
  * reactor; n_open is atomic.
@@ -26,6 +28,9 @@
 #include "daemon/control/answer.h"
 #include "daemon/control/control_client.h"
 #include "daemon/control/control_socket.h"
+#include "daemon/control/errand.h"
+#include "daemon/control/forward.h"
+#include "daemon/control/look.h"
 #include "daemon/control/order.h"
 
 #include <errno.h>
@@ -44,7 +49,7 @@
 #define CONNECTION_BYTES  (32 * KIB) /* libmicrohttpd's memory for one: headers and what is on the way */
 #define DRAIN_S           1          /* for answers to leave when the API stops */
 
-#define REQUEST_STAGES(X) X(RECEIVE) X(UNDERSTAND) X(CARRY_OUT) X(ANSWER) X(SENT)
+#define REQUEST_STAGES(X) X(RECEIVE) X(UNDERSTAND) X(CARRY_OUT) X(FORWARD) X(ANSWER) X(SENT)
 enum request_stage {
 #define X(name) REQUEST_##name,
 	REQUEST_STAGES(X)
@@ -85,8 +90,9 @@ struct control {
 	/* the reactor's */
 	enum control_stage stage;
 	uint64_t n_handed_back;
-	struct list commands;  /* requests whose command is under way */
-	struct list waiters;   /* requests that wait for events */
+	struct list commands; /* requests whose command is under way, here or on another node */
+	struct list waiters;  /* requests that wait for events */
+	struct errands errands;
 	struct timer patience; /* of FINISH and DRAIN */
 	bool is_patience_over, is_drained;
 	void (*stopped)(void *context);
@@ -106,6 +112,7 @@ struct request {
 	struct order order;
 	struct refusal refusal;
 	struct snapshot snapshot;
+	struct forward forward;
 	struct message message;
 	struct list link; /* in commands or waiters */
 	struct timer wait;
@@ -130,6 +137,7 @@ static void request_release(struct request *r)
 		return;
 	snapshot_clear(&r->snapshot);
 	free(r->order.command.changes.extents);
+	forward_clear(&r->forward);
 	free(r->body);
 	free(r);
 }
@@ -162,27 +170,59 @@ static void request_hand_back(struct request *r)
 	MHD_resume_connection(connection);
 }
 
+static void request_refuse_closed(struct request *r)
+{
+	r->is_refused = true;
+	order_refuse(&r->refusal, 503, "busy", "the daemon is starting or stopping; ask again");
+}
+
 static void request_look(struct request *r)
 {
-	struct order *o = &r->order;
-	struct snapshot *s = &r->snapshot;
-	s->parts = answer_parts(o);
-	s->slow_age_ns = o->older_than_ms * NS_PER_MS;
-	if (o->show == ORDER_POOL)
-		s->only_parts = SNAPSHOT_POOLS;
-	if (o->show == ORDER_DISK)
-		s->only_parts = SNAPSHOT_DISKS;
-	if (o->show == ORDER_VOLUME)
-		s->only_parts = SNAPSHOT_VOLUMES;
-	if (o->show == ORDER_NODE)
-		s->only_parts = SNAPSHOT_NODES;
-	bool names_snapshots = o->show == ORDER_SNAPSHOTS || o->show == ORDER_SNAPSHOT || o->show == ORDER_ATTACHMENT;
-	if (names_snapshots && o->object[0])
-		s->only_parts = SNAPSHOT_VOLUMES | SNAPSHOT_HISTORY;
-	memcpy(s->only, o->object, sizeof(s->only));
-	if (s->parts != 0)
-		snapshot_take(s, &r->control->sources);
+	look_take(&r->order, &r->control->sources, &r->snapshot);
 }
+
+static void request_begin_command(struct request *r);
+
+/* ---- sent on to another node ---- */
+
+/* The other node's answer, or none. */
+static void forward_done(struct forward *f, int res)
+{
+	struct request *r = container_of(f, struct request, forward);
+	struct control *c = r->control;
+	if (r->is_abandoned) {
+		request_release(r);
+		return;
+	}
+	list_remove(&r->link);
+	if (res < 0 && forward_is_look(&r->order)) {
+		r->stage = REQUEST_CARRY_OUT;
+		if (r->order.is_command) {
+			request_begin_command(r);
+			return;
+		}
+		request_look(r);
+	} else if (res < 0) {
+		r->is_refused = true;
+		forward_refuse(f, res, &r->refusal);
+	}
+	request_hand_back(r);
+	control_run(c);
+}
+
+/* true: it is on its way to that node. */
+static bool request_forward(struct request *r, const char *node)
+{
+	struct control *c = r->control;
+	r->forward.done = forward_done;
+	if (!forward_send(&r->forward, &c->sources, &r->order, node))
+		return false;
+	r->stage = REQUEST_FORWARD;
+	list_append(&c->commands, &r->link);
+	return true;
+}
+
+/* ---- carried out here ---- */
 
 static void command_done(struct set_command *command, int res)
 {
@@ -193,9 +233,12 @@ static void command_done(struct set_command *command, int res)
 	}
 	struct control *c = r->control;
 	list_remove(&r->link);
+	if (res == -EREMOTE && request_forward(r, command->node))
+		return;
 	if (res < 0) {
 		r->is_refused = true;
 		order_refusal_of(command, res, &r->refusal);
+		forward_explain(&r->forward, &r->refusal);
 	} else {
 		request_look(r);
 	}
@@ -203,10 +246,12 @@ static void command_done(struct set_command *command, int res)
 	control_run(c);
 }
 
-static void request_refuse_closed(struct request *r)
+static void request_begin_command(struct request *r)
 {
-	r->is_refused = true;
-	order_refuse(&r->refusal, 503, "busy", "the daemon is starting or stopping; ask again");
+	struct control *c = r->control;
+	list_append(&c->commands, &r->link);
+	r->order.command.done = command_done;
+	volume_set_command(c->sources.volumes, &r->order.command);
 }
 
 static bool has_events(const struct request *r)
@@ -235,15 +280,16 @@ static void request_carry_out(struct message *m)
 {
 	struct request *r = container_of(m, struct request, message);
 	struct control *c = r->control;
+	char node[SET_TEXT_MAX];
 	quarry_assert(r->stage == REQUEST_CARRY_OUT && !r->is_refused);
 	if (c->stage != CONTROL_SERVE) {
 		request_refuse_closed(r);
 		request_hand_back(r);
 		control_run(c);
+	} else if (c->sources.peers && look_is_elsewhere(&r->order, &c->sources, node) && request_forward(r, node)) {
+		return;
 	} else if (r->order.is_command) {
-		list_append(&c->commands, &r->link);
-		r->order.command.done = command_done;
-		volume_set_command(c->sources.volumes, &r->order.command);
+		request_begin_command(r);
 	} else if (r->order.show == ORDER_EVENTS && r->order.wait_s > 0 && !has_events(r)) {
 		list_append(&c->waiters, &r->link);
 		timer_init(&r->wait, waiter_timed_out);
@@ -345,6 +391,8 @@ static void request_understand(struct request *r, const char *method, const char
 	}
 	MHD_get_connection_values(r->connection, MHD_GET_ARGUMENT_KIND, add_query, &text);
 	r->is_refused = order_read(&text, &r->order, &r->refusal) < 0;
+	if (!r->is_refused && r->control->sources.peers)
+		forward_prepare(&r->forward, &text);
 }
 
 /* Hands the request to the reactor, if the gate is open. */
@@ -370,9 +418,12 @@ static enum flow request_post(struct request *r)
 static enum MHD_Result request_answer(struct request *r)
 {
 	struct refusal *why = &r->refusal;
-	char *text = r->is_refused ? NULL : answer_make(&r->control->context, &r->order, &r->snapshot, why);
+	char *text = r->is_refused ? NULL : forward_take_answer(&r->forward);
+	bool is_others = text != NULL;
+	if (!text && !r->is_refused)
+		text = answer_make(&r->control->context, &r->order, &r->snapshot, why);
 	bool is_metrics = text && r->order.show == ORDER_METRICS;
-	unsigned status = text ? r->order.status : why->status;
+	unsigned status = is_others ? r->forward.order.http_status : text ? r->order.status : why->status;
 	if (!text)
 		text = answer_refusal(why);
 	if (!text)
@@ -415,6 +466,7 @@ static enum MHD_Result request_run(struct request *r, const char *method, const 
 				return MHD_YES;
 			break;
 		case REQUEST_CARRY_OUT: /* handed back */
+		case REQUEST_FORWARD:
 			r->stage = REQUEST_ANSWER;
 			break;
 		case REQUEST_ANSWER:
@@ -568,7 +620,7 @@ static void ports_stop(struct control *c)
 
 static void control_destroy(struct control *c)
 {
-	quarry_assert(list_is_empty(&c->waiters) && list_is_empty(&c->commands));
+	quarry_assert(list_is_empty(&c->waiters) && list_is_empty(&c->commands) && list_is_empty(&c->errands.all));
 	quarry_assert(!c->tcp_port.daemon && !c->unix_port.daemon);
 	pthread_mutex_destroy(&c->gate);
 	explicit_bzero(c->token, sizeof(c->token));
@@ -606,6 +658,16 @@ static void closed_deliver(struct message *m)
 	stopped(context);
 }
 
+static void errands_idle(struct errands *e)
+{
+	control_run(container_of(e, struct control, errands));
+}
+
+void control_take_order(struct control *c, struct peer_order *o)
+{
+	errands_take(&c->errands, o);
+}
+
 int control_start(const struct control_options *o, char why[static CONTROL_WHY_BYTES], struct control **out)
 {
 	struct control *c = calloc(1, sizeof(*c));
@@ -618,11 +680,13 @@ int control_start(const struct control_options *o, char why[static CONTROL_WHY_B
 	c->reactor = o->sources.reactor;
 	c->config = o->config;
 	c->sources = o->sources;
-	c->context = (struct answer_context){o->config, o->log, o->started_wall_ns, wall_now_ns};
+	c->context = (struct answer_context){
+	    .config = o->config, .log = o->log, .started_wall_ns = o->started_wall_ns, .wall_ns = wall_now_ns};
 	pthread_mutex_init(&c->gate, NULL);
 	list_init(&c->commands);
 	list_init(&c->waiters);
 	timer_init(&c->patience, patience_over);
+	errands_init(&c->errands, &c->context, &c->sources, errands_idle);
 	c->drained.deliver = drained_deliver;
 	c->event.deliver = event_deliver;
 	c->closed.deliver = closed_deliver;
@@ -668,7 +732,9 @@ static enum flow control_finish(struct control *c)
 {
 	if (c->is_patience_over)
 		commands_abandon(c);
-	return has_suspended(c) ? FLOW_WAIT : FLOW_NEXT;
+	if (c->is_patience_over)
+		errands_abandon(&c->errands);
+	return has_suspended(c) || !list_is_empty(&c->errands.all) ? FLOW_WAIT : FLOW_NEXT;
 }
 
 static void control_begin_drain(struct control *c)
@@ -718,6 +784,7 @@ void control_stop(struct control *c, void (*stopped)(void *context), void *conte
 	c->stopped_context = context;
 	log_on_event(c->log, NULL, NULL);
 	gate_set(c, false);
+	errands_close(&c->errands);
 	c->stage = CONTROL_FINISH;
 	timer_start(c->reactor, &c->patience, CONTROL_GRACE_S * NS_PER_S);
 	list_each_safe (node, &c->waiters)

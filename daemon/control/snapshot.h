@@ -63,6 +63,7 @@ struct snapshot_sources {
 	struct members *members;   /* NULL: there is no cluster */
 	struct peers *peers;       /* NULL: other nodes are not spoken to; else, whether one answers: */
 	enum peer_answer (*peer_answer)(const struct peers *p, const char *node);
+	int (*peer_order)(struct peers *p, const char *node, struct peers_order *o); /* peers_order_send() */
 	struct nbd_server *nbd;     /* NULL: none */
 	struct vhost_server *vhost; /* NULL: none */
 	struct buffers *buffers;    /* NULL: none */

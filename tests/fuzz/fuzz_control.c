@@ -1,9 +1,10 @@
 /*
  * fuzz_control.c: any bytes as a request of the control API. Whatever they are, they become a refusal with a status, or
- * an order whose texts end and whose numbers are in range.
+ * an order whose texts end and whose numbers are in range; and they can be sent on to another node.
  *
- * Input: METHOD, a line end, the path with queries, a line end, the body.
+ * Input: the text of such a request, forward_text.h.
  */
+#include "daemon/control/forward_text.h"
 #include "daemon/control/order.h"
 #include "daemon/control/order_body.h"
 
@@ -42,25 +43,33 @@ static void check_refusal(const struct refusal *why)
 	quarry_assert(!strchr(why->message, '\n'));
 }
 
-static void split_queries(char *path, struct order_text *text)
+/* What was read is written as a text that is read as the same: sent on, it is the same request. */
+static void check_forwarded(const struct order_text *text)
 {
-	char *rest = strchr(path, '?');
-	if (rest)
-		*rest++ = '\0';
-	while (rest && text->n_queries <= ORDER_QUERIES_MAX) {
-		char *one = strsep(&rest, "&");
-		char *value = strchr(one, '=');
-		if (value)
-			*value++ = '\0';
-		if (text->n_queries < ORDER_QUERIES_MAX)
-			text->queries[text->n_queries] = (struct order_query){one, value};
-		text->n_queries++;
+	struct order_text again;
+	char *copy;
+	uint32_t bytes;
+	if (forward_text_write(text, &copy, &bytes) != 0)
+		return;
+	char *end = realloc(copy, bytes + 1);
+	quarry_assert(end);
+	end[bytes] = '\0';
+	quarry_assert(forward_text_read(end, bytes, &again) == 0);
+	quarry_assert(strcmp(again.method, text->method) == 0 && strcmp(again.path, text->path) == 0);
+	quarry_assert(again.n_queries == text->n_queries && again.body_bytes == text->body_bytes);
+	for (uint32_t i = 0; i < again.n_queries; i++) {
+		const struct order_query *a = &again.queries[i], *b = &text->queries[i];
+		quarry_assert(strcmp(a->name, b->name) == 0 && !a->value == !b->value);
+		quarry_assert(!a->value || strcmp(a->value, b->value) == 0);
 	}
+	quarry_assert(memcmp(again.body, text->body, text->body_bytes) == 0);
+	free(end);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct order order;
+	struct order_text text;
 	struct refusal why = {0};
 	if (size > 2 * ORDER_BODY_BYTES_MAX)
 		return 0;
@@ -68,11 +77,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (!copy)
 		return 0;
 	memcpy(copy, data, size);
-	char *rest = copy, *method = strsep(&rest, "\n"), *path = rest ? strsep(&rest, "\n") : NULL;
-	if (path) {
-		struct order_text text = {.method = method, .path = path, .body = rest};
-		text.body_bytes = rest ? size - (size_t)(rest - copy) : 0;
-		split_queries(path, &text);
+	if (forward_text_read(copy, size, &text) == 0) {
+		check_forwarded(&text);
 		if (order_read(&text, &order, &why) == 0)
 			check_order(&order);
 		else

@@ -48,6 +48,8 @@ const char *set_volume_node(const struct set_volume *entry);
 bool set_volume_is_elsewhere(const struct set_volume *entry);
 /* Does this node look after it, as its schedule asks? A volume without data that nobody has attached: none does. */
 bool set_volume_is_here(const struct set_volume *entry);
+/* Refused, with a sentence that names the node; the order's `node` is it, if it is alive. */
+int printf_like(3, 4) command_refuse_elsewhere(struct command *c, const char *node, const char *format, ...);
 /* 0, or refused with the name of the node on which the command is to be run. */
 must_check int command_check_here(struct command *c, const struct set_volume *entry);
 must_check int command_check_disk_here(struct command *c, const struct set_disk *d);

@@ -329,7 +329,7 @@ void volume_set_command(struct volume_set *s, struct set_command *c)
 {
 	quarry_assert(c->done);
 	c->own = NULL;
-	c->why[0] = c->code[0] = 0;
+	c->why[0] = c->code[0] = c->node[0] = 0;
 	c->is_unchanged = false;
 	list_append(&s->commands, &c->link);
 	commands_wake(s);

@@ -29,8 +29,8 @@ static int export_check_here(struct command *c)
 	const char *node = f->attached_nbd[0] ? f->attached_nbd : f->attached_vhost;
 	if (!c->set->members || node[0] == 0 || set_node_is_self(c->set, node))
 		return command_check_here(c, c->volume);
-	return command_refuse(c, -EREMOTE, "elsewhere", "snapshot %s is attached on node %s: run this there",
-			      c->order->object, node);
+	return command_refuse_elsewhere(c, node, "snapshot %s is attached on node %s: run this there", c->order->object,
+					node);
 }
 
 /* The order's object is NAME@SNAP. */

@@ -6,7 +6,8 @@
  *   a deletion   belongs to the node that has the volume's data; of one without any, to the node that was told
  *   names, pools, schedules, sizes of nobody's volumes are the store's: any node changes them there
  *
- * Where a command can only be carried out on another node it is refused with that node's name.
+ * Where a command can only be carried out on another node it is refused with that node's name, for the control API to
+ * send it there.
  *
  *   release   CHECK -> DETACH -> END      a head that another node has taken over is let go, with its clients
  *
@@ -15,6 +16,8 @@
 #include "volumes/head/head_internal.h"
 
 #include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,6 +65,18 @@ bool set_volume_is_here(const struct set_volume *entry)
 	return !entry->set->members || set_node_is_self(entry->set, set_volume_node(entry));
 }
 
+int command_refuse_elsewhere(struct command *c, const char *node, const char *format, ...)
+{
+	char why[SET_WHY_BYTES];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(why, sizeof(why), format, args);
+	va_end(args);
+	if (set_node_is_alive(c->set, node))
+		text_print(c->order->node, sizeof(c->order->node), "%s", node);
+	return command_refuse(c, -EREMOTE, "elsewhere", "%s", why);
+}
+
 int command_check_here(struct command *c, const struct set_volume *entry)
 {
 	const struct volume_facts *f = &entry->facts;
@@ -69,11 +84,11 @@ int command_check_here(struct command *c, const struct set_volume *entry)
 	if (!set_volume_is_elsewhere(entry))
 		return 0;
 	if (!volume_facts_are_attached(f))
-		return command_refuse(c, -EREMOTE, "elsewhere",
-				      "the data of volume %s are on disks of node %s: run this there", f->name, node);
+		return command_refuse_elsewhere(
+		    c, node, "the data of volume %s are on disks of node %s: run this there", f->name, node);
 	if (set_node_is_alive(c->set, node))
-		return command_refuse(c, -EREMOTE, "elsewhere", "volume %s is attached on node %s: run this there",
-				      f->name, node);
+		return command_refuse_elsewhere(c, node, "volume %s is attached on node %s: run this there", f->name,
+						node);
 	return command_refuse(
 	    c, -EREMOTE, "elsewhere",
 	    "volume %s is attached on node %s, which is not alive: start that node, or detach the volume "
@@ -85,8 +100,8 @@ int command_check_disk_here(struct command *c, const struct set_disk *d)
 {
 	if (!c->set->members || set_disk_is_ours(d))
 		return 0;
-	return command_refuse(c, -EREMOTE, "elsewhere", "disk %s is on node %s: run this there", d->facts.name,
-			      d->facts.node);
+	return command_refuse_elsewhere(c, d->facts.node, "disk %s is on node %s: run this there", d->facts.name,
+					d->facts.node);
 }
 
 void set_volume_check_head(struct set_volume *entry)
