@@ -12,6 +12,7 @@
 # shellcheck shell=bash
 require etcd jq curl
 declare -A node_pid=()
+declare -A node_space=() # the network namespace of a node, of a test that has some
 
 port_free() {
 	/usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
@@ -46,14 +47,15 @@ etcd_kill() {
 # ---- nodes ----
 
 node_configure() { # NAME [LINES ...]
-	local at=$dir/$1
+	local at=$dir/$1 endpoints=${etcd_endpoints:-}
+	[ -n "$endpoints" ] || endpoints="\"$etcd_url\""
 	mkdir -p "$at/data" "$at/disks"
 	cat >"$at/quarry.conf" <<-END
 		node     = { name = "$1"; data_dir = "$at/data"; cache_mb = ${CACHE_MB:-32}; labels = { zone = "z-$1"; }; };
 		control  = { socket = "$at/control.sock"; };
 		nbd      = { socket = "$at/nbd.sock"; };
 		vhost    = { dir = "$at/vhost"; };
-		metadata = { backend = "etcd"; endpoints = [ "$etcd_url" ]; };
+		metadata = { backend = "etcd"; endpoints = [ $endpoints ]; };
 		cluster  = { lease_ms = ${LEASE_MS:-2000}; replica_timeout_ms = 300; };
 		log      = { level = "debug"; };
 	END
@@ -62,8 +64,9 @@ node_configure() { # NAME [LINES ...]
 }
 
 node_launch() { # NAME: without waiting
-	local at=$dir/$1
-	NOTIFY_SOCKET=$at/notify "$quarryd" --config "$at/quarry.conf" 2>>"$at/log" </dev/null 7>&- 8<&- &
+	local at=$dir/$1 inside=()
+	[ -z "${node_space[$1]:-}" ] || inside=(ip netns exec "${node_space[$1]}")
+	NOTIFY_SOCKET=$at/notify "${inside[@]}" "$quarryd" --config "$at/quarry.conf" 2>>"$at/log" </dev/null 7>&- 8<&- &
 	node_pid[$1]=$!
 	others+=("$!")
 	echo "$!" >"$at/pid"

@@ -30,6 +30,7 @@ daemon_pid=
 others=() # processes that end with the test
 mounts=() # and what it mounted
 loops=()  # and its loop devices: gone when nobody has them open any more
+spaces=() # and its network namespaces
 n_checks=0
 
 skip() {
@@ -61,6 +62,9 @@ at_end() {
 	for pid in "${others[@]}" $daemon_pid; do
 		kill -KILL "$pid" 2>/dev/null
 		wait "$pid" 2>/dev/null
+	done
+	for m in "${spaces[@]}"; do
+		ip netns del "$m" 2>/dev/null
 	done
 	if [ $status != 0 ] && [ $status != 77 ] && [ -s "$dir/log" ]; then
 		echo "---- the daemon's last lines:"
