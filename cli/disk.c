@@ -246,6 +246,8 @@ enum status disk_show(struct cli *c)
 	field_size(stdout, "size", json_object_get(disk, "size_bytes"));
 	field_size(stdout, "used", json_object_get(disk, "used_bytes"));
 	field_size(stdout, "free", json_object_get(disk, "free_bytes"));
+	if (*text_at(disk, "sampled_at"))
+		field_text(stdout, "as of", text_at(disk, "sampled_at"));
 	field_size(stdout, "waiting", json_object_get(disk, "waiting_bytes"));
 	field_size(stdout, "reserve", json_object_get(disk, "reserve_bytes"));
 	field_text(stdout, "scrub", scrub);

@@ -370,6 +370,7 @@ static void node_let_commands_in(struct node *n)
 			.peers = n->peers,
 			.peer_answer = peers_answer,
 			.peer_order = peers_order_send,
+			.peer_room = peers_room,
 			.volumes = n->volumes,
 			.nbd = n->nbd,
 			.vhost = n->vhost,

@@ -3,8 +3,9 @@
  *
  *   members --a look every second--> a client for each node that is alive and has an address; none for others
  *
- * What is asked over these connections is whether the other side is there, and requests of the control API that it must
- * carry out: heads have their data on disks of their own node. The door is open for what comes.
+ * What is asked over these connections is whether the other side is there, every ROOMS_NS how full its disks are, and
+ * requests of the control API that it must carry out: heads have their data on disks of their own node. The door is open
+ * for what comes.
  *
  * Invariants
  *  1. Of a node there is at most one client; one whose address has changed is closed before another is made.
@@ -28,6 +29,9 @@
 #include <string.h>
 
 #define LOOK_NS NS_PER_S
+/* Asked of each node, so that the store has nothing to do with what changes all the time. */
+#define ROOMS_NS       (10 * NS_PER_S)
+#define ROOMS_LIMIT_NS (5 * NS_PER_S)
 
 struct peer {
 	struct list link;
@@ -36,6 +40,10 @@ struct peer {
 	struct peer_client *client;
 	uint32_t n_orders; /* under way */
 	bool is_wanted, is_closing;
+	struct peers_order ask; /* how full its disks are */
+	bool is_asking;
+	uint64_t asked_ns; /* 0: never in this connection */
+	struct disk_rooms rooms;
 };
 
 struct peers {
@@ -44,6 +52,8 @@ struct peers {
 	struct peer_server *server;
 	struct list all;
 	struct timer look;
+	char ask_text[BLOCK_BYTES]; /* of rooms_ask() */
+	uint32_t ask_bytes;
 	void (*take_order)(struct peer_order *o, void *context);
 	void *take_context;
 	bool is_stopping;
@@ -153,6 +163,40 @@ static void look_at_member(const struct member_view *v, void *context)
 	json_decref(about);
 }
 
+/* ---- how full their disks are ---- */
+
+static void rooms_told(struct peers_order *o, int res)
+{
+	struct peer *peer = container_of(o, struct peer, ask);
+	peer->is_asking = false;
+	if (res == 0 && o->http_status == 200)
+		disk_rooms_read(o->answer, peer->name, reactor_wall_ns(peer->peers->options.reactor), &peer->rooms);
+	free(o->answer);
+	o->answer = NULL;
+}
+
+static void rooms_ask(struct peer *peer)
+{
+	struct peers *p = peer->peers;
+	uint64_t now_ns = reactor_now_ns(p->options.reactor);
+	if (!peer_client_is_up(peer->client))
+		peer->asked_ns = 0;
+	if (peer->is_asking || (peer->asked_ns && now_ns - peer->asked_ns < ROOMS_NS))
+		return;
+	peer->ask = (struct peers_order){
+	    .text = p->ask_text, .text_bytes = p->ask_bytes, .limit_ns = ROOMS_LIMIT_NS, .done = rooms_told};
+	if (peers_order_send(p, peer->name, &peer->ask) < 0)
+		return;
+	peer->is_asking = true;
+	peer->asked_ns = now_ns;
+}
+
+const struct disk_room *peers_room(const struct peers *p, const char *node, const struct uuid *disk)
+{
+	const struct peer *peer = peer_find(p, node);
+	return peer ? disk_rooms_find(&peer->rooms, disk) : NULL;
+}
+
 static void look_fired(struct timer *t)
 {
 	struct peers *p = container_of(t, struct peers, look);
@@ -164,6 +208,8 @@ static void look_fired(struct timer *t)
 		struct peer *peer = container_of(node, struct peer, link);
 		if (!peer->is_wanted)
 			peer_close(peer);
+		else
+			rooms_ask(peer);
 	}
 	timer_start(p->options.reactor, &p->look, LOOK_NS);
 }
@@ -247,6 +293,7 @@ int peers_start(const struct peers_options *o, char why[static PEERS_WHY_BYTES],
 	p->options = *o;
 	list_init(&p->all);
 	timer_init(&p->look, look_fired);
+	p->ask_bytes = (uint32_t)snprintf(p->ask_text, sizeof(p->ask_text), "GET\n/v1/disks\n");
 	int res = o->config->peer.key_file[0] ? tls_load_peer(o->config->peer.key_file, reason, &p->credentials) : 0;
 	if (res < 0) {
 		snprintf(why, PEERS_WHY_BYTES, "%s", reason);

@@ -1,11 +1,12 @@
 /*
- * peers.h: the other nodes of a cluster as this one speaks to them: its disks served to them, whether they answer, and
- * requests of the control API sent on to them.
+ * peers.h: the other nodes of a cluster as this one speaks to them: its disks served to them, whether they answer, how
+ * full their disks are, and requests of the control API sent on to them.
  */
 #pragma once
 
 #include "daemon/config.h"
 #include "daemon/core/buffers.h"
+#include "daemon/disk_rooms.h"
 #include "daemon/metadata/members.h"
 #include "replication/peer_client.h"
 #include "replication/peer_server.h"
@@ -31,6 +32,9 @@ void peers_stop(struct peers *p, void (*stopped)(void *context), void *context);
 
 enum peer_answer { PEER_NOT_ASKED, PEER_ANSWERS, PEER_IS_SILENT };
 enum peer_answer peers_answer(const struct peers *p, const char *node);
+
+/* How full the disk of that node was when it was asked last; NULL: it has not told, or is not there any more. */
+const struct disk_room *peers_room(const struct peers *p, const char *node, const struct uuid *disk);
 
 /* ---- requests of the control API ---- */
 

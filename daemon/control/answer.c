@@ -192,6 +192,18 @@ static const char *disk_state_text(const struct disk_view *v)
 	return disk_state_name(v->is_open ? v->state : DISK_FAILED);
 }
 
+/* How full it is, and since when that is known: of this node's, now (null). */
+static void put_room(json_t *o, const struct disk_view *v)
+{
+	const struct disk_room *room = &container_of(v, const struct snapshot_disk, view)->room;
+	bool is_told = v->is_elsewhere && room->wall_ns > 0;
+	put_number_if(o, "used_bytes", v->is_open || is_told,
+		      is_told ? room->used_bytes : bytes_of(used_blocks(&v->stats)));
+	put_number_if(o, "free_bytes", v->is_open || is_told,
+		      is_told ? room->free_bytes : bytes_of(v->stats.free_blocks));
+	put_time(o, "sampled_at", is_told ? room->wall_ns : 0);
+}
+
 static json_t *disk_json(const struct answer_context *c, const struct disk_view *v)
 {
 	json_t *o = json_object();
@@ -205,8 +217,7 @@ static json_t *disk_json(const struct answer_context *c, const struct disk_view 
 	put_text(o, "why", v->why);
 	put_bool(o, "reserved", v->is_reserved);
 	put_number_if(o, "size_bytes", is_known || v->is_elsewhere, bytes_of(v->stats.n_blocks));
-	put_number_if(o, "used_bytes", is_known, bytes_of(used_blocks(&v->stats)));
-	put_number_if(o, "free_bytes", is_known, bytes_of(v->stats.free_blocks));
+	put_room(o, v);
 	put_number_if(o, "waiting_bytes", is_known, bytes_of(v->stats.waiting_blocks));
 	put_number_if(o, "reserve_bytes", is_known, bytes_of(v->stats.reserve_blocks));
 	put(o, "cache", is_known ? cache_json(&v->stats) : json_null());
@@ -497,9 +508,8 @@ static json_t *usage_disks_json(const struct snapshot *s)
 		put_text(o, "name", v->name);
 		put_uuid(o, "uuid", &v->uuid);
 		put_text(o, "pool", v->pool);
-		put_number_if(o, "size_bytes", v->is_open, bytes_of(v->stats.n_blocks));
-		put_number_if(o, "used_bytes", v->is_open, bytes_of(used_blocks(&v->stats)));
-		put_number_if(o, "free_bytes", v->is_open, bytes_of(v->stats.free_blocks));
+		put_number_if(o, "size_bytes", v->is_open || v->is_elsewhere, bytes_of(v->stats.n_blocks));
+		put_room(o, v);
 		json_array_append_new(array, o);
 	}
 	return array;

@@ -122,8 +122,8 @@ static int errand_read(struct errand *e)
 	else
 		res = order_read(&text, &e->order, &e->refusal);
 	if (res == 0)
-		log_line(e->all->answers.log, LOG_INFO, "errand", "for node %s: %s %s", from->node, text.method,
-			 text.path);
+		log_line(e->all->answers.log, e->order.is_command ? LOG_INFO : LOG_DEBUG, "errand",
+			 "for node %s: %s %s", from->node, text.method, text.path);
 	free(copy);
 	return res;
 }

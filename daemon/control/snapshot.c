@@ -50,7 +50,7 @@ static void take_disk(const struct disk_view *v, void *context)
 	struct snapshot_disk *to = is_wanted ? array_grow(s, &s->disks, &s->n_disks, sizeof(*to)) : NULL;
 	if (!to)
 		return;
-	to->view = *v;
+	*to = (struct snapshot_disk){.view = *v};
 	to->view.counters = copy_of(s, v->counters, sizeof(*v->counters));
 }
 
@@ -119,6 +119,38 @@ static void take_line(const char *line, void *context)
 		s->n_lines--;
 }
 
+/* What is known of this node's disks is there already; those of others have told how full they are, or have not. */
+static void take_rooms(struct snapshot *s, const struct snapshot_sources *from)
+{
+	for (size_t i = 0; i < s->n_disks; i++) {
+		struct snapshot_disk *d = &s->disks[i];
+		const struct disk_room *room =
+		    d->view.is_elsewhere ? from->peer_room(from->peers, d->view.node, &d->view.uuid) : NULL;
+		if (room)
+			d->room = *room;
+	}
+}
+
+struct pools_and_sources {
+	struct snapshot *snapshot;
+	const struct snapshot_sources *from;
+};
+
+static void add_room(const struct disk_view *v, void *context)
+{
+	const struct pools_and_sources *to = context;
+	const struct disk_room *room = v->is_elsewhere ? to->from->peer_room(to->from->peers, v->node, &v->uuid) : NULL;
+	for (size_t i = 0; room && i < to->snapshot->n_pools; i++) {
+		struct pool_view *pool = &to->snapshot->pools[i];
+		if (strcmp(pool->name, v->pool) != 0)
+			continue;
+		pool->n_disks_here++;
+		pool->size_bytes += v->stats.n_blocks * BLOCK_BYTES;
+		pool->used_bytes += room->used_bytes;
+		pool->free_bytes += room->free_bytes;
+	}
+}
+
 static void count_client(const struct nbd_connection_view *c, void *context)
 {
 	struct snapshot_volume *v = context;
@@ -147,6 +179,8 @@ void snapshot_take(struct snapshot *s, const struct snapshot_sources *from)
 	if (s->parts & SNAPSHOT_DISKS) {
 		volume_set_disks(from->volumes, take_disk, s);
 		volume_set_disks_adding(from->volumes, take_adding, s);
+		if (from->peers)
+			take_rooms(s, from);
 	}
 	if (s->parts & SNAPSHOT_VOLUMES)
 		volume_set_volumes(from->volumes, take_volume, s);
@@ -154,6 +188,8 @@ void snapshot_take(struct snapshot *s, const struct snapshot_sources *from)
 		count_clients(s, from);
 	if (s->parts & SNAPSHOT_POOLS)
 		volume_set_pools(from->volumes, take_pool, s);
+	if ((s->parts & SNAPSHOT_POOLS) && from->peers)
+		volume_set_disks(from->volumes, add_room, &(struct pools_and_sources){s, from});
 	if (s->parts & SNAPSHOT_HISTORY)
 		volume_set_snapshots(from->volumes, take_snapshot, s);
 	if ((s->parts & SNAPSHOT_NODES) && from->members)

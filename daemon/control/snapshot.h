@@ -23,6 +23,7 @@ enum {
 
 struct snapshot_disk {
 	struct disk_view view; /* counters: NULL or a copy that the snapshot owns */
+	struct disk_room room; /* of a disk of another node; wall_ns 0: it has not told */
 };
 struct snapshot_volume {
 	struct volume_view view;                            /* the same */
@@ -63,10 +64,11 @@ struct snapshot_sources {
 	struct members *members;   /* NULL: there is no cluster */
 	struct peers *peers;       /* NULL: other nodes are not spoken to; else, whether one answers: */
 	enum peer_answer (*peer_answer)(const struct peers *p, const char *node);
+	const struct disk_room *(*peer_room)(const struct peers *p, const char *node, const struct uuid *disk);
 	int (*peer_order)(struct peers *p, const char *node, struct peers_order *o); /* peers_order_send() */
-	struct nbd_server *nbd;     /* NULL: none */
-	struct vhost_server *vhost; /* NULL: none */
-	struct buffers *buffers;    /* NULL: none */
+	struct nbd_server *nbd;                                                      /* NULL: none */
+	struct vhost_server *vhost;                                                  /* NULL: none */
+	struct buffers *buffers;                                                     /* NULL: none */
 };
 
 /* On the reactor. `parts`, `only` and `slow_age_ns` are set, the rest zeros. */

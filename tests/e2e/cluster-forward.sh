@@ -64,6 +64,18 @@ expect 1 '' qn n3 snapshot delete v2@none
 say "disks"
 is "the state of n2's disk on n1" "$(jsonn n1 .state disk show n2-d1)" running
 is "what is free there" "$(jsonn n1 .free_bytes disk show n2-d1)" "$(jsonn n2 .free_bytes disk show n2-d1)"
+disk_of() { echo ".disks[] | select(.name == \"$1\")"; }
+free_of() { jsonn "$1" "$(disk_of "$2") | .free_bytes" disk list; } # NODE DISK
+tells_room() { # NODE DISK OWNER: of a disk that nobody writes to now
+	[ "$(free_of "$1" "$2")" = "$(free_of "$3" "$2")" ] &&
+		[ "$(jsonn "$1" "$(disk_of "$2") | .sampled_at != null" disk list)" = true ]
+}
+until_true 25 tells_room n3 n1-d1 n1
+until_true 25 tells_room n3 n2-d1 n2
+is "when n3 was told how full its own disk is" "$(jsonn n3 "$(disk_of n3-d1) | .sampled_at" disk list)" null
+is "the pool's size on n3" "$(jsonn n3 .size_bytes pool show default)" \
+	"$(jsonn n3 '[.disks[].size_bytes] | add' disk list)"
+is "what is free in it" "$(jsonn n3 .free_bytes pool show default)" "$(jsonn n3 '[.disks[].free_bytes] | add' disk list)"
 expect 0 '' qn n1 disk scrub n2-d1
 until_true 20 sees n3 .scrub.running false disk show n2-d1
 until_true 10 sees n3 '.scrub.ended_at != null' true disk show n2-d1
@@ -91,6 +103,7 @@ expect 0 '' qn n2 volume resize v2 3G
 node_kill n1
 until_true 15 state_is n2 n1 lost
 expect 1 'attached on node n1, which is not alive' qn n2 volume resize v2 4G
+until_true 5 sees n2 "$(disk_of n1-d1) | .state + \" \" + (.free_bytes | tostring)" "unreachable null" disk list
 node_start n1
 until_true 15 answers n2 n1 true
 expect 0 '' qn n2 volume resize v2 4G
