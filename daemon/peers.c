@@ -1,7 +1,7 @@
 /*
  * peers.c: the door of this node's disks for other nodes, and a connection to each of these.
  *
- *   members --a look every second--> a client for each node that is alive and has an address; none for others
+ *   members --changed--> a look: a client for each node that is alive and has an address; none for others
  *
  * What is asked over these connections is whether the other side is there, every ROOMS_NS how full its disks are, and
  * requests of the control API that it must carry out: heads have their data on disks of their own node. The door is open
@@ -28,6 +28,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Beside what the members tell: for what had no memory, and for asking. */
 #define LOOK_NS NS_PER_S
 /* Asked of each node, so that the store has nothing to do with what changes all the time. */
 #define ROOMS_NS       (10 * NS_PER_S)
@@ -51,6 +52,7 @@ struct peers {
 	struct tls_credentials *credentials; /* NULL: peer.insecure */
 	struct peer_server *server;
 	struct list all;
+	struct members_listener listener;
 	struct timer look;
 	char ask_text[BLOCK_BYTES]; /* of rooms_ask() */
 	uint32_t ask_bytes;
@@ -214,6 +216,13 @@ static void look_fired(struct timer *t)
 	timer_start(p->options.reactor, &p->look, LOOK_NS);
 }
 
+/* A node has come or gone: many may at once, and one look sees them all. */
+static void members_changed(struct members_listener *l, const char *node)
+{
+	struct peers *p = container_of(l, struct peers, listener);
+	timer_start(p->options.reactor, &p->look, 0);
+}
+
 enum peer_answer peers_answer(const struct peers *p, const char *node)
 {
 	const struct peer *peer = peer_find(p, node);
@@ -320,6 +329,8 @@ int peers_start(const struct peers_options *o, char why[static PEERS_WHY_BYTES],
 		return res;
 	}
 	volume_set_on_disk_close(o->volumes, disk_closes, p);
+	p->listener = (struct members_listener){.changed = members_changed};
+	members_listen(o->members, &p->listener);
 	timer_start(o->reactor, &p->look, 0);
 	*out = p;
 	return 0;
@@ -350,6 +361,7 @@ void peers_stop(struct peers *p, void (*stopped)(void *context), void *context)
 	p->stopped = stopped;
 	p->context = context;
 	timer_stop(p->options.reactor, &p->look);
+	members_unlisten(&p->listener);
 	volume_set_on_disk_close(p->options.volumes, NULL, NULL);
 	list_each_safe (node, &p->all)
 		peer_close(container_of(node, struct peer, link));

@@ -17,7 +17,7 @@
  *  1. until_ns is never later than the store's end of the lease: it counts from before the request that granted or kept
  *     it, less what the clock may be slow.
  *  2. While the store answers that the lease was kept, its key has been there all the time: nobody else can have had
- *     the name. When it has run out, another lease begins with CLAIM, and the listener is told that it is another.
+ *     the name. When it has run out, another lease begins with CLAIM, and the listeners are told that it is another.
  *  3. One request of `call` is under way at a time, and one of `keep`; both are over before GONE.
  *  4. The copies follow the store by its watch; what is older than a copy is not taken.
  *
@@ -82,7 +82,7 @@ struct members {
 
 	struct metadata_watch leases_watch, nodes_watch;
 	struct list all;
-	struct members_listener *listener;
+	struct list listeners;
 
 	void (*ready)(struct members *m, int res, void *context);
 	void *context;
@@ -102,8 +102,11 @@ static bool member_is_self(const struct members *m, const struct member *n)
 
 static void members_tell(struct members *m, const struct member *n)
 {
-	if (m->listener && m->listener->changed && m->is_joined)
-		m->listener->changed(m->listener, n->name);
+	list_each_safe (node, &m->listeners) {
+		struct members_listener *l = container_of(node, struct members_listener, link);
+		if (l->changed && m->is_joined)
+			l->changed(l, n->name);
+	}
 }
 
 static void lease_appeared(struct members *m, struct member *n, const struct metadata_item *item)
@@ -281,8 +284,11 @@ static void lease_lapse(struct members *m, const char *reason)
 	m->is_lapsed = true;
 	log_event(m->log, LOG_ERROR, "lease-lost", m->name,
 		  "this node has no lease any more (%s): its volumes answer nothing until it has one again", reason);
-	if (m->listener)
-		m->listener->lapsed(m->listener);
+	list_each_safe (node, &m->listeners) {
+		struct members_listener *l = container_of(node, struct members_listener, link);
+		if (l->lapsed)
+			l->lapsed(l);
+	}
 }
 
 static void lease_return(struct members *m, bool is_new)
@@ -292,8 +298,13 @@ static void lease_return(struct members *m, bool is_new)
 			  is_new ? "a" : "its");
 	bool is_told = m->is_joined && (m->is_lapsed || is_new);
 	m->is_lapsed = false;
-	if (is_told && m->listener)
-		m->listener->returned(m->listener, is_new);
+	if (!is_told)
+		return;
+	list_each_safe (node, &m->listeners) {
+		struct members_listener *l = container_of(node, struct members_listener, link);
+		if (l->returned)
+			l->returned(l, is_new);
+	}
 }
 
 static void end_fired(struct timer *t)
@@ -677,6 +688,7 @@ int members_join(const struct members_options *o, void (*ready)(struct members *
 	snprintf(m->identity, sizeof(m->identity), "%s", o->identity);
 	snprintf(m->lease_key, sizeof(m->lease_key), LEASE_KEY, o->name);
 	snprintf(m->node_key, sizeof(m->node_key), NODE_KEY, o->name);
+	list_init(&m->listeners);
 	list_init(&m->all);
 	timer_init(&m->pause, pause_fired);
 	timer_init(&m->keep_timer, keep_fired);
@@ -707,7 +719,8 @@ void members_leave(struct members *m, void (*gone)(void *context), void *context
 	quarry_assert(!m->is_leaving && gone);
 	m->is_leaving = true;
 	m->ready = NULL;
-	m->listener = NULL;
+	while (!list_is_empty(&m->listeners)) /* nobody is told any more */
+		list_pop(&m->listeners);
 	m->gone = gone;
 	m->gone_context = context;
 	timer_stop(m->reactor, &m->pause);
@@ -726,8 +739,13 @@ void members_abandon(struct members *m)
 
 void members_listen(struct members *m, struct members_listener *l)
 {
-	quarry_assert(!l || (l->lapsed && l->returned));
-	m->listener = l;
+	list_init(&l->link);
+	list_append(&m->listeners, &l->link);
+}
+
+void members_unlisten(struct members_listener *l)
+{
+	list_remove(&l->link);
 }
 
 /* ---- looking ---- */

@@ -56,15 +56,17 @@ uint64_t members_until_ns(const struct members *m); /* when its right to serve e
 uint64_t members_lease_revision(const struct members *m);
 const char *members_name(const struct members *m);
 
-/* Who is told. One at a time; NULL: nobody. */
+/* Who is told, in the order of listening; what it has no call for it is not told. */
 struct members_listener {
 	void (*lapsed)(struct members_listener *l); /* the lease has run out, as far as this node can tell */
 	/* There is a lease again. is_new: it is another one: what others did meanwhile is to be read before anything is
 	 * served, and members_may_serve() says yes already. */
 	void (*returned)(struct members_listener *l, bool is_new);
 	void (*changed)(struct members_listener *l, const char *node); /* it has come, gone, or is another's view now */
+	struct list link;                                              /* the members' */
 };
 void members_listen(struct members *m, struct members_listener *l);
+void members_unlisten(struct members_listener *l); /* after members_leave(), too */
 
 /* ---- who is there ---- */
 

@@ -187,6 +187,50 @@ static void test_nodes_come_and_go(void)
 	world_close(&w);
 }
 
+struct watcher {
+	struct members_listener listener;
+	uint32_t n_changes;
+};
+
+static void watched(struct members_listener *l, const char *node)
+{
+	struct watcher *w = container_of(l, struct watcher, listener);
+	CU_ASSERT_STRING_EQUAL(node, "n2");
+	w->n_changes++;
+	if (w->n_changes == 3)
+		members_unlisten(l); /* in the very call */
+}
+
+static void test_several_listen(void)
+{
+	struct world w;
+	struct watcher first = {.listener.changed = watched}, second = {.listener.changed = watched};
+	world_open(&w, 3);
+	struct node *a = &w.nodes[0], *b = &w.nodes[1];
+	CU_ASSERT_EQUAL(join(&w, a, "n1", "here"), 0);
+	members_listen(a->members, &first.listener);
+	members_listen(a->members, &second.listener);
+	CU_ASSERT_EQUAL(join(&w, b, "n2", "there"), 0);
+	let_pass(&w, NS_PER_MS);
+	CU_ASSERT(first.n_changes > 0);
+	CU_ASSERT_EQUAL(first.n_changes, second.n_changes);
+	members_unlisten(&second.listener);
+	uint32_t n = second.n_changes;
+	for (int i = 0; i < 3; i++) {
+		leave(&w, b);
+		CU_ASSERT_EQUAL(join(&w, b, "n2", "there"), 0);
+		let_pass(&w, NS_PER_MS);
+	}
+	CU_ASSERT_EQUAL(first.n_changes, 3);
+	CU_ASSERT_EQUAL(second.n_changes, n);
+	members_listen(a->members, &second.listener);
+	leave(&w, b);
+	leave(&w, a);
+	members_unlisten(&second.listener); /* the members have gone before it */
+	CU_ASSERT_FALSE(list_is_linked(&second.listener.link));
+	world_close(&w);
+}
+
 /* A name that lives is refused, after the time in which one that died would have ended. */
 static void test_one_name_one_node(void)
 {
@@ -342,6 +386,7 @@ int main(void)
 	if (CU_initialize_registry() != CUE_SUCCESS || !(suite = CU_add_suite("members", NULL, NULL)))
 		return 1;
 	CU_add_test(suite, "nodes come and go", test_nodes_come_and_go);
+	CU_add_test(suite, "several listen", test_several_listen);
 	CU_add_test(suite, "one name, one node", test_one_name_one_node);
 	CU_add_test(suite, "a race for a name", test_race_for_a_name);
 	CU_add_test(suite, "a successor", test_successor);

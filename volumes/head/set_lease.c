@@ -138,5 +138,5 @@ void set_lease_stop(struct volume_set *s)
 	quarry_assert(list_is_empty(&s->lease.waiting));
 	timer_stop(s->reactor, &s->lease.patience);
 	if (s->members)
-		members_listen(s->members, NULL);
+		members_unlisten(&s->lease.listener);
 }
