@@ -324,6 +324,46 @@ static void test_patience_ends(void)
 	cluster_close(&c);
 }
 
+static bool pool_has(struct head_world *w, const char *pool, const char *volume)
+{
+	const struct set_volume *v = set_volume_find(w->set, volume);
+	return v && strcmp(v->facts.pool, pool) == 0;
+}
+
+/* One node fills a pool while another deletes it: one of them is refused, whatever they have heard of each other. */
+static void test_pool_deleted_and_filled(void)
+{
+	uint32_t n_deleted = 0;
+	for (uint64_t seed = 1; seed <= 60; seed++) {
+		struct cluster c;
+		struct racer r[2] = {{.command = order(SET_VOLUME_CREATE, "v")},
+				     {.command = order(SET_POOL_DELETE, "p")}};
+		struct set_command pool = order(SET_POOL_CREATE, "p");
+		cluster_open(&c, seed);
+		CU_ASSERT_EQUAL(world_command(&c.n1, &pool), 0);
+		settle(&c);
+		text_print(r[0].command.pool, sizeof(r[0].command.pool), "p");
+		r[0].command.size_bytes = VOLUME_BYTES;
+		r[0].command.done = r[1].command.done = racer_done;
+		metadata_memory_set_faults(c.n1.metadata, &(struct metadata_faults){.delay_max_ns = 20 * NS_PER_MS,
+										    .lost_percent = 10,
+										    .doubled_percent = 10});
+		volume_set_command(seed % 2 ? c.n1.set : c.n2.set, &r[seed % 2 ? 0 : 1].command);
+		world_let_pass(&c.n1, seed % 3 * 10 * NS_PER_MS);
+		volume_set_command(seed % 2 ? c.n2.set : c.n1.set, &r[seed % 2 ? 1 : 0].command);
+		world_until(&c.n1, racers_are_done, r);
+		metadata_memory_set_faults(c.n1.metadata, &(struct metadata_faults){0});
+		world_let_pass(&c.n1, NS_PER_S);
+		CU_ASSERT_EQUAL(r[0].res == 0, pool_has(&c.n2, "p", "v"));
+		CU_ASSERT_FALSE(r[0].res == 0 && !set_pool_find(c.n2.set, "p"));
+		CU_ASSERT_FALSE(r[0].res == 0 && r[1].res == 0);
+		n_deleted += r[1].res == 0;
+		CU_ASSERT_EQUAL(world_create(&c.n1, "later", VOLUME_BYTES), 0);
+		cluster_close(&c);
+	}
+	CU_ASSERT(n_deleted > 5 && n_deleted < 55); /* both happen */
+}
+
 /* A node that died: its disks can be given up by another, and are not used when it is back. */
 static void test_dead_nodes_disk(void)
 {
@@ -384,6 +424,7 @@ int main(void)
 	CU_add_test(suite, "lease ended, nobody came", test_lease_ended_and_nobody_came);
 	CU_add_test(suite, "taken over", test_taken_over);
 	CU_add_test(suite, "patience ends", test_patience_ends);
+	CU_add_test(suite, "a pool is deleted and filled", test_pool_deleted_and_filled);
 	CU_add_test(suite, "a dead node's disk", test_dead_nodes_disk);
 	CU_add_test(suite, "all die", test_all_die);
 	CU_basic_run_tests();

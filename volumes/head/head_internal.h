@@ -729,6 +729,9 @@ must_check int command_check_name(struct command *c, const char *name);
 must_check int command_check_size(struct command *c, uint64_t size_bytes);
 int command_check_replicas(struct command *c, uint32_t replicas, uint32_t min_replicas);
 must_check int command_check_pool(struct command *c, struct set_pool **out);
+/* Into the transaction of a command that puts something into the pool; and when it has been carried out. */
+void command_enter_pool(struct command *c, const struct set_pool *pool);
+void command_entered_pool(struct command *c, const char *pool, uint64_t revision);
 const char *order_pool(const struct set_command *o); /* the pool it names, or "default" */
 void pool_facts_init(struct volume_set *s, const char *name, struct pool_facts *out);
 /* Refused while the volume is being filled: `what` it cannot be. */

@@ -304,7 +304,7 @@ static int add_decide(struct command *c)
 	text_print(c->disk_facts.path, sizeof(c->disk_facts.path), "%s", m->path);
 	text_print(c->disk_facts.pool, sizeof(c->disk_facts.pool), "%s", pool->facts.name);
 	text_print(c->disk_facts.name, sizeof(c->disk_facts.name), "%s", m->label);
-	transaction_condition(&c->transaction, pool->facts.revision, POOL_KEY, pool->facts.name);
+	command_enter_pool(c, pool);
 	transaction_condition(&c->transaction, 0, DISK_KEY, uuid);
 	transaction_put(&c->transaction, disk_to_json(&c->disk_facts), DISK_KEY, uuid);
 	return 1;
@@ -313,6 +313,7 @@ static int add_decide(struct command *c)
 static void add_apply(struct command *c, uint64_t revision)
 {
 	c->disk_facts.revision = revision;
+	command_entered_pool(c, c->disk_facts.pool, revision);
 	if (!set_disk_put(c->set, &c->disk_facts))
 		command_refuse(c, -ENOMEM, "no-memory",
 			       "it is done, but there is no memory to remember it: start the daemon again");

@@ -138,6 +138,30 @@ static int pool_set_decide(struct command *c)
 const struct command_kind command_pool_set = {
     .name = "pool set", .run = command_change_run, .decide = pool_set_decide, .apply = pool_apply};
 
+/* ---- what comes into one ---- */
+
+/* In a cluster its record is written again: a node that deletes the pool, and has not heard of what came into it, is
+ * refused then. The pool "default" is never deleted. */
+static bool pool_is_marked(const struct command *c, const char *pool)
+{
+	return c->set->members && strcmp(pool, default_pool) != 0;
+}
+
+void command_enter_pool(struct command *c, const struct set_pool *pool)
+{
+	const struct pool_facts *f = &pool->facts;
+	transaction_condition(&c->transaction, f->revision, POOL_KEY, f->name);
+	if (pool_is_marked(c, f->name))
+		transaction_put(&c->transaction, pool_to_json(f), POOL_KEY, f->name);
+}
+
+void command_entered_pool(struct command *c, const char *pool, uint64_t revision)
+{
+	struct set_pool *there = set_pool_find(c->set, pool);
+	if (there && pool_is_marked(c, pool))
+		there->facts.revision = revision;
+}
+
 /* ---- delete ---- */
 
 static uint32_t pool_disks(const struct volume_set *s, const char *name)

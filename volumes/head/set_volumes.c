@@ -111,7 +111,7 @@ static int volume_create_decide(struct command *c)
 	if (err != 0)
 		return err;
 	uuid_to_text(&c->volume_facts.uuid, uuid);
-	transaction_condition(&c->transaction, pool->facts.revision, POOL_KEY, pool->facts.name);
+	command_enter_pool(c, pool);
 	transaction_condition(&c->transaction, 0, VOLUME_NAME_KEY, o->object);
 	transaction_condition(&c->transaction, 0, VOLUME_KEY, uuid);
 	transaction_put(&c->transaction, volume_to_json(&c->volume_facts), VOLUME_KEY, uuid);
@@ -123,6 +123,7 @@ static void volume_create_apply(struct command *c, uint64_t revision)
 {
 	quarry_assert(revision > 0);
 	c->volume_facts.revision = revision;
+	command_entered_pool(c, c->volume_facts.pool, revision);
 	if (!set_volume_put(c->set, &c->volume_facts))
 		command_refuse(c, -ENOMEM, "no-memory",
 			       "it is done, but there is no memory to remember it: start the daemon again");
