@@ -192,6 +192,12 @@ bool config_address_is_loopback(const char *address)
 	       (len == 9 && strncmp(address, "localhost", 9) == 0);
 }
 
+/* All addresses of this machine: good to listen on, and for nobody to connect to. */
+static bool address_is_any(const char *address)
+{
+	return strncmp(address, "0.0.0.0:", 8) == 0 || strncmp(address, "[::]:", 5) == 0 || address[0] == '*';
+}
+
 static bool text_is_printable(const char *text)
 {
 	for (const char *c = text; *c; c++) {
@@ -354,7 +360,10 @@ static const char *endpoint_fault(const char *url, bool *has_port)
 	if (!is_https && strncmp(url, "http://", 7) != 0)
 		return "must be a URL that begins with http:// or https://";
 	snprintf(authority, sizeof(authority), "%s", url + (is_https ? 8 : 7));
-	authority[strcspn(authority, "/")] = '\0';
+	size_t len = strcspn(authority, "/");
+	if (authority[len] == '/' && authority[len + 1] != '\0')
+		return "must have no path";
+	authority[len] = '\0';
 	*has_port = authority_has_port(authority);
 	if (authority[0] == '\0')
 		return "must have a host, as in \"http://127.0.0.1:2379\"";
@@ -620,8 +629,15 @@ static void check_peer(struct reading *r)
 	const struct config *c = r->config;
 	int line = line_of_key(r, "peer.listen");
 	bool is_insecure = c->peer.insecure && c->peer.key_file[0] == '\0';
+	if (c->peer.listen[0] == '\0' && c->peer.key_file[0] != '\0')
+		reading_warning(r, line_of_key(r, "peer.key_file"),
+				"peer.key_file: has no effect without peer.listen: other nodes cannot reach this one");
 	if (c->peer.listen[0] == '\0')
 		return;
+	if (address_is_any(c->peer.listen))
+		reading_error(r, line,
+			      "peer.listen: other nodes connect to this very address: give one of this node's, as in "
+			      "\"10.0.0.1:9751\"");
 	if (c->metadata.backend != CONFIG_ETCD)
 		reading_error(r, line, "peer.listen: goes with metadata.backend = \"etcd\" only");
 	if (c->peer.key_file[0] == '\0' && !is_insecure)

@@ -261,6 +261,44 @@ static void test_rules_between_keys(void)
 			   "q.conf: cluster.replica_timeout_ms: must be below cluster.lease_ms (700)");
 }
 
+static void test_endpoints(void)
+{
+	static const char *const good[] = {"http://h", "https://h:1", "http://10.0.0.1:2379/", "http://[fe80::1]:2379",
+					   "http://h:65535"};
+	static const struct {
+		const char *url, *fault;
+	} bad[] = {
+	    {"h:2379", "must be a URL that begins with http:// or https://"},
+	    {"ftp://h:1", "must be a URL that begins with http:// or https://"},
+	    {"http://", "must have a host, as in \"http://127.0.0.1:2379\""},
+	    {"http://:2379", "must be HOST:PORT, as in \"127.0.0.1:9750\""},
+	    {"http://h:", "must be HOST:PORT, as in \"127.0.0.1:9750\""},
+	    {"http://h:x", "must be HOST:PORT, as in \"127.0.0.1:9750\""},
+	    {"http://[]:1", "must be HOST:PORT, as in \"127.0.0.1:9750\""},
+	    {"http://[::1:1", "must be HOST:PORT, as in \"127.0.0.1:9750\""},
+	    {"http://h:1:2", "must have an IPv6 address in brackets, as in \"[::1]:9750\""},
+	    {"http://h:0", "must have a port from 1 to 65535"},
+	    {"http://h:65536", "must have a port from 1 to 65535"},
+	    {"http://h:1/x", "must have no path"},
+	};
+	char text[200], wanted[200];
+	struct config c;
+	struct heard h;
+	for (size_t i = 0; i < array_size(good); i++) {
+		snprintf(text, sizeof(text),
+			 "node = { name = \"n1\"; };\nmetadata = { backend = \"etcd\"; endpoints = [\"%s\"]; };\n",
+			 good[i]);
+		CU_ASSERT_EQUAL(parse(text, &c, &h), 0);
+		CU_ASSERT_STRING_EQUAL(c.metadata.endpoints[0], good[i]);
+	}
+	for (size_t i = 0; i < array_size(bad); i++) {
+		snprintf(text, sizeof(text),
+			 "metadata = { backend = \"etcd\"; endpoints = [\"http://h:1\", \"%s\"]; };", bad[i].url);
+		snprintf(wanted, sizeof(wanted), "q.conf:2: metadata.endpoints: member 2 %s", bad[i].fault);
+		expect_beside_name(text, wanted);
+	}
+}
+
 static void test_what_has_no_effect_is_told(void)
 {
 	struct config c;
@@ -273,6 +311,10 @@ static void test_what_has_no_effect_is_told(void)
 	    h.lines,
 	    "q.conf:3: warning: nbd.cert_dir: has no effect while nbd.tls is \"off\": clients are not encrypted\n"
 	    "q.conf:2: warning: nbd.psk_file: has no effect while nbd.tls is \"off\": clients are not encrypted\n");
+	CU_ASSERT_EQUAL(parse("node = { name = \"n1\"; };\npeer = { key_file = \"/k\"; };\n", &c, &h), 0);
+	CU_ASSERT_STRING_EQUAL(h.lines,
+			       "q.conf:2: warning: peer.key_file: has no effect without peer.listen: other nodes "
+			       "cannot reach this one\n");
 	CU_ASSERT_EQUAL(parse("node = { name = \"n1\"; };\nnbd = { tls = \"on\"; psk_file = \"/p\"; };\n", &c, &h), 0);
 	CU_ASSERT_STRING_EQUAL(h.lines, "");
 }
@@ -285,6 +327,11 @@ static void test_what_is_not_there_yet(void)
 	expect_beside_name("peer = { listen = \"10.0.0.1:9751\"; insecure = true; };\n"
 			   "metadata = { backend = \"etcd\"; endpoints = [\"http://x:1\"]; };",
 			   "q.conf:2: peer.listen: needs peer.key_file: peer.insecure is for a loopback address only");
+	expect_beside_name(
+	    "peer = { listen = \"0.0.0.0:9751\"; key_file = \"/k\"; };\n"
+	    "metadata = { backend = \"etcd\"; endpoints = [\"http://x:1\"]; };",
+	    "q.conf:2: peer.listen: other nodes connect to this very address: give one of this node's, as "
+	    "in \"10.0.0.1:9751\"");
 	expect_beside_name("metadata = { ca_file = \"/etc/ca.pem\"; };",
 			   "q.conf:2: metadata.ca_file: goes with backend = \"etcd\" only");
 	expect_beside_name("metadata = { user = \"u\"; password_file = \"/etc/p\"; };",
@@ -361,6 +408,7 @@ int main(void)
 	CU_add_test(suite, "lengths", test_lengths);
 	CU_add_test(suite, "lists", test_lists);
 	CU_add_test(suite, "rules between keys", test_rules_between_keys);
+	CU_add_test(suite, "endpoints", test_endpoints);
 	CU_add_test(suite, "what has no effect is told", test_what_has_no_effect_is_told);
 	CU_add_test(suite, "what is not there yet", test_what_is_not_there_yet);
 	CU_add_test(suite, "all errors are said", test_all_errors_are_said);
