@@ -622,6 +622,73 @@ static void a_slow_disk(void)
 	bench_close(b);
 }
 
+struct slow_order {
+	struct peer_call call;
+	struct iovec data;
+	uint8_t *text;
+	bool is_done;
+	int res;
+	uint64_t done_ns;
+	struct bench *bench;
+};
+
+static void slow_order_fill(struct peer_call *call, struct peer_message *m)
+{
+	const struct slow_order *o = container_of(call, struct slow_order, call);
+	m->n_blocks = 1;
+	m->text_bytes = 9;
+	m->crcs[0] = crc32c(0, o->text, BLOCK_BYTES);
+}
+
+static void slow_order_done(struct peer_call *call, int res)
+{
+	struct slow_order *o = container_of(call, struct slow_order, call);
+	o->is_done = true;
+	o->res = res;
+	o->done_ns = sim_now_ns(o->bench->world.one.sim);
+}
+
+/* A call with a limit of its own outlives those that came before and after it, and ends when its own time is over. */
+static void a_call_that_may_take_longer(void)
+{
+	struct bench *b = bench_open(true);
+	struct slow_order o = {.bench = b, .text = aligned_alloc(BLOCK_BYTES, BLOCK_BYTES)};
+	memset(o.text, 0, BLOCK_BYTES);
+	o.data = (struct iovec){o.text, BLOCK_BYTES};
+	o.call = (struct peer_call){.type = PEER_ORDER,
+				    .timeout_ns = 10 * TIMEOUT_NS,
+				    .fill = slow_order_fill,
+				    .data = &o.data,
+				    .n_data = 1,
+				    .done = slow_order_done};
+	b->world.holds_orders = true;
+	begin_session(b);
+	CU_ASSERT_TRUE(peer_client_has(b->client, PEER_TAKES_ORDERS));
+	uint64_t begun_ns = sim_now_ns(b->world.one.sim);
+	peer_client_call(b->client, &o.call);
+	struct sim_file_faults *faults = sim_file_faults(b->world.one.medium);
+	faults->slow_ppm = 1000000;
+	faults->slow_ns = 3 * NS_PER_S;
+	for (uint32_t i = 0; i < 5; i++)
+		write_begin(b, i, 1, 0, 7);
+	bench_wait(b);
+	CU_ASSERT_EQUAL(b->lost_res, -ETIMEDOUT);
+	CU_ASSERT(sim_now_ns(b->world.one.sim) - begun_ns < 2 * TIMEOUT_NS);
+	CU_ASSERT_FALSE(o.is_done);
+	one_let_pass(&b->world.one, 10 * TIMEOUT_NS);
+	CU_ASSERT_TRUE(o.is_done);
+	CU_ASSERT_EQUAL(o.res, -ETIMEDOUT);
+	CU_ASSERT(o.done_ns - begun_ns >= 10 * TIMEOUT_NS && o.done_ns - begun_ns < 11 * TIMEOUT_NS);
+	CU_ASSERT_TRUE(peer_client_is_up(b->client));
+	CU_ASSERT_PTR_NOT_NULL_FATAL(b->world.held);
+	order_echo(b->world.held); /* too late: nobody's */
+	one_let_pass(&b->world.one, TIMEOUT_NS);
+	CU_ASSERT_TRUE(peer_client_is_up(b->client));
+	faults->slow_ppm = 0;
+	free(o.text);
+	bench_close(b);
+}
+
 /* Nobody is there, or somebody of another cluster: it is told once, and a client can be closed at any moment. */
 static void nobody_there(void)
 {
@@ -686,6 +753,7 @@ int main(void)
 	CU_add_test(suite, "a partition of a busy node", a_partition_of_a_busy_node);
 	CU_add_test(suite, "a map of other blocks", a_map_of_other_blocks);
 	CU_add_test(suite, "a slow disk", a_slow_disk);
+	CU_add_test(suite, "a call that may take longer", a_call_that_may_take_longer);
 	CU_add_test(suite, "nobody there", nobody_there);
 	CU_add_test(suite, "cuts at any moment", cuts_at_any_moment);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
