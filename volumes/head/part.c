@@ -545,13 +545,17 @@ void part_release(struct part *p)
 
 /* ---- MARK ---- */
 
-/* Of its disks, those that have not done what all of them should, and that the record still calls current. */
+/* Of its disks, those that have not done what all of them should, and that the record still calls current. A disk whose resync
+ * has begun since it was sent takes it over from the others. */
 static uint64_t part_missed(const struct part *p)
 {
 	uint64_t missed = 0;
-	for (uint64_t left = p->disks & ~p->acked; left != 0; left &= left - 1)
-		if (p->volume->disks[__builtin_ctzll(left)].state != VOLUME_DISK_STALE)
+	for (uint64_t left = p->disks & ~p->acked; left != 0; left &= left - 1) {
+		enum volume_disk_state state = p->volume->disks[__builtin_ctzll(left)].state;
+		bool takes_over = state == VOLUME_DISK_SYNCING && !(p->sent & left & -left);
+		if (state != VOLUME_DISK_STALE && !takes_over)
 			missed |= left & -left;
+	}
 	return missed;
 }
 
