@@ -44,7 +44,7 @@ static int lock_to_read(int fd)
 	for (uint64_t waited_ns = 0; fcntl(fd, F_OFD_SETLK, &lock) < 0; waited_ns += DISK_LOCK_RETRY_NS) {
 		if (errno != EAGAIN && errno != EACCES)
 			return -errno;
-		if (waited_ns >= DISK_LOCK_PERSON_NS)
+		if (waited_ns >= DISK_LOCK_PATIENCE_NS)
 			return -EAGAIN;
 		nanosleep(&step, NULL);
 	}

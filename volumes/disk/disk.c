@@ -221,22 +221,31 @@ static void disk_free(struct disk *d)
 	free(d);
 }
 
+int disk_take_file(struct reactor *r, const char *path, unsigned flags, uint64_t since_ns, struct file **file)
+{
+	int res = *file ? 0 : reactor_file_open(r, path, flags, file);
+	bool is_held = res == -EBUSY;
+	if (res == 0) {
+		res = file_lock(*file);
+		is_held = res == -EAGAIN;
+	}
+	if (!is_held)
+		return res;
+	return reactor_now_ns(r) - since_ns < DISK_LOCK_PATIENCE_NS ? -EAGAIN : -EBUSY;
+}
+
 static int open_or_wait(struct disk *d)
 {
 	unsigned flags = d->options.is_read_only ? FILE_READ_ONLY : 0;
-	int res = d->file ? 0 : reactor_file_open(d->reactor, d->path, flags, &d->file);
-	bool is_open = res == 0;
-	if (is_open)
-		res = file_lock(d->file);
-	bool is_held = res == (is_open ? -EAGAIN : -EBUSY);
-	if (is_held && reactor_now_ns(d->reactor) - d->lock_since_ns < DISK_LOCK_START_NS) {
+	int res = disk_take_file(d->reactor, d->path, flags, d->lock_since_ns, &d->file);
+	if (res == -EAGAIN) {
 		timer_start(d->reactor, &d->lock_timer, DISK_LOCK_RETRY_NS);
 		return 0;
 	}
-	if (is_held)
+	if (res == -EBUSY)
 		snprintf(d->why, sizeof d->why, "another process uses this disk%s: end it first",
-			 is_open ? "" : ", or it is mounted");
-	else if (res < 0 && is_open)
+			 d->file ? "" : ", or it is mounted");
+	else if (res < 0 && d->file)
 		snprintf(d->why, sizeof d->why, "cannot lock the disk (error %d)", -res);
 	else if (res < 0)
 		snprintf(d->why, sizeof d->why, "cannot be opened (%s)",

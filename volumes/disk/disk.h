@@ -42,11 +42,10 @@ struct disk_format_options {
 };
 
 /* A killed process's lock on a disk, and its hold on a device that was opened for one alone, go when the requests that
- * were in its ring have landed: a moment after the process. So whoever opens a disk tries again for a while; a person who
- * waits for it has less patience than a start. */
-#define DISK_LOCK_RETRY_NS  (20 * NS_PER_MS)
-#define DISK_LOCK_PERSON_NS (2 * NS_PER_S)
-#define DISK_LOCK_START_NS  (20 * NS_PER_S)
+ * were in its ring have landed: a moment after the process, so whoever opens a disk tries again for a while. No longer:
+ * one that is mounted, or that a living process has, keeps a whole start waiting. */
+#define DISK_LOCK_RETRY_NS    (20 * NS_PER_MS)
+#define DISK_LOCK_PATIENCE_NS (5 * NS_PER_S)
 
 /* Formats the device or file at path (created when it does not exist and size_bytes is set). Blocks; before the
  * reactor runs, or on a thread with a reactor of its own. 0 or -errno with the reason in why. */

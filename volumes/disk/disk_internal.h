@@ -569,6 +569,10 @@ struct recovery;
 must_check int recovery_start(struct disk *d);
 void recovery_destroy(struct recovery *r);
 void disk_recovered(struct disk *d, int res);
+/* Opens the file, unless it is open, and locks it. 0; -EAGAIN: another process has it and may be dying: again after
+ * DISK_LOCK_RETRY_NS; -EBUSY: it has it since since_ns, which is too long; or -errno. */
+must_check int disk_take_file(struct reactor *r, const char *path, unsigned flags, uint64_t since_ns,
+			      struct file **file);
 /* The superblock is known: makes the parts whose size it gives. 0 or -errno. */
 must_check int disk_size_parts(struct disk *d, uint64_t n_blocks);
 /* Recovery has ended with a checkpoint: the parts take no more than the disk's share of the cache. */

@@ -27,7 +27,7 @@
  *
  * Owner: the caller's thread; the request lives on its stack, the two buffers of 1 MiB on the heap.
  */
-#include "volumes/disk/disk.h"
+#include "volumes/disk/disk_internal.h"
 #include "volumes/disk/disk_format_internal.h"
 
 #include "daemon/core/checksum.h"
@@ -238,18 +238,15 @@ static int make_measure(struct make *m)
 
 static enum flow make_lock(struct make *m)
 {
-	int res = m->file ? 0 : reactor_file_open(m->reactor, m->path, 0, &m->file);
+	int res = disk_take_file(m->reactor, m->path, 0, m->lock_since_ns, &m->file);
 
-	if (res == 0)
-		res = file_lock(m->file);
-	bool is_held = res == -EAGAIN || res == -EBUSY;
-	if (is_held && reactor_now_ns(m->reactor) - m->lock_since_ns < DISK_LOCK_PERSON_NS) {
+	if (res == -EAGAIN) {
 		m->is_waiting = true;
 		timer_start(m->reactor, &m->timer, DISK_LOCK_RETRY_NS);
 		return FLOW_WAIT;
 	}
-	if (is_held)
-		m->err = refuse(m, -EBUSY, "%s is in use by another process%s", m->path, m->file ? "" : ", or mounted");
+	if (res == -EBUSY)
+		m->err = refuse(m, res, "%s is in use by another process%s", m->path, m->file ? "" : ", or mounted");
 	else if (res < 0)
 		m->err = refuse(m, res, "cannot lock %s: %s", m->path, strerror(-res));
 	else
