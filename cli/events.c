@@ -39,7 +39,13 @@ static void event_print(const json_t *event)
 	auto_free char *code = text_printable(text_at(event, "code"));
 	auto_free char *message = text_printable(text_at(event, "message"));
 	time_print(text_at(event, "time"));
-	printf("  %-7s  %s: %s: %s\n", level, object, code, message);
+	printf("  %-7s  %s: %s: %s", level, object, code, message);
+	if (number_at(event, "more") > 0) {
+		printf(" (and %llu more like it, until ", (unsigned long long)number_at(event, "more"));
+		time_print(text_at(event, "last_time"));
+		putchar(')');
+	}
+	putchar('\n');
 }
 
 /* Prints what came and returns the last sequence. */

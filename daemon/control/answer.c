@@ -476,6 +476,8 @@ static json_t *events_json(const struct answer_context *c, const struct order *o
 		put_text(e, "code", events[i].code);
 		put_text(e, "object", events[i].object);
 		put_text(e, "message", events[i].text);
+		put_number(e, "more", events[i].n_more);
+		put_time(e, "last_time", events[i].last_wall_ns);
 		json_array_append_new(array, e);
 	}
 	free(events);

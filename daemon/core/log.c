@@ -11,6 +11,9 @@
  *  2. No byte of the text can end a line or move a terminal's cursor, and the text is valid UTF-8: what came from a
  *     client, a peer or a path is shown as \xNN where it is anything else.
  *  3. ring[(sequence - 1) % RING_EVENTS] holds event `sequence`; the last RING_EVENTS events are there.
+ *  4. A flood does not push others out: of events with one text for one object a few become events of their own in a
+ *     while, and of those with one code for one object a few more (struct kind); the rest is counted in the last of them
+ *     that is still in the ring.
  *
  * Owner: any thread; the lock guards the ring, the sequence, the clock and who hears, and is never held over a write().
  */
@@ -30,6 +33,21 @@
 #define RAW_BYTES   (TEXT_BYTES + 8u) /* before: longer, so that escaping sees when it was cut */
 #define LINE_BYTES  (TEXT_BYTES + 256u)
 
+/* Bursts of one kind, and how long each event beyond waits: a device that fails every read fills a tenth of the ring, and
+ * all of it in a week. */
+#define SAME_MAX  16u  /* code, object and text */
+#define ALIKE_MAX 128u /* code and object; a scrub names so many damaged blocks */
+#define REFILL_NS (600 * NS_PER_S)
+#define KINDS     128u /* that are remembered */
+
+struct kind {
+	uint64_t hash;
+	uint64_t seen;      /* the log's n_told then: the one longest not seen makes room */
+	uint64_t sequence;  /* of its last event */
+	uint64_t filled_ns; /* what its room was reckoned at */
+	uint32_t room;      /* events that it may make now */
+};
+
 struct log {
 	pthread_mutex_t lock;
 	int output_fd;        /* immutable */
@@ -40,6 +58,8 @@ struct log {
 	void *heard_context;
 	uint64_t sequence; /* of the newest event; 0: none yet */
 	struct log_event_view ring[RING_EVENTS];
+	uint64_t n_told;
+	struct kind kinds[KINDS];
 };
 
 static const char *const level_names[] = {
@@ -208,16 +228,66 @@ void log_line(struct log *l, enum log_level level, const char *area, const char 
 
 /* ---- events ---- */
 
-/* Gives the event its sequence number and puts it into the ring. */
-static void event_append(struct log *l, struct log_event_view *e)
+static uint64_t hash_add(uint64_t hash, const char *text)
+{
+	do
+		hash = (hash ^ (unsigned char)*text) * 0x100000001b3; /* FNV-1a, the final zero too */
+	while (*text++ != '\0');
+	return hash;
+}
+
+static struct kind *kind_of_locked(struct log *l, uint64_t hash, uint64_t now_ns, uint32_t room)
+{
+	struct kind *k = &l->kinds[0];
+
+	for (uint32_t i = 0; i < KINDS; i++) {
+		if (l->kinds[i].seen > 0 && l->kinds[i].hash == hash) {
+			k = &l->kinds[i];
+			break;
+		}
+		if (l->kinds[i].seen < k->seen)
+			k = &l->kinds[i];
+	}
+	if (k->seen == 0 || k->hash != hash)
+		*k = (struct kind){.hash = hash, .filled_ns = now_ns, .room = room};
+	k->seen = ++l->n_told;
+	uint64_t n = now_ns > k->filled_ns ? (now_ns - k->filled_ns) / REFILL_NS : 0;
+	k->room = (uint32_t)min_u64(room, k->room + n);
+	k->filled_ns = now_ns > k->filled_ns ? k->filled_ns + n * REFILL_NS : now_ns; /* it may have been set back */
+	return k;
+}
+
+/* Counts one more in this event, if it is still in the ring. */
+static bool event_count_locked(struct log *l, uint64_t sequence, uint64_t now_ns)
+{
+	struct log_event_view *e = &l->ring[(sequence - 1) % RING_EVENTS];
+
+	if (sequence == 0 || e->sequence != sequence)
+		return false;
+	e->n_more++;
+	e->last_wall_ns = now_ns;
+	return true;
+}
+
+/* Gives the event its sequence number and puts it into the ring, or counts it there. false: nothing new was said. */
+static bool event_append(struct log *l, struct log_event_view *e)
 {
 	pthread_mutex_lock(&l->lock);
-	e->wall_ns = l->wall_ns(l->clock_context);
-	e->sequence = ++l->sequence;
-	l->ring[(e->sequence - 1) % RING_EVENTS] = *e;
-	if (l->heard)
-		l->heard(l->heard_context);
+	uint64_t now_ns = e->wall_ns = e->last_wall_ns = l->wall_ns(l->clock_context);
+	uint64_t hash = hash_add(hash_add(0xcbf29ce484222325, e->code), e->object);
+	struct kind *alike = kind_of_locked(l, hash, now_ns, ALIKE_MAX);
+	struct kind *same = kind_of_locked(l, hash_add(hash, e->text), now_ns, SAME_MAX);
+	bool is_old = same->room == 0 && event_count_locked(l, same->sequence, now_ns);
+	if (!is_old && (alike->room > 0 || !event_count_locked(l, alike->sequence, now_ns))) {
+		same->room -= same->room > 0;
+		alike->room -= alike->room > 0;
+		e->sequence = same->sequence = alike->sequence = ++l->sequence;
+		l->ring[(e->sequence - 1) % RING_EVENTS] = *e;
+		if (l->heard)
+			l->heard(l->heard_context);
+	}
 	pthread_mutex_unlock(&l->lock);
+	return !is_old;
 }
 
 void log_on_event(struct log *l, void (*heard)(void *context), void *context)
@@ -241,7 +311,8 @@ void log_event(struct log *l, enum log_level level, const char *code, const char
 	text_escape(e.code, sizeof e.code, code);
 	text_escape(e.object, sizeof e.object, object);
 	text_escape(e.text, sizeof e.text, text);
-	event_append(l, &e);
+	if (!event_append(l, &e))
+		return;
 	snprintf(text, sizeof text, "%s [%s]", e.text, e.code);
 	line_write(l, e.wall_ns, level, e.object, text);
 }

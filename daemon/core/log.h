@@ -25,7 +25,8 @@ void log_line(struct log *l, enum log_level level, const char *area, const char 
 /* Is a line of this level written? For whoever has to work for its text. */
 bool log_writes(const struct log *l, enum log_level level);
 
-/* Something a person should be able to find later. `object`: "disk d1", "volume vm7"; `code`: a stable word for
+/* Something a person should be able to find later. Of a flood only the first become events, and the others are counted;
+ * what differs is a line each all the same. `object`: "disk d1", "volume vm7"; `code`: a stable word for
  * scripts ("disk-failed", "damage"). Also written as a line. */
 void log_event(struct log *l, enum log_level level, const char *code, const char *object, const char *format, ...)
     printf_like(5, 6);
@@ -34,6 +35,8 @@ struct log_event_view {
 	uint64_t sequence; /* 1, 2, 3 ... */
 	uint64_t wall_ns;
 	enum log_level level;
+	uint64_t n_more;       /* alike, that were only counted */
+	uint64_t last_wall_ns; /* the last of them; without any, wall_ns */
 	char code[32];
 	char object[96];
 	char text[384];

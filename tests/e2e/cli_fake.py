@@ -40,7 +40,8 @@ POOL = {"name": "default", "uuid": "5b0d6e2c-5a0a-4a56-8a6e-111111111111", "repl
 EVENTS = [{"sequence": 1, "time": "2025-01-31T12:34:56.123Z", "level": "notice", "code": "disk-added",
            "object": "disk d1", "message": "added to pool default"},
           {"sequence": 2, "time": "2025-01-31T12:34:57.000Z", "level": "error", "code": "damage",
-           "object": "disk d1", "message": "block 7 \u001b[31mis damaged"}]
+           "object": "disk d1", "message": "block 7 \u001b[31mis damaged", "more": 41,
+           "last_time": "2025-01-31T12:39:00.000Z"}]
 
 
 class Refusal(Exception):

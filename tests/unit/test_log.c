@@ -130,7 +130,9 @@ static void long_text_is_cut_and_says_so(void)
 		CU_ASSERT_EQUAL(strchr(line, '\n') - line, (ptrdiff_t)strlen(line) - 1);
 		bool is_cut = len * (len % 2 ? 4 : 1) >= 1024;
 		CU_ASSERT_EQUAL(strstr(line, "...") != NULL, is_cut);
-		log_event(f.log, LOG_INFO, "x", text, "%s", text);
+		char code[16];
+		snprintf(code, sizeof code, "x%zu", len); /* no flood */
+		log_event(f.log, LOG_INFO, code, text, "%s", text);
 		fixture_text(&f);
 		CU_ASSERT_EQUAL(log_events(f.log, (len - 300) / 7, &view, 1), 1);
 		CU_ASSERT_TRUE(strlen(view.text) < sizeof view.text && strlen(view.text) > 0);
@@ -146,8 +148,11 @@ static void the_ring_forgets_the_oldest(void)
 
 	CU_ASSERT_EQUAL_FATAL(log_create(-1, LOG_INFO, &log), 0);
 	CU_ASSERT_EQUAL(log_events(log, 0, view, 1), 0);
-	for (int i = 1; i <= RING_EVENTS + 10; i++)
-		log_event(log, LOG_INFO, "tick", "x", "%d", i);
+	for (int i = 1; i <= RING_EVENTS + 10; i++) {
+		char object[16];
+		snprintf(object, sizeof object, "x%d", i); /* no flood */
+		log_event(log, LOG_INFO, "tick", object, "%d", i);
+	}
 	CU_ASSERT_EQUAL(log_events(log, 0, view, RING_EVENTS + 1), RING_EVENTS);
 	CU_ASSERT_EQUAL(view[0].sequence, 11);
 	CU_ASSERT_STRING_EQUAL(view[0].text, "11");
@@ -158,6 +163,69 @@ static void the_ring_forgets_the_oldest(void)
 	CU_ASSERT_EQUAL(view[2].sequence, 23);
 	CU_ASSERT_EQUAL(log_events(log, RING_EVENTS + 10, view, 8), 0);
 	CU_ASSERT_EQUAL(log_events(log, UINT64_MAX, view, 8), 0);
+	log_destroy(log);
+}
+
+/* A flood of one kind leaves what others said where it was. */
+static void a_flood_is_counted(void)
+{
+	static struct log_event_view view[RING_EVENTS];
+	uint64_t now_ns = fixed_ns;
+	struct fixture f;
+
+	fixture_open(&f, LOG_INFO);
+	log_set_clock(f.log, fixed_clock, &now_ns);
+	log_event(f.log, LOG_ERROR, "disk-failed", "disk d2", "before");
+	for (int i = 0; i < 5000; i++) {
+		now_ns++;
+		log_event(f.log, LOG_ERROR, "damage", "disk d1", "block 7");
+	}
+	CU_ASSERT_EQUAL(log_events(f.log, 0, view, RING_EVENTS), 1 + 16);
+	CU_ASSERT_STRING_EQUAL(view[0].text, "before");
+	CU_ASSERT_EQUAL(view[0].n_more, 0);
+	CU_ASSERT_EQUAL(view[0].last_wall_ns, view[0].wall_ns);
+	CU_ASSERT_EQUAL(view[16].n_more, 5000 - 16);
+	CU_ASSERT_EQUAL(view[16].last_wall_ns, now_ns);
+	CU_ASSERT_EQUAL(view[16].wall_ns, fixed_ns + 16);
+	fixture_text(&f);
+	for (int i = 0; i < 5000; i++)
+		log_event(f.log, LOG_ERROR, "damage", "disk d1", "block %d", 100 + i);
+	CU_ASSERT_EQUAL(strncmp(fixture_text(&f), "<3>", 3), 0);
+	CU_ASSERT_EQUAL(log_events(f.log, 0, view, RING_EVENTS), 1 + 128);
+	CU_ASSERT_STRING_EQUAL(view[128].text, "block 211");
+	CU_ASSERT_EQUAL(view[128].n_more, 5000 - (128 - 16));
+	log_event(f.log, LOG_ERROR, "damage", "disk d2", "block 7"); /* of another */
+	now_ns += 1200 * NS_PER_S;                                   /* and after a while two more */
+	for (int i = 0; i < 5; i++)
+		log_event(f.log, LOG_ERROR, "damage", "disk d1", "block 9%d", i);
+	CU_ASSERT_EQUAL(log_events(f.log, 0, view, RING_EVENTS), 1 + 128 + 1 + 2);
+	CU_ASSERT_STRING_EQUAL(view[131].text, "block 91");
+	CU_ASSERT_EQUAL(view[131].n_more, 3);
+	now_ns -= 1000000 * NS_PER_S; /* the clock was wrong */
+	log_event(f.log, LOG_ERROR, "damage", "disk d1", "block 1");
+	now_ns += 600 * NS_PER_S;
+	log_event(f.log, LOG_ERROR, "damage", "disk d1", "block 2");
+	CU_ASSERT_EQUAL(log_events(f.log, 0, view, RING_EVENTS), 1 + 128 + 1 + 2 + 1);
+	fixture_close(&f);
+}
+
+/* What was kept last has left the ring: it is told anew. */
+static void what_is_out_of_sight_is_told_again(void)
+{
+	static struct log_event_view view[RING_EVENTS];
+	struct log *log;
+
+	CU_ASSERT_EQUAL_FATAL(log_create(-1, LOG_INFO, &log), 0);
+	for (int i = 0; i < 20; i++)
+		log_event(log, LOG_INFO, "tick", "x", "same");
+	for (int i = 1; i <= RING_EVENTS; i++) {
+		char object[16];
+		snprintf(object, sizeof object, "x%d", i % 64);
+		log_event(log, LOG_INFO, object, "x", "%d", i);
+	}
+	log_event(log, LOG_INFO, "tick", "x", "same");
+	CU_ASSERT_EQUAL(log_events(log, RING_EVENTS + 16, view, RING_EVENTS), 1);
+	CU_ASSERT_STRING_EQUAL(view[0].code, "tick");
 	log_destroy(log);
 }
 
@@ -179,7 +247,9 @@ static void levels_have_names(void)
 static void *write_many(void *context)
 {
 	for (int i = 0; i < N_EACH; i++) {
-		log_event(context, LOG_INFO, "tick", "thread", "%0200d", i);
+		char code[16];
+		snprintf(code, sizeof code, "t%03d", i); /* no flood */
+		log_event(context, LOG_INFO, code, "thread", "%0200d", i);
 		log_line(context, LOG_INFO, "thread", "%0200d", i);
 	}
 	return NULL;
@@ -207,7 +277,7 @@ static void threads_do_not_mix_lines(void)
 	while (fgets(line, sizeof line, f) != NULL) {
 		CU_ASSERT_EQUAL(memcmp(line, "<6>", 3), 0);
 		CU_ASSERT_TRUE(strlen(line) == 28 + strlen("thread: info: ") + 200 + strlen("\n") ||
-			       strlen(line) == 28 + strlen("thread: info: ") + 200 + strlen(" [tick]\n"));
+			       strlen(line) == 28 + strlen("thread: info: ") + 200 + strlen(" [t000]\n"));
 		n_lines++;
 	}
 	CU_ASSERT_EQUAL(n_lines, 2 * N_THREADS * N_EACH);
@@ -224,6 +294,8 @@ int main(void)
 	CU_add_test(suite, "hostile text is escaped", hostile_text_is_escaped);
 	CU_add_test(suite, "long text is cut and says so", long_text_is_cut_and_says_so);
 	CU_add_test(suite, "the ring forgets the oldest", the_ring_forgets_the_oldest);
+	CU_add_test(suite, "a flood is counted", a_flood_is_counted);
+	CU_add_test(suite, "what is out of sight is told again", what_is_out_of_sight_is_told_again);
 	CU_add_test(suite, "levels have names", levels_have_names);
 	CU_add_test(suite, "threads do not mix lines", threads_do_not_mix_lines);
 	CU_basic_run_tests();
