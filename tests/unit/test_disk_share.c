@@ -43,6 +43,33 @@ static void a_big_disk(void)
 	one_close(&o);
 }
 
+/* Blocks beside each other whose leaves have only the root in common, at each height of it, in trees of one leaf. */
+static void writes_across_the_highest_pages(void)
+{
+	struct one_disk o;
+	uint64_t id = 1, most = 0;
+	one_open(&o, GIB, SMALL_BYTES);
+	for (unsigned shift = PAGE_SHIFT; shift <= 5 * PAGE_SHIFT; shift += PAGE_SHIFT) {
+		for (uint64_t k = 1; k < PAGE_POINTERS; k += 2, id++) {
+			uint64_t edge = k << shift;
+			struct disk_tree *t = one_create(&o, id);
+			CU_ASSERT_EQUAL_FATAL(one_write(&o, t, 0, 1, 1), 0);
+			uint32_t before = o.disk->pages.n_dirty;
+			CU_ASSERT_EQUAL_FATAL(one_write(&o, t, edge - 1, 2, 2), 0);
+			if (o.disk->pages.n_dirty > before) /* no checkpoint came between */
+				most = max_u64(most, o.disk->pages.n_dirty - before);
+			CU_ASSERT_EQUAL_FATAL(one_write(&o, t, (PAGE_POINTERS << shift) - 2, 2, 3), 0); /* its end */
+			CU_ASSERT_EQUAL_FATAL(disk_tree_blocks(t), 5);
+		}
+	}
+	CU_ASSERT_EQUAL(most, CHANGE_PAGES_MAX);
+	kill_disk(&o);
+	one_open_disk(&o);
+	for (uint64_t i = 1; i < id; i++)
+		CU_ASSERT_EQUAL_FATAL(disk_tree_blocks(one_tree(&o, i)), 5);
+	one_close(&o);
+}
+
 /* The records of many volumes are dirty at once. */
 static void many_volumes(void)
 {
@@ -85,6 +112,7 @@ int main(void)
 {
 	CU_initialize_registry();
 	CU_pSuite suite = CU_add_suite("a small share of the cache", NULL, NULL);
+	CU_add_test(suite, "writes across the highest pages", writes_across_the_highest_pages);
 	CU_add_test(suite, "a big disk", a_big_disk);
 	CU_add_test(suite, "many volumes", many_volumes);
 	CU_add_test(suite, "a share that was larger", a_share_that_was_larger);

@@ -655,6 +655,10 @@ void disk_io_wake(struct disk_io *io);
 /* The disk has failed: every request that waits inside ends with -EIO. */
 void disk_requests_fail(struct disk *d);
 void disk_requests_init(struct disk *d);
+/* Pages that one change may make: those of the paths to two leaves, which may have nothing but the root in common, and, as
+ * a tree of one leaf grows to the full height, those between the root and that leaf. (12 in trees of volumes, which end at
+ * 4 PiB and so at one height less: what is reckoned for them in blocks.) */
+#define CHANGE_PAGES_MAX (1 + 2 * (TREE_HEIGHT_MAX - 1) + (TREE_HEIGHT_MAX - 2))
 /* Counts that one change may touch outside resident regions: copies of shared pages along two paths. */
 #define CHANGE_DELTAS_MAX (2 * TREE_HEIGHT_MAX * (PAGE_POINTERS + 2))
 /* Are there dirty pages and deltas left for one more change? */

@@ -252,7 +252,7 @@ static int apply_one(struct recovery *r, const struct batch_record *b)
 	if (res == 0)
 		res = space_make_delta_room(&d->space, CHANGE_DELTAS_MAX, &r->waiter);
 	/* Of a disk whose superblock does not say how large the cache was. */
-	if (res == -ENOMEM || (!pages_have(&d->pages, 2 * TREE_HEIGHT_MAX, NULL) && d->pages.n_loading == 0))
+	if (res == -ENOMEM || (!pages_have(&d->pages, CHANGE_PAGES_MAX, NULL) && d->pages.n_loading == 0))
 		return recovery_fail(r, "replaying the journal needs more memory than node.cache_mb allows: raise it "
 					"and start again");
 	if (res == 0)

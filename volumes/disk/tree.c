@@ -261,7 +261,7 @@ int tree_prepare(struct disk_tree *t, uint64_t block, struct waiter *w)
 	struct pages *pages = &t->disk->pages;
 	struct pointer p = t->record.root;
 	bool above = false;
-	if (!pages_have(pages, 2 * TREE_HEIGHT_MAX, w))
+	if (!pages_have(pages, CHANGE_PAGES_MAX, w))
 		return -EAGAIN;
 	if (is_beyond(t, block))
 		return 0;
