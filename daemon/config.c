@@ -79,6 +79,7 @@ static const struct key keys[] = {
     {AT(nbd, max_connections), .kind = KEY_INTEGER, .min = 1, .max = 65535},
     {AT(vhost, dir), .kind = KEY_PATH, .min = 1},
     {AT(vhost, poll_us), .kind = KEY_INTEGER, .max = 1000},
+    {AT(vhost, file_memory), .kind = KEY_BOOLEAN},
     {AT(log, level), .kind = KEY_CHOICE, .choices = {"error", "warning", "notice", "info", "debug"}},
 };
 _Static_assert(array_size(keys) <= CONFIG_KEYS_MAX, "each has a place for its line");

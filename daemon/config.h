@@ -57,6 +57,7 @@ struct config {
 	struct {
 		char dir[CONFIG_TEXT_MAX];
 		uint64_t poll_us;
+		bool file_memory;
 	} vhost;
 	struct {
 		uint64_t level; /* enum log_level */

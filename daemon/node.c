@@ -326,6 +326,7 @@ static void node_let_machines_in(struct node *n)
 	    .buffers = n->buffers,
 	    .dir = n->config->vhost.dir,
 	    .poll_us = (uint32_t)n->config->vhost.poll_us,
+	    .file_memory = n->config->vhost.file_memory,
 	};
 	if (n->res < 0)
 		return;

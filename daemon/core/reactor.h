@@ -158,6 +158,9 @@ struct mapping {
 	uint64_t len_bytes;
 	volatile bool is_broken;
 };
+/* Is it memory of this machine (memfd, tmpfs, hugetlbfs)? What lies behind another file may keep whoever touches it, or
+ * asks its size, waiting for ever: a FUSE server that does not answer, a network. */
+must_check bool reactor_fd_is_memory(struct reactor *r, int fd);
 /* Maps a range of a regular file or memfd, which must have it; the descriptor stays the caller's. 0 or -errno. */
 must_check int reactor_map(struct reactor *r, int fd, uint64_t pos_bytes, uint64_t len_bytes, struct mapping **out);
 /* New memory of zeros to be shared with others by the descriptor, which is the caller's. */

@@ -22,6 +22,7 @@ struct reactor_ops {
 	/* NULL all of these: nothing can be shared with other processes */
 	void (*fd_close)(struct reactor *r, int fd);
 	int (*stream_take)(struct reactor *r, int fd, struct stream **out);
+	bool (*fd_is_memory)(struct reactor *r, int fd);
 	int (*map)(struct reactor *r, int fd, uint64_t pos_bytes, uint64_t len_bytes, struct mapping **out);
 	int (*share)(struct reactor *r, uint64_t len_bytes, int *fd, struct mapping **out);
 	void (*mapping_close)(struct mapping *m);

@@ -773,6 +773,7 @@ static const struct reactor_ops uring_ops = {
     .stream_peer = uring_stream_peer,
     .fd_close = uring_fd_close,
     .stream_take = uring_stream_take,
+    .fd_is_memory = uring_fd_is_memory,
     .map = uring_map,
     .share = uring_share,
     .mapping_close = uring_mapping_close,

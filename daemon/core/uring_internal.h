@@ -154,6 +154,7 @@ int uring_stream_take(struct reactor *r, int fd, struct stream **out);
 
 /* uring_shared.c */
 void uring_fd_close(struct reactor *r, int fd);
+bool uring_fd_is_memory(struct reactor *r, int fd);
 int uring_map(struct reactor *r, int fd, uint64_t pos_bytes, uint64_t len_bytes, struct mapping **out);
 int uring_share(struct reactor *r, uint64_t len_bytes, int *fd, struct mapping **out);
 void uring_mapping_close(struct mapping *m);

@@ -22,6 +22,7 @@
 #include "daemon/core/uring_internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -76,6 +77,12 @@ void uring_fds_take(struct op *op, struct msghdr *header)
 }
 
 /* ---- memory ---- */
+
+/* Files of tmpfs and hugetlbfs have seals, if only the one that forbids others; no other has, nor is it asked. */
+bool uring_fd_is_memory(struct reactor *r, int fd)
+{
+	return fcntl(fd, F_GET_SEALS) >= 0;
+}
 
 struct uring_mapping {
 	struct mapping base;

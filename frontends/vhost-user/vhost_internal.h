@@ -195,6 +195,7 @@ struct vhost_server {
 	struct buffers *buffers;
 	char dir[160];
 	uint64_t poll_ns;
+	bool takes_files; /* memory that lies in files elsewhere than in memory */
 	struct list doors;
 	struct volume_doors hooks;
 	struct vhost_request *requests; /* VHOST_REQUESTS_MAX, the first n_made of them used before */

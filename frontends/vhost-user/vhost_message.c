@@ -456,6 +456,30 @@ struct vhost_queue *message_drains(struct vhost_connection *c, bool *all)
 	return m && m->drain == DRAIN_QUEUE ? queue_named(c) : NULL;
 }
 
+/* Are its descriptors mapped? */
+static bool message_brings_memory(const struct vhost_connection *c)
+{
+	return c->kind == VHOST_SET_MEM_TABLE || c->kind == VHOST_ADD_MEM_REG || c->kind == VHOST_SET_LOG_BASE ||
+	       c->kind == VHOST_SET_INFLIGHT_FD;
+}
+
+/* A page of it that does not come would stop this thread, and with it every volume. */
+static int memory_check(const struct vhost_connection *c)
+{
+	const struct vhost_server *s = c->door->server;
+
+	for (uint32_t i = 0; i < c->fds.n && !s->takes_files; i++) {
+		if (reactor_fd_is_memory(s->reactor, c->fds.fd[i]))
+			continue;
+		log_event(s->log, LOG_WARNING, "vhost-memory-refused", c->door->name,
+			  "%s: its VMM shares memory that lies in a file on a disk or a network: give the guest "
+			  "memory-backend-memfd, or a file in /dev/shm or hugetlbfs; vhost.file_memory allows others",
+			  c->door->name);
+		return -ENOTSUP;
+	}
+	return 0;
+}
+
 int message_apply(struct vhost_connection *c)
 {
 	const struct message_rule *m = message_of(c);
@@ -464,7 +488,9 @@ int message_apply(struct vhost_connection *c)
 	c->reply_bytes = 0;
 	if (!m)
 		return -EPROTO;
-	int res = m->apply(c);
+	int res = message_brings_memory(c) ? memory_check(c) : 0;
+	if (res == 0)
+		res = m->apply(c);
 	quarry_assert(res <= 0);
 	quarry_assert(res == 0 || !c->has_reply);
 	return res;

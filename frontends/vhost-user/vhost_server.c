@@ -337,6 +337,7 @@ int vhost_server_start(const struct vhost_server_options *o, struct vhost_server
 	s->volumes = o->volumes;
 	s->buffers = o->buffers;
 	s->poll_ns = o->poll_us * NS_PER_US;
+	s->takes_files = o->file_memory;
 	s->n_free = VHOST_REQUESTS_MAX;
 	s->hooks.open = vhost_door_asked_for;
 	snprintf(s->dir, sizeof(s->dir), "%s", o->dir);

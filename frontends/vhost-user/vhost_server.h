@@ -21,6 +21,7 @@ struct vhost_server_options {
 	struct buffers *buffers;
 	const char *dir;  /* of the sockets: DIR/NAME.sock, DIR/NAME@SNAP.sock */
 	uint32_t poll_us; /* rings are looked at for so long after the last request; 0: only when kicked */
+	bool file_memory; /* guests' memory may lie in files that are not in memory */
 };
 /* Opens a socket for everything attached over vhost-user, and for what will be. 0 or -errno. */
 must_check int vhost_server_start(const struct vhost_server_options *o, struct vhost_server **out);

@@ -212,6 +212,7 @@ static const struct reactor_ops world_ops = {
     .stream_peer = sim_stream_peer,
     .fd_close = sim_shared_close,
     .stream_take = sim_shared_stream,
+    .fd_is_memory = sim_shared_is_memory,
     .map = sim_shared_map,
     .share = sim_shared_make,
     .mapping_close = sim_shared_unmap,

@@ -132,8 +132,9 @@ void sim_net_cut(struct sim_machine *a, struct sim_machine *b);
 
 int sim_memory_create(struct sim *s, uint64_t len_bytes); /* as memfd_create() and ftruncate() */
 uint8_t *sim_memory_at(struct sim *s, int fd, uint64_t *len_bytes);
-void sim_memory_cut(struct sim *s, int fd); /* its file shrinks under everybody */
-int sim_counter_create(struct sim *s);      /* as eventfd() */
+void sim_memory_set_file(struct sim *s, int fd, bool is_file); /* of a file system on a disk or elsewhere */
+void sim_memory_cut(struct sim *s, int fd);                    /* its file shrinks under everybody */
+int sim_counter_create(struct sim *s);                         /* as eventfd() */
 void sim_counter_signal(struct sim *s, int fd);
 uint64_t sim_counter_take(struct sim *s, int fd); /* how often it was signalled since */
 /* One end as a stream of the machine's process, the other as a descriptor to give away. */

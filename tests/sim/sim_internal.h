@@ -107,6 +107,7 @@ void sim_stream_pair(struct sim_machine *m, struct stream **near, struct stream 
 /* sim_shared.c */
 void sim_shared_close(struct reactor *r, int fd);
 int sim_shared_stream(struct reactor *r, int fd, struct stream **out);
+bool sim_shared_is_memory(struct reactor *r, int fd);
 int sim_shared_map(struct reactor *r, int fd, uint64_t pos_bytes, uint64_t len_bytes, struct mapping **out);
 int sim_shared_make(struct reactor *r, uint64_t len_bytes, int *fd, struct mapping **out);
 void sim_shared_unmap(struct mapping *m);

@@ -31,6 +31,7 @@ struct sim_thing {
 	enum thing_kind kind;
 	uint32_t n_uses;
 	uint8_t *bytes; /* MEMORY */
+	bool is_file;   /* MEMORY: of a file system on a disk or elsewhere */
 	uint64_t len_bytes;
 	uint64_t count;        /* COUNTER: signals that nobody has heard of */
 	struct list bells;     /* COUNTER */
@@ -298,6 +299,18 @@ int sim_shared_stream(struct reactor *r, int fd, struct stream **out)
 	}
 	sim_fd_close(s, fd);
 	return res;
+}
+
+bool sim_shared_is_memory(struct reactor *r, int fd)
+{
+	const struct sim_thing *t = thing_at(sim_of(r), fd);
+
+	return t && t->kind == THING_MEMORY && !t->is_file;
+}
+
+void sim_memory_set_file(struct sim *s, int fd, bool is_file)
+{
+	thing_at(s, fd)->is_file = is_file;
 }
 
 int sim_shared_map(struct reactor *r, int fd, uint64_t pos_bytes, uint64_t len_bytes, struct mapping **out)

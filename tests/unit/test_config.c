@@ -92,7 +92,7 @@ static void test_everything_set(void)
 	    "metadata = { backend = \"embedded\"; endpoints = []; prefix = \"/q2\"; };\n"
 	    "nbd = { socket = \"/tmp/n.sock\"; listen = \"[::]:10809\"; tls = \"require\";\n"
 	    "        cert_dir = \"/etc/certs\"; psk_file = \"/etc/psk\"; max_connections = 9; };\n"
-	    "vhost = { dir = \"/tmp/v\"; poll_us = 30; };\n"
+	    "vhost = { dir = \"/tmp/v\"; poll_us = 30; file_memory = true; };\n"
 	    "log = { level = \"debug\"; };\n";
 	CU_ASSERT_EQUAL(parse(text, &c, &h), 0);
 	CU_ASSERT_STRING_EQUAL(h.lines, "");
@@ -108,6 +108,7 @@ static void test_everything_set(void)
 	CU_ASSERT_EQUAL(c.nbd.tls, CONFIG_TLS_REQUIRE);
 	CU_ASSERT_EQUAL(c.nbd.max_connections, 9);
 	CU_ASSERT_EQUAL(c.vhost.poll_us, 30);
+	CU_ASSERT_TRUE(c.vhost.file_memory);
 	CU_ASSERT_EQUAL(c.log.level, LOG_DEBUG);
 }
 
@@ -137,7 +138,8 @@ static void test_unknown_keys(void)
 			   "q.conf:2: nbd.sokcet: unknown key; did you mean nbd.socket?");
 	expect_beside_name("metadata = { endpoint = []; };",
 			   "q.conf:2: metadata.endpoint: unknown key; did you mean metadata.endpoints?");
-	expect_beside_name("vhost = { polling = 1; };", "q.conf:2: vhost.polling: unknown key; vhost has: dir poll_us");
+	expect_beside_name("vhost = { polling = 1; };",
+			   "q.conf:2: vhost.polling: unknown key; vhost has: dir poll_us file_memory");
 	expect("node = { name = \"n1\";\n\n cache = 5; };",
 	       "q.conf:3: node.cache: unknown key; node has: name data_dir reactors cache_mb labels");
 	expect_beside_name("log = 5;", "q.conf:2: log: must be a group, as in log = { ... };");

@@ -32,6 +32,7 @@ static void a_mapping_is_what_others_see(void)
 	int fd = memory_make(4 * PAGE_BYTES);
 	unsigned char byte = 7;
 	CU_ASSERT_EQUAL(pwrite(fd, &byte, 1, 5000), 1);
+	CU_ASSERT_TRUE(reactor_fd_is_memory(w.reactor, fd));
 	CU_ASSERT_EQUAL_FATAL(reactor_map(w.reactor, fd, 5000, 3000, &m), 0); /* neither end on a page */
 	CU_ASSERT_EQUAL(m->data[0], 7);
 	CU_ASSERT_EQUAL(m->len_bytes, 3000);
@@ -57,8 +58,13 @@ static void what_a_file_has_not_is_not_mapped(void)
 	CU_ASSERT_EQUAL(reactor_map(w.reactor, fd, 0, 0, &m), -EINVAL);
 	int event = eventfd(0, EFD_CLOEXEC);
 	CU_ASSERT_EQUAL(reactor_map(w.reactor, event, 0, PAGE_BYTES, &m), -EINVAL); /* no file at all */
+	CU_ASSERT_FALSE(reactor_fd_is_memory(w.reactor, event));
 	close(event);
 	close(fd);
+	int of_disk = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	CU_ASSERT_TRUE(of_disk >= 0);
+	CU_ASSERT_FALSE(reactor_fd_is_memory(w.reactor, of_disk));
+	close(of_disk);
 	world_close(&w);
 }
 

@@ -217,6 +217,22 @@ static int table_of(struct vmm *v, uint64_t guest, uint64_t len_bytes, uint64_t 
 	return vmm_ask(v, VHOST_SET_MEM_TABLE, table, sizeof(table), &(struct fds){.fd = {v->memory[0]}, .n = 1});
 }
 
+static void memory_in_a_file_is_refused(void)
+{
+	for (int is_allowed = 0; is_allowed <= 1; is_allowed++) {
+		struct message_world m;
+
+		vhost_world_start(&m.w, &(struct vhost_world_options){.file_memory = is_allowed});
+		vmm_connect(&m.w, &m.v, "vm1");
+		CU_ASSERT_EQUAL(vmm_features(&m.v, 0), 0);
+		sim_memory_set_file(m.w.sim, m.v.memory[0], true);
+		CU_ASSERT_EQUAL(table_of(&m.v, 4096, 8192, 1 << 20, 0), !is_allowed);
+		sim_memory_set_file(m.w.sim, m.v.memory[0], false);
+		CU_ASSERT_EQUAL(table_of(&m.v, 4096, 8192, 1 << 20, 0), 0);
+		world_close(&m);
+	}
+}
+
 static void memory_that_is_not_there_is_refused(void)
 {
 	struct message_world m;
@@ -457,6 +473,7 @@ int main(void)
 	    T(a_ring_that_runs_is_not_changed),
 	    T(a_ring_that_runs_keeps_its_kind),
 	    T(a_ring_without_a_kick_is_refused),
+	    T(memory_in_a_file_is_refused),
 	    T(memory_that_is_not_there_is_refused),
 	    T(regions_come_and_go),
 	    T(the_configuration_tells_the_size),

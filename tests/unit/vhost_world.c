@@ -47,7 +47,8 @@ void vhost_world_start(struct vhost_world *w, const struct vhost_world_options *
 					       .volumes = w->set,
 					       .buffers = w->buffers,
 					       .dir = WORLD_DIR,
-					       .poll_us = o->poll_us};
+					       .poll_us = o->poll_us,
+					       .file_memory = o->file_memory};
 	quarry_assert(vhost_server_start(&options, &w->server) == 0);
 }
 

@@ -41,6 +41,7 @@ struct vhost_world_options {
 	uint64_t budget_bytes; /* 0: 8 MiB */
 	uint64_t volume_bytes; /* 0: WORLD_VOLUME_BYTES */
 	uint32_t poll_us;
+	bool file_memory;
 };
 void vhost_world_start(struct vhost_world *w, const struct vhost_world_options *o);
 /* Stops the server, and asserts that nothing is left of it. */
