@@ -234,6 +234,26 @@ static void what_keeps_part_of_a_block_waits(void)
 	close_world();
 }
 
+/* All that its pages hold are holes then, and some of these are still to be filled: of unit 0 alone the root is a leaf. */
+static void a_trimmed_unit_is_no_reason_to_leave_out_another(void)
+{
+	for (uint64_t unit = 0; unit < 8; unit += 5) {
+		struct volume *v = open_world(15, 8 * UNIT);
+		CU_ASSERT_EQUAL(put(v, unit * UNIT_BLOCKS, 2, 7, VOLUME_FILL), 0);
+		CU_ASSERT_EQUAL(settle(v, unit, 1), 0);
+		CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_TRIM, unit * UNIT, UNIT, VOLUME_FUA), 0);
+		v = restart(true);
+		CU_ASSERT_EQUAL(put(v, unit * UNIT_BLOCKS, 2, 7, VOLUME_FILL), 0); /* brought once more, to no avail */
+		CU_ASSERT_EQUAL(put(v, 3 * UNIT_BLOCKS, 2, 8, VOLUME_FILL), 0);
+		CU_ASSERT_EQUAL(put(v, 4 * UNIT_BLOCKS, 2, 9, VOLUME_FILL), 0);
+		CU_ASSERT_EQUAL(settle(v, 0, 8), 0);
+		CU_ASSERT_EQUAL(get(v, 3 * UNIT_BLOCKS), 8);
+		CU_ASSERT_EQUAL(get(v, 4 * UNIT_BLOCKS), 9);
+		CU_ASSERT_EQUAL(get(v, unit * UNIT_BLOCKS), 0);
+		close_world();
+	}
+}
+
 static void what_is_not_there_is_no_hole(void)
 {
 	struct volume *v = open_world(5, 8 * UNIT);
@@ -486,6 +506,8 @@ int main(void)
 	CU_add_test(suite, "who asks first is told at once", who_asks_first_is_told_at_once);
 	CU_add_test(suite, "a client's write wins", a_clients_write_wins);
 	CU_add_test(suite, "what keeps part of a block waits", what_keeps_part_of_a_block_waits);
+	CU_add_test(suite, "a trimmed unit is no reason to leave out another",
+		    a_trimmed_unit_is_no_reason_to_leave_out_another);
 	CU_add_test(suite, "what is not there is no hole", what_is_not_there_is_no_hole);
 	CU_add_test(suite, "what cannot be had", what_cannot_be_had_is_an_error_there_alone);
 	CU_add_test(suite, "nobody waits for ever", nobody_waits_for_ever);
