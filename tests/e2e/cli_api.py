@@ -135,6 +135,9 @@ class Api:
         if "application/json" not in content:
             return text.decode()
         value = json.loads(text)
+        # described once, for the answers of all commands
+        if method != "GET" and value.pop("unchanged", True) is not True:
+            contract.complain(where, "has a key unchanged that is not true")
         contract.check(where, content["application/json"]["schema"], value)
         if code and value.get("error", {}).get("code") != code:
             contract.complain(where, f"expected the code {code}: {value}")

@@ -64,7 +64,7 @@ struct disk_options {
 	const struct uuid *cluster; /* NULL: any */
 	uint64_t cache_bytes;       /* pages, counts and their bookkeeping */
 	bool is_read_only;
-	bool is_probe; /* whether it is a disk is the question: that it is none is no event */
+	bool is_probe;           /* whether it is a disk is the question: that it is none is no event */
 	uint64_t scrub_every_ns; /* a scrub begins by itself so long after the last whole one; 0: never */
 	/* Called once when recovery has ended: 0 or -errno with the reason (disk_why()). */
 	void (*opened)(struct disk *d, int res, void *context);
@@ -137,7 +137,7 @@ struct disk_io {
 	/* set by the caller */
 	enum disk_op op;
 	struct disk_tree *tree;   /* READ HEAL WRITE TRIM MAP FORK DROP STAMPS COPY COPY_HOLES SWAP */
-	uint64_t first, n_blocks; /* in blocks; WRITE COPY: at most DISK_WRITE_BLOCKS_MAX, READ HEAL: DISK_IO_BLOCKS_MAX */
+	uint64_t first, n_blocks; /* WRITE COPY: at most DISK_WRITE_BLOCKS_MAX, READ HEAL: DISK_IO_BLOCKS_MAX */
 	uint64_t epoch;           /* WRITE TRIM CREATE FORK COMPLETE COPY_HOLES */
 	uint64_t session;         /* of all that changes a tree, and CUT: the volume's newest, else -ESTALE [SESSION] */
 	bool is_ordered;          /* WRITE that merged part of a block [RMWDEP] */
@@ -162,9 +162,9 @@ struct disk_io {
 	/* set by the disk before done() */
 	/* MAP: filled; they cover [first, first + n_blocks) or end early, with a piece of the last one, when room ran out */
 	uint32_t n_extents;
-	uint32_t n_stamps;                   /* STAMPS: filled, in order and without gaps; they end early when room ran out */
-	struct disk_tree *new_tree;          /* CREATE, FORK */
-	uint64_t data_blocks;                /* MEASURE: that the tree points to */
+	uint32_t n_stamps;          /* STAMPS: filled, in order and without gaps; they end early when room ran out */
+	struct disk_tree *new_tree; /* CREATE, FORK */
+	uint64_t data_blocks;       /* MEASURE: that the tree points to */
 	uint64_t own_data_blocks, own_pages; /* MEASURE: that it alone points to; -ENOENT: it was dropped */
 	uint64_t new_session;                /* FENCE: never repeats */
 	uint64_t complete_epoch;             /* FENCE: the last complete one this disk remembers */

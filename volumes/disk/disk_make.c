@@ -27,8 +27,8 @@
  *
  * Owner: the caller's thread; the request lives on its stack, the two buffers of 1 MiB on the heap.
  */
-#include "volumes/disk/disk_internal.h"
 #include "volumes/disk/disk_format_internal.h"
+#include "volumes/disk/disk_internal.h"
 
 #include "daemon/core/checksum.h"
 #include "daemon/core/size_text.h"

@@ -144,7 +144,7 @@ struct set_command {
 
 	/* set by the set */
 	char why[SET_WHY_BYTES]; /* on failure: what, and what to do; one line */
-	char code[32]; /* on failure: a stable word: "not-found", "exists", "in-use", "invalid", "no-space", ... */
+	char code[32];     /* on failure: a stable word: "not-found", "exists", "in-use", "invalid", "no-space", ... */
 	bool is_unchanged; /* on success: what is wanted was there before, perhaps by an earlier try (P6) */
 	/* After -EREMOTE: the node that can carry it out, and is alive; "": none can now. */
 	char node[VOLUME_NAME_MAX + 1];

@@ -39,8 +39,16 @@ struct model_volume {
 #define HISTORY_TOTALS(X)                                                                                              \
 	X(operations)                                                                                                  \
 	X(crashes)                                                                                                     \
-	X(snapshots) X(clones) X(rollbacks) X(deletes) X(resizes) X(fills) X(diffs) X(measures) X(checks)              \
-	    X(disk_failures)
+	X(snapshots)                                                                                                   \
+	X(clones)                                                                                                      \
+	X(rollbacks)                                                                                                   \
+	X(deletes)                                                                                                     \
+	X(resizes)                                                                                                     \
+	X(fills)                                                                                                       \
+	X(diffs)                                                                                                       \
+	X(measures)                                                                                                    \
+	X(checks)                                                                                                      \
+	X(disk_failures)
 struct history_totals {
 #define X(name) uint64_t name;
 	HISTORY_TOTALS(X)
