@@ -153,6 +153,7 @@ struct volume_disk {
 	uint32_t asked;            /* requests for data on their way there and back */
 	uint64_t written, flushed; /* writes completed; of these, known flushed */
 	uint64_t since;            /* LOST, of several copies: it may lack writes of epochs >= since */
+	bool is_older;             /* LOST: an older copy of the disk; nothing that the record says of it holds */
 	bool is_settling;          /* SYNCING: it has all, and is told of complete epochs */
 	bool is_switching; /* it is on its way to be recorded as current: until the outcome is known it counts */
 };
@@ -552,6 +553,7 @@ struct join {
 	bool is_answered;
 	struct tree_batch *batch;              /* under way */
 	uint64_t complete_epoch;               /* set by the caller: to be told to the disk; 0: nothing */
+	uint64_t generation_was;               /* the highest that the disk had seen before */
 	uint64_t remembered;                   /* the last complete epoch that the disk had remembered */
 	void (*done)(struct join *j, int res); /* the disk is JOINED, or LOST if it is recorded as used */
 	void *context;

@@ -5,8 +5,9 @@
  *
  *   FENCE     the volume's generation becomes durable there, lower ones are refused from now on [FENCEDUR]; a session
  *             begins
- *   CREATE    empty trees: the live one, where the disk has none yet; on a disk that is new to the volume one for every
- *             recorded snapshot, too, which all have nothing there
+ *   CREATE    empty trees: the live one, where no disk has it yet; on a disk that is new to the volume one for every
+ *             recorded snapshot, too, which all have nothing there. A disk that lacks what another current one has is
+ *             not current, whatever the record says: an older copy of it was put back
  *   DROP      trees of the volume that nobody names: deleted snapshots, and what interrupted attempts have left
  *   COMPLETE  the last complete epoch, on a disk that is new to the volume [PLACEL]
  *
@@ -58,6 +59,9 @@ static enum flow join_send(struct join *j, enum disk_op op)
 
 static enum flow join_fence(struct join *j)
 {
+	struct volume_record record;
+	if (disk_volume(join_disk(j), &join_facts(j)->uuid, &record))
+		j->generation_was = record.generation;
 	j->rio.io.generation = j->volume->generation;
 	j->rio.io.size_blocks = blocks_of(join_facts(j)->size_bytes);
 	return join_send(j, DISK_FENCE);
@@ -96,6 +100,20 @@ static bool join_is_recorded(const struct join *j)
 	return volume_facts_disk(&v->entry->facts, &v->set->disks[j->disk]->facts.uuid) != NULL;
 }
 
+/* Has another disk, which the record calls current, the live tree? */
+static bool join_others_have_live(const struct join *j)
+{
+	const struct volume_facts *facts = join_facts(j);
+	for (uint32_t i = 0; i < facts->n_disks; i++) {
+		const struct set_disk *d = set_disk_by_uuid(j->volume->set, &facts->disks[i].uuid);
+		if (!d || d->index == j->disk || facts->disks[i].is_stale || !set_disk_is_running(d))
+			continue;
+		if (disk_tree_find(d->disk, &facts->uuid, facts->live_tree))
+			return true;
+	}
+	return false;
+}
+
 static enum flow join_create(struct join *j)
 {
 	j->remembered = j->rio.io.complete_epoch;
@@ -103,6 +121,11 @@ static enum flow join_create(struct join *j)
 		return FLOW_NEXT;
 	if (join_is_recorded(j) && disk_tree_find(join_disk(j), &join_facts(j)->uuid, join_facts(j)->live_tree))
 		return FLOW_NEXT;
+	if (join_is_recorded(j) && volume_is_replicated(j->volume) && join_others_have_live(j)) {
+		j->err = -ENODATA;
+		j->volume->disks[j->disk].is_older = true;
+		return FLOW_NEXT;
+	}
 	return join_batch(j, tree_batch_missing(j->volume, j->disk));
 }
 
@@ -125,6 +148,16 @@ static enum flow join_complete(struct join *j)
 	return join_send(j, DISK_COMPLETE);
 }
 
+static const char *join_hint(const struct join *j)
+{
+	if (j->err == -ESTALE)
+		return ": the disk has seen a newer generation of it; was the metadata restored from a backup?";
+	if (j->err == -ENODATA)
+		return ": it lacks what the other copies have; was an older copy of the disk put back? All of it is "
+		       "compared with them before it counts again";
+	return "";
+}
+
 static void join_end(struct join *j)
 {
 	struct volume *v = j->volume;
@@ -143,11 +176,7 @@ static void join_end(struct join *j)
 	if (j->err != 0)
 		log_event(v->set->log, LOG_ERROR, "disk-not-joined", v->entry->facts.name,
 			  "volume %s cannot use disk %s (%s): %s%s", v->entry->facts.name, d->facts.name, d->facts.path,
-			  strerror(-j->err),
-			  j->err == -ESTALE
-			      ? ": the disk has seen a newer generation of it; was the metadata restored from a "
-				"backup?"
-			      : "");
+			  strerror(-j->err), join_hint(j));
 	j->done(j, j->err);
 	free(j);
 }

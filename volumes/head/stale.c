@@ -154,7 +154,7 @@ static int stale_change(struct record_update *u, struct volume_facts *facts)
 			continue;
 		known->is_stale = true;
 		known->since = v->disks[disk].since;
-		known->had_before = stale_trees_end(v->entry);
+		known->had_before = v->disks[disk].is_older ? 0 : stale_trees_end(v->entry);
 	}
 	return 0;
 }
@@ -177,6 +177,7 @@ static void stale_landed(struct volume *v, uint64_t marked)
 		if (vd->state != VOLUME_DISK_LOST)
 			continue;
 		vd->state = VOLUME_DISK_STALE;
+		vd->is_older = false;
 		vd->written = vd->flushed = 0; /* nobody counts on what it has */
 		stale_tell(v, disk);
 	}
@@ -270,7 +271,7 @@ void stale_wake(struct volume *v)
 void stale_note(struct volume *v, uint32_t disk)
 {
 	quarry_assert(volume_is_replicated(v) && v->disks[disk].state == VOLUME_DISK_LOST);
-	v->disks[disk].since = v->complete_epoch + 1;
+	v->disks[disk].since = v->disks[disk].is_older ? 0 : v->complete_epoch + 1;
 	stale_wake(v);
 }
 

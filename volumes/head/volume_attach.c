@@ -66,7 +66,11 @@ struct attach {
 	struct reconcile *reconcile; /* under way */
 	struct join *joins[SET_DISKS_MAX];
 	uint64_t remembered; /* highest complete epoch of any disk */
-	uint32_t n_tries;    /* to agree, disks having failed meanwhile */
+	struct {
+		uint64_t generation, epoch_base;
+	} last;                                   /* as the record said of the attach before this */
+	uint64_t generations_were[SET_DISKS_MAX]; /* joined disks: of the last head that each has known */
+	uint32_t n_tries;                         /* to agree, disks having failed meanwhile */
 	struct attach_memory memory;
 	void (*done)(struct set_volume *entry, int res, void *context);
 	void *context;
@@ -268,6 +272,8 @@ static int attach_change(struct record_update *u, struct volume_facts *facts)
 		facts->epoch_base = max_u64(facts->epoch_base, a->memory.epoch + 1);
 		facts->next_tree = max_u64(facts->next_tree, a->memory.tree + 1);
 	}
+	a->last.generation = facts->generation;
+	a->last.epoch_base = facts->epoch_base;
 	facts->generation++;
 	if (!attach_name_disks(a, facts))
 		return -EMFILE;
@@ -362,6 +368,7 @@ static void attach_joined(struct join *j, int res)
 	a->joins[j->disk] = NULL;
 	a->owed--;
 	a->remembered = max_u64(a->remembered, j->remembered);
+	a->generations_were[j->disk] = j->generation_was;
 	attach_complete(a, 0); /* an error made the disk LOST; the volume goes on with the others */
 }
 
@@ -420,6 +427,26 @@ static void attach_marked(struct volume *v)
 	attach_complete(v->entry->attach, v->is_fenced ? -ESTALE : 0);
 }
 
+/* An epoch of the attach before this one is complete: so every current disk had been fenced by it, before its first
+ * barrier [RECBAR]. One that has not is an older copy of a disk, put back. */
+static void attach_find_older(struct attach *a)
+{
+	struct volume *v = a->entry->head;
+	if (a->remembered < a->last.epoch_base)
+		return;
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
+		struct volume_disk *vd = &v->disks[i];
+		if (vd->state != VOLUME_DISK_JOINED || a->generations_were[i] >= a->last.generation)
+			continue;
+		vd->is_older = true;
+		volume_disk_lose(v, i, -ENODATA);
+		log_event(v->set->log, LOG_ERROR, "disk-not-joined", a->entry->facts.name,
+			  "volume %s cannot use disk %s (%s): an older copy of the disk was put back: all of it is "
+			  "compared with the other copies before it counts again",
+			  a->entry->facts.name, v->set->disks[i]->facts.name, v->set->disks[i]->facts.path);
+	}
+}
+
 /* Those that were not reached may lack what came after L. FLOW_WAIT: attach_complete() follows. */
 static enum flow attach_mark(struct attach *a)
 {
@@ -428,6 +455,7 @@ static enum flow attach_mark(struct attach *a)
 	v->complete_epoch = a->remembered;
 	if (!volume_is_replicated(v))
 		return FLOW_NEXT;
+	attach_find_older(a);
 	uint64_t n_segments = layout_without(v, volume_joined(v));
 	if (n_segments > 0) {
 		attach_explain_missing(a, n_segments);
