@@ -415,7 +415,7 @@ _Static_assert((PEER_READ_BLOCKS + 1) / 2 <= PEER_OUT_DATA_MAX, "runs of blocks 
 static void reply_order(struct peer_request *r, struct peer_message *m)
 {
 	uint8_t *text = (uint8_t *)r->answer;
-	quarry_assert(text && r->answer_bytes > 0 && r->answer_bytes <= PEER_TEXT_MAX);
+	quarry_assert(r->answer_bytes > 0 && r->answer_bytes <= PEER_TEXT_MAX); /* with bytes there is a text */
 	m->n_blocks = (r->answer_bytes + BLOCK_BYTES - 1) / BLOCK_BYTES;
 	m->text_bytes = r->answer_bytes;
 	m->http_status = r->http_status;

@@ -27,6 +27,7 @@ def place(cell):
 class Model:
     def __init__(self):
         self.volumes, self.n_names, self.version = {}, 0, 0
+        self.backups = set()  # NAME@SNAP of each in the repository, which takes none twice
 
 
 class World:
@@ -124,9 +125,11 @@ class World:
         if not snapshots or len(self.model.volumes) == VOLUMES_MAX:
             return
         snap, new = self.chance.choice(sorted(snapshots)), self.new_name("v")
-        self.run("volume", "attach", f"{name}@{snap}", "--nbd")
-        self.run("backup", "create", f"{name}@{snap}", self.repository)
-        self.run("volume", "detach", f"{name}@{snap}")
+        if f"{name}@{snap}" not in self.model.backups:
+            self.run("volume", "attach", f"{name}@{snap}", "--nbd")
+            self.run("backup", "create", f"{name}@{snap}", self.repository)
+            self.run("volume", "detach", f"{name}@{snap}")
+            self.model.backups.add(f"{name}@{snap}")
         filler = self.fill(f"{name}@{snap}", new)
         filler.stdout.readline()  # it is attached now
         self.model.volumes[new] = {"attached": True, "cells": list(snapshots[snap]), "snapshots": {}}
