@@ -51,14 +51,14 @@ static void writes_across_the_highest_pages(void)
 	one_open(&o, GIB, SMALL_BYTES);
 	for (unsigned shift = PAGE_SHIFT; shift <= 5 * PAGE_SHIFT; shift += PAGE_SHIFT) {
 		for (uint64_t k = 1; k < PAGE_POINTERS; k += 2, id++) {
-			uint64_t edge = k << shift;
+			uint64_t edge = k << shift, end = (uint64_t)PAGE_POINTERS << shift;
 			struct disk_tree *t = one_create(&o, id);
 			CU_ASSERT_EQUAL_FATAL(one_write(&o, t, 0, 1, 1), 0);
 			uint32_t before = o.disk->pages.n_dirty;
 			CU_ASSERT_EQUAL_FATAL(one_write(&o, t, edge - 1, 2, 2), 0);
 			if (o.disk->pages.n_dirty > before) /* no checkpoint came between */
 				most = max_u64(most, o.disk->pages.n_dirty - before);
-			CU_ASSERT_EQUAL_FATAL(one_write(&o, t, (PAGE_POINTERS << shift) - 2, 2, 3), 0); /* its end */
+			CU_ASSERT_EQUAL_FATAL(one_write(&o, t, end - 2, 2, 3), 0);
 			CU_ASSERT_EQUAL_FATAL(disk_tree_blocks(t), 5);
 		}
 	}
