@@ -17,7 +17,7 @@
 
 #define METHOD_BYTES_MAX 16u
 
-/* Room for what is put together; what does not fit is counted as well. */
+/* Room for what is put together, or none yet; what does not fit is counted as well. */
 struct line {
 	char *at;
 	size_t n, max;
@@ -26,7 +26,7 @@ struct line {
 static void line_add(struct line *l, const char *text)
 {
 	size_t len = strlen(text);
-	if (l->n + len <= l->max)
+	if (l->at && l->n + len <= l->max)
 		memcpy(l->at + l->n, text, len);
 	l->n += len;
 }
