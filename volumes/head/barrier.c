@@ -182,7 +182,7 @@ static void barrier_end(struct volume *v)
 
 static bool barrier_may_take_rider(const struct volume *v)
 {
-	return !list_is_empty(&v->barrier.riders) && !resync_is_switching(v);
+	return !list_is_empty(&v->barrier.riders) && !resync_is_switching(v) && !move_is_switching(v);
 }
 
 static struct barrier_rider *barrier_next_rider(struct volume *v)
@@ -201,7 +201,7 @@ void barrier_run(struct volume *v)
 		barrier_check(v);
 		switch (b->stage) {
 		case BARRIER_REST:
-			if ((!b->is_wanted && !barrier_may_take_rider(v)) || v->placer.is_joining)
+			if ((!b->is_wanted && !barrier_may_take_rider(v)) || v->placer.is_joining || move_is_naming(v))
 				return;
 			b->is_wanted = false;
 			b->rider = barrier_next_rider(v);

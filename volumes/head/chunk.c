@@ -96,11 +96,18 @@ void chunk_place(struct chunk *c, uint64_t segment, uint64_t disks)
 	chunk_bit_set(c->moving, segment, false);
 }
 
+void chunk_move(struct chunk *c, uint64_t segment, uint64_t disks)
+{
+	c->is_again = c->is_loading; /* what is being read may be older */
+	if (!c->is_loading && !c->is_broken)
+		chunk_put(c, segment, disks);
+}
+
 /* ---- the cache ---- */
 
 static bool chunk_may_go(const struct chunk *c)
 {
-	return !c->is_loading && c->pins == 0 && c->fresh_in_flight == 0;
+	return !c->is_loading && list_is_empty(&c->others) && c->pins == 0 && c->fresh_in_flight == 0;
 }
 
 void chunk_evict(struct chunk *c)
@@ -132,6 +139,7 @@ static struct chunk *chunk_create(struct volume *v, uint32_t number)
 		return NULL;
 	c->volume = v;
 	c->number = number;
+	list_init(&c->others);
 	memset(c->disks, CHUNK_NOWHERE, sizeof(c->disks));
 	list_init(&c->waiters);
 	list_append(&v->set->chunks.used, &c->link);
@@ -152,6 +160,7 @@ void chunks_fini(struct volume *v)
 		c->read = NULL;
 		c->is_loading = false;
 		c->pins = c->fresh_in_flight = 0;
+		list_init(&c->others);
 		chunk_evict(c);
 	}
 	free(v->chunks);
@@ -250,6 +259,13 @@ static void chunk_wake_all(struct chunk *c, int err)
 {
 	for (struct list *node = c->waiters.next; node != &c->waiters; node = c->waiters.next)
 		volume_io_wake(container_of(node, struct volume_io, own.line), err);
+	struct list others;
+	list_init(&others);
+	list_splice(&others, &c->others);
+	for (struct list *node; (node = list_pop(&others)) != NULL;) {
+		struct chunk_waiter *w = container_of(node, struct chunk_waiter, link);
+		w->loaded(w, err);
+	}
 }
 
 /* Takes over what the store holds; what is fresh or moving stays so. */
@@ -265,6 +281,8 @@ static int chunk_take(struct chunk *c, const struct metadata_request *q, int res
 	c->revision = q->items[0].revision;
 	return chunk_read_json(c->volume->set, q->items[0].value, chunk_take_segment, c);
 }
+
+static int chunk_read(struct chunk *c);
 
 static void chunk_read_done(struct metadata_request *q, int res)
 {
@@ -287,7 +305,16 @@ static void chunk_read_done(struct metadata_request *q, int res)
 	c->read = NULL;
 	c->is_loading = false;
 	c->is_broken = err != 0;
+	if (c->is_again) {
+		c->is_again = false;
+		if (chunk_read(c) == 0)
+			return;
+		c->is_broken = true; /* without memory nothing is known of it */
+		err = -ENOMEM;
+	}
+	c->pins++; /* who waits may let go of it */
 	chunk_wake_all(c, err ? -EIO : 0);
+	c->pins--;
 	if (err != 0) {
 		placement_moves_fail(v, c->number, -EIO);
 		if (chunk_may_go(c))
@@ -314,7 +341,8 @@ static int chunk_read(struct chunk *c)
 	return 0;
 }
 
-int chunk_load(struct volume *v, uint64_t segment, struct volume_io *io)
+/* It is on its way. 0 or -ENOMEM. */
+static int chunk_fetch(struct volume *v, uint64_t segment)
 {
 	uint32_t number = (uint32_t)(segment / PLACEMENT_CHUNK);
 	struct chunk *c = v->chunks[number];
@@ -328,10 +356,24 @@ int chunk_load(struct volume *v, uint64_t segment, struct volume_io *io)
 	if (err != 0) {
 		if (chunk_may_go(c))
 			chunk_evict(c);
-		return err;
 	}
-	list_append(&c->waiters, &io->own.line);
-	return 0;
+	return err;
+}
+
+int chunk_load(struct volume *v, uint64_t segment, struct volume_io *io)
+{
+	int err = chunk_fetch(v, segment);
+	if (err == 0)
+		list_append(&v->chunks[segment / PLACEMENT_CHUNK]->waiters, &io->own.line);
+	return err;
+}
+
+int chunk_await(struct volume *v, uint64_t segment, struct chunk_waiter *w)
+{
+	int err = chunk_fetch(v, segment);
+	if (err == 0)
+		list_append(&v->chunks[segment / PLACEMENT_CHUNK]->others, &w->link);
+	return err;
 }
 
 void chunk_reload(struct chunk *c)

@@ -1,6 +1,7 @@
 /*
  * copies_internal.h: what volumes with several copies have beside: which disks have segments together (layout.c), disks that
- * are to be marked stale (stale.c), that become equal at attach (reconcile.c) or current again (resync.c).
+ * are to be marked stale (stale.c), that become equal at attach (reconcile.c) or current again (resync.c), and segments
+ * that move to other disks (move.c, leave.c), of volumes with one copy, too.
  *
  * Owner: the volume.
  */
@@ -100,9 +101,55 @@ void resync_abandon(struct volume *v);
 void resync_barrier_ended(struct volume *v);
 /* Its outcome is waited for: nobody forks meanwhile. */
 bool resync_is_switching(const struct volume *v);
-void resync_granted(struct range_lock *l); /* a lock with is_copy */
+uint32_t resync_candidate(const struct volume *v); /* a stale disk that is there; SET_DISKS_MAX: there is none */
+/* What leaves the disks to clients while they are at it. */
+#define RESYNC_BUSY_BYTES_PER_S (64 * MIB)
+/* Bytes a second: clients had requests since it was asked last, or not. */
+uint64_t resync_rate(const struct volume *v, uint64_t *seen_requests);
 struct resync_progress {
 	uint32_t disk; /* SET_DISKS_MAX: none is under way */
 	uint64_t copied_bytes;
 };
 void resync_look(const struct volume *v, struct resync_progress *out);
+
+/* ---- move.c: segments side by side get a copy on another disk, in the place of an old one ---- */
+
+#define MOVE_SEGMENTS_MAX 8u
+struct move_order {
+	/* set by who orders it */
+	uint64_t first;
+	uint32_t n_segments; /* of one chunk */
+	uint64_t disks;      /* bit per disk: where all of them lie */
+	uint32_t out;        /* of these, the one that goes; SET_DISKS_MAX: none */
+	uint32_t source;     /* of these, the one that is read */
+	uint32_t target;     /* the one that comes */
+	/* 0; -ECANCELED: something else was first, it may begin again; or -errno. */
+	void (*done)(void *context, int res, const struct move_order *order);
+	void *context;
+	/* set at the end */
+	bool is_source_bad; /* it could not be read */
+	uint64_t copied_bytes;
+};
+must_check int move_start(struct volume *v, const struct move_order *order); /* 0 or -ENOMEM */
+void move_stop(struct volume *v); /* it ends, unless its outcome is waited for */
+void move_abandon(struct volume *v);
+bool move_has(const struct volume *v, uint64_t segment); /* does one move it? */
+/* The disk that its changes go to beside those where it lies, as a bit; 0: none. */
+uint64_t move_target(const struct volume *v, uint64_t segment);
+/* The target has not done a change as the others have. */
+void move_missed(struct volume *v, uint64_t segment, int res);
+bool move_is_switching(const struct volume *v); /* nobody forks or drops a tree meanwhile */
+bool move_is_naming(const struct volume *v);    /* a disk is being joined [PLACEBAR] */
+uint64_t move_copied_bytes(const struct volume *v);
+bool volume_disk_is_quiet(struct volume *v, uint32_t disk); /* nobody waits for it, of the volume or its snapshots */
+
+/* ---- leave.c: all segments of a volume leave a disk ---- */
+
+void leave_init(struct volume *v);
+/* Is a disk to be left? Then it begins soon, or goes on. */
+void leave_want(struct volume *v);
+void leave_stop(struct volume *v); /* volume_check_drained() when it is over */
+void leave_abandon(struct volume *v);
+bool leave_has(const struct volume *v, uint32_t disk); /* the record says that nothing of it counts any more */
+bool leave_is_needed(struct set_volume *entry);        /* a disk of the volume's is to be left, and can be */
+const char *leave_why(const struct set_volume *entry); /* why it does not go on; NULL: it does, or is not needed */

@@ -258,6 +258,7 @@ int disk_from_json(const char *uuid, const char *text, struct disk_facts *out, c
 	out->size_bytes = read_number(&r, "size_bytes", DISK_MAX_BLOCKS * BLOCK_BYTES);
 	out->is_removed = read_two_words(&r, "state", "ok", "removed");
 	out->is_reserved = read_bool(&r, "reserved");
+	out->is_draining = json_object_get(r.object, "draining") && read_bool(&r, "draining");
 	if (json_object_get(r.object, "cluster"))
 		out->cluster = read_uuid(&r, "cluster");
 	return reader_close(&r);
@@ -269,10 +270,10 @@ char *disk_to_json(const struct disk_facts *d)
 	bool has_cluster = !uuid_is_zero(&d->cluster);
 	if (has_cluster)
 		uuid_to_text(&d->cluster, cluster);
-	return json_text(json_pack("{s:s,s:s,s:s,s:s,s:o,s:s,s:b,s:s*}", "node", d->node, "path", d->path, "pool",
+	return json_text(json_pack("{s:s,s:s,s:s,s:s,s:o,s:s,s:b,s:b,s:s*}", "node", d->node, "path", d->path, "pool",
 				   d->pool, "name", d->name, "size_bytes", json_number(d->size_bytes), "state",
-				   d->is_removed ? "removed" : "ok", "reserved", (int)d->is_reserved, "cluster",
-				   has_cluster ? cluster : NULL));
+				   d->is_removed ? "removed" : "ok", "reserved", (int)d->is_reserved, "draining",
+				   (int)d->is_draining, "cluster", has_cluster ? cluster : NULL));
 }
 
 /* ---- volumes ---- */
@@ -325,9 +326,12 @@ static void read_volume_disk(struct reader *r, const char *uuid, json_t *object,
 {
 	struct reader disk = {.object = object, .why = r->why, .res = r->res};
 	reader_key(&disk, uuid, &out->uuid);
-	out->is_stale = read_two_words(&disk, "state", "in-sync", "stale");
-	out->since = out->is_stale ? read_number(&disk, "since", EPOCH_MAX) : 0;
-	if (out->is_stale && json_object_get(object, "trees_before"))
+	static const char *const states[] = {"in-sync", "stale", "left"};
+	int state = read_word(&disk, "state", states, array_size(states));
+	out->is_stale = state > 0;
+	out->is_left = state == 2;
+	out->since = state == 1 ? read_number(&disk, "since", EPOCH_MAX) : 0;
+	if (state == 1 && json_object_get(object, "trees_before"))
 		out->had_before = read_number(&disk, "trees_before", INT64_MAX);
 	if (json_object_get(object, "generation"))
 		out->generation = read_number(&disk, "generation", INT64_MAX);
@@ -464,7 +468,8 @@ static json_t *volume_disks_to_json(const struct volume_facts *v)
 		const struct volume_disk_facts *d = &v->disks[i];
 		char uuid[UUID_TEXT_BYTES];
 		uuid_to_text(&d->uuid, uuid);
-		json_t *state = d->is_stale
+		json_t *state = d->is_left ? json_pack("{s:s}", "state", "left")
+				: d->is_stale
 				    ? json_pack("{s:s,s:o,s:o}", "state", "stale", "since", json_number(d->since),
 						"trees_before", json_number(d->had_before))
 				    : json_pack("{s:s}", "state", "in-sync");

@@ -32,6 +32,7 @@ struct disk_facts {
 	bool
 	    is_removed; /* by force, while volumes had data on it: kept so that their placements still name something */
 	bool is_reserved;
+	bool is_draining;    /* nothing is placed on it, and what lies there goes elsewhere */
 	struct uuid cluster; /* that its superblock names, when that is another than this store's; else zero */
 	uint64_t revision;
 };
@@ -82,6 +83,7 @@ struct snapshot_facts {
 struct volume_disk_facts {
 	struct uuid uuid;
 	bool is_stale;
+	bool is_left;        /* stale, and no segment lies there: what it has of the volume is to be dropped */
 	uint64_t since;      /* of a stale one: it may lack writes of epochs >= since, */
 	uint64_t had_before; /* and had every tree with a lower id that is recorded */
 	uint64_t generation; /* the last that may have been told to it; 0: not known */

@@ -105,6 +105,7 @@ void fork_start(struct fork *f)
 	f->disks = 0;
 	resync_stop(v); /* its disk has not what is forked now */
 	resync_want(v);
+	move_stop(v); /* nor has what a segment takes along */
 	f->ios = calloc(SET_DISKS_MAX, sizeof(*f->ios));
 	if (!f->ios)
 		f->err = -ENOMEM;

@@ -6,6 +6,8 @@
  *   volume_disk.c    who of the disks is asked                  heal.c         what a disk cannot read
  *   stale.c          marks a disk that failed                   layout.c       which disks have segments together
  *   reconcile.c      copies become equal at attach              resync.c       a stale disk becomes current
+ *   move.c           segments go to another disk                leave.c        a volume leaves a disk
+ *   set_drain.c      disks that are drained
  *   slice.c          scattered memory                           barrier.c      closing epochs
  *   placement.c      chooses disks, and records it              chunk.c        the cached records of it
  *   join.c           a volume's first words to a disk           volume_attach.c  and detach
@@ -57,9 +59,11 @@ struct set_disk {
 	uint32_t index; /* in set->disks; placements in memory name disks by it */
 	struct disk_facts facts;
 	enum set_disk_state state;
-	struct disk *disk;                                  /* NULL unless open */
-	uint64_t cache_bytes;                               /* its share while open */
-	char why[WHY_BYTES];                                /* ABSENT, FAILED: what happened */
+	struct disk *disk;              /* NULL unless open */
+	uint64_t cache_bytes;           /* its share while open */
+	char why[WHY_BYTES];            /* ABSENT, FAILED: what happened */
+	uint64_t drain_ns, drain_bytes; /* when its draining was seen to first, and what lay there then; 0: it is not */
+	bool is_drain_told;             /* that it is empty */
 	void (*changed)(struct set_disk *d, void *context); /* who waits for it to be open or closed */
 	void *context;
 };
@@ -79,6 +83,7 @@ struct chunk {
 	uint32_t number;
 	bool is_loading;
 	bool is_broken; /* the last reading failed */
+	bool is_again;  /* while is_loading: what is being read may be old, it is read once more */
 	uint32_t n_placed;
 	uint32_t pins;                         /* picks and moves that rely on it: not to be evicted */
 	uint32_t fresh_in_flight;              /* writes on their way to fresh segments */
@@ -87,6 +92,7 @@ struct chunk {
 	uint64_t moving[PLACEMENT_CHUNK / 64]; /* its disk was full: another is being chosen */
 	struct list link;                      /* in the order of use, for eviction */
 	struct list waiters;                   /* requests, by own.line, while is_loading */
+	struct list others;                    /* chunk_waiters, while is_loading */
 	struct chunk_read *read;               /* while is_loading */
 	/* Indices of the set_disks with a copy of each segment; CHUNK_NOWHERE behind the last. */
 	uint8_t disks[PLACEMENT_CHUNK][SEGMENT_DISKS_MAX];
@@ -95,6 +101,10 @@ struct chunk_read { /* a chunk on its way from the store */
 	struct metadata_request request;
 	struct chunk *chunk;
 	char key[KEY_BYTES];
+};
+struct chunk_waiter {
+	void (*loaded)(struct chunk_waiter *w, int err); /* 0, or it could not be read */
+	struct list link;
 };
 #define CHUNKS_MAX 4096u /* cached, of all volumes together: 6 MiB */
 
@@ -226,7 +236,13 @@ struct volume {
 	struct resync *resync; /* under way */
 	struct timer resync_timer;
 	uint64_t resync_delay_ns; /* before the next attempt */
-	struct fill *fill;        /* NULL: the volume is whole */
+	struct move *move;        /* under way */
+	struct leave *leave;      /* under way */
+	struct timer leave_timer;
+	uint64_t leave_delay_ns; /* before the next attempt */
+	bool is_leave_told;      /* that it does not go on */
+	bool is_dropping;        /* a sweep drops trees */
+	struct fill *fill;       /* NULL: the volume is whole */
 	struct list watches;
 	uint32_t refs;                     /* frontends' */
 	void (*drained)(struct volume *v); /* DRAINING: called when no reference and no request is left */
@@ -260,7 +276,10 @@ struct set_volume {
 	bool is_schedule_busy;  /* one that takes the schedule's snapshot is */
 	bool is_release_wanted; /* one that lets the fenced head go is */
 	uint64_t schedule_retry_ns;
-	char why[SET_WHY_BYTES]; /* recorded as attached and could not be */
+	bool is_rehoming;      /* the set has attached it for itself, so that its segments can leave a disk; and that */
+	bool is_rehome_wanted; /* a command that does so, or ends it, is in line */
+	char why[SET_WHY_BYTES];       /* recorded as attached and could not be */
+	char leave_why[SET_WHY_BYTES]; /* why its segments do not leave a disk; "": nothing is known against it */
 };
 
 struct set_pool {
@@ -310,6 +329,7 @@ struct volume_set {
 	struct list aside;    /* commands that others may pass */
 	struct op command_op;
 	struct timer schedule_timer;
+	struct timer drain_timer;
 	bool is_stopping;
 	struct set_start *start;
 	struct set_stop *stop;
@@ -435,12 +455,15 @@ uint64_t chunk_skip_empty(struct volume *v, uint64_t segment, uint64_t end);
 /* The request waits until the segment's chunk is loaded. 0, or -ENOMEM and it does not wait. */
 must_check int chunk_load(struct volume *v, uint64_t segment, struct volume_io *io);
 struct chunk *chunk_get(struct volume *v, uint64_t segment); /* loaded, or NULL */
+/* The same as chunk_load() for who is no request: loaded() follows. Not of a chunk that is loaded. */
+must_check int chunk_await(struct volume *v, uint64_t segment, struct chunk_waiter *w);
 /* Calls each() for every segment of a key's value, until it returns an error. 0, or what is wrong. */
 must_check int chunk_read_json(struct volume_set *s, const char *text,
 			       int (*each)(void *context, uint32_t segment, uint64_t disks), void *context);
 /* The key's value with these picks made. NULL: no memory. */
 char *chunk_to_json(const struct chunk *c, const struct place_pick *picks, uint32_t n_picks);
 void chunk_place(struct chunk *c, uint64_t segment, uint64_t disks); /* recorded: from now on it lies there */
+void chunk_move(struct chunk *c, uint64_t segment, uint64_t disks);  /* recorded: what it holds lies there now */
 void chunk_evict(struct chunk *c);
 void chunk_reload(struct chunk *c); /* what the store holds is in doubt: requests wait until it is read again */
 void chunks_fini(struct volume *v);
@@ -457,9 +480,15 @@ void chunk_bit_set(uint64_t *bits, uint64_t segment, bool is_set);
  * are disks enough, and full, or none at all; -EIO: too few of the pool's run. `full`: count as such; `failed`: as if they
  * did not run. */
 must_check int placement_choose(struct volume *v, uint64_t full, uint64_t failed, uint64_t *disks);
+/* For a copy beside those on `others`: a disk in another failure domain, by chance, weighted by free space; none of
+ * `refused`. 0; -ENOSPC: there is none with room. */
+must_check int placement_choose_other(struct volume *v, uint64_t others, uint64_t refused, uint32_t *disk);
 /* Of these disks the one with the least room, if it is nearly full; else SET_DISKS_MAX. */
 uint32_t placement_narrowest(const struct volume *v, uint64_t disks);
-uint32_t placement_domains(struct volume_set *s, const struct pool_facts *pool); /* that the pool's disks are in */
+/* That the pool's disks are in, but for those being drained. */
+uint32_t placement_domains(struct volume_set *s, const struct pool_facts *pool);
+/* What it can still take, in blocks; what is freed and waits for a checkpoint counts. */
+uint64_t placement_room(const struct set_disk *d);
 void placer_init(struct volume *v);
 /* The request waits until the segment under its cursor has a disk, or none can be had. */
 void placement_want(struct volume *v, struct volume_io *io);
@@ -508,6 +537,8 @@ struct tree_batch;
 struct tree_batch *tree_batch_missing(struct volume *v, uint32_t disk);
 /* The volume's trees that are on the disk and that nobody names: what was deleted, and what interrupted attempts left. */
 struct tree_batch *tree_batch_orphans(struct volume *v, uint32_t disk);
+/* All that it has there. */
+struct tree_batch *tree_batch_all(struct volume *v, uint32_t disk);
 /* done(): all are made or dropped, durably, or -errno. It frees the batch. */
 void tree_batch_start(struct tree_batch *b, void (*done)(void *context, int res), void *context);
 void tree_batch_abandon(struct tree_batch *b);
@@ -658,6 +689,8 @@ void set_disk_close(struct set_disk *d, void (*changed)(struct set_disk *d, void
 void set_explain(struct volume_set *s); /* what the volumes say of themselves has changed */
 /* It runs again: what waited for it goes on. Volumes that were attached meanwhile are to be attached again. */
 void set_disk_returned(struct set_disk *d);
+/* Finds the disk the command is about, or refuses. */
+must_check int command_find_disk(struct command *c);
 /* By name, path or UUID. */
 struct set_disk *set_disk_find(struct volume_set *s, const char *object);
 
@@ -709,11 +742,12 @@ struct command_kind {
 	int (*decide)(struct command *c);
 	void (*apply)(struct command *c, uint64_t revision); /* the store has it: so do the copies */
 };
-extern const struct command_kind command_disk_add, command_disk_remove, command_disk_scrub, command_pool_create,
-    command_pool_set, command_pool_delete, command_volume_create, command_volume_delete, command_volume_resize,
-    command_volume_rename, command_volume_set, command_release, command_volume_attach, command_volume_detach,
-    command_snapshot_create, command_snapshot_rollback, command_snapshot_delete, command_sweep, command_clone,
-    command_export, command_unexport, command_schedule, command_measure, command_changes;
+extern const struct command_kind command_disk_add, command_disk_drain, command_rehome, command_disk_remove,
+    command_disk_scrub, command_pool_create, command_pool_set, command_pool_delete, command_volume_create,
+    command_volume_delete, command_volume_resize, command_volume_rename, command_volume_set, command_release,
+    command_volume_attach, command_volume_detach, command_snapshot_create, command_snapshot_rollback,
+    command_snapshot_delete, command_sweep, command_clone, command_export, command_unexport, command_schedule,
+    command_measure, command_changes;
 
 /* Sets the error, its stable code and the sentence; returns err. */
 int command_refuse(struct command *c, int err, const char *code, const char *format, ...) printf_like(4, 5);
@@ -777,6 +811,16 @@ void schedules_stop(struct volume_set *s);
 uint64_t schedule_next_ns(const struct set_volume *entry); /* wall clock; 0: it has none */
 /* Snapshots of the volume that were attached here are served again. */
 void exports_return(struct set_volume *entry);
+
+/* ---- set_drain.c ---- */
+
+void drains_init(struct volume_set *s);
+void drains_look(struct volume_set *s); /* is a disk to be left? Soon it is seen to that its volumes do */
+void drains_stop(struct volume_set *s);
+void drain_view(const struct set_disk *d, struct disk_view *view);
+/* The set's own attachment of the volume ends first, for a command that needs it detached. FLOW_WAIT: kind->run is
+ * called again. */
+must_check enum flow command_end_rehoming(struct command *c, struct set_volume *entry);
 
 /* ---- set_start.c, set_stop.c ---- */
 

@@ -46,7 +46,7 @@ static void copy_done(struct replica_io *rio, int res);
 /* The nth copy that a change is sent to. */
 static struct part_copy *part_copy(struct part *p, uint32_t n)
 {
-	quarry_assert(n < SEGMENT_DISKS_MAX && (n == 0 || p->more));
+	quarry_assert(n < PART_COPIES_MAX && (n == 0 || p->more));
 	return n == 0 ? &p->first : &p->more[n - 1];
 }
 
@@ -81,6 +81,12 @@ static uint64_t part_targets(const struct part *p)
 	return part_looks(p) ? part_good(p) : volume_takers(p->volume, p->disks);
 }
 
+/* The disk that a change goes to beside, because its segment moves there; 0: none. */
+static uint64_t part_moves_to(const struct part *p)
+{
+	return part_changes(p) ? move_target(p->volume, p->segment) : 0;
+}
+
 /* ---- asking disks, and the one door of their answers ---- */
 
 static void copy_send(struct part_copy *c, struct part *p, uint32_t disk)
@@ -90,7 +96,7 @@ static void copy_send(struct part_copy *c, struct part *p, uint32_t disk)
 	c->disk = disk;
 	c->rio.tree = volume_tree(p->volume);
 	c->rio.done = copy_done;
-	p->sent |= 1ull << disk;
+	p->sent |= (1ull << disk) & ~p->moving_to;
 	p->owed++;
 	vd->asked++;
 	replica_submit(&vd->replica, &c->rio);
@@ -100,7 +106,7 @@ void part_ask(struct part *p, uint32_t disk)
 {
 	quarry_assert(p->owed == 0);
 	p->err = 0;
-	p->sent = p->acked = p->full = 0;
+	p->sent = p->acked = p->full = p->moving_to = 0;
 	copy_send(&p->first, p, disk);
 }
 
@@ -110,6 +116,15 @@ static void part_look(struct part *p)
 	part_ask(p, volume_reader(p->volume, part_good(p), p->first.rio.io.first));
 }
 
+/* Its segment may have moved since it was found: what a disk has dropped is not looked for there [MOVEREAD]. */
+static void part_find_again(struct part *p)
+{
+	bool is_of_one_segment = p->kind != PART_MAP && p->kind != PART_AHEAD;
+	uint64_t disks;
+	if (is_of_one_segment && chunk_find(p->volume, p->segment, &disks) == PLACED_ON_DISKS)
+		p->disks = disks;
+}
+
 /* A look has failed: is the answer to be had elsewhere? Then it is on its way, or the part is in the stage HEAL. */
 static bool part_look_elsewhere(struct part *p)
 {
@@ -117,6 +132,7 @@ static bool part_look_elsewhere(struct part *p)
 	if (p->err == -EBADMSG)
 		return false;
 	p->failed |= 1ull << p->first.disk;
+	part_find_again(p);
 	if (part_good(p) == 0)
 		return false;
 	if (io->op == DISK_READ && p->err == -EIO && io->is_shared) {
@@ -150,11 +166,13 @@ static void copy_done(struct replica_io *rio, int res)
 	struct volume_disk *vd = &p->volume->disks[c->disk];
 	quarry_assert(p->owed > 0 && vd->asked > 0);
 	vd->asked--;
-	if (res == 0)
+	if (p->moving_to >> c->disk & 1)
+		p->moved = res == 0;
+	else if (res == 0)
 		p->acked |= 1ull << c->disk;
 	else if (p->err == 0 || res == -ENOSPC)
 		p->err = res;
-	if (res == -ENOSPC)
+	if (res == -ENOSPC && !(p->moving_to >> c->disk & 1))
 		p->full |= 1ull << c->disk;
 	if (--p->owed == 0)
 		part_answered(p);
@@ -444,10 +462,13 @@ static void part_carry(struct part *p, uint64_t targets)
 		return;
 	}
 	p->err = 0;
-	p->sent = p->acked = p->full = 0;
+	p->sent = p->acked = p->full = p->moving_to = 0;
+	p->moved = false;
 	p->later = targets;
 	targets = part_first_targets(p, targets);
 	p->later &= ~targets;
+	if (p->later == 0) /* all at once; else what moves comes last */
+		targets |= p->moving_to = part_moves_to(p);
 	part_carry_change(p, targets);
 }
 
@@ -459,6 +480,8 @@ static enum flow part_carry_later(struct part *p)
 		return FLOW_NEXT;
 	targets = part_first_targets(p, targets);
 	p->later &= ~targets;
+	if (p->later == 0)
+		targets |= p->moving_to = part_moves_to(p);
 	part_carry_change(p, targets);
 	return FLOW_WAIT;
 }
@@ -506,8 +529,20 @@ static void part_note_flush(const struct part *p)
 	vd->flushed = max_u64(vd->flushed, p->written);
 }
 
+/* Its segment moves, and perhaps one disk has it now that another has not. Where all were full nothing has changed. */
+static bool part_splits_move(const struct part *p)
+{
+	uint64_t moving_to = part_moves_to(p);
+	bool has_changed_nothing = p->moving_to == 0 && p->sent == p->full && p->kind != PART_TRIM;
+	if (moving_to == 0 || has_changed_nothing)
+		return false;
+	return moving_to != p->moving_to || !p->moved || p->acked != p->sent;
+}
+
 static void part_settle(struct part *p)
 {
+	if (part_splits_move(p))
+		move_missed(p->volume, p->segment, p->err);
 	p->err = part_error(p, p->err);
 	if (p->is_counted)
 		part_leave(p);
@@ -524,8 +559,8 @@ static void part_settle(struct part *p)
 /* The first writes of a segment found a disk full: another one may have room. */
 static bool part_may_move(const struct part *p)
 {
-	return p->err == -ENOSPC && p->fresh && chunk_get(p->volume, p->segment) == p->fresh &&
-	       chunk_bit(p->fresh->fresh, p->segment);
+	return p->err == -ENOSPC && p->fresh && !move_has(p->volume, p->segment) &&
+	       chunk_get(p->volume, p->segment) == p->fresh && chunk_bit(p->fresh->fresh, p->segment);
 }
 
 void part_moved(struct part *p, int res)
@@ -774,7 +809,7 @@ void part_start(struct part *p)
 	p->is_counted = false;
 	p->fresh = NULL;
 	p->tried = p->failed = 0;
-	p->sent = p->acked = p->full = p->later = 0;
+	p->sent = p->acked = p->full = p->later = p->moving_to = 0;
 	quarry_assert(p->owed == 0 && p->disks != 0);
 	quarry_assert(p->request->own.owed > 0);
 	quarry_assert(is_flush == (p->pool == &p->volume->set->flushes));

@@ -13,7 +13,8 @@ struct chunk;
 
 #define PART_BLOCKS       DISK_WRITE_BLOCKS_MAX
 #define PART_BYTES        ((uint64_t)DISK_IO_BLOCKS_MAX * BLOCK_BYTES)
-#define SEGMENT_DISKS_MAX VOLUME_REPLICAS_MAX /* copies of one segment */
+#define SEGMENT_DISKS_MAX VOLUME_REPLICAS_MAX      /* copies of one segment */
+#define PART_COPIES_MAX   (SEGMENT_DISKS_MAX + 1u) /* and the disk that it moves to */
 
 /* ---- part.c ---- */
 
@@ -57,19 +58,21 @@ struct heal {
 };
 struct part {
 	struct part_copy first; /* the only one, but of changes of volumes with several copies: */
-	struct part_copy *more; /* room for SEGMENT_DISKS_MAX - 1 */
+	struct part_copy *more; /* room for PART_COPIES_MAX - 1 */
 	struct parts *pool;
 	enum part_stage stage;
 	enum part_kind kind;
 	int err;
 	uint32_t owed; /* copies on their way to a disk and back */
 	/* Bit per disk: */
-	uint64_t disks;  /* where its segment lies; FLUSH, COMPLETE: the one that is told */
-	uint64_t later;  /* those that get a change when others have had room for it */
-	uint64_t sent;   /* to whom it was sent; of these, */
-	uint64_t acked;  /* those that have done it, */
-	uint64_t full;   /* and those that have no room */
-	uint64_t failed; /* of `disks`, those that could not answer what is looked for */
+	uint64_t disks;     /* where its segment lies; FLUSH, COMPLETE: the one that is told */
+	uint64_t later;     /* those that get a change when others have had room for it */
+	uint64_t sent;      /* to whom it was sent; of these, */
+	uint64_t acked;     /* those that have done it, */
+	uint64_t full;      /* and those that have no room */
+	uint64_t moving_to; /* the disk that its segment moves to, which is none of the above; */
+	bool moved;         /* it has done the change */
+	uint64_t failed;    /* of `disks`, those that could not answer what is looked for */
 	struct heal heal;
 	struct volume *volume;
 	struct volume_io *request;
@@ -142,7 +145,7 @@ int ahead_told(struct part *p); /* a disk has answered where its first change li
 struct parts {
 	struct part *all;
 	uint8_t *edges;         /* two blocks per part; NULL: its parts carry no data, and have no */
-	struct part_copy *more; /* SEGMENT_DISKS_MAX - 1 per part: memory that is touched only when it is used */
+	struct part_copy *more; /* PART_COPIES_MAX - 1 per part: memory that is touched only when it is used */
 	uint32_t n;
 	struct list free;
 	struct list line; /* requests by own.line that found none */

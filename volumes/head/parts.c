@@ -12,7 +12,7 @@
 #include <sys/mman.h>
 
 #define EDGES_BYTES (2 * BLOCK_BYTES)
-#define MORE_COPIES (SEGMENT_DISKS_MAX - 1)
+#define MORE_COPIES (PART_COPIES_MAX - 1)
 
 static const char *const stage_names[] = {
 #define X(name) #name,

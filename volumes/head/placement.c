@@ -38,7 +38,7 @@ enum placer_stage { PLACER_REST, PLACER_CHOOSE, PLACER_JOIN, PLACER_CLEAR, PLACE
 /* ---- choosing ---- */
 
 /* Blocks that the disk can still take; what is freed and waits for a checkpoint counts. */
-static uint64_t disk_room(const struct set_disk *d)
+uint64_t placement_room(const struct set_disk *d)
 {
 	struct disk_stats stats;
 	disk_stats(d->disk, &stats);
@@ -53,7 +53,7 @@ static bool disk_is_of_pool(const struct set_disk *d, const char *pool)
 
 static bool disk_may_take(struct volume *v, const struct set_disk *d)
 {
-	if (!disk_is_of_pool(d, v->entry->facts.pool) || !set_disk_is_running(d))
+	if (!disk_is_of_pool(d, v->entry->facts.pool) || !set_disk_is_running(d) || d->facts.is_draining)
 		return false;
 	const struct volume_disk_facts *known = volume_facts_disk(&v->entry->facts, &d->facts.uuid);
 	enum volume_disk_state state = v->disks[d->index].state;
@@ -92,7 +92,7 @@ uint32_t placement_domains(struct volume_set *s, const struct pool_facts *pool)
 {
 	struct candidates c = {.set = s, .domain = pool->failure_domain};
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
-		if (disk_is_of_pool(s->disks[i], pool->name))
+		if (disk_is_of_pool(s->disks[i], pool->name) && !s->disks[i]->facts.is_draining)
 			c.disks |= 1ull << i;
 	return candidates_domains(&c);
 }
@@ -103,7 +103,7 @@ uint32_t placement_narrowest(const struct volume *v, uint64_t disks)
 	uint32_t narrowest = SET_DISKS_MAX;
 	for (; disks != 0; disks &= disks - 1) {
 		uint32_t disk = (uint32_t)__builtin_ctzll(disks);
-		uint64_t room = disk_room(v->set->disks[disk]);
+		uint64_t room = placement_room(v->set->disks[disk]);
 		if (room >= least)
 			continue;
 		least = room;
@@ -142,7 +142,7 @@ int placement_choose(struct volume *v, uint64_t full, uint64_t failed, uint64_t 
 		if (!disk_may_take(v, v->set->disks[i]) || failed >> i & 1)
 			continue;
 		c.disks |= 1ull << i;
-		c.rooms[i] = full >> i & 1 ? 0 : disk_room(v->set->disks[i]);
+		c.rooms[i] = full >> i & 1 ? 0 : placement_room(v->set->disks[i]);
 	}
 	const struct volume_facts *facts = &v->entry->facts;
 	uint64_t n = min_u64(min_u64(facts->replicas, SEGMENT_DISKS_MAX), candidates_domains(&c));
@@ -151,6 +151,23 @@ int placement_choose(struct volume *v, uint64_t full, uint64_t failed, uint64_t 
 	for (*disks = 0; n > 0; n--)
 		if (!candidates_take(&c, disks))
 			return -ENOSPC;
+	return 0;
+}
+
+int placement_choose_other(struct volume *v, uint64_t others, uint64_t refused, uint32_t *disk)
+{
+	const struct set_pool *pool = set_pool_find(v->set, v->entry->facts.pool);
+	struct candidates c = {.set = v->set, .domain = pool ? pool->facts.failure_domain : DOMAIN_DISK};
+	uint64_t taken = 0;
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
+		bool is_free = disk_may_take(v, v->set->disks[i]) && !(refused >> i & 1);
+		for (uint64_t left = others; left != 0 && is_free; left &= left - 1)
+			is_free = !disks_share_domain(&c, i, (uint32_t)__builtin_ctzll(left));
+		c.rooms[i] = is_free ? placement_room(v->set->disks[i]) : 0;
+	}
+	if (!candidates_take(&c, &taken))
+		return -ENOSPC;
+	*disk = (uint32_t)__builtin_ctzll(taken);
 	return 0;
 }
 
@@ -621,7 +638,7 @@ void placer_run(struct volume *v)
 				barrier_run(v);
 				return;
 			}
-			if (!p->is_joining && !barrier_is_resting(v))
+			if (!p->is_joining && (!barrier_is_resting(v) || move_is_naming(v)))
 				return; /* its end calls again [PLACEBAR] */
 			p->is_joining = true;
 			p->stage = PLACER_JOIN;

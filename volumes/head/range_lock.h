@@ -25,7 +25,8 @@ struct range_lock {
 	uint64_t order;       /* of arrival: 1, 2, 3 ... */
 	uint32_t n_before;    /* earlier ones that exclude it; 0: granted */
 	bool is_shared, is_wide;
-	bool is_copy;            /* set by the caller: whose it is, of those that share granted() */
+	/* Set by the caller, before: who is told instead of all; NULL: the locks' own granted(). */
+	void (*granted)(struct range_lock *l);
 	struct range_place near; /* in the bucket of its first area, or among the wide ones */
 	struct range_place far;  /* in the bucket of its last area, when that is the next one */
 };

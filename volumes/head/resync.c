@@ -43,9 +43,8 @@ enum resync_stage { RESYNC_STAGES(X) };
 /* After one that ended early; twice as long each time, up to: */
 #define RESYNC_RETRY_NS     (2 * NS_PER_S)
 #define RESYNC_RETRY_MAX_NS (60 * NS_PER_S)
-/* Behind clients: what an SSD does beside other work, and what leaves it to them while they are at it. */
+/* Behind clients: what an SSD does beside other work. */
 #define RESYNC_IDLE_BYTES_PER_S (1024 * MIB)
-#define RESYNC_BUSY_BYTES_PER_S (64 * MIB)
 
 struct resync_hold {
 	struct range_lock lock;
@@ -318,7 +317,7 @@ static bool resync_is_live(const struct resync *r)
 	return r->tree + 1 == r->n_trees;
 }
 
-void resync_granted(struct range_lock *l)
+static void resync_granted(struct range_lock *l)
 {
 	struct resync_hold *hold = container_of(l, struct resync_hold, lock);
 	copy_held(hold->resync->copy, hold->lane);
@@ -331,7 +330,7 @@ static void resync_hold(struct copy *c, unsigned lane, uint64_t first, uint64_t 
 	struct resync_hold *hold = &r->holds[lane];
 	hold->resync = r;
 	hold->lane = lane;
-	hold->lock.is_copy = true;
+	hold->lock.granted = resync_granted;
 	if (range_lock_take(&r->volume->locks, &hold->lock, first, first + n_blocks - 1, true))
 		copy_held(c, lane);
 }
@@ -350,12 +349,12 @@ static void resync_copied(int res, const struct copy_progress *p, void *context)
 	resync_complete(r, res);
 }
 
-static uint64_t resync_rate(struct resync *r)
+uint64_t resync_rate(const struct volume *v, uint64_t *seen_requests)
 {
-	const struct volume_counters *c = &r->volume->counters;
+	const struct volume_counters *c = &v->counters;
 	uint64_t n = counter_get(&c->reads) + counter_get(&c->writes) + counter_get(&c->flushes);
-	bool is_busy = n != r->seen_requests;
-	r->seen_requests = n;
+	bool is_busy = n != *seen_requests;
+	*seen_requests = n;
 	return is_busy ? RESYNC_BUSY_BYTES_PER_S : RESYNC_IDLE_BYTES_PER_S;
 }
 
@@ -363,7 +362,7 @@ static void resync_pace(struct timer *t)
 {
 	struct resync *r = container_of(t, struct resync, pace);
 	if (r->copy)
-		copy_set_rate(r->copy, resync_rate(r));
+		copy_set_rate(r->copy, resync_rate(r->volume, &r->seen_requests));
 	timer_start(r->volume->set->reactor, &r->pace, NS_PER_S);
 }
 
@@ -570,6 +569,7 @@ static void resync_end(struct resync *r)
 		stale_more_copies(v);
 	volume_explain(v);
 	resync_want(v);
+	leave_want(v);
 	barrier_run(v); /* riders may have waited for it */
 	volume_check_drained(v);
 }
@@ -647,10 +647,10 @@ static void resync_turn(struct op *op, int res)
 }
 
 /* A stale disk that is there; SET_DISKS_MAX: there is none. */
-static uint32_t resync_candidate(const struct volume *v)
+uint32_t resync_candidate(const struct volume *v)
 {
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
-		if (v->disks[i].state == VOLUME_DISK_STALE && set_disk_is_running(v->set->disks[i]))
+		if (v->disks[i].state == VOLUME_DISK_STALE && set_disk_is_running(v->set->disks[i]) && !leave_has(v, i))
 			return i;
 	return SET_DISKS_MAX;
 }
@@ -659,8 +659,8 @@ static void resync_timer_fired(struct timer *t)
 {
 	struct volume *v = container_of(t, struct volume, resync_timer);
 	uint32_t disk = resync_candidate(v);
-	if (v->state != VOLUME_SERVING || v->is_fenced || v->resync || disk == SET_DISKS_MAX)
-		return;
+	if (v->state != VOLUME_SERVING || v->is_fenced || v->resync || v->move || disk == SET_DISKS_MAX)
+		return; /* the end of a move asks again */
 	struct resync *r = calloc(1, sizeof(*r));
 	if (!r) {
 		timer_start(v->set->reactor, &v->resync_timer, RESYNC_RETRY_MAX_NS);

@@ -96,6 +96,7 @@ void set_disk_returned(struct set_disk *d)
 	}
 	set_explain(d->set);
 	reaps_resume(d->set);
+	drains_look(d->set);
 }
 
 static void set_disk_closed(struct disk *disk, void *context)
@@ -246,7 +247,7 @@ struct set_disk *set_disk_find(struct volume_set *s, const char *object)
 	return NULL;
 }
 
-static int command_find_disk(struct command *c)
+int command_find_disk(struct command *c)
 {
 	c->disk = set_disk_find(c->set, c->order->object);
 	if (c->disk)
@@ -308,8 +309,8 @@ static int disk_remove_check(struct command *c)
 	if (n > 0 && !c->order->force)
 		return command_refuse(
 		    c, -EBUSY, "in-use",
-		    "disk %s holds data of %u volume%s (%s): delete them first, or lose what lies there with "
-		    "--force",
+		    "disk %s holds data of %u volume%s (%s): drain it first (quarry disk drain), delete them, or lose "
+		    "what lies there with --force",
 		    c->disk->facts.name, n, n == 1 ? "" : "s", names);
 	c->was_running = c->disk->state == SET_DISK_RUNNING;
 	if (c->was_running)
@@ -370,6 +371,7 @@ static void disk_remove_finish(struct command *c)
 	if (set_disk_users(d, NULL, 0) == 0)
 		set_disk_forget(d);
 	set_explain(c->set);
+	drains_look(c->set);
 	reaps_resume(c->set); /* one that waited for it waits no more */
 }
 

@@ -225,6 +225,7 @@ static void start_histories(struct volume_set *s)
 			sweep_want(v);
 	}
 	schedules_plan(s);
+	drains_look(s);
 }
 
 static void start_ready(struct set_start *t)
@@ -323,6 +324,7 @@ static int set_create(const struct volume_set_options *o, struct volume_set **ou
 	list_init(&s->chunks.used);
 	commands_init(s);
 	schedules_init(s);
+	drains_init(s);
 	set_lease_start(s);
 	set_watch_start(s);
 	int err = parts_init(&s->parts, o->n_parts ? o->n_parts : PARTS_DEFAULT, true);
@@ -487,6 +489,7 @@ void volume_set_stop(struct volume_set *s, void (*stopped)(void *context), void 
 	s->stop = t;
 	s->is_stopping = true;
 	schedules_stop(s);
+	drains_stop(s);
 	commands_wake(s);
 }
 

@@ -178,6 +178,7 @@ static void sweep_dropped(void *context, int res)
 {
 	struct command *c = context;
 	c->sweep->batch = NULL;
+	c->volume->head->is_dropping = false;
 	c->sweep->is_partial |= res != 0;
 	c->kind->run(c);
 }
@@ -195,10 +196,12 @@ static enum flow sweep_drop(struct command *c)
 		    v->disks[disk].state == VOLUME_DISK_STALE || v->disks[disk].state == VOLUME_DISK_SYNCING;
 		if (is_stale) /* its resync drops what nobody names */
 			continue;
-		w->batch = volume_disk_is_good(v, disk) ? tree_batch_orphans(v, disk) : NULL;
+		/* while a part of its trees is being cut they stay: the end of that asks for another sweep */
+		w->batch = volume_disk_is_good(v, disk) && !move_is_switching(v) ? tree_batch_orphans(v, disk) : NULL;
 		w->is_partial |= !w->batch;
 		if (!w->batch)
 			continue;
+		v->is_dropping = true;
 		tree_batch_start(w->batch, sweep_dropped, c);
 		return FLOW_WAIT;
 	}

@@ -309,6 +309,8 @@ static void delete_check_snapshots(struct command *c)
 static void volume_delete_run(struct command *c)
 {
 	if (c->stage == UPDATE_CHECK) {
+		if (command_end_rehoming(c, set_volume_find(c->set, c->order->object)) == FLOW_WAIT)
+			return;
 		c->stage = UPDATE_WAIT;
 		c->order->is_unchanged =
 		    !set_volume_find(c->set, c->order->object) && deleted_has(c->set, "volume", c->order->object);
@@ -459,6 +461,8 @@ static void volume_attach_run(struct command *c)
 	int verdict;
 	switch (c->stage) {
 	case ATTACH_CHECK:
+		if (command_end_rehoming(c, set_volume_find(c->set, c->order->object)) == FLOW_WAIT)
+			return;
 		c->stage = ATTACH_WAIT;
 		verdict = attach_check(c);
 		if (verdict == ATTACH_NEW)

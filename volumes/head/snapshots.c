@@ -134,6 +134,8 @@ void snapshot_find_trees(struct volume *v)
 		if (vd->state == VOLUME_DISK_JOINED)
 			continue;
 		/* What a stale disk had when it failed, it has; what its resync makes is not looked at before that is over. */
+		if (facts->disks[i].is_left)
+			continue;
 		bool is_missing = facts->disks[i].is_stale && volume_tree(v) >= facts->disks[i].had_before;
 		vd->state = is_missing ? VOLUME_DISK_STALE : VOLUME_DISK_LOST;
 		if (is_missing)

@@ -5,7 +5,8 @@
  * new to a volume with a thousand snapshots takes some dozens of flushes, not a thousand.
  *
  * Invariant: what is dropped is on the disk, belongs to the volume, and is named neither by its record nor by the key
- * of a snapshot that is kept; with a history that may be incomplete nothing is dropped.
+ * of a snapshot that is kept; with a history that may be incomplete nothing is dropped. Of a disk that the volume has left
+ * all is.
  *
  * Owner: whoever started it, until done().
  */
@@ -133,6 +134,22 @@ struct tree_batch *tree_batch_orphans(struct volume *v, uint32_t disk)
 		return NULL;
 	if (!v->entry->is_history_short)
 		disk_trees_each(v->set->disks[disk]->disk, batch_consider, b);
+	return batch_finish(b);
+}
+
+static void batch_take(const struct tree_record *t, void *context)
+{
+	struct tree_batch *b = context;
+	if (t->state == TREE_LIVE && uuid_equal(&t->volume, &b->volume->entry->facts.uuid))
+		batch_add(b, t->tree_id);
+}
+
+struct tree_batch *tree_batch_all(struct volume *v, uint32_t disk)
+{
+	struct tree_batch *b = batch_create(v, disk, DISK_DROP);
+	if (!b)
+		return NULL;
+	disk_trees_each(v->set->disks[disk]->disk, batch_take, b);
 	return batch_finish(b);
 }
 

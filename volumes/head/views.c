@@ -31,6 +31,7 @@ static void disk_view_fill(const struct set_disk *d, struct disk_view *v)
 	if (v->is_elsewhere && !set_node_is_alive(d->set, v->node))
 		text_print(v->why, sizeof(v->why), "its node %s is not alive", v->node);
 	v->state = view_disk_state(d);
+	drain_view(d, v);
 	v->is_open = d->disk && (d->state == SET_DISK_RUNNING || d->state == SET_DISK_FAILED);
 	if (!v->is_open) {
 		v->stats.n_blocks = d->facts.size_bytes / BLOCK_BYTES;
@@ -182,6 +183,8 @@ static void volume_view_copies(const struct set_volume *entry, struct volume_vie
 	if (f->replicas == 1)
 		return;
 	for (uint32_t i = 0; i < f->n_disks; i++) {
+		if (f->disks[i].is_left)
+			continue;
 		v->copies[v->n_copies].disk = f->disks[i].uuid;
 		v->copies[v->n_copies].is_resyncing = volume_view_is_resyncing(entry, &f->disks[i].uuid);
 		v->copies[v->n_copies++].is_stale = f->disks[i].is_stale;

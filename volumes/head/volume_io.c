@@ -148,8 +148,8 @@ void volume_io_part_done(struct volume_io *io, int err)
 
 static void volume_io_granted(struct range_lock *l)
 {
-	if (l->is_copy)
-		return resync_granted(l);
+	if (l->granted)
+		return l->granted(l);
 	struct volume_io *io = container_of(l, struct volume_io, own.lock);
 	quarry_assert(io->own.wait == WAIT_LOCK);
 	io->own.is_locked = true;
@@ -621,7 +621,7 @@ static void volume_io_begin(struct volume *v, struct volume_io *io, bool is_inte
 	io->own.iov_index = 0;
 	io->own.iov_skip = 0;
 	io->own.is_locked = io->own.is_answered = io->own.is_strict = false;
-	io->own.lock.is_copy = false;
+	io->own.lock.granted = NULL;
 	io->own.is_internal = is_internal;
 	io->own.started_ns = reactor_now_ns(v->set->reactor);
 	io->n_extents = 0;

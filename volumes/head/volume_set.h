@@ -8,7 +8,7 @@
  * Keys in the store (values JSON):
  *   cluster                     {uuid}
  *   pools/NAME                  {uuid, replicas, min_replicas, failure_domain}
- *   disks/UUID                  {node, path, pool, name, size_bytes, state: "ok" | "removed", reserved, cluster}
+ *   disks/UUID                  {node, path, pool, name, size_bytes, state: "ok" | "removed", reserved, draining, cluster}
  *   volumes/UUID                {name, pool, size_bytes, replicas, generation, owner, epoch_base, live_tree, next_tree,
  *                                trees: [{id, parent, epoch, state}], state: "ok" | "deleting", attachments: [...],
  *                                created_ns, replicas_state: {DISK: ...}, requests: [...], min_replicas, live_from, history,
@@ -68,6 +68,7 @@ void volume_set_on_disk_close(struct volume_set *s, void (*closes)(struct disk *
 enum set_command_kind {
 	SET_DISK_ADD,    /* path, size_bytes, pool, reserve, force */
 	SET_DISK_REMOVE, /* object, force */
+	SET_DISK_DRAIN,  /* object, cancel */
 	SET_DISK_SCRUB,
 	SET_POOL_CREATE,
 	SET_POOL_SET,
@@ -87,6 +88,7 @@ enum set_command_kind {
 	SET_SNAPSHOT_DELETE,   /* targets[0] */
 	SET_SNAPSHOT_ROLLBACK, /* targets[0] */
 	SET_SWEEP,             /* the set's own */
+	SET_REHOME,            /* the same */
 	SET_RELEASE,           /* the same: a head that another node has taken over is let go */
 };
 
@@ -133,6 +135,7 @@ struct set_command {
 	uint32_t queues; /* ATTACH over vhost-user; 0: not given */
 	bool force, reserve, read_only;
 	bool takeover;       /* ATTACH */
+	bool cancel;         /* DISK_DRAIN: it is drained no more */
 	bool with_snapshots; /* VOLUME_DELETE: they are deleted, too */
 	bool is_scheduled;   /* SNAPSHOT_CREATE: by the clock */
 	struct set_target targets[SET_TARGETS_MAX];
@@ -177,6 +180,13 @@ struct disk_view {
 	const struct disk_counters *counters; /* NULL when not open */
 	struct disk_scrub scrub;
 	bool is_reserved;
+	struct {
+		bool is_wanted; /* it is being drained, or is empty: */
+		bool is_done;
+		uint64_t left_bytes;     /* of data there */
+		uint64_t eta_s;          /* 0: not known */
+		char why[SET_WHY_BYTES]; /* why it does not go on, else "" */
+	} drain;
 };
 /* A disk that is being formatted, and with reserve written through. */
 struct disk_adding_view {

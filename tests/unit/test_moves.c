@@ -1,0 +1,446 @@
+/*
+ * test_moves.c: disks that are drained: all that lies there goes elsewhere, while clients go on, through crashes at any
+ * point and failures of any disk, with its snapshots.
+ */
+#include "tests/unit/head_world.h"
+
+#include <CUnit/Basic.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DISK_BYTES (64 * MIB)
+#define SEGMENTS   3u
+#define CELLS      40u /* of 16 KiB, in each segment */
+#define CELL_BYTES (16 * KIB)
+
+struct bench {
+	struct head_world w;
+	struct volume *v;
+	uint8_t *data, *back;
+	uint8_t model[SEGMENTS][CELLS]; /* what every byte of a cell is */
+	uint8_t kept[SEGMENTS][CELLS];  /* the same of the snapshot */
+	uint64_t random;
+};
+
+static void bench_open(struct bench *b, uint64_t seed, uint32_t n_disks, uint32_t replicas)
+{
+	*b = (struct bench){.data = world_memory(MIB), .back = world_memory(MIB), .random = seed};
+	world_open(&b->w, seed);
+	for (uint32_t i = 0; i < n_disks; i++)
+		world_add_disk(&b->w, DISK_BYTES);
+	b->w.replicas_max = 5;
+	CU_ASSERT_EQUAL_FATAL(world_start(&b->w), 0);
+	CU_ASSERT_EQUAL_FATAL(world_create_copies(&b->w, "vm1", SEGMENTS * GIB, replicas), 0);
+	CU_ASSERT_EQUAL_FATAL(world_attach(&b->w, "vm1"), 0);
+	b->v = world_head(&b->w, "vm1");
+}
+
+static void bench_close(struct bench *b)
+{
+	world_close(&b->w);
+	free(b->data);
+	free(b->back);
+}
+
+static uint64_t cell_pos(uint32_t segment, uint32_t cell)
+{
+	return segment * GIB + cell * 5 * CELL_BYTES;
+}
+
+static int bench_put(struct bench *b, uint32_t segment, uint32_t cell, uint8_t byte, unsigned flags)
+{
+	memset(b->data, byte, CELL_BYTES);
+	int res = world_write(&b->w, b->v, cell_pos(segment, cell), b->data, CELL_BYTES, flags);
+	if (res == 0)
+		b->model[segment][cell] = byte;
+	return res;
+}
+
+static void bench_change_one(struct bench *b)
+{
+	uint64_t r = sim_split(&b->random);
+	uint32_t segment = (uint32_t)(r % SEGMENTS), cell = (uint32_t)(r / 8 % CELLS);
+	uint8_t byte = (uint8_t)(1 + r / 1024 % 200);
+	if (r >> 40 & 3) {
+		CU_ASSERT_EQUAL(bench_put(b, segment, cell, byte, r >> 42 & 1 ? VOLUME_FUA : 0), 0);
+		return;
+	}
+	enum volume_op op = r >> 43 & 1 ? VOLUME_TRIM : VOLUME_ZERO;
+	CU_ASSERT_EQUAL(world_op(&b->w, b->v, op, cell_pos(segment, cell), CELL_BYTES, 0), 0);
+	b->model[segment][cell] = 0;
+}
+
+static void bench_change(struct bench *b, uint32_t n)
+{
+	while (n-- > 0)
+		bench_change_one(b);
+}
+
+static bool is_all(const uint8_t *data, uint8_t byte, uint64_t n)
+{
+	return data[0] == byte && memcmp(data, data + 1, n - 1) == 0;
+}
+
+static uint32_t bench_wrong(struct bench *b, struct volume *v, uint8_t model[SEGMENTS][CELLS])
+{
+	uint32_t n = 0;
+	for (uint32_t segment = 0; segment < SEGMENTS; segment++)
+		for (uint32_t cell = 0; cell < CELLS; cell++) {
+			memset(b->back, 0xee, CELL_BYTES);
+			int res = world_read(&b->w, v, cell_pos(segment, cell), b->back, CELL_BYTES);
+			n += res != 0 || !is_all(b->back, model[segment][cell], CELL_BYTES);
+		}
+	return n;
+}
+
+static void bench_check(struct bench *b)
+{
+	CU_ASSERT_EQUAL(bench_wrong(b, b->v, b->model), 0);
+}
+
+/* What a disk itself has of the volume: every copy by the chunk is as the model says. */
+static void bench_check_copies(struct bench *b)
+{
+	for (uint32_t disk = 0; disk < b->w.n_disks; disk++) {
+		uint32_t asked[SET_DISKS_MAX];
+		for (uint32_t i = 0; i < SET_DISKS_MAX;
+		     i++) { /* the others seem busy: this one is read where it can be */
+			asked[i] = b->v->disks[i].asked;
+			b->v->disks[i].asked += i == disk ? 0 : 1000;
+		}
+		bench_check(b);
+		for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
+			b->v->disks[i].asked = asked[i];
+	}
+}
+
+static uint32_t bench_disk_of(struct bench *b, uint32_t segment)
+{
+	uint64_t disks = 0;
+	CU_ASSERT_EQUAL_FATAL(chunk_find(b->v, segment, &disks), PLACED_ON_DISKS);
+	return (uint32_t)__builtin_ctzll(disks);
+}
+
+static const char *disk_name(struct bench *b, uint32_t disk)
+{
+	return b->w.set->disks[disk]->facts.name;
+}
+
+static int bench_drain(struct bench *b, uint32_t disk, bool cancel)
+{
+	struct set_command c = order(SET_DISK_DRAIN, disk_name(b, disk));
+	c.cancel = cancel;
+	return world_command(&b->w, &c);
+}
+
+static int bench_remove(struct bench *b, uint32_t disk)
+{
+	struct set_command c = order(SET_DISK_REMOVE, disk_name(b, disk));
+	return world_command(&b->w, &c);
+}
+
+struct wanted {
+	struct bench *b;
+	uint32_t disk;
+};
+
+static bool disk_is_left(void *context)
+{
+	struct wanted *wanted = context;
+	const struct set_volume *entry = set_volume_find(wanted->b->w.set, "vm1");
+	const struct set_disk *d = wanted->b->w.set->disks[wanted->disk];
+	return !volume_facts_disk((struct volume_facts *)&entry->facts, &d->facts.uuid) &&
+	       !(entry->head && (entry->head->leave || entry->head->move));
+}
+
+static void bench_until_left(struct bench *b, uint32_t disk)
+{
+	struct wanted wanted = {.b = b, .disk = disk};
+	world_until(&b->w, disk_is_left, &wanted);
+}
+
+static void bench_start_again(struct bench *b)
+{
+	CU_ASSERT_EQUAL_FATAL(world_start(&b->w), 0);
+	b->v = world_head(&b->w, "vm1");
+	CU_ASSERT_PTR_NOT_NULL_FATAL(b->v);
+}
+
+static uint64_t bench_blocks(struct bench *b, uint32_t disk)
+{
+	struct disk_view view = {0};
+	drain_view(b->w.set->disks[disk], &view);
+	return view.drain.left_bytes;
+}
+
+/* ---- the tests ---- */
+
+static void a_disk_is_drained_and_removed(void)
+{
+	for (uint64_t seed = 0; seed < 12; seed++) {
+		struct bench b;
+		uint32_t replicas = 1 + seed % 3;
+		bench_open(&b, 100 + seed, replicas + 2, replicas);
+		bench_change(&b, 150);
+		uint32_t disk = bench_disk_of(&b, 0);
+		CU_ASSERT_EQUAL(bench_remove(&b, disk), -EBUSY);
+		CU_ASSERT_EQUAL_FATAL(bench_drain(&b, disk, false), 0);
+		CU_ASSERT_EQUAL(bench_drain(&b, disk, false), 0); /* P6 */
+		bench_until_left(&b, disk);
+		bench_check(&b);
+		bench_check_copies(&b);
+		CU_ASSERT_EQUAL(bench_blocks(&b, disk), 0);
+		bench_change(&b, 50);
+		world_let_pass(&b.w, 5 * NS_PER_S);
+		CU_ASSERT_EQUAL(world_events(&b.w, "disk-drained"), 1);
+		CU_ASSERT_EQUAL(bench_remove(&b, disk), 0);
+		bench_check(&b);
+		world_stop(&b.w);
+		bench_start_again(&b);
+		bench_check(&b);
+		bench_check_copies(&b);
+		bench_close(&b);
+	}
+}
+
+/* Clients have no error, and what they write meanwhile is there. */
+static void clients_go_on_meanwhile(void)
+{
+	for (uint64_t seed = 0; seed < 30; seed++) {
+		struct bench b;
+		struct wanted wanted = {.b = &b};
+		uint32_t replicas = 1 + seed % 3, n = 0;
+		bench_open(&b, 200 + seed, replicas + 1, replicas);
+		bench_change(&b, 150);
+		wanted.disk = bench_disk_of(&b, 1);
+		CU_ASSERT_EQUAL_FATAL(bench_drain(&b, wanted.disk, false), 0);
+		for (; !disk_is_left(&wanted) && n < 20000; n++)
+			bench_change_one(&b);
+		CU_ASSERT_TRUE(disk_is_left(&wanted));
+		CU_ASSERT(n > 0);
+		CU_ASSERT_EQUAL(world_events(&b.w, "copy-stale"), 0);
+		bench_check(&b);
+		bench_check_copies(&b);
+		bench_close(&b);
+	}
+}
+
+static void bench_snapshot(struct bench *b, const char *name)
+{
+	CU_ASSERT_EQUAL_FATAL(world_snapshot(&b->w, name), 0);
+	memcpy(b->kept, b->model, sizeof(b->model));
+}
+
+static struct volume *bench_export(struct bench *b, const char *name)
+{
+	struct set_command c = order_other(SET_VOLUME_ATTACH, name, "nbd");
+	CU_ASSERT_EQUAL_FATAL(world_command(&b->w, &c), 0);
+	struct volume *v = world_export(&b->w, name);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(v);
+	return v;
+}
+
+/* A snapshot that is read before, meanwhile and after; another is taken meanwhile; the volume goes back to it. */
+static void snapshots_go_along(void)
+{
+	for (uint64_t seed = 0; seed < 24; seed++) {
+		struct bench b;
+		uint32_t replicas = 1 + seed % 2;
+		uint8_t first[SEGMENTS][CELLS];
+		struct wanted wanted = {.b = &b};
+		bench_open(&b, 300 + seed, replicas + 2, replicas);
+		bench_change(&b, 100);
+		bench_snapshot(&b, "vm1@before");
+		memcpy(first, b.kept, sizeof(first));
+		struct volume *before = bench_export(&b, "vm1@before");
+		bench_change(&b, 60);
+		CU_ASSERT_EQUAL(bench_wrong(&b, before, first), 0);
+		wanted.disk = bench_disk_of(&b, seed % SEGMENTS);
+		CU_ASSERT_EQUAL_FATAL(bench_drain(&b, wanted.disk, false), 0);
+		for (uint64_t n = 0; n < 5 + 3 * seed && !disk_is_left(&wanted); n++)
+			bench_change_one(&b);
+		bench_snapshot(&b, "vm1@meanwhile");
+		for (uint32_t n = 0; !disk_is_left(&wanted) && n < 20000; n++) {
+			bench_change_one(&b);
+			uint32_t cell = n % CELLS;
+			CU_ASSERT_EQUAL(world_read(&b.w, before, cell_pos(0, cell), b.back, CELL_BYTES), 0);
+			CU_ASSERT(is_all(b.back, first[0][cell], CELL_BYTES));
+		}
+		CU_ASSERT_TRUE(disk_is_left(&wanted));
+		CU_ASSERT_EQUAL(bench_wrong(&b, before, first), 0);
+		CU_ASSERT_EQUAL(bench_wrong(&b, bench_export(&b, "vm1@meanwhile"), b.kept), 0);
+		bench_check(&b);
+		bench_check_copies(&b);
+		CU_ASSERT_EQUAL(bench_blocks(&b, wanted.disk), 0);
+		CU_ASSERT_EQUAL(world_detach(&b.w, "vm1"), 0);
+		CU_ASSERT_EQUAL(world_rollback(&b.w, "vm1@meanwhile"), 0);
+		memcpy(b.model, b.kept, sizeof(b.model));
+		CU_ASSERT_EQUAL_FATAL(world_attach(&b.w, "vm1"), 0);
+		b.v = world_head(&b.w, "vm1");
+		bench_check(&b);
+		bench_close(&b);
+	}
+}
+
+/* What is not durable may go with the power: each cell has what was flushed last, or something later. */
+static void a_crash_anywhere_is_gone_on_from(void)
+{
+	for (uint64_t seed = 0; seed < 150; seed++) {
+		struct bench b;
+		uint32_t replicas = 1 + seed % 2;
+		bench_open(&b, 400 + seed, replicas + 1, replicas);
+		bench_change(&b, 80);
+		if (seed % 3 == 0)
+			bench_snapshot(&b, "vm1@before");
+		CU_ASSERT_EQUAL(world_op(&b.w, b.v, VOLUME_FLUSH, 0, 0, 0), 0);
+		uint32_t disk = bench_disk_of(&b, 0);
+		CU_ASSERT_EQUAL_FATAL(bench_drain(&b, disk, false), 0);
+		for (uint64_t n = 0; n < 12 * seed && b.v->entry->facts.n_disks > replicas - (replicas > 1); n++)
+			sim_step(b.w.sim);
+		world_crash(&b.w, seed % 4 < 2 ? SIM_POWER_LOSS : SIM_KILL);
+		bench_start_again(&b);
+		CU_ASSERT_TRUE(b.w.set->disks[disk]->facts.is_draining);
+		bench_check(&b);
+		bench_change(&b, 10);
+		bench_until_left(&b, disk);
+		bench_check(&b);
+		bench_check_copies(&b);
+		if (seed % 3 == 0)
+			CU_ASSERT_EQUAL(bench_wrong(&b, bench_export(&b, "vm1@before"), b.kept), 0);
+		CU_ASSERT_EQUAL(bench_remove(&b, disk), 0);
+		bench_close(&b);
+	}
+}
+
+static void a_volume_that_nobody_uses_leaves_too(void)
+{
+	struct bench b;
+	bench_open(&b, 600, 3, 1);
+	bench_change(&b, 100);
+	uint32_t disk = bench_disk_of(&b, 0);
+	CU_ASSERT_EQUAL(world_detach(&b.w, "vm1"), 0);
+	CU_ASSERT_EQUAL_FATAL(bench_drain(&b, disk, false), 0);
+	bench_until_left(&b, disk);
+	world_let_pass(&b.w, 5 * NS_PER_S);
+	CU_ASSERT_PTR_NULL(world_head(&b.w, "vm1")); /* and it is as it was */
+	CU_ASSERT_EQUAL(bench_remove(&b, disk), 0);
+	CU_ASSERT_EQUAL(world_attach(&b.w, "vm1"), 0);
+	b.v = world_head(&b.w, "vm1");
+	bench_check(&b);
+	bench_close(&b);
+}
+
+/* Who wants it attached, or deleted, gets it. */
+static void commands_go_first(void)
+{
+	for (uint64_t seed = 0; seed < 20; seed++) {
+		struct bench b;
+		bench_open(&b, 620 + seed, 3, 1);
+		bench_change(&b, 100);
+		uint32_t disk = bench_disk_of(&b, 0);
+		CU_ASSERT_EQUAL(world_detach(&b.w, "vm1"), 0);
+		CU_ASSERT_EQUAL_FATAL(bench_drain(&b, disk, false), 0);
+		for (uint64_t n = 0; n < 20 * seed; n++)
+			sim_step(b.w.sim);
+		if (seed % 2) {
+			struct set_command c = order(SET_VOLUME_DELETE, "vm1");
+			CU_ASSERT_EQUAL(world_command(&b.w, &c), 0);
+		} else {
+			struct set_command c = order_other(SET_VOLUME_ATTACH, "vm1", "nbd");
+			c.read_only = seed % 4 == 0;
+			CU_ASSERT_EQUAL(world_command(&b.w, &c), 0);
+			b.v = world_head(&b.w, "vm1");
+			CU_ASSERT_EQUAL(volume_is_read_only(b.v), seed % 4 == 0);
+			bench_check(&b);
+			bench_until_left(&b, disk);
+			bench_check(&b);
+		}
+		world_let_pass(&b.w, 10 * NS_PER_S);
+		CU_ASSERT_EQUAL(bench_remove(&b, disk), 0);
+		bench_close(&b);
+	}
+}
+
+static void a_drain_can_be_cancelled(void)
+{
+	for (uint64_t seed = 0; seed < 10; seed++) {
+		struct bench b;
+		bench_open(&b, 640 + seed, 2, 1);
+		bench_change(&b, 100);
+		uint32_t disk = bench_disk_of(&b, 0);
+		CU_ASSERT_EQUAL_FATAL(bench_drain(&b, disk, false), 0);
+		for (uint64_t n = 0; n < 60 * seed; n++)
+			sim_step(b.w.sim);
+		CU_ASSERT_EQUAL(bench_drain(&b, disk, true), 0);
+		CU_ASSERT_FALSE(b.w.set->disks[disk]->facts.is_draining);
+		world_let_pass(&b.w, 10 * NS_PER_S);
+		CU_ASSERT_PTR_NULL(b.v->leave);
+		CU_ASSERT_PTR_NULL(b.v->move);
+		bench_change(&b, 50);
+		bench_check(&b);
+		CU_ASSERT_EQUAL_FATAL(bench_drain(&b, disk, false), 0);
+		bench_until_left(&b, disk);
+		bench_check(&b);
+		bench_close(&b);
+	}
+}
+
+static void what_cannot_be_drained_is_refused(void)
+{
+	struct bench b;
+	bench_open(&b, 660, 2, 2);
+	bench_change(&b, 50);
+	CU_ASSERT_EQUAL(bench_drain(&b, 0, false), -ENOSPC);
+	CU_ASSERT(strstr(b.w.why, "failure domains") != NULL);
+	CU_ASSERT_FALSE(b.w.set->disks[0]->facts.is_draining);
+	bench_close(&b);
+	bench_open(&b, 661, 1, 1);
+	bench_change(&b, 50);
+	CU_ASSERT_EQUAL(bench_drain(&b, 0, false), -ENOSPC);
+	bench_close(&b);
+}
+
+/* The disk where it goes fails, at any of its writes or flushes: no client is told, and it goes elsewhere. */
+static void a_target_that_fails_is_no_harm(void)
+{
+	for (uint32_t skip = 0; skip < 40; skip++) {
+		struct bench b;
+		bench_open(&b, 700 + skip, 3, 1);
+		CU_ASSERT_EQUAL_FATAL(bench_put(&b, 0, 0, 1, 0), 0);
+		uint32_t disk = bench_disk_of(&b, 0), other = (disk + 1) % 3;
+		for (uint32_t cell = 1; cell < CELLS; cell++)
+			CU_ASSERT_EQUAL(bench_put(&b, 0, cell, (uint8_t)(cell + 1), 0), 0);
+		sim_file_fail(world_disk_file(&b.w, other + 1), skip % 2 ? OP_WRITE : OP_FLUSH, skip / 2, EIO);
+		CU_ASSERT_EQUAL_FATAL(bench_drain(&b, disk, false), 0);
+		for (uint32_t i = 0; i < 30; i++) {
+			CU_ASSERT_EQUAL(bench_put(&b, 0, i, (uint8_t)(100 + i), 0), 0);
+			if (b.w.set->disks[other]->state != SET_DISK_RUNNING)
+				break;
+		}
+		bench_until_left(&b, disk);
+		if (bench_disk_of(&b, 0) != other || b.w.set->disks[other]->state == SET_DISK_RUNNING)
+			bench_check(&b);
+		bench_close(&b);
+	}
+}
+
+int main(void)
+{
+	CU_initialize_registry();
+	CU_pSuite suite = CU_add_suite("moves", NULL, NULL);
+	CU_add_test(suite, "a disk is drained and removed", a_disk_is_drained_and_removed);
+	CU_add_test(suite, "clients go on meanwhile", clients_go_on_meanwhile);
+	CU_add_test(suite, "snapshots go along", snapshots_go_along);
+	CU_add_test(suite, "a crash anywhere is gone on from", a_crash_anywhere_is_gone_on_from);
+	CU_add_test(suite, "a volume that nobody uses leaves, too", a_volume_that_nobody_uses_leaves_too);
+	CU_add_test(suite, "commands go first", commands_go_first);
+	CU_add_test(suite, "a drain can be cancelled", a_drain_can_be_cancelled);
+	CU_add_test(suite, "what cannot be drained is refused", what_cannot_be_drained_is_refused);
+	CU_add_test(suite, "a target that fails is no harm", a_target_that_fails_is_no_harm);
+	CU_basic_set_mode(CU_BRM_VERBOSE);
+	CU_basic_run_tests();
+	unsigned failures = CU_get_number_of_failures();
+	CU_cleanup_registry();
+	return failures != 0;
+}

@@ -1,0 +1,608 @@
+/*
+ * leave.c: all segments of a volume leave a disk: one that is being drained, or one that is gone and that others have
+ * copies for. Then the volume has nothing to do with it any more.
+ *
+ *   FIND -> WALK -> PICK -> MOVE -> PICK ... -> LEFT -> QUIET -> (NAME -> FENCE) -> DROP -> ERASE -> END
+ *            ^--------+  chunk by chunk                +- the disk is not there: END, until it is back -^
+ *
+ *   FIND     the first disk of the record that is to be left
+ *   WALK     reads the next chunk's placements; PICK takes the next segments there that lie on the disk, and chooses
+ *            where they go; MOVE does it (move.c)
+ *   LEFT     no segment lies there any more: the record says so, and nothing of the disk counts from now on
+ *   QUIET    who still reads there has his answer
+ *   NAME, FENCE   a session of the disk, when there is none
+ *   DROP     all trees of the volume on the disk; it frees them in the background
+ *   ERASE    the record forgets the disk; its key goes too when it was removed by force and no other volume names it
+ *
+ * Invariants
+ *  1. Nothing is placed on a disk that is to be left: so a walk that finds nothing there has found all there was.
+ *  2. All may be repeated: after a crash it begins with FIND, and goes by the record and the chunks alone.
+ *  3. A resync goes first: what it makes current is a better source, and a move would change what it goes by.
+ *
+ * Owner: the volume.
+ */
+#include "volumes/head/head_internal.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LEAVE_STAGES(X) X(FIND) X(WALK) X(PICK) X(MOVE) X(LEFT) X(QUIET) X(NAME) X(FENCE) X(DROP) X(ERASE) X(END)
+#define X(name)         LEAVE_##name,
+enum leave_stage { LEAVE_STAGES(X) };
+#undef X
+
+/* After one that did not come to its end; twice as long each time, up to: */
+#define LEAVE_RETRY_NS     (500 * NS_PER_MS)
+#define LEAVE_RETRY_MAX_NS (60 * NS_PER_S)
+/* After one that something else was first to: a snapshot, a command. */
+#define LEAVE_AGAIN_NS (50 * NS_PER_MS)
+#define LEAVE_POLL_NS  (10 * NS_PER_MS)
+
+struct leave_update {
+	struct record_update update;
+	struct leave *leave;
+};
+
+struct leave {
+	enum leave_stage stage;
+	int err;
+	bool is_stopping, is_told;
+	struct volume *volume;
+	uint32_t disk;
+	uint64_t refused; /* bit per disk: targets that had no room, or failed, */
+	uint64_t failed;  /* of these, those that failed, */
+	uint64_t bad;     /* and sources that could not be read */
+	struct placement_walk walk;
+	uint32_t segment; /* of the walk's chunk: what is before it is done */
+	uint64_t n_moved, copied_bytes;
+	struct leave_update *update;
+	struct replica_io rio;
+	struct tree_batch *batch;
+	struct timer poll;
+	struct op op;
+};
+
+static void leave_run(struct leave *l);
+
+static struct set_disk *leave_disk(const struct leave *l)
+{
+	return l->volume->set->disks[l->disk];
+}
+
+static struct volume_disk_facts *leave_facts(const struct leave *l, struct volume_facts *facts)
+{
+	return volume_facts_disk(facts, &leave_disk(l)->facts.uuid);
+}
+
+/* ---- which disk ---- */
+
+bool leave_has(const struct volume *v, uint32_t disk)
+{
+	const struct volume_disk_facts *known = volume_facts_disk(&v->entry->facts, &v->set->disks[disk]->facts.uuid);
+	return known && known->is_left;
+}
+
+/* Can something be done about it now? */
+static bool disk_is_to_be_left(const struct set_volume *entry, const struct volume_disk_facts *known)
+{
+	const struct set_disk *d = set_disk_by_uuid(entry->set, &known->uuid);
+	if (!d)
+		return false;
+	if (known->is_left)
+		return set_disk_is_running(d) || d->state == SET_DISK_REMOVED;
+	return d->facts.is_draining && set_disk_is_running(d);
+}
+
+static const struct volume_disk_facts *leave_find(const struct set_volume *entry)
+{
+	for (uint32_t i = 0; i < entry->facts.n_disks; i++)
+		if (disk_is_to_be_left(entry, &entry->facts.disks[i]))
+			return &entry->facts.disks[i];
+	return NULL;
+}
+
+bool leave_is_needed(struct set_volume *entry)
+{
+	return leave_find(entry) != NULL;
+}
+
+const char *leave_why(const struct set_volume *entry)
+{
+	return entry->leave_why[0] && leave_find(entry) ? entry->leave_why : NULL;
+}
+
+/* ---- doors ---- */
+
+static void leave_complete(struct leave *l, int res)
+{
+	if (l->err == 0)
+		l->err = res;
+	leave_run(l);
+}
+
+static void leave_polled(struct timer *t)
+{
+	leave_run(container_of(t, struct leave, poll));
+}
+
+static void leave_turn(struct op *op, int res)
+{
+	leave_run(container_of(op, struct leave, op));
+}
+
+static void leave_answered(struct replica_io *rio, int res)
+{
+	leave_complete(container_of(rio, struct leave, rio), res);
+}
+
+static void leave_recorded(struct record_update *u, int res)
+{
+	struct leave *l = container_of(u, struct leave_update, update)->leave;
+	quarry_assert(&l->update->update == u);
+	free(l->update);
+	l->update = NULL;
+	if (res == -ESTALE || res == -ENOENT)
+		volume_fence(l->volume, "another head has attached it");
+	leave_complete(l, res);
+}
+
+static enum flow leave_record(struct leave *l, int (*change)(struct record_update *u, struct volume_facts *facts),
+			      void (*extend)(struct record_update *u, struct transaction *t))
+{
+	l->update = calloc(1, sizeof(*l->update));
+	if (!l->update) {
+		l->err = -ENOMEM;
+		return FLOW_NEXT;
+	}
+	l->update->leave = l;
+	l->update->update.generation = l->volume->generation;
+	l->update->update.change = change;
+	l->update->update.extend = extend;
+	l->update->update.done = leave_recorded;
+	record_update_start(&l->update->update, l->volume->entry);
+	return FLOW_WAIT;
+}
+
+static struct leave *leave_of(struct record_update *u)
+{
+	return container_of(u, struct leave_update, update)->leave;
+}
+
+/* ---- WALK, PICK, MOVE ---- */
+
+static void leave_walked(struct placement_walk *w, int res)
+{
+	struct leave *l = w->context;
+	l->segment = 0;
+	leave_complete(l, res);
+}
+
+/* Why a segment cannot go anywhere, for people. */
+static int leave_explain(struct leave *l, int err)
+{
+	struct set_volume *entry = l->volume->entry;
+	if (l->bad != 0)
+		text_print(entry->leave_why, sizeof(entry->leave_why),
+			   "a part of volume %s cannot be read from any disk: the events name the blocks; restore them",
+			   entry->facts.name);
+	else if (err == -ENOSPC)
+		text_print(entry->leave_why, sizeof(entry->leave_why),
+			   "no other disk of pool %s has room for a part of volume %s, in a failure domain of its own: "
+			   "add a disk",
+			   entry->facts.pool, entry->facts.name);
+	else
+		text_print(entry->leave_why, sizeof(entry->leave_why), "a part of volume %s could not be moved: %s",
+			   entry->facts.name, strerror(-err));
+	return err;
+}
+
+static void leave_moved(void *context, int res, const struct move_order *order)
+{
+	struct leave *l = context;
+	l->copied_bytes += order->copied_bytes;
+	l->stage = LEAVE_PICK;
+	if (res == 0) {
+		l->n_moved += order->n_segments;
+		l->segment += order->n_segments;
+		l->volume->entry->leave_why[0] = 0;
+	} else if (res == -ECANCELED || res == -EAGAIN) {
+		l->err = res;
+	} else if (order->is_source_bad) {
+		l->bad |= 1ull << order->source;
+	} else {
+		l->refused |= 1ull << order->target;
+		l->failed |= res == -ENOSPC ? 0 : 1ull << order->target;
+	}
+	leave_run(l);
+}
+
+/* Those side by side with the first that lie on the same disks. */
+static uint32_t leave_row(const struct leave *l)
+{
+	uint32_t n = 1;
+	while (n < MOVE_SEGMENTS_MAX && l->segment + n < PLACEMENT_CHUNK &&
+	       l->walk.disks[l->segment + n] == l->walk.disks[l->segment])
+		n++;
+	return n;
+}
+
+static bool leave_may_go_on(const struct leave *l)
+{
+	const struct volume *v = l->volume;
+	const struct set_disk *d = leave_disk(l);
+	const struct volume_disk_facts *known = volume_facts_disk(&v->entry->facts, &d->facts.uuid);
+	return l->err == 0 && !l->is_stopping && v->state == VOLUME_SERVING && !v->is_fenced && known &&
+	       disk_is_to_be_left(v->entry, known) && !v->resync &&
+	       (resync_candidate(v) == SET_DISKS_MAX || v->resync_delay_ns > 0);
+}
+
+static int leave_order(struct leave *l)
+{
+	struct volume *v = l->volume;
+	struct move_order order = {.first = (uint64_t)(l->walk.number - 1) * PLACEMENT_CHUNK + l->segment,
+				   .n_segments = leave_row(l),
+				   .disks = l->walk.disks[l->segment],
+				   .out = l->disk,
+				   .done = leave_moved,
+				   .context = l};
+	uint64_t sources = volume_good(v, order.disks & ~l->bad);
+	int err =
+	    sources ? placement_choose_other(v, order.disks & ~(1ull << l->disk), l->refused, &order.target) : -EIO;
+	if (err != 0)
+		return leave_explain(l, l->failed ? -EIO : err);
+	order.source = sources >> l->disk & 1 ? l->disk : (uint32_t)__builtin_ctzll(sources);
+	return move_start(v, &order);
+}
+
+/* FLOW_NEXT: the chunk has none left, or an error. */
+static enum flow leave_pick(struct leave *l)
+{
+	if (!leave_may_go_on(l)) {
+		l->err = l->err ? l->err : -ECANCELED;
+		return FLOW_NEXT;
+	}
+	while (l->segment < PLACEMENT_CHUNK && !(l->walk.disks[l->segment] >> l->disk & 1))
+		l->segment++;
+	if (l->segment == PLACEMENT_CHUNK)
+		return FLOW_NEXT;
+	l->err = leave_order(l);
+	return l->err ? FLOW_NEXT : FLOW_WAIT;
+}
+
+/* ---- LEFT, QUIET ---- */
+
+static int leave_change_left(struct record_update *u, struct volume_facts *facts)
+{
+	struct volume_disk_facts *known = leave_facts(leave_of(u), facts);
+	if (!known)
+		return -ECANCELED;
+	known->is_left = known->is_stale = true;
+	known->since = known->had_before = 0;
+	return 0;
+}
+
+/* It is still to be left, hence nothing was placed there. */
+static void leave_extend_left(struct record_update *u, struct transaction *t)
+{
+	const struct disk_facts *facts = &leave_disk(leave_of(u))->facts;
+	char uuid[UUID_TEXT_BYTES];
+	uuid_to_text(&facts->uuid, uuid);
+	if (facts->revision > 0)
+		transaction_condition(t, facts->revision, DISK_KEY, uuid);
+}
+
+static void leave_tell_snapshot(struct volume *v, void *context)
+{
+	v->disks[((struct leave *)context)->disk].state = VOLUME_DISK_UNUSED;
+}
+
+/* The record says that nothing there counts. */
+static void leave_put_aside(struct leave *l)
+{
+	struct volume_disk *vd = &l->volume->disks[l->disk];
+	if (!leave_has(l->volume, l->disk))
+		return;
+	vd->state = VOLUME_DISK_STALE;
+	vd->written = vd->flushed = 0;
+	snapshots_each_head(l->volume->entry, leave_tell_snapshot, l);
+}
+
+/* FLOW_NEXT: nobody reads there any more, and nobody is about to fork. */
+static enum flow leave_quiet(struct leave *l)
+{
+	leave_put_aside(l);
+	if (volume_disk_is_quiet(l->volume, l->disk) && !l->volume->barrier.rider)
+		return FLOW_NEXT;
+	timer_start(l->volume->set->reactor, &l->poll, LEAVE_POLL_NS);
+	return FLOW_WAIT;
+}
+
+/* ---- NAME, FENCE, DROP ---- */
+
+static bool leave_has_session(const struct leave *l)
+{
+	const struct volume_disk *vd = &l->volume->disks[l->disk];
+	return vd->volume && vd->replica.state == REPLICA_OPEN;
+}
+
+static int leave_change_name(struct record_update *u, struct volume_facts *facts)
+{
+	struct volume_disk_facts *known = leave_facts(leave_of(u), facts);
+	if (!known)
+		return -ECANCELED;
+	known->generation = leave_of(u)->volume->generation;
+	return 0;
+}
+
+static enum flow leave_name(struct leave *l)
+{
+	const struct volume_disk_facts *known = leave_facts(l, &l->volume->entry->facts);
+	if (leave_has_session(l) || !known || known->generation == l->volume->generation)
+		return FLOW_NEXT;
+	return leave_record(l, leave_change_name, NULL);
+}
+
+static enum flow leave_fence(struct leave *l)
+{
+	struct volume *v = l->volume;
+	if (leave_has_session(l) || l->err != 0)
+		return FLOW_NEXT;
+	volume_disk_replica(v, l->disk);
+	l->rio.io.op = DISK_FENCE;
+	l->rio.io.generation = v->generation;
+	l->rio.io.size_blocks = blocks_of(v->entry->facts.size_bytes);
+	l->rio.done = leave_answered;
+	replica_submit(&v->disks[l->disk].replica, &l->rio);
+	return FLOW_WAIT;
+}
+
+static void leave_dropped(void *context, int res)
+{
+	struct leave *l = context;
+	l->batch = NULL;
+	leave_complete(l, res);
+}
+
+static enum flow leave_drop(struct leave *l)
+{
+	if (l->err != 0 || !set_disk_is_running(leave_disk(l)) || !leave_has_session(l)) {
+		l->err = l->err ? l->err : -EIO;
+		return FLOW_NEXT;
+	}
+	l->batch = tree_batch_all(l->volume, l->disk);
+	if (!l->batch) {
+		l->err = -ENOMEM;
+		return FLOW_NEXT;
+	}
+	tree_batch_start(l->batch, leave_dropped, l);
+	return FLOW_WAIT;
+}
+
+/* ---- ERASE ---- */
+
+static int leave_change_erase(struct record_update *u, struct volume_facts *facts)
+{
+	struct volume_disk_facts *known = leave_facts(leave_of(u), facts);
+	if (!known)
+		return 0;
+	*known = facts->disks[--facts->n_disks];
+	return 0;
+}
+
+/* Was it removed by force, and is this the last volume that names it? */
+static bool leave_is_last_user(const struct leave *l)
+{
+	const struct set_disk *d = leave_disk(l);
+	return d->state == SET_DISK_REMOVED && d->facts.revision != 0 && set_disk_users(d, NULL, 0) == 1;
+}
+
+static void leave_extend_erase(struct record_update *u, struct transaction *t)
+{
+	const struct leave *l = leave_of(u);
+	char uuid[UUID_TEXT_BYTES];
+	if (!leave_is_last_user(l))
+		return;
+	uuid_to_text(&leave_disk(l)->facts.uuid, uuid);
+	transaction_delete(t, DISK_KEY, uuid);
+}
+
+static void leave_tell(const struct leave *l)
+{
+	const struct set_disk *d = leave_disk(l);
+	const char *name = l->volume->entry->facts.name;
+	log_event(l->volume->set->log, LOG_NOTICE, "disk-left", name,
+		  "volume %s has nothing on disk %s any more: %" PRIu64 " GiB of it lie elsewhere now", name,
+		  d->facts.name, l->n_moved);
+}
+
+static void leave_erased(struct leave *l)
+{
+	struct volume_disk *vd = &l->volume->disks[l->disk];
+	l->volume->entry->leave_why[0] = 0;
+	leave_tell(l);
+	if (vd->volume)
+		replica_lose(&vd->replica, -ECANCELED);
+	vd->volume = NULL; /* the next one with this index may be another */
+	vd->state = VOLUME_DISK_UNUSED;
+	struct set_disk *d = leave_disk(l);
+	if (d->state == SET_DISK_REMOVED && set_disk_users(d, NULL, 0) == 0)
+		set_disk_forget(d);
+}
+
+/* ---- END ---- */
+
+static void leave_put_off(struct leave *l)
+{
+	struct volume *v = l->volume;
+	v->leave_delay_ns = min_u64(max_u64(2 * v->leave_delay_ns, LEAVE_RETRY_NS), LEAVE_RETRY_MAX_NS);
+	if (v->entry->leave_why[0] == 0)
+		(void)leave_explain(l, l->err);
+	if (v->is_leave_told)
+		return;
+	v->is_leave_told = true;
+	log_event(v->set->log, LOG_WARNING, "leave-stalled", v->entry->facts.name, "disk %s: %s; it is tried again",
+		  leave_disk(l)->facts.name, v->entry->leave_why);
+}
+
+static void leave_end(struct leave *l)
+{
+	struct volume *v = l->volume;
+	bool was_interrupted = l->err == -ECANCELED || l->err == -EAGAIN;
+	if (l->n_moved > 0 || l->err == 0) {
+		v->leave_delay_ns = 0;
+		v->is_leave_told = false;
+	}
+	if (was_interrupted)
+		v->leave_delay_ns = max_u64(v->leave_delay_ns, LEAVE_AGAIN_NS);
+	else if (l->err != 0)
+		leave_put_off(l);
+	timer_stop(v->set->reactor, &l->poll);
+	v->leave = NULL;
+	free(l);
+	volume_explain(v);
+	resync_want(v);
+	leave_want(v);
+	stale_more_copies(v);
+	drains_look(v->set);
+	volume_check_drained(v);
+}
+
+/* ---- the dispatcher ---- */
+
+/* The next chunk. FLOW_NEXT: that was all, or an error. */
+static enum flow leave_walk(struct leave *l)
+{
+	if (!leave_may_go_on(l)) {
+		l->err = l->err ? l->err : -ECANCELED;
+		return FLOW_NEXT;
+	}
+	return placement_walk_next(&l->walk) ? FLOW_WAIT : FLOW_NEXT;
+}
+
+static void leave_run(struct leave *l)
+{
+	for (;;) {
+		if (l->err != 0 && l->stage != LEAVE_MOVE)
+			l->stage = LEAVE_END;
+		switch (l->stage) {
+		case LEAVE_FIND:
+			l->walk = (struct placement_walk){.volume = l->volume, .next = leave_walked, .context = l};
+			l->stage = leave_has(l->volume, l->disk) ? LEAVE_QUIET : LEAVE_WALK;
+			break;
+		case LEAVE_WALK:
+			l->stage = LEAVE_PICK;
+			if (leave_walk(l) == FLOW_WAIT)
+				return;
+			l->stage = LEAVE_LEFT;
+			break;
+		case LEAVE_PICK:
+			l->stage = LEAVE_MOVE;
+			if (leave_pick(l) == FLOW_WAIT)
+				return;
+			l->stage = LEAVE_WALK;
+			break;
+		case LEAVE_MOVE: /* leave_moved() follows */
+			return;
+		case LEAVE_LEFT:
+			l->stage = LEAVE_QUIET;
+			if (leave_record(l, leave_change_left, leave_extend_left) == FLOW_WAIT)
+				return;
+			break;
+		case LEAVE_QUIET:
+			if (leave_quiet(l) == FLOW_WAIT)
+				return;
+			l->stage = leave_disk(l)->state == SET_DISK_REMOVED ? LEAVE_ERASE : LEAVE_NAME;
+			if (!leave_may_go_on(l))
+				l->err = -ECANCELED;
+			break;
+		case LEAVE_NAME:
+			l->stage = LEAVE_FENCE;
+			if (leave_name(l) == FLOW_WAIT)
+				return;
+			break;
+		case LEAVE_FENCE:
+			l->stage = LEAVE_DROP;
+			if (leave_fence(l) == FLOW_WAIT)
+				return;
+			break;
+		case LEAVE_DROP:
+			l->stage = LEAVE_ERASE;
+			if (leave_drop(l) == FLOW_WAIT)
+				return;
+			break;
+		case LEAVE_ERASE:
+			l->stage = LEAVE_END;
+			if (leave_record(l, leave_change_erase, leave_extend_erase) == FLOW_WAIT)
+				return;
+			break;
+		case LEAVE_END:
+			if (l->err == 0)
+				leave_erased(l);
+			leave_end(l);
+			return;
+		}
+	}
+}
+
+/* ---- beginning and ending ---- */
+
+static void leave_timer_fired(struct timer *t)
+{
+	struct volume *v = container_of(t, struct volume, leave_timer);
+	const struct volume_disk_facts *known = leave_find(v->entry);
+	if (v->state != VOLUME_SERVING || v->is_fenced || v->leave || v->move || v->resync || !known)
+		return; /* the end of any of these asks again */
+	struct leave *l = calloc(1, sizeof(*l));
+	if (!l) {
+		timer_start(v->set->reactor, &v->leave_timer, LEAVE_RETRY_MAX_NS);
+		return;
+	}
+	l->volume = v;
+	l->disk = set_disk_by_uuid(v->set, &known->uuid)->index;
+	timer_init(&l->poll, leave_polled);
+	op_init(&l->op, leave_turn);
+	v->leave = l;
+	leave_run(l);
+}
+
+void leave_init(struct volume *v)
+{
+	timer_init(&v->leave_timer, leave_timer_fired);
+}
+
+void leave_want(struct volume *v)
+{
+	if (v->state != VOLUME_SERVING || v->snapshot || v->leave || v->is_fenced || !leave_find(v->entry))
+		return;
+	if (!timer_is_running(&v->leave_timer))
+		timer_start(v->set->reactor, &v->leave_timer, max_u64(v->leave_delay_ns, 1));
+}
+
+void leave_stop(struct volume *v)
+{
+	struct leave *l = v->leave;
+	timer_stop(v->set->reactor, &v->leave_timer);
+	move_stop(v);
+	if (!l || l->stage == LEAVE_END || l->err != 0)
+		return;
+	l->is_stopping = true; /* what it waits for comes, and then it ends */
+}
+
+void leave_abandon(struct volume *v)
+{
+	struct leave *l = v->leave;
+	timer_stop(v->set->reactor, &v->leave_timer);
+	move_abandon(v);
+	if (!l)
+		return;
+	if (l->update)
+		record_update_abandon(&l->update->update);
+	free(l->update);
+	tree_batch_abandon(l->batch);
+	placement_walk_abandon(&l->walk);
+	timer_stop(v->set->reactor, &l->poll);
+	free(l);
+	v->leave = NULL;
+}
