@@ -184,7 +184,9 @@ enum status disk_list(struct cli *c)
 	{
 		table_text(table, text_at(disk, "name"));
 		table_text(table, text_at(disk, "pool"));
-		table_text(table, text_at(disk, "state"));
+		const json_t *drain = json_object_get(disk, "drain");
+		const char *drains = bool_at(drain, "done") ? "drained" : "draining";
+		table_text(table, json_is_object(drain) ? drains : text_at(disk, "state"));
 		table_size(table, json_object_get(disk, "size_bytes"));
 		table_size(table, json_object_get(disk, "used_bytes"));
 		table_size(table, json_object_get(disk, "free_bytes"));
@@ -207,6 +209,21 @@ static char *scrub_text(const json_t *scrub)
 	if (*text_at(scrub, "ended_at"))
 		return text_format("ended at %s, %llu bad blocks", text_at(scrub, "ended_at"), bad);
 	return text_format("never");
+}
+
+/* "2.5G to go, about 12 min", "cannot go on: ...", "done". */
+static char *drain_text(const json_t *drain)
+{
+	char size[SIZE_TEXT_BYTES];
+	size_to_text(number_at(drain, "left_bytes"), size);
+	auto_free char *why = text_printable(text_at(drain, "why"));
+	if (bool_at(drain, "done"))
+		return text_format("done, it holds nothing");
+	if (*why)
+		return text_format("%s to go, cannot go on: %s", size, why);
+	if (json_is_integer(json_object_get(drain, "eta_s")))
+		return text_format("%s to go, about %llu s", size, (unsigned long long)number_at(drain, "eta_s"));
+	return text_format("%s to go", size);
 }
 
 static void counters_print(const json_t *counters)
@@ -250,6 +267,10 @@ enum status disk_show(struct cli *c)
 		field_text(stdout, "as of", text_at(disk, "sampled_at"));
 	field_size(stdout, "waiting", json_object_get(disk, "waiting_bytes"));
 	field_size(stdout, "reserve", json_object_get(disk, "reserve_bytes"));
+	if (json_is_object(json_object_get(disk, "drain"))) {
+		auto_free char *drain = drain_text(json_object_get(disk, "drain"));
+		field_text(stdout, "drain", drain);
+	}
 	field_text(stdout, "scrub", scrub);
 	if (json_is_object(json_object_get(disk, "counters")))
 		counters_print(json_object_get(disk, "counters"));
@@ -273,6 +294,51 @@ enum status disk_remove(struct cli *c)
 		return status;
 	printf(is_unchanged(answer) ? "disk '%s' was removed before; nothing changed\n" : "removed disk '%s'\n",
 	       call_text(c->call, "DISK"));
+	return DONE;
+}
+
+/* ---- drain ---- */
+
+/* Until it is done or cannot go on; *disk is the newest answer. */
+static enum status drain_wait(struct cli *c, const char *path, json_t **disk)
+{
+	enum status status = DONE;
+	for (;;) {
+		const json_t *drain = json_object_get(*disk, "drain");
+		if (status != DONE || !json_is_object(drain) || bool_at(drain, "done") || *text_at(drain, "why"))
+			break;
+		auto_free char *text = drain_text(drain);
+		progress_show("%s", text);
+		pause_ms(SCRUB_POLL_MS);
+		json_decref(*disk);
+		*disk = NULL;
+		status = client_get(c, path, disk);
+	}
+	progress_end();
+	return status;
+}
+
+enum status disk_drain(struct cli *c)
+{
+	json_auto_t *disk = NULL;
+	auto_free char *path = NULL, *path_drain = NULL;
+	bool is_cancel = call_has(c->call, "cancel");
+	enum status status = disk_path(c, "", false, &path);
+	if (status != DONE)
+		return status;
+	path_drain = text_format("%s/drain", path);
+	status = client_call(c, &(struct request){.method = is_cancel ? "DELETE" : "POST", .path = path_drain}, &disk);
+	if (status == DONE && !is_cancel && call_has(c->call, "wait"))
+		status = drain_wait(c, path, &disk);
+	if (status != DONE)
+		return status;
+	const json_t *drain = json_object_get(disk, "drain");
+	auto_free char *name = text_printable(text_at(disk, "name"));
+	auto_free char *text = json_is_object(drain) ? drain_text(drain) : text_format("it is drained no more");
+	if (!cli_print_json(c, disk))
+		printf("disk '%s': %s\n", name, text);
+	if (call_has(c->call, "wait") && json_is_object(drain) && !bool_at(drain, "done"))
+		return cli_refuse(c, "failed", "disk '%s': %s", name, text);
 	return DONE;
 }
 

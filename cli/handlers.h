@@ -15,6 +15,7 @@ enum status disk_add(struct cli *c);
 enum status disk_check(struct cli *c);
 enum status disk_list(struct cli *c);
 enum status disk_remove(struct cli *c);
+enum status disk_drain(struct cli *c);
 enum status disk_scrub(struct cli *c);
 enum status disk_show(struct cli *c);
 

@@ -5,7 +5,7 @@ _quarry_nouns() {
 }
 _quarry_verbs() {
 	case "$1" in
-	disk) echo 'add list show remove scrub check' ;;
+	disk) echo 'add list show drain remove scrub check' ;;
 	node) echo 'list show' ;;
 	pool) echo 'create list show set delete' ;;
 	volume) echo 'create list show set resize rename clone delete attach detach import export' ;;
@@ -17,6 +17,7 @@ _quarry_verbs() {
 _quarry_options() {
 	case "$1" in
 	'disk add') echo ' --size:text --pool:pool --reserve --force ' ;;
+	'disk drain') echo ' --cancel --wait ' ;;
 	'disk remove') echo ' --force ' ;;
 	'disk scrub') echo ' --wait ' ;;
 	'pool create') echo ' --replicas:text --min-replicas:text --failure-domain:=disk,node,rack,zone ' ;;
@@ -45,6 +46,7 @@ _quarry_arguments() {
 	case "$1" in
 	'disk add') echo 'path' ;;
 	'disk show') echo 'disk' ;;
+	'disk drain') echo 'disk' ;;
 	'disk remove') echo 'disk' ;;
 	'disk scrub') echo 'disk' ;;
 	'disk check') echo 'path' ;;

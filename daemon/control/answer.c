@@ -167,6 +167,16 @@ static json_t *scrub_json(const struct disk_scrub *s)
 	return o;
 }
 
+static json_t *drain_json(const struct disk_view *v)
+{
+	json_t *o = json_object();
+	put_bool(o, "done", v->drain.is_done);
+	put_number(o, "left_bytes", v->drain.left_bytes);
+	put_number_if(o, "eta_s", v->drain.eta_s > 0, v->drain.eta_s);
+	put_text(o, "why", v->drain.why);
+	return o;
+}
+
 static json_t *cache_json(const struct disk_stats *s)
 {
 	json_t *o = json_object();
@@ -225,6 +235,7 @@ static json_t *disk_json(const struct answer_context *c, const struct disk_view 
 	put_number_if(o, "checkpoints", is_known, v->stats.checkpoints);
 	put_number_if(o, "recovery_ns", is_known, v->stats.recovery_ns);
 	put(o, "scrub", is_known ? scrub_json(&v->scrub) : json_null());
+	put(o, "drain", v->drain.is_wanted ? drain_json(v) : json_null());
 	put(o, "counters", disk_counters_json(v->counters));
 	return o;
 }

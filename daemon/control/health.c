@@ -66,6 +66,26 @@ static void tell_of_disk(const struct telling *t, const struct disk_view *v)
 		     (unsigned long long)v->stats.lost_parts);
 }
 
+static void tell_of_drain(const struct telling *t, const struct disk_view *v)
+{
+	char object[DISK_LABEL_BYTES + 8], eta[64] = "";
+	snprintf(object, sizeof(object), "disk %s", v->name);
+	if (v->drain.eta_s > 0)
+		snprintf(eta, sizeof(eta), ", for about %llu min more", (unsigned long long)(v->drain.eta_s / 60 + 1));
+	if (!v->drain.is_wanted || v->is_elsewhere)
+		return;
+	if (v->drain.is_done)
+		tell(t, "disk-drained", object,
+		     "it is drained and holds nothing: remove it (quarry disk remove %s), or use it again (quarry disk "
+		     "drain %s --cancel)",
+		     v->name, v->name);
+	else if (v->drain.why[0])
+		tell(t, "drain-stalled", object, "it cannot be drained now: %s", v->drain.why);
+	else
+		tell(t, "disk-draining", object, "it is being drained: %llu MiB are to go%s",
+		     (unsigned long long)(v->drain.left_bytes / MIB), eta);
+}
+
 static void tell_of_volume(const struct telling *t, const struct volume_view *v)
 {
 	char object[SET_TEXT_MAX + 16];
@@ -167,8 +187,10 @@ void health_each(const struct snapshot *s, void (*each)(const struct problem *p,
 		     "then restart the daemon");
 	for (size_t i = 0; i < s->n_nodes; i++)
 		tell_of_node(&t, s, &s->nodes[i].view);
-	for (size_t i = 0; i < s->n_disks; i++)
+	for (size_t i = 0; i < s->n_disks; i++) {
 		tell_of_disk(&t, &s->disks[i].view);
+		tell_of_drain(&t, &s->disks[i].view);
+	}
 	for (size_t i = 0; i < s->n_volumes; i++) {
 		tell_of_volume(&t, &s->volumes[i].view);
 		tell_of_copies(&t, s, &s->volumes[i].view);

@@ -216,6 +216,9 @@ static const struct metric volume_view_metrics[] = {
 
 static const struct metric disk_view_metrics[] = {
     {"quarry_disk_open", "gauge", "1: the disk was opened; 0: it could not be.", K(is_open), .form = FLAG},
+    {"quarry_disk_draining", "gauge", "1: it is being drained, or is and holds nothing.", K(drain.is_wanted),
+     .form = FLAG},
+    {"quarry_disk_drain_left_bytes", "gauge", "Data that are still to leave it.", K(drain.left_bytes)},
     {"quarry_disk_scrub_running", "gauge", "1: a scrub is under way.", K(scrub.is_running), .form = FLAG},
     {"quarry_disk_scrub_done_bytes", "gauge", "How far the scrub is.", K(scrub.done_blocks), .form = BLOCKS},
     {"quarry_disk_scrub_size_bytes", "gauge", "How far it has to go.", K(scrub.total_blocks), .form = BLOCKS},

@@ -439,6 +439,13 @@ static int read_changes(const struct order_text *t, const struct parts *p, struc
 	return -EINVAL;
 }
 
+/* DELETE: no more. */
+static int read_drain(const struct order_text *t, const struct parts *p, struct order *out, struct refusal *why)
+{
+	out->command.cancel = strcmp(t->method, "DELETE") == 0;
+	return read_plain(t, p, out, why);
+}
+
 /* A look, or, with measure=true, a measurement and then a look. */
 static int read_volume(const struct order_text *t, const struct parts *p, struct order *out, struct refusal *why)
 {
@@ -476,6 +483,8 @@ static const struct route routes[] = {
     {"POST", "/v1/disks", ORDER_DISK, 201, read_disk_add, SET_DISK_ADD},
     {"GET", "/v1/disks/*", ORDER_DISK, 200, read_plain, LOOK},
     {"DELETE", "/v1/disks/*", ORDER_NOTHING, 200, read_disk_remove, SET_DISK_REMOVE},
+    {"POST", "/v1/disks/*/drain", ORDER_DISK, 202, read_drain, SET_DISK_DRAIN},
+    {"DELETE", "/v1/disks/*/drain", ORDER_DISK, 200, read_drain, SET_DISK_DRAIN},
     {"POST", "/v1/disks/*/scrub", ORDER_DISK, 202, read_plain, SET_DISK_SCRUB},
     {"GET", "/v1/volumes", ORDER_VOLUMES, 200, read_plain, LOOK},
     {"POST", "/v1/volumes", ORDER_VOLUME, 201, read_volume_create, SET_VOLUME_CREATE},
@@ -504,7 +513,7 @@ static const struct route routes[] = {
 };
 
 /* What later releases bring; a client of theirs learns that it is not its mistake. */
-static const char *const later[] = {"/v1/peers", "/v1/disks/*/drain", "/v1/nodes/*/drain", "/v1/volumes/*/move"};
+static const char *const later[] = {"/v1/peers", "/v1/nodes/*/drain", "/v1/volumes/*/move"};
 
 /* False: no path of ours looks like that. */
 static bool parts_split(const char *path, struct parts *p)
@@ -561,7 +570,8 @@ static const struct route *route_find(const struct order_text *t, const struct p
 	}
 	for (size_t i = 0; i < array_size(later); i++) {
 		if (pattern_matches(later[i], p)) {
-			order_refuse(why, 501, "not-available", "this release has no moves, drains or peers");
+			order_refuse(why, 501, "not-available",
+				     "this release has no moves or drains of nodes, and no peers");
 			return NULL;
 		}
 	}

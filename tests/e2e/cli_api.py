@@ -200,6 +200,11 @@ def walk(api, disk_file):
     if volume.get("attachments") != [attachment] or volume.get("state") != "serving":
         api.contract.complain("GET /v1/volumes/v1", f"is not attached: {volume}")
     api.call(409, "DELETE", "/v1/volumes/v1", code="in-use")
+    if not api.call(202, "POST", f"/v1/disks/{disk.get('uuid')}/drain").get("drain", {}).get("done") in (True, False):
+        api.contract.complain("POST drain", "it is not being drained")
+    if api.call(200, "DELETE", f"/v1/disks/{disk.get('uuid')}/drain").get("drain", 0) is not None:
+        api.contract.complain("DELETE drain", "it is still being drained")
+    api.call(404, "POST", "/v1/disks/none/drain", code="not-found")
     api.call(202, "POST", f"/v1/disks/{disk.get('uuid')}/scrub")
     api.call(200, "GET", f"/v1/disks/{disk.get('name')}")
     history(api)

@@ -147,7 +147,6 @@ static void test_wrong_usage_names_the_word(void)
 static void test_what_comes_later_is_refused_whatever_follows(void)
 {
 	static const char *const lines[] = {
-	    "disk drain d1",
 	    "node drain n1",
 	    "volume move v n2",
 	};

@@ -57,7 +57,7 @@ static const char *drain_why(const struct set_disk *d)
 void drain_view(const struct set_disk *d, struct disk_view *view)
 {
 	view->drain.is_wanted = d->facts.is_draining;
-	if (!d->facts.is_draining)
+	if (!d->facts.is_draining || !set_disk_is_ours(d)) /* that node knows how far it is */
 		return;
 	uint64_t took_ns = reactor_now_ns(d->set->reactor) - d->drain_ns;
 	view->drain.left_bytes = drain_bytes(d);

@@ -1,0 +1,83 @@
+#!/bin/bash
+# limit: 600
+# drain.sh [ROUNDS]: disks are drained, one after the other, while clients write, and taken out; the daemon is killed in the middle. No
+# client has an error, every completed write is there, and the disks are clean. Volumes with one copy, with two, with
+# snapshots, and one that nobody has attached. Default: 4 rounds.
+. "$(dirname "$0")/lib.sh"
+require nbdsh jq
+rounds=${1:-4}
+seed=${SEED:-$((RANDOM * 32768 + RANDOM + 1))}
+RANDOM=$((seed % 32768))
+require_daemon
+CACHE_MB=256 daemon_configure
+daemon_start
+for i in 1 2 3; do
+	disk_make "d$i" 512M
+done
+volume_make one 64M
+volume_make two 3G --replicas 2
+volume_make idle 64M
+nbd "$(uri idle)" 'h.pwrite(b"what nobody looks at".ljust(512, b".") * 8192, 0); h.flush()'
+q volume detach idle >/dev/null
+
+say "what cannot be drained is refused"
+q pool create alone >/dev/null
+disk_make a1 64M --pool alone
+q volume create lonely --size 64M --pool alone >/dev/null
+q volume attach lonely --nbd >/dev/null
+nbd "$(uri lonely)" 'h.pwrite(b"x" * 65536, 0); h.flush()'
+expect 1 'add a disk' q disk drain "$dir/disks/a1.img"
+expect 1 'quarry disk drain|in-use|holds data' q disk remove "$dir/disks/a1.img"
+expect 0 '' q volume detach lonely
+
+say "a drain can be taken back"
+expect 0 'to go|done' q disk drain "$dir/disks/d1.img"
+expect 1 'drain' q status
+expect 0 'drained no more' q disk drain "$dir/disks/d1.img" --cancel
+is "its drain" "$(json .drain disk show "$dir/disks/d1.img")" null
+
+delay() { # up to this many milliseconds; the one place where time passes on purpose: the kill's moment
+	local ms=$((RANDOM % $1))
+	read -r -t "$((ms / 1000)).$(printf %03d $((ms % 1000)))" <> <(:) || true
+}
+
+is_drained() { [ "$(json .drain.done disk show "$1")" = true ]; }
+
+load_begin tests/e2e/loadgen --seed "$seed" --window-mib 12 "$(uri one)" "$(uri two)"
+round=0 last=3
+while [ $round -lt "$rounds" ]; do
+	round=$((round + 1))
+	disk=$dir/disks/d$round.img
+	last=$((last + 1))
+	say "round $round, seed $seed: ${disk##*/} is drained under load"
+	disk_make "d$last" 512M
+	[ $((round % 2)) = 0 ] || q snapshot create "two@round$round" >/dev/null
+	load_tell load
+	load_hear loading
+	expect 0 '' q disk drain "$disk"
+	delay 1500
+	daemon_kill
+	load_hear lost
+	daemon_start
+	load_tell verify
+	load_hear verified
+	load_tell load 20000
+	load_hear loading
+	load_hear "done"
+	until_true 120 is_drained "$disk"
+	load_tell verify
+	load_hear verified
+	expect 0 '' q disk remove "$disk"
+	expect 0 '' q disk check "$disk"
+	is "stale copies of two" "$(json '[.copies[] | select(.state != "current")] | length' volume show two)" 0
+done
+load_end
+holds sh -c "! '$BUILD/quarry' --json events | grep -q copy-stale"
+q volume attach idle --nbd >/dev/null
+nbd "$(uri idle)" 'assert h.pread(512 * 8192, 0) == b"what nobody looks at".ljust(512, b".") * 8192'
+expect 0 '' q status
+daemon_stop
+for image in "$dir"/disks/*.img; do
+	expect 0 '' q disk check "$image"
+done
+passed
