@@ -280,6 +280,7 @@ static void node_load_volumes(struct node *n)
 	    .members = n->members,
 	    .cache_bytes = n->config->node.cache_mb * MIB,
 	    /* disks of other nodes cannot be reached yet: copies of a volume lie on this node's own */
+	    .rebuild_after_ns = n->config->cluster.rebuild_after_s * NS_PER_S,
 	    .replicas_max = n->config->metadata.backend == CONFIG_EMBEDDED ? VOLUME_REPLICAS_MAX : 1,
 	};
 	int res = volume_set_start(&o, volumes_ready, n, &n->volumes);

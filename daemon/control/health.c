@@ -120,8 +120,9 @@ static void tell_of_copies(const struct telling *t, const struct snapshot *s, co
 		tell(t, "volume-degraded", object, "the copies on %s are not current", disks);
 	else
 		tell(t, "volume-degraded", object,
-		     "%llu GiB of it have only %u of %u current copies: those on %s are not",
-		     (unsigned long long)(v->degraded_bytes / GIB), v->fewest_copies, v->replicas, disks);
+		     "%llu GiB of it have only %u of %u current copies: those on %s are not%s",
+		     (unsigned long long)(v->degraded_bytes / GIB), v->fewest_copies, v->replicas, disks,
+		     v->is_rebuilding ? ", and are being made anew elsewhere" : "");
 }
 
 /* A volume that is being filled is well as long as somebody does it, and finds all. */

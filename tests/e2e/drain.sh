@@ -2,7 +2,7 @@
 # limit: 600
 # drain.sh [ROUNDS]: disks are drained, one after the other, while clients write, and taken out; the daemon is killed in the middle. No
 # client has an error, every completed write is there, and the disks are clean. Volumes with one copy, with two, with
-# snapshots, and one that nobody has attached. Default: 4 rounds.
+# snapshots, and one that nobody has attached. And a disk is taken out by force: its copies are made anew. Default: 4 rounds.
 . "$(dirname "$0")/lib.sh"
 require nbdsh jq
 rounds=${1:-4}
@@ -71,11 +71,28 @@ while [ $round -lt "$rounds" ]; do
 	expect 0 '' q disk check "$disk"
 	is "stale copies of two" "$(json '[.copies[] | select(.state != "current")] | length' volume show two)" 0
 done
-load_end
 holds sh -c "! '$BUILD/quarry' --json events | grep -q copy-stale"
 q volume attach idle --nbd >/dev/null
 nbd "$(uri idle)" 'assert h.pread(512 * 8192, 0) == b"what nobody looks at".ljust(512, b".") * 8192'
 expect 0 '' q status
+
+say "what is removed by force is made anew"
+load_end
+for v in one idle lonely two; do
+	q volume detach $v >/dev/null
+	q volume delete $v --snapshots >/dev/null
+done
+volume_make kept 64M --replicas 2
+nbd "$(uri kept)" 'h.pwrite(b"what two disks have".ljust(512, b".") * 8192, 0); h.flush()'
+disk=$(json '.copies[0].name' volume show kept)
+image=$(json .path disk show "$disk")
+expect 0 '' q disk remove "$disk" --force
+mv "$image" "$dir/away.img"
+is_well() { q status >/dev/null && q --json events | grep -q rebuild-begun; }
+until_true 60 is_well
+is "copies on $disk" "$(json "[.copies[] | select(.name == \"$disk\")] | length" volume show kept)" 0
+is "copies" "$(json '[.copies[] | select(.state == "current")] | length' volume show kept)" 2
+nbd "$(uri kept)" 'assert h.pread(512 * 8192, 0) == b"what two disks have".ljust(512, b".") * 8192'
 daemon_stop
 for image in "$dir"/disks/*.img; do
 	expect 0 '' q disk check "$image"

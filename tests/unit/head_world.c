@@ -197,7 +197,8 @@ int world_start(struct head_world *w)
 				       .members = w->members,
 				       .cache_bytes = w->cache_bytes ? w->cache_bytes : WORLD_CACHE_BYTES,
 				       .n_parts = w->n_parts,
-				       .replicas_max = w->replicas_max};
+				       .replicas_max = w->replicas_max,
+				       .rebuild_after_ns = 600 * NS_PER_S};
 	CU_ASSERT_EQUAL_FATAL(volume_set_start(&o, world_ready, w, &w->set), 0);
 	world_wait(w);
 	return w->res;

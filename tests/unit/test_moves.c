@@ -425,6 +425,100 @@ static void a_target_that_fails_is_no_harm(void)
 	}
 }
 
+/* ---- rebuild ---- */
+
+static int bench_remove_by_force(struct bench *b, uint32_t disk)
+{
+	struct set_command c = order(SET_DISK_REMOVE, disk_name(b, disk));
+	c.force = true;
+	return world_command(&b->w, &c);
+}
+
+/* Every placed segment has so many copies, on disks that run. */
+static bool bench_has_copies(struct bench *b, uint32_t n)
+{
+	for (uint32_t segment = 0; segment < SEGMENTS; segment++) {
+		uint64_t disks = 0;
+		if (chunk_find(b->v, segment, &disks) != PLACED_ON_DISKS || volume_good(b->v, disks) != disks ||
+		    (uint32_t)__builtin_popcountll(disks) != n)
+			return false;
+	}
+	return true;
+}
+
+static bool has_two_copies(void *context)
+{
+	struct bench *b = context;
+	return bench_has_copies(b, 2) && !b->v->leave && !b->v->move;
+}
+
+static void what_is_removed_by_force_is_made_anew(void)
+{
+	for (uint64_t seed = 0; seed < 20; seed++) {
+		struct bench b;
+		bench_open(&b, 800 + seed, 4, 2);
+		bench_change(&b, 150);
+		if (seed % 2)
+			bench_snapshot(&b, "vm1@before");
+		uint32_t disk = bench_disk_of(&b, 0);
+		bool is_used = seed % 3 > 0;
+		if (!is_used)
+			CU_ASSERT_EQUAL(world_detach(&b.w, "vm1"), 0);
+		CU_ASSERT_EQUAL_FATAL(bench_remove_by_force(&b, disk), 0);
+		for (uint32_t i = 0; i < 30 && is_used; i++)
+			bench_change_one(&b);
+		world_let_pass(&b.w, 20 * NS_PER_S);
+		if (!is_used) {
+			CU_ASSERT_PTR_NULL(world_head(&b.w, "vm1"));
+			CU_ASSERT_EQUAL_FATAL(world_attach(&b.w, "vm1"), 0);
+			b.v = world_head(&b.w, "vm1");
+			bench_check(&b); /* which reads the chunks */
+		}
+		world_until(&b.w, has_two_copies, &b);
+		CU_ASSERT(b.v->entry->facts.n_disks == 2 || b.v->entry->facts.n_disks == 3);
+		CU_ASSERT_PTR_NULL(b.w.set->disks[disk]); /* nobody names it any more */
+		b.w.n_disks = 0;
+		bench_check(&b);
+		if (seed % 2)
+			CU_ASSERT_EQUAL(bench_wrong(&b, bench_export(&b, "vm1@before"), b.kept), 0);
+		world_crash(&b.w, SIM_POWER_LOSS);
+		bench_start_again(&b);
+		bench_close(&b);
+	}
+}
+
+/* Away for a while: nothing is done. For longer: made anew; and when it is back then, it may be used again. */
+static void a_disk_that_is_away_is_waited_for(void)
+{
+	for (uint64_t seed = 0; seed < 6; seed++) {
+		struct bench b;
+		bench_open(&b, 850 + seed, 3, 2);
+		bench_change(&b, 150);
+		uint32_t disk = bench_disk_of(&b, 0);
+		sim_file_fail(world_disk_file(&b.w, disk + 1), OP_WRITE, 0, EIO);
+		bench_change(&b, 60);
+		CU_ASSERT_EQUAL(b.v->disks[disk].state, VOLUME_DISK_STALE);
+		world_let_pass(&b.w, 500 * NS_PER_S);
+		CU_ASSERT_EQUAL(world_events(&b.w, "rebuild-begun"), 0);
+		world_let_pass(&b.w, 200 * NS_PER_S);
+		CU_ASSERT_EQUAL(world_events(&b.w, "rebuild-begun"), 1);
+		CU_ASSERT_TRUE(has_two_copies(&b));
+		bench_check(&b);
+		bench_check_copies(&b);
+		struct set_command c = {.kind = SET_DISK_ADD};
+		text_print(c.path, sizeof(c.path), "d%u", disk + 1);
+		CU_ASSERT_EQUAL_FATAL(world_command(&b.w, &c), 0);
+		bench_until_left(&b, disk);
+		CU_ASSERT_EQUAL(b.v->disks[disk].state, VOLUME_DISK_UNUSED);
+		bench_change(&b, 60);
+		bench_check_copies(&b);
+		world_stop(&b.w);
+		bench_start_again(&b);
+		bench_check(&b);
+		bench_close(&b);
+	}
+}
+
 int main(void)
 {
 	CU_initialize_registry();
@@ -438,6 +532,8 @@ int main(void)
 	CU_add_test(suite, "a drain can be cancelled", a_drain_can_be_cancelled);
 	CU_add_test(suite, "what cannot be drained is refused", what_cannot_be_drained_is_refused);
 	CU_add_test(suite, "a target that fails is no harm", a_target_that_fails_is_no_harm);
+	CU_add_test(suite, "what is removed by force is made anew", what_is_removed_by_force_is_made_anew);
+	CU_add_test(suite, "a disk that is away is waited for", a_disk_that_is_away_is_waited_for);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();

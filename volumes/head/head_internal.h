@@ -64,6 +64,7 @@ struct set_disk {
 	char why[WHY_BYTES];            /* ABSENT, FAILED: what happened */
 	uint64_t drain_ns, drain_bytes; /* when its draining was seen to first, and what lay there then; 0: it is not */
 	bool is_drain_told;             /* that it is empty */
+	uint64_t gone_ns;               /* since when it is known not to run; 0: it runs */
 	void (*changed)(struct set_disk *d, void *context); /* who waits for it to be open or closed */
 	void *context;
 };
@@ -241,6 +242,7 @@ struct volume {
 	struct timer leave_timer;
 	uint64_t leave_delay_ns; /* before the next attempt */
 	bool is_leave_told;      /* that it does not go on */
+	bool is_rebuild_told;    /* that copies are being made anew */
 	bool is_dropping;        /* a sweep drops trees */
 	struct fill *fill;       /* NULL: the volume is whole */
 	struct list watches;
@@ -312,6 +314,7 @@ struct volume_set {
 	char node_name[NAME_BYTES];
 	bool is_store_own;
 	uint32_t replicas_max;
+	uint64_t rebuild_after_ns;
 	char why[SET_WHY_BYTES]; /* of a start that failed */
 	uint64_t cache_bytes, cache_given;
 	uint64_t cache_share; /* of each disk, while the set starts; 0: half of what is left */
@@ -485,6 +488,8 @@ must_check int placement_choose(struct volume *v, uint64_t full, uint64_t failed
 must_check int placement_choose_other(struct volume *v, uint64_t others, uint64_t refused, uint32_t *disk);
 /* Of these disks the one with the least room, if it is nearly full; else SET_DISKS_MAX. */
 uint32_t placement_narrowest(const struct volume *v, uint64_t disks);
+/* Of the pool's disks, those that run and may take a copy: in how many domains are they? */
+uint32_t placement_domains_running(struct volume_set *s, const struct pool_facts *pool);
 /* That the pool's disks are in, but for those being drained. */
 uint32_t placement_domains(struct volume_set *s, const struct pool_facts *pool);
 /* What it can still take, in blocks; what is freed and waits for a checkpoint counts. */
@@ -817,6 +822,8 @@ void exports_return(struct set_volume *entry);
 void drains_init(struct volume_set *s);
 void drains_look(struct volume_set *s); /* is a disk to be left? Soon it is seen to that its volumes do */
 void drains_stop(struct volume_set *s);
+/* Is it given up: removed by force, or away for long enough? Then its copies are made anew elsewhere. */
+bool set_disk_is_gone(const struct set_disk *d);
 void drain_view(const struct set_disk *d, struct disk_view *view);
 /* The set's own attachment of the volume ends first, for a command that needs it detached. FLOW_WAIT: kind->run is
  * called again. */

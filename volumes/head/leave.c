@@ -1,6 +1,6 @@
 /*
- * leave.c: all segments of a volume leave a disk: one that is being drained, or one that is gone and that others have
- * copies for. Then the volume has nothing to do with it any more.
+ * leave.c: all segments of a volume leave a disk: one that is being drained, or one that is gone, of whose segments others
+ * have copies (rebuild). Then the volume has nothing to do with it any more.
  *
  *   FIND -> WALK -> PICK -> MOVE -> PICK ... -> LEFT -> QUIET -> (NAME -> FENCE) -> DROP -> ERASE -> END
  *            ^--------+  chunk by chunk                +- the disk is not there: END, until it is back -^
@@ -84,6 +84,16 @@ bool leave_has(const struct volume *v, uint32_t disk)
 	return known && known->is_left;
 }
 
+/* Its copies are to be made anew, and there are disks for them: of a volume that nobody serves, the record need not know
+ * yet that they are stale. */
+static bool disk_is_to_be_replaced(const struct set_volume *entry, const struct volume_disk_facts *known,
+				   const struct set_disk *d)
+{
+	const struct set_pool *pool = set_pool_find(entry->set, entry->facts.pool);
+	return set_disk_is_gone(d) && entry->facts.replicas > 1 && (known->is_stale || !entry->head) && pool &&
+	       placement_domains_running(entry->set, &pool->facts) >= entry->facts.replicas;
+}
+
 /* Can something be done about it now? */
 static bool disk_is_to_be_left(const struct set_volume *entry, const struct volume_disk_facts *known)
 {
@@ -92,7 +102,7 @@ static bool disk_is_to_be_left(const struct set_volume *entry, const struct volu
 		return false;
 	if (known->is_left)
 		return set_disk_is_running(d) || d->state == SET_DISK_REMOVED;
-	return d->facts.is_draining && set_disk_is_running(d);
+	return (d->facts.is_draining && set_disk_is_running(d)) || disk_is_to_be_replaced(entry, known, d);
 }
 
 static const struct volume_disk_facts *leave_find(const struct set_volume *entry)
@@ -421,6 +431,7 @@ static void leave_erased(struct leave *l)
 {
 	struct volume_disk *vd = &l->volume->disks[l->disk];
 	l->volume->entry->leave_why[0] = 0;
+	l->volume->is_rebuild_told = false;
 	leave_tell(l);
 	if (vd->volume)
 		replica_lose(&vd->replica, -ECANCELED);
@@ -548,6 +559,19 @@ static void leave_run(struct leave *l)
 
 /* ---- beginning and ending ---- */
 
+static void leave_tell_begin(const struct leave *l)
+{
+	struct volume *v = l->volume;
+	const struct set_disk *d = leave_disk(l);
+	if (!set_disk_is_gone(d) || leave_has(v, l->disk) || v->is_rebuild_told)
+		return;
+	v->is_rebuild_told = true;
+	log_event(v->set->log, LOG_NOTICE, "rebuild-begun", v->entry->facts.name,
+		  "disk %s (%s) is %s: what volume %s has there is made anew on other disks, from its other copies",
+		  d->facts.name, d->facts.path, d->state == SET_DISK_REMOVED ? "removed" : "away for long",
+		  v->entry->facts.name);
+}
+
 static void leave_timer_fired(struct timer *t)
 {
 	struct volume *v = container_of(t, struct volume, leave_timer);
@@ -564,6 +588,7 @@ static void leave_timer_fired(struct timer *t)
 	timer_init(&l->poll, leave_polled);
 	op_init(&l->op, leave_turn);
 	v->leave = l;
+	leave_tell_begin(l);
 	leave_run(l);
 }
 

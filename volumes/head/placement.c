@@ -97,6 +97,16 @@ uint32_t placement_domains(struct volume_set *s, const struct pool_facts *pool)
 	return candidates_domains(&c);
 }
 
+uint32_t placement_domains_running(struct volume_set *s, const struct pool_facts *pool)
+{
+	struct candidates c = {.set = s, .domain = pool->failure_domain};
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
+		if (disk_is_of_pool(s->disks[i], pool->name) && set_disk_is_running(s->disks[i]) &&
+		    !s->disks[i]->facts.is_draining)
+			c.disks |= 1ull << i;
+	return candidates_domains(&c);
+}
+
 uint32_t placement_narrowest(const struct volume *v, uint64_t disks)
 {
 	uint64_t least = NARROW_BLOCKS;

@@ -144,6 +144,7 @@ static void set_disk_failed(struct disk *disk, void *context)
 	text_print(d->why, sizeof(d->why), "%s", disk_why(disk));
 	set_disk_leave_heads(d);
 	set_explain(d->set);
+	drains_look(d->set);
 }
 
 static uint64_t set_disk_share(const struct volume_set *s)

@@ -2,8 +2,8 @@
  * set_drain.c: the command that has a disk drained, or no more, and what sees to it that it comes about.
  *
  *   drain    one transaction: the disk's key says so. From then on nothing is placed there
- *   look     now and then, while a disk is to be left: attached volumes leave it (leave.c), and one that nobody uses is
- *            attached for that, by a command of the set's own:
+ *   look     now and then, while a disk is to be left, or is away: attached volumes leave it (leave.c), and one that
+ *            nobody uses is attached for that, by a command of the set's own:
  *   rehome   CHECK -> WAIT -> END         attaches the volume, or, when it has left the disk, detaches it again
  *
  * Invariants
@@ -56,6 +56,7 @@ static const char *drain_why(const struct set_disk *d)
 
 void drain_view(const struct set_disk *d, struct disk_view *view)
 {
+	quarry_assert(d->set && !view->drain.is_wanted);
 	view->drain.is_wanted = d->facts.is_draining;
 	if (!d->facts.is_draining || !set_disk_is_ours(d)) /* that node knows how far it is */
 		return;
@@ -141,6 +142,7 @@ static int drain_decide(struct command *c)
 static void drain_apply(struct command *c, uint64_t revision)
 {
 	struct set_disk *d = c->disk;
+	quarry_assert(d && revision > 0);
 	d->facts.is_draining = c->disk_facts.is_draining;
 	d->facts.revision = revision;
 	d->drain_ns = d->drain_bytes = 0;
@@ -158,6 +160,27 @@ static void drain_apply(struct command *c, uint64_t revision)
 
 const struct command_kind command_disk_drain = {
     .name = "disk drain", .run = command_change_run, .decide = drain_decide, .apply = drain_apply};
+
+/* ---- what is away ---- */
+
+bool set_disk_is_gone(const struct set_disk *d)
+{
+	if (d->state == SET_DISK_REMOVED)
+		return true;
+	return d->gone_ns > 0 && set_disk_is_ours(d) &&
+	       reactor_now_ns(d->set->reactor) - d->gone_ns >= d->set->rebuild_after_ns;
+}
+
+/* Is it to be seen to later? */
+static bool drain_look_away(struct set_disk *d)
+{
+	bool is_away = set_disk_is_ours(d) && !d->facts.is_removed && !set_disk_is_running(d);
+	if (!is_away)
+		d->gone_ns = 0;
+	else if (d->gone_ns == 0)
+		d->gone_ns = max_u64(reactor_now_ns(d->set->reactor), 1);
+	return is_away;
+}
 
 /* ---- rehome ---- */
 
@@ -264,9 +287,12 @@ static void drains_fired(struct timer *t)
 {
 	struct volume_set *s = container_of(t, struct volume_set, drain_timer);
 	bool is_needed = false;
-	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
-		if (s->disks[i])
-			drain_look_disk(s->disks[i]);
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
+		if (!s->disks[i])
+			continue;
+		drain_look_disk(s->disks[i]);
+		is_needed |= drain_look_away(s->disks[i]);
+	}
 	list_each (node, &s->volumes) {
 		struct set_volume *entry = container_of(node, struct set_volume, link);
 		if (!entry->head && !entry->attach)

@@ -317,6 +317,7 @@ static int set_create(const struct volume_set_options *o, struct volume_set **ou
 	s->is_store_own = o->is_store_own;
 	s->members = o->members;
 	s->replicas_max = o->replicas_max ? o->replicas_max : 1;
+	s->rebuild_after_ns = o->rebuild_after_ns;
 	quarry_assert(s->replicas_max <= SEGMENT_DISKS_MAX);
 	text_print(s->node_name, sizeof(s->node_name), "%s", o->node_name);
 	list_init(&s->pools);

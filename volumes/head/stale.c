@@ -183,6 +183,7 @@ static void stale_landed(struct volume *v, uint64_t marked)
 	}
 	volume_explain(v);
 	resync_want(v); /* it may be well, but for one request */
+	leave_want(v);  /* or gone for good */
 }
 
 static void stale_recorded(struct record_update *u, int res)

@@ -190,6 +190,7 @@ static void volume_view_copies(const struct set_volume *entry, struct volume_vie
 		v->copies[v->n_copies++].is_stale = f->disks[i].is_stale;
 	}
 	v->fewest_copies = f->replicas;
+	v->is_rebuilding = entry->head && entry->head->is_rebuild_told;
 	if (entry->head)
 		v->degraded_bytes =
 		    layout_degraded(entry->head, volume_joined(entry->head), &v->fewest_copies) * SEGMENT_BYTES;

@@ -39,10 +39,11 @@ struct volume_set_options {
 	const char *node_name;
 	bool
 	    is_store_own; /* the store is this node's alone: what it says of another's is this node under an old name */
-	struct members *members; /* of the cluster, joined; NULL: the store is this node's alone */
-	uint64_t cache_bytes;    /* for all disks together */
-	uint32_t n_parts;        /* pool of disk requests for data in flight; 0: 512 */
-	uint32_t replicas_max;   /* copies that a volume may have; 0: one */
+	struct members *members;   /* of the cluster, joined; NULL: the store is this node's alone */
+	uint64_t cache_bytes;      /* for all disks together */
+	uint32_t n_parts;          /* pool of disk requests for data in flight; 0: 512 */
+	uint32_t replicas_max;     /* copies that a volume may have; 0: one */
+	uint64_t rebuild_after_ns; /* copies on a disk that has been away for so long are made anew elsewhere */
 };
 /* Reads the store, opens the disks this node owns, brings back the attachments; ready() when all that can serve does. A
  * disk that will not open is named in an event and the rest goes on; its volumes answer -EIO for what lies there. */
@@ -224,6 +225,7 @@ struct volume_view {
 	uint64_t
 	    degraded_bytes;     /* of segments with fewer current copies than replicas; 0 as well when it is detached */
 	uint32_t fewest_copies; /* that any of its segments has */
+	bool is_rebuilding;     /* copies are being made anew elsewhere */
 	bool is_attached_nbd, is_attached_vhost, is_read_only, is_deleting, is_serving;
 	char why[SET_WHY_BYTES]; /* when it is attached and not serving */
 	uint32_t vhost_queues;
