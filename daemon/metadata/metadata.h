@@ -102,8 +102,9 @@ must_check int metadata_open_memory(struct reactor *r, struct metadata **out);
 /* How the memory store misbehaves, as one far away would; zeros (the start): not at all. */
 struct metadata_faults {
 	uint64_t delay_max_ns;    /* each request is carried out after a random delay up to this */
-	uint32_t lost_percent;    /* of transactions: -ETIMEDOUT, carried out or not, as chance has it */
+	uint32_t lost_percent;    /* of transactions: -ETIMEDOUT, carried out, not, or later, as chance has it */
 	uint32_t doubled_percent; /* of transactions: carried out twice, the second outcome is answered */
+	uint32_t unread_percent;  /* of gets and lists: -ETIMEDOUT */
 };
 void metadata_memory_set_faults(struct metadata *m, const struct metadata_faults *faults);
 /* The store's client has crashed: forgets its watches and its requests under way (the oldest of them may have been

@@ -9,8 +9,8 @@
  *     on either side of it; the next request is not looked at before.
  *  3. The revision grows by one with every transaction that has changes, and every item's is at most that.
  *  4. A lease whose time has come is ended before the next request is carried out, and by a timer when there is none.
- *  5. With faults set, a transaction may be answered with -ETIMEDOUT whether it was carried out or not, and may be
- *     carried out twice; a get or list is only ever late.
+ *  5. With faults set, a transaction may be answered with -ETIMEDOUT whether it was carried out, is never, or will be once
+ *     others have been, and may be carried out twice; a get or list may be answered so, too.
  *
  * Owner: the reactor.
  */
@@ -33,6 +33,7 @@ struct memory_store {
 	struct lease_table leases;
 	struct timer expiry; /* runs until the first lease ends */
 	struct metadata_faults faults;
+	struct metadata_request *late; /* answered, and still under way; its texts are its own */
 };
 
 static struct memory_store *memory_of(struct metadata *m)
@@ -260,11 +261,60 @@ static bool memory_chance(struct memory_store *s, uint32_t percent)
 	return percent > 0 && reactor_random(s->base.reactor) % 100 < percent;
 }
 
+static void memory_late_free(struct metadata_request *late)
+{
+	for (uint32_t i = 0; late && i < late->n_conditions; i++)
+		free((char *)late->conditions[i].key);
+	for (uint32_t i = 0; late && i < late->n_changes; i++) {
+		free((char *)late->changes[i].key);
+		free((char *)late->changes[i].value);
+	}
+	free(late);
+}
+
+static void memory_late_done(struct metadata_request *q, int res)
+{
+	memory_late_free(q);
+}
+
+/* Keeps a copy, to be carried out when nobody expects it any more. */
+static void memory_keep_late(struct memory_store *s, const struct metadata_request *q)
+{
+	struct metadata_request *late = s->late ? NULL : calloc(1, sizeof(*late));
+	if (!late)
+		return;
+	late->op = METADATA_TRANSACT;
+	late->n_conditions = q->n_conditions;
+	late->n_changes = q->n_changes;
+	late->done = memory_late_done;
+	list_init(&late->link);
+	for (uint32_t i = 0; i < q->n_conditions; i++)
+		late->conditions[i] =
+		    (struct metadata_condition){strdup(q->conditions[i].key), q->conditions[i].revision};
+	for (uint32_t i = 0; i < q->n_changes; i++) {
+		const struct metadata_change *c = &q->changes[i];
+		late->changes[i] =
+		    (struct metadata_change){strdup(c->key), c->value ? strdup(c->value) : NULL, c->lease};
+	}
+	s->late = late;
+}
+
+static void memory_late(struct memory_store *s)
+{
+	struct metadata_request *late = s->late;
+	if (!late || !memory_chance(s, 50))
+		return;
+	s->late = NULL;
+	metadata_answer(&s->base, late, memory_transact(s, late));
+}
+
 static int memory_transact_with_faults(struct memory_store *s, struct metadata_request *q)
 {
 	if (memory_chance(s, s->faults.lost_percent)) {
 		if (memory_chance(s, 50))
 			(void)!memory_transact(s, q); /* carried out, and the reply is lost */
+		else if (memory_chance(s, 50))
+			memory_keep_late(s, q);
 		return -ETIMEDOUT;
 	}
 	int res = memory_transact(s, q);
@@ -276,11 +326,12 @@ static int memory_transact_with_faults(struct memory_store *s, struct metadata_r
 static int memory_carry_out(struct memory_store *s, struct metadata_request *q)
 {
 	memory_end_leases(s);
+	memory_late(s);
 	switch (q->op) {
 	case METADATA_GET:
-		return memory_get(s, q);
+		return memory_chance(s, s->faults.unread_percent) ? -ETIMEDOUT : memory_get(s, q);
 	case METADATA_LIST:
-		return memory_list(s, q);
+		return memory_chance(s, s->faults.unread_percent) ? -ETIMEDOUT : memory_list(s, q);
 	case METADATA_TRANSACT:
 		return memory_transact_with_faults(s, q);
 	case METADATA_GRANT:
@@ -350,6 +401,7 @@ static void memory_close(struct metadata *m)
 		free(s->items[i].value);
 	}
 	free(s->items);
+	memory_late_free(s->late);
 	timer_stop(s->base.reactor, &s->expiry);
 	lease_table_fini(&s->leases);
 	metadata_fini(&s->base);
@@ -380,7 +432,7 @@ void metadata_memory_set_faults(struct metadata *m, const struct metadata_faults
 {
 	struct memory_store *s = memory_of(m);
 	quarry_assert(m->ops == &memory_ops);
-	quarry_assert(faults->lost_percent <= 100 && faults->doubled_percent <= 100);
+	quarry_assert(faults->lost_percent <= 100 && faults->doubled_percent <= 100 && faults->unread_percent <= 100);
 	s->faults = *faults;
 }
 

@@ -1,5 +1,9 @@
 # tests/unit/head.mk: tests of volumes/head run a whole volume set on a simulated machine.
 
-HEAD_TESTS := $(patsubst %,$(BUILD)/tests/unit/test_%,volume volume_set set_disks placement disk_space disk_recovery snapshots exports scrub disk_requests deleted fill ahead set_nodes copies moves)
+HEAD_TESTS := $(patsubst %,$(BUILD)/tests/unit/test_%,volume volume_set set_disks placement disk_space disk_recovery snapshots exports scrub disk_requests deleted fill ahead set_nodes copies resync moves)
 
 $(HEAD_TESTS): $(BUILD)/tests/unit/head_world.o
+
+COPIES_TESTS := $(patsubst %,$(BUILD)/tests/unit/test_%,copies resync)
+
+$(COPIES_TESTS): $(BUILD)/tests/unit/copies_world.o

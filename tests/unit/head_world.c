@@ -482,3 +482,14 @@ uint32_t world_events(struct head_world *w, const char *code)
 		found += strcmp(events[i].code, code) == 0;
 	return found;
 }
+
+const char *world_event(struct head_world *w, const char *code)
+{
+	static struct log_event_view events[256];
+	size_t n = log_events(w->log, 0, events, array_size(events));
+	const char *text = "";
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(events[i].code, code) == 0)
+			text = events[i].text;
+	return text;
+}

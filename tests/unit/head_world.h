@@ -97,6 +97,7 @@ uint32_t world_map(struct head_world *w, struct volume *v, uint64_t pos, uint64_
 /* Steps the world until the predicate holds; the test fails if it never does. */
 void world_until(struct head_world *w, bool (*is_done)(void *context), void *context);
 void world_let_pass(struct head_world *w, uint64_t duration_ns);
-uint32_t world_events(struct head_world *w, const char *code); /* how many with this code */
+uint32_t world_events(struct head_world *w, const char *code);   /* how many with this code */
+const char *world_event(struct head_world *w, const char *code); /* what the last of them says */
 /* 4 KiB-aligned memory. */
 void *world_memory(size_t len_bytes);

@@ -519,6 +519,65 @@ static void a_disk_that_is_away_is_waited_for(void)
 	}
 }
 
+static bool is_switching(void *context)
+{
+	return move_is_switching(((struct bench *)context)->v);
+}
+
+static void bench_hide_store(struct bench *b, bool is_hidden)
+{
+	struct metadata_faults faults = {.lost_percent = is_hidden ? 100 : 0, .unread_percent = is_hidden ? 100 : 0};
+	metadata_memory_set_faults(b->w.metadata, &faults);
+}
+
+/* Nothing is heard of the store from the moment on when a segment's new place is recorded, which may happen at once, later or
+ * never. What is written after that is there, whatever the store says at the next start. */
+static void an_outcome_in_doubt_loses_nothing(void)
+{
+	for (uint64_t seed = 0; seed < 100; seed++) {
+		struct bench b;
+		bench_open(&b, 700 + seed, 2, 1);
+		bench_change(&b, 100);
+		uint32_t disk = bench_disk_of(&b, 0);
+		CU_ASSERT_EQUAL_FATAL(bench_drain(&b, disk, false), 0);
+		world_until(&b.w, is_switching, &b);
+		bench_hide_store(&b, true);
+		world_let_pass(&b.w, seed % 3 * NS_PER_S + 20 * NS_PER_MS);
+		bench_hide_store(&b, false);
+		for (uint32_t i = 0; i < 1 + seed % 7; i++)
+			CU_ASSERT_EQUAL(bench_put(&b, 0, i, (uint8_t)(100 + i), VOLUME_FUA), 0);
+		world_crash(&b.w, SIM_POWER_LOSS);
+		bench_start_again(&b);
+		bench_until_left(&b, disk);
+		for (uint32_t i = 0; i < 1 + seed % 7; i++) {
+			CU_ASSERT_EQUAL(world_read(&b.w, b.v, cell_pos(0, i), b.back, CELL_BYTES), 0);
+			CU_ASSERT(is_all(b.back, (uint8_t)(100 + i), CELL_BYTES));
+		}
+		bench_close(&b);
+	}
+}
+
+/* The store is away when the daemon is to end. */
+static void in_doubt_the_daemon_can_end(void)
+{
+	for (uint64_t seed = 0; seed < 6; seed++) {
+		struct bench b;
+		bench_open(&b, 820 + seed, 3, 2);
+		bench_change(&b, 100);
+		uint32_t disk = bench_disk_of(&b, 0);
+		CU_ASSERT_EQUAL_FATAL(bench_drain(&b, disk, false), 0);
+		world_until(&b.w, is_switching, &b);
+		bench_hide_store(&b, true);
+		world_stop(&b.w);
+		bench_hide_store(&b, false);
+		bench_start_again(&b);
+		bench_until_left(&b, disk);
+		bench_check(&b);
+		bench_check_copies(&b);
+		bench_close(&b);
+	}
+}
+
 int main(void)
 {
 	CU_initialize_registry();
@@ -534,6 +593,8 @@ int main(void)
 	CU_add_test(suite, "a target that fails is no harm", a_target_that_fails_is_no_harm);
 	CU_add_test(suite, "what is removed by force is made anew", what_is_removed_by_force_is_made_anew);
 	CU_add_test(suite, "a disk that is away is waited for", a_disk_that_is_away_is_waited_for);
+	CU_add_test(suite, "an outcome in doubt loses nothing", an_outcome_in_doubt_loses_nothing);
+	CU_add_test(suite, "in doubt the daemon can end", in_doubt_the_daemon_can_end);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();

@@ -91,6 +91,10 @@ must_check int reconcile_start(struct volume *v, uint64_t since, void (*done)(vo
 			       struct reconcile **out);
 void reconcile_abandon(struct reconcile *r);
 
+/* Is a transaction in doubt waited for? Who is fenced answers nothing any more, and who has no clients left has nobody to
+ * break a promise to. */
+bool volume_needs_outcome(const struct volume *v);
+
 /* ---- resync.c: a stale disk becomes current ---- */
 
 void resync_init(struct volume *v);

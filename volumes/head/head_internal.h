@@ -237,6 +237,7 @@ struct volume {
 	struct resync *resync; /* under way */
 	struct timer resync_timer;
 	uint64_t resync_delay_ns; /* before the next attempt */
+	uint32_t resynced_last;   /* disk that had the last attempt */
 	struct move *move;        /* under way */
 	struct leave *leave;      /* under way */
 	struct timer leave_timer;

@@ -14,7 +14,8 @@
  *   FLUSH    makes most of that durable, while clients go on
  *   STILL    changes of the segments are held back; those under way end [MOVEHOLD]
  *   HARDEN   the rest is durable
- *   SWITCH   one transaction: the target has the place; OUTCOME: if that is in doubt, the chunk is read again
+ *   SWITCH   one transaction: the target has the place; OUTCOME: where the record alone does not tell, the chunk is read
+ *            again
  *   QUIET    reads that were sent to the old disk before have been answered [MOVEREAD]
  *   CUT      the old disk drops what it has of the segments [MOVEDROP]; what a crash leaves of it is covered by [MOVEZERO]
  *
@@ -38,13 +39,15 @@
 #define MOVE_STAGES(X)                                                                                                 \
 	X(LOAD)                                                                                                        \
 	X(NAME)                                                                                                        \
-	X(RECORD) X(CLAIM) X(COPY) X(FLUSH) X(STILL) X(HARDEN) X(SWITCH) X(OUTCOME) X(RELOAD) X(QUIET) X(CUT) X(END)
+	X(RECORD)                                                                                                      \
+	X(CLAIM) X(COPY) X(FLUSH) X(STILL) X(HARDEN) X(SWITCH) X(OUTCOME) X(RELOAD) X(QUIET) X(CUT) X(END)
 #define X(name) MOVE_##name,
 enum move_stage { MOVE_STAGES(X) };
 #undef X
 
-#define MOVE_POLL_NS (10 * NS_PER_MS)     /* looks again at what ends by itself within milliseconds */
-#define CUT_BLOCKS   (SEGMENT_BLOCKS / 4) /* of one request: a volume may have many trees */
+#define MOVE_POLL_NS   (10 * NS_PER_MS)     /* looks again at what ends by itself within milliseconds */
+#define MOVE_RELOAD_NS NS_PER_S             /* before the chunk is read once more */
+#define CUT_BLOCKS     (SEGMENT_BLOCKS / 4) /* of one request: a volume may have many trees */
 
 struct move_hold {
 	struct range_lock lock;
@@ -280,6 +283,7 @@ static enum flow move_record(struct move *m, int (*change)(struct record_update 
 	}
 	m->update->move = m;
 	m->update->update.generation = m->volume->generation;
+	m->update->update.head = m->volume;
 	m->update->update.change = change;
 	m->update->update.extend = extend;
 	m->update->update.done = move_recorded;
@@ -535,13 +539,13 @@ static void move_settle(struct move *m, bool has_moved)
 	stale_wake(v);
 }
 
-/* Of what is in doubt the store is asked again, until it answers. */
+/* Of what may have happened the chunk tells: it is read until the store answers. */
 static enum flow move_reload(struct move *m)
 {
 	struct volume *v = m->volume;
 	struct chunk *c = v->chunks[m->order.first / PLACEMENT_CHUNK];
 	uint64_t disks = 0;
-	if (v->is_fenced) { /* it is not this head's any more */
+	if (!volume_needs_outcome(v)) {
 		move_settle(m, false);
 		return FLOW_NEXT;
 	}
@@ -552,11 +556,11 @@ static enum flow move_reload(struct move *m)
 		if (chunk_await(v, m->order.first, &m->waiter) == 0)
 			return FLOW_WAIT;
 		m->is_doubtful = true;
-		return move_poll(m, NS_PER_S);
+		return move_poll(m, MOVE_RELOAD_NS);
 	}
 	if (chunk_find(v, m->order.first, &disks) == PLACED_UNKNOWN) { /* it could not be read */
 		m->is_doubtful = true;
-		return move_poll(m, NS_PER_S);
+		return move_poll(m, MOVE_RELOAD_NS);
 	}
 	move_settle(m, disks == move_new_disks(m));
 	return FLOW_NEXT;

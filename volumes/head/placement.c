@@ -607,6 +607,14 @@ static void placer_recorded(struct record_update *u, int res)
 	placer_rest(v);
 }
 
+static bool picks_have_move(const struct placer *p)
+{
+	bool has_move = false;
+	for (uint32_t i = 0; i < p->n_picks; i++)
+		has_move |= p->picks[i].is_move;
+	return has_move;
+}
+
 static int placer_record(struct volume *v)
 {
 	struct placer *p = &v->placer;
@@ -618,7 +626,10 @@ static int placer_record(struct volume *v)
 		return -ENOMEM;
 	p->update->volume = v;
 	p->update->update.generation = v->generation;
-	p->update->update.change = p->new_disks ? placer_change : NULL;
+	/* One that moves a segment may not take effect after others have written there: its outcome is waited for. */
+	bool has_move = picks_have_move(p);
+	p->update->update.change = p->new_disks || has_move ? placer_change : NULL;
+	p->update->update.head = has_move ? v : NULL;
 	p->update->update.extend = placer_extend;
 	p->update->update.done = placer_recorded;
 	record_update_start(&p->update->update, v->entry);

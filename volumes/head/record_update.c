@@ -4,13 +4,15 @@
  *   TURN -> CHANGE -> TRANSACT -> END
  *             ^          |
  *             +- REREAD <+ a condition failed, or the outcome is unknown; one record after the other
+ *                  ^- WAIT    nor can the record be read, and a head needs the outcome
  *
  * Invariants
  *  1. Of one volume, only the first in entry->updates is past TURN, so nobody's decision is overtaken by another's of
  *     this node; what other nodes change is seen as a failed condition.
  *  2. entry->facts changes only here, and only to what the store is known to hold.
  *  3. Nothing is resent blindly: after a failed condition or an unknown outcome the record is read, and if it already
- *     is what was wanted (a reply was lost, or the transaction doubled), that is success.
+ *     is what was wanted (a reply was lost, or the transaction doubled), that is success. One that was not answered can
+ *     take effect as long as the record is what it was then, so only another that has changed it ends the doubt.
  *  4. An update of several volumes stands in the lines of all from the start, so that two such never wait for each
  *     other.
  *
@@ -22,12 +24,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define UPDATE_STAGES(X) X(IDLE) X(TURN) X(CHANGE) X(TRANSACT) X(REREAD) X(END)
+#define UPDATE_STAGES(X) X(IDLE) X(TURN) X(CHANGE) X(TRANSACT) X(REREAD) X(WAIT) X(END)
 #define X(name)          UPDATE_##name,
 enum update_stage { UPDATE_STAGES(X) };
 #undef X
 
 #define UPDATE_TRIES_MAX 16u /* a record that changes under every one of these is being fought over */
+#define UPDATE_WAIT_NS   NS_PER_S
 
 static void update_complete(struct record_update *u, int res);
 
@@ -49,6 +52,11 @@ static void update_reread_done(struct metadata_request *q, int res)
 static void update_turn_came(struct op *op, int res)
 {
 	update_complete(container_of(op, struct record_update, own.op), res);
+}
+
+static void update_waited(struct timer *t)
+{
+	update_complete(container_of(t, struct record_update, own.again), 0);
 }
 
 /* ---- the stages' work ---- */
@@ -149,12 +157,14 @@ static enum flow update_judge(struct record_update *u)
 	u->revision = q->revision;
 	if (res == 0) {
 		u->is_certain = true;
+		u->own.is_open = false;
 		if (u->change)
 			update_adopt(u);
 	} else if (res != -EAGAIN && res != -ETIMEDOUT) {
 		u->own.err = res;
 	} else {
 		u->own.is_refused = res == -EAGAIN;
+		u->own.is_open |= res == -ETIMEDOUT;
 		u->own.at = 0;
 		transaction_clear(&u->own.transaction);
 		return FLOW_WAIT;
@@ -219,6 +229,7 @@ static bool update_take_over(struct record_update *u)
 		has_changed |= update_member(u, i)->has_changed;
 		is_as_wanted &= update_member(u, i)->is_as_wanted;
 	}
+	u->own.is_open &= !has_changed;
 	if (is_as_wanted) { /* one transaction: all have its revision */
 		u->revision = u->own.members[0].found_revision;
 		update_adopt(u);
@@ -226,12 +237,14 @@ static bool update_take_over(struct record_update *u)
 	}
 	for (uint32_t i = 0; i < u->own.n_members; i++)
 		member_take_over(update_member(u, i));
-	if (u->own.is_refused && !has_changed)
-		u->own.err = -EAGAIN; /* it was one of extend()'s conditions */
-	else if (!u->change)
+	if (u->own.is_refused && !has_changed) {
+		u->own.err = -EAGAIN; /* it was one of extend()'s conditions, on which earlier ones fail as well */
+		u->own.is_open = false;
+	} else if (!u->change) {
 		u->own.err = u->own.is_refused ? -EAGAIN : -ETIMEDOUT;
-	else if (++u->own.tries > UPDATE_TRIES_MAX)
+	} else if (++u->own.tries > UPDATE_TRIES_MAX) {
 		u->own.err = -EBUSY;
+	}
 	return u->own.err == 0;
 }
 
@@ -244,6 +257,20 @@ static enum flow update_reread_next(struct record_update *u)
 		return FLOW_NEXT;
 	update_reread(u);
 	return FLOW_WAIT;
+}
+
+static bool update_must_wait(const struct record_update *u)
+{
+	return u->own.is_open && u->own.err != -ENOENT && u->head && volume_needs_outcome(u->head);
+}
+
+/* Before all records are read once more. */
+static void update_wait(struct record_update *u)
+{
+	transaction_clear(&u->own.transaction);
+	u->own.at = u->own.tries = 0;
+	u->own.is_refused = false;
+	timer_start(u->own.members[0].entry->set->reactor, &u->own.again, UPDATE_WAIT_NS);
 }
 
 static void update_end(struct record_update *u)
@@ -308,7 +335,16 @@ static void update_run(struct record_update *u)
 				return;
 			u->own.stage = u->own.err == 0 && update_take_over(u) ? UPDATE_CHANGE : UPDATE_END;
 			break;
+		case UPDATE_WAIT:
+			update_reread(u);
+			u->own.stage = UPDATE_REREAD;
+			return;
 		case UPDATE_END:
+			if (update_must_wait(u)) {
+				u->own.stage = UPDATE_WAIT;
+				update_wait(u);
+				return;
+			}
 			update_end(u);
 			return;
 		case UPDATE_IDLE: /* update_check() has seen to it */
@@ -330,6 +366,7 @@ static void update_begin(struct record_update *u, struct record_member *members,
 	u->own.n_members = n_members;
 	u->own.stage = UPDATE_TURN;
 	op_init(&u->own.op, update_turn_came);
+	timer_init(&u->own.again, update_waited);
 	transaction_begin(&u->own.transaction, update_transacted);
 	for (uint32_t i = 0; i < n_members; i++) {
 		struct record_member *m = update_member(u, i);
@@ -343,7 +380,7 @@ static void update_begin(struct record_update *u, struct record_member *members,
 
 static void update_reset(struct record_update *u)
 {
-	quarry_assert(u->done);
+	quarry_assert(u->done && (u->change || !u->head));
 	quarry_assert(record_update_is_idle(u));
 	memset(&u->own, 0, sizeof(u->own));
 	u->is_certain = false;
@@ -373,6 +410,7 @@ void record_update_abandon(struct record_update *u)
 {
 	if (record_update_is_idle(u))
 		return;
+	timer_stop(u->own.members[0].entry->set->reactor, &u->own.again);
 	transaction_clear(&u->own.transaction);
 	metadata_request_clear(&u->own.read);
 	for (uint32_t i = 0; i < u->own.n_members; i++)

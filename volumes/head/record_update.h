@@ -34,8 +34,11 @@ struct record_update {
 	int (*change)(struct record_update *u, struct volume_facts *facts);
 	/* May add to the transaction; NULL: nothing. */
 	void (*extend)(struct record_update *u, struct transaction *t);
+	/* NULL, or the head that waits for the outcome: while it needs that [JOINHOLD], a store that does not tell is asked
+	 * every second, and done() is not told of an unknown outcome. */
+	const struct volume *head;
 	/* 0; -ESTALE another generation; -ENOENT the record is gone; -EAGAIN a condition of extend() did not hold;
-	 * -ETIMEDOUT outcome unknown (only where the record was not to change); what change() or the store said. */
+	 * -ETIMEDOUT outcome unknown; what change() or the store said. */
 	void (*done)(struct record_update *u, int res);
 
 	/* set here */
@@ -47,9 +50,11 @@ struct record_update {
 		int err;
 		uint32_t tries;
 		bool is_refused; /* the last transaction: a condition did not hold */
+		bool is_open;    /* one that was not answered may still take effect: the record is as it was then */
 		struct record_member one, *members;
 		uint32_t n_members, at; /* at: the one being read */
 		struct op op;
+		struct timer again;
 		struct transaction transaction;
 		struct metadata_request read;
 	} own;

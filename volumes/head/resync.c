@@ -21,7 +21,7 @@
  *  2. A fork, which is a snapshot or a clone, ends it: it has no place for what is younger than its trees. It begins again,
  *     and what has been copied is only compared.
  *  3. One disk at a time. A disk that is being resynced is not read, not placed on, and never the reason for an error of a
- *     client: when it fails it is stale as before.
+ *     client: when it fails it is stale as before. They take turns, so that one that always fails keeps none from it.
  *
  * Owner: the volume.
  */
@@ -79,6 +79,12 @@ struct resync {
 	uint32_t n_trees, tree;
 	struct placement_walk walk;
 	uint32_t segment;
+	uint32_t source;     /* of the copy that is under way, */
+	uint64_t copy_first; /* which begins at this block */
+	/* A segment of the chunk, and those of its disks that have a block there which cannot be read. */
+	uint32_t bad_segment;
+	uint64_t bad;
+	uint64_t lost_first, lost_blocks; /* what cannot be read anywhere */
 	struct copy *copy;
 	struct resync_hold holds[COPY_LANES];
 	struct timer pace;
@@ -141,6 +147,7 @@ static enum flow resync_record(struct resync *r, int (*change)(struct record_upd
 	}
 	r->update->resync = r;
 	r->update->update.generation = r->volume->generation;
+	r->update->update.head = r->volume;
 	r->update->update.change = change;
 	r->update->update.done = resync_recorded;
 	record_update_start(&r->update->update, r->volume->entry);
@@ -341,12 +348,32 @@ static void resync_release(struct copy *c, unsigned lane, void *context)
 	range_lock_release(&r->volume->locks, &r->holds[lane].lock);
 }
 
+/* Is there another to copy from, where the source has a block that cannot be read? */
+static bool resync_turns_away(struct resync *r, const struct copy_progress *p)
+{
+	uint64_t block =
+	    p->failed_blocks > 0 ? p->failed_first : r->copy_first + min_u64(p->walked_blocks, p->n_blocks - 1);
+	uint32_t segment = (uint32_t)(block / SEGMENT_BLOCKS % PLACEMENT_CHUNK);
+	if (p->failed != COPY_SOURCE)
+		return false;
+	if (r->bad_segment != segment)
+		r->bad = 0;
+	r->bad_segment = segment;
+	r->bad |= 1ull << r->source;
+	r->segment = segment;
+	if (volume_good(r->volume, r->walk.disks[segment] & ~r->bad) != 0)
+		return true;
+	r->lost_first = p->failed_first;
+	r->lost_blocks = p->failed_blocks;
+	return false;
+}
+
 static void resync_copied(int res, const struct copy_progress *p, void *context)
 {
 	struct resync *r = context;
 	r->copy = NULL;
 	r->copied_bytes += p->copied_bytes;
-	resync_complete(r, res);
+	resync_complete(r, res == -EIO && resync_turns_away(r, p) ? 0 : res);
 }
 
 uint64_t resync_rate(const struct volume *v, uint64_t *seen_requests)
@@ -395,7 +422,7 @@ static uint32_t resync_source(const struct resync *r, uint32_t segment)
 	uint64_t disks = r->walk.disks[segment];
 	if (!(disks >> r->disk & 1))
 		return SET_DISKS_MAX;
-	uint64_t good = volume_good(r->volume, disks);
+	uint64_t good = volume_good(r->volume, segment == r->bad_segment ? disks & ~r->bad : disks);
 	return good ? (uint32_t)__builtin_ctzll(good) : r->disk;
 }
 
@@ -414,6 +441,8 @@ static enum flow resync_copy_next(struct resync *r)
 			n++;
 		uint64_t segment = (uint64_t)(r->walk.number - 1) * PLACEMENT_CHUNK + r->segment;
 		r->err = resync_copy(r, segment, n, source);
+		r->source = source;
+		r->copy_first = segment * SEGMENT_BLOCKS;
 		r->segment += n;
 		if (r->err == 0)
 			return FLOW_WAIT;
@@ -425,6 +454,7 @@ static void resync_walked(struct placement_walk *w, int res)
 {
 	struct resync *r = w->context;
 	r->segment = 0;
+	r->bad = 0;
 	resync_complete(r, res);
 }
 
@@ -491,10 +521,13 @@ bool resync_is_switching(const struct volume *v)
 
 /* ---- SWITCH ---- */
 
+/* What is in doubt is decided by the next that is recorded, even if it changes nothing. */
 static int resync_change_state(struct record_update *u, struct volume_facts *facts)
 {
 	struct resync *r = container_of(u, struct resync_update, update)->resync;
 	struct volume_disk_facts *known = resync_facts(r, facts);
+	if (known && (!known->is_stale || resync_disk(r)->state != VOLUME_DISK_SYNCING))
+		return 0;
 	if (!known || !known->is_stale || known->since != r->since || facts->history != r->history)
 		return -ECANCELED;
 	known->is_stale = false;
@@ -542,6 +575,13 @@ static void resync_tell(const struct resync *r)
 		log_event(r->volume->set->log, LOG_NOTICE, "copy-current", name,
 			  "disk %s has a current copy of its part of volume %s again: %llu MiB were copied in %.1f s",
 			  d->facts.name, name, r->copied_bytes / MIB, (double)took_ns / (double)NS_PER_S);
+	else if (r->lost_blocks > 0)
+		log_event(r->volume->set->log, LOG_ERROR, "resync-failed", name,
+			  "disk %s cannot take over what it has missed of volume %s: %" PRIu64 " KiB at offset %" PRIu64
+			  " cannot be "
+			  "read from any current copy: write or trim them anew, and delete snapshots that have them",
+			  d->facts.name, name, r->lost_blocks * (uint64_t)(BLOCK_BYTES / KIB),
+			  r->lost_first * (uint64_t)BLOCK_BYTES);
 	else if (r->err != -ECANCELED)
 		log_event(r->volume->set->log, LOG_WARNING, "resync-failed", name,
 			  "disk %s could not take over what it has missed of volume %s: %s; it is tried again",
@@ -649,9 +689,11 @@ static void resync_turn(struct op *op, int res)
 /* A stale disk that is there; SET_DISKS_MAX: there is none. */
 uint32_t resync_candidate(const struct volume *v)
 {
-	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
+	for (uint32_t turn = 1; turn <= SET_DISKS_MAX; turn++) {
+		uint32_t i = (v->resynced_last + turn) % SET_DISKS_MAX;
 		if (v->disks[i].state == VOLUME_DISK_STALE && set_disk_is_running(v->set->disks[i]) && !leave_has(v, i))
 			return i;
+	}
 	return SET_DISKS_MAX;
 }
 
@@ -667,7 +709,7 @@ static void resync_timer_fired(struct timer *t)
 		return;
 	}
 	r->volume = v;
-	r->disk = disk;
+	r->disk = v->resynced_last = disk;
 	r->started_ns = reactor_now_ns(v->set->reactor);
 	timer_init(&r->pace, resync_pace);
 	op_init(&r->op, resync_turn);
@@ -678,6 +720,7 @@ static void resync_timer_fired(struct timer *t)
 void resync_init(struct volume *v)
 {
 	timer_init(&v->resync_timer, resync_timer_fired);
+	v->resynced_last = SET_DISKS_MAX - 1;
 }
 
 void resync_want(struct volume *v)

@@ -131,6 +131,11 @@ void volume_check_drained(struct volume *v)
 	reactor_defer(v->set->reactor, &v->drained_op, 0);
 }
 
+bool volume_needs_outcome(const struct volume *v)
+{
+	return !v->is_fenced && (v->state == VOLUME_SERVING || v->n_requests > 0);
+}
+
 void volume_fence(struct volume *v, const char *format, ...)
 {
 	char reason[SET_WHY_BYTES / 2];
