@@ -139,6 +139,22 @@ static enum flow change_write(struct disk_io *io)
 	return FLOW_NEXT;
 }
 
+/* ---- records without data ---- */
+
+int request_record(struct disk_io *io, const struct record *r)
+{
+	struct disk *d = io->own.disk;
+	if (!journal_has_room(&d->journal, 1, record_bytes(r), &io->own.waiter))
+		return -EAGAIN;
+	int res = record_prepare(d, r, false, &io->own.waiter);
+	if (res < 0)
+		return res;
+	io->own.sequence = journal_append(&d->journal, r);
+	res = record_apply(d, r, false);
+	quarry_assert(res == 0); /* it was prepared in this very turn */
+	return 0;
+}
+
 /* ---- trims ---- */
 
 static void step_to(struct disk_io *io, uint64_t cursor)
@@ -172,19 +188,13 @@ static int step_is_allowed(struct disk_io *io, uint64_t end)
 /* Trims the request's part of the leaf at the cursor. 0; -EAGAIN: waits; or -errno. */
 static int step_leaf(struct disk_io *io, uint64_t end)
 {
-	struct disk *d = io->own.disk;
 	uint64_t leaf = leaf_start(io->own.cursor);
 	uint64_t from = max_u64(io->first, leaf), to = min_u64(end, leaf + PAGE_POINTERS);
 	struct record r = {
 	    .type = RECORD_RANGE, .slot = io->tree->slot, .first = from, .n_blocks = to - from, .epoch = io->epoch};
-	if (!journal_has_room(&d->journal, 1, record_bytes(&r), &io->own.waiter))
-		return -EAGAIN;
-	int res = record_prepare(d, &r, false, &io->own.waiter);
-	if (res < 0)
-		return res;
-	io->own.sequence = journal_append(&d->journal, &r);
-	res = record_apply(d, &r, false);
-	step_to(io, to);
+	int res = request_record(io, &r);
+	if (res == 0)
+		step_to(io, to);
 	return res;
 }
 
@@ -294,21 +304,16 @@ static enum flow change_command(struct disk_io *io)
 	struct disk *d = io->own.disk;
 	struct record r;
 	int res = command_record(io, &r);
-	if (res == 0) {
-		if (!journal_has_room(&d->journal, 1, record_bytes(&r), &io->own.waiter))
-			return FLOW_WAIT;
-		res = record_prepare(d, &r, false, &io->own.waiter);
-	}
+	bool is_done = res == 1;
+	if (res == 0)
+		res = request_record(io, &r);
 	if (res == -EAGAIN)
 		return FLOW_WAIT;
-	if (res < 0 || res == 1) {
+	if (res < 0 || is_done) {
 		io->own.err = res < 0 ? res : 0;
 		io->own.sequence = journal_last(&d->journal); /* the record that fulfilled it may still be on its way */
 		return FLOW_NEXT;
 	}
-	io->own.sequence = journal_append(&d->journal, &r);
-	res = record_apply(d, &r, false);
-	quarry_assert(res == 0);
 	if (io->op == DISK_CREATE || io->op == DISK_FORK)
 		io->new_tree = disk_tree_at(d, io->own.slot);
 	return FLOW_NEXT;

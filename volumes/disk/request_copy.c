@@ -61,7 +61,6 @@ static bool hole_is_due(const struct disk_io *io, struct pointer p)
 /* One record for the first blocks of [cursor, end) that are due, inside one leaf. 0; -EAGAIN: waits; or -errno. */
 static int holes_in_leaf(struct disk_io *io, uint64_t end)
 {
-	struct disk *d = io->own.disk;
 	struct pointer p[PAGE_POINTERS];
 	uint64_t at = io->own.cursor;
 	uint32_t n_here = (uint32_t)(min_u64(end, leaf_start(at) + PAGE_POINTERS) - at), from = 0, to;
@@ -78,16 +77,12 @@ static int holes_in_leaf(struct disk_io *io, uint64_t end)
 				   .first = at + from,
 				   .n_blocks = to - from,
 				   .epoch = io->epoch};
-		if (!journal_has_room(&d->journal, 1, record_bytes(&r), &io->own.waiter))
-			return -EAGAIN;
-		res = record_prepare(d, &r, false, &io->own.waiter);
+		res = request_record(io, &r);
 		if (res < 0)
 			return res;
-		io->own.sequence = journal_append(&d->journal, &r);
-		res = record_apply(d, &r, false);
 	}
 	io->own.cursor = at + to;
-	return res;
+	return 0;
 }
 
 enum flow request_step_holes(struct disk_io *io, uint32_t steps)

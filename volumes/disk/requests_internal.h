@@ -12,7 +12,9 @@ void request_verify(struct disk_io *io);                    /* checks what was r
 enum flow request_scan(struct disk_io *io, uint32_t steps); /* MAP, MEASURE */
 
 /* request_change.c */
-enum flow request_change(struct disk_io *io);               /* everything that has one record */
+enum flow request_change(struct disk_io *io); /* everything that has one record */
+/* A record without data, into the journal, and what it says: 0; -EAGAIN: waits; or -errno, and nothing has changed. */
+must_check int request_record(struct disk_io *io, const struct record *r);
 enum flow request_step(struct disk_io *io, uint32_t steps); /* TRIM, one tree of a CUT: leaf by leaf */
 void request_step_over(struct disk_io *io); /* TRIM: the disk is too full to copy the leaf at the cursor */
 
