@@ -14,6 +14,8 @@ say "one point of several volumes, read beside what goes on"
 nbd "$(uri vm1)" 'h.pwrite(b"a" * (1 << 20), 0); h.pwrite(b"b" * 65536, 1 << 30); h.flush()'
 expect 0 "took snapshot 'log@s1'" q snapshot create vm1@s1 log@s1
 expect 0 "^snapshot 'log@s1' exists already; nothing changed$" q snapshot create vm1@s1 log@s1
+expect 1 "no volume 'nothing'" q snapshot create vm1@s9 nothing@s9
+holds grep -q 'snapshot create vm1@s9 nothing@s9: refused (not-found)' "$dir/log"
 nbd "$(uri vm1)" 'h.pwrite(b"c" * 8192, 4096); h.trim(65536, 1 << 30); h.flush()'
 expect 0 '' q snapshot create vm1@s2
 expect 0 'nbd\+unix:///vm1@s1' q volume attach vm1@s1 --nbd

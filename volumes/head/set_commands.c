@@ -235,14 +235,26 @@ void commands_wake(struct volume_set *s)
 		reactor_defer(s->reactor, &s->command_op, 0);
 }
 
+/* What it is about, as the user named it: all snapshots of one consistent point, an object, or the path of a disk. */
+static void order_to_text(const struct set_command *o, char *out, size_t out_bytes)
+{
+	size_t n = 0;
+	text_print(out, out_bytes, "%s", o->object[0] ? o->object : o->path);
+	for (uint32_t i = 0; i < o->n_targets && !o->object[0]; i++, n += strlen(out + n))
+		text_print(out + n, out_bytes - n, "%s%s@%s", i ? " " : "", o->targets[i].volume,
+			   o->targets[i].snapshot);
+}
+
 void command_end(struct command *c)
 {
 	struct volume_set *s = c->set;
 	struct set_command *order = c->order;
+	char object[2 * SET_TEXT_MAX];
 	int err = c->err;
+	order_to_text(order, object, sizeof(object));
 	if (err != 0)
-		log_line(s->log, LOG_INFO, "command", "%s %s: refused (%s): %s", c->kind->name,
-			 order->object[0] ? order->object : order->path, order->code, order->why);
+		log_line(s->log, LOG_INFO, "command", "%s %s: refused (%s): %s", c->kind->name, object, order->code,
+			 order->why);
 	command_destroy(c);
 	commands_wake(s);
 	command_done(order, err);
