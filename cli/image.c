@@ -225,6 +225,12 @@ static enum status target_make(struct cli *c, struct image_target *t, bool is_fo
 		t->was_made = true;
 		return DONE;
 	}
+	const char *name = strrchr(t->path, '/');
+	if (errno == ENOENT && name && name > t->path)
+		return cli_refuse(
+		    c, "local",
+		    "cannot make '%s': there is no folder '%.*s'; make it first, or mount what belongs there", t->path,
+		    (int)(name - t->path), t->path);
 	if (errno != EEXIST)
 		return cli_refuse(c, "local", "cannot make '%s': %s", t->path, strerror(errno));
 	if (!is_forced)

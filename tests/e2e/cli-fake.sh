@@ -281,7 +281,7 @@ expect 1 'not installed' env PATH="$dir" "$BUILD/quarry" volume import "$dir/out
 expect 1 "volume 'i1' exists" q volume import "$dir/out.raw" i1
 same
 expect 1 "no volume 'nothing'" q volume export nothing "$dir/x.raw"
-expect 1 'No such file' q volume export i1 "$dir/no/x.raw"
+expect 1 "there is no folder '$dir/no'; make it first" q volume export i1 "$dir/no/x.raw"
 mkdir "$dir/folder"
 expect 1 'folder' q volume export i1 "$dir/folder" --force
 holds test ! -e "$dir/x.raw"
