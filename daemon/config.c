@@ -161,44 +161,6 @@ static bool name_is_valid(const char *text)
 	return true;
 }
 
-/* What is wrong with HOST:PORT, whose host may be an IPv6 address in brackets; NULL: nothing. */
-static const char *address_fault(const char *text)
-{
-	static const char form[] = "must be HOST:PORT, as in \"127.0.0.1:9750\"";
-	const char *colon = strrchr(text, ':');
-	char *end;
-	if (!colon || colon == text || !isdigit((unsigned char)colon[1]))
-		return form;
-	long port = strtol(colon + 1, &end, 10);
-	if (*end != '\0')
-		return form;
-	if (port < 1 || port > 65535)
-		return "must have a port from 1 to 65535";
-	if (text[0] == '[')
-		return colon[-1] == ']' && colon - text > 2 ? NULL : form;
-	if (memchr(text, ':', (size_t)(colon - text)))
-		return "must have an IPv6 address in brackets, as in \"[::1]:9750\"";
-	for (const char *c = text; c < colon; c++) {
-		if (!isalnum((unsigned char)*c) && !strchr(".-", *c))
-			return form;
-	}
-	return NULL;
-}
-
-bool config_address_is_loopback(const char *address)
-{
-	const char *colon = strrchr(address, ':');
-	size_t len = colon ? (size_t)(colon - address) : strlen(address);
-	return strncmp(address, "127.", 4) == 0 || (len == 5 && strncmp(address, "[::1]", 5) == 0) ||
-	       (len == 9 && strncmp(address, "localhost", 9) == 0);
-}
-
-/* All addresses of this machine: good to listen on, and for nobody to connect to. */
-static bool address_is_any(const char *address)
-{
-	return strncmp(address, "0.0.0.0:", 8) == 0 || strncmp(address, "[::]:", 5) == 0 || address[0] == '*';
-}
-
 static bool text_is_printable(const char *text)
 {
 	for (const char *c = text; *c; c++) {
@@ -225,7 +187,7 @@ static const char *text_fault(const struct key *k, const char *text)
 	case KEY_PREFIX:
 		return text[0] == '/' ? NULL : "must begin with a slash";
 	case KEY_ADDRESS:
-		return text[0] == '\0' ? NULL : address_fault(text);
+		return text[0] == '\0' ? NULL : config_address_fault(text);
 	case KEY_INTEGER:
 	case KEY_BOOLEAN:
 	case KEY_CHOICE:
@@ -368,7 +330,7 @@ static const char *endpoint_fault(const char *url, bool *has_port)
 	*has_port = authority_has_port(authority);
 	if (authority[0] == '\0')
 		return "must have a host, as in \"http://127.0.0.1:2379\"";
-	return *has_port ? address_fault(authority) : NULL;
+	return *has_port ? config_address_fault(authority) : NULL;
 }
 
 static void read_endpoints(struct reading *r, config_setting_t *s)
@@ -444,7 +406,7 @@ struct nearest_key {
 	unsigned distance;
 };
 
-/* Near is at most a third of the letters. */
+/* Near is at most one letter in four, and one more. */
 static void nearest_offer(struct nearest_key *n, const char *word)
 {
 	unsigned distance = words_distance(n->typed, word);
@@ -454,7 +416,7 @@ static void nearest_offer(struct nearest_key *n, const char *word)
 	n->distance = distance;
 }
 
-/* Keys that are no texts, numbers or choices. */
+/* The key of the group that is a list, and not in the table; NULL: it has none. */
 static const char *list_of_group(const char *group)
 {
 	return strcmp(group, "node") == 0 ? "labels" : strcmp(group, "metadata") == 0 ? "endpoints" : NULL;
@@ -635,7 +597,7 @@ static void check_peer(struct reading *r)
 				"peer.key_file: has no effect without peer.listen: other nodes cannot reach this one");
 	if (c->peer.listen[0] == '\0')
 		return;
-	if (address_is_any(c->peer.listen))
+	if (config_address_is_any(c->peer.listen))
 		reading_error(r, line,
 			      "peer.listen: other nodes connect to this very address: give one of this node's, as in "
 			      "\"10.0.0.1:9751\"");

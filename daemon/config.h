@@ -83,5 +83,14 @@ must_check int config_check_files(const char *file, const struct config *config,
 int config_line(const struct config *config, const char *key);
 /* Every key has its default, node.name none. */
 void config_defaults(struct config *out);
-/* Is the host of "HOST:PORT" this machine alone? */
+
+/* config_address.c: "HOST:PORT", whose host may be an IPv6 address in brackets. */
+
+/* What is wrong with it; NULL: nothing. */
+const char *config_address_fault(const char *address);
+/* The host, without brackets. */
+void config_address_host(const char *address, char host[static CONFIG_TEXT_MAX]);
+/* Is it this machine alone? */
 bool config_address_is_loopback(const char *address);
+/* Is it all addresses of this machine: good to listen on, and for nobody to connect to? */
+bool config_address_is_any(const char *address);

@@ -93,8 +93,7 @@ int control_socket_tcp(const char *address, char why[static CONTROL_WHY_BYTES])
 	char host[CONFIG_TEXT_MAX];
 	const char *colon = strrchr(address, ':');
 	quarry_assert(colon && strlen(address) < sizeof(host));
-	bool has_brackets = address[0] == '[' && colon[-1] == ']';
-	snprintf(host, sizeof(host), "%.*s", (int)(colon - address) - 2 * has_brackets, address + has_brackets);
+	config_address_host(address, host);
 	int error = getaddrinfo(host, colon + 1, &hints, &found);
 	if (error != 0)
 		return refuse(why, -EADDRNOTAVAIL, "control.listen: %s: %s", address, gai_strerror(error));

@@ -200,6 +200,21 @@ static void test_addresses(void)
 	CU_ASSERT(!config_address_is_loopback("0.0.0.0:5"));
 	CU_ASSERT(!config_address_is_loopback("localhost.example:5"));
 	CU_ASSERT(!config_address_is_loopback("[::]:5"));
+	CU_ASSERT(config_address_is_loopback("127.1:5"));
+	CU_ASSERT(config_address_is_loopback("[0:0:0:0:0:0:0:1]:5"));
+	CU_ASSERT(!config_address_is_loopback("127.example:5")); /* a name: nobody knows where it leads */
+	CU_ASSERT(!config_address_is_loopback("10.127.0.1:5"));
+	static const char *const any[] = {"0.0.0.0:5", "[::]:5", "0:5", "[0::0]:5"};
+	static const char *const one[] = {"10.0.0.1:5", "[fd00::1]:5", "localhost:5", "[::1]:5", "0.example:5"};
+	for (size_t i = 0; i < array_size(any); i++)
+		CU_ASSERT(config_address_is_any(any[i]));
+	for (size_t i = 0; i < array_size(one); i++)
+		CU_ASSERT(!config_address_is_any(one[i]));
+	char host[CONFIG_TEXT_MAX];
+	config_address_host("[fd00::1]:5", host);
+	CU_ASSERT_STRING_EQUAL(host, "fd00::1");
+	config_address_host("n1.example:5", host);
+	CU_ASSERT_STRING_EQUAL(host, "n1.example");
 }
 
 static void test_lengths(void)
