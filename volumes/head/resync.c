@@ -10,7 +10,8 @@
  *   DROP     trees that nobody names: what was deleted meanwhile, and what earlier attempts left
  *   CLAIM    a barrier closes an epoch: r is the next one. When the writes of earlier ones are done [JOINDRAIN], the disk is
  *            SYNCING: from r on writes go there, too, and wait for it [JOINHOLD]
- *   COPY     each tree, segment by segment, what either side wrote since, from a current copy (replication/copy.h)
+ *   COPY     each tree, segment by segment, what either side wrote since, from a current copy (replication/copy.h); last of
+ *            all CUT what it has of segments that lie elsewhere by now [MOVEDROP]
  *   FLUSH    makes that durable
  *   SETTLE   a barrier that began after that, whose COMPLETE the disk answers [JOINFLUSH]
  *   SWITCH   the record calls it current; from sending that only the outcome ends the wait for it [JOINHOLD]
@@ -426,11 +427,42 @@ static uint32_t resync_source(const struct resync *r, uint32_t segment)
 	return good ? (uint32_t)__builtin_ctzll(good) : r->disk;
 }
 
+static void resync_was_cut(struct replica_io *rio, int res)
+{
+	/* with -ENOSPC some of it stays: it takes space, and nobody reads it [MOVEZERO] */
+	resync_complete(container_of(rio, struct resync, rio), res == -ENOSPC ? 0 : res);
+}
+
+/* Of the chunk's segments, from this one on, those side by side that do not lie on the disk. */
+static void resync_cut(struct resync *r, uint64_t segment)
+{
+	uint64_t end = (r->volume->entry->facts.size_bytes + SEGMENT_BYTES - 1) / SEGMENT_BYTES;
+	uint32_t n = 1;
+	while (r->segment + n < PLACEMENT_CHUNK && segment + n < end &&
+	       resync_source(r, r->segment + n) == SET_DISKS_MAX)
+		n++;
+	r->segment += n;
+	r->rio.tree = volume_tree(r->volume);
+	r->rio.io.op = DISK_CUT;
+	r->rio.io.volume = r->volume->entry->facts.uuid;
+	r->rio.io.first = segment * SEGMENT_BLOCKS;
+	r->rio.io.n_blocks = n * SEGMENT_BLOCKS;
+	r->rio.io.epoch = 0;
+	r->rio.done = resync_was_cut;
+	replica_submit(&resync_disk(r)->replica, &r->rio);
+}
+
 /* The next run of the chunk's segments that has one source. FLOW_NEXT: there is none left, or an error. */
 static enum flow resync_copy_next(struct resync *r)
 {
 	for (; r->segment < PLACEMENT_CHUNK && r->err == 0; r->segment++) {
+		uint64_t segment = (uint64_t)(r->walk.number - 1) * PLACEMENT_CHUNK + r->segment;
 		uint32_t source = resync_source(r, r->segment), n = 1;
+		if (source == SET_DISKS_MAX && resync_is_live(r) && resync_is_there(r) &&
+		    segment * SEGMENT_BYTES < r->volume->entry->facts.size_bytes) {
+			resync_cut(r, segment);
+			return FLOW_WAIT;
+		}
 		if (source == SET_DISKS_MAX)
 			continue;
 		if (source == r->disk) { /* its source was lost: somebody marks it, or the head stops */
@@ -439,7 +471,6 @@ static enum flow resync_copy_next(struct resync *r)
 		}
 		while (r->segment + n < PLACEMENT_CHUNK && resync_source(r, r->segment + n) == source)
 			n++;
-		uint64_t segment = (uint64_t)(r->walk.number - 1) * PLACEMENT_CHUNK + r->segment;
 		r->err = resync_copy(r, segment, n, source);
 		r->source = source;
 		r->copy_first = segment * SEGMENT_BLOCKS;
