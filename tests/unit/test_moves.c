@@ -283,6 +283,34 @@ static void snapshots_go_along(void)
 	}
 }
 
+/* A clone that is made while segments move has all of its snapshot. */
+static void clones_are_whole(void)
+{
+	for (uint64_t seed = 0; seed < 120; seed++) {
+		struct bench b;
+		uint32_t replicas = 1 + seed % 2;
+		bench_open(&b, 900 + seed, replicas + 2, replicas);
+		bench_change(&b, 60);
+		bench_snapshot(&b, "vm1@before");
+		uint32_t disk = bench_disk_of(&b, seed % SEGMENTS);
+		CU_ASSERT_EQUAL_FATAL(bench_drain(&b, disk, false), 0);
+		for (uint64_t n = 0; n < 10000 && !move_has(b.v, seed % SEGMENTS); n++)
+			sim_step(b.w.sim);
+		for (uint64_t n = 0; n < 5 * seed; n++)
+			sim_step(b.w.sim);
+		struct metadata_faults slow = {.delay_max_ns = seed % 7 * NS_PER_MS}, none = {0};
+		metadata_memory_set_faults(b.w.metadata, &slow);
+		CU_ASSERT_EQUAL_FATAL(world_clone(&b.w, "vm1@before", "vm2"), 0);
+		metadata_memory_set_faults(b.w.metadata, &none);
+		CU_ASSERT_EQUAL_FATAL(world_attach(&b.w, "vm2"), 0);
+		CU_ASSERT_EQUAL(bench_wrong(&b, world_head(&b.w, "vm2"), b.kept), 0);
+		bench_until_left(&b, disk);
+		CU_ASSERT_EQUAL(bench_wrong(&b, world_head(&b.w, "vm2"), b.kept), 0);
+		bench_check(&b);
+		bench_close(&b);
+	}
+}
+
 /* What is not durable may go with the power: each cell has what was flushed last, or something later. */
 static void a_crash_anywhere_is_gone_on_from(void)
 {
@@ -585,6 +613,7 @@ int main(void)
 	CU_add_test(suite, "a disk is drained and removed", a_disk_is_drained_and_removed);
 	CU_add_test(suite, "clients go on meanwhile", clients_go_on_meanwhile);
 	CU_add_test(suite, "snapshots go along", snapshots_go_along);
+	CU_add_test(suite, "clones are whole", clones_are_whole);
 	CU_add_test(suite, "a crash anywhere is gone on from", a_crash_anywhere_is_gone_on_from);
 	CU_add_test(suite, "a volume that nobody uses leaves, too", a_volume_that_nobody_uses_leaves_too);
 	CU_add_test(suite, "commands go first", commands_go_first);

@@ -118,7 +118,6 @@ void resync_look(const struct volume *v, struct resync_progress *out);
 
 /* ---- move.c: segments side by side get a copy on another disk, in the place of an old one ---- */
 
-#define MOVE_SEGMENTS_MAX 8u
 struct move_order {
 	/* set by who orders it */
 	uint64_t first;
@@ -127,6 +126,7 @@ struct move_order {
 	uint32_t out;        /* of these, the one that goes; SET_DISKS_MAX: none */
 	uint32_t source;     /* of these, the one that is read */
 	uint32_t target;     /* the one that comes */
+	bool is_tidying;     /* only what an earlier move of them has left is dropped; disks and source are not used */
 	/* 0; -ECANCELED: something else was first, it may begin again; or -errno. */
 	void (*done)(void *context, int res, const struct move_order *order);
 	void *context;
@@ -135,8 +135,18 @@ struct move_order {
 	uint64_t copied_bytes;
 };
 must_check int move_start(struct volume *v, const struct move_order *order); /* 0 or -ENOMEM */
+void move_tidy(struct volume *v); /* at attach: what a crash has left of the last move is dropped in the background */
 void move_stop(struct volume *v); /* it ends, unless its outcome is waited for */
 void move_abandon(struct volume *v);
+/* Who makes use of where segments lie, beside the head, keeps them there: from held(), which may be called at once, until
+ * it lets go. */
+struct places_hold {
+	struct list link; /* the volume's, until held() */
+	void (*held)(struct places_hold *h);
+	bool is_held;
+};
+void places_hold(struct volume *v, struct places_hold *h);
+void places_let_go(struct volume *v, struct places_hold *h);
 bool move_has(const struct volume *v, uint64_t segment); /* does one move it? */
 /* The disk that its changes go to beside those where it lies, as a bit; 0: none. */
 uint64_t move_target(const struct volume *v, uint64_t segment);

@@ -393,6 +393,20 @@ static void read_volume_fill(struct reader *r, struct volume_facts *out)
 	r->res = fill.res;
 }
 
+static void read_volume_moving(struct reader *r, struct volume_facts *out)
+{
+	struct reader moving = {.object = json_object_get(r->object, "moving"), .why = r->why, .res = r->res};
+	if (!moving.object || r->res != 0)
+		return;
+	out->moving.first = read_number(&moving, "first_segment", VOLUME_BYTES_MAX / SEGMENT_BYTES);
+	out->moving.n_segments = (uint32_t)read_number(&moving, "segments", MOVE_SEGMENTS_MAX);
+	out->moving.to = read_uuid(&moving, "to");
+	out->moving.from = read_uuid(&moving, "from");
+	if (moving.res == 0 && out->moving.first % PLACEMENT_CHUNK + out->moving.n_segments > PLACEMENT_CHUNK)
+		reader_refuse(&moving, "segments", "are of two chunks");
+	r->res = moving.res;
+}
+
 static void read_volume_counters(struct reader *r, struct volume_facts *out)
 {
 	out->size_bytes = read_number(r, "size_bytes", VOLUME_BYTES_MAX);
@@ -432,6 +446,7 @@ int volume_from_json(const char *uuid, const char *text, struct volume_facts *ou
 		read_volume_disks(&r, out);
 		read_volume_history(&r, out);
 		read_volume_fill(&r, out);
+		read_volume_moving(&r, out);
 	}
 	if (r.res != 0)
 		volume_facts_clear(out);
@@ -507,6 +522,11 @@ static int history_to_json(const struct volume_facts *v, json_t *object)
 		res |= json_object_set_new(object, "fill",
 					   json_pack("{s:s,s:o}", "source", v->fill.source, "filled_bytes",
 						     json_number(v->fill.filled_bytes)));
+	if (v->moving.n_segments > 0)
+		res |= json_object_set_new(object, "moving",
+					   json_pack("{s:o,s:o,s:o,s:o}", "first_segment", json_number(v->moving.first),
+						     "segments", json_number(v->moving.n_segments), "to",
+						     json_uuid(&v->moving.to), "from", json_uuid(&v->moving.from)));
 	if (v->cloned_from[0])
 		res |= json_object_set_new(object, "cloned_from", json_string(v->cloned_from));
 	if (v->schedule.every_s > 0)

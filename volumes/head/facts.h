@@ -67,6 +67,14 @@ struct fill_facts {
 };
 #define FILL_BYTES_MAX (64 * TIB) /* of such a volume: its head has two bits for each MiB */
 
+/* Segments that were being moved last (move.c). Where they do not lie they may have left something. */
+struct moving_facts {
+	uint64_t first;
+	uint32_t n_segments; /* 0: none */
+	struct uuid to, from;
+};
+#define MOVE_SEGMENTS_MAX 8u
+
 /* A snapshot has a key of its own (snapshots/VOLUME/TREE), so that thousands do not make their volume's record long. */
 struct snapshot_facts {
 	char name[NAME_BYTES];
@@ -109,6 +117,7 @@ struct volume_facts {
 	char cloned_from[SNAPSHOT_NAME_BYTES]; /* "": it is no clone */
 	struct schedule_facts schedule;
 	struct fill_facts fill;
+	struct moving_facts moving;
 	bool is_deleting, is_attached_nbd, is_attached_vhost, is_read_only;
 	uint32_t vhost_queues; /* 0: as many as usual */
 	uint64_t created_ns;

@@ -238,8 +238,10 @@ struct volume {
 	struct timer resync_timer;
 	uint64_t resync_delay_ns; /* before the next attempt */
 	uint32_t resynced_last;   /* disk that had the last attempt */
-	struct move *move;        /* under way */
-	struct leave *leave;      /* under way */
+	uint32_t n_places_held;   /* meanwhile no segment moves */
+	struct list places_wanted;
+	struct move *move;   /* under way */
+	struct leave *leave; /* under way */
 	struct timer leave_timer;
 	uint64_t leave_delay_ns; /* before the next attempt */
 	bool is_leave_told;      /* that it does not go on */

@@ -290,6 +290,7 @@ static int leave_change_left(struct record_update *u, struct volume_facts *facts
 		return -ECANCELED;
 	known->is_left = known->is_stale = true;
 	known->since = known->had_before = 0;
+	facts->moving = (struct moving_facts){0}; /* the last move has left nothing, but on this disk */
 	return 0;
 }
 
@@ -595,6 +596,7 @@ static void leave_timer_fired(struct timer *t)
 void leave_init(struct volume *v)
 {
 	timer_init(&v->leave_timer, leave_timer_fired);
+	list_init(&v->places_wanted);
 }
 
 void leave_want(struct volume *v)

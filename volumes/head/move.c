@@ -2,12 +2,12 @@
  * move.c: some segments of a volume, side by side, get a copy on another disk, which takes the place of an old one, while
  * the volume is served: what drain and rebuild are made of (leave.c).
  *
- *   LOAD -> (NAME -> RECORD) -> CLAIM -> COPY -> FLUSH -> STILL -> HARDEN -> SWITCH -> OUTCOME -> QUIET -> CUT* -> END
- *     +------------ whatever fails: the segments lie where they lay ------------^
+ *   LOAD -> NAME -> RECORD -> CLAIM -> COPY -> FLUSH -> STILL -> HARDEN -> SWITCH -> OUTCOME -> QUIET -> CUT* -> END
+ *                               +-- whatever fails: the segments lie where they lay --------------^
  *
  *   LOAD     the chunk, pinned until the end
  *   NAME     a target that is new to the volume: fence, trees, complete epoch (join.c); RECORD names it as a disk of the
- *            volume, without a segment yet [MOVENAME]. Not beside a barrier or a placement [PLACEBAR]
+ *            volume, without a segment yet [MOVENAME], and tells what is moved. Not beside a barrier or a placement [PLACEBAR]
  *   CLAIM    a barrier closes an epoch: r is the next one. When the writes of earlier ones are done [JOINDRAIN], changes of
  *            the segments go to the target, too, and wait for it [JOINHOLD]
  *   COPY     each tree, oldest first, from one disk that has the segments, since 0 [MOVEZERO] (replication/copy.h)
@@ -17,7 +17,8 @@
  *   SWITCH   one transaction: the target has the place; OUTCOME: where the record alone does not tell, the chunk is read
  *            again
  *   QUIET    reads that were sent to the old disk before have been answered [MOVEREAD]
- *   CUT      the old disk drops what it has of the segments [MOVEDROP]; what a crash leaves of it is covered by [MOVEZERO]
+ *   CUT      the old disk drops what it has of the segments [MOVEDROP], or the target, if they have not moved. What is left
+ *            there does no harm [MOVEZERO]; after a crash the record tells of it, and it is dropped then (move_tidy())
  *
  * Invariants
  *  1. Nothing but the record and the chunk decides where a segment lies: a crash at any point leaves it there or here.
@@ -80,11 +81,15 @@ struct move {
 	struct range_lock still; /* over all of the segments */
 	struct timer pace, poll;
 	uint64_t seen_requests; /* of clients, when the pace was set last */
-	uint64_t copied_bytes, cut_block;
+	uint64_t copied_bytes;
+	int res;            /* once it has failed, and drops what it has made */
+	uint64_t cut_disks; /* bit per disk: still to be cut */
+	uint64_t cut_block;
 	struct op op; /* to look again */
 };
 
 static void move_run(struct move *m);
+static void places_grant(struct volume *v);
 
 static uint64_t move_end_segment(const struct move *m)
 {
@@ -206,12 +211,14 @@ static enum flow move_load(struct move *m)
 		m->err = chunk_await(m->volume, m->order.first, &m->waiter);
 		return m->err ? FLOW_NEXT : FLOW_WAIT;
 	}
-	m->err = move_check(m);
+	m->err = m->order.is_tidying ? 0 : move_check(m);
 	if (m->err != 0)
 		return FLOW_NEXT;
 	struct chunk *c = chunk_get(m->volume, m->order.first);
 	c->pins++;
 	m->is_pinned = true;
+	if (m->order.is_tidying)
+		return FLOW_NEXT;
 	for (uint64_t segment = m->order.first; segment < move_end_segment(m); segment++)
 		chunk_bit_set(c->fresh, segment, false); /* a full disk is no reason to place it anew meanwhile */
 	return FLOW_NEXT;
@@ -235,6 +242,23 @@ static const struct uuid *move_target_uuid(const struct move *m)
 static bool move_is_named(const struct move *m)
 {
 	return volume_facts_disk(&m->volume->entry->facts, move_target_uuid(m)) != NULL;
+}
+
+static struct moving_facts move_facts(const struct move *m)
+{
+	struct moving_facts facts = {
+	    .first = m->order.first, .n_segments = m->order.n_segments, .to = *move_target_uuid(m)};
+	if (m->order.out < SET_DISKS_MAX)
+		facts.from = m->volume->set->disks[m->order.out]->facts.uuid;
+	return facts;
+}
+
+/* Does it tell of the move? */
+static bool move_is_told(const struct move *m)
+{
+	struct moving_facts wanted = move_facts(m), told = m->volume->entry->facts.moving;
+	return move_is_named(m) && told.first == wanted.first && told.n_segments == wanted.n_segments &&
+	       uuid_equal(&told.to, &wanted.to) && uuid_equal(&told.from, &wanted.from);
 }
 
 /* FLOW_NEXT: the target is joined, or an error. */
@@ -294,6 +318,7 @@ static enum flow move_record(struct move *m, int (*change)(struct record_update 
 static int move_change_name(struct record_update *u, struct volume_facts *facts)
 {
 	const struct move *m = container_of(u, struct move_update, update)->move;
+	facts->moving = move_facts(m);
 	return volume_facts_name_disk(facts, move_target_uuid(m), m->volume->generation) ? 0 : -ENOSPC;
 }
 
@@ -452,6 +477,9 @@ static void move_is_alone(struct range_lock *l)
 
 static enum flow move_still(struct move *m)
 {
+	if (m->volume->n_places_held > 0)
+		return move_poll(m, MOVE_POLL_NS);
+	m->stage = MOVE_HARDEN;
 	m->still.granted = move_is_alone;
 	m->is_still = range_lock_take(&m->volume->locks, &m->still, m->order.first * SEGMENT_BLOCKS,
 				      move_end_segment(m) * SEGMENT_BLOCKS - 1, true);
@@ -491,7 +519,8 @@ static void move_extend(struct record_update *u, struct transaction *t)
 
 static enum flow move_switch(struct move *m)
 {
-	if (!move_may_go_on(m) || m->volume->barrier.rider || !chunk_get(m->volume, m->order.first))
+	if (!move_may_go_on(m) || m->volume->barrier.rider || m->volume->n_places_held > 0 ||
+	    !chunk_get(m->volume, m->order.first))
 		m->err = m->err ? m->err : -ECANCELED; /* whoever forks now has not reckoned with this */
 	if (m->err == 0)
 		m->err = layout_reserve(m->volume, 1);
@@ -536,6 +565,7 @@ static void move_settle(struct move *m, bool has_moved)
 	for (uint64_t segment = m->order.first; segment < move_end_segment(m); segment++)
 		chunk_move(c, segment, move_new_disks(m));
 	snapshots_each_head(v->entry, move_tell_snapshot, m);
+	m->cut_disks = m->order.out < SET_DISKS_MAX ? 1ull << m->order.out : 0;
 	stale_wake(v);
 }
 
@@ -585,34 +615,104 @@ bool volume_disk_is_quiet(struct volume *v, uint32_t disk)
 	return a.n == 0;
 }
 
-/* Clients go on. FLOW_NEXT: nobody reads the old copy any more. */
+/* It has failed, and the target may have something of it. */
+static void move_turn_back(struct move *m)
+{
+	m->res = m->err;
+	m->err = 0;
+	m->is_live = false;
+	m->is_switching = true;
+	m->cut_disks = 1ull << m->order.target;
+	m->stage = MOVE_QUIET;
+}
+
+/* Clients go on. FLOW_NEXT: nobody reads or writes any more what is to be cut. */
 static enum flow move_quiet(struct move *m)
 {
+	bool is_quiet = true;
 	move_let_go(m);
-	bool is_quiet = m->order.out == SET_DISKS_MAX || volume_disk_is_quiet(m->volume, m->order.out);
-	if (is_quiet && !m->volume->is_dropping)
+	for (uint64_t disks = m->cut_disks; disks != 0; disks &= disks - 1)
+		is_quiet &= volume_disk_is_quiet(m->volume, (uint32_t)__builtin_ctzll(disks));
+	if (is_quiet && !m->volume->is_dropping && !m->volume->barrier.rider)
 		return FLOW_NEXT;
 	return move_poll(m, MOVE_POLL_NS);
 }
 
-/* The next piece. FLOW_NEXT: nothing is left there, or it cannot be reached: then it is covered by [MOVEZERO]. */
+/* The next piece. FLOW_NEXT: nothing is left there, or it cannot be reached: then its resync drops it. */
 static enum flow move_cut(struct move *m)
 {
 	struct volume *v = m->volume;
-	uint64_t end = move_end_segment(m) * SEGMENT_BLOCKS;
-	bool has_failed = m->err != 0;
-	m->err = 0;
-	if (has_failed || m->order.out == SET_DISKS_MAX || !volume_disk_is_good(v, m->order.out) || v->is_fenced ||
-	    m->cut_block == end)
-		return FLOW_NEXT;
-	m->rio.io.volume = v->entry->facts.uuid;
-	m->rio.io.first = m->cut_block;
-	m->rio.io.n_blocks = CUT_BLOCKS;
-	m->rio.io.epoch = 0;
-	m->rio.tree = volume_tree(v);
-	m->cut_block += CUT_BLOCKS;
-	move_ask(m, m->order.out, DISK_CUT);
-	return FLOW_WAIT;
+	for (; m->cut_disks != 0; m->cut_disks &= m->cut_disks - 1) {
+		uint32_t disk = (uint32_t)__builtin_ctzll(m->cut_disks);
+		bool has_failed = m->err != 0;
+		m->err = 0;
+		if (!has_failed && volume_disk_is_good(v, disk) && !v->is_fenced && v->state == VOLUME_SERVING &&
+		    m->cut_block < move_end_segment(m) * SEGMENT_BLOCKS) {
+			m->rio.io.volume = v->entry->facts.uuid;
+			m->rio.io.first = m->cut_block;
+			m->rio.io.n_blocks = CUT_BLOCKS;
+			m->rio.io.epoch = 0;
+			m->rio.tree = volume_tree(v);
+			m->cut_block += CUT_BLOCKS;
+			move_ask(m, disk, DISK_CUT);
+			return FLOW_WAIT;
+		}
+		m->cut_block = m->order.first * SEGMENT_BLOCKS;
+	}
+	return FLOW_NEXT;
+}
+
+/* ---- tidying ---- */
+
+/* Of the disks of the last move, where the segments do not lie now. */
+static void move_look_for_rest(struct move *m)
+{
+	uint64_t placed = 0, disks = 0;
+	for (uint64_t segment = m->order.first; segment < move_end_segment(m); segment++)
+		if (chunk_find(m->volume, segment, &disks) == PLACED_ON_DISKS)
+			placed |= disks;
+	m->cut_disks = (m->order.target < SET_DISKS_MAX ? 1ull << m->order.target : 0) |
+		       (m->order.out < SET_DISKS_MAX ? 1ull << m->order.out : 0);
+	m->cut_disks &= ~placed;
+	m->is_switching = true;
+	m->stage = MOVE_QUIET;
+}
+
+static int move_change_tidied(struct record_update *u, struct volume_facts *facts)
+{
+	facts->moving = (struct moving_facts){0};
+	return 0;
+}
+
+static void move_tidied(void *context, int res, const struct move_order *order)
+{
+	resync_want(context);
+	leave_want(context);
+	volume_check_drained(context);
+}
+
+static uint32_t move_disk_index(const struct volume *v, const struct uuid *uuid)
+{
+	const struct set_disk *d = set_disk_by_uuid(v->set, uuid);
+	return d ? d->index : SET_DISKS_MAX;
+}
+
+void move_tidy(struct volume *v)
+{
+	const struct moving_facts *last = &v->entry->facts.moving;
+	struct move_order order = {.first = last->first,
+				   .n_segments = last->n_segments,
+				   .out = move_disk_index(v, &last->from),
+				   .target = move_disk_index(v, &last->to),
+				   .is_tidying = true,
+				   .done = move_tidied,
+				   .context = v};
+	if (v->snapshot || last->n_segments == 0 || last->first / PLACEMENT_CHUNK >= v->n_chunks)
+		return;
+	if (move_start(v, &order) != 0)
+		log_event(v->set->log, LOG_WARNING, "no-memory", v->entry->facts.name,
+			  "there is no memory to drop what an interrupted move of volume %s has left",
+			  v->entry->facts.name);
 }
 
 /* ---- END ---- */
@@ -628,7 +728,7 @@ static void move_free(struct move *m)
 /* A target that was joined and is not the volume's after all. */
 static void move_unjoin(struct move *m)
 {
-	if (!m->is_naming || move_disk(m)->state == VOLUME_DISK_UNUSED || move_is_named(m))
+	if (!m->is_naming || m->order.is_tidying || move_disk(m)->state == VOLUME_DISK_UNUSED || move_is_named(m))
 		return;
 	volume_disk_lose(m->volume, m->order.target, -ECANCELED);
 	move_disk(m)->state = VOLUME_DISK_UNUSED;
@@ -639,7 +739,7 @@ static void move_end(struct move *m)
 	struct volume *v = m->volume;
 	void (*done)(void *context, int res, const struct move_order *order) = m->order.done;
 	struct move_order order = m->order;
-	int err = m->err;
+	int err = m->err ? m->err : m->res;
 	move_unjoin(m);
 	move_let_go(m);
 	if (m->is_pinned) {
@@ -652,6 +752,7 @@ static void move_end(struct move *m)
 		sweep_want(v->entry); /* it may have been kept from that */
 	v->move = NULL;
 	move_free(m);
+	places_grant(v);
 	barrier_run(v); /* riders may have waited for it, */
 	placer_run(v);  /* and placements */
 	done(order.context, err, &order);
@@ -665,10 +766,10 @@ static enum flow move_step_record(struct move *m)
 	if (m->stage == MOVE_NAME) {
 		if (move_name(m) == FLOW_WAIT)
 			return FLOW_WAIT;
-		m->stage = m->is_naming && m->err == 0 ? MOVE_RECORD : MOVE_CLAIM;
+		m->stage = MOVE_RECORD;
 		return FLOW_NEXT;
 	} /* else RECORD */
-	if (!move_is_named(m))
+	if (m->err == 0 && !move_is_told(m))
 		return move_record(m, move_change_name, move_extend_name);
 	m->is_naming = false;
 	barrier_run(m->volume);
@@ -680,13 +781,17 @@ static enum flow move_step_record(struct move *m)
 static void move_run(struct move *m)
 {
 	for (;;) {
-		if (m->err != 0 && m->stage < MOVE_OUTCOME)
+		if (m->err != 0 && m->stage > MOVE_CLAIM && m->stage < MOVE_OUTCOME)
+			move_turn_back(m);
+		else if (m->err != 0 && m->stage < MOVE_OUTCOME)
 			m->stage = MOVE_END;
 		switch (m->stage) {
 		case MOVE_LOAD:
 			if (move_load(m) == FLOW_WAIT)
 				return;
 			m->stage = MOVE_NAME;
+			if (m->order.is_tidying && m->err == 0)
+				move_look_for_rest(m);
 			break;
 		case MOVE_NAME:
 		case MOVE_RECORD:
@@ -707,7 +812,6 @@ static void move_run(struct move *m)
 			m->stage = MOVE_STILL;
 			return move_ask(m, m->order.target, DISK_FLUSH);
 		case MOVE_STILL:
-			m->stage = MOVE_HARDEN;
 			if (move_still(m) == FLOW_WAIT)
 				return;
 			break;
@@ -726,7 +830,9 @@ static void move_run(struct move *m)
 		case MOVE_RELOAD:
 			if (move_reload(m) == FLOW_WAIT)
 				return;
-			m->stage = m->err ? MOVE_END : MOVE_QUIET;
+			m->stage = MOVE_QUIET;
+			if (m->err != 0)
+				move_turn_back(m);
 			break;
 		case MOVE_QUIET:
 			if (move_quiet(m) == FLOW_WAIT)
@@ -737,6 +843,8 @@ static void move_run(struct move *m)
 			if (move_cut(m) == FLOW_WAIT)
 				return;
 			m->stage = MOVE_END;
+			if (m->order.is_tidying && move_record(m, move_change_tidied, NULL) == FLOW_WAIT)
+				return;
 			break;
 		case MOVE_END:
 			if (m->op.kind == OP_NONE) /* else it comes here again */
@@ -744,6 +852,36 @@ static void move_run(struct move *m)
 			return;
 		}
 	}
+}
+
+/* ---- who keeps segments where they are ---- */
+
+static void places_grant(struct volume *v)
+{
+	if (v->move && v->move->is_switching)
+		return;
+	for (struct list *node; (node = list_pop(&v->places_wanted)) != NULL;) {
+		struct places_hold *h = container_of(node, struct places_hold, link);
+		h->is_held = true;
+		v->n_places_held++;
+		h->held(h);
+	}
+}
+
+void places_hold(struct volume *v, struct places_hold *h)
+{
+	quarry_assert(h->held && !h->is_held);
+	list_append(&v->places_wanted, &h->link);
+	places_grant(v);
+}
+
+void places_let_go(struct volume *v, struct places_hold *h)
+{
+	if (!h->is_held)
+		return;
+	quarry_assert(v->n_places_held > 0);
+	h->is_held = false;
+	v->n_places_held--;
 }
 
 /* ---- beginning and ending ---- */
@@ -755,9 +893,9 @@ static void move_turn(struct op *op, int res)
 
 int move_start(struct volume *v, const struct move_order *order)
 {
-	quarry_assert(!v->move && !v->resync && order->done && order->target < SET_DISKS_MAX);
+	quarry_assert(!v->move && !v->resync && order->done && (order->is_tidying || order->target < SET_DISKS_MAX));
 	quarry_assert(order->n_segments > 0 && order->n_segments <= MOVE_SEGMENTS_MAX);
-	quarry_assert(!(order->disks >> order->target & 1) && order->disks >> order->source & 1);
+	quarry_assert(order->is_tidying || (!(order->disks >> order->target & 1) && order->disks >> order->source & 1));
 	struct move *m = calloc(1, sizeof(*m));
 	if (!m)
 		return -ENOMEM;

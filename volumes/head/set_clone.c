@@ -1,10 +1,11 @@
 /*
  * set_clone.c: the command that makes a volume from a snapshot.
  *
- *   CHECK -> ATTACH -> BIRTH -> LIST -> COPY* -> FORK -> RECORD -> DETACH -> END
- *              +---------+-------+--- on error ------------^
+ *   CHECK -> ATTACH -> HOLD -> BIRTH -> LIST -> COPY* -> FORK -> RECORD -> DETACH -> END
+ *              +------------------+-------+--- on error ------------^
  *
  *   ATTACH   the source, if nobody uses it: forks are sent in its head's sessions [SESSION]
+ *   HOLD     from now on no segment of the source moves to another disk
  *   BIRTH    the clone's record, in the state "deleting" and without a name: what a restart finds of it, it removes
  *   LIST     the source's placement, COPY: the clone's, some keys at a time
  *   FORK     the snapshot's tree, on every disk of the source, into the clone
@@ -26,7 +27,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CLONE_STAGES(X) X(CHECK) X(ATTACH) X(BIRTH) X(LIST) X(COPY) X(FORK) X(RECORD) X(DETACH) X(END)
+#define CLONE_STAGES(X) X(CHECK) X(ATTACH) X(HOLD) X(BIRTH) X(LIST) X(COPY) X(FORK) X(RECORD) X(DETACH) X(END)
 #define X(name)         CLONE_##name,
 enum clone_stage { CLONE_STAGES(X) };
 #undef X
@@ -39,6 +40,7 @@ struct clone_work {
 	char prefix[KEY_BYTES];
 	uint32_t next, from; /* of the list: the next to be copied; where the transaction under way began */
 	struct set_volume *clone;
+	struct places_hold hold;
 	struct fork fork;
 };
 
@@ -119,6 +121,7 @@ static int clone_facts(struct command *c)
 	if (c->set->members) /* who removes it, should it not become good */
 		text_print(f->owner, sizeof(f->owner), "%s", c->set->node_name);
 	text_print(f->cloned_from, sizeof(f->cloned_from), "%s@%s", source->name, c->snapshot->facts.name);
+	f->moving = source->moving; /* its trees have what a move has left in the source's */
 	memcpy(f->disks, source->disks, sizeof(f->disks));
 	f->n_disks = source->n_disks;
 	for (uint32_t i = 0; i < f->n_disks; i++)
@@ -162,6 +165,12 @@ static void clone_birth(struct command *c)
 		return;
 	}
 	change_run(c);
+}
+
+static void clone_held(struct places_hold *h)
+{
+	struct command *c = container_of(h, struct clone_work, hold)->command;
+	c->kind->run(c);
 }
 
 /* ---- LIST, COPY ---- */
@@ -341,6 +350,11 @@ static void clone_run(struct command *c)
 			}
 			break;
 		case CLONE_ATTACH:
+			c->stage = CLONE_HOLD;
+			c->clone->hold.held = clone_held;
+			places_hold(c->volume->head, &c->clone->hold);
+			return;
+		case CLONE_HOLD:
 			c->stage = CLONE_BIRTH;
 			clone_birth(c);
 			return;
@@ -365,6 +379,8 @@ static void clone_run(struct command *c)
 			return;
 		case CLONE_RECORD:
 			clone_give_up(c);
+			if (c->volume->head)
+				places_let_go(c->volume->head, &c->clone->hold);
 			c->stage = CLONE_DETACH;
 			if (c->is_attached_here) {
 				volume_detach(c->volume, false, clone_detached, c);

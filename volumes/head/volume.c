@@ -125,7 +125,7 @@ void volume_start_draining(struct volume *v, void (*drained)(struct volume *v))
 
 void volume_check_drained(struct volume *v)
 {
-	if (!v->drained || v->refs > 0 || v->n_requests > 0 || !placer_is_idle(v) || v->resync || v->leave ||
+	if (!v->drained || v->refs > 0 || v->n_requests > 0 || !placer_is_idle(v) || v->resync || v->leave || v->move ||
 	    v->drained_op.kind != OP_NONE)
 		return;
 	reactor_defer(v->set->reactor, &v->drained_op, 0);

@@ -546,6 +546,7 @@ static void attach_serve(struct attach *a)
 	if (v->is_fenced && v->set->members) /* by another node, at once */
 		release_want(v->entry);
 	volume_explain(v);
+	move_tidy(v);
 	resync_want(v);
 	leave_want(v);
 	if (v->why[0])
