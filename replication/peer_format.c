@@ -57,9 +57,9 @@ enum peer_status peer_status_of(int res)
 
 static bool type_is_known(unsigned type)
 {
-	return type >= PEER_GREETING && type <= PEER_ORDER;
+	return type >= PEER_GREETING && type <= PEER_HEAL;
 }
-_Static_assert(PEER_ORDER == 20, "types are numbered without gaps");
+_Static_assert(PEER_HEAL == 22, "types are numbered without gaps");
 
 static bool status_is_known(unsigned status)
 {
@@ -69,7 +69,7 @@ _Static_assert(PEER_STATUS_NOT_SUPPORTED == 14, "so are statuses");
 
 /* ---- what each body holds ---- */
 
-enum list_kind { LIST_NONE, LIST_CRCS, LIST_STAMPS, LIST_RUNS, LIST_TREES, LIST_EXTENTS, LIST_NODE };
+enum list_kind { LIST_NONE, LIST_CRCS, LIST_STAMPS, LIST_RUNS, LIST_TREES, LIST_EXTENTS, LIST_DISKS, LIST_NODE };
 
 #define FIELDS_MAX 8
 #define FIELD(member, most)                                                                                            \
@@ -123,8 +123,11 @@ static const struct body read_reply = {
     .has_data = true,
 };
 static const struct body complete = {.fields = {FIELD(epoch, EPOCH)}, .n_fields = 1};
-static const struct body forking = {.fields = {FIELD(tree_id, ANY), FIELD(parent_id, ANY), FIELD(epoch, EPOCH)},
-				    .n_fields = 3};
+static const struct body creating = {.fields = {FIELD(tree_id, ANY), FIELD(parent_id, ANY), FIELD(epoch, EPOCH)},
+				     .n_fields = 3};
+static const struct body forking = {.fields = {FIELD(tree_id, ANY), FIELD(parent_id, ANY), FIELD(epoch, EPOCH),
+					       FIELD(child[0], ANY), FIELD(child[1], ANY)},
+				    .n_fields = 5};
 static const struct body map = {
     .fields = {FIELD(tree_id, ANY), FIELD(first, PEER_BLOCK_MAX), FIELD(n_blocks, PEER_BLOCK_MAX), FIELD(since, EPOCH)},
     .n_fields = 4,
@@ -150,6 +153,16 @@ static const struct body copy_holes = {
 	       FIELD(before, ANY)},
     .n_fields = 5,
 };
+static const struct body heal = {
+    .fields = {FIELD(tree_id, ANY), FIELD(first, PEER_BLOCK_MAX), FIELD(n_blocks, PEER_READ_BLOCKS),
+	       FIELD(zero_blocks, ANY)},
+    .n_fields = 4,
+    .list = LIST_CRCS,
+    .blocks_max = PEER_READ_BLOCKS,
+    .has_data = true,
+};
+static const struct body disks_reply = {
+    .fields = {FIELD(n_entries, PEER_DISKS_MAX)}, .n_fields = 1, .list = LIST_DISKS};
 static const struct body swap = {.fields = {FIELD(tree_id, ANY), FIELD(other_id, ANY)}, .n_fields = 2};
 static const struct body order = {
     .fields = {FIELD(n_blocks, PEER_TEXT_BLOCKS), FIELD(text_bytes, PEER_TEXT_MAX)},
@@ -169,23 +182,23 @@ static const struct body order_reply = {
 struct layout {
 	const struct body *request, *reply;
 	uint32_t flags; /* that a request may have */
-	bool of_volume; /* volume, disk and generation are set; the session too, except in a HELLO */
+	bool of_volume; /* volume and disk are set; generation and session too: not in a HELLO, nor with PEER_READER */
 };
 
-static const struct layout layouts[PEER_ORDER + 1] = {
+static const struct layout layouts[PEER_HEAL + 1] = {
     [PEER_GREETING] = {&greeting, &greeting, 0, false},
     [PEER_PING] = {&nothing, &nothing, 0, false},
     [PEER_HELLO] = {&hello, &hello_reply, 0, true},
     [PEER_TREES] = {&tree, &trees_reply, 0, true},
     [PEER_WRITE] = {&write, &nothing, PEER_FUA | PEER_ORDERED, true},
     [PEER_TRIM] = {&trim, &nothing, PEER_FUA, true},
-    [PEER_READ] = {&read, &read_reply, 0, true},
+    [PEER_READ] = {&read, &read_reply, PEER_READER, true},
     [PEER_FLUSH] = {&nothing, &nothing, 0, true},
     [PEER_COMPLETE] = {&complete, &nothing, 0, true},
     [PEER_FORK] = {&forking, &nothing, 0, true},
     [PEER_DROP] = {&tree, &nothing, 0, true},
-    [PEER_CREATE] = {&forking, &nothing, 0, true},
-    [PEER_MAP] = {&map, &map_reply, 0, true},
+    [PEER_CREATE] = {&creating, &nothing, 0, true},
+    [PEER_MAP] = {&map, &map_reply, PEER_READER, true},
     [PEER_STAMPS] = {&stamps, &stamps_reply, 0, true},
     [PEER_COPY] = {&copy, &nothing, 0, true},
     [PEER_CUT] = {&cut, &nothing, 0, true},
@@ -193,6 +206,8 @@ static const struct layout layouts[PEER_ORDER + 1] = {
     [PEER_COPY_HOLES] = {&copy_holes, &nothing, 0, true},
     [PEER_SWAP] = {&swap, &nothing, 0, true},
     [PEER_ORDER] = {&order, &order_reply, 0, false},
+    [PEER_DISKS] = {&nothing, &disks_reply, 0, false},
+    [PEER_HEAL] = {&heal, &nothing, PEER_READER, true},
 };
 
 static const struct body *body_of(const struct peer_header *h)
@@ -222,6 +237,7 @@ static uint32_t list_bytes(enum list_kind list, uint64_t n)
 	case LIST_RUNS:
 	case LIST_TREES:
 	case LIST_EXTENTS:
+	case LIST_DISKS:
 		return (uint32_t)n * 32;
 	case LIST_NODE:
 		return 16 + PEER_NAME_BYTES;
@@ -234,7 +250,7 @@ static uint64_t list_members(const struct body *b, const struct peer_message *m)
 {
 	if (b->list == LIST_CRCS || b->list == LIST_STAMPS)
 		return m->n_blocks;
-	return b->list == LIST_RUNS || b->list == LIST_TREES || b->list == LIST_EXTENTS ? m->n_entries : 0;
+	return b->list == LIST_NONE || b->list == LIST_NODE ? 0 : m->n_entries;
 }
 
 static uint32_t body_bytes_max(const struct body *b)
@@ -296,6 +312,7 @@ static int header_check(const struct peer_header *h, char why[static PEER_WHY_BY
 	const struct layout *l = &layouts[h->type];
 	bool is_reply = h->flags & PEER_REPLY;
 	const char *name = peer_type_name(h->type);
+	bool is_of_session = h->generation != 0 || !(l->flags & PEER_READER);
 	if (h->flags & ~(PEER_REPLY | (is_reply ? 0 : l->flags)))
 		return refuse(why, "%s: flags 0x%x are not known", name, h->flags);
 	if (!is_reply && h->status != PEER_STATUS_OK)
@@ -306,8 +323,14 @@ static int header_check(const struct peer_header *h, char why[static PEER_WHY_BY
 		return h->generation || h->session || !uuid_is_zero(&h->volume) || !uuid_is_zero(&h->disk)
 			   ? refuse(why, "%s: is of no volume, and names one", name)
 			   : 0;
-	if (h->generation == 0 || uuid_is_zero(&h->volume) || uuid_is_zero(&h->disk))
-		return refuse(why, "%s: names no volume, disk or generation", name);
+	if (uuid_is_zero(&h->volume) || uuid_is_zero(&h->disk))
+		return refuse(why, "%s: names no volume or disk", name);
+	if (!is_reply && is_of_session == ((h->flags & PEER_READER) != 0))
+		return refuse(why, "%s: a generation where there is none, or none where there is one", name);
+	if (!is_of_session)
+		return h->session ? refuse(why, "%s: a session without a generation", name) : 0;
+	if (h->generation == 0)
+		return refuse(why, "%s: names no generation", name);
 	if (h->type != PEER_HELLO)
 		return h->session == 0 ? refuse(why, "%s: without a session", name) : 0;
 	bool has_session = is_reply && h->status == PEER_STATUS_OK;
@@ -381,11 +404,16 @@ static void list_encode(enum list_kind list, const struct peer_message *m, uint6
 			put_le64(out + i * 32, m->trees[i].id);
 			put_le64(out + i * 32 + 8, m->trees[i].parent_id);
 			put_le64(out + i * 32 + 16, m->trees[i].epoch);
+			put_le64(out + i * 32 + 24, m->trees[i].is_dying);
 		} else if (list == LIST_EXTENTS) {
 			put_le64(out + i * 32, m->extents[i].first);
 			put_le64(out + i * 32 + 8, m->extents[i].n_blocks);
 			put_le64(out + i * 32 + 16, m->extents[i].epoch);
 			put_le64(out + i * 32 + 24, m->extents[i].is_data);
+		} else if (list == LIST_DISKS) {
+			memcpy(out + i * 32, m->disks[i].uuid.bytes, 16);
+			put_le64(out + i * 32 + 16, m->disks[i].n_blocks);
+			put_le64(out + i * 32 + 24, m->disks[i].room_blocks);
 		}
 	}
 }
@@ -408,8 +436,10 @@ static bool run_decode(const uint8_t *in, struct peer_stamp *out)
 
 static bool tree_decode(const uint8_t *in, struct peer_tree *out)
 {
-	*out = (struct peer_tree){.id = get_le64(in), .parent_id = get_le64(in + 8), .epoch = get_le64(in + 16)};
-	return out->epoch <= EPOCH && get_le64(in + 24) == 0;
+	uint64_t is_dying = get_le64(in + 24);
+	*out = (struct peer_tree){
+	    .id = get_le64(in), .parent_id = get_le64(in + 8), .epoch = get_le64(in + 16), .is_dying = is_dying == 1};
+	return out->epoch <= EPOCH && is_dying <= 1;
 }
 
 static bool extent_decode(const uint8_t *in, struct peer_extent *out)
@@ -419,6 +449,14 @@ static bool extent_decode(const uint8_t *in, struct peer_extent *out)
 	    .first = get_le64(in), .n_blocks = get_le64(in + 8), .epoch = get_le64(in + 16), .is_data = is_data == 1};
 	return is_data <= 1 && out->epoch <= EPOCH && out->n_blocks > 0 && out->n_blocks <= PEER_BLOCK_MAX &&
 	       out->first <= PEER_BLOCK_MAX - out->n_blocks;
+}
+
+static bool disk_decode(const uint8_t *in, struct peer_disk *out)
+{
+	memcpy(out->uuid.bytes, in, 16);
+	out->n_blocks = get_le64(in + 16);
+	out->room_blocks = get_le64(in + 24);
+	return !uuid_is_zero(&out->uuid) && out->n_blocks <= PEER_BLOCK_MAX && out->room_blocks <= out->n_blocks;
 }
 
 static bool node_decode(const uint8_t *in, struct peer_message *m)
@@ -452,6 +490,8 @@ static bool list_decode(enum list_kind list, const uint8_t *in, uint64_t n, stru
 			is_good =
 			    extent_decode(in + i * 32, &m->extents[i]) &&
 			    (i == 0 || m->extents[i].first >= m->extents[i - 1].first + m->extents[i - 1].n_blocks);
+		else if (list == LIST_DISKS)
+			is_good = disk_decode(in + i * 32, &m->disks[i]);
 	}
 	if (list == LIST_CRCS && n % 2 != 0)
 		is_good = get_le32(in + n * 4) == 0;
@@ -461,8 +501,8 @@ static bool list_decode(enum list_kind list, const uint8_t *in, uint64_t n, stru
 /* Ranges that a single field's limit does not say. */
 static const char *fault_of(const struct peer_header *h, const struct body *b, const struct peer_message *m)
 {
-	bool has_range = b == &write || b == &trim || b == &read || b == &map || b == &stamps || b == &copy ||
-			 b == &cut || b == &copy_holes;
+	bool has_range = b == &write || b == &heal || b == &trim || b == &read || b == &map || b == &stamps ||
+			 b == &copy || b == &cut || b == &copy_holes;
 	bool is_text = b == &order || b == &order_reply;
 	if ((has_range || is_text || b == &read_reply) && m->n_blocks == 0)
 		return "no blocks";

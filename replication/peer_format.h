@@ -15,8 +15,8 @@
  *               |     16 |    4 | length of the body in bytes
  *               |     20 |    4 | length of the data in bytes: blocks of 4,096
  *               |     24 |    8 | request id: grows within a session; the reply has its request's
- *               |     32 |    8 | generation of the volume's attachment; 0 in what is of no volume
- *               |     40 |    8 | session; 0 in a HELLO, in what is of no volume; the reply of a HELLO has the new one
+ *               |     32 |    8 | generation of the volume's attachment; 0 in what is of no volume, or of no session
+ *               |     40 |    8 | session; 0 in a HELLO, in what is of none; the reply of a HELLO has the new one
  *               |     48 |   16 | volume
  *               |     64 |   16 | disk that is asked
  *               |     80 |    8 | zero
@@ -40,15 +40,18 @@
  * trees         |     +0 |    8 | tree id
  *               |     +8 |    8 | parent's id, 0: none
  *               |    +16 |    8 | epoch of its last fork
- *               |    +24 |    8 | zero
+ *               |    +24 |    8 | 1: it was dropped, and is being freed; 0: it is there
  * extents       |     +0 |    8 | first block
  *               |     +8 |    8 | number of blocks
  *               |    +16 |    8 | highest epoch within
  *               |    +24 |    8 | 1: data; 0: a hole
+ * disks         |     +0 |   16 | UUID of a disk that the node serves
+ *               |    +16 |    8 | its size in blocks
+ *               |    +24 |    8 | of these, what it has room for
  * node          |     +0 |   16 | cluster
  *               |    +16 |   64 | name, in readable ASCII, then zeros: at least one
  *
- * Data: of a WRITE, of a COPY and of the reply to a READ, in order, the blocks that are neither holes (bit set in
+ * Data: of a WRITE, a COPY, a HEAL and of the reply to a READ, in order, the blocks that are neither holes (bit set in
  * zero_blocks) nor unreadable (bit set in bad_blocks). The masks have 64 bits: a 65th block is always data. Of an ORDER
  * and its reply, a text of text_bytes, then zeros to the end of its last block; what stands in it is not this file's. A
  * reply with another status than 0 has no body and no data.
@@ -68,6 +71,7 @@
 #define PEER_TEXT_BLOCKS  64u  /* of an ORDER or its reply */
 #define PEER_MAP_EXTENTS  128u /* of the reply to a MAP */
 #define PEER_STAMP_RUNS   128u /* of the reply to a STAMPS */
+#define PEER_DISKS_MAX    64u  /* of the reply to a DISKS */
 #define PEER_REQUESTS_MAX 128u /* of one connection, not yet answered: who sends more is cut off */
 #define PEER_DATA_MAX     (PEER_WRITE_BLOCKS * BLOCK_BYTES)
 #define PEER_TEXT_MAX     (PEER_TEXT_BLOCKS * BLOCK_BYTES)
@@ -88,7 +92,7 @@
 	X(READ, 7)                                                                                                     \
 	X(FLUSH, 8)                                                                                                    \
 	X(COMPLETE, 9) /* remember that this epoch is complete */                                                      \
-	X(FORK, 10)                                                                                                    \
+	X(FORK, 10)    /* into this volume, or another */                                                              \
 	X(DROP, 11)                                                                                                    \
 	X(CREATE, 12)                                                                                                  \
 	X(MAP, 13)        /* where are data and holes, changed since an epoch? */                                      \
@@ -98,7 +102,9 @@
 	X(FORGET, 17)     /* the volume has left this disk */                                                          \
 	X(COPY_HOLES, 18) /* the same of any number of holes of one epoch */                                           \
 	X(SWAP, 19)       /* two trees exchange what they hold */                                                      \
-	X(ORDER, 20)      /* a request of the control API, to be done there: only to whom has PEER_TAKES_ORDERS */
+	X(ORDER, 20)      /* a request of the control API, to be done there: only to whom has PEER_TAKES_ORDERS */     \
+	X(DISKS, 21)      /* which disks do you serve, and what have they room for? */                                 \
+	X(HEAL, 22)       /* write what is damaged in its place, if this is what its checksum names */
 enum peer_type {
 #define X(name, number) PEER_##name = number,
 	PEER_TYPES(X)
@@ -110,6 +116,7 @@ enum {
 	PEER_REPLY = 1,   /* this is the answer */
 	PEER_FUA = 2,     /* WRITE, TRIM: answered when durable */
 	PEER_ORDERED = 4, /* WRITE that merged part of a block [RMWDEP] */
+	PEER_READER = 8,  /* READ, MAP, HEAL of a tree that never changes: without a session */
 };
 
 /* Features, as bits of a GREETING. */
@@ -158,6 +165,11 @@ struct peer_stamp {
 };
 struct peer_tree {
 	uint64_t id, parent_id, epoch;
+	bool is_dying;
+};
+struct peer_disk {
+	struct uuid uuid;
+	uint64_t n_blocks, room_blocks;
 };
 struct peer_extent {
 	uint64_t first, n_blocks, epoch;
@@ -170,12 +182,13 @@ struct peer_message {
 	uint64_t since;                   /* MAP: what changed from it on */
 	uint64_t before;                  /* COPY, COPY_HOLES: what is there of this epoch or a later one stays */
 	uint64_t other_id;                /* SWAP: the other tree */
+	uint64_t child[2];                /* FORK: the volume that it is made in, little-endian halves; 0: the same */
 	uint64_t size_blocks;             /* HELLO: of the volume */
 	uint64_t zero_blocks, bad_blocks; /* bit i: block i is a hole; cannot be read; a 65th is neither */
 	uint64_t is_suspect;              /* HELLO: the disk lost power and has not answered a COMPLETE since */
 	uint64_t is_last;                 /* TREES, MAP, STAMPS: nothing follows */
 	uint64_t features;                /* GREETING: bits that both must have to be used */
-	uint64_t n_entries;               /* of trees, extents and runs */
+	uint64_t n_entries;               /* of trees, extents, runs and disks */
 	uint64_t text_bytes;              /* ORDER: of the data */
 	uint64_t http_status;             /* the same, its reply: of the answer */
 	union {
@@ -183,6 +196,7 @@ struct peer_message {
 		struct peer_stamp stamps[PEER_LIST_MAX];
 		struct peer_tree trees[PEER_LIST_MAX];
 		struct peer_extent extents[PEER_LIST_MAX];
+		struct peer_disk disks[PEER_DISKS_MAX];
 		struct {
 			struct uuid cluster;
 			char name[PEER_NAME_BYTES];

@@ -17,12 +17,14 @@
  *  2. A request is one of its session until the disk has answered, however long its reply takes.
  *  3. Blocks that do not match their checksums are never handed to the disk; nor are any that came with a refused
  *     request.
- *  4. A reply of data tells only of a session that is still the newest.
+ *  4. A reply of data tells only of a session that is still the newest, or of a tree that never changes: what has no
+ *     session finds disk and tree in the turn in which it asks.
  *
  * Owner: the connection. The kernel may hold `out` and `data` until sent().
  */
 #include "replication/peer_server_internal.h"
 
+#include "daemon/core/bytes.h"
 #include "daemon/core/checksum.h"
 
 #include <errno.h>
@@ -43,6 +45,16 @@ static bool request_has_list(const struct peer_request *r)
 	return r->header.type == PEER_MAP || r->header.type == PEER_TREES || r->header.type == PEER_STAMPS;
 }
 
+static bool request_is_reader(const struct peer_request *r)
+{
+	return r->header.flags & PEER_READER;
+}
+
+static bool request_has_blocks(const struct peer_request *r)
+{
+	return r->header.type == PEER_WRITE || r->header.type == PEER_COPY || r->header.type == PEER_HEAL;
+}
+
 static struct peer_server *server_of(const struct peer_request *r)
 {
 	return r->connection->server;
@@ -54,7 +66,7 @@ static void request_check(const struct peer_request *r)
 	quarry_assert(r->stage != PEER_REQUEST_FREE);
 	quarry_assert(r->err <= 0);
 	quarry_assert(r->stage != PEER_REQUEST_ORDER || (r->header.type == PEER_ORDER && !r->session));
-	if (r->stage < PEER_REQUEST_ORDER)
+	if (r->stage < PEER_REQUEST_ORDER && !request_is_reader(r))
 		quarry_assert(r->session && list_is_linked(&r->link));
 }
 
@@ -248,22 +260,36 @@ static enum disk_op ask_op(const struct peer_request *r)
 		return DISK_SWAP;
 	case PEER_CUT:
 		return DISK_CUT;
+	case PEER_HEAL:
+		return DISK_HEAL;
 	case PEER_GREETING:
 	case PEER_PING:
 	case PEER_TREES:
 	case PEER_ORDER:
+	case PEER_DISKS:
 		break;
 	}
 	quarry_assert(!"a request that the disk is asked");
 	return DISK_FLUSH;
 }
 
+/* Of what has no session: 0, or -ENOENT. */
+static int request_find(struct peer_request *r)
+{
+	const struct peer_server *s = server_of(r);
+	r->disk = s->options.find_disk(&r->header.disk, s->options.context);
+	r->tree = r->disk ? disk_tree_find(r->disk, &r->header.volume, r->tree_id) : NULL;
+	return r->tree ? 0 : -ENOENT;
+}
+
 static enum flow request_ask(struct peer_request *r)
 {
-	if (!request_is_current(r)) {
-		r->err = -ESTALE;
+	if (request_is_reader(r))
+		r->err = request_find(r);
+	else
+		r->err = request_is_current(r) ? 0 : -ESTALE;
+	if (r->err != 0)
 		return FLOW_NEXT;
-	}
 	if (r->header.type == PEER_TREES)
 		return FLOW_NEXT; /* the disk has them in memory: they are listed with the reply */
 	memset(&r->io, 0, offsetof(struct disk_io, own));
@@ -273,14 +299,14 @@ static enum flow request_ask(struct peer_request *r)
 	r->io.first = r->first;
 	r->io.n_blocks = r->n_blocks;
 	r->io.epoch = r->epoch;
-	r->io.session = r->session->number;
-	r->io.volume = r->header.volume;
+	r->io.session = r->session ? r->session->number : 0;
+	r->io.volume = r->header.type == PEER_FORK ? r->child : r->header.volume;
 	r->io.tree_id = r->header.type == PEER_SWAP ? r->other_id : r->tree_id;
 	r->io.parent_id = r->parent_id;
 	r->io.generation = r->header.generation;
 	r->io.size_blocks = r->size_blocks;
 	r->io.before = r->before;
-	if (r->header.type == PEER_WRITE || r->header.type == PEER_COPY)
+	if (request_has_blocks(r))
 		ask_write(r);
 	else if (r->header.type == PEER_READ)
 		ask_read(r);
@@ -288,7 +314,7 @@ static enum flow request_ask(struct peer_request *r)
 		ask_map(r);
 	else if (r->header.type == PEER_STAMPS)
 		ask_stamps(r);
-	disk_submit(r->session->disk, &r->io);
+	disk_submit(r->disk, &r->io);
 	return FLOW_WAIT;
 }
 
@@ -315,7 +341,7 @@ static void request_take(struct peer_request *r)
 			r->err = -ESTALE;
 	} else if (r->header.type == PEER_HELLO && r->err == 0) {
 		r->err = -ESTALE;
-	} else if (is_read && r->err == 0 && !session_is_newest(s)) {
+	} else if (is_read && r->err == 0 && s && !session_is_newest(s)) {
 		r->err = -ESTALE;
 	}
 }
@@ -329,7 +355,7 @@ static enum flow request_harden(struct peer_request *r)
 		return FLOW_NEXT;
 	}
 	r->io.op = DISK_FLUSH;
-	disk_submit(r->session->disk, &r->io);
+	disk_submit(r->disk, &r->io);
 	return FLOW_WAIT;
 }
 
@@ -339,7 +365,7 @@ static void tree_insert(const struct tree_record *t, void *context)
 {
 	struct peer_request *r = context;
 	struct peer_message *m = &server_of(r)->reply;
-	if (t->state != TREE_LIVE || t->tree_id <= r->tree_id || !uuid_equal(&t->volume, &r->header.volume))
+	if (t->tree_id <= r->tree_id || !uuid_equal(&t->volume, &r->header.volume))
 		return;
 	uint64_t at = m->n_entries;
 	while (at > 0 && m->trees[at - 1].id > t->tree_id)
@@ -353,7 +379,8 @@ static void tree_insert(const struct tree_record *t, void *context)
 	else
 		m->n_entries++;
 	memmove(&m->trees[at + 1], &m->trees[at], (m->n_entries - 1 - at) * sizeof(m->trees[0]));
-	m->trees[at] = (struct peer_tree){.id = t->tree_id, .parent_id = t->parent_id, .epoch = t->fork_epoch};
+	m->trees[at] = (struct peer_tree){
+	    .id = t->tree_id, .parent_id = t->parent_id, .epoch = t->fork_epoch, .is_dying = t->state != TREE_LIVE};
 }
 
 static void reply_map(const struct peer_request *r, struct peer_message *m)
@@ -434,11 +461,11 @@ static void reply_fill(struct peer_request *r, struct peer_message *m)
 	switch (r->header.type) {
 	case PEER_HELLO:
 		m->epoch = r->io.complete_epoch;
-		m->is_suspect = disk_volume(r->session->disk, &r->header.volume, &record) && record.is_suspect;
+		m->is_suspect = disk_volume(r->disk, &r->header.volume, &record) && record.is_suspect;
 		break;
 	case PEER_TREES:
 		m->is_last = 1;
-		disk_trees_each(r->session->disk, tree_insert, r);
+		disk_trees_each(r->disk, tree_insert, r);
 		break;
 	case PEER_MAP:
 		reply_map(r, m);
@@ -466,6 +493,8 @@ static void reply_fill(struct peer_request *r, struct peer_message *m)
 	case PEER_FORGET:
 	case PEER_COPY_HOLES:
 	case PEER_SWAP:
+	case PEER_DISKS:
+	case PEER_HEAL:
 		break;
 	}
 }
@@ -499,7 +528,7 @@ static void request_reply(struct peer_request *r)
 		reply_fill(r, &server_of(r)->reply);
 	if (h.type == PEER_HELLO)
 		h.session = r->err == 0 ? s->number : 0;
-	if (h.type == PEER_WRITE || h.type == PEER_COPY || h.type == PEER_ORDER)
+	if (request_has_blocks(r) || h.type == PEER_ORDER)
 		request_give_back(r);
 	if (s) {
 		bool is_end = h.type == PEER_HELLO ? r->err != 0 : h.type == PEER_FORGET && r->err == 0;
@@ -557,13 +586,32 @@ static bool names_a_tree(enum peer_type type)
 {
 	return type == PEER_WRITE || type == PEER_TRIM || type == PEER_READ || type == PEER_MAP || type == PEER_FORK ||
 	       type == PEER_DROP || type == PEER_STAMPS || type == PEER_COPY || type == PEER_COPY_HOLES ||
-	       type == PEER_SWAP;
+	       type == PEER_SWAP || type == PEER_HEAL;
 }
 
 /* New trees have an id of their own: the disk's journal holds no other, and its recovery would refuse one. */
 static bool new_tree_is_sane(const struct peer_request *r)
 {
 	return r->tree_id != 0 && r->tree_id != r->parent_id;
+}
+
+struct tree_count {
+	const struct uuid *volume;
+	uint64_t n;
+};
+
+static void tree_count(const struct tree_record *t, void *context)
+{
+	struct tree_count *c = context;
+	c->n += uuid_equal(&t->volume, c->volume);
+}
+
+/* What the disk asks of whoever forgets a volume. */
+static bool session_has_trees(const struct peer_session *s)
+{
+	struct tree_count c = {.volume = &s->volume};
+	disk_trees_each(s->disk, tree_count, &c);
+	return c.n > 0;
 }
 
 static int request_enter_session(struct peer_request *r)
@@ -574,11 +622,14 @@ static int request_enter_session(struct peer_request *r)
 		return -ESTALE;
 	if ((type == PEER_CREATE || type == PEER_FORK) && !new_tree_is_sane(r))
 		return -EINVAL;
+	if (type == PEER_FORGET && session_has_trees(s))
+		return -EBUSY;
 	if (names_a_tree(type)) {
 		r->tree = session_tree(s, type == PEER_FORK ? r->parent_id : r->tree_id);
 		if (!r->tree)
 			return -ENOENT;
 	}
+	r->disk = s->disk;
 	session_enter(s, r);
 	return 0;
 }
@@ -596,6 +647,7 @@ static int request_begin_session(struct peer_request *r)
 	struct peer_session *s = session_begin(r->connection, &r->header, disk);
 	if (!s)
 		return -EMFILE;
+	r->disk = disk;
 	session_enter(s, r);
 	return 0;
 }
@@ -629,9 +681,19 @@ static void request_start_order(struct peer_request *r, const struct peer_in *in
 
 static int request_begin(struct peer_request *r)
 {
-	if (r->header.type == PEER_ORDER)
+	if (r->header.type == PEER_ORDER || request_is_reader(r))
 		return 0;
 	return r->header.type == PEER_HELLO ? request_begin_session(r) : request_enter_session(r);
+}
+
+/* The volume that a FORK is made in. */
+static struct uuid child_of(const struct peer_in *in)
+{
+	const struct peer_message *m = &in->message;
+	struct uuid child;
+	put_le64(child.bytes, m->child[0]);
+	put_le64(child.bytes + 8, m->child[1]);
+	return uuid_is_zero(&child) ? in->header.volume : child;
 }
 
 void peer_request_start(struct peer_request *r, const struct peer_in *in)
@@ -639,7 +701,9 @@ void peer_request_start(struct peer_request *r, const struct peer_in *in)
 	const struct peer_message *m = &in->message;
 	quarry_assert(r->stage == PEER_REQUEST_FREE && !r->session && !r->data);
 	r->header = in->header;
+	r->disk = NULL;
 	r->tree = NULL;
+	r->child = child_of(in);
 	r->tree_id = m->tree_id;
 	r->parent_id = m->parent_id;
 	r->first = m->first;
@@ -652,7 +716,7 @@ void peer_request_start(struct peer_request *r, const struct peer_in *in)
 	r->zero_blocks = m->zero_blocks;
 	r->data = in->data;
 	r->data_bytes = in->header.data_bytes;
-	if (in->header.type == PEER_WRITE)
+	if (in->header.type == PEER_WRITE || in->header.type == PEER_HEAL)
 		memcpy(r->crcs, m->crcs, m->n_blocks * sizeof(r->crcs[0]));
 	for (uint32_t i = 0; in->header.type == PEER_COPY && i < m->n_blocks; i++) {
 		r->crcs[i] = m->stamps[i].crc;

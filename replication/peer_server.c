@@ -195,6 +195,16 @@ static void client_greeted(struct peer_client_connection *c, struct peer_request
 		 peer_connection_peer(c->wire));
 }
 
+static void client_tell_disks(struct peer_client_connection *c, struct peer_request *r, const struct peer_in *in)
+{
+	struct peer_server *s = c->server;
+	memset(&s->reply, 0, offsetof(struct peer_message, crcs)); /* the list is filled as far as it is used */
+	if (s->options.list_disks)
+		s->reply.n_entries = s->options.list_disks(s->reply.disks, s->options.context);
+	quarry_assert(s->reply.n_entries <= PEER_DISKS_MAX);
+	peer_request_answer(r, &in->header, 0);
+}
+
 static void client_arrived(struct peer_connection *wire, const struct peer_in *in)
 {
 	struct peer_client_connection *c = peer_connection_context(wire);
@@ -214,6 +224,8 @@ static void client_arrived(struct peer_connection *wire, const struct peer_in *i
 	} else if (in->header.type == PEER_PING) {
 		s->reply = (struct peer_message){0};
 		peer_request_answer(r, &in->header, 0);
+	} else if (in->header.type == PEER_DISKS) {
+		client_tell_disks(c, r, in);
 	} else {
 		peer_request_start(r, in);
 	}

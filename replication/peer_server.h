@@ -7,6 +7,9 @@
  * session or generation than the disk's newest is refused [SESSION]. The ids of a connection's messages grow, so
  * nothing is applied twice.
  *
+ * What never changes, a snapshot's tree, is read without a session: a disk that was closed or a tree that was dropped is
+ * then not found. And a node is told which disks it may ask, and what they have room for.
+ *
  * What a node sends that no node would (a malformed message, an id that does not grow, more than PEER_REQUESTS_MAX
  * requests without waiting for answers) costs its connection, nothing else. What a volume's head asks of the disk
  * besides stands in volumes/disk/disk.h; the server sees to it that no tree is dropped under a request of the session.
@@ -49,6 +52,8 @@ struct peer_server_options {
 	/* An order has come. It is answered on any later turn, or within, whatever becomes of its node; peer_server_stop()
 	 * waits for it. NULL: none are taken. */
 	void (*take_order)(struct peer_order *o, void *context);
+	/* All that run, at most PEER_DISKS_MAX; returns how many. NULL: none is told of. */
+	uint32_t (*list_disks)(struct peer_disk *out, void *context);
 	void *context;
 };
 /* Listens. 0, or -errno with one line in why. */

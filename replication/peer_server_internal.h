@@ -26,7 +26,8 @@
 enum peer_request_stage { PEER_REQUEST_STAGES(X) };
 #undef X
 
-#define SMALL_BODY_BYTES (3 * 8 + 4 * (PEER_READ_BLOCKS + 1)) /* of any reply but those with a list in a buffer */
+#define SMALL_BODY_BYTES (8 + 32 * PEER_DISKS_MAX) /* of any reply but those with a list in a buffer */
+_Static_assert(3 * 8 + 4 * (PEER_READ_BLOCKS + 1) <= SMALL_BODY_BYTES, "a READ's");
 _Static_assert(PEER_TEXT_BLOCKS <= PEER_READ_BLOCKS, "the reply to an ORDER is one of these");
 
 #define LIST_BYTES      (4u * BLOCK_BYTES) /* extents or stamps of the disk, and an encoded reply of any type */
@@ -41,8 +42,10 @@ struct peer_request {
 	struct list link; /* the connection's free ones, or the session's requests */
 	struct peer_client_connection *connection;
 	struct peer_session *session; /* NULL: of no session, or it was refused */
+	struct disk *disk;            /* the session's; of none: looked up when it is asked */
 	struct disk_tree *tree;       /* that it is about; valid while the session is the newest */
 	struct peer_header header;    /* the request's */
+	struct uuid child;            /* FORK: the volume that it is made in */
 	uint64_t tree_id, parent_id, other_id, first, n_blocks, epoch, since, before, size_blocks, zero_blocks;
 	uint64_t bad_blocks;
 	void *data; /* of data_bytes, out of the server's buffers; NULL: none */

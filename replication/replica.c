@@ -15,8 +15,12 @@
  */
 #include "replication/replica.h"
 
+#include "daemon/core/bytes.h"
+#include "daemon/core/checksum.h"
+
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 void replica_init(struct replica *r, struct reactor *reactor, const struct uuid *volume, const struct uuid *disk_uuid,
@@ -39,7 +43,7 @@ void replica_lose(struct replica *r, int res)
 
 void replica_open_reader(struct replica *r)
 {
-	quarry_assert(r->disk && (r->state == REPLICA_CLOSED || r->state == REPLICA_LOST));
+	quarry_assert(r->state == REPLICA_CLOSED || r->state == REPLICA_LOST);
 	r->is_reader = true;
 	r->attempts++;
 	r->state = REPLICA_OPEN;
@@ -50,10 +54,17 @@ static bool op_only_looks(enum disk_op op)
 	return op == DISK_READ || op == DISK_HEAL || op == DISK_MAP || op == DISK_MEASURE || op == DISK_STAMPS;
 }
 
+static bool op_is_for_readers(enum disk_op op)
+{
+	return op == DISK_READ || op == DISK_HEAL || op == DISK_MAP;
+}
+
 /* Is this answer the end of the session? What cannot be read is no loss, nor is a full disk; a disk that failed to
  * change or flush something has failed, and a write that was damaged on its way is missing there. */
 static bool answer_is_loss(const struct replica *r, enum disk_op op, int res)
 {
+	if (r->is_reader)
+		return false;
 	if (res == -ENOTCONN || res == -ETIMEDOUT || res == -ESTALE || res == -ESHUTDOWN)
 		return true;
 	if (op == DISK_FENCE)
@@ -184,16 +195,44 @@ static enum peer_type remote_type(enum disk_op op)
 	case DISK_CUT:
 		return PEER_CUT;
 	case DISK_HEAL:
+		return PEER_HEAL;
 	case DISK_MEASURE:
 		break;
 	}
-	quarry_assert(!"another node's disk is neither measured nor healed from here");
+	quarry_assert(!"another node's disk is not measured from here");
 	return PEER_PING;
 }
 
 static bool op_has_data(enum disk_op op)
 {
-	return op == DISK_WRITE || op == DISK_COPY;
+	return op == DISK_WRITE || op == DISK_COPY || op == DISK_HEAL;
+}
+
+/* Blocks that are holes, and do not travel. */
+static uint64_t remote_holes(const struct disk_io *io)
+{
+	return io->op == DISK_HEAL ? 0 : io->zero_blocks;
+}
+
+/* What a HEAL writes was read elsewhere: its sums are not at hand. */
+static void remote_sum(const struct disk_io *io, uint32_t *crcs)
+{
+	uint32_t crc = 0;
+	uint64_t n_bytes = 0, block = 0;
+	for (uint32_t i = 0; i < io->n_iov; i++) {
+		const uint8_t *at = io->iov[i].iov_base;
+		for (uint64_t left = io->iov[i].iov_len, take; left > 0; left -= take, at += take) {
+			take = min_u64(left, BLOCK_BYTES - n_bytes);
+			crc = crc32c(crc, at, take);
+			n_bytes += take;
+			if (n_bytes < BLOCK_BYTES)
+				continue;
+			quarry_assert(block < io->n_blocks);
+			crcs[block++] = crc;
+			n_bytes = crc = 0;
+		}
+	}
+	quarry_assert(block == io->n_blocks && n_bytes == 0);
 }
 
 static void remote_fill(struct peer_call *call, struct peer_message *m)
@@ -210,9 +249,15 @@ static void remote_fill(struct peer_call *call, struct peer_message *m)
 	m->size_blocks = io->size_blocks;
 	m->before = io->before;
 	m->other_id = io->op == DISK_SWAP ? io->tree_id : 0;
+	if (io->op == DISK_FORK && !uuid_equal(&io->volume, &rio->replica->volume)) {
+		m->child[0] = get_le64(io->volume.bytes);
+		m->child[1] = get_le64(io->volume.bytes + 8);
+	}
 	if (!op_has_data(io->op))
 		return;
-	m->zero_blocks = io->zero_blocks;
+	m->zero_blocks = remote_holes(io);
+	if (io->op == DISK_HEAL)
+		remote_sum(io, m->crcs);
 	if (io->op == DISK_WRITE)
 		memcpy(m->crcs, io->crcs, io->n_blocks * sizeof(m->crcs[0]));
 	for (uint32_t i = 0; io->op == DISK_COPY && i < io->n_blocks; i++) {
@@ -226,13 +271,13 @@ static void remote_fill(struct peer_call *call, struct peer_message *m)
 static uint32_t remote_cut(struct replica_io *rio)
 {
 	const struct disk_io *io = &rio->io;
-	uint64_t pos = 0;
+	uint64_t pos = 0, holes = remote_holes(io);
 	uint32_t n = 0;
 	for (uint32_t i = 0; i < io->n_iov; i++) {
 		uint64_t end = pos + io->iov[i].iov_len;
 		for (uint64_t at = pos; at < end;) {
 			uint64_t next = min_u64(end, (at / BLOCK_BYTES + 1) * BLOCK_BYTES), block = at / BLOCK_BYTES;
-			bool is_hole = block < 64 && io->zero_blocks >> block & 1;
+			bool is_hole = block < 64 && holes >> block & 1;
 			uint8_t *base = (uint8_t *)io->iov[i].iov_base + (at - pos);
 			struct iovec *last = n > 0 ? &rio->data[n - 1] : NULL;
 			if (!is_hole && last && (uint8_t *)last->iov_base + last->iov_len == base)
@@ -347,10 +392,12 @@ static void remote_submit(struct replica *r, struct replica_io *rio)
 	rio->io.bad_blocks = 0;
 	rio->call.type = remote_type(rio->io.op);
 	rio->call.flags = rio->io.op == DISK_WRITE && rio->io.is_ordered ? PEER_ORDERED : 0;
+	if (r->is_reader)
+		rio->call.flags |= PEER_READER;
 	rio->call.volume = r->volume;
 	rio->call.disk = r->disk_uuid;
-	rio->call.generation = r->generation;
-	rio->call.session = rio->io.op == DISK_FENCE ? 0 : r->session;
+	rio->call.generation = r->is_reader ? 0 : r->generation;
+	rio->call.session = rio->io.op == DISK_FENCE || r->is_reader ? 0 : r->session;
 	rio->call.fill = remote_fill;
 	rio->call.take = remote_take;
 	rio->call.done = remote_done;
@@ -369,11 +416,11 @@ void replica_submit(struct replica *r, struct replica_io *rio)
 	rio->replica = r;
 	if (rio->io.op != DISK_FORK || uuid_is_zero(&rio->io.volume))
 		rio->io.volume = r->volume;
-	quarry_assert(r->disk || uuid_equal(&rio->io.volume, &r->volume));
-	quarry_assert(!r->is_reader || op_only_looks(rio->io.op));
+	quarry_assert(!r->is_reader || op_is_for_readers(rio->io.op));
 	if (rio->io.op == DISK_FENCE) {
 		quarry_assert(r->state == REPLICA_CLOSED || r->state == REPLICA_LOST);
 		r->state = REPLICA_OPENING;
+		r->is_reader = false;
 		r->attempts++;
 		r->generation = rio->io.generation;
 	}
@@ -387,4 +434,137 @@ void replica_submit(struct replica *r, struct replica_io *rio)
 		local_submit(r, rio);
 	else
 		remote_submit(r, rio);
+}
+
+/* ---- which trees are there ---- */
+
+static void trees_end(struct replica_trees *t, int res)
+{
+	struct replica *r = t->replica;
+	if (r->attempts != t->attempt || r->state != REPLICA_OPEN)
+		res = -ENOTCONN;
+	else if (res != 0 && answer_is_loss(r, DISK_READ, res)) /* it is a look like any other */
+		replica_lose(r, res);
+	t->done(t, res);
+}
+
+static void trees_add(struct replica_trees *t, uint64_t id)
+{
+	if (t->n == t->room) {
+		uint32_t room = t->room ? 2 * t->room : 64;
+		uint64_t *ids = realloc(t->ids, room * sizeof(*ids));
+		if (!ids) {
+			t->err = -ENOMEM;
+			return;
+		}
+		t->ids = ids;
+		t->room = room;
+	}
+	t->ids[t->n++] = id;
+}
+
+static void trees_consider(const struct tree_record *record, void *context)
+{
+	struct replica_trees *t = context;
+	if (!uuid_equal(&record->volume, &t->replica->volume))
+		return;
+	if (record->state == TREE_LIVE)
+		trees_add(t, record->tree_id);
+	else
+		t->n_dying++;
+}
+
+static int id_compare(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+	return (x > y) - (x < y);
+}
+
+static void trees_looked(struct op *op, int res)
+{
+	struct replica_trees *t = container_of(op, struct replica_trees, op);
+	if (res == 0 && t->replica->state == REPLICA_OPEN && !local_is_newest(t->replica))
+		res = -ESTALE;
+	trees_end(t, res);
+}
+
+static void trees_look(struct replica *r, struct replica_trees *t)
+{
+	disk_trees_each(r->disk, trees_consider, t);
+	if (t->n > 0)
+		qsort(t->ids, t->n, sizeof(t->ids[0]), id_compare);
+	reactor_defer(r->reactor, &t->op, t->err);
+}
+
+static void trees_fill(struct peer_call *call, struct peer_message *m)
+{
+	const struct replica_trees *t = container_of(call, struct replica_trees, call);
+	m->tree_id = t->after;
+}
+
+static int trees_take(struct peer_call *call, const struct peer_in *in)
+{
+	struct replica_trees *t = container_of(call, struct replica_trees, call);
+	const struct peer_message *m = &in->message;
+	t->is_last = m->is_last;
+	if (m->n_entries == 0 ? !m->is_last : m->trees[0].id <= t->after)
+		return -EIO; /* who asks again shall come to an end */
+	for (uint64_t i = 0; i < m->n_entries && t->err == 0; i++) {
+		t->after = m->trees[i].id;
+		if (m->trees[i].is_dying)
+			t->n_dying++;
+		else
+			trees_add(t, t->after);
+	}
+	return t->err;
+}
+
+static void trees_answered(struct peer_call *call, int res)
+{
+	struct replica_trees *t = container_of(call, struct replica_trees, call);
+	struct replica *r = t->replica;
+	if (res == 0 && !t->is_last && r->attempts == t->attempt && r->state == REPLICA_OPEN)
+		peer_client_call(r->client, &t->call);
+	else
+		trees_end(t, res);
+}
+
+void replica_trees_ask(struct replica *r, struct replica_trees *t)
+{
+	quarry_assert(t->done && !t->ids && !r->is_reader);
+	t->replica = r;
+	t->attempt = r->attempts;
+	t->n = t->n_dying = t->room = 0;
+	t->after = 0;
+	t->err = 0;
+	op_init(&t->op, trees_looked);
+	if (r->state != REPLICA_OPEN || (r->disk && !local_is_newest(r))) {
+		reactor_defer(r->reactor, &t->op, r->state == REPLICA_OPEN ? -ESTALE : -ENOTCONN);
+		return;
+	}
+	if (r->disk) {
+		trees_look(r, t);
+		return;
+	}
+	t->call = (struct peer_call){.type = PEER_TREES,
+				     .volume = r->volume,
+				     .disk = r->disk_uuid,
+				     .generation = r->generation,
+				     .session = r->session,
+				     .fill = trees_fill,
+				     .take = trees_take,
+				     .done = trees_answered};
+	peer_client_call(r->client, &t->call);
+}
+
+bool replica_trees_have(const struct replica_trees *t, uint64_t id)
+{
+	return t->n > 0 && bsearch(&id, t->ids, t->n, sizeof(t->ids[0]), id_compare) != NULL;
+}
+
+void replica_trees_clear(struct replica_trees *t)
+{
+	free(t->ids);
+	t->ids = NULL;
+	t->n = 0;
 }

@@ -46,7 +46,8 @@ struct replica {
 };
 void replica_init(struct replica *r, struct reactor *reactor, const struct uuid *volume, const struct uuid *disk_uuid,
 		  void (*lost)(struct replica *r, int res));
-/* From CLOSED or LOST, in place of a FENCE: READ, HEAL and MAP of trees that never change work from now on. This node only. */
+/* From CLOSED or LOST, in place of a FENCE: READ, HEAL and MAP of trees that never change work from now on. No answer
+ * ends that, only replica_lose(). */
 void replica_open_reader(struct replica *r);
 /* Its disk or its node is known to be gone: it is lost now. */
 void replica_lose(struct replica *r, int res);
@@ -65,6 +66,29 @@ struct replica_io {
 	struct iovec data[PEER_OUT_DATA_MAX];
 	struct op op;
 };
-/* done() comes on a later turn. MAP has room for at most PEER_MAP_EXTENTS, STAMPS for PEER_STAMP_RUNS. MEASURE and HEAL
- * work on this node only, and so does a FORK into another volume. */
+/* done() comes on a later turn. MAP has room for at most PEER_MAP_EXTENTS, STAMPS for PEER_STAMP_RUNS. MEASURE works on
+ * this node only. */
 void replica_submit(struct replica *r, struct replica_io *rio);
+
+/* Which trees of the volume are there. */
+struct replica_trees {
+	void (*done)(struct replica_trees *t, int res);
+	/* set when it is done: by id; replica_trees_clear() is the caller's */
+	uint64_t *ids;
+	uint32_t n;
+	uint32_t n_dying; /* others, that were dropped and are being freed */
+
+	/* its own */
+	uint32_t room;
+	struct replica *replica;
+	uint64_t attempt;
+	int err;
+	uint64_t after; /* id that has been told last */
+	bool is_last;
+	struct peer_call call;
+	struct op op;
+};
+/* done() comes on a later turn, with 0 or -errno. Not of a reader. */
+void replica_trees_ask(struct replica *r, struct replica_trees *t);
+bool replica_trees_have(const struct replica_trees *t, uint64_t id);
+void replica_trees_clear(struct replica_trees *t);

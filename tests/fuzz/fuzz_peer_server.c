@@ -54,9 +54,10 @@ static void input_message(struct input *in, enum peer_type type, struct peer_mes
 	m->zero_blocks = (uint64_t)input_byte(in) * 0x0101010101010101u;
 	m->before = m->since ? m->since : UINT64_MAX;
 	m->other_id = m->parent_id;
+	m->child[0] = m->since / 8;
 	if (type == PEER_TRIM || type == PEER_MAP || type == PEER_CUT || type == PEER_STAMPS || type == PEER_COPY_HOLES)
 		m->n_blocks <<= input_byte(in) % 40;
-	else if (type == PEER_READ)
+	else if (type == PEER_READ || type == PEER_HEAL)
 		m->n_blocks = 1 + m->n_blocks % PEER_READ_BLOCKS;
 	else
 		m->n_blocks = 1 + m->n_blocks % (type == PEER_ORDER ? PEER_TEXT_BLOCKS : PEER_WRITE_BLOCKS);
@@ -75,7 +76,7 @@ static void input_message(struct input *in, enum peer_type type, struct peer_mes
 static uint8_t *message_data(enum peer_type type, struct peer_message *m, bool has_damage)
 {
 	bool is_copy = type == PEER_COPY;
-	if (!is_copy && type != PEER_WRITE && type != PEER_ORDER)
+	if (!is_copy && type != PEER_WRITE && type != PEER_ORDER && type != PEER_HEAL)
 		return NULL;
 	uint8_t *data = aligned_alloc(BLOCK_BYTES, PEER_DATA_MAX), *at = data;
 	for (uint32_t i = 0; i < m->n_blocks; i++) {
@@ -105,7 +106,7 @@ static bool send_one(struct line *l, struct input *in)
 {
 	static struct peer_message m;
 	uint8_t how = input_byte(in);
-	enum peer_type type = (enum peer_type)(PEER_GREETING + input_byte(in) % PEER_ORDER);
+	enum peer_type type = (enum peer_type)(PEER_GREETING + input_byte(in) % PEER_HEAL);
 	uint32_t flags = (uint32_t)(how >> FLAGS_SHIFT) << 1; /* FUA, ORDERED */
 	input_message(in, type, &m);
 	l->next_id -= how & REPEATS_ID;
@@ -121,6 +122,11 @@ static bool send_one(struct line *l, struct input *in)
 		h.flags = flags & (PEER_FUA | PEER_ORDERED);
 	else if (type == PEER_TRIM)
 		h.flags = flags & PEER_FUA;
+	bool can_read = type == PEER_READ || type == PEER_MAP || type == PEER_HEAL;
+	if (can_read && flags & PEER_FUA) { /* without a session */
+		h.flags = PEER_READER;
+		h.generation = h.session = 0;
+	}
 	uint8_t *data = message_data(type, &m, how & HAS_DAMAGE);
 	if (how & IS_REPLY && type == PEER_FLUSH)
 		h.flags = PEER_REPLY;

@@ -70,6 +70,12 @@ static inline void world_take_order(struct peer_order *o, void *context)
 		order_echo(o);
 }
 
+static inline uint32_t world_list_disks(struct peer_disk *out, void *context)
+{
+	*out = (struct peer_disk){.uuid = uuid_make(1, 1), .n_blocks = 100, .room_blocks = 50};
+	return 1;
+}
+
 static inline void world_start_server(struct world *w)
 {
 	char why[PEER_WHY_BYTES];
@@ -82,6 +88,7 @@ static inline void world_start_server(struct world *w)
 					.connections_max = LINES_MAX - 1,
 					.find_disk = world_find_disk,
 					.take_order = world_take_order,
+					.list_disks = world_list_disks,
 					.context = w};
 	CU_ASSERT_EQUAL_FATAL(peer_server_start(&o, why, &w->server), 0);
 }
@@ -230,9 +237,9 @@ static inline void world_close(struct world *w)
 
 static inline struct peer_header line_header(struct line *l, enum peer_type type)
 {
-	bool of_volume = type != PEER_GREETING && type != PEER_PING && type != PEER_ORDER;
+	bool of_none = type == PEER_GREETING || type == PEER_PING || type == PEER_ORDER || type == PEER_DISKS;
 	struct peer_header h = {.type = type, .request_id = ++l->next_id};
-	if (!of_volume)
+	if (of_none)
 		return h;
 	h.generation = l->generation;
 	h.session = type == PEER_HELLO ? 0 : l->session;
@@ -306,11 +313,10 @@ static inline struct line *line_begin(struct world *w, unsigned i)
 	return l;
 }
 
-static inline struct call *line_write(struct line *l, struct peer_message m, uint32_t flags, uint8_t stamp)
+/* A WRITE or a HEAL of blocks of this stamp. */
+static inline struct call *line_give(struct line *l, struct peer_header h, struct peer_message m, uint8_t stamp)
 {
-	struct peer_header h = line_header(l, PEER_WRITE);
 	uint8_t *data = aligned_alloc(BLOCK_BYTES, PEER_DATA_MAX), *at = data;
-	h.flags = flags;
 	for (uint32_t i = 0; i < m.n_blocks; i++) {
 		if (!peer_block_is_there(&m, i))
 			continue;
@@ -319,6 +325,13 @@ static inline struct call *line_write(struct line *l, struct peer_message m, uin
 		at += BLOCK_BYTES;
 	}
 	return line_send(l, h, &m, data);
+}
+
+static inline struct call *line_write(struct line *l, struct peer_message m, uint32_t flags, uint8_t stamp)
+{
+	struct peer_header h = line_header(l, PEER_WRITE);
+	h.flags = flags;
+	return line_give(l, h, m, stamp);
 }
 
 static inline int call_end(struct line *l, struct call *c)

@@ -18,7 +18,7 @@ struct wire {
 
 static bool is_of_volume(enum peer_type type)
 {
-	return type != PEER_GREETING && type != PEER_PING && type != PEER_ORDER;
+	return type != PEER_GREETING && type != PEER_PING && type != PEER_ORDER && type != PEER_DISKS;
 }
 
 /* A message that could be sent, with small numbers everywhere. */
@@ -231,7 +231,7 @@ static void test_headers_refused(void)
 	expect_header(PEER_READ, 0, 0, 'X', "not a message");
 	expect_header(PEER_READ, 0, 4, 2, "version 2");
 	expect_header(PEER_READ, 0, 6, 0, "type 0");
-	expect_header(PEER_READ, 0, 6, 21, "type 21");
+	expect_header(PEER_READ, 0, 6, 23, "type 23");
 	expect_header(PEER_READ, 0, 12, 99, "status 99");
 	expect_header(PEER_READ, 0, 12, 1, "a request with a status");
 	expect_header(PEER_READ, 0, 8, PEER_FUA, "flags 0x2");
@@ -245,6 +245,9 @@ static void test_headers_refused(void)
 	expect_header(PEER_READ, 0, 24, 0, "request id 0");
 	expect_header(PEER_READ, 0, 32, 0, "generation");
 	expect_header(PEER_READ, 0, 40, 0, "without a session");
+	expect_header(PEER_READ, 0, 8, PEER_READER, "a generation where there is none");
+	expect_header(PEER_STAMPS, 0, 8, PEER_READER, "flags 0x8");
+	expect_header(PEER_DISKS, 0, 64, 1, "is of no volume");
 	expect_header(PEER_HELLO, 0, 40, 1, "only its reply has a session");
 	expect_header(PEER_PING, 0, 32, 1, "is of no volume");
 	expect_header(PEER_GREETING, 0, 64, 1, "is of no volume");
@@ -277,6 +280,35 @@ static void expect_field(enum peer_type type, uint32_t flags, unsigned field, ui
 	free(w);
 }
 
+/* Without a session, and what a node has. */
+static void test_readers_and_disks(void)
+{
+	struct wire *w = wire_make(PEER_READ, PEER_READER);
+	w->h.generation = w->h.session = 0;
+	wire_pass(w);
+	free(w);
+	w = wire_make(PEER_FORK, 0);
+	w->m.child[0] = 1;
+	w->m.child[1] = UINT64_MAX;
+	wire_pass(w);
+	CU_ASSERT_EQUAL(w->got.child[0], 1);
+	CU_ASSERT_EQUAL(w->got.child[1], UINT64_MAX);
+	free(w);
+	w = wire_make(PEER_DISKS, PEER_REPLY);
+	w->m.n_entries = PEER_DISKS_MAX;
+	for (uint32_t i = 0; i < PEER_DISKS_MAX; i++)
+		w->m.disks[i] = (struct peer_disk){.uuid = uuid_make(1, i), .n_blocks = 100, .room_blocks = i};
+	wire_pass(w);
+	CU_ASSERT(uuid_equal(&w->got.disks[5].uuid, &w->m.disks[5].uuid));
+	CU_ASSERT_EQUAL(w->got.disks[5].room_blocks, 5);
+	put_le64(w->body + 8 + 24, 101); /* more room than it has blocks */
+	CU_ASSERT_EQUAL(wire_reread(w), -EBADMSG);
+	put_le64(w->body + 8 + 24, 100);
+	put_le64(w->body, PEER_DISKS_MAX + 1);
+	CU_ASSERT_EQUAL(wire_reread(w), -EBADMSG);
+	free(w);
+}
+
 static void test_bodies_refused(void)
 {
 	expect_field(PEER_WRITE, 0, 2, 0, "for a list of 0");
@@ -306,7 +338,7 @@ static void test_bodies_refused(void)
 	expect_field(PEER_COPY, 0, 5, 2ull << 32, "out of range");           /* neither data nor hole */
 	expect_field(PEER_COPY, 0, 6, UINT64_MAX, "out of range");           /* its epoch */
 	expect_field(PEER_TREES, PEER_REPLY, 2, 2, "out of range or order"); /* not ascending */
-	expect_field(PEER_TREES, PEER_REPLY, 5, 1, "out of range");          /* must be zero */
+	expect_field(PEER_TREES, PEER_REPLY, 5, 2, "out of range");          /* neither there nor dropped */
 	expect_field(PEER_TREES, PEER_REPLY, 1, 1, "for a list of 1");
 	expect_field(PEER_HELLO, PEER_REPLY, 1, 2, "field 2 is 2");
 }
@@ -370,6 +402,7 @@ int main(void)
 	CU_add_test(suite, "a greeting", test_greeting);
 	CU_add_test(suite, "an order", test_order);
 	CU_basic_set_mode(CU_BRM_NORMAL);
+	CU_add_test(suite, "readers, clones, disks", test_readers_and_disks);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();
 	CU_cleanup_registry();

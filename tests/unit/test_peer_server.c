@@ -4,6 +4,8 @@
  */
 #include "tests/unit/peer_world.h"
 
+#include "daemon/core/bytes.h"
+
 /* ---- greetings ---- */
 
 static void a_greeting_comes_first(void)
@@ -176,6 +178,65 @@ static void another_session(void)
 	CU_ASSERT_EQUAL(one_call(&w.one, (struct disk_io){.op = DISK_FENCE, .generation = 7, .size_blocks = 100}), 0);
 	CU_ASSERT_EQUAL(line_call(other, PEER_TREES, nothing, NULL), -ESTALE);
 	CU_ASSERT_EQUAL(counter_get(&peer_server_counters(w.server)->fenced), 6);
+	world_close(&w);
+}
+
+static struct peer_header reader_header(struct line *l, enum peer_type type)
+{
+	struct peer_header h = line_header(l, type);
+	h.generation = h.session = 0;
+	h.flags = PEER_READER;
+	return h;
+}
+
+/* What never changes is looked at without a session, whoever has one; and what is damaged there can be healed. */
+static void readers_need_no_session(void)
+{
+	struct world w;
+	world_open(&w);
+	struct line *l = line_begin(&w, 0), *other = line_open(&w, 1);
+	struct peer_message m = {.tree_id = 3, .n_blocks = 2, .epoch = 2}, disks;
+	CU_ASSERT_EQUAL(line_greet(other), 0);
+	CU_ASSERT_EQUAL(line_call(other, PEER_DISKS, (struct peer_message){0}, &disks), 0);
+	CU_ASSERT_EQUAL(disks.n_entries, 1);
+	CU_ASSERT_EQUAL(disks.disks[0].room_blocks, 50);
+	CU_ASSERT_EQUAL(line_call(l, PEER_CREATE, (struct peer_message){.tree_id = 3, .epoch = 1}, NULL), 0);
+	CU_ASSERT_EQUAL(call_end(l, line_write(l, m, 0, 9)), 0);
+	struct call *c = line_send(other, reader_header(other, PEER_READ), &m, NULL);
+	call_wait(other, c);
+	CU_ASSERT_EQUAL(c->reply.status, PEER_STATUS_OK);
+	CU_ASSERT_EQUAL(((uint8_t *)c->reply_data)[BLOCK_BYTES], 9);
+	call_forget(c);
+	CU_ASSERT_EQUAL(call_end(other, line_send(other, reader_header(other, PEER_MAP), &m, NULL)), 0);
+	CU_ASSERT_EQUAL(call_end(other, line_give(other, reader_header(other, PEER_HEAL), m, 9)), 0);
+	CU_ASSERT_EQUAL(call_end(other, line_give(other, reader_header(other, PEER_HEAL), m, 8)),
+			-EIO); /* not what is there */
+	CU_ASSERT_EQUAL(call_end(l, line_give(l, line_header(l, PEER_HEAL), m, 9)), 0);
+	CU_ASSERT_EQUAL(line_read_differs(l, 3, 0, 2, 9), 0);
+	m.tree_id = 4;
+	CU_ASSERT_EQUAL(call_end(other, line_send(other, reader_header(other, PEER_READ), &m, NULL)), -ENOENT);
+	w.has_no_disk = true;
+	m.tree_id = 3;
+	CU_ASSERT_EQUAL(call_end(other, line_send(other, reader_header(other, PEER_READ), &m, NULL)), -ENOENT);
+	world_close(&w);
+}
+
+/* A clone is a fork into another volume. */
+static void forks_into_another_volume(void)
+{
+	struct world w;
+	const struct uuid clone = uuid_make(7, 7);
+	world_open(&w);
+	struct line *l = line_begin(&w, 0);
+	struct peer_message m = {.tree_id = 3, .n_blocks = 1, .epoch = 2};
+	CU_ASSERT_EQUAL(line_call(l, PEER_CREATE, (struct peer_message){.tree_id = 3, .epoch = 1}, NULL), 0);
+	CU_ASSERT_EQUAL(call_end(l, line_write(l, m, 0, 9)), 0);
+	m = (struct peer_message){.tree_id = 1, .parent_id = 3, .epoch = 3};
+	m.child[0] = get_le64(clone.bytes);
+	m.child[1] = get_le64(clone.bytes + 8);
+	CU_ASSERT_EQUAL(line_call(l, PEER_FORK, m, NULL), 0);
+	CU_ASSERT_PTR_NOT_NULL(disk_tree_find(w.one.disk, &clone, 1));
+	CU_ASSERT_EQUAL(line_call(l, PEER_FORGET, (struct peer_message){0}, NULL), -EBUSY); /* it has a tree */
 	world_close(&w);
 }
 
@@ -508,6 +569,8 @@ int main(void)
 	CU_add_test(suite, "a session", a_session);
 	CU_add_test(suite, "long lists", long_lists);
 	CU_add_test(suite, "another session", another_session);
+	CU_add_test(suite, "readers need no session", readers_need_no_session);
+	CU_add_test(suite, "forks into another volume", forks_into_another_volume);
 	CU_add_test(suite, "what makes no sense", what_makes_no_sense);
 	CU_add_test(suite, "who breaks the rules", who_breaks_the_rules);
 	CU_add_test(suite, "the next session waits", the_next_session_waits);
