@@ -158,6 +158,15 @@ static void compare_cluster(struct import *i, const struct metadata_item *item)
 		i->is_other_cluster = there && !uuid_equal(&i->cluster, &other);
 }
 
+/* The pool that every store has from its start puts copies on disks of one node, or of several, as there are. */
+static bool pools_differ(const struct pool_facts *ours, const struct pool_facts *other)
+{
+	bool is_default = strcmp(ours->name, "default") == 0 && ours->failure_domain == DOMAIN_DISK &&
+			  other->failure_domain == DOMAIN_NODE;
+	return other->replicas != ours->replicas || other->min_replicas != ours->min_replicas ||
+	       (other->failure_domain != ours->failure_domain && !is_default);
+}
+
 static void compare_pool(struct import *i, const char *name, const struct metadata_item *item)
 {
 	struct pool_facts ours, other;
@@ -165,8 +174,7 @@ static void compare_pool(struct import *i, const char *name, const struct metada
 	const char *there = theirs(i, item->key);
 	if (pool_from_json(name, item->value, &ours, why) != 0)
 		clash(i, "pool %s cannot be read: %s", name, why);
-	else if (there && (pool_from_json(name, there, &other, why) != 0 || other.replicas != ours.replicas ||
-			   other.min_replicas != ours.min_replicas || other.failure_domain != ours.failure_domain))
+	else if (there && (pool_from_json(name, there, &other, why) != 0 || pools_differ(&ours, &other)))
 		clash(i,
 		      "pool %s: the cluster has one of that name with other properties: make them alike (quarry pool "
 		      "set %s)",

@@ -58,6 +58,7 @@
 	X(HUSH, "finishing commands")                                                                                  \
 	X(DISCONNECT, "disconnecting NBD clients")                                                                     \
 	X(RELEASE, "disconnecting virtual machines")                                                                   \
+	X(DETACH, "detaching volumes")                                                                                 \
 	X(PART, "disconnecting other nodes")                                                                           \
 	X(UNLOAD, "closing the disks with a last checkpoint")                                                          \
 	X(LEAVE, "leaving the cluster")                                                                                \
@@ -77,9 +78,10 @@ struct node {
 	struct node_options options;
 	enum node_stage stage;
 	bool is_stop_asked;
-	bool is_awaited; /* the part at hand has been told, and has not answered yet */
-	bool is_in_run;  /* the dispatcher is at work, and sees an answer that comes at once by itself */
-	int res;         /* of a start that failed */
+	bool is_awaited;  /* the part at hand has been told, and has not answered yet */
+	bool is_detached; /* the volumes are: nothing is asked of other nodes any more */
+	bool is_in_run;   /* the dispatcher is at work, and sees an answer that comes at once by itself */
+	int res;          /* of a start that failed */
 	char why[NODE_WHY_BYTES];
 	uint64_t started_wall_ns;
 	struct op begin;
@@ -258,6 +260,8 @@ static void volumes_ready(struct volume_set *s, int res, void *context)
 	struct node *n = context;
 	quarry_assert(n->stage == NODE_VOLUMES && n->is_awaited);
 	quarry_assert(n->volumes == s);
+	if (n->res < 0)
+		res = 0; /* its end is decided: the door for other nodes does not open */
 	if (res < 0 && volume_set_why(s)[0] && !n->members)
 		node_fail(n, res, "%s/metadata.db: %s", n->config->node.data_dir, volume_set_why(s));
 	else if (res < 0 && volume_set_why(s)[0])
@@ -267,6 +271,16 @@ static void volumes_ready(struct volume_set *s, int res, void *context)
 	n->is_awaited = false;
 	if (!n->is_in_run)
 		node_run(n);
+}
+
+static void node_let_nodes_in(struct node *n);
+
+/* Other nodes' disks are needed to bring volumes back, and this node's by others. */
+static void volumes_disks_open(struct volume_set *s, void *context)
+{
+	struct node *n = context;
+	quarry_assert(n->stage == NODE_VOLUMES && n->volumes == s);
+	node_let_nodes_in(n);
 }
 
 static void node_load_volumes(struct node *n)
@@ -279,9 +293,9 @@ static void node_load_volumes(struct node *n)
 	    .is_store_own = n->config->metadata.backend == CONFIG_EMBEDDED,
 	    .members = n->members,
 	    .cache_bytes = n->config->node.cache_mb * MIB,
-	    /* disks of other nodes cannot be reached yet: copies of a volume lie on this node's own */
 	    .rebuild_after_ns = n->config->cluster.rebuild_after_s * NS_PER_S,
-	    .replicas_max = n->config->metadata.backend == CONFIG_EMBEDDED ? VOLUME_REPLICAS_MAX : 1,
+	    .has_peers = n->members && n->config->peer.listen[0],
+	    .disks_open = volumes_disks_open,
 	};
 	int res = volume_set_start(&o, volumes_ready, n, &n->volumes);
 	n->is_awaited = res == 0;
@@ -435,6 +449,13 @@ static void peers_gone(void *context)
 	node_part_gone(n, NODE_PART);
 }
 
+static void volumes_detached(void *context)
+{
+	struct node *n = context;
+	n->is_detached = true;
+	node_part_gone(n, NODE_DETACH);
+}
+
 static void volumes_gone(void *context)
 {
 	struct node *n = context;
@@ -466,6 +487,8 @@ static enum flow node_take_down(struct node *n)
 		nbd_server_stop(n->nbd, nbd_gone, n);
 	else if (n->stage == NODE_RELEASE && n->vhost)
 		vhost_server_stop(n->vhost, vhost_gone, n);
+	else if (n->stage == NODE_DETACH && n->volumes && !n->is_detached)
+		volume_set_detach(n->volumes, volumes_detached, n);
 	else if (n->stage == NODE_PART && n->peers)
 		peers_stop(n->peers, peers_gone, n);
 	else if (n->stage == NODE_UNLOAD && n->volumes)
@@ -546,7 +569,6 @@ static bool node_steps(struct node *n)
 		case NODE_CLIENTS:
 			node_let_clients_in(n);
 			node_let_machines_in(n);
-			node_let_nodes_in(n);
 			node_go_on(n, NODE_CONTROL);
 			break;
 		case NODE_CONTROL:
@@ -564,6 +586,7 @@ static bool node_steps(struct node *n)
 		case NODE_HUSH:
 		case NODE_DISCONNECT:
 		case NODE_RELEASE:
+		case NODE_DETACH:
 		case NODE_PART:
 		case NODE_UNLOAD:
 		case NODE_LEAVE: /* part after part, each when the one above it is gone */

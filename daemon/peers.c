@@ -3,15 +3,16 @@
  *
  *   members --changed--> a look: a client for each node that is alive and has an address; none for others
  *
- * What is asked over these connections is whether the other side is there, every ROOMS_NS how full its disks are, and
- * requests of the control API that it must carry out: heads have their data on disks of their own node. The door is open
- * for what comes.
+ * The volume set is told of each node that can be asked; its heads have copies on the disks there. A node that has lost
+ * its lease, and answers, is still asked: whether a disk has what it was given does not depend on leases. Beside that it
+ * is asked every ROOMS_NS how full its disks are, for people, and to carry out requests of the control API.
  *
  * Invariants
  *  1. Of a node there is at most one client; one whose address has changed is closed before another is made.
  *  2. The cluster's key decides who comes in. Without one nothing is encrypted, which the configuration allows on a
  *     loopback address only.
- *  3. Of each node at most PEERS_ORDERS_MAX orders are under way. Their texts are their senders' until done().
+ *  3. Of each node at most PEERS_ORDERS_MAX orders are under way. Their texts are their senders' until done(). The set has
+ *     been told that a node is gone before its client is.
  *  4. stopped() comes when the server and the last client are gone, and with them whatever a disk might still write
  *     into.
  *
@@ -71,6 +72,12 @@ static struct disk *find_disk(const struct uuid *disk, void *context)
 	return volume_set_disk(p->options.volumes, disk);
 }
 
+static uint32_t list_disks(struct peer_disk *out, void *context)
+{
+	const struct peers *p = context;
+	return volume_set_list_disks(p->options.volumes, out);
+}
+
 static void disk_closes(struct disk *disk, void *context)
 {
 	const struct peers *p = context;
@@ -116,6 +123,12 @@ static void peer_closed(void *context)
 	peers_end(p);
 }
 
+static void peer_changed(struct peer_client *client, bool is_up, void *context)
+{
+	const struct peer *peer = context;
+	volume_set_peer_changed(peer->peers->options.volumes, peer->name, client, is_up);
+}
+
 static void peer_close(struct peer *peer)
 {
 	if (peer->is_closing)
@@ -142,6 +155,8 @@ static void peer_open(struct peers *p, const char *name, const char *address)
 	    .address = peer->address,
 	    .credentials = p->credentials,
 	    .timeout_ns = p->options.config->cluster.replica_timeout_ms * NS_PER_MS,
+	    .changed = peer_changed,
+	    .context = peer,
 	};
 	if (peer_client_create(&o, &peer->client) < 0)
 		free(peer);
@@ -156,8 +171,8 @@ static void look_at_member(const struct member_view *v, void *context)
 	struct peer *peer = peer_find(p, v->name);
 	json_t *about = json_loads(v->about, JSON_REJECT_DUPLICATES, NULL);
 	const char *address = json_string_value(json_object_get(about, "peer"));
-	bool is_wanted = !v->is_self && v->state == MEMBER_SERVING && address && address[0] &&
-			 strlen(address) < sizeof(peer->address);
+	bool is_there = v->state == MEMBER_SERVING || (peer && peer_client_is_up(peer->client));
+	bool is_wanted = !v->is_self && is_there && address && address[0] && strlen(address) < sizeof(peer->address);
 	if (peer)
 		peer->is_wanted = is_wanted && strcmp(peer->address, address) == 0;
 	else if (is_wanted)
@@ -319,6 +334,7 @@ int peers_start(const struct peers_options *o, char why[static PEERS_WHY_BYTES],
 	    .credentials = p->credentials,
 	    .find_disk = find_disk,
 	    .take_order = take_order,
+	    .list_disks = list_disks,
 	    .context = p,
 	};
 	res = peer_server_start(&server, server_why, &p->server);

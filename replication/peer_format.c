@@ -95,7 +95,8 @@ static const struct body greeting = {.fields = {FIELD(features, ANY)}, .n_fields
 static const struct body nothing = {.n_fields = 0};
 static const struct body tree = {.fields = {FIELD(tree_id, ANY)}, .n_fields = 1};
 static const struct body hello = {.fields = {FIELD(size_blocks, PEER_BLOCK_MAX)}, .n_fields = 1};
-static const struct body hello_reply = {.fields = {FIELD(epoch, EPOCH), FIELD(is_suspect, 1)}, .n_fields = 2};
+static const struct body hello_reply = {
+    .fields = {FIELD(epoch, EPOCH), FIELD(is_suspect, 1), FIELD(generation_was, ANY)}, .n_fields = 3};
 static const struct body trees_reply = {
     .fields = {FIELD(is_last, 1), FIELD(n_entries, PEER_LIST_MAX)}, .n_fields = 2, .list = LIST_TREES};
 static const struct body write = {

@@ -186,6 +186,7 @@ struct peer_message {
 	uint64_t size_blocks;             /* HELLO: of the volume */
 	uint64_t zero_blocks, bad_blocks; /* bit i: block i is a hole; cannot be read; a 65th is neither */
 	uint64_t is_suspect;              /* HELLO: the disk lost power and has not answered a COMPLETE since */
+	uint64_t generation_was;          /* HELLO: the highest of the volume that the disk knew before; 0: none */
 	uint64_t is_last;                 /* TREES, MAP, STAMPS: nothing follows */
 	uint64_t features;                /* GREETING: bits that both must have to be used */
 	uint64_t n_entries;               /* of trees, extents, runs and disks */

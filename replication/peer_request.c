@@ -461,6 +461,7 @@ static void reply_fill(struct peer_request *r, struct peer_message *m)
 	switch (r->header.type) {
 	case PEER_HELLO:
 		m->epoch = r->io.complete_epoch;
+		m->generation_was = r->io.generation_was;
 		m->is_suspect = disk_volume(r->disk, &r->header.volume, &record) && record.is_suspect;
 		break;
 	case PEER_TREES:

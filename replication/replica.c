@@ -376,6 +376,7 @@ static int remote_take(struct peer_call *call, const struct peer_in *in)
 	if (rio->io.op == DISK_FENCE) {
 		rio->io.new_session = in->header.session;
 		rio->io.complete_epoch = in->message.epoch;
+		rio->io.generation_was = in->message.generation_was;
 		rio->is_suspect = in->message.is_suspect;
 	}
 	return 0;

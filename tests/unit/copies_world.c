@@ -11,7 +11,6 @@
 
 static void bench_begin(struct bench *b, uint32_t replicas)
 {
-	b->w.replicas_max = 5;
 	CU_ASSERT_EQUAL_FATAL(world_start(&b->w), 0);
 	CU_ASSERT_EQUAL_FATAL(world_create_copies(&b->w, "vm1", 2 * GIB, replicas), 0);
 	CU_ASSERT_EQUAL_FATAL(world_attach(&b->w, "vm1"), 0);

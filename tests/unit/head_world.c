@@ -142,7 +142,7 @@ static void world_join(struct head_world *w)
 					  .metadata = w->metadata,
 					  .name = world_node(w),
 					  .identity = world_node(w),
-					  .about = "{}",
+					  .about = w->about ? w->about : "{}",
 					  .lease_ns = WORLD_LEASE_NS,
 					  .drift_ppm = 1000};
 	CU_ASSERT_EQUAL_FATAL(members_join(&o, world_joined, w, &w->members), 0);
@@ -155,6 +155,122 @@ static void world_left(void *context)
 	struct head_world *w = context;
 	w->is_done = true;
 	w->members = NULL;
+}
+
+/* ---- other nodes ---- */
+
+static void world_address(const struct head_world *w, char *address, size_t room)
+{
+	text_print(address, room, "n1:97%s", world_node(w) + 1); /* one machine has them all */
+}
+
+static struct disk *world_find_disk(const struct uuid *disk, void *context)
+{
+	return volume_set_disk(((struct head_world *)context)->set, disk);
+}
+
+static uint32_t world_list_disks(struct peer_disk *out, void *context)
+{
+	return volume_set_list_disks(((struct head_world *)context)->set, out);
+}
+
+static void world_disk_closes(struct disk *disk, void *context)
+{
+	peer_server_disk_closes(((struct head_world *)context)->server, disk);
+}
+
+static void world_let_peers_in(struct volume_set *s, void *context)
+{
+	struct head_world *w = context;
+	char address[16], why[PEER_WHY_BYTES];
+	if (!w->has_peers)
+		return;
+	world_address(w, address, sizeof(address));
+	CU_ASSERT_EQUAL_FATAL(buffers_create(sim_reactor(w->machine), 4 * MIB, 0, &w->buffers), 0);
+	const struct peer_server_options o = {.reactor = sim_reactor(w->machine),
+					      .log = w->log,
+					      .buffers = w->buffers,
+					      .cluster = w->cluster,
+					      .node_name = world_node(w),
+					      .listen = address,
+					      .find_disk = world_find_disk,
+					      .list_disks = world_list_disks,
+					      .context = w};
+	CU_ASSERT_EQUAL_FATAL(peer_server_start(&o, why, &w->server), 0);
+	volume_set_on_disk_close(s, world_disk_closes, w);
+}
+
+static void world_peer_changed(struct peer_client *c, bool is_up, void *context)
+{
+	const struct world_peer *p = context;
+	volume_set_peer_changed(p->world->set, p->node, c, is_up);
+}
+
+void world_connect(struct head_world *w, struct head_world *other)
+{
+	struct world_peer *p = w->peers;
+	while (p->client)
+		p++;
+	CU_ASSERT_FATAL(p < w->peers + WORLD_PEERS_MAX);
+	*p = (struct world_peer){.world = w};
+	text_print(p->node, sizeof(p->node), "%s", world_node(other));
+	world_address(other, p->address, sizeof(p->address));
+	const struct peer_client_options o = {.reactor = sim_reactor(w->machine),
+					      .log = w->log,
+					      .cluster = w->cluster,
+					      .node_name = world_node(w),
+					      .address = p->address,
+					      .timeout_ns = 700 * NS_PER_MS,
+					      .changed = world_peer_changed,
+					      .context = p};
+	CU_ASSERT_EQUAL_FATAL(peer_client_create(&o, &p->client), 0);
+}
+
+static void world_peer_closed(void *context)
+{
+	struct world_peer *p = context;
+	p->client = NULL;
+	p->world->is_done = true;
+}
+
+static void world_close_peer(struct head_world *w, struct world_peer *p)
+{
+	peer_client_close(p->client, world_peer_closed, p);
+	world_wait(w);
+}
+
+void world_disconnect(struct head_world *w, struct head_world *other)
+{
+	for (uint32_t i = 0; i < WORLD_PEERS_MAX; i++)
+		if (w->peers[i].client && strcmp(w->peers[i].node, world_node(other)) == 0)
+			world_close_peer(w, &w->peers[i]);
+}
+
+static void world_detached(void *context)
+{
+	((struct head_world *)context)->is_done = true;
+}
+
+static void world_server_stopped(void *context)
+{
+	struct head_world *w = context;
+	w->server = NULL;
+	w->is_done = true;
+}
+
+static void world_part(struct head_world *w)
+{
+	if (!w->server)
+		return;
+	volume_set_detach(w->set, world_detached, w);
+	world_wait(w);
+	for (uint32_t i = 0; i < WORLD_PEERS_MAX; i++)
+		if (w->peers[i].client)
+			world_close_peer(w, &w->peers[i]);
+	volume_set_on_disk_close(w->set, NULL, NULL);
+	peer_server_stop(w->server, world_server_stopped, w);
+	world_wait(w);
+	buffers_destroy(w->buffers);
 }
 
 struct world_asked {
@@ -197,8 +313,9 @@ int world_start(struct head_world *w)
 				       .members = w->members,
 				       .cache_bytes = w->cache_bytes ? w->cache_bytes : WORLD_CACHE_BYTES,
 				       .n_parts = w->n_parts,
-				       .replicas_max = w->replicas_max,
-				       .rebuild_after_ns = 600 * NS_PER_S};
+				       .rebuild_after_ns = 600 * NS_PER_S,
+				       .has_peers = w->has_peers,
+				       .disks_open = world_let_peers_in};
 	CU_ASSERT_EQUAL_FATAL(volume_set_start(&o, world_ready, w, &w->set), 0);
 	world_wait(w);
 	return w->res;
@@ -213,6 +330,7 @@ static void world_stopped(void *context)
 
 void world_stop(struct head_world *w)
 {
+	world_part(w);
 	volume_set_stop(w->set, world_stopped, w);
 	world_wait(w);
 	if (!w->members)

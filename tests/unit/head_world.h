@@ -6,12 +6,14 @@
  */
 #pragma once
 
+#include "replication/peer_server.h"
 #include "tests/sim/sim.h"
 #include "volumes/head/head_internal.h"
 
 #define WORLD_CACHE_BYTES (64 * MIB)
 #define WORLD_STEPS_MAX   3000000u
 #define WORLD_LEASE_NS    (2 * NS_PER_S)
+#define WORLD_PEERS_MAX   4u
 
 struct head_world {
 	struct sim *sim;
@@ -21,13 +23,22 @@ struct head_world {
 	struct volume_set *set; /* NULL: not started */
 	bool is_cluster;        /* the set is one of several on the store, and needs a lease */
 	struct members *members;
+	const char *about; /* what it tells of itself; NULL: nothing */
+	/* Other nodes are let in, and asked: see world_connect(). */
+	bool has_peers;
+	struct peer_server *server;
+	struct buffers *buffers;
+	struct world_peer {
+		struct head_world *world;
+		struct peer_client *client;
+		char node[16], address[16];
+	} peers[WORLD_PEERS_MAX];
 	struct head_world *first; /* whose machine and store it shares; NULL: they are its own */
 	struct uuid cluster, pool;
 	uint64_t cache_bytes;  /* of the next start; 0: WORLD_CACHE_BYTES */
 	const char *node_name; /* the same; NULL: "n1" */
 	uint32_t n_disks;
-	uint32_t replicas_max; /* of the set */
-	uint32_t n_parts;      /* of the set, 0: as many as usual */
+	uint32_t n_parts; /* of the set, 0: as many as usual */
 	bool is_done;
 	int res;
 	char why[SET_WHY_BYTES];
@@ -48,6 +59,10 @@ struct sim_file *world_disk_file(struct head_world *w, uint32_t number);
 int world_start(struct head_world *w);
 void world_stop(struct head_world *w); /* waits */
 void world_crash(struct head_world *w, enum sim_crash_kind kind);
+
+/* The node's heads can ask the other for its disks from now on, once it has answered; and no more. The second waits. */
+void world_connect(struct head_world *w, struct head_world *other);
+void world_disconnect(struct head_world *w, struct head_world *other);
 
 /* A command on an object, and what else it names. */
 static inline struct set_command order(enum set_command_kind kind, const char *object)

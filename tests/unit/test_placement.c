@@ -139,7 +139,6 @@ static void copies_are_chosen_from_domains_of_their_own(void)
 	world_open(&w, 9);
 	for (uint32_t i = 0; i < 3; i++)
 		world_add_disk(&w, DISK_BYTES);
-	w.replicas_max = 5;
 	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
 	CU_ASSERT_EQUAL_FATAL(world_create_copies(&w, "vm1", TIB, 2), 0);
 	CU_ASSERT_EQUAL_FATAL(world_create_copies(&w, "vm2", TIB, 3), 0);
@@ -180,7 +179,6 @@ static void copies_are_recorded_together(void)
 	world_open(&w, 10);
 	for (uint32_t i = 0; i < 4; i++)
 		world_add_disk(&w, DISK_BYTES);
-	w.replicas_max = 5;
 	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
 	CU_ASSERT_EQUAL_FATAL(world_create_copies(&w, "vm1", TIB, 3), 0);
 	CU_ASSERT_EQUAL_FATAL(world_attach(&w, "vm1"), 0);

@@ -90,14 +90,14 @@ static void volumes_are_created_once(void)
 	struct set_command c = order(SET_VOLUME_CREATE, "vm5");
 	c.size_bytes = GIB;
 	c.replicas = 2;
-	CU_ASSERT_EQUAL(world_command(&w, &c), -EOPNOTSUPP);
-	CU_ASSERT(strstr(c.why, "not available in this release") != NULL);
+	CU_ASSERT_EQUAL(world_command(&w, &c), -ENOSPC);
+	CU_ASSERT(strstr(c.why, "2 copies must lie in 2 failure domains") != NULL);
 	c.replicas = 1;
 	c.min_replicas = 2;
-	CU_ASSERT_EQUAL(world_command(&w, &c), -EOPNOTSUPP);
+	CU_ASSERT_EQUAL(world_command(&w, &c), -EINVAL);
 	struct set_command set = order(SET_VOLUME_SET, "vm1");
 	set.min_replicas = 2;
-	CU_ASSERT_EQUAL(world_command(&w, &set), -EOPNOTSUPP);
+	CU_ASSERT_EQUAL(world_command(&w, &set), -EINVAL);
 	set.min_replicas = 1; /* which it has */
 	CU_ASSERT_EQUAL(world_command(&w, &set), 0);
 	c.min_replicas = 0;
@@ -361,11 +361,11 @@ static void pools_are_kept_in_order(void)
 	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
 	CU_ASSERT_EQUAL(look_pools(&w).pools[1].failure_domain, DOMAIN_RACK);
 	c = order(SET_POOL_CREATE, "safe");
-	c.replicas = 2;
+	c.replicas = 6;
 	c.failure_domain = DOMAIN_DISK;
 	c.has_failure_domain = true;
-	CU_ASSERT_EQUAL(world_command(&w, &c), -EOPNOTSUPP);
-	CU_ASSERT(strstr(c.why, "not available in this release") != NULL);
+	CU_ASSERT_EQUAL(world_command(&w, &c), -EINVAL);
+	CU_ASSERT(strstr(c.why, "1 to 5 are") != NULL);
 	c = order(SET_POOL_DELETE, "default");
 	CU_ASSERT_EQUAL(world_command(&w, &c), -EBUSY);
 	c = order(SET_POOL_DELETE, "fast");

@@ -168,6 +168,7 @@ struct disk_io {
 	uint64_t own_data_blocks, own_pages; /* MEASURE: that it alone points to; -ENOENT: it was dropped */
 	uint64_t new_session;                /* FENCE: never repeats */
 	uint64_t complete_epoch;             /* FENCE: the last complete one this disk remembers */
+	uint64_t generation_was;             /* FENCE: the highest that it knew before; 0: none */
 	uint64_t bad_blocks; /* READ, HEAL with -EIO: bit i = block i failed, or is not what the checksum names */
 
 	/* the disk's own */

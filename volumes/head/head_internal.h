@@ -23,6 +23,7 @@
  *   deleted.c        what was deleted last                      fill.c         served while it is filled
  *   ahead.c          from change to change                      set_nodes.c    which node does what
  *   set_watch.c      what other nodes change                    set_lease.c    what happens without a lease
+ *   set_peers.c      the disks of other nodes
  *
  * One reactor owns everything here; there are no locks.
  */
@@ -59,7 +60,9 @@ struct set_disk {
 	uint32_t index; /* in set->disks; placements in memory name disks by it */
 	struct disk_facts facts;
 	enum set_disk_state state;
-	struct disk *disk;              /* NULL unless open */
+	struct disk *disk;              /* NULL unless open; of another node: always */
+	struct peer_client *client;     /* of the other node that serves it; NULL: it does not run */
+	uint64_t n_blocks, room_blocks; /* of another node's, as it has told last */
 	uint64_t cache_bytes;           /* its share while open */
 	char why[WHY_BYTES];            /* ABSENT, FAILED: what happened */
 	uint64_t drain_ns, drain_bytes; /* when its draining was seen to first, and what lay there then; 0: it is not */
@@ -73,6 +76,12 @@ struct set_disk {
 static inline bool set_disk_is_running(const struct set_disk *d)
 {
 	return d && d->state == SET_DISK_RUNNING;
+}
+
+/* Is it one of this node's, and open? */
+static inline bool set_disk_runs_here(const struct set_disk *d)
+{
+	return set_disk_is_running(d) && d->disk;
 }
 
 /* ---- chunks: where 256 segments lie ---- */
@@ -280,6 +289,7 @@ struct set_volume {
 	bool is_sweep_wanted;   /* a command that drops trees is in line */
 	bool is_schedule_busy;  /* one that takes the schedule's snapshot is */
 	bool is_release_wanted; /* one that lets the fenced head go is */
+	bool is_return_wanted;  /* one that attaches it again is */
 	uint64_t schedule_retry_ns;
 	bool is_rehoming;      /* the set has attached it for itself, so that its segments can leave a disk; and that */
 	bool is_rehome_wanted; /* a command that does so, or ends it, is in line */
@@ -316,7 +326,6 @@ struct volume_set {
 	struct set_lease lease;
 	char node_name[NAME_BYTES];
 	bool is_store_own;
-	uint32_t replicas_max;
 	uint64_t rebuild_after_ns;
 	char why[SET_WHY_BYTES]; /* of a start that failed */
 	uint64_t cache_bytes, cache_given;
@@ -325,6 +334,8 @@ struct volume_set {
 	struct list pools, volumes;
 	struct set_disk *disks[SET_DISKS_MAX];
 	struct deleted_list deleted;
+	struct list peers;    /* other nodes that can be asked: set_peers.c */
+	bool has_peers;       /* this node asks others for their disks */
 	struct parts parts;   /* of data */
 	struct parts flushes; /* FLUSH and COMPLETE: these never wait for those of data */
 	struct chunk_cache chunks;
@@ -481,10 +492,10 @@ void chunk_bit_set(uint64_t *bits, uint64_t segment, bool is_set);
 
 /* ---- placement.c ---- */
 
-/* Chooses the disks for a segment's copies by chance, weighted by free space, each in a failure domain of its own; as
- * many as the volume has replicas, or as there are domains with disks that run. Masks: bit per disk. 0; -ENOSPC: there
- * are disks enough, and full, or none at all; -EIO: too few of the pool's run. `full`: count as such; `failed`: as if they
- * did not run. */
+/* Chooses the disks for a segment's copies by chance, weighted by free space, each in a failure domain of its own, the first
+ * on this node if there is room; as many as the volume has replicas, or as there are domains with disks that run. Masks:
+ * bit per disk. 0; -ENOSPC: there are disks enough, and full, or none at all; -EIO: too few of the pool's run. `full`: count
+ * as such; `failed`: as if they did not run. */
 must_check int placement_choose(struct volume *v, uint64_t full, uint64_t failed, uint64_t *disks);
 /* For a copy beside those on `others`: a disk in another failure domain, by chance, weighted by free space; none of
  * `refused`. 0; -ENOSPC: there is none with room. */
@@ -495,8 +506,8 @@ uint32_t placement_narrowest(const struct volume *v, uint64_t disks);
 uint32_t placement_domains_running(struct volume_set *s, const struct pool_facts *pool);
 /* That the pool's disks are in, but for those being drained. */
 uint32_t placement_domains(struct volume_set *s, const struct pool_facts *pool);
-/* What it can still take, in blocks; what is freed and waits for a checkpoint counts. */
-uint64_t placement_room(const struct set_disk *d);
+/* Blocks that a disk that runs can still take; what is freed and waits for a checkpoint counts. */
+uint64_t set_disk_room(const struct set_disk *d);
 void placer_init(struct volume *v);
 /* The request waits until the segment under its cursor has a disk, or none can be had. */
 void placement_want(struct volume *v, struct volume_io *io);
@@ -579,7 +590,7 @@ must_check bool fork_reaches_all(const struct volume *v, char *why, size_t room)
 
 /* ---- join.c: a volume begins to use a disk: FENCE, CREATE where it has no tree yet, DROP, COMPLETE ---- */
 
-#define JOIN_STAGES(X) X(FENCE) X(CREATE) X(DROP) X(COMPLETE) X(END)
+#define JOIN_STAGES(X) X(FENCE) X(LIST) X(CREATE) X(DROP) X(COMPLETE) X(END)
 #define X(name)        JOIN_##name,
 enum join_stage { JOIN_STAGES(X) };
 #undef X
@@ -590,8 +601,10 @@ struct join {
 	enum join_stage stage;
 	int err;
 	bool is_answered;
+	struct replica_trees trees;            /* that are there */
 	struct tree_batch *batch;              /* under way */
 	uint64_t complete_epoch;               /* set by the caller: to be told to the disk; 0: nothing */
+	bool may_make_live;                    /* set by the caller, at once: no disk has the live tree */
 	uint64_t generation_was;               /* the highest that the disk had seen before */
 	uint64_t remembered;                   /* the last complete epoch that the disk had remembered */
 	void (*done)(struct join *j, int res); /* the disk is JOINED, or LOST if it is recorded as used */
@@ -694,7 +707,8 @@ uint32_t set_disk_users(const struct set_disk *d, char *names, size_t room);
 must_check int set_disk_open(struct set_disk *d, void (*changed)(struct set_disk *d, void *context), void *context);
 /* changed() is called when it is closed. */
 void set_disk_close(struct set_disk *d, void (*changed)(struct set_disk *d, void *context), void *context);
-void set_explain(struct volume_set *s); /* what the volumes say of themselves has changed */
+void set_explain(struct volume_set *s);        /* what the volumes say of themselves has changed */
+void set_disk_leave_heads(struct set_disk *d); /* nothing more is asked of it in any session */
 /* It runs again: what waited for it goes on. Volumes that were attached meanwhile are to be attached again. */
 void set_disk_returned(struct set_disk *d);
 /* Finds the disk the command is about, or refuses. */
@@ -702,11 +716,17 @@ must_check int command_find_disk(struct command *c);
 /* By name, path or UUID. */
 struct set_disk *set_disk_find(struct volume_set *s, const char *object);
 
+/* ---- set_peers.c ---- */
+
+void set_disk_lose(struct set_disk *d, const char *why); /* another node's cannot be asked any more */
+void set_peers_abandon(struct volume_set *s);
+
 /* ---- reaper.c: deletes volumes in the background ---- */
 
 void reap_start(struct set_volume *entry); /* it is recorded as being deleted */
 bool reap_stop(struct set_volume *entry);  /* true: it has stopped; false: asks again, something is under way */
 void reap_abandon(struct reap *r);
+void reap_leave_disk(struct set_volume *entry, const struct set_disk *d); /* its sessions have ended */
 void reaps_resume(struct volume_set *s); /* a disk is back, or was given up: those that waited look again */
 
 /* ---- set_commands.c: one command at a time ---- */
@@ -753,7 +773,7 @@ struct command_kind {
 extern const struct command_kind command_disk_add, command_disk_drain, command_rehome, command_disk_remove,
     command_disk_scrub, command_pool_create, command_pool_set, command_pool_delete, command_volume_create,
     command_volume_delete, command_volume_resize, command_volume_rename, command_volume_set, command_release,
-    command_volume_attach, command_volume_detach, command_snapshot_create, command_snapshot_rollback,
+    command_return, command_volume_attach, command_volume_detach, command_snapshot_create, command_snapshot_rollback,
     command_snapshot_delete, command_sweep, command_clone, command_export, command_unexport, command_schedule,
     command_measure, command_changes;
 
@@ -835,4 +855,5 @@ must_check enum flow command_end_rehoming(struct command *c, struct set_volume *
 /* ---- set_start.c, set_stop.c ---- */
 
 void set_free(struct volume_set *s);
-void set_stop_run(struct volume_set *s); /* something it may wait for has happened */
+void set_start_look(struct volume_set *s); /* a disk of another node has come or gone */
+void set_stop_run(struct volume_set *s);   /* something it may wait for has happened */

@@ -1,13 +1,14 @@
 /*
  * join.c: a volume begins to use a disk: the first words of a head to a disk of its volume.
  *
- *   FENCE -> CREATE -> DROP -> COMPLETE -> END
+ *   FENCE -> LIST -> CREATE -> DROP -> COMPLETE -> END
  *
  *   FENCE     the volume's generation becomes durable there, lower ones are refused from now on [FENCEDUR]; a session
  *             begins
+ *   LIST      which trees are there
  *   CREATE    empty trees: the live one, where no disk has it yet; on a disk that is new to the volume one for every
- *             recorded snapshot, too, which all have nothing there. A disk that lacks what another current one has is
- *             not current, whatever the record says: an older copy of it was put back
+ *             recorded snapshot, too, which all have nothing there. A disk that lacks the live tree, of several copies, is
+ *             refused with -ENODATA, whatever the record says, unless who started it knows that no disk has it
  *   DROP      trees of the volume that nobody names: deleted snapshots, and what interrupted attempts have left
  *   COMPLETE  the last complete epoch, on a disk that is new to the volume [PLACEL]
  *
@@ -35,11 +36,6 @@ static const struct volume_facts *join_facts(const struct join *j)
 	return &j->volume->entry->facts;
 }
 
-static struct disk *join_disk(const struct join *j)
-{
-	return j->volume->set->disks[j->disk]->disk;
-}
-
 /* Sends a request unless the disk has gone away meanwhile. */
 static enum flow join_send(struct join *j, enum disk_op op)
 {
@@ -59,9 +55,6 @@ static enum flow join_send(struct join *j, enum disk_op op)
 
 static enum flow join_fence(struct join *j)
 {
-	struct volume_record record;
-	if (disk_volume(join_disk(j), &join_facts(j)->uuid, &record))
-		j->generation_was = record.generation;
 	j->rio.io.generation = j->volume->generation;
 	j->rio.io.size_blocks = blocks_of(join_facts(j)->size_bytes);
 	return join_send(j, DISK_FENCE);
@@ -100,30 +93,32 @@ static bool join_is_recorded(const struct join *j)
 	return volume_facts_disk(&v->entry->facts, &v->set->disks[j->disk]->facts.uuid) != NULL;
 }
 
-/* Has another disk, which the record calls current, the live tree? */
-static bool join_others_have_live(const struct join *j)
+static void join_listed(struct replica_trees *t, int res)
 {
-	const struct volume_facts *facts = join_facts(j);
-	for (uint32_t i = 0; i < facts->n_disks; i++) {
-		const struct set_disk *d = set_disk_by_uuid(j->volume->set, &facts->disks[i].uuid);
-		if (!d || d->index == j->disk || facts->disks[i].is_stale || !set_disk_is_running(d))
-			continue;
-		if (disk_tree_find(d->disk, &facts->uuid, facts->live_tree))
-			return true;
-	}
-	return false;
+	struct join *j = container_of(t, struct join, trees);
+	j->err = res;
+	join_run(j);
+}
+
+static enum flow join_list(struct join *j)
+{
+	j->remembered = j->rio.io.complete_epoch;
+	j->generation_was = j->rio.io.generation_was;
+	if (join_is_stranded(j))
+		return FLOW_NEXT;
+	j->trees.done = join_listed;
+	replica_trees_ask(&j->volume->disks[j->disk].replica, &j->trees);
+	return FLOW_WAIT;
 }
 
 static enum flow join_create(struct join *j)
 {
-	j->remembered = j->rio.io.complete_epoch;
 	if (join_is_stranded(j))
 		return FLOW_NEXT;
-	if (join_is_recorded(j) && disk_tree_find(join_disk(j), &join_facts(j)->uuid, join_facts(j)->live_tree))
+	if (join_is_recorded(j) && replica_trees_have(&j->trees, join_facts(j)->live_tree))
 		return FLOW_NEXT;
-	if (join_is_recorded(j) && volume_is_replicated(j->volume) && join_others_have_live(j)) {
+	if (join_is_recorded(j) && volume_is_replicated(j->volume) && !j->may_make_live) {
 		j->err = -ENODATA;
-		j->volume->disks[j->disk].is_older = true;
 		return FLOW_NEXT;
 	}
 	return join_batch(j, tree_batch_missing(j->volume, j->disk));
@@ -138,10 +133,6 @@ static enum flow join_complete(struct join *j)
 {
 	if (join_is_stranded(j))
 		return FLOW_NEXT;
-	if (!disk_tree_find(join_disk(j), &join_facts(j)->uuid, join_facts(j)->live_tree)) {
-		j->err = -EIO;
-		return FLOW_NEXT;
-	}
 	if (j->complete_epoch <= j->remembered)
 		return FLOW_NEXT;
 	j->rio.io.epoch = j->complete_epoch;
@@ -152,9 +143,6 @@ static const char *join_hint(const struct join *j)
 {
 	if (j->err == -ESTALE)
 		return ": the disk has seen a newer generation of it; was the metadata restored from a backup?";
-	if (j->err == -ENODATA)
-		return ": it lacks what the other copies have; was an older copy of the disk put back? All of it is "
-		       "compared with them before it counts again";
 	return "";
 }
 
@@ -173,11 +161,12 @@ static void join_end(struct join *j)
 		v->disks[j->disk].state = is_recorded ? VOLUME_DISK_LOST : VOLUME_DISK_UNUSED;
 	if (j->err != 0) /* the next attempt begins with a session of its own */
 		replica_lose(&v->disks[j->disk].replica, j->err);
-	if (j->err != 0)
+	if (j->err != 0 && j->err != -ENODATA) /* which is the attach's to judge */
 		log_event(v->set->log, LOG_ERROR, "disk-not-joined", v->entry->facts.name,
 			  "volume %s cannot use disk %s (%s): %s%s", v->entry->facts.name, d->facts.name, d->facts.path,
 			  strerror(-j->err), join_hint(j));
 	j->done(j, j->err);
+	replica_trees_clear(&j->trees);
 	free(j);
 }
 
@@ -188,8 +177,13 @@ static void join_run(struct join *j)
 			j->stage = JOIN_END;
 		switch (j->stage) {
 		case JOIN_FENCE:
-			j->stage = JOIN_CREATE;
+			j->stage = JOIN_LIST;
 			if (join_fence(j) == FLOW_WAIT)
+				return;
+			break;
+		case JOIN_LIST:
+			j->stage = JOIN_CREATE;
+			if (join_list(j) == FLOW_WAIT)
 				return;
 			break;
 		case JOIN_CREATE:
@@ -231,7 +225,9 @@ int join_start(struct volume *v, uint32_t disk, uint64_t complete_epoch, void (*
 
 void join_abandon(struct join *j)
 {
-	if (j)
-		tree_batch_abandon(j->batch);
+	if (!j)
+		return;
+	tree_batch_abandon(j->batch);
+	replica_trees_clear(&j->trees);
 	free(j);
 }

@@ -80,7 +80,7 @@ static bool measure_begin(struct command *c, uint64_t tree)
 	c->measure = w;
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
 		struct set_disk *d = c->set->disks[i];
-		if (d && set_disk_is_running(d))
+		if (set_disk_runs_here(d))
 			measure_send(w, d, tree);
 	}
 	return w->owed > 0;

@@ -37,10 +37,12 @@ enum placer_stage { PLACER_REST, PLACER_CHOOSE, PLACER_JOIN, PLACER_CLEAR, PLACE
 
 /* ---- choosing ---- */
 
-/* Blocks that the disk can still take; what is freed and waits for a checkpoint counts. */
-uint64_t placement_room(const struct set_disk *d)
+/* What is freed and waits for a checkpoint counts. Of another node's disk it is what that has told last. */
+uint64_t set_disk_room(const struct set_disk *d)
 {
 	struct disk_stats stats;
+	if (!d->disk)
+		return d->room_blocks;
 	disk_stats(d->disk, &stats);
 	uint64_t room = stats.free_blocks + stats.waiting_blocks;
 	return room > stats.reserve_blocks ? room - stats.reserve_blocks : 0;
@@ -51,9 +53,12 @@ static bool disk_is_of_pool(const struct set_disk *d, const char *pool)
 	return d && !d->facts.is_removed && strcmp(d->facts.pool, pool) == 0;
 }
 
+/* A single copy stays with its head: without another one, a connection that breaks would be an I/O error. */
 static bool disk_may_take(struct volume *v, const struct set_disk *d)
 {
 	if (!disk_is_of_pool(d, v->entry->facts.pool) || !set_disk_is_running(d) || d->facts.is_draining)
+		return false;
+	if (!d->disk && !volume_is_replicated(v))
 		return false;
 	const struct volume_disk_facts *known = volume_facts_disk(&v->entry->facts, &d->facts.uuid);
 	enum volume_disk_state state = v->disks[d->index].state;
@@ -65,26 +70,41 @@ static bool disk_may_take(struct volume *v, const struct set_disk *d)
 struct candidates {
 	struct volume_set *set;
 	enum failure_domain domain;
-	uint64_t disks;                /* bit per disk that runs and may take a copy */
-	uint64_t rooms[SET_DISKS_MAX]; /* 0: it is full, excluded, or shares its domain with one that was chosen */
+	uint64_t disks;                  /* bit per disk that runs and may take a copy */
+	uint64_t here;                   /* of these, those of this node */
+	uint32_t domains[SET_DISKS_MAX]; /* of each of these: the first disk of its failure domain */
+	uint64_t rooms[SET_DISKS_MAX];   /* 0: it is full, excluded, or shares its domain with one that was chosen */
 };
 
-/* Racks and zones are made of nodes: the disks of one node share both. */
+/* Racks and zones are made of nodes: the disks of one node share both. A node that is in none is one of its own. */
 static bool disks_share_domain(const struct candidates *c, uint32_t a, uint32_t b)
 {
-	const struct volume_set *s = c->set;
-	return a == b || (c->domain != DOMAIN_DISK && strcmp(s->disks[a]->facts.node, s->disks[b]->facts.node) == 0);
+	const char *one = c->set->disks[a]->facts.node, *other = c->set->disks[b]->facts.node;
+	char label[MEMBER_LABEL_BYTES], same[MEMBER_LABEL_BYTES];
+	if (c->domain == DOMAIN_DISK || strcmp(one, other) == 0)
+		return a == b || c->domain != DOMAIN_DISK;
+	if (c->domain == DOMAIN_NODE)
+		return false;
+	const char *kind = failure_domain_name(c->domain);
+	return set_node_label(c->set, one, kind, label) && set_node_label(c->set, other, kind, same) &&
+	       strcmp(label, same) == 0;
+}
+
+static void candidates_add(struct candidates *c, uint32_t disk)
+{
+	uint32_t first = 0;
+	while (first < disk && !(c->disks >> first & 1 && disks_share_domain(c, first, disk)))
+		first++;
+	c->domains[disk] = first;
+	c->disks |= 1ull << disk;
+	c->here |= (uint64_t)set_disk_is_ours(c->set->disks[disk]) << disk;
 }
 
 static uint32_t candidates_domains(const struct candidates *c)
 {
 	uint32_t n = 0;
-	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
-		bool is_first = c->disks >> i & 1;
-		for (uint32_t j = 0; j < i && is_first; j++)
-			is_first = !(c->disks >> j & 1) || !disks_share_domain(c, i, j);
-		n += is_first;
-	}
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
+		n += c->disks >> i & 1 && c->domains[i] == i;
 	return n;
 }
 
@@ -92,8 +112,9 @@ uint32_t placement_domains(struct volume_set *s, const struct pool_facts *pool)
 {
 	struct candidates c = {.set = s, .domain = pool->failure_domain};
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
-		if (disk_is_of_pool(s->disks[i], pool->name) && !s->disks[i]->facts.is_draining)
-			c.disks |= 1ull << i;
+		if (disk_is_of_pool(s->disks[i], pool->name) && !s->disks[i]->facts.is_draining &&
+		    (s->has_peers || set_disk_is_ours(s->disks[i])))
+			candidates_add(&c, i);
 	return candidates_domains(&c);
 }
 
@@ -103,7 +124,7 @@ uint32_t placement_domains_running(struct volume_set *s, const struct pool_facts
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
 		if (disk_is_of_pool(s->disks[i], pool->name) && set_disk_is_running(s->disks[i]) &&
 		    !s->disks[i]->facts.is_draining)
-			c.disks |= 1ull << i;
+			candidates_add(&c, i);
 	return candidates_domains(&c);
 }
 
@@ -113,7 +134,7 @@ uint32_t placement_narrowest(const struct volume *v, uint64_t disks)
 	uint32_t narrowest = SET_DISKS_MAX;
 	for (; disks != 0; disks &= disks - 1) {
 		uint32_t disk = (uint32_t)__builtin_ctzll(disks);
-		uint64_t room = placement_room(v->set->disks[disk]);
+		uint64_t room = set_disk_room(v->set->disks[disk]);
 		if (room >= least)
 			continue;
 		least = room;
@@ -122,23 +143,34 @@ uint32_t placement_narrowest(const struct volume *v, uint64_t disks)
 	return narrowest;
 }
 
-/* Takes one by chance; no other of its domain can be taken after. false: there is no room. */
-static bool candidates_take(struct candidates *c, uint64_t *disks)
+static uint64_t candidates_room(const struct candidates *c, uint64_t among)
 {
 	uint64_t total = 0;
-	uint32_t disk;
-	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
-		total += c->rooms[i];
+	for (; among != 0; among &= among - 1)
+		total += c->rooms[__builtin_ctzll(among)];
+	return total;
+}
+
+/* Takes one by chance, of these if any of them has room; no other of its domain can be taken after. false: there is no
+ * room anywhere. */
+static bool candidates_take(struct candidates *c, uint64_t among, uint64_t *disks)
+{
+	if (candidates_room(c, among) == 0)
+		among = c->disks;
+	uint64_t total = candidates_room(c, among);
 	if (total == 0)
 		return false;
 	uint64_t at = reactor_random(c->set->reactor) % total;
-	for (disk = 0; at >= c->rooms[disk]; disk++)
-		at -= c->rooms[disk];
-	quarry_assert(disk < SET_DISKS_MAX && c->rooms[disk] > 0);
+	while (at >= c->rooms[__builtin_ctzll(among)]) {
+		at -= c->rooms[__builtin_ctzll(among)];
+		among &= among - 1;
+	}
+	uint32_t disk = (uint32_t)__builtin_ctzll(among);
+	quarry_assert(c->rooms[disk] > 0);
 	*disks |= 1ull << disk;
-	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
-		if (c->rooms[i] > 0 && disks_share_domain(c, i, disk))
-			c->rooms[i] = 0;
+	for (uint64_t left = c->disks; left != 0; left &= left - 1)
+		if (c->domains[__builtin_ctzll(left)] == c->domains[disk])
+			c->rooms[__builtin_ctzll(left)] = 0;
 	return true;
 }
 
@@ -151,15 +183,15 @@ int placement_choose(struct volume *v, uint64_t full, uint64_t failed, uint64_t 
 		has_disks |= disk_is_of_pool(v->set->disks[i], v->entry->facts.pool);
 		if (!disk_may_take(v, v->set->disks[i]) || failed >> i & 1)
 			continue;
-		c.disks |= 1ull << i;
-		c.rooms[i] = full >> i & 1 ? 0 : placement_room(v->set->disks[i]);
+		candidates_add(&c, i);
+		c.rooms[i] = full >> i & 1 ? 0 : set_disk_room(v->set->disks[i]);
 	}
 	const struct volume_facts *facts = &v->entry->facts;
 	uint64_t n = min_u64(min_u64(facts->replicas, SEGMENT_DISKS_MAX), candidates_domains(&c));
 	if (n < facts->min_replicas)
 		return has_disks ? -EIO : -ENOSPC;
-	for (*disks = 0; n > 0; n--)
-		if (!candidates_take(&c, disks))
+	for (*disks = 0; n > 0; n--) /* the first copy is the head's own */
+		if (!candidates_take(&c, *disks ? c.disks : c.here, disks))
 			return -ENOSPC;
 	return 0;
 }
@@ -169,13 +201,19 @@ int placement_choose_other(struct volume *v, uint64_t others, uint64_t refused, 
 	const struct set_pool *pool = set_pool_find(v->set, v->entry->facts.pool);
 	struct candidates c = {.set = v->set, .domain = pool ? pool->facts.failure_domain : DOMAIN_DISK};
 	uint64_t taken = 0;
+	bool has_here = false;
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
 		bool is_free = disk_may_take(v, v->set->disks[i]) && !(refused >> i & 1);
 		for (uint64_t left = others; left != 0 && is_free; left &= left - 1)
 			is_free = !disks_share_domain(&c, i, (uint32_t)__builtin_ctzll(left));
-		c.rooms[i] = is_free ? placement_room(v->set->disks[i]) : 0;
+		if (!is_free)
+			continue;
+		candidates_add(&c, i);
+		c.rooms[i] = set_disk_room(v->set->disks[i]);
 	}
-	if (!candidates_take(&c, &taken))
+	for (uint64_t left = others; left != 0; left &= left - 1)
+		has_here |= set_disk_is_ours(v->set->disks[__builtin_ctzll(left)]);
+	if (!candidates_take(&c, has_here ? c.disks : c.here, &taken)) /* one copy is the head's own */
 		return -ENOSPC;
 	*disk = (uint32_t)__builtin_ctzll(taken);
 	return 0;

@@ -2,13 +2,14 @@
  * reaper.c: deletes a volume in the background, across restarts: first its data on every disk, then what the store
  * keeps.
  *
- *   LOOK -> FENCE -> DROP* -> WAIT* -> FORGET -> LOOK ... (each disk) ... -> LIST -> ERASE -> LIST ... -> RECORD -> END
- *     |                                                                       ^
+ *   LOOK -> FENCE -> TREES -> DROP* -> TREES* -> FORGET -> LOOK ... (each disk) ... -> LIST -> ERASE ... -> RECORD -> END
+ *     |                                                                               ^
  *     +-> PARKED: a disk that holds its data is not there; looks again when it is back, or was removed by force
  *
  *   LOOK     what does this disk hold of the volume? Nothing: the next disk
  *   FENCE    a session of our own; the volume's former head is refused from now on
- *   DROP     each of its trees; the disk frees them in the background, WAIT looks again until they are gone
+ *   TREES    which of its trees are there; DROP: each of them. The disk frees them in the background, TREES looks again
+ *            until they are gone
  *   FORGET   the disk's record of the volume
  *   ERASE    the placements, then the snapshots, some keys at a time; RECORD: the volume's record last, so that nothing
  *            is ever forgotten half way
@@ -17,6 +18,8 @@
  *  1. The record exists until no disk that is there holds anything of the volume, and no placement key is left.
  *  2. Each step may be repeated: after a restart all begins with LOOK.
  *  3. A disk that was removed by force is not waited for; when no volume names it any more, its key goes too.
+ *
+ * A disk of another node is asked like one of this node, but only if the record names it.
  *
  * Owner: entry->reap.
  */
@@ -27,7 +30,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define REAP_STAGES(X) X(LOOK) X(FENCE) X(DROP) X(WAIT) X(FORGET) X(LIST) X(ERASE) X(RECORD) X(END) X(PARKED)
+#define REAP_STAGES(X) X(LOOK) X(FENCE) X(TREES) X(DROP) X(FORGET) X(LIST) X(ERASE) X(RECORD) X(END) X(PARKED)
 #define X(name)        REAP_##name,
 enum reap_stage { REAP_STAGES(X) };
 #undef X
@@ -38,11 +41,13 @@ enum reap_stage { REAP_STAGES(X) };
 struct reap {
 	enum reap_stage stage;
 	int err;
-	bool is_busy, is_stopping;
+	bool is_busy, is_stopping, has_tree;
 	uint32_t disk; /* index of the one at hand */
-	uint64_t session;
 	struct set_volume *entry;
-	struct disk_io io;
+	struct replica replica; /* of the disk at hand */
+	struct replica_io rio;
+	struct replica_trees trees;
+	uint32_t n_dropped; /* of these */
 	struct metadata_request list;
 	char prefix[KEY_BYTES];
 	uint32_t n_prefixes; /* done with */
@@ -68,9 +73,15 @@ static void reap_complete(struct reap *r, int res)
 	reap_run(r);
 }
 
-static void reap_disk_done(struct disk_io *io, int res)
+static void reap_disk_done(struct replica_io *rio, int res)
 {
-	reap_complete(container_of(io, struct reap, io), res);
+	bool is_gone = res == -ENOENT && rio->io.op == DISK_DROP; /* by an earlier try */
+	reap_complete(container_of(rio, struct reap, rio), is_gone ? 0 : res);
+}
+
+static void reap_trees_done(struct replica_trees *t, int res)
+{
+	reap_complete(container_of(t, struct reap, trees), res);
 }
 
 static void reap_listed(struct metadata_request *q, int res)
@@ -95,41 +106,31 @@ static void reap_pause(struct reap *r, uint64_t delay_ns)
 
 /* ---- what a disk holds ---- */
 
-struct holding {
-	const struct uuid *volume;
-	uint32_t n_trees;
-	uint64_t live_tree;
-	bool has_live;
-};
-
-static void holding_count(const struct tree_record *t, void *context)
-{
-	struct holding *h = context;
-	if (!uuid_equal(&t->volume, h->volume))
-		return;
-	h->n_trees++;
-	if (t->state != TREE_LIVE)
-		return;
-	h->has_live = true;
-	h->live_tree = t->tree_id;
-}
-
 static struct set_disk *reap_disk(const struct reap *r)
 {
 	return r->disk < SET_DISKS_MAX ? r->entry->set->disks[r->disk] : NULL;
 }
 
-static struct holding reap_holding(const struct reap *r)
+static void holding_count(const struct tree_record *t, void *context)
 {
-	struct holding h = {.volume = &r->entry->facts.uuid};
-	disk_trees_each(reap_disk(r)->disk, holding_count, &h);
-	return h;
+	struct reap *r = context;
+	r->has_tree |= uuid_equal(&t->volume, &r->entry->facts.uuid);
+}
+
+/* Has it something of the volume, as far as can be told from here? */
+static bool reap_holds(struct reap *r, struct set_disk *d)
+{
+	struct volume_record record;
+	if (!d->disk)
+		return volume_facts_disk(&r->entry->facts, &d->facts.uuid) != NULL;
+	r->has_tree = false;
+	disk_trees_each(d->disk, holding_count, r);
+	return r->has_tree || disk_volume(d->disk, &r->entry->facts.uuid, &record);
 }
 
 /* Goes on to the next disk with something of the volume. false: a disk that has is not there. */
 static bool reap_look(struct reap *r)
 {
-	struct volume_record record;
 	for (; r->disk < SET_DISKS_MAX; r->disk++) {
 		struct set_disk *d = reap_disk(r);
 		if (!d || d->state == SET_DISK_REMOVED)
@@ -141,7 +142,7 @@ static bool reap_look(struct reap *r)
 				   d->facts.name, d->facts.path, d->why);
 			return false;
 		}
-		if (reap_holding(r).n_trees > 0 || disk_volume(d->disk, &r->entry->facts.uuid, &record))
+		if (reap_holds(r, d))
 			return true;
 	}
 	return true;
@@ -149,23 +150,62 @@ static bool reap_look(struct reap *r)
 
 /* ---- requests to the disk ---- */
 
+static void reap_lost(struct replica *replica, int res)
+{
+	/* the answer says so, too; and what is asked next is refused */
+}
+
+static void reap_fence(struct reap *r)
+{
+	const struct set_disk *d = reap_disk(r);
+	const struct volume_facts *f = &r->entry->facts;
+	struct volume_record record = {0};
+	replica_init(&r->replica, r->entry->set->reactor, &f->uuid, &d->facts.uuid, reap_lost);
+	r->replica.disk = d->disk;
+	r->replica.client = d->client;
+	/* The disk may know a later generation, when an older store was put back. */
+	if (d->disk)
+		disk_volume(d->disk, &f->uuid, &record);
+	r->rio.io.generation = max_u64(f->generation, record.generation);
+	r->rio.io.size_blocks = blocks_of(f->size_bytes);
+}
+
+void reap_leave_disk(struct set_volume *entry, const struct set_disk *d)
+{
+	if (entry->reap && entry->reap->disk == d->index)
+		replica_lose(&entry->reap->replica, -ENOTCONN);
+}
+
+/* Is the disk at hand still the one that it has a session with? */
+static bool reap_has_session(const struct reap *r)
+{
+	return set_disk_is_running(reap_disk(r)) && r->replica.state == REPLICA_OPEN;
+}
+
+/* Asks the disk at hand, if it is still there. */
 static bool reap_send(struct reap *r, enum disk_op op)
 {
-	struct set_disk *d = reap_disk(r);
-	struct volume_record record = {0};
-	if (!set_disk_is_running(d))
+	if (op == DISK_FENCE && set_disk_is_running(reap_disk(r)))
+		reap_fence(r);
+	else if (!reap_has_session(r))
 		return false;
-	r->io.op = op;
-	r->io.done = reap_disk_done;
-	r->io.volume = r->entry->facts.uuid;
-	/* The disk may know a later generation, when an older store was put back. */
-	disk_volume(d->disk, &r->io.volume, &record);
-	r->io.generation = max_u64(r->entry->facts.generation, record.generation);
-	r->io.size_blocks = blocks_of(r->entry->facts.size_bytes);
-	r->io.session = r->session;
-	r->io.epoch = 0;
+	r->rio.io.op = op;
+	r->rio.io.volume = r->entry->facts.uuid;
+	r->rio.done = reap_disk_done;
 	r->is_busy = true;
-	disk_submit(d->disk, &r->io);
+	replica_submit(&r->replica, &r->rio);
+	return true;
+}
+
+static bool reap_list_trees(struct reap *r)
+{
+	if (!reap_has_session(r))
+		return false;
+	replica_trees_clear(&r->trees);
+	r->trees.done = reap_trees_done;
+	r->n_dropped = 0;
+	r->is_busy = true;
+	replica_trees_ask(&r->replica, &r->trees);
 	return true;
 }
 
@@ -232,7 +272,7 @@ static void reap_end(struct reap *r)
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
 		is_forgotten[i] = reap_is_last_user(r, s->disks[i]);
 	entry->reap = NULL;
-	free(r);
+	reap_abandon(r);
 	set_volume_remove(entry);
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
 		if (is_forgotten[i])
@@ -254,10 +294,9 @@ static void reap_park(struct reap *r)
 
 /* ---- the dispatcher ---- */
 
-/* The stages on one disk. true: go on at once. */
+/* The stages on one disk: the stage is what has been asked. true: go on at once. */
 static bool reap_run_disk(struct reap *r)
 {
-	struct holding h;
 	bool is_sent = true;
 	switch (r->stage) {
 	case REAP_LOOK:
@@ -271,25 +310,23 @@ static bool reap_run_disk(struct reap *r)
 		is_sent = reap_send(r, DISK_FENCE);
 		break;
 	case REAP_FENCE:
-		r->session = r->io.new_session;
-		r->stage = REAP_DROP;
-		return true;
-	case REAP_DROP:
-		h = reap_holding(r);
-		if (!h.has_live) {
-			r->stage = REAP_WAIT;
-			return true;
-		}
-		r->io.tree = disk_tree_find(reap_disk(r)->disk, h.volume, h.live_tree);
-		is_sent = reap_send(r, DISK_DROP);
+		r->stage = REAP_TREES;
+		is_sent = reap_list_trees(r);
 		break;
-	case REAP_WAIT:
-		if (reap_holding(r).n_trees > 0) {
+	case REAP_TREES:
+	case REAP_DROP:
+		if (r->n_dropped < r->trees.n) {
+			r->stage = REAP_DROP;
+			r->rio.tree = r->trees.ids[r->n_dropped++];
+			is_sent = reap_send(r, DISK_DROP);
+		} else if (r->trees.n + r->trees.n_dying > 0) { /* what was dropped is being freed */
+			r->stage = REAP_FENCE;
 			reap_pause(r, REAP_POLL_NS);
 			return false;
+		} else {
+			r->stage = REAP_FORGET;
+			is_sent = reap_send(r, DISK_FORGET);
 		}
-		r->stage = REAP_FORGET;
-		is_sent = reap_send(r, DISK_FORGET);
 		break;
 	case REAP_FORGET:
 		r->disk++;
@@ -328,6 +365,20 @@ static bool reap_run_store(struct reap *r)
 	return false;
 }
 
+/* Another node may be slow, or away for a moment: it begins again with that disk. */
+static void reap_disk_failed(struct reap *r)
+{
+	bool is_fenced = r->err == -ESTALE && r->stage == REAP_FENCE;
+	bool may_pass = r->err == -ETIMEDOUT || r->err == -ENOTCONN || r->err == -EBUSY || r->err == -ESTALE;
+	if (!may_pass || is_fenced) {
+		reap_park(r);
+		return;
+	}
+	r->err = 0;
+	r->stage = REAP_LOOK;
+	reap_pause(r, REAP_RETRY_NS);
+}
+
 /* What must hold whenever the dispatcher is entered: the record is there, and nobody serves the volume. */
 static void reap_check(const struct reap *r)
 {
@@ -342,7 +393,7 @@ static void reap_run(struct reap *r)
 		reap_check(r);
 		int err = r->err;
 		if (err != 0 && r->stage <= REAP_FORGET) {
-			reap_park(r);
+			reap_disk_failed(r);
 			return;
 		}
 		r->err = 0;
@@ -356,8 +407,8 @@ static void reap_run(struct reap *r)
 		switch (r->stage) {
 		case REAP_LOOK:
 		case REAP_FENCE:
+		case REAP_TREES:
 		case REAP_DROP:
-		case REAP_WAIT:
 		case REAP_FORGET:
 			if (!set_disk_is_running(reap_disk(r)))
 				r->stage = REAP_LOOK;
@@ -430,5 +481,6 @@ void reap_abandon(struct reap *r)
 {
 	transaction_clear(&r->transaction);
 	metadata_request_clear(&r->list);
+	replica_trees_clear(&r->trees);
 	free(r);
 }

@@ -1,11 +1,12 @@
 /*
  * resync.c: a stale disk that is back takes over what it has missed, while the volume is served, and is current again.
  *
- *   NAME -> FENCE -> MAKE -> DROP -> CLAIM -> COPY -> FLUSH -> SETTLE -> SWITCH -> OUTCOME -> END
+ *   NAME -> FENCE -> LIST -> MAKE -> DROP -> CLAIM -> COPY -> FLUSH -> SETTLE -> SWITCH -> OUTCOME -> END
  *     +----------- whatever fails: stale as before, from the same since -----------------------^
  *
  *   NAME     the record says that the disk is told this generation
  *   FENCE    a session begins there
+ *   LIST     which trees are there
  *   MAKE     trees that the record names and the disk lacks, oldest first: forked from what the disk had, else empty
  *   DROP     trees that nobody names: what was deleted meanwhile, and what earlier attempts left
  *   CLAIM    a barrier closes an epoch: r is the next one. When the writes of earlier ones are done [JOINDRAIN], the disk is
@@ -36,7 +37,7 @@
 #include <string.h>
 
 #define RESYNC_STAGES(X)                                                                                               \
-	X(NAME) X(FENCE) X(MAKE) X(DROP) X(CLAIM) X(COPY) X(FLUSH) X(SETTLE) X(SWITCH) X(OUTCOME) X(END)
+	X(NAME) X(FENCE) X(LIST) X(MAKE) X(DROP) X(CLAIM) X(COPY) X(FLUSH) X(SETTLE) X(SWITCH) X(OUTCOME) X(END)
 #define X(name) RESYNC_##name,
 enum resync_stage { RESYNC_STAGES(X) };
 #undef X
@@ -76,6 +77,7 @@ struct resync {
 	struct resync_update *update;
 	struct tree_batch *batch;
 	struct barrier_rider rider;
+	struct replica_trees had;  /* that the disk has had */
 	struct resync_tree *trees; /* oldest first; the live one is the last */
 	uint32_t n_trees, tree;
 	struct placement_walk walk;
@@ -225,12 +227,33 @@ static int resync_list_trees(struct resync *r)
 	return 0;
 }
 
+/* Was it there, or has it been made? */
+static bool resync_has(const struct resync *r, uint64_t id)
+{
+	bool has = replica_trees_have(&r->had, id);
+	for (uint32_t i = 0; i + 1 < r->tree && !has; i++) /* the one at r->tree - 1 is about to be made */
+		has = r->trees[i].id == id;
+	return has;
+}
+
 /* Is the disk still there? */
 static bool resync_is_there(struct resync *r)
 {
 	if (resync_disk(r)->replica.state != REPLICA_OPEN && r->err == 0)
 		r->err = -EIO;
 	return r->err == 0;
+}
+
+static void resync_listed(struct replica_trees *t, int res)
+{
+	resync_complete(container_of(t, struct resync, had), res);
+}
+
+static enum flow resync_list(struct resync *r)
+{
+	r->had.done = resync_listed;
+	replica_trees_ask(&resync_disk(r)->replica, &r->had);
+	return FLOW_WAIT;
 }
 
 /* The next tree that the disk lacks. FLOW_NEXT: it has all. */
@@ -242,12 +265,11 @@ static enum flow resync_make(struct resync *r)
 		r->err = resync_list_trees(r);
 	if (r->err != 0 || !resync_is_there(r))
 		return FLOW_NEXT;
-	struct disk *disk = v->set->disks[r->disk]->disk;
-	for (; r->tree < r->n_trees; r->tree++) {
-		struct resync_tree *t = &r->trees[r->tree];
-		if (disk_tree_find(disk, uuid, t->id))
+	while (r->tree < r->n_trees) {
+		struct resync_tree *t = &r->trees[r->tree++];
+		if (replica_trees_have(&r->had, t->id))
 			continue;
-		bool has_base = t->base != 0 && disk_tree_find(disk, uuid, t->base);
+		bool has_base = t->base != 0 && resync_has(r, t->base);
 		if (!has_base)
 			t->since = 0;
 		r->rio.tree = t->base;
@@ -632,6 +654,7 @@ static void resync_end(struct resync *r)
 	resync_tell(r);
 	timer_stop(v->set->reactor, &r->pace);
 	v->resync = NULL;
+	replica_trees_clear(&r->had);
 	free(r->trees);
 	free(r);
 	v->resync_delay_ns =
@@ -659,8 +682,13 @@ static void resync_run(struct resync *r)
 				return;
 			break;
 		case RESYNC_FENCE:
-			r->stage = RESYNC_MAKE;
+			r->stage = RESYNC_LIST;
 			if (resync_fence(r) == FLOW_WAIT)
+				return;
+			break;
+		case RESYNC_LIST:
+			r->stage = RESYNC_MAKE;
+			if (resync_list(r) == FLOW_WAIT)
 				return;
 			break;
 		case RESYNC_MAKE:
@@ -791,6 +819,7 @@ void resync_abandon(struct volume *v)
 	if (r->copy)
 		copy_forget(r->copy);
 	timer_stop(v->set->reactor, &r->pace);
+	replica_trees_clear(&r->had);
 	free(r->trees);
 	free(r);
 	v->resync = NULL;

@@ -41,10 +41,15 @@ struct set_lease {
 bool set_node_is_self(const struct volume_set *s, const char *node);
 bool set_disk_is_ours(const struct set_disk *d);
 bool set_node_is_alive(const struct volume_set *s, const char *node);
+#define MEMBER_LABEL_BYTES 65u
+/* The node's label of this kind ("rack", "zone"), as it tells of itself; false: it has none. */
+bool set_node_label(const struct volume_set *s, const char *node, const char *kind,
+		    char out[static MEMBER_LABEL_BYTES]);
 bool volume_facts_are_attached(const struct volume_facts *facts);
-/* Where the volume is attached, else where its data are; "": nowhere, any node may have it. */
+/* Where the volume is attached, else where its data are: of several copies, the first node of these that is alive. "":
+ * nowhere, any node may have it. */
 const char *set_volume_node(const struct set_volume *entry);
-/* Is that another node? */
+/* Can only another node be its head? */
 bool set_volume_is_elsewhere(const struct set_volume *entry);
 /* Does this node look after it, as its schedule asks? A volume without data that nobody has attached: none does. */
 bool set_volume_is_here(const struct set_volume *entry);
@@ -57,6 +62,11 @@ must_check int command_check_disk_here(struct command *c, const struct set_disk 
 void set_volume_check_head(struct set_volume *entry);
 /* Deletions that are this node's to carry out and that nobody does are begun. */
 void reaps_look(struct volume_set *s);
+/* Recorded as attached here? */
+bool set_volume_returns(const struct set_volume *entry);
+/* A disk is back: a volume with several copies that is recorded as attached here, and has no head, is attached: soon, as a
+ * command of the set's own. */
+void return_want(struct set_volume *entry);
 /* The fenced head is let go: soon, as a command of the set's own. */
 void release_want(struct set_volume *entry);
 

@@ -56,6 +56,7 @@ static const struct command_kind *const kinds[] = {
     [SET_SNAPSHOT_ROLLBACK] = &command_snapshot_rollback,
     [SET_SWEEP] = &command_sweep,
     [SET_RELEASE] = &command_release,
+    [SET_RETURN] = &command_return,
 };
 
 /* ---- refusing ---- */

@@ -5,6 +5,8 @@
  *               |           |          ^
  *               +-> ABSENT  +-> FAILED-+
  *
+ * Those of other nodes are ABSENT or RUNNING as set_peers.c says, and are never opened here.
+ *
  *   ABSENT    not open: `why` says what kept it from opening, if anything
  *   FAILED    it ran and failed: nothing is acknowledged, until it is opened anew (disk add, or the next start), which
  *             recovers it
@@ -64,17 +66,19 @@ static void set_disk_leave_head(struct volume *v, void *context)
 		return;
 	/* Nothing that was written there can be flushed any more: so much was told to whoever flushed while it had failed. */
 	v->disks[d->index].replica.disk = NULL;
+	v->disks[d->index].replica.client = NULL;
 	v->disks[d->index].written = v->disks[d->index].flushed = 0;
 }
 
 /* Sessions and trees end with the disk that gave them. */
-static void set_disk_leave_heads(struct set_disk *d)
+void set_disk_leave_heads(struct set_disk *d)
 {
 	list_each (node, &d->set->volumes) {
 		struct set_volume *v = container_of(node, struct set_volume, link);
 		if (v->head)
 			set_disk_leave_head(v->head, d);
 		snapshots_each_head(v, set_disk_leave_head, d);
+		reap_leave_disk(v, d);
 	}
 }
 
@@ -91,7 +95,9 @@ void set_disk_returned(struct set_disk *d)
 		snapshots_each_head(v, set_disk_return_snapshot, NULL);
 		if (v->head)
 			resync_want(v->head);
-		if (snapshots_are_deleting(v))
+		else
+			return_want(v);
+		if (snapshots_are_deleting(v) && (v->head || set_volume_is_here(v)))
 			sweep_want(v);
 	}
 	set_explain(d->set);
@@ -219,7 +225,7 @@ void volume_set_on_disk_close(struct volume_set *s, void (*closes)(struct disk *
 struct disk *volume_set_disk(struct volume_set *s, const struct uuid *disk)
 {
 	const struct set_disk *d = set_disk_by_uuid(s, disk);
-	return set_disk_is_running(d) ? d->disk : NULL;
+	return set_disk_runs_here(d) ? d->disk : NULL;
 }
 
 const struct uuid *volume_set_cluster(const struct volume_set *s)
@@ -392,6 +398,8 @@ static void disk_remove_run(struct command *c)
 				disk_remove_undo(c);
 				break;
 			}
+			if (c->disk->client)
+				set_disk_lose(c->disk, "it was removed by force");
 			if (!c->disk->disk)
 				break;
 			set_disk_close(c->disk, disk_remove_closed, c);

@@ -33,7 +33,7 @@ static void drain_count(const struct tree_record *t, void *context)
 static uint64_t drain_bytes(const struct set_disk *d)
 {
 	uint64_t bytes = 0;
-	if (set_disk_is_running(d))
+	if (set_disk_runs_here(d))
 		disk_trees_each(d->disk, drain_count, &bytes);
 	return bytes;
 }
@@ -84,7 +84,7 @@ static int drain_check_room(struct command *c)
 		const struct set_disk *other = c->set->disks[i];
 		if (set_disk_is_running(other) && other != d && !other->facts.is_draining &&
 		    strcmp(other->facts.pool, d->facts.pool) == 0)
-			room += placement_room(other) * BLOCK_BYTES;
+			room += set_disk_room(other) * BLOCK_BYTES;
 	}
 	if (bytes <= room)
 		return 0;
@@ -167,14 +167,14 @@ bool set_disk_is_gone(const struct set_disk *d)
 {
 	if (d->state == SET_DISK_REMOVED)
 		return true;
-	return d->gone_ns > 0 && set_disk_is_ours(d) &&
+	return d->gone_ns > 0 && (d->set->has_peers || set_disk_is_ours(d)) &&
 	       reactor_now_ns(d->set->reactor) - d->gone_ns >= d->set->rebuild_after_ns;
 }
 
 /* Is it to be seen to later? */
 static bool drain_look_away(struct set_disk *d)
 {
-	bool is_away = set_disk_is_ours(d) && !d->facts.is_removed && !set_disk_is_running(d);
+	bool is_away = !d->facts.is_removed && !set_disk_is_running(d);
 	if (!is_away)
 		d->gone_ns = 0;
 	else if (d->gone_ns == 0)
@@ -203,7 +203,7 @@ static bool entry_is_rehoming(const struct set_volume *entry)
 static bool rehome_may_attach(struct set_volume *entry)
 {
 	return !entry->head && !entry->facts.is_deleting && !volume_facts_are_attached(&entry->facts) &&
-	       !set_volume_is_elsewhere(entry) && leave_is_needed(entry);
+	       set_volume_is_here(entry) && leave_is_needed(entry);
 }
 
 static bool rehome_may_detach(struct set_volume *entry)
@@ -267,7 +267,7 @@ enum flow command_end_rehoming(struct command *c, struct set_volume *entry)
 
 static void drain_look_disk(struct set_disk *d)
 {
-	if (!d->facts.is_draining || !set_disk_is_running(d))
+	if (!d->facts.is_draining || !set_disk_runs_here(d))
 		return;
 	if (d->drain_ns == 0) {
 		d->drain_ns = reactor_now_ns(d->set->reactor);

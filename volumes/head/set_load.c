@@ -381,7 +381,9 @@ void set_disk_take_out(struct set_disk *d)
 {
 	d->facts.is_removed = true;
 	text_print(d->why, sizeof(d->why), "it was removed by force");
-	if (d->state == SET_DISK_RUNNING || d->state == SET_DISK_FAILED)
+	if (d->client)
+		set_disk_lose(d, "it was removed by force");
+	if (d->disk && (d->state == SET_DISK_RUNNING || d->state == SET_DISK_FAILED))
 		set_disk_close(d, NULL, NULL);
 	else if (!d->disk)
 		d->state = SET_DISK_REMOVED;

@@ -10,12 +10,14 @@
  * send it there.
  *
  *   release   CHECK -> DETACH -> END      a head that another node has taken over is let go, with its clients
+ *   return    CHECK -> ATTACH -> END      a volume whose disks were not there at the start is attached after all
  *
  * Without a cluster everything is here. Owner: the set.
  */
 #include "volumes/head/head_internal.h"
 
 #include <errno.h>
+#include <jansson.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,14 +43,30 @@ bool volume_facts_are_attached(const struct volume_facts *facts)
 	return facts->is_attached_nbd || facts->is_attached_vhost;
 }
 
+bool set_node_label(const struct volume_set *s, const char *node, const char *kind, char out[static MEMBER_LABEL_BYTES])
+{
+	struct member_view view;
+	if (!s->members || !members_find(s->members, node, &view))
+		return false;
+	json_t *about = json_loads(view.about, JSON_REJECT_DUPLICATES, NULL);
+	const char *label = json_string_value(json_object_get(json_object_get(about, "labels"), kind));
+	bool has_label = label && label[0] && strlen(label) < MEMBER_LABEL_BYTES;
+	if (has_label)
+		text_print(out, MEMBER_LABEL_BYTES, "%s", label);
+	json_decref(about);
+	return has_label;
+}
+
 const char *set_volume_node(const struct set_volume *entry)
 {
 	const struct volume_facts *f = &entry->facts;
+	bool is_replicated = f->replicas > 1;
 	if (volume_facts_are_attached(f) && f->owner[0])
 		return f->owner;
 	for (uint32_t i = 0; i < f->n_disks; i++) {
 		const struct set_disk *d = set_disk_by_uuid(entry->set, &f->disks[i].uuid);
-		if (d && !d->facts.is_removed && d->facts.node[0])
+		bool has_node = d && !d->facts.is_removed && d->facts.node[0];
+		if (has_node && (!is_replicated || set_node_is_alive(entry->set, d->facts.node)))
 			return d->facts.node;
 	}
 	return "";
@@ -57,6 +75,8 @@ const char *set_volume_node(const struct set_volume *entry)
 bool set_volume_is_elsewhere(const struct set_volume *entry)
 {
 	const char *node = set_volume_node(entry);
+	if (entry->facts.replicas > 1 && !volume_facts_are_attached(&entry->facts))
+		return false; /* with several copies any node can */
 	return entry->set->members && node[0] && !set_node_is_self(entry->set, node);
 }
 
@@ -177,4 +197,65 @@ void release_want(struct set_volume *entry)
 	text_print(o->object, sizeof(o->object), "%s", entry->facts.name);
 	o->done = release_done;
 	volume_set_command(entry->set, o);
+}
+
+/* ---- return ---- */
+
+enum return_stage { RETURN_CHECK, RETURN_ATTACH };
+
+bool set_volume_returns(const struct set_volume *entry)
+{
+	const struct volume_facts *f = &entry->facts;
+	return !f->is_deleting && volume_facts_are_attached(f) && set_node_is_self(entry->set, f->owner);
+}
+
+static void return_attached(struct set_volume *entry, int res, void *context)
+{
+	struct command *c = context;
+	if (res == 0)
+		log_event(c->set->log, LOG_NOTICE, "volume-returned", entry->facts.name,
+			  "volume %s was attached, and is served again", entry->facts.name);
+	if (res == 0 && entry->facts.is_attached_vhost)
+		c->err = command_open_door(c, entry->head); /* the log has what is wrong */
+	c->kind->run(c);
+}
+
+static void return_run(struct command *c)
+{
+	const struct attach_options o = {.is_return = true};
+	if (c->stage == RETURN_CHECK) {
+		c->stage = RETURN_ATTACH;
+		c->volume = set_volume_by_uuid(c->set, &c->order->volume);
+		if (c->volume)
+			c->volume->is_return_wanted = false;
+		if (c->volume && set_volume_returns(c->volume) && !c->volume->head && !c->volume->attach) {
+			volume_attach(c->volume, &o, return_attached, c);
+			return;
+		}
+	}
+	command_end(c);
+}
+
+const struct command_kind command_return = {.name = "return", .run = return_run};
+
+static void return_done(struct set_command *o, int res)
+{
+	order_free_internal(o);
+}
+
+void return_want(struct set_volume *entry)
+{
+	struct volume_set *s = entry->set;
+	if (s->start || s->is_stopping || entry->head || entry->attach || entry->is_return_wanted)
+		return;
+	struct set_command *o = entry->facts.replicas > 1 && set_volume_returns(entry) ? calloc(1, sizeof(*o)) : NULL;
+	if (!o) /* there is nothing to do; or no memory: it is attached by hand */
+		return;
+	entry->is_return_wanted = true;
+	o->kind = SET_RETURN;
+	o->is_internal = true;
+	o->volume = entry->facts.uuid;
+	text_print(o->object, sizeof(o->object), "%s", entry->facts.name);
+	o->done = return_done;
+	volume_set_command(s, o);
 }

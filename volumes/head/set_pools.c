@@ -21,14 +21,9 @@ const char *order_pool(const struct set_command *o)
 /* Is the redundancy something that this release can keep? */
 int command_check_replicas(struct command *c, uint32_t replicas, uint32_t min_replicas)
 {
-	if (c->set->replicas_max == 1 && (replicas > 1 || min_replicas > 1))
-		return command_refuse(
-		    c, -EOPNOTSUPP, "not-available",
-		    "copies on disks of several nodes are not available in this release: with metadata in etcd every "
-		    "volume has one (leave out --replicas and --min-replicas, or give 1)");
-	if (replicas > c->set->replicas_max)
+	if (replicas > VOLUME_REPLICAS_MAX)
 		return command_refuse(c, -EINVAL, "invalid", "%u copies are not possible: 1 to %u are", replicas,
-				      c->set->replicas_max);
+				      VOLUME_REPLICAS_MAX);
 	if (replicas > 0 && min_replicas > replicas)
 		return command_refuse(
 		    c, -EINVAL, "invalid",
@@ -84,8 +79,10 @@ static bool pools_are_alike(const struct pool_facts *a, const struct pool_facts 
 
 void pool_facts_init(struct volume_set *s, const char *name, struct pool_facts *out)
 {
-	*out = (struct pool_facts){
-	    .uuid = set_random_uuid(s), .replicas = 1, .min_replicas = 1, .failure_domain = DOMAIN_DISK};
+	*out = (struct pool_facts){.uuid = set_random_uuid(s),
+				   .replicas = 1,
+				   .min_replicas = 1,
+				   .failure_domain = s->members ? DOMAIN_NODE : DOMAIN_DISK};
 	text_print(out->name, sizeof(out->name), "%s", name);
 }
 

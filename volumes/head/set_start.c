@@ -1,15 +1,18 @@
 /*
  * set_start.c: the set begins and ends.
  *
- *   CLUSTER -> (FOUND) -> LOAD -> OPEN -> ATTACH -> READY                 start
- *   COMMANDS -> REAP -> DETACH -> CLOSE -> FREE                          stop
+ *   CLUSTER -> (FOUND) -> LOAD -> OPEN -> PEERS -> ATTACH -> READY        start
+ *   COMMANDS -> REAP -> DETACH -> APART -> CLOSE -> FREE                 stop
  *
  *   CLUSTER   whose node is this? FOUND: nobody's yet: a new cluster with the pool "default", in one transaction
  *   LOAD      pools, disks, volumes; where the store is this node's alone, all of it must bear this node's name
  *   OPEN      all disks of this node in parallel, each its own recovery
+ *   PEERS     disks of nodes that are alive, of volumes that come back here, have PEERS_WAIT_NS to be told of: one that is
+ *             not is marked stale, and has to be resynced
  *   ATTACH    every volume that this node had attached, in parallel; deletions go on in the background
  *   COMMANDS  those under way end, new ones are refused; then deletions pause, volumes are detached in memory (the
  *             store still says attached), disks are closed cleanly
+ *   APART     nothing is asked of other nodes any more; disks are closed when volume_set_stop() asks for it
  *
  * Invariants
  *  1. ready() is called once. What does not work by then has an event and a `why`, and keeps nothing else from working.
@@ -25,8 +28,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define START_STAGES(X) X(CLUSTER) X(FOUND) X(LOAD) X(OPEN) X(ATTACH) X(READY)
-#define STOP_STAGES(X)  X(COMMANDS) X(REAP) X(DETACH) X(CLOSE)
+#define START_STAGES(X) X(CLUSTER) X(FOUND) X(LOAD) X(OPEN) X(PEERS) X(ATTACH) X(READY)
+#define STOP_STAGES(X)  X(COMMANDS) X(REAP) X(DETACH) X(APART) X(CLOSE)
 #define X(name)         START_##name,
 enum start_stage { START_STAGES(X) };
 #undef X
@@ -35,6 +38,8 @@ enum stop_stage { STOP_STAGES(X) };
 #undef X
 
 #define FOUND_TRIES_MAX 8u
+/* To look who is there, connect and be told takes a second or so. */
+#define PEERS_WAIT_NS (4 * NS_PER_S)
 
 struct set_start {
 	enum start_stage stage;
@@ -44,13 +49,18 @@ struct set_start {
 	struct metadata_request get;
 	struct transaction transaction;
 	struct set_load load;
+	struct timer peers_wait;
+	bool has_waited; /* long enough for disks of other nodes */
+	void (*disks_open)(struct volume_set *s, void *context);
 	void (*ready)(struct volume_set *s, int res, void *context);
 	void *context;
 };
 struct set_stop {
 	enum stop_stage stage;
 	uint32_t owed;
-	void (*stopped)(void *context);
+	void (*detached)(void *context); /* NULL: told, or nobody asked */
+	void *detached_context;
+	void (*stopped)(void *context); /* NULL: not asked for yet */
 	void *context;
 };
 
@@ -183,6 +193,53 @@ static void start_open(struct set_start *t)
 	s->cache_share = 0;
 }
 
+/* Is there a disk that may be told of any moment? */
+static bool volume_misses_disk(const struct set_volume *v)
+{
+	for (uint32_t i = 0; i < v->facts.n_disks && set_volume_returns(v); i++) {
+		const struct set_disk *d = set_disk_by_uuid(v->set, &v->facts.disks[i].uuid);
+		if (d && d->state == SET_DISK_ABSENT && !set_disk_is_ours(d) &&
+		    set_node_is_alive(v->set, d->facts.node))
+			return true;
+	}
+	return false;
+}
+
+static bool start_awaits_peers(const struct set_start *t)
+{
+	struct volume_set *s = t->set;
+	if (!s->has_peers || t->has_waited)
+		return false;
+	list_each (node, &s->volumes)
+		if (volume_misses_disk(container_of(node, struct set_volume, link)))
+			return true;
+	return false;
+}
+
+/* Once, when the disks are open. */
+static void start_let_peers_in(struct set_start *t)
+{
+	void (*disks_open)(struct volume_set * s, void *context) = t->disks_open;
+	if (t->has_waited || timer_is_running(&t->peers_wait))
+		return;
+	timer_start(t->set->reactor, &t->peers_wait, PEERS_WAIT_NS);
+	if (disks_open)
+		disks_open(t->set, t->context);
+}
+
+void set_start_look(struct volume_set *s)
+{
+	if (s->start && s->start->stage == START_PEERS && timer_is_running(&s->start->peers_wait))
+		start_run(s->start);
+}
+
+static void start_has_waited(struct timer *timer)
+{
+	struct set_start *t = container_of(timer, struct set_start, peers_wait);
+	t->has_waited = true;
+	start_run(t);
+}
+
 static void start_attached(struct set_volume *entry, int res, void *context)
 {
 	struct set_start *t = context;
@@ -204,7 +261,7 @@ static void start_attach(struct set_start *t)
 		if (v->facts.is_deleting) {
 			if (!s->members)
 				reap_start(v);
-		} else if (volume_facts_are_attached(&v->facts) && set_node_is_self(s, v->facts.owner)) {
+		} else if (set_volume_returns(v)) {
 			t->owed++;
 			volume_attach(v, &o, start_attached, t);
 		}
@@ -236,6 +293,7 @@ static void start_ready(struct set_start *t)
 	int err = t->err;
 	if (err == 0)
 		start_histories(s);
+	timer_stop(s->reactor, &t->peers_wait);
 	s->start = NULL;
 	free(t);
 	ready(s, err, context);
@@ -249,7 +307,7 @@ static void start_ready(struct set_start *t)
 static void start_check(const struct set_start *t)
 {
 	quarry_assert(t->set->start == t);
-	quarry_assert(t->owed == 0 || t->stage == START_ATTACH || t->stage == START_READY);
+	quarry_assert(t->owed == 0 || t->stage >= START_PEERS);
 }
 
 static void start_run(struct set_start *t)
@@ -286,9 +344,17 @@ static void start_run(struct set_start *t)
 		case START_OPEN:
 			if (t->err == 0)
 				t->err = start_check_name(t->set);
-			t->stage = t->err ? START_READY : START_ATTACH;
+			t->stage = t->err ? START_READY : START_PEERS;
 			if (t->err == 0)
 				start_open(t);
+			break;
+		case START_PEERS:
+			if (t->owed > 0)
+				return;
+			start_let_peers_in(t);
+			if (start_awaits_peers(t))
+				return;
+			t->stage = START_ATTACH;
 			break;
 		case START_ATTACH:
 			if (t->owed > 0)
@@ -316,10 +382,10 @@ static int set_create(const struct volume_set_options *o, struct volume_set **ou
 	s->cache_bytes = o->cache_bytes;
 	s->is_store_own = o->is_store_own;
 	s->members = o->members;
-	s->replicas_max = o->replicas_max ? o->replicas_max : 1;
 	s->rebuild_after_ns = o->rebuild_after_ns;
-	quarry_assert(s->replicas_max <= SEGMENT_DISKS_MAX);
+	s->has_peers = o->has_peers;
 	text_print(s->node_name, sizeof(s->node_name), "%s", o->node_name);
+	list_init(&s->peers);
 	list_init(&s->pools);
 	list_init(&s->volumes);
 	list_init(&s->chunks.used);
@@ -356,6 +422,8 @@ int volume_set_start(const struct volume_set_options *o, void (*ready)(struct vo
 	t->set = *out;
 	t->ready = ready;
 	t->context = context;
+	t->disks_open = o->disks_open;
+	timer_init(&t->peers_wait, start_has_waited);
 	t->stage = START_CLUSTER;
 	(*out)->start = t;
 	transaction_begin(&t->transaction, start_founded);
@@ -464,6 +532,17 @@ void set_stop_run(struct volume_set *s)
 		case STOP_DETACH:
 			if (t->owed > 0)
 				return;
+			t->stage = STOP_APART;
+			break;
+		case STOP_APART:
+			if (t->detached) {
+				void (*detached)(void *context) = t->detached;
+				t->detached = NULL;
+				detached(t->detached_context); /* may stop it */
+				return;
+			}
+			if (!t->stopped)
+				return;
 			t->stage = STOP_CLOSE;
 			stop_close(s);
 			break;
@@ -480,17 +559,33 @@ void set_stop_run(struct volume_set *s)
 	}
 }
 
-void volume_set_stop(struct volume_set *s, void (*stopped)(void *context), void *context)
+static void stop_begin(struct volume_set *s)
 {
 	struct set_stop *t = calloc(1, sizeof(*t));
-	quarry_assert(!s->stop && stopped);
-	quarry_assert(t); /* 32 bytes: without them there is no clean end to be had */
-	t->stopped = stopped;
-	t->context = context;
+	quarry_assert(!s->stop);
+	quarry_assert(t); /* 64 bytes: without them there is no clean end to be had */
 	s->stop = t;
 	s->is_stopping = true;
 	schedules_stop(s);
 	drains_stop(s);
+}
+
+void volume_set_detach(struct volume_set *s, void (*detached)(void *context), void *context)
+{
+	quarry_assert(detached);
+	stop_begin(s);
+	s->stop->detached = detached;
+	s->stop->detached_context = context;
+	commands_wake(s);
+}
+
+void volume_set_stop(struct volume_set *s, void (*stopped)(void *context), void *context)
+{
+	quarry_assert(stopped && !(s->stop && s->stop->stopped));
+	if (!s->stop)
+		stop_begin(s);
+	s->stop->stopped = stopped;
+	s->stop->context = context;
 	commands_wake(s);
 }
 
@@ -517,6 +612,7 @@ void set_free(struct volume_set *s)
 		free(container_of(node, struct set_pool, link));
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
 		free(s->disks[i]);
+	set_peers_abandon(s);
 	parts_fini(&s->parts);
 	parts_fini(&s->flushes);
 	free(s->stop);

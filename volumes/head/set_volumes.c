@@ -74,9 +74,10 @@ static int volume_create_check_domains(struct command *c, const struct set_pool 
 		return 0;
 	return command_refuse(
 	    c, -ENOSPC, "no-space",
-	    "%u copies must lie in %u failure domains (%s), and the disks of pool %s are in %u: add disks, "
+	    "%u copies must lie in %u failure domains (%s), and the disks of pool %s are in %u%s: add disks, "
 	    "or give fewer replicas or another --failure-domain to the pool",
-	    replicas, replicas, failure_domain_name(pool->facts.failure_domain), pool->facts.name, n);
+	    replicas, replicas, failure_domain_name(pool->facts.failure_domain), pool->facts.name, n,
+	    c->set->members && !c->set->has_peers ? " (without peer.listen only those of this node count)" : "");
 }
 
 static char *name_to_json(const struct uuid *uuid)

@@ -108,6 +108,7 @@ static void watch_loaded(struct set_load *l, int res)
 		if (!s->watch.is_missed) /* else what was read may be from before the lease */
 			set_lease_sure(s);
 		reaps_look(s);
+		drains_look(s);
 		schedules_plan(s);
 		commands_wake(s);
 	} else {
@@ -159,6 +160,7 @@ enum flow set_watch_settle(struct volume_set *s)
 	}
 	w->n_news = 0;
 	reaps_look(s);
+	drains_look(s);
 	schedules_plan(s);
 	return FLOW_NEXT;
 }

@@ -140,7 +140,8 @@ void snapshot_find_trees(struct volume *v)
 		vd->state = is_missing ? VOLUME_DISK_STALE : VOLUME_DISK_LOST;
 		if (is_missing)
 			continue;
-		if (!set_disk_is_running(d) || !disk_tree_find(d->disk, &facts->uuid, volume_tree(v)))
+		/* Of another node's the record is believed: an error there is looked for elsewhere. */
+		if (!set_disk_is_running(d) || (d->disk && !disk_tree_find(d->disk, &facts->uuid, volume_tree(v))))
 			continue;
 		replica_open_reader(volume_disk_replica(v, d->index));
 		vd->state = VOLUME_DISK_JOINED;

@@ -31,6 +31,9 @@ struct tree_batch {
 	uint32_t n, room, next, owed;
 	int err;
 	bool is_out_of_memory;
+	bool is_all;     /* whatever is there is dropped */
+	bool is_listing; /* what is there is not known yet; then it is in: */
+	struct replica_trees trees;
 	struct op turn;
 	void (*done)(void *context, int res);
 	void *context;
@@ -119,38 +122,36 @@ static bool tree_is_named(struct set_volume *entry, uint64_t id)
 	return id == entry->facts.live_tree || (snap && !snap->facts.is_deleting);
 }
 
-static void batch_consider(const struct tree_record *t, void *context)
+/* What the record says when they are about to be dropped is what counts. */
+static void batch_listed(struct replica_trees *t, int res)
 {
-	struct tree_batch *b = context;
+	struct tree_batch *b = container_of(t, struct tree_batch, trees);
 	struct set_volume *entry = b->volume->entry;
-	if (t->state == TREE_LIVE && uuid_equal(&t->volume, &entry->facts.uuid) && !tree_is_named(entry, t->tree_id))
-		batch_add(b, t->tree_id);
+	b->is_listing = false;
+	b->err = res;
+	bool may_drop = b->is_all || !entry->is_history_short;
+	for (uint32_t i = 0; i < t->n && res == 0 && may_drop; i++)
+		if (b->is_all || !tree_is_named(entry, t->ids[i]))
+			batch_add(b, t->ids[i]);
+	if (b->is_out_of_memory)
+		b->err = -ENOMEM;
+	batch_run(b);
 }
 
 struct tree_batch *tree_batch_orphans(struct volume *v, uint32_t disk)
 {
 	struct tree_batch *b = batch_create(v, disk, DISK_DROP);
-	if (!b)
-		return NULL;
-	if (!v->entry->is_history_short)
-		disk_trees_each(v->set->disks[disk]->disk, batch_consider, b);
-	return batch_finish(b);
-}
-
-static void batch_take(const struct tree_record *t, void *context)
-{
-	struct tree_batch *b = context;
-	if (t->state == TREE_LIVE && uuid_equal(&t->volume, &b->volume->entry->facts.uuid))
-		batch_add(b, t->tree_id);
+	if (b)
+		b->is_listing = true;
+	return b;
 }
 
 struct tree_batch *tree_batch_all(struct volume *v, uint32_t disk)
 {
-	struct tree_batch *b = batch_create(v, disk, DISK_DROP);
-	if (!b)
-		return NULL;
-	disk_trees_each(v->set->disks[disk]->disk, batch_take, b);
-	return batch_finish(b);
+	struct tree_batch *b = tree_batch_orphans(v, disk);
+	if (b)
+		b->is_all = true;
+	return b;
 }
 
 /* ---- doing it ---- */
@@ -180,6 +181,11 @@ static void batch_check(const struct tree_batch *b)
 static void batch_run(struct tree_batch *b)
 {
 	batch_check(b);
+	if (b->is_listing) {
+		b->trees.done = batch_listed;
+		replica_trees_ask(&b->volume->disks[b->disk].replica, &b->trees);
+		return;
+	}
 	bool is_running = set_disk_is_running(b->volume->set->disks[b->disk]);
 	if (!is_running && b->err == 0)
 		b->err = -EIO;
@@ -207,6 +213,7 @@ void tree_batch_abandon(struct tree_batch *b)
 {
 	if (!b)
 		return;
+	replica_trees_clear(&b->trees);
 	free(b->ids);
 	free(b);
 }

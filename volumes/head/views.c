@@ -109,7 +109,7 @@ static void tree_sizes_each_disk(struct volume_set *s, struct tree_sizes *sizes,
 				 void (*each)(const struct tree_record *t, void *context))
 {
 	for (sizes->disk = 0; sizes->disk < SET_DISKS_MAX; sizes->disk++)
-		if (set_disk_is_running(s->disks[sizes->disk]))
+		if (set_disk_runs_here(s->disks[sizes->disk]))
 			disk_trees_each(s->disks[sizes->disk]->disk, each, sizes);
 }
 
@@ -302,7 +302,7 @@ static void pool_view_count(struct volume_set *s, struct pool_view *v)
 			continue;
 		v->n_disks++;
 		v->n_disks_here += set_disk_is_ours(d);
-		if (!set_disk_is_running(d))
+		if (!set_disk_runs_here(d))
 			continue;
 		disk_stats(d->disk, &stats);
 		uint64_t is_free = stats.free_blocks + stats.waiting_blocks;

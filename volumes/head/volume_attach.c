@@ -24,7 +24,8 @@
  *  4. A volume whose record is older than what a disk remembers of it is not attached, and nothing is recorded or dropped:
  *     an old copy of the store was put back, and it does not name the placements and snapshots made since. The record says
  *     for each disk which generation it was told last, so this holds for one that is away for a while, too. A take-over
- *     begins above all that the disks remember, and names those that hold data.
+ *     begins above all that the disks of this node remember, and names those that hold data. A disk of another node says so
+ *     itself: it refuses the generation, and is not joined.
  *  5. In a cluster the record changes hands only while this node has its lease, and, from another node, only when that
  *     has none: both are conditions of the transaction. The other's head has ended before [LEASEEND], its lease counts
  *     from when it asked for it [LEASESEND]. A volume whose data are on another node's disks is not attached here.
@@ -70,6 +71,7 @@ struct attach {
 		uint64_t generation, epoch_base;
 	} last;                                   /* as the record said of the attach before this */
 	uint64_t generations_were[SET_DISKS_MAX]; /* joined disks: of the last head that each has known */
+	uint64_t lacking;                         /* bit per disk: it has not even the live tree */
 	uint32_t n_tries;                         /* to agree, disks having failed meanwhile */
 	struct attach_memory memory;
 	void (*done)(struct set_volume *entry, int res, void *context);
@@ -169,7 +171,7 @@ static bool attach_is_foreign(struct attach *a)
 	const struct volume_set *s = a->entry->set;
 	a->memory.volume = &a->entry->facts.uuid;
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
-		if (s->disks[i] && set_disk_is_running(s->disks[i]))
+		if (set_disk_runs_here(s->disks[i]))
 			attach_ask_disk(a, s->disks[i]);
 	return a->err != 0;
 }
@@ -231,7 +233,7 @@ static int attach_check_node(struct attach *a)
 	if (owner && !a->options.is_takeover)
 		return attach_refuse_node(
 		    a, -EREMOTE, "it is attached on node %s, which is not alive: attach it with --takeover", owner);
-	for (uint32_t i = 0; i < f->n_disks; i++) {
+	for (uint32_t i = 0; i < f->n_disks && f->replicas == 1; i++) {
 		const struct set_disk *d = set_disk_by_uuid(s, &f->disks[i].uuid);
 		if (d && !d->facts.is_removed && d->facts.node[0] && !set_disk_is_ours(d))
 			return attach_refuse_node(a, -EREMOTE, "its data are on disk %s of node %s: attach it there",
@@ -369,14 +371,22 @@ static void attach_joined(struct join *j, int res)
 	a->owed--;
 	a->remembered = max_u64(a->remembered, j->remembered);
 	a->generations_were[j->disk] = j->generation_was;
+	a->lacking |= (uint64_t)(res == -ENODATA) << j->disk;
 	attach_complete(a, 0); /* an error made the disk LOST; the volume goes on with the others */
+}
+
+static void attach_join_disk(struct attach *a, uint32_t disk, bool may_make_live)
+{
+	if (join_start(a->entry->head, disk, 0, attach_joined, a, &a->joins[disk]) != 0)
+		return;
+	a->joins[disk]->may_make_live = may_make_live; /* no join ends at once */
+	a->owed++;
 }
 
 static void attach_join(struct attach *a)
 {
 	struct volume *v = a->entry->head;
 	const struct volume_facts *facts = &a->entry->facts;
-	a->owed = 1; /* this loop's own: no join ends before all have begun */
 	for (uint32_t i = 0; i < facts->n_disks; i++) {
 		struct set_disk *d = set_disk_known(v->set, &facts->disks[i].uuid);
 		if (!d) {
@@ -391,11 +401,39 @@ static void attach_join(struct attach *a)
 		bool is_recorded = facts->disks[i].generation == v->generation; /* or it has come back just now */
 		if (!set_disk_is_running(d) || !is_recorded)
 			continue;
-		a->owed++;
-		if (join_start(v, d->index, 0, attach_joined, a, &a->joins[d->index]) != 0)
-			a->owed--;
+		attach_join_disk(a, d->index, false);
 	}
-	a->owed--;
+}
+
+static void attach_tell_older(struct attach *a, uint32_t disk)
+{
+	struct volume *v = a->entry->head;
+	const struct set_disk *d = v->set->disks[disk];
+	quarry_assert(v->disks[disk].state == VOLUME_DISK_LOST && volume_is_replicated(v));
+	v->disks[disk].is_older = true;
+	log_event(
+	    v->set->log, LOG_ERROR, "disk-not-joined", a->entry->facts.name,
+	    "volume %s cannot use disk %s (%s): an older copy of the disk was put back: all of it is compared with "
+	    "the other copies before it counts again",
+	    a->entry->facts.name, d->facts.name, d->facts.path);
+}
+
+/* A current disk has all trees that are recorded: one that lacks the live one is an older copy, put back, unless all
+ * current ones are there and lack it: then it is the record that is. FLOW_WAIT: they are joined once more. */
+static enum flow attach_judge_lacking(struct attach *a)
+{
+	const struct volume *v = a->entry->head;
+	uint64_t lacking = a->lacking, current = 0;
+	a->lacking = 0;
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
+		current |= (uint64_t)(v->disks[i].state == VOLUME_DISK_LOST || v->disks[i].state == VOLUME_DISK_JOINED)
+			   << i;
+	for (uint64_t left = lacking; left != 0 && a->err == 0; left &= left - 1)
+		if (lacking == current)
+			attach_join_disk(a, (uint32_t)__builtin_ctzll(left), true);
+		else
+			attach_tell_older(a, (uint32_t)__builtin_ctzll(left));
+	return a->owed > 0 ? FLOW_WAIT : FLOW_NEXT;
 }
 
 /* ---- MARK ---- */
@@ -438,12 +476,8 @@ static void attach_find_older(struct attach *a)
 		struct volume_disk *vd = &v->disks[i];
 		if (vd->state != VOLUME_DISK_JOINED || a->generations_were[i] >= a->last.generation)
 			continue;
-		vd->is_older = true;
 		volume_disk_lose(v, i, -ENODATA);
-		log_event(v->set->log, LOG_ERROR, "disk-not-joined", a->entry->facts.name,
-			  "volume %s cannot use disk %s (%s): an older copy of the disk was put back: all of it is "
-			  "compared with the other copies before it counts again",
-			  a->entry->facts.name, v->set->disks[i]->facts.name, v->set->disks[i]->facts.path);
+		attach_tell_older(a, i);
 	}
 }
 
@@ -643,7 +677,7 @@ static void attach_run(struct attach *a)
 				attach_join(a);
 			break;
 		case ATTACH_JOIN:
-			if (a->owed > 0)
+			if (a->owed > 0 || attach_judge_lacking(a) == FLOW_WAIT)
 				return;
 			a->stage = a->err ? ATTACH_END : ATTACH_MARK;
 			if (a->err == 0 && attach_mark(a) == FLOW_WAIT)

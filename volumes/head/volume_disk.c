@@ -7,19 +7,22 @@
  * Invariants
  *  1. A JOINED disk's replica is open; the first thing that it fails to change, or its end, makes it LOST. Of the only
  *     copy, a failure is the request's alone.
- *  2. Reads go to JOINED disks alone.
+ *  2. Reads go to JOINED disks alone; to one of this node, if there is one.
  *
  * Owner: the volume.
  */
 #include "volumes/head/head_internal.h"
 
 #include <errno.h>
+#include <string.h>
 
 static void volume_disk_lost(struct replica *r, int res)
 {
 	struct volume_disk *vd = container_of(r, struct volume_disk, replica);
 	struct volume *v = vd->volume;
 	uint32_t disk = (uint32_t)(vd - v->disks);
+	log_line(v->set->log, LOG_INFO, "replica", "volume %s: its session with disk %s has ended: %s", volume_name(v),
+		 v->set->disks[disk]->facts.name, strerror(-res));
 	if (vd->state == VOLUME_DISK_SYNCING && !vd->is_switching) {
 		vd->state = VOLUME_DISK_STALE; /* as before */
 		vd->written = vd->flushed = 0;
@@ -43,6 +46,7 @@ struct replica *volume_disk_replica(struct volume *v, uint32_t disk)
 		replica_init(&vd->replica, v->set->reactor, &v->entry->facts.uuid, &d->facts.uuid, volume_disk_lost);
 	vd->volume = v;
 	vd->replica.disk = d->disk;
+	vd->replica.client = d->client;
 	vd->replica.is_only_copy = !volume_is_replicated(v);
 	return &vd->replica;
 }
@@ -68,11 +72,23 @@ uint64_t volume_joined(const struct volume *v)
 	return joined;
 }
 
+/* Bit per disk: those of this node. */
+static uint64_t disks_here(const struct volume *v, uint64_t disks)
+{
+	uint64_t here = 0;
+	for (uint64_t left = disks; left != 0; left &= left - 1)
+		if (v->set->disks[__builtin_ctzll(left)]->disk)
+			here |= left & -left;
+	return here;
+}
+
 /* Among those that have equally little to do the block decides, so that all take part. */
 uint32_t volume_reader(const struct volume *v, uint64_t disks, uint64_t block)
 {
 	if (disks != 0 && (disks & (disks - 1)) == 0)
 		return (uint32_t)__builtin_ctzll(disks);
+	uint64_t here = disks_here(v, disks);
+	disks = here ? here : disks;
 	uint32_t n = (uint32_t)__builtin_popcountll(disks), turn = 0, reader = SET_DISKS_MAX;
 	uint64_t least = UINT64_MAX;
 	for (uint64_t left = disks; left != 0; left &= left - 1, turn++) {

@@ -27,6 +27,7 @@
 
 #include "daemon/metadata/members.h"
 #include "daemon/metadata/metadata.h"
+#include "replication/peer_client.h"
 #include "volumes/disk/disk.h"
 #include "volumes/head/volume.h"
 
@@ -42,8 +43,10 @@ struct volume_set_options {
 	struct members *members;   /* of the cluster, joined; NULL: the store is this node's alone */
 	uint64_t cache_bytes;      /* for all disks together */
 	uint32_t n_parts;          /* pool of disk requests for data in flight; 0: 512 */
-	uint32_t replicas_max;     /* copies that a volume may have; 0: one */
 	uint64_t rebuild_after_ns; /* copies on a disk that has been away for so long are made anew elsewhere */
+	bool has_peers;            /* disks of other nodes can be asked: volume_set_peer_changed() tells of them */
+	/* The disks of this node are open, and attachments about to be brought back; NULL: nobody wants to know. */
+	void (*disks_open)(struct volume_set *s, void *context);
 };
 /* Reads the store, opens the disks this node owns, brings back the attachments; ready() when all that can serve does. A
  * disk that will not open is named in an event and the rest goes on; its volumes answer -EIO for what lies there. */
@@ -52,15 +55,21 @@ must_check int volume_set_start(const struct volume_set_options *o,
 				struct volume_set **out);
 /* After ready() with an error: the reason, "" when the error says all. */
 const char *volume_set_why(const struct volume_set *s);
+/* Detaches all volumes in memory, so that nothing is asked of other nodes any more; before volume_set_stop(). */
+void volume_set_detach(struct volume_set *s, void (*detached)(void *context), void *context);
 /* Detaches (in memory; attachments stay recorded), closes the disks cleanly, frees everything. */
 void volume_set_stop(struct volume_set *s, void (*stopped)(void *context), void *context);
 void volume_set_abandon(struct volume_set *s); /* for the simulator: as a crash does */
 
-/* ---- for who serves this node's disks to others ---- */
+/* ---- for who serves this node's disks to others, and knows these ---- */
 
 const struct uuid *volume_set_cluster(const struct volume_set *s);
 /* A disk of this node, while it runs; NULL: there is none. */
 struct disk *volume_set_disk(struct volume_set *s, const struct uuid *disk);
+/* Those that run, for others: at most PEER_DISKS_MAX. */
+uint32_t volume_set_list_disks(struct volume_set *s, struct peer_disk *out);
+/* The node's disks can be asked over this client from now on, or no more: one client for each node at a time. */
+void volume_set_peer_changed(struct volume_set *s, const char *node, struct peer_client *client, bool is_up);
 /* Called before a disk is closed; NULL: nobody is. */
 void volume_set_on_disk_close(struct volume_set *s, void (*closes)(struct disk *disk, void *context), void *context);
 
@@ -91,6 +100,7 @@ enum set_command_kind {
 	SET_SWEEP,             /* the set's own */
 	SET_REHOME,            /* the same */
 	SET_RELEASE,           /* the same: a head that another node has taken over is let go */
+	SET_RETURN,            /* the same: what is recorded as attached here, and could not be, is tried again */
 };
 
 /* A snapshot, by its volume's name and its own. */

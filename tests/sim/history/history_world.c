@@ -199,8 +199,7 @@ void world_start(struct history_world *w)
 				       .metadata = w->metadata,
 				       .node_name = "n1",
 				       .cache_bytes = w->copies > 1 ? 4 * CACHE_BYTES : CACHE_BYTES,
-				       .n_parts = 32,
-				       .replicas_max = 5};
+				       .n_parts = 32};
 	for (;;) {
 		o.reactor = sim_reactor(w->machine);
 		sim_crash_at(w->machine, world_one_in(w, 4) ? sim_io_index(w->machine) + 1 + world_pick(w, 150) : 0);

@@ -1,0 +1,325 @@
+/*
+ * test_remote_copies.c: copies on the disks of several nodes, which speak to each other over the simulated network: where
+ * they are placed, what becomes of them when a node goes and comes back, and who may be the head.
+ */
+#include "tests/unit/head_world.h"
+
+#include <CUnit/Basic.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DISK_BYTES   (64 * MIB)
+#define VOLUME_BYTES (8 * GIB)
+#define N_NODES      3u
+
+struct cluster {
+	struct head_world nodes[N_NODES];
+	uint8_t *data, *back;
+};
+
+static void let_settle(struct cluster *c)
+{
+	world_let_pass(&c->nodes[0], 200 * NS_PER_MS);
+}
+
+/* The last nodes have no disk. */
+static void cluster_open(struct cluster *c, uint64_t seed, uint32_t n_with_disks)
+{
+	static const char *const names[] = {"n1", "n2", "n3"};
+	static const char *const about[] = {"{\"labels\":{\"rack\":\"r1\"}}", "{\"labels\":{\"rack\":\"r1\"}}", "{}"};
+	world_open(&c->nodes[0], seed);
+	for (uint32_t i = 0; i < N_NODES; i++) {
+		struct head_world *w = &c->nodes[i];
+		if (i > 0)
+			world_open_beside(w, &c->nodes[0], names[i]);
+		w->n_disks = 10 * i;
+		w->has_peers = true;
+		w->about = about[i];
+		if (i < n_with_disks)
+			world_add_disk(w, DISK_BYTES);
+	}
+	for (uint32_t i = 0; i < N_NODES; i++)
+		CU_ASSERT_EQUAL_FATAL(world_start(&c->nodes[i]), 0);
+	for (uint32_t i = 0; i < N_NODES; i++)
+		for (uint32_t j = 0; j < N_NODES; j++)
+			if (i != j)
+				world_connect(&c->nodes[i], &c->nodes[j]);
+	let_settle(c);
+	set_pool_find(c->nodes[0].set, "default")->facts.failure_domain = DOMAIN_NODE;
+	c->data = world_memory(BLOCK_BYTES);
+	c->back = world_memory(BLOCK_BYTES);
+}
+
+static void cluster_close(struct cluster *c)
+{
+	for (uint32_t i = N_NODES; i-- > 0;)
+		world_close(&c->nodes[i]);
+	free(c->data);
+	free(c->back);
+}
+
+static struct set_disk *disk_of(struct head_world *w, const char *name)
+{
+	struct set_disk *d = set_disk_find(w->set, name);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(d);
+	return d;
+}
+
+static struct volume *volume_with_copies(struct head_world *w, const char *name, uint32_t replicas)
+{
+	struct set_command create = order(SET_VOLUME_CREATE, name);
+	create.size_bytes = VOLUME_BYTES;
+	create.replicas = replicas;
+	CU_ASSERT_EQUAL_FATAL(world_command(w, &create), 0);
+	CU_ASSERT_EQUAL_FATAL(world_attach(w, name), 0);
+	return world_head(w, name);
+}
+
+static void write_one(struct cluster *c, struct head_world *w, const char *name, uint64_t segment, uint8_t value)
+{
+	memset(c->data, value, BLOCK_BYTES);
+	CU_ASSERT_EQUAL(world_write(w, world_head(w, name), segment * SEGMENT_BYTES, c->data, BLOCK_BYTES, 0), 0);
+}
+
+static void expect_one(struct cluster *c, struct head_world *w, const char *name, uint64_t segment, uint8_t value)
+{
+	memset(c->data, value, BLOCK_BYTES);
+	CU_ASSERT_EQUAL(world_read(w, world_head(w, name), segment * SEGMENT_BYTES, c->back, BLOCK_BYTES), 0);
+	CU_ASSERT_EQUAL(memcmp(c->data, c->back, BLOCK_BYTES), 0);
+}
+
+static uint32_t stale_copies(struct head_world *w, const char *name)
+{
+	const struct volume_facts *f = &set_volume_find(w->set, name)->facts;
+	uint32_t n = 0;
+	for (uint32_t i = 0; i < f->n_disks; i++)
+		n += f->disks[i].is_stale;
+	return n;
+}
+
+/* Has the disk of this node a live tree of the volume? */
+static bool has_tree(struct head_world *w, const char *disk, const struct uuid *volume)
+{
+	return disk_tree_find(disk_of(w, disk)->disk, volume, 1) != NULL;
+}
+
+/* ---- who is seen ---- */
+
+static void disks_come_and_go(void)
+{
+	struct cluster c;
+	cluster_open(&c, 1, 3);
+	struct head_world *w = &c.nodes[0];
+	const struct set_disk *far = disk_of(w, "n2-d11"), *near = disk_of(&c.nodes[1], "n2-d11");
+	CU_ASSERT_EQUAL(far->state, SET_DISK_RUNNING);
+	CU_ASSERT_PTR_NULL(far->disk);
+	CU_ASSERT_EQUAL(set_disk_room(far), set_disk_room(near));
+	world_disconnect(w, &c.nodes[1]);
+	CU_ASSERT_EQUAL(far->state, SET_DISK_ABSENT);
+	CU_ASSERT_PTR_NOT_NULL(strstr(far->why, "cannot be reached"));
+	world_connect(w, &c.nodes[1]);
+	let_settle(&c);
+	CU_ASSERT_EQUAL(far->state, SET_DISK_RUNNING);
+	world_stop(&c.nodes[1]);
+	let_settle(&c);
+	CU_ASSERT_EQUAL(far->state, SET_DISK_ABSENT);
+	CU_ASSERT_EQUAL_FATAL(world_start(&c.nodes[1]), 0);
+	world_let_pass(w, 5 * NS_PER_S);
+	CU_ASSERT_EQUAL(far->state, SET_DISK_RUNNING);
+	cluster_close(&c);
+}
+
+/* ---- placement ---- */
+
+static void first_copy_is_the_heads(void)
+{
+	struct cluster c;
+	uint64_t disks, n[N_NODES] = {0};
+	cluster_open(&c, 2, 3);
+	struct head_world *w = &c.nodes[1];
+	set_pool_find(w->set, "default")->facts.failure_domain = DOMAIN_NODE;
+	struct volume *v = volume_with_copies(w, "v", 2), *one = volume_with_copies(w, "one", 1);
+	for (uint32_t i = 0; i < 200; i++) {
+		CU_ASSERT_EQUAL_FATAL(placement_choose(v, 0, 0, &disks), 0);
+		CU_ASSERT_EQUAL(__builtin_popcountll(disks), 2);
+		for (uint32_t d = 0; d < N_NODES; d++)
+			n[d] += disks >> d & 1;
+	}
+	uint32_t own = disk_of(w, "n2-d11")->index;
+	CU_ASSERT_EQUAL(n[own], 200);
+	for (uint32_t d = 0; d < N_NODES; d++)
+		CU_ASSERT(n[d] > 60);
+	CU_ASSERT_EQUAL(placement_choose(v, 1ull << own, 0, &disks), 0); /* unless it is full */
+	CU_ASSERT_EQUAL(disks, 7 & ~(1ull << own));
+	CU_ASSERT_EQUAL(placement_choose(one, 0, 0, &disks), 0); /* a single copy goes nowhere else */
+	CU_ASSERT_EQUAL(disks, 1ull << own);
+	CU_ASSERT_EQUAL(placement_choose(one, 1ull << own, 0, &disks), -ENOSPC);
+	cluster_close(&c);
+}
+
+static void domains_are_nodes_and_racks(void)
+{
+	struct cluster c;
+	struct pool_facts pool = {.name = "default", .failure_domain = DOMAIN_NODE};
+	cluster_open(&c, 3, 3);
+	struct head_world *w = &c.nodes[0];
+	CU_ASSERT_EQUAL(placement_domains(w->set, &pool), 3);
+	pool.failure_domain = DOMAIN_RACK; /* two nodes are in one, the third in none */
+	CU_ASSERT_EQUAL(placement_domains(w->set, &pool), 2);
+	pool.failure_domain = DOMAIN_ZONE; /* nobody says: each for itself */
+	CU_ASSERT_EQUAL(placement_domains(w->set, &pool), 3);
+	struct set_command create = order(SET_VOLUME_CREATE, "four");
+	create.size_bytes = VOLUME_BYTES;
+	create.replicas = 4;
+	CU_ASSERT_EQUAL(world_command(w, &create), -ENOSPC);
+	CU_ASSERT_PTR_NOT_NULL(strstr(create.why, "are in 3:"));
+	w->set->has_peers = false;
+	create.replicas = 2;
+	CU_ASSERT_EQUAL(world_command(w, &create), -ENOSPC);
+	CU_ASSERT_PTR_NOT_NULL(strstr(create.why, "without peer.listen"));
+	cluster_close(&c);
+}
+
+/* ---- copies ---- */
+
+static void a_node_goes_and_comes_back(void)
+{
+	struct cluster c;
+	cluster_open(&c, 4, 3);
+	struct head_world *w = &c.nodes[0];
+	volume_with_copies(w, "v", 3);
+	struct uuid uuid = set_volume_find(w->set, "v")->facts.uuid;
+	write_one(&c, w, "v", 0, 1);
+	CU_ASSERT(has_tree(&c.nodes[1], "n2-d11", &uuid) && has_tree(&c.nodes[2], "n3-d21", &uuid));
+	world_stop(&c.nodes[2]);
+	write_one(&c, w, "v", 0, 2);
+	CU_ASSERT_EQUAL(stale_copies(w, "v"), 1);
+	write_one(&c, w, "v", 1, 3); /* a segment that it will not have */
+	CU_ASSERT_EQUAL_FATAL(world_start(&c.nodes[2]), 0);
+	world_let_pass(w, 20 * NS_PER_S);
+	CU_ASSERT_EQUAL(stale_copies(w, "v"), 0);
+	CU_ASSERT_EQUAL(world_events(w, "copy-current"), 1);
+	expect_one(&c, w, "v", 0, 2);
+	/* It has all: the other two go, and it is the head. */
+	CU_ASSERT_EQUAL(world_detach(w, "v"), 0);
+	CU_ASSERT_EQUAL(stale_copies(w, "v"), 0);
+	cluster_close(&c);
+}
+
+static void any_node_can_be_the_head(void)
+{
+	struct cluster c;
+	cluster_open(&c, 5, 2);
+	struct head_world *w = &c.nodes[2]; /* which has no disk */
+	set_pool_find(w->set, "default")->facts.failure_domain = DOMAIN_NODE;
+	volume_with_copies(w, "v", 2);
+	write_one(&c, w, "v", 0, 1);
+	CU_ASSERT_EQUAL(world_snapshot(w, "v@s"), 0);
+	write_one(&c, w, "v", 0, 2);
+	CU_ASSERT_EQUAL(world_clone(w, "v@s", "clone"), 0);
+	let_settle(&c);
+	CU_ASSERT_EQUAL(world_attach(&c.nodes[0], "v"), -EREMOTE);
+	CU_ASSERT_EQUAL(world_attach(&c.nodes[0], "clone"), 0);
+	expect_one(&c, &c.nodes[0], "clone", 0, 1);
+	CU_ASSERT_EQUAL(world_attach(w, "v@s"), 0);
+	memset(c.data, 1, BLOCK_BYTES);
+	CU_ASSERT_EQUAL(world_read(w, world_export(w, "v@s"), 0, c.back, BLOCK_BYTES), 0);
+	CU_ASSERT_EQUAL(memcmp(c.data, c.back, BLOCK_BYTES), 0);
+	CU_ASSERT_EQUAL(world_detach(w, "v@s"), 0);
+	CU_ASSERT_EQUAL(world_detach(w, "v"), 0);
+	let_settle(&c);
+	CU_ASSERT_EQUAL(world_attach(&c.nodes[1], "v"), 0);
+	expect_one(&c, &c.nodes[1], "v", 0, 2);
+	cluster_close(&c);
+}
+
+static void taken_over_with_its_data(void)
+{
+	struct cluster c;
+	cluster_open(&c, 6, 3);
+	struct head_world *w = &c.nodes[0];
+	volume_with_copies(w, "v", 3);
+	write_one(&c, w, "v", 0, 1);
+	let_settle(&c);
+	world_end_lease(w);
+	world_let_pass(w, 10 * NS_PER_MS);
+	struct set_command take = order_other(SET_VOLUME_ATTACH, "v", "nbd");
+	take.takeover = true;
+	CU_ASSERT_EQUAL(world_command(&c.nodes[1], &take), 0);
+	expect_one(&c, &c.nodes[1], "v", 0, 1);
+	write_one(&c, &c.nodes[1], "v", 0, 2);
+	world_let_pass(w, 10 * NS_PER_S);
+	CU_ASSERT_PTR_NULL(world_head(w, "v"));
+	CU_ASSERT_EQUAL(stale_copies(&c.nodes[1], "v"), 0);
+	expect_one(&c, &c.nodes[1], "v", 0, 2);
+	cluster_close(&c);
+}
+
+static void deleted_everywhere(void)
+{
+	struct cluster c;
+	cluster_open(&c, 7, 3);
+	struct head_world *w = &c.nodes[0];
+	volume_with_copies(w, "v", 3);
+	struct uuid uuid = set_volume_find(w->set, "v")->facts.uuid;
+	struct volume_record record;
+	write_one(&c, w, "v", 0, 1);
+	CU_ASSERT_EQUAL(world_detach(w, "v"), 0);
+	world_stop(&c.nodes[2]);
+	struct set_command delete = order(SET_VOLUME_DELETE, "v");
+	CU_ASSERT_EQUAL(world_command(w, &delete), 0);
+	world_let_pass(w, 5 * NS_PER_S);
+	CU_ASSERT_FALSE(disk_volume(disk_of(&c.nodes[1], "n2-d11")->disk, &uuid, &record));
+	CU_ASSERT_PTR_NOT_NULL(set_volume_by_uuid(w->set, &uuid)); /* it waits for the third */
+	CU_ASSERT_EQUAL_FATAL(world_start(&c.nodes[2]), 0);
+	world_let_pass(w, 10 * NS_PER_S);
+	CU_ASSERT_PTR_NULL(set_volume_by_uuid(w->set, &uuid));
+	CU_ASSERT_FALSE(disk_volume(disk_of(&c.nodes[2], "n3-d21")->disk, &uuid, &record));
+	cluster_close(&c);
+}
+
+/* Its head's node is the first to come back after all were gone: it waits for the disks. */
+static void returns_when_its_disks_do(void)
+{
+	struct cluster c;
+	cluster_open(&c, 8, 2);
+	struct head_world *w = &c.nodes[2];
+	set_pool_find(w->set, "default")->facts.failure_domain = DOMAIN_NODE;
+	volume_with_copies(w, "v", 2);
+	write_one(&c, w, "v", 0, 1);
+	for (uint32_t i = N_NODES; i-- > 0;)
+		world_stop(&c.nodes[i]);
+	CU_ASSERT_EQUAL_FATAL(world_start(w), 0);
+	world_connect(w, &c.nodes[0]);
+	world_connect(w, &c.nodes[1]);
+	CU_ASSERT_PTR_NULL(world_head(w, "v"));
+	CU_ASSERT_PTR_NOT_NULL(strstr(set_volume_find(w->set, "v")->why, "no current copy that can be reached"));
+	CU_ASSERT_EQUAL_FATAL(world_start(&c.nodes[0]), 0);
+	CU_ASSERT_EQUAL_FATAL(world_start(&c.nodes[1]), 0);
+	world_let_pass(w, 20 * NS_PER_S);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(world_head(w, "v"));
+	CU_ASSERT_EQUAL(world_events(w, "volume-returned"), 1);
+	expect_one(&c, w, "v", 0, 1);
+	CU_ASSERT_EQUAL(stale_copies(w, "v"), 0);
+	cluster_close(&c);
+}
+
+int main(void)
+{
+	CU_pSuite suite;
+	if (CU_initialize_registry() != CUE_SUCCESS || !(suite = CU_add_suite("copies on several nodes", NULL, NULL)))
+		return 1;
+	CU_add_test(suite, "disks come and go", disks_come_and_go);
+	CU_add_test(suite, "the first copy is the head's", first_copy_is_the_heads);
+	CU_add_test(suite, "domains are nodes and racks", domains_are_nodes_and_racks);
+	CU_add_test(suite, "a node goes and comes back", a_node_goes_and_comes_back);
+	CU_add_test(suite, "any node can be the head", any_node_can_be_the_head);
+	CU_add_test(suite, "taken over with its data", taken_over_with_its_data);
+	CU_add_test(suite, "deleted everywhere", deleted_everywhere);
+	CU_add_test(suite, "returns when its disks do", returns_when_its_disks_do);
+	CU_basic_run_tests();
+	unsigned failures = CU_get_number_of_failures();
+	CU_cleanup_registry();
+	return failures > 0;
+}
