@@ -305,6 +305,116 @@ static void returns_when_its_disks_do(void)
 	cluster_close(&c);
 }
 
+/* ---- copies that go elsewhere ---- */
+
+/* Bit per disk, as the node numbers them. */
+static uint64_t disks_of_segment(struct head_world *w, const char *name, uint64_t segment)
+{
+	uint64_t disks = 0;
+	CU_ASSERT_EQUAL(chunk_find(world_head(w, name), segment, &disks), PLACED_ON_DISKS);
+	return disks;
+}
+
+/* A volume with two copies, one of them on the second node, whose head is the first. */
+static void two_copies_here_and_there(struct cluster *c, uint64_t seed)
+{
+	struct head_world *w = &c->nodes[0];
+	cluster_open(c, seed, 3);
+	world_stop(&c->nodes[2]);
+	volume_with_copies(w, "v", 2);
+	for (uint64_t segment = 0; segment < 3; segment++)
+		write_one(c, w, "v", segment, (uint8_t)(1 + segment));
+	CU_ASSERT_EQUAL(world_snapshot(w, "v@s"), 0);
+	write_one(c, w, "v", 1, 9);
+	CU_ASSERT_EQUAL_FATAL(world_start(&c->nodes[2]), 0);
+	world_let_pass(w, 3 * NS_PER_S); /* its disk is told of */
+}
+
+/* All of it lies on the first and the third node, and the third alone has it. */
+static void expect_moved(struct cluster *c)
+{
+	struct head_world *w = &c->nodes[0];
+	const struct set_disk *near = disk_of(w, "n1-d1"), *far = disk_of(w, "n3-d21");
+	for (uint64_t segment = 0; segment < 3; segment++)
+		CU_ASSERT_EQUAL(disks_of_segment(w, "v", segment), 1ull << near->index | 1ull << far->index);
+	CU_ASSERT_EQUAL(set_volume_find(w->set, "v")->facts.n_disks, 2);
+	CU_ASSERT_EQUAL(stale_copies(w, "v"), 0);
+	CU_ASSERT_EQUAL(world_detach(w, "v"), 0);
+	world_stop(w);
+	world_let_pass(&c->nodes[2], WORLD_LEASE_NS);
+	CU_ASSERT_EQUAL(world_attach(&c->nodes[2], "v"), 0);
+	expect_one(c, &c->nodes[2], "v", 0, 1);
+	expect_one(c, &c->nodes[2], "v", 1, 9);
+	expect_one(c, &c->nodes[2], "v", 2, 3);
+	CU_ASSERT_EQUAL(world_attach(&c->nodes[2], "v@s"), 0);
+	memset(c->data, 2, BLOCK_BYTES);
+	struct volume *s = world_export(&c->nodes[2], "v@s");
+	CU_ASSERT_EQUAL(world_read(&c->nodes[2], s, SEGMENT_BYTES, c->back, BLOCK_BYTES), 0);
+	CU_ASSERT_EQUAL(memcmp(c->data, c->back, BLOCK_BYTES), 0);
+	CU_ASSERT_EQUAL_FATAL(world_start(w), 0);
+}
+
+static void drained_to_another_node(void)
+{
+	struct cluster c;
+	two_copies_here_and_there(&c, 9);
+	struct head_world *w = &c.nodes[0];
+	struct uuid uuid = set_volume_find(w->set, "v")->facts.uuid;
+	struct set_command drain = order(SET_DISK_DRAIN, "n2-d11");
+	CU_ASSERT_EQUAL(world_command(w, &drain), -EREMOTE);
+	CU_ASSERT_EQUAL(world_command(&c.nodes[1], &drain), 0);
+	world_let_pass(w, 20 * NS_PER_S);
+	CU_ASSERT_EQUAL(world_events(&c.nodes[1], "disk-drained"), 1);
+	CU_ASSERT_FALSE(has_tree(&c.nodes[1], "n2-d11", &uuid));
+	expect_moved(&c);
+	cluster_close(&c);
+}
+
+/* Nobody has it attached: one node sees to it, and only one. */
+static void drained_by_one_node(void)
+{
+	struct cluster c;
+	two_copies_here_and_there(&c, 10);
+	struct head_world *w = &c.nodes[0];
+	struct uuid uuid = set_volume_find(w->set, "v")->facts.uuid;
+	CU_ASSERT_EQUAL(world_detach(w, "v"), 0);
+	let_settle(&c);
+	uint64_t generation = set_volume_find(w->set, "v")->facts.generation;
+	struct set_command drain = order(SET_DISK_DRAIN, "n2-d11");
+	CU_ASSERT_EQUAL(world_command(&c.nodes[1], &drain), 0);
+	world_let_pass(w, 20 * NS_PER_S);
+	CU_ASSERT_EQUAL(world_events(&c.nodes[1], "disk-drained"), 1);
+	CU_ASSERT_FALSE(has_tree(&c.nodes[1], "n2-d11", &uuid));
+	CU_ASSERT_EQUAL(set_volume_find(w->set, "v")->facts.generation, generation + 1);
+	CU_ASSERT_PTR_NULL(world_head(w, "v"));
+	CU_ASSERT_EQUAL(world_attach(w, "v"), 0);
+	expect_one(&c, w, "v", 0, 1); /* and the chunk is known */
+	expect_one(&c, w, "v", 1, 9);
+	expect_one(&c, w, "v", 2, 3);
+	expect_moved(&c);
+	cluster_close(&c);
+}
+
+static void made_anew_when_a_node_is_gone(void)
+{
+	struct cluster c;
+	two_copies_here_and_there(&c, 11);
+	struct head_world *w = &c.nodes[0];
+	struct uuid uuid = set_volume_find(w->set, "v")->facts.uuid;
+	world_stop(&c.nodes[1]);
+	world_let_pass(w, 300 * NS_PER_S); /* half of rebuild_after */
+	CU_ASSERT_EQUAL(world_events(w, "rebuild-begun"), 0);
+	world_let_pass(w, 330 * NS_PER_S);
+	CU_ASSERT_EQUAL(world_events(w, "rebuild-begun"), 1);
+	struct set_volume *entry = set_volume_find(w->set, "v");
+	CU_ASSERT_EQUAL(entry->facts.n_disks, 3); /* it is not forgotten what is there, */
+	CU_ASSERT_EQUAL_FATAL(world_start(&c.nodes[1]), 0);
+	world_let_pass(w, 20 * NS_PER_S);
+	CU_ASSERT_FALSE(has_tree(&c.nodes[1], "n2-d11", &uuid)); /* and it goes when the disk is back */
+	expect_moved(&c);
+	cluster_close(&c);
+}
+
 int main(void)
 {
 	CU_pSuite suite;
@@ -318,6 +428,9 @@ int main(void)
 	CU_add_test(suite, "taken over with its data", taken_over_with_its_data);
 	CU_add_test(suite, "deleted everywhere", deleted_everywhere);
 	CU_add_test(suite, "returns when its disks do", returns_when_its_disks_do);
+	CU_add_test(suite, "drained to another node", drained_to_another_node);
+	CU_add_test(suite, "drained by one node", drained_by_one_node);
+	CU_add_test(suite, "made anew when a node is gone", made_anew_when_a_node_is_gone);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();
 	CU_cleanup_registry();
