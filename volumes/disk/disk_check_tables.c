@@ -203,10 +203,11 @@ static void check_records(struct check *k)
 		qsort(k->volumes, k->n_volumes, sizeof(*k->volumes), compare_volumes);
 	for (uint32_t i = 1; i < k->n_trees; i++) {
 		const struct tree_record *a = &k->trees[i - 1].record, *b = &k->trees[i].record;
-		if (a->tree_id != b->tree_id || !uuid_equal(&a->volume, &b->volume))
+		/* A volume that has left the disk and is back makes its trees again, while the former ones are being freed. */
+		bool is_one_dying = a->state != TREE_LIVE || b->state != TREE_LIVE;
+		if (a->tree_id != b->tree_id || !uuid_equal(&a->volume, &b->volume) || is_one_dying)
 			continue;
 		tree_name(&k->trees[i], name);
-		/* A tree id is never used again [TREEID], so not even a dying tree may have a namesake. */
 		check_error(k, "%s is in slots %u and %u: which one a client gets is chance", name,
 			    k->trees[i - 1].slot, k->trees[i].slot);
 	}
