@@ -59,9 +59,11 @@ static void measure_answered(struct disk_io *io, int res)
 static void measure_send(struct measure_work *w, struct set_disk *d, uint64_t tree)
 {
 	struct disk_io *io = &w->ios[d->index].io;
-	const struct uuid *uuid = &w->command->volume->facts.uuid;
-	if (!disk_tree_find(d->disk, uuid, tree))
-		return;
+	struct volume_facts *facts = &w->command->volume->facts;
+	const struct uuid *uuid = &facts->uuid;
+	const struct volume_disk_facts *known = volume_facts_disk(facts, &d->facts.uuid);
+	if ((known && known->is_left) || !disk_tree_find(d->disk, uuid, tree))
+		return; /* what it has left there counts no more */
 	w->ios[d->index].work = w;
 	*io = (struct disk_io){.op = DISK_MEASURE, .volume = *uuid, .tree_id = tree, .done = measure_answered};
 	w->owed++;

@@ -482,9 +482,13 @@ static enum flow snapshot_sweep(struct command *c)
 /* 1: go on; 0: nothing is to be done; -errno; -EAGAIN: called again. */
 static int snapshot_check(struct command *c)
 {
-	for (uint32_t i = 0; i < c->order->n_targets; i++)
-		if (command_settle_history(c, set_volume_find(c->set, c->order->targets[i].volume)) == FLOW_WAIT)
+	for (uint32_t i = 0; i < c->order->n_targets; i++) {
+		struct set_volume *entry = set_volume_find(c->set, c->order->targets[i].volume);
+		if (command_settle_history(c, entry) == FLOW_WAIT)
 			return -EAGAIN;
+		if (c->kind == &command_snapshot_rollback && command_end_rehoming(c, entry) == FLOW_WAIT)
+			return -EAGAIN;
+	}
 	if (c->err != 0)
 		return c->err;
 	return c->kind == &command_snapshot_create ? snapshot_create_check(c) : snapshot_rollback_check(c);
