@@ -132,10 +132,12 @@ static void lease_vanished(struct members *m, struct member *n, uint64_t revisio
 	if (n->state == MEMBER_STOPPED) {
 		log_event(m->log, LOG_NOTICE, "node-left", n->name, "node %s has stopped", n->name);
 	} else {
-		log_event(m->log, LOG_WARNING, "node-lost", n->name,
-			  "node %s does not renew its lease: it has died, or cannot reach the metadata store; what is "
-			  "attached there answers nothing until it is back, or is attached elsewhere with --takeover",
-			  n->name);
+		log_event(
+		    m->log, LOG_WARNING, "node-lost", n->name,
+		    "node %s does not renew its lease: it has died, or cannot reach the metadata store; what is "
+		    "attached there answers nothing until it is back, or is attached elsewhere: by itself what has "
+		    "several copies and is attached over NBD, else with --takeover",
+		    n->name);
 		n->since_ns = reactor_wall_ns(m->reactor);
 		n->is_mark_wanted = true;
 		members_mark(m);

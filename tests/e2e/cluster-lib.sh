@@ -9,6 +9,7 @@
 #   qn NAME ARGUMENTS ...      the command, to that node;   jsonn NAME FILTER ARGUMENTS ...   a value of its JSON
 #   node_uri NAME VOLUME       the NBD URI of a volume there
 #   node_event NAME CODE       has it told this event?
+#   places NAME N              does a volume of that node get N copies? A disk of another node does when it has been told of
 # shellcheck shell=bash
 require etcd jq curl
 declare -A node_pid=()
@@ -142,4 +143,15 @@ cluster_passed() {
 		node_stop "$name"
 	done
 	passed
+}
+
+places() { # NAME N
+	local n
+	qn "$1" volume create probe --size 64M --replicas "$2" >/dev/null || return 1
+	qn "$1" volume attach probe --nbd >/dev/null
+	nbd "$(node_uri "$1" probe)" 'h.pwrite(b"x" * 4096, 0)'
+	n=$(jsonn "$1" '[.copies[] | select(.state == "current")] | length' volume show probe)
+	qn "$1" volume detach probe >/dev/null
+	qn "$1" volume delete probe >/dev/null
+	[ "$n" = "$2" ]
 }

@@ -39,10 +39,9 @@ say "the own disk of the head's node is older than the volume"
 node_stop n1
 cp "$dir/n1/disks/a.img" "$dir/older.img"
 node_start n1
-until_true 15 answers n1 n2
-created() { qn n1 volume create "$1" --size 3G --replicas 2; }
+until_true 30 places n1 2
 for v in v w; do
-	until_true 15 created $v
+	expect 0 '' qn n1 volume create $v --size 3G --replicas 2
 	expect 0 '^nbd' qn n1 volume attach $v --nbd
 done
 nbd "$(node_uri n1 w)" 'h.pwrite(b"w" * 4096, 2 << 30)'

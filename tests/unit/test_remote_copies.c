@@ -256,6 +256,52 @@ static void taken_over_with_its_data(void)
 	cluster_close(&c);
 }
 
+/* How many nodes have a head of it; the last of them. */
+static struct head_world *only_head(struct cluster *c, const char *name)
+{
+	struct head_world *w = NULL;
+	for (uint32_t i = 0; i < N_NODES; i++)
+		if (c->nodes[i].set && world_head(&c->nodes[i], name)) {
+			CU_ASSERT_PTR_NULL(w);
+			w = &c->nodes[i];
+		}
+	return w;
+}
+
+static void taken_over_when_its_node_is_lost(void)
+{
+	for (uint64_t seed = 20; seed < 30; seed++) {
+		struct cluster c;
+		cluster_open(&c, seed, 3);
+		struct head_world *w = &c.nodes[0];
+		volume_with_copies(w, "v", 3);
+		volume_with_copies(w, "alone", 1);
+		write_one(&c, w, "v", 0, 1);
+		write_one(&c, w, "alone", 0, 1);
+		let_settle(&c);
+		world_stop(w);
+		world_let_pass(&c.nodes[1], 30 * NS_PER_S);
+		CU_ASSERT_PTR_NULL(only_head(&c, "v")); /* who was stopped is about to come back */
+		world_put(&c.nodes[1], "nodes/n1", strdup("{\"state\":\"lost\",\"since_ns\":1,\"about\":{}}"));
+		world_let_pass(&c.nodes[1], 2 * NS_PER_S);
+		struct head_world *to = only_head(&c, "v");
+		CU_ASSERT_PTR_NOT_NULL_FATAL(to);
+		CU_ASSERT_EQUAL(world_events(to, "volume-taken-over"), 1);
+		CU_ASSERT_PTR_NULL(only_head(&c, "alone")); /* nobody could read it */
+		CU_ASSERT(set_volume_find(to->set, "v")->facts.is_attached_nbd);
+		expect_one(&c, to, "v", 0, 1);
+		write_one(&c, to, "v", 0, 2);
+		/* It comes back, and has its single copy, and no more. */
+		CU_ASSERT_EQUAL_FATAL(world_start(w), 0);
+		world_let_pass(w, 20 * NS_PER_S);
+		CU_ASSERT_PTR_EQUAL(only_head(&c, "v"), to);
+		expect_one(&c, w, "alone", 0, 1);
+		CU_ASSERT_EQUAL(stale_copies(to, "v"), 0);
+		expect_one(&c, to, "v", 0, 2);
+		cluster_close(&c);
+	}
+}
+
 static void deleted_everywhere(void)
 {
 	struct cluster c;
@@ -426,6 +472,7 @@ int main(void)
 	CU_add_test(suite, "a node goes and comes back", a_node_goes_and_comes_back);
 	CU_add_test(suite, "any node can be the head", any_node_can_be_the_head);
 	CU_add_test(suite, "taken over with its data", taken_over_with_its_data);
+	CU_add_test(suite, "taken over when its node is lost", taken_over_when_its_node_is_lost);
 	CU_add_test(suite, "deleted everywhere", deleted_everywhere);
 	CU_add_test(suite, "returns when its disks do", returns_when_its_disks_do);
 	CU_add_test(suite, "drained to another node", drained_to_another_node);

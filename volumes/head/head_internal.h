@@ -23,7 +23,7 @@
  *   deleted.c        what was deleted last                      fill.c         served while it is filled
  *   ahead.c          from change to change                      set_nodes.c    which node does what
  *   set_watch.c      what other nodes change                    set_lease.c    what happens without a lease
- *   set_peers.c      the disks of other nodes
+ *   set_peers.c      the disks of other nodes                   set_takeover.c what a lost node had attached
  *
  * One reactor owns everything here; there are no locks.
  */
@@ -279,17 +279,19 @@ struct set_volume {
 	struct volume_set *set;
 	struct list link; /* by name */
 	struct volume_facts facts;
-	struct volume *head;    /* NULL: not attached */
-	struct attach *attach;  /* under way */
-	struct reap *reap;      /* being deleted */
-	struct list updates;    /* record_member.turn: the first has its turn */
-	struct list snapshots;  /* oldest first */
-	uint32_t n_snapshots;   /* those being deleted not counted */
-	bool is_history_short;  /* snapshots may be in the store that are not here: no tree is dropped meanwhile */
-	bool is_sweep_wanted;   /* a command that drops trees is in line */
-	bool is_schedule_busy;  /* one that takes the schedule's snapshot is */
-	bool is_release_wanted; /* one that lets the fenced head go is */
-	bool is_return_wanted;  /* one that attaches it again is */
+	struct volume *head;     /* NULL: not attached */
+	struct attach *attach;   /* under way */
+	struct reap *reap;       /* being deleted */
+	struct list updates;     /* record_member.turn: the first has its turn */
+	struct list snapshots;   /* oldest first */
+	uint32_t n_snapshots;    /* those being deleted not counted */
+	bool is_history_short;   /* snapshots may be in the store that are not here: no tree is dropped meanwhile */
+	bool is_sweep_wanted;    /* a command that drops trees is in line */
+	bool is_schedule_busy;   /* one that takes the schedule's snapshot is */
+	bool is_release_wanted;  /* one that lets the fenced head go is */
+	bool is_return_wanted;   /* one that attaches it again is */
+	bool is_takeover_wanted; /* one that takes it over from a lost node is */
+	uint64_t orphaned_ns;    /* since when its node is known to be lost; 0: it is not */
 	uint64_t schedule_retry_ns;
 	bool is_rehoming;      /* the set has attached it for itself, so that its segments can leave a disk; and that */
 	bool is_rehome_wanted; /* a command that does so, or ends it, is in line */
@@ -347,6 +349,8 @@ struct volume_set {
 	struct op command_op;
 	struct timer schedule_timer;
 	struct timer drain_timer;
+	struct timer takeover_timer;
+	uint64_t takeovers_from_ns; /* this node had no lease: what is lost since then is taken over from here on */
 	bool is_stopping;
 	struct set_start *start;
 	struct set_stop *stop;
@@ -638,6 +642,7 @@ void barrier_abandon(struct volume *v);
 struct attach_options {
 	bool is_nbd, is_vhost, is_read_only; /* all false: none is recorded; for the set's own work */
 	bool is_return;                      /* recorded already: brought back after a restart */
+	bool is_from_lost;                   /* even though a node that has no lease has it */
 	bool is_takeover;                    /* even though a disk remembers a later generation than the record */
 	uint32_t vhost_queues;               /* 0: as many as usual */
 };
@@ -773,9 +778,9 @@ struct command_kind {
 extern const struct command_kind command_disk_add, command_disk_drain, command_rehome, command_disk_remove,
     command_disk_scrub, command_pool_create, command_pool_set, command_pool_delete, command_volume_create,
     command_volume_delete, command_volume_resize, command_volume_rename, command_volume_set, command_release,
-    command_return, command_volume_attach, command_volume_detach, command_snapshot_create, command_snapshot_rollback,
-    command_snapshot_delete, command_sweep, command_clone, command_export, command_unexport, command_schedule,
-    command_measure, command_changes;
+    command_return, command_takeover, command_volume_attach, command_volume_detach, command_snapshot_create,
+    command_snapshot_rollback, command_snapshot_delete, command_sweep, command_clone, command_export, command_unexport,
+    command_schedule, command_measure, command_changes;
 
 /* Sets the error, its stable code and the sentence; returns err. */
 int command_refuse(struct command *c, int err, const char *code, const char *format, ...) printf_like(4, 5);

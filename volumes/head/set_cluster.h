@@ -70,6 +70,14 @@ void return_want(struct set_volume *entry);
 /* The fenced head is let go: soon, as a command of the set's own. */
 void release_want(struct set_volume *entry);
 
+/* ---- set_takeover.c: what a lost node had attached ---- */
+
+void takeovers_init(struct volume_set *s);
+void takeovers_begin(struct volume_set *s);   /* the set has started */
+void takeovers_look(struct volume_set *s);    /* a node has come or gone */
+void takeovers_put_off(struct volume_set *s); /* this node had no lease: other nodes may have none yet */
+void takeovers_stop(struct volume_set *s);
+
 /* ---- set_watch.c ---- */
 
 void set_watch_start(struct volume_set *s);

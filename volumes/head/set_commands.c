@@ -57,6 +57,7 @@ static const struct command_kind *const kinds[] = {
     [SET_SWEEP] = &command_sweep,
     [SET_RELEASE] = &command_release,
     [SET_RETURN] = &command_return,
+    [SET_TAKEOVER] = &command_takeover,
 };
 
 /* ---- refusing ---- */

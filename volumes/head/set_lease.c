@@ -103,6 +103,8 @@ static void lease_returned(struct members_listener *l, bool is_new)
 	struct volume_set *s = set_of(l);
 	s->lease.is_lapsed = false;
 	s->lease.is_unsure |= is_new;
+	if (is_new)
+		takeovers_put_off(s);
 	if (s->lease.is_unsure)
 		set_watch_missed(s);
 	else
@@ -121,6 +123,7 @@ void set_lease_sure(struct volume_set *s)
 static void lease_node_changed(struct members_listener *l, const char *node)
 {
 	set_explain(set_of(l));
+	takeovers_look(set_of(l));
 }
 
 void set_lease_start(struct volume_set *s)

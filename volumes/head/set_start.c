@@ -296,6 +296,8 @@ static void start_ready(struct set_start *t)
 	timer_stop(s->reactor, &t->peers_wait);
 	s->start = NULL;
 	free(t);
+	if (err == 0)
+		takeovers_begin(s);
 	ready(s, err, context);
 	if (s->stop || s->members) /* what others have changed since the lists were read is taken in now */
 		commands_wake(s);
@@ -392,6 +394,7 @@ static int set_create(const struct volume_set_options *o, struct volume_set **ou
 	commands_init(s);
 	schedules_init(s);
 	drains_init(s);
+	takeovers_init(s);
 	set_lease_start(s);
 	set_watch_start(s);
 	int err = parts_init(&s->parts, o->n_parts ? o->n_parts : PARTS_DEFAULT, true);
@@ -568,6 +571,7 @@ static void stop_begin(struct volume_set *s)
 	s->is_stopping = true;
 	schedules_stop(s);
 	drains_stop(s);
+	takeovers_stop(s);
 }
 
 void volume_set_detach(struct volume_set *s, void (*detached)(void *context), void *context)

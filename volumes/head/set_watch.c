@@ -109,6 +109,7 @@ static void watch_loaded(struct set_load *l, int res)
 			set_lease_sure(s);
 		reaps_look(s);
 		drains_look(s);
+		takeovers_look(s);
 		schedules_plan(s);
 		commands_wake(s);
 	} else {
@@ -161,6 +162,7 @@ enum flow set_watch_settle(struct volume_set *s)
 	w->n_news = 0;
 	reaps_look(s);
 	drains_look(s);
+	takeovers_look(s);
 	schedules_plan(s);
 	return FLOW_NEXT;
 }

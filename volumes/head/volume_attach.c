@@ -230,7 +230,7 @@ static int attach_check_node(struct attach *a)
 	if (owner && set_node_is_alive(s, owner))
 		return attach_refuse_node(a, -EREMOTE, "it is attached on node %s, which is alive: detach it there",
 					  owner);
-	if (owner && !a->options.is_takeover)
+	if (owner && !a->options.is_takeover && !a->options.is_from_lost)
 		return attach_refuse_node(
 		    a, -EREMOTE, "it is attached on node %s, which is not alive: attach it with --takeover", owner);
 	for (uint32_t i = 0; i < f->n_disks && f->replicas == 1; i++) {

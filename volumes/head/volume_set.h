@@ -100,6 +100,7 @@ enum set_command_kind {
 	SET_SWEEP,             /* the set's own */
 	SET_REHOME,            /* the same */
 	SET_RELEASE,           /* the same: a head that another node has taken over is let go */
+	SET_TAKEOVER,          /* the same: what a lost node had attached is attached here */
 	SET_RETURN,            /* the same: what is recorded as attached here, and could not be, is tried again */
 };
 
