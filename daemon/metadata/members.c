@@ -716,6 +716,11 @@ const char *members_name(const struct members *m)
 	return m->name;
 }
 
+uint64_t members_lease_ns(const struct members *m)
+{
+	return m->lease_ns;
+}
+
 void members_leave(struct members *m, void (*gone)(void *context), void *context)
 {
 	quarry_assert(!m->is_leaving && gone);

@@ -55,6 +55,7 @@ uint64_t members_until_ns(const struct members *m); /* when its right to serve e
 /* The revision of its key; 0: there is none now. A transaction that holds for a head has it as a condition. */
 uint64_t members_lease_revision(const struct members *m);
 const char *members_name(const struct members *m);
+uint64_t members_lease_ns(const struct members *m); /* how long a lease is */
 
 /* Who is told, in the order of listening; what it has no call for it is not told. */
 struct members_listener {

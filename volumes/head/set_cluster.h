@@ -73,9 +73,9 @@ void release_want(struct set_volume *entry);
 /* ---- set_takeover.c: what a lost node had attached ---- */
 
 void takeovers_init(struct volume_set *s);
-void takeovers_begin(struct volume_set *s);   /* the set has started */
-void takeovers_look(struct volume_set *s);    /* a node has come or gone */
-void takeovers_put_off(struct volume_set *s); /* this node had no lease: other nodes may have none yet */
+void takeovers_look(struct volume_set *s); /* a node has come or gone */
+void takeovers_put_off(
+    struct volume_set *s); /* it has started, or had no lease: so may other nodes, which are slower */
 void takeovers_stop(struct volume_set *s);
 
 /* ---- set_watch.c ---- */

@@ -297,7 +297,7 @@ static void start_ready(struct set_start *t)
 	s->start = NULL;
 	free(t);
 	if (err == 0)
-		takeovers_begin(s);
+		takeovers_put_off(s);
 	ready(s, err, context);
 	if (s->stop || s->members) /* what others have changed since the lists were read is taken in now */
 		commands_wake(s);

@@ -30,8 +30,8 @@
 #define RETRY_NS (2 * NS_PER_S)
 /* Longer, when a copy cannot be asked whose node is alive: another node may reach all. */
 #define REACH_NS (5 * NS_PER_S)
-/* After the start of this node, and after it had no lease: the same may have befallen all. */
-#define SETTLE_NS (15 * NS_PER_S)
+/* After the start of this node, and after it had no lease, so many leases: the same may have befallen all. */
+#define SETTLE_LEASES 3u
 
 /* ---- which volumes ---- */
 
@@ -206,20 +206,11 @@ void takeovers_look(struct volume_set *s)
 	timer_start(s->reactor, &s->takeover_timer, 1);
 }
 
-void takeovers_begin(struct volume_set *s)
-{
-	uint64_t from_ns = reactor_now_ns(s->reactor) + SETTLE_NS;
-	list_each (node, &s->volumes) {
-		struct set_volume *entry = container_of(node, struct set_volume, link);
-		if (s->members && volume_is_orphaned(entry))
-			entry->orphaned_ns = from_ns;
-	}
-	takeovers_look(s);
-}
-
 void takeovers_put_off(struct volume_set *s)
 {
-	s->takeovers_from_ns = reactor_now_ns(s->reactor) + SETTLE_NS;
+	if (!s->members)
+		return;
+	s->takeovers_from_ns = reactor_now_ns(s->reactor) + SETTLE_LEASES * members_lease_ns(s->members);
 	list_each (node, &s->volumes)
 		container_of(node, struct set_volume, link)->orphaned_ns = 0;
 	takeovers_look(s);
