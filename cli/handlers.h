@@ -46,6 +46,7 @@ enum status volume_detach(struct cli *c);
 enum status volume_export(struct cli *c);
 enum status volume_import(struct cli *c);
 enum status volume_list(struct cli *c);
+enum status volume_move(struct cli *c);
 enum status volume_rename(struct cli *c);
 enum status volume_resize(struct cli *c);
 enum status volume_set(struct cli *c);

@@ -259,6 +259,18 @@ enum status volume_rename(struct cli *c)
 	return status;
 }
 
+enum status volume_move(struct cli *c)
+{
+	json_auto_t *body = json_object(), *volume = NULL;
+	body_text(c, body, "node", "NODE");
+	auto_free char *path = volume_path(call_text(c->call, "NAME"), "/move");
+	enum status status = client_call(c, &(struct request){.method = "POST", .path = path, .body = body}, &volume);
+	if (status == DONE && !cli_print_json(c, volume))
+		printf("volume '%s' is served by node '%s' %s\n", call_text(c->call, "NAME"),
+		       call_text(c->call, "NODE"), is_unchanged(volume) ? "already; nothing changed" : "from now on");
+	return status;
+}
+
 enum status volume_delete(struct cli *c)
 {
 	json_auto_t *answer = NULL;

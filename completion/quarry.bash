@@ -8,7 +8,7 @@ _quarry_verbs() {
 	disk) echo 'add list show drain remove scrub check' ;;
 	node) echo 'list show' ;;
 	pool) echo 'create list show set delete' ;;
-	volume) echo 'create list show set resize rename clone delete attach detach import export' ;;
+	volume) echo 'create list show set resize rename move clone delete attach detach import export' ;;
 	snapshot) echo 'create list show delete rollback schedule diff' ;;
 	backup) echo 'create list verify restore prune' ;;
 	cluster) echo 'import-embedded' ;;
@@ -60,6 +60,7 @@ _quarry_arguments() {
 	'volume set') echo 'volume' ;;
 	'volume resize') echo 'volume text' ;;
 	'volume rename') echo 'volume text' ;;
+	'volume move') echo 'volume node' ;;
 	'volume clone') echo 'snapshot text' ;;
 	'volume delete') echo 'volume' ;;
 	'volume attach') echo 'export' ;;

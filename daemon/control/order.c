@@ -319,6 +319,14 @@ static int read_attach(const struct order_text *t, const struct parts *p, struct
 	return frontend_check(out->command.other, why);
 }
 
+static int read_move(const struct order_text *t, const struct parts *p, struct order *out, struct refusal *why)
+{
+	static const struct body_key keys[] = {{"node", BODY_TEXT, IN(other), true}, {0}};
+	if (queries_check(t, NULL, why) < 0 || object_take(p, out, why) < 0)
+		return -EINVAL;
+	return body_read(t, keys, &out->command, NULL, why);
+}
+
 static int read_detach(const struct order_text *t, const struct parts *p, struct order *out, struct refusal *why)
 {
 	if (read_plain(t, p, out, why) < 0)
@@ -494,6 +502,7 @@ static const struct route routes[] = {
     {"POST", "/v1/volumes/*/attachments", ORDER_ATTACHMENT, 201, read_attach, SET_VOLUME_ATTACH},
     {"DELETE", "/v1/volumes/*/attachments", ORDER_NOTHING, 200, read_detach, SET_VOLUME_DETACH},
     {"DELETE", "/v1/volumes/*/attachments/*", ORDER_NOTHING, 200, read_detach, SET_VOLUME_DETACH},
+    {"POST", "/v1/volumes/*/move", ORDER_VOLUME, 200, read_move, SET_VOLUME_MOVE},
     {"GET", "/v1/volumes/*/snapshots", ORDER_SNAPSHOTS, 200, read_plain, LOOK},
     {"POST", "/v1/volumes/*/snapshots", ORDER_SNAPSHOT, 201, read_snapshot_create, SET_SNAPSHOT_CREATE},
     {"GET", "/v1/volumes/*/snapshots/*", ORDER_SNAPSHOT, 200, read_snapshot, SET_VOLUME_MEASURE},
@@ -513,7 +522,7 @@ static const struct route routes[] = {
 };
 
 /* What later releases bring; a client of theirs learns that it is not its mistake. */
-static const char *const later[] = {"/v1/peers", "/v1/nodes/*/drain", "/v1/volumes/*/move"};
+static const char *const later[] = {"/v1/peers", "/v1/nodes/*/drain"};
 
 /* False: no path of ours looks like that. */
 static bool parts_split(const char *path, struct parts *p)
@@ -570,8 +579,7 @@ static const struct route *route_find(const struct order_text *t, const struct p
 	}
 	for (size_t i = 0; i < array_size(later); i++) {
 		if (pattern_matches(later[i], p)) {
-			order_refuse(why, 501, "not-available",
-				     "this release has no moves or drains of nodes, and no peers");
+			order_refuse(why, 501, "not-available", "this release has no drains of nodes, and no peers");
 			return NULL;
 		}
 	}

@@ -200,6 +200,11 @@ def walk(api, disk_file):
     if volume.get("attachments") != [attachment] or volume.get("state") != "serving":
         api.contract.complain("GET /v1/volumes/v1", f"is not attached: {volume}")
     api.call(409, "DELETE", "/v1/volumes/v1", code="in-use")
+    here = api.call(200, "GET", "/v1/version").get("node", "")
+    api.refusals("POST", "/v1/volumes/v1/move", {"node": here})
+    if api.call(200, "POST", "/v1/volumes/v1/move", {"node": here}).get("node") != here:
+        api.contract.complain("POST move", "it is not where it was")
+    api.call(404, "POST", "/v1/volumes/v1/move", {"node": "none"}, code="not-found")
     if not api.call(202, "POST", f"/v1/disks/{disk.get('uuid')}/drain").get("drain", {}).get("done") in (True, False):
         api.contract.complain("POST drain", "it is not being drained")
     if api.call(200, "DELETE", f"/v1/disks/{disk.get('uuid')}/drain").get("drain", 0) is not None:
@@ -221,6 +226,7 @@ def walk(api, disk_file):
 
     api.call(200, "DELETE", "/v1/volumes/v1/attachments/nbd")
     api.call(200, "DELETE", "/v1/volumes/v1/attachments")
+    api.call(400, "POST", "/v1/volumes/v1/move", {"node": here}, code="invalid")
     api.call(404, "DELETE", "/v1/volumes/none/attachments", code="not-found")
     api.call(200, "DELETE", "/v1/volumes/v1")
     api.call(409, "DELETE", "/v1/pools/default", code="in-use")

@@ -112,6 +112,7 @@ taken_from() { # NODE: another one serves v
 	by=$(head_of "$(another_of "$1")" v)
 	[ "$by" != "$1" ] && serves "$by" v
 }
+read -r -t 6 <> <(:) || true # three leases: a node that has just started takes nothing over
 pause_of_client
 worst=0
 for round in $(seq "$rounds"); do
@@ -140,6 +141,21 @@ for round in $(seq "$rounds"); do
 done
 # lease_ms, what etcd rounds it up by, and two seconds
 holds test "$worst" -lt 5500
+
+say "it is moved to another node, while the client is at it"
+from=$(head_of n1 v)
+to=$(another_of "$from")
+expect 1 'alone has one copy' qn n1 volume move alone n2
+expect 1 "there is no node 'n9'" qn n1 volume move v n9
+pause_of_client
+expect 0 "by node '$to' from now on" qn "$from" volume move v "$to"
+until_true 10 serves "$to" v
+pause_of_client
+say "the client's longest pause: $pause ms"
+expect 0 'nothing changed' qn "$from" volume move v "$to"
+expect 0 "by node '$from' from now on" qn "$from" volume move v "$from" # sent on to whom it concerns
+until_true 10 serves "$from" v
+until_true 30 current "$from" 3
 
 say "a node that was stopped keeps what it had"
 from=$(head_of n1 v)

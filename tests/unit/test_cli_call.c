@@ -148,7 +148,7 @@ static void test_what_comes_later_is_refused_whatever_follows(void)
 {
 	static const char *const lines[] = {
 	    "node drain n1",
-	    "volume move v n2",
+	    "node drain",
 	};
 	for (size_t i = 0; i < array_size(lines); i++) {
 		struct cli c;

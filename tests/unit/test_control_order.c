@@ -110,7 +110,7 @@ static void test_wrong_methods(void)
 
 static void test_later_releases(void)
 {
-	expect_refusal("POST", "/v1/volumes/a/move", "{}", 501, "not-available", "no moves");
+	expect_refusal("POST", "/v1/peers", NULL, 501, "not-available", "no peers");
 	expect_refusal("POST", "/v1/nodes/a/drain", NULL, 501, "not-available", "drains");
 }
 

@@ -302,6 +302,41 @@ static void taken_over_when_its_node_is_lost(void)
 	}
 }
 
+static void handed_over(void)
+{
+	struct cluster c;
+	cluster_open(&c, 12, 3);
+	struct head_world *w = &c.nodes[0];
+	volume_with_copies(w, "v", 2);
+	volume_with_copies(w, "alone", 1);
+	write_one(&c, w, "v", 0, 1);
+	write_one(&c, w, "alone", 0, 1);
+	let_settle(&c);
+	struct set_command move = order_other(SET_VOLUME_MOVE, "v", "n3");
+	CU_ASSERT_EQUAL(world_command(&c.nodes[1], &move), -EREMOTE);
+	CU_ASSERT_STRING_EQUAL(move.node, "n1");
+	move = order_other(SET_VOLUME_MOVE, "v", "n4");
+	CU_ASSERT_EQUAL(world_command(w, &move), -ENOENT);
+	move = order_other(SET_VOLUME_MOVE, "alone", "n3");
+	CU_ASSERT_EQUAL(world_command(w, &move), -EINVAL);
+	move = order_other(SET_VOLUME_MOVE, "v", "n3");
+	CU_ASSERT_EQUAL(world_command(w, &move), 0);
+	CU_ASSERT_FALSE(move.is_unchanged);
+	let_settle(&c);
+	CU_ASSERT_PTR_EQUAL(only_head(&c, "v"), &c.nodes[2]);
+	expect_one(&c, &c.nodes[2], "v", 0, 1);
+	write_one(&c, &c.nodes[2], "v", 0, 2);
+	move = order_other(SET_VOLUME_MOVE, "v", "n3");
+	CU_ASSERT_EQUAL(world_command(w, &move), 0);
+	CU_ASSERT(move.is_unchanged);
+	CU_ASSERT_EQUAL(stale_copies(w, "v"), 0);
+	CU_ASSERT_EQUAL(world_detach(&c.nodes[2], "v"), 0);
+	let_settle(&c);
+	move = order_other(SET_VOLUME_MOVE, "v", "n1");
+	CU_ASSERT_EQUAL(world_command(w, &move), -EINVAL); /* nobody serves it */
+	cluster_close(&c);
+}
+
 static void deleted_everywhere(void)
 {
 	struct cluster c;
@@ -473,6 +508,7 @@ int main(void)
 	CU_add_test(suite, "any node can be the head", any_node_can_be_the_head);
 	CU_add_test(suite, "taken over with its data", taken_over_with_its_data);
 	CU_add_test(suite, "taken over when its node is lost", taken_over_when_its_node_is_lost);
+	CU_add_test(suite, "handed over", handed_over);
 	CU_add_test(suite, "deleted everywhere", deleted_everywhere);
 	CU_add_test(suite, "returns when its disks do", returns_when_its_disks_do);
 	CU_add_test(suite, "drained to another node", drained_to_another_node);

@@ -24,6 +24,7 @@
  *   ahead.c          from change to change                      set_nodes.c    which node does what
  *   set_watch.c      what other nodes change                    set_lease.c    what happens without a lease
  *   set_peers.c      the disks of other nodes                   set_takeover.c what a lost node had attached
+ *   set_hand_over.c  another node serves a volume
  *
  * One reactor owns everything here; there are no locks.
  */
@@ -350,7 +351,7 @@ struct volume_set {
 	struct timer schedule_timer;
 	struct timer drain_timer;
 	struct timer takeover_timer;
-	uint64_t takeovers_from_ns; /* this node had no lease: what is lost since then is taken over from here on */
+	uint64_t takeovers_from_ns; /* what is lost is taken over from then on */
 	bool is_stopping;
 	struct set_start *start;
 	struct set_stop *stop;
@@ -653,6 +654,9 @@ void volume_attach(struct set_volume *entry, const struct attach_options *o,
  * attachment too. */
 void volume_detach(struct set_volume *entry, bool is_recorded,
 		   void (*done)(struct set_volume *entry, int res, void *context), void *context);
+/* The same, recorded as attached on that node, which brings it back as after a restart. */
+void volume_hand_over(struct set_volume *entry, const char *node,
+		      void (*done)(struct set_volume *entry, int res, void *context), void *context);
 void attach_abandon(struct attach *a);
 
 /* ---- set_load.c: this node's copy of what the store holds ---- */
@@ -778,9 +782,9 @@ struct command_kind {
 extern const struct command_kind command_disk_add, command_disk_drain, command_rehome, command_disk_remove,
     command_disk_scrub, command_pool_create, command_pool_set, command_pool_delete, command_volume_create,
     command_volume_delete, command_volume_resize, command_volume_rename, command_volume_set, command_release,
-    command_return, command_takeover, command_volume_attach, command_volume_detach, command_snapshot_create,
-    command_snapshot_rollback, command_snapshot_delete, command_sweep, command_clone, command_export, command_unexport,
-    command_schedule, command_measure, command_changes;
+    command_return, command_takeover, command_volume_move, command_volume_attach, command_volume_detach,
+    command_snapshot_create, command_snapshot_rollback, command_snapshot_delete, command_sweep, command_clone,
+    command_export, command_unexport, command_schedule, command_measure, command_changes;
 
 /* Sets the error, its stable code and the sentence; returns err. */
 int command_refuse(struct command *c, int err, const char *code, const char *format, ...) printf_like(4, 5);

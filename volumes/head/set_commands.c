@@ -47,6 +47,7 @@ static const struct command_kind *const kinds[] = {
     [SET_VOLUME_SET] = &command_volume_set,
     [SET_VOLUME_ATTACH] = &command_volume_attach,
     [SET_VOLUME_DETACH] = &command_volume_detach,
+    [SET_VOLUME_MOVE] = &command_volume_move,
     [SET_VOLUME_MEASURE] = &command_measure,
     [SET_VOLUME_SCHEDULE] = &command_schedule,
     [SET_VOLUME_CLONE] = &command_clone,

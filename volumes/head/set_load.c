@@ -224,12 +224,17 @@ static int merge_disk(struct volume_set *s, const char *name, const struct metad
 static int merge_volume(struct volume_set *s, const char *name, const struct metadata_item *item, char *why)
 {
 	struct volume_facts facts;
+	struct uuid uuid = {0};
+	struct set_volume *v = uuid_from_text(name, &uuid) == 0 ? set_volume_by_uuid(s, &uuid) : NULL;
+	bool was_here = v && set_volume_returns(v);
 	int err = volume_from_json(name, item->value, &facts, why);
 	facts.revision = item->revision;
-	if (err == 0 && !set_volume_put(s, &facts)) {
+	if (err == 0 && !(v = set_volume_put(s, &facts))) {
 		volume_facts_clear(&facts);
 		err = -ENOMEM;
 	}
+	if (err == 0 && !was_here)
+		return_want(v); /* another node has handed it over */
 	return err;
 }
 

@@ -59,7 +59,8 @@ struct attach {
 	int err;
 	uint32_t owed; /* joins under way */
 	bool is_recorded;
-	bool is_explained; /* entry->why says why it is refused */
+	bool is_explained;     /* entry->why says why it is refused */
+	char heir[NAME_BYTES]; /* of a detach: the node that it is attached on next; "": none */
 	struct set_volume *entry;
 	struct attach_options options;
 	struct record_update update;
@@ -597,8 +598,10 @@ static void detach_drained(struct volume *v)
 
 static int detach_change(struct record_update *u, struct volume_facts *facts)
 {
-	facts->is_attached_nbd = facts->is_attached_vhost = facts->is_read_only = false;
-	facts->owner[0] = 0;
+	const struct attach *a = attach_of(u);
+	text_print(facts->owner, sizeof(facts->owner), "%s", a->heir);
+	if (!a->heir[0])
+		facts->is_attached_nbd = facts->is_attached_vhost = facts->is_read_only = false;
 	return 0;
 }
 
@@ -740,8 +743,8 @@ void volume_attach(struct set_volume *entry, const struct attach_options *o,
 	attach_complete(a, a->err);
 }
 
-void volume_detach(struct set_volume *entry, bool is_recorded,
-		   void (*done)(struct set_volume *entry, int res, void *context), void *context)
+static void detach_start(struct set_volume *entry, bool is_recorded, const char *heir,
+			 void (*done)(struct set_volume *entry, int res, void *context), void *context)
 {
 	struct attach *a = attach_begin(entry, done, context);
 	quarry_assert(entry->head && entry->head->state == VOLUME_SERVING);
@@ -751,9 +754,23 @@ void volume_detach(struct set_volume *entry, bool is_recorded,
 		return;
 	}
 	a->is_recorded = is_recorded;
+	text_print(a->heir, sizeof(a->heir), "%s", heir);
 	a->update.generation = entry->set->members ? entry->head->generation : 0;
 	a->stage = ATTACH_DRAIN;
 	volume_start_draining(entry->head, detach_drained);
+}
+
+void volume_detach(struct set_volume *entry, bool is_recorded,
+		   void (*done)(struct set_volume *entry, int res, void *context), void *context)
+{
+	detach_start(entry, is_recorded, "", done, context);
+}
+
+void volume_hand_over(struct set_volume *entry, const char *node,
+		      void (*done)(struct set_volume *entry, int res, void *context), void *context)
+{
+	quarry_assert(node[0] && !set_node_is_self(entry->set, node));
+	detach_start(entry, true, node, done, context);
 }
 
 void attach_abandon(struct attach *a)

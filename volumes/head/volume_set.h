@@ -90,6 +90,7 @@ enum set_command_kind {
 	SET_VOLUME_SET,
 	SET_VOLUME_ATTACH,
 	SET_VOLUME_DETACH,
+	SET_VOLUME_MOVE,       /* other: the node that serves it from then on */
 	SET_VOLUME_MEASURE,    /* object: NAME, or NAME@SNAP */
 	SET_VOLUME_SCHEDULE,   /* every_s (0: no more), keep */
 	SET_VOLUME_CLONE,      /* targets[0]; other: the new volume's name */
