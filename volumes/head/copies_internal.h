@@ -28,9 +28,9 @@ struct stale_update {
 };
 struct stale {
 	struct stale_update *update; /* under way */
-	struct list waiting;         /* parts, by link: a disk has missed them */
-	struct list shorts;          /* parts, by link: too few copies are current; the longest waiting first */
-	struct timer short_timer;    /* when the first of these has waited long enough */
+	struct list waiting;         /* requests, by own.line: a disk has missed something of them */
+	struct list shorts;          /* requests, by own.line: too few copies are current */
+	struct timer short_timer;    /* when one of these has waited long enough */
 	bool is_short;               /* which has been told */
 	struct timer retry;
 	bool is_told; /* that the store cannot be reached */
@@ -43,10 +43,10 @@ struct stale {
 void stale_init(struct volume *v);
 /* The disk was lost just now. */
 void stale_note(struct volume *v, uint32_t disk);
-/* The part has not reached all disks of its segment: part_marked() when those that it missed are marked, on a later turn. */
-void stale_wait(struct part *p);
-/* Fewer copies are current than the part needs: part_short_over() when that has changed, or it has waited long enough. */
-void stale_wait_short(struct part *p);
+/* It has not reached all disks that it should: it is woken when those that it missed are marked, or the head has stopped. */
+void stale_wait(struct volume_io *io);
+/* Fewer copies are current than it needs: it is woken when that may have changed; with -EIO when it has waited long enough. */
+void stale_wait_short(struct volume_io *io);
 void stale_more_copies(struct volume *v); /* a disk is current again */
 void stale_wake(struct volume *v);        /* something that it depends on has changed: it looks, on a later turn */
 void stale_run(struct volume *v);

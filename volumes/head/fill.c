@@ -16,7 +16,8 @@
  * Invariants
  *  1. A client's write is never overwritten by the filler: it has an epoch, and their ranges exclude each other.
  *  2. A client reads a block that nobody wrote only in a settled unit; a change that leaves such a block partly as it
- *     was, trims it or zeroes it waits for its unit, too. So a request may be carried out behind a later one, here alone.
+ *     was, trims it or zeroes it waits for its unit, too. So a request may be carried out behind a later one, here
+ *     and where it waits for copies (volume_io.c).
  *  3. A unit of the recorded prefix was settled before the flush that went before the record.
  *  4. Nobody waits longer than FILL_PATIENCE_NS for a filler that is silent, nor for a unit that it gave up: then a read
  *     gets what was written since, else -EIO [is_strict], and a change that needs what is missing gets -EIO.

@@ -409,6 +409,12 @@ static inline uint64_t volume_good(const struct volume *v, uint64_t disks)
 			good |= disks & -disks;
 	return good;
 }
+/* Are fewer of them current than each segment must have copies? Then nothing is changed there. */
+static inline bool volume_has_too_few(const struct volume *v, uint64_t disks)
+{
+	return v->entry->facts.min_replicas > 1 &&
+	       (uint32_t)__builtin_popcountll(volume_good(v, disks)) < v->entry->facts.min_replicas;
+}
 /* Those of them that get changes: a disk that is being resynced gets all of them, too [JOINHOLD]. */
 static inline uint64_t volume_takers(const struct volume *v, uint64_t disks)
 {
@@ -425,23 +431,26 @@ uint32_t volume_reader(const struct volume *v, uint64_t disks, uint64_t block);
 
 /* ---- volume_io.c ---- */
 
-#define VOLUME_IO_STAGES(X) X(FREE) X(FILL) X(LOCK) X(ISSUE) X(GATHER) X(HARDEN) X(RECORD) X(REPLY)
+#define VOLUME_IO_STAGES(X) X(FREE) X(FILL) X(LOCK) X(ISSUE) X(GATHER) X(SHORT) X(HARDEN) X(RECORD) X(REPLY)
 #define X(name)             VOLUME_IO_##name,
 enum volume_io_stage { VOLUME_IO_STAGES(X) };
 #undef X
-#define VOLUME_IO_WAITS(X) X(NOTHING) X(TURN) X(LOCK) X(PART) X(CHUNK) X(PLACEMENT) X(DISKS) X(FILL) X(LEASE)
-#define X(name)            WAIT_##name,
+#define VOLUME_IO_WAITS(X)                                                                                             \
+	X(NOTHING) X(TURN) X(LOCK) X(PART) X(CHUNK) X(PLACEMENT) X(DISKS) X(MARK) X(COPIES) X(FILL) X(LEASE)
+#define X(name) WAIT_##name,
 enum volume_io_wait { VOLUME_IO_WAITS(X) };
 #undef X
+#define ALL_DISKS UINT64_MAX
 
 /* A request of the head's own: not bound by size, read-only or draining. */
 void volume_submit_internal(struct volume *v, struct volume_io *io);
 /* Tells every disk that is joined that the epoch is complete; io is a FLUSH. */
 void volume_submit_complete(struct volume *v, struct volume_io *io, uint64_t epoch);
 void volume_io_init_locks(struct volume *v);
-/* What it waited for has come (PART, CHUNK, PLACEMENT, FILL, LEASE), or has failed with err: it goes on, on the next
- * turn. */
+/* What it stood in line for has come (all but TURN, LOCK and DISKS), or has failed with err: it goes on, on the next turn. */
 void volume_io_wake(struct volume_io *io, int err);
+/* A change is on all current copies among the disks of a segment, which may be too few. */
+void volume_io_note_thin(struct volume_io *io, uint64_t disks);
 /* A part of it has ended; the part is free again. */
 void volume_io_part_done(struct volume_io *io, int err);
 /* It goes on in the next turn; others have theirs before. */

@@ -9,11 +9,9 @@
  *   SURVEY   (before FETCH, only while the volume is being filled) looks which blocks nobody has written: a filler's write
  *            is cut into runs of these, each carried like a write of its own; a strict read fails if there is one
  *   FETCH    reads the first and the last block of the range, if they lie partly outside of it
- *   SHORT    (from CARRY) fewer copies are current than the volume must have: a change waits for more, then fails
  *   HELD     (from CARRY) a snapshot is being taken: a change waits until the trees are forked [SNAPHOLD]
  *   MERGE    lays the client's bytes over them, lays out the memory of the whole, sums and looks for zeros
  *   CARRY    sends it: to all copies at once, so it takes as long as the slowest; SETTLE takes the answers
- *   MARK     (from SETTLE) a disk has missed a change: it waits until the record says so (stale.c) (P2)
  *   HEAL     (from FETCH and SETTLE) a disk could not read it: another one can (heal.c)
  *
  * Invariants
@@ -26,7 +24,9 @@
  *     may wait in MOVE for the placer, which waits for the barrier [PLACEBAR], which flushes: out of one pool, that would
  *     never end once all of it waits in MOVE.
  *  6. A free part is at the head of the free list when it was used last: few are ever touched while few are in flight.
- *  7. Data and checksums are laid out once, whatever the number of copies. What is in flight is counted by `owed`, and
+ *  7. A disk that has missed a change, as others have it, is lost when the part ends, and its request waits until that is
+ *     recorded (P2). The part itself is free then: a volume that waits so takes none from others.
+ *  8. Data and checksums are laid out once, whatever the number of copies. What is in flight is counted by `owed`, and
  *     the part goes on when all of it has been answered.
  *
  * Owner: the request it belongs to.
@@ -486,13 +486,6 @@ static enum flow part_carry_later(struct part *p)
 	return FLOW_WAIT;
 }
 
-static bool part_is_short(const struct part *p)
-{
-	const struct volume *v = p->volume;
-	return volume_is_replicated(v) && part_changes(p) &&
-	       (uint32_t)__builtin_popcountll(volume_good(v, p->disks)) < v->entry->facts.min_replicas;
-}
-
 /* ---- SETTLE ---- */
 
 static void part_leave(struct part *p)
@@ -578,7 +571,7 @@ void part_release(struct part *p)
 	part_run(p);
 }
 
-/* ---- MARK ---- */
+/* ---- its end: who has missed it ---- */
 
 /* Of its disks, those that have not done what all of them should, and that the record still calls current. A disk whose resync
  * has begun since it was sent takes it over from the others. */
@@ -621,38 +614,21 @@ static void part_lose_missed(struct part *p)
 		chunk_bit_set(c->fresh, p->segment, false);
 }
 
-/* All copies that count have done it, or none has. */
+/* All copies that still count have done it, or none has. */
 static void part_judge(struct part *p)
 {
-	const struct volume *v = p->volume;
-	if (!volume_is_replicated(v) || part_looks(p))
+	if (!volume_is_replicated(p->volume) || part_looks(p))
 		return;
-	if (v->is_fenced)
-		p->err = -EIO;
-	else if (part_flushes(p)) /* what the other disks have to flush, they are told by parts of their own */
+	if (part_must_mark(p)) {
+		part_lose_missed(p);
+		p->request->own.has_missed = true;
+	}
+	if (part_flushes(p)) { /* what the other disks have to flush, they are told by parts of their own */
 		p->err = 0;
-	else if (p->acked != 0)
-		p->err =
-		    (uint32_t)__builtin_popcountll(volume_good(v, p->acked)) < v->entry->facts.min_replicas ? -EIO : 0;
-}
-
-static void part_wait_for_mark(struct part *p)
-{
-	p->stage = PART_MARK;
-	stale_wait(p);
-}
-
-void part_marked(struct part *p)
-{
-	quarry_assert(p->stage == PART_MARK);
-	part_run(p);
-}
-
-void part_short_over(struct part *p, int res)
-{
-	quarry_assert(p->stage == PART_SHORT);
-	p->err = res;
-	part_run(p);
+	} else if (p->acked != 0) {
+		p->err = 0;
+		volume_io_note_thin(p->request, p->disks);
+	}
 }
 
 static void part_end(struct part *p)
@@ -671,16 +647,9 @@ static enum part_stage part_after_carry(struct part *p)
 	uint64_t targets = part_targets(p);
 	if (targets == 0) {
 		p->err = -EIO;
-		if (!part_must_mark(p)) {
-			part_judge(p);
-			return PART_END;
-		}
-		stale_wait(p);
-		return PART_MARK;
-	}
-	if (part_is_short(p)) {
-		stale_wait_short(p);
-		return PART_SHORT;
+		p->sent = p->acked = p->full = 0;
+		part_judge(p);
+		return PART_END;
 	}
 	if (part_changes(p) && p->volume->is_held) {
 		list_append(&p->volume->held, &p->link);
@@ -718,9 +687,6 @@ static void part_run(struct part *p)
 		case PART_HELD: /* the trees are forked */
 			p->stage = PART_CARRY;
 			break;
-		case PART_SHORT: /* there are enough again, or it has waited long enough */
-			p->stage = p->err ? PART_END : PART_CARRY;
-			break;
 		case PART_SETTLE:
 			if (part_carry_later(p) == FLOW_WAIT)
 				return;
@@ -730,13 +696,6 @@ static void part_run(struct part *p)
 				placement_move(p->volume, p);
 				return;
 			}
-			if (part_must_mark(p)) {
-				part_lose_missed(p);
-				return part_wait_for_mark(p);
-			}
-			p->stage = PART_MARK;
-			break;
-		case PART_MARK: /* nobody who has missed it counts */
 			part_judge(p);
 			p->stage = PART_END;
 			if (p->is_surveyed && p->kind == PART_WRITE && part_next_run(p))
@@ -744,10 +703,9 @@ static void part_run(struct part *p)
 			break;
 		case PART_MOVE: /* the placer has answered */
 			p->stage = p->err ? PART_END : PART_CARRY;
-			if (p->err == 0 || !part_must_mark(p))
-				break;
-			part_lose_missed(p);
-			return part_wait_for_mark(p);
+			if (p->err != 0)
+				part_judge(p);
+			break;
 		case PART_HEAL:
 			if (heal_run(p) == FLOW_WAIT)
 				return;

@@ -18,9 +18,8 @@ struct chunk;
 
 /* ---- part.c ---- */
 
-#define PART_STAGES(X)                                                                                                 \
-	X(FREE) X(SURVEY) X(FETCH) X(MERGE) X(CARRY) X(SHORT) X(HELD) X(MOVE) X(SETTLE) X(MARK) X(HEAL) X(END)
-#define X(name) PART_##name,
+#define PART_STAGES(X) X(FREE) X(SURVEY) X(FETCH) X(MERGE) X(CARRY) X(HELD) X(MOVE) X(SETTLE) X(HEAL) X(END)
+#define X(name)        PART_##name,
 enum part_stage { PART_STAGES(X) };
 #undef X
 
@@ -93,7 +92,6 @@ struct part {
 		struct slice slice;
 	} whole;                                 /* of a write that is cut into runs of such blocks */
 	uint64_t segment, epoch, written, tried; /* tried: bit per disk that was full */
-	uint64_t short_ns;                       /* when it began to wait for more copies */
 	struct slice slice;                      /* the client's memory for it */
 	uint8_t *edges;                          /* two blocks: the first and the last one, merged */
 	union {
@@ -116,10 +114,6 @@ void part_start(struct part *p);
 void part_moved(struct part *p, int res);
 /* It was held, and may go on. */
 void part_release(struct part *p);
-/* No disk that missed it counts as current any more; or the head has stopped. */
-void part_marked(struct part *p);
-/* 0: there may be copies enough for it again; -EIO: there are not, and it has waited long enough. */
-void part_short_over(struct part *p, int res);
 void part_to_text(const struct part *p, char *text, size_t room);
 /* What p->first says is asked of the disk; its answer ends the wait of the part's stage. */
 void part_ask(struct part *p, uint32_t disk);

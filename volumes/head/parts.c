@@ -111,10 +111,6 @@ void part_to_text(const struct part *p, char *text, size_t room)
 	char waits_for[128] = "goes on";
 	if (p->owed > 0)
 		disk_io_to_text(&p->first.rio.io, waits_for, sizeof(waits_for));
-	else if (p->stage == PART_SHORT)
-		snprintf(waits_for, sizeof(waits_for), "waits for another copy to be current");
-	else if (p->stage == PART_MARK)
-		snprintf(waits_for, sizeof(waits_for), "waits until it is recorded which disk has missed it");
 	else if (p->stage == PART_HELD)
 		snprintf(waits_for, sizeof(waits_for), "waits for a snapshot that is being taken");
 	else if (p->stage == PART_MOVE)

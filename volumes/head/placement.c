@@ -309,8 +309,9 @@ static void choose_for_request(struct volume *v, struct volume_io *io)
 	if (!picks_have_room(v))
 		return;
 	int err = pick_add(v, segment, 0, false);
+	io->own.is_short = err == -EIO && v->entry->facts.min_replicas > 1; /* it waits for more disks */
 	if (err != 0)
-		volume_io_wake(io, err);
+		volume_io_wake(io, io->own.is_short ? 0 : err);
 }
 
 /* All parts that wait for the segment's move get the answer. */

@@ -93,10 +93,12 @@ void set_disk_returned(struct set_disk *d)
 	list_each (node, &d->set->volumes) {
 		struct set_volume *v = container_of(node, struct set_volume, link);
 		snapshots_each_head(v, set_disk_return_snapshot, NULL);
-		if (v->head)
+		if (v->head) {
 			resync_want(v->head);
-		else
+			stale_more_copies(v->head); /* there may be disks enough for a new segment */
+		} else {
 			return_want(v);
+		}
 		if (snapshots_are_deleting(v) && (v->head || set_volume_is_here(v)))
 			sweep_want(v);
 	}

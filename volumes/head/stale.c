@@ -1,7 +1,7 @@
 /*
  * stale.c: a disk that failed a volume with several copies is recorded as stale before anything that it missed completes.
  *
- *   JOINED -> LOST (since is fixed) -> [record] -> STALE         parts that missed it wait in their stage MARK (P2)
+ *   JOINED -> LOST (since is fixed) -> [record] -> STALE         requests of which it missed something wait (P2)
  *
  * Invariants
  *  1. since = the last complete epoch when the disk was lost, + 1, and no epoch becomes complete before the mark has
@@ -11,7 +11,8 @@
  *     serving instead, and only a disk of the last ones in sync may start the volume again.
  *  4. While the store cannot be reached nothing is acknowledged that a disk has missed: the mark is tried again and again.
  *  5. One transaction at a time. What is lost meanwhile has the next.
- *  6. With fewer current copies than min_replicas a change is not begun: it waits SHORT_NS for more, then fails.
+ *  6. With fewer current copies than min_replicas a change is not begun, and one that was on its way does not complete: it
+ *     waits SHORT_NS for more, then fails. It keeps no range locked meanwhile: the resync that it waits for copies there.
  *
  * Owner: the volume.
  */
@@ -53,79 +54,73 @@ bool stale_is_settled(const struct volume *v)
 
 /* ---- those that wait ---- */
 
-void stale_wait(struct part *p)
+void stale_wait(struct volume_io *io)
 {
-	list_append(&p->volume->stale.waiting, &p->link);
-	stale_wake(p->volume);
+	struct volume *v = io->own.volume;
+	list_append(&v->stale.waiting, &io->own.line);
+	stale_wake(v);
+}
+
+static void stale_wake_all(struct list *requests, int err)
+{
+	for (struct list *node; (node = list_pop(requests)) != NULL;)
+		volume_io_wake(container_of(node, struct volume_io, own.line), err);
 }
 
 static void stale_let_go(struct volume *v)
 {
-	struct list waiting;
-	list_init(&waiting);
-	list_splice(&waiting, &v->stale.waiting);
-	for (struct list *node; (node = list_pop(&waiting)) != NULL;)
-		part_marked(container_of(node, struct part, link));
+	stale_wake_all(&v->stale.waiting, 0);
 	if (v->is_fenced)
-		list_splice(&waiting, &v->stale.shorts);
-	for (struct list *node; (node = list_pop(&waiting)) != NULL;)
-		part_short_over(container_of(node, struct part, link), -EIO);
+		stale_wake_all(&v->stale.shorts, -EIO);
 	if (v->stale.settled)
 		v->stale.settled(v);
 }
 
 /* ---- too few copies ---- */
 
+/* When the next of them will have waited long enough. */
 static void shorts_start_timer(struct volume *v)
 {
-	struct stale *s = &v->stale;
-	if (list_is_empty(&s->shorts) || timer_is_running(&s->short_timer))
+	uint64_t now_ns = reactor_now_ns(v->set->reactor), over_ns = UINT64_MAX;
+	if (list_is_empty(&v->stale.shorts) || timer_is_running(&v->stale.short_timer))
 		return;
-	uint64_t over_ns = container_of(s->shorts.next, struct part, link)->short_ns + SHORT_NS;
-	uint64_t now_ns = reactor_now_ns(v->set->reactor);
-	timer_start(v->set->reactor, &s->short_timer, over_ns > now_ns ? over_ns - now_ns : 1);
+	list_each (node, &v->stale.shorts)
+		over_ns = min_u64(over_ns, container_of(node, struct volume_io, own.line)->own.short_ns + SHORT_NS);
+	timer_start(v->set->reactor, &v->stale.short_timer, over_ns > now_ns ? over_ns - now_ns : 1);
 }
 
 static void shorts_over(struct timer *t)
 {
 	struct volume *v = volume_of_stale(container_of(t, struct stale, short_timer));
 	uint64_t now_ns = reactor_now_ns(v->set->reactor);
-	struct list over;
-	list_init(&over);
 	list_each_safe (node, &v->stale.shorts) {
-		if (container_of(node, struct part, link)->short_ns + SHORT_NS > now_ns)
-			break;
-		list_remove(node);
-		list_append(&over, node);
+		struct volume_io *io = container_of(node, struct volume_io, own.line);
+		if (io->own.short_ns + SHORT_NS <= now_ns)
+			volume_io_wake(io, -EIO);
 	}
 	shorts_start_timer(v);
-	for (struct list *node; (node = list_pop(&over)) != NULL;)
-		part_short_over(container_of(node, struct part, link), -EIO);
 }
 
-void stale_wait_short(struct part *p)
+void stale_wait_short(struct volume_io *io)
 {
-	struct volume *v = p->volume;
-	if (!v->stale.is_short)
+	struct volume *v = io->own.volume;
+	if (!v->stale.is_short && io->own.short_ns == 0)
 		log_event(v->set->log, LOG_ERROR, "copies-too-few", v->entry->facts.name,
 			  "volume %s has fewer current copies than the %u that it must have: writes wait for %llu s, "
 			  "then fail; "
 			  "bring disks back, or lower --min-replicas",
 			  v->entry->facts.name, v->entry->facts.min_replicas, SHORT_NS / NS_PER_S);
 	v->stale.is_short = true;
-	p->short_ns = reactor_now_ns(v->set->reactor);
-	list_append(&v->stale.shorts, &p->link);
+	if (io->own.short_ns == 0) /* not when it was woken in vain */
+		io->own.short_ns = reactor_now_ns(v->set->reactor);
+	list_append(&v->stale.shorts, &io->own.line);
 	shorts_start_timer(v);
 }
 
 void stale_more_copies(struct volume *v)
 {
-	struct list again;
-	list_init(&again);
-	list_splice(&again, &v->stale.shorts);
 	v->stale.is_short = false;
-	for (struct list *node; (node = list_pop(&again)) != NULL;)
-		part_short_over(container_of(node, struct part, link), 0);
+	stale_wake_all(&v->stale.shorts, 0);
 }
 
 /* ---- the mark ---- */

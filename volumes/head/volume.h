@@ -91,18 +91,22 @@ struct volume_io {
 		int err;
 		uint32_t owed; /* parts on their way to a disk and back */
 		struct volume *volume;
-		struct list link;  /* among the volume's requests, in order of arrival */
-		struct list line;  /* in line for a part, a chunk of placements or a placement */
+		struct list link; /* among the volume's requests, in order of arrival */
+		struct list line; /* in line for a part, a chunk of placements, a placement, or what else `wait` says */
 		struct part *part; /* handed over to it while it waited in line */
 		struct range_lock lock;
 		struct op op;         /* to go on, or to reply, on a later turn */
 		uint64_t cursor, end; /* bytes: what is not yet cut into parts */
 		uint64_t disks;       /* bit per disk: to be flushed, or told of the epoch */
+		uint64_t thin_disks;  /* of a change, where it may be on too few current copies; ALL_DISKS: nowhere */
+		uint64_t short_ns;    /* when it began to wait for more copies; 0: it did not */
 		uint64_t epoch;       /* of a barrier's COMPLETE; 0: none */
 		uint64_t started_ns;
 		uint32_t iov_index; /* the cursor in iov */
 		uint64_t iov_skip;
 		bool is_locked, is_submitting, is_internal;
+		bool has_missed;         /* a disk has missed something of it, which is to be recorded first (P2) */
+		bool is_short;           /* too few copies are current for what comes next of it */
 		bool is_answered;        /* in FILL or RECORD: nothing is left to do */
 		bool is_strict;          /* a READ: what nobody has written is -EIO */
 		uint64_t unit, unit_end; /* FILL: what it waits for, and the end of what it needs */

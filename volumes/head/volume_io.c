@@ -1,13 +1,17 @@
 /*
  * volume_io.c: every request of a client, from submission to reply.
  *
- *   (FILL) -> LOCK -> ISSUE -> GATHER -> HARDEN -> (RECORD) -> REPLY      a FLUSH begins at HARDEN, what is refused at REPLY
+ *   (FILL) -> LOCK -> ISSUE -> GATHER -> (SHORT) -> HARDEN -> (RECORD) -> REPLY
+ *               ^------------------------+ what was not begun
+ *                                             a FLUSH begins at HARDEN, what is refused at REPLY
  *
  *   FILL     only of a volume whose first content is still being brought: waits for what is not there yet (fill.c)
  *   LOCK     waits for earlier requests on the same blocks [READLOCK]
  *   ISSUE    cuts the range into parts, segment by segment, and sends each to its disks; waits for what a part needs; of a
  *            MAP with `since` ahead.c does it
- *   GATHER   waits for all parts; the range is free after
+ *   GATHER   waits for all parts, and until it is recorded which disks have missed one; the range is free after
+ *   SHORT    (of a change, where several copies are to be) too few copies are current, or were when a disk failed meanwhile:
+ *            waits for more, then goes on, or fails
  *   HARDEN   a DISK_FLUSH (or a barrier's DISK_COMPLETE) on each disk that needs one, in parallel
  *   RECORD   only of who fills the volume: how far it has come
  *
@@ -16,7 +20,8 @@
  *     count down `owed`.
  *  2. Nothing completes inside volume_submit(): a request that could reply at once does so on the next turn.
  *  3. While owed > 0 parts hold the client's memory: no reply before, however it failed.
- *  4. The range is locked from ISSUE to the end of GATHER, and to the disks goes nothing outside of it.
+ *  4. The range is locked from ISSUE to the end of GATHER, and to the disks goes nothing outside of it. In SHORT nothing of
+ *     it is at a disk, and the range is free: what has been written is on all current copies, and the rest is not begun.
  *  5. A fenced volume answers nothing with success (P4), and in a cluster a live one only while this node has its
  *     lease: else its requests wait in REPLY (set_lease.c).
  *
@@ -46,6 +51,8 @@ static const char *const wait_names[] = {
     [WAIT_CHUNK] = "the metadata store, to read a placement",
     [WAIT_PLACEMENT] = "the placement of a segment",
     [WAIT_DISKS] = "the disks",
+    [WAIT_MARK] = "the metadata store, to record which disk has missed it",
+    [WAIT_COPIES] = "another copy to be current",
     [WAIT_FILL] = "who fills the volume",
     [WAIT_LEASE] = "this node's lease",
 };
@@ -86,6 +93,7 @@ static void volume_io_check(const struct volume_io *io)
 	case VOLUME_IO_HARDEN:
 		quarry_assert(!io->own.is_locked);
 		break;
+	case VOLUME_IO_SHORT:
 	case VOLUME_IO_RECORD:
 	case VOLUME_IO_REPLY:
 		quarry_assert(io->own.owed == 0);
@@ -126,8 +134,8 @@ void volume_io_next_turn(struct volume_io *io)
 
 void volume_io_wake(struct volume_io *io, int err)
 {
-	quarry_assert(io->own.wait == WAIT_PART || io->own.wait == WAIT_CHUNK || io->own.wait == WAIT_PLACEMENT ||
-		      io->own.wait == WAIT_FILL || io->own.wait == WAIT_LEASE);
+	quarry_assert(io->own.wait != WAIT_NOTHING && io->own.wait != WAIT_TURN && io->own.wait != WAIT_LOCK &&
+		      io->own.wait != WAIT_DISKS);
 	list_remove(&io->own.line);
 	if (io->own.err == 0)
 		io->own.err = err;
@@ -298,6 +306,10 @@ static enum flow volume_io_send(struct volume_io *io, const struct piece *piece,
 		io->own.err = -EIO;
 		return FLOW_NEXT;
 	}
+	if (changes_data(io->op) && volume_has_too_few(v, disks)) {
+		io->own.is_short = true;
+		return FLOW_NEXT;
+	}
 	struct part *p = part_get(&v->set->parts, io);
 	if (!p)
 		return volume_io_wait(io, WAIT_PART);
@@ -340,6 +352,70 @@ static enum flow volume_io_issue_next(struct volume_io *io)
 	return volume_io_wait(io, WAIT_PLACEMENT);
 }
 
+/* ---- what waits for the record, and for more copies ---- */
+
+/* FLOW_NEXT: no disk that has missed something of it counts as current any more, or the head has stopped (P2). */
+static enum flow volume_io_mark(struct volume_io *io)
+{
+	if (!io->own.has_missed)
+		return FLOW_NEXT;
+	if (!stale_is_settled(io->own.volume)) {
+		stale_wait(io);
+		return volume_io_wait(io, WAIT_MARK);
+	}
+	io->own.has_missed = false;
+	return FLOW_NEXT;
+}
+
+static enum flow volume_io_gather(struct volume_io *io)
+{
+	return io->own.owed > 0 ? volume_io_wait(io, WAIT_DISKS) : volume_io_mark(io);
+}
+
+void volume_io_note_thin(struct volume_io *io, uint64_t disks)
+{
+	bool is_thin = volume_has_too_few(io->own.volume, disks);
+	if (is_thin) /* of several parts: there are enough for all when there are among the disks that all have */
+		io->own.thin_disks &= disks;
+	else if (io->own.has_missed && io->own.thin_disks == ALL_DISKS) /* another may fail until that is recorded */
+		io->own.thin_disks = disks;
+}
+
+static bool volume_io_is_thin(const struct volume_io *io)
+{
+	return io->own.thin_disks != ALL_DISKS && volume_has_too_few(io->own.volume, io->own.thin_disks);
+}
+
+static enum flow volume_io_await_copies(struct volume_io *io)
+{
+	if (io->own.volume->is_fenced && io->own.err == 0)
+		io->own.err = -EIO;
+	if (io->own.err != 0 || (!io->own.is_short && !volume_io_is_thin(io)))
+		return FLOW_NEXT;
+	if (io->own.part) /* others can use it meanwhile */
+		part_put(io->own.part);
+	io->own.part = NULL;
+	io->own.is_short = false; /* it is looked at again */
+	stale_wait_short(io);
+	return volume_io_wait(io, WAIT_COPIES);
+}
+
+/* All that was issued is done, and the range is free. */
+static enum volume_io_stage volume_io_after_gather(const struct volume_io *io)
+{
+	if (io->own.err != 0)
+		return VOLUME_IO_REPLY;
+	if (io->own.is_short || volume_io_is_thin(io))
+		return VOLUME_IO_SHORT;
+	return io->flags & VOLUME_FUA ? VOLUME_IO_HARDEN : VOLUME_IO_REPLY;
+}
+
+static enum volume_io_stage volume_io_after_short(const struct volume_io *io)
+{
+	bool is_issued = io->own.cursor == io->own.end;
+	return io->own.err == 0 && !is_issued ? VOLUME_IO_LOCK : volume_io_after_gather(io);
+}
+
 static uint32_t parts_max(enum volume_op op)
 {
 	if (op == VOLUME_MAP)
@@ -351,7 +427,7 @@ static enum flow volume_io_issue(struct volume_io *io)
 {
 	if (io->op == VOLUME_MAP && io->since > 0)
 		return ahead_run(io);
-	for (uint32_t steps = 0; io->own.cursor < io->own.end && io->own.err == 0; steps++) {
+	for (uint32_t steps = 0; io->own.cursor < io->own.end && io->own.err == 0 && !io->own.is_short; steps++) {
 		if (io->own.owed >= parts_max(io->op))
 			return volume_io_wait(io, WAIT_DISKS);
 		if (steps == STEPS_PER_TURN_MAX) {
@@ -418,7 +494,7 @@ static enum flow volume_io_harden(struct volume_io *io)
 		io->own.owed++;
 		part_start(p);
 	}
-	return io->own.owed > 0 ? volume_io_wait(io, WAIT_DISKS) : FLOW_NEXT;
+	return volume_io_gather(io);
 }
 
 /* ---- REPLY ---- */
@@ -538,13 +614,15 @@ static void volume_io_run(struct volume_io *io)
 			volume_io_goto(io, VOLUME_IO_GATHER);
 			break;
 		case VOLUME_IO_GATHER:
-			if (io->own.owed > 0) {
-				volume_io_wait(io, WAIT_DISKS);
+			if (volume_io_gather(io) == FLOW_WAIT)
 				return;
-			}
 			volume_io_unlock(io);
-			volume_io_goto(io,
-				       io->own.err == 0 && io->flags & VOLUME_FUA ? VOLUME_IO_HARDEN : VOLUME_IO_REPLY);
+			volume_io_goto(io, volume_io_after_gather(io));
+			break;
+		case VOLUME_IO_SHORT:
+			if (volume_io_await_copies(io) == FLOW_WAIT)
+				return;
+			volume_io_goto(io, volume_io_after_short(io));
 			break;
 		case VOLUME_IO_HARDEN: /* all disks at once: latency is the slowest, not the sum */
 			if (volume_io_harden(io) == FLOW_WAIT)
@@ -621,6 +699,9 @@ static void volume_io_begin(struct volume *v, struct volume_io *io, bool is_inte
 	io->own.iov_index = 0;
 	io->own.iov_skip = 0;
 	io->own.is_locked = io->own.is_answered = io->own.is_strict = false;
+	io->own.has_missed = io->own.is_short = false;
+	io->own.thin_disks = ALL_DISKS;
+	io->own.short_ns = 0;
 	io->own.lock.granted = NULL;
 	io->own.is_internal = is_internal;
 	io->own.started_ns = reactor_now_ns(v->set->reactor);
