@@ -37,7 +37,6 @@ static struct bench *bench_open(uint64_t seed, uint32_t n_disks, uint32_t replic
 	world_open(&b->w, seed);
 	for (uint32_t i = 0; i < n_disks; i++)
 		world_add_disk(&b->w, DISK_BYTES);
-	b->w.replicas_max = 5;
 	CU_ASSERT_EQUAL_FATAL(world_start(&b->w), 0);
 	CU_ASSERT_EQUAL_FATAL(world_create_copies(&b->w, "vm1", 2 * GIB, replicas), 0);
 	CU_ASSERT_EQUAL_FATAL(world_attach(&b->w, "vm1"), 0);

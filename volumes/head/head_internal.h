@@ -222,6 +222,7 @@ struct volume {
 	char name[SNAPSHOT_NAME_BYTES]; /* of a snapshot */
 	enum volume_state state;
 	bool is_read_only, is_fenced;
+	bool is_behind;          /* its record is older than what the disks remember, and was taken over */
 	char why[SET_WHY_BYTES]; /* what is wrong with it, else "" */
 	uint64_t size_bytes;     /* what clients may address; less than the record's while it shrinks */
 	uint64_t generation;
@@ -627,6 +628,11 @@ struct join {
 must_check int join_start(struct volume *v, uint32_t disk, uint64_t complete_epoch,
 			  void (*done)(struct join *j, int res), void *context, struct join **out);
 void join_abandon(struct join *j);
+/* What is wrong with a disk that lacks what the volume alone had there, and what to do. */
+#define OLDER_DISK_HINT                                                                                                \
+	"it lacks what the volume had there: an older copy of the disk was put back. Put back the newest one; if "     \
+	"that "                                                                                                        \
+	"is lost for good, so is what lay there: delete the volume, and restore it from a backup"
 
 /* ---- barrier.c ---- */
 

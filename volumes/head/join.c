@@ -6,9 +6,9 @@
  *   FENCE     the volume's generation becomes durable there, lower ones are refused from now on [FENCEDUR]; a session
  *             begins
  *   LIST      which trees are there
- *   CREATE    empty trees: the live one, where no disk has it yet; on a disk that is new to the volume one for every
- *             recorded snapshot, too, which all have nothing there. A disk that lacks the live tree, of several copies, is
- *             refused with -ENODATA, whatever the record says, unless who started it knows that no disk has it
+ *   CREATE    empty trees on a disk that is new to the volume: the live one, and one for every recorded snapshot, which all
+ *             have nothing there. A disk that the record names has had its trees since before it was named: one that lacks the
+ *             live one is refused with -ENODATA, unless who started it knows that the record is older than the disks
  *   DROP      trees of the volume that nobody names: deleted snapshots, and what interrupted attempts have left
  *   COMPLETE  the last complete epoch, on a disk that is new to the volume [PLACEL]
  *
@@ -55,6 +55,7 @@ static enum flow join_send(struct join *j, enum disk_op op)
 
 static enum flow join_fence(struct join *j)
 {
+	j->volume->disks[j->disk].is_older = false;
 	j->rio.io.generation = j->volume->generation;
 	j->rio.io.size_blocks = blocks_of(join_facts(j)->size_bytes);
 	return join_send(j, DISK_FENCE);
@@ -117,7 +118,7 @@ static enum flow join_create(struct join *j)
 		return FLOW_NEXT;
 	if (join_is_recorded(j) && replica_trees_have(&j->trees, join_facts(j)->live_tree))
 		return FLOW_NEXT;
-	if (join_is_recorded(j) && volume_is_replicated(j->volume) && !j->may_make_live) {
+	if (join_is_recorded(j) && !j->may_make_live) {
 		j->err = -ENODATA;
 		return FLOW_NEXT;
 	}

@@ -156,6 +156,17 @@ void volume_fence(struct volume *v, const char *format, ...)
 		stale_wake(v);
 }
 
+/* Why what lies on a disk that is not good cannot be had. */
+static const char *volume_disk_why(const struct volume *v, uint32_t disk)
+{
+	if (v->set->disks[disk]->why[0])
+		return v->set->disks[disk]->why;
+	if (v->disks[disk].is_older)
+		return OLDER_DISK_HINT;
+	return "it was not there, or not as it should be, when the volume was attached: detach the volume and attach "
+	       "it again";
+}
+
 void volume_explain(struct volume *v)
 {
 	if (v->is_fenced)
@@ -169,11 +180,7 @@ void volume_explain(struct volume *v)
 		if (v->disks[i].state == VOLUME_DISK_UNUSED || volume_disk_is_good(v, i) || is_copy)
 			continue;
 		text_print(v->why, sizeof(v->why), "what lies on disk %s (%s) answers with an I/O error: %s",
-			   d->facts.name, d->facts.path,
-			   d->why[0]
-			       ? d->why
-			       : "it was not there, or not as it should be, when the volume was attached: detach the "
-				 "volume and attach it again");
+			   d->facts.name, d->facts.path, volume_disk_why(v, i));
 		return;
 	}
 }

@@ -60,6 +60,7 @@ struct attach {
 	uint32_t owed; /* joins under way */
 	bool is_recorded;
 	bool is_explained;     /* entry->why says why it is refused */
+	bool is_behind;        /* the record is older than what the disks remember; it is taken over */
 	char heir[NAME_BYTES]; /* of a detach: the node that it is attached on next; "": none */
 	struct set_volume *entry;
 	struct attach_options options;
@@ -130,6 +131,7 @@ static void attach_refuse_foreign(struct attach *a, const char *format, ...)
 {
 	char reason[SET_WHY_BYTES / 2];
 	va_list args;
+	a->is_behind = true;
 	if (a->options.is_takeover)
 		return;
 	va_start(args, format);
@@ -326,6 +328,7 @@ static int attach_make_head(struct attach *a)
 	}
 	v->generation = facts->generation;
 	v->is_read_only = facts->is_read_only;
+	v->is_behind = a->is_behind;
 	v->epoch = facts->epoch_base;
 	v->epoch_end = facts->epoch_base + EPOCHS_PER_ATTACH;
 	v->next_tree = facts->next_tree - TREES_PER_ATTACH;
@@ -410,17 +413,18 @@ static void attach_tell_older(struct attach *a, uint32_t disk)
 {
 	struct volume *v = a->entry->head;
 	const struct set_disk *d = v->set->disks[disk];
-	quarry_assert(v->disks[disk].state == VOLUME_DISK_LOST && volume_is_replicated(v));
+	quarry_assert(v->disks[disk].state == VOLUME_DISK_LOST);
 	v->disks[disk].is_older = true;
-	log_event(
-	    v->set->log, LOG_ERROR, "disk-not-joined", a->entry->facts.name,
-	    "volume %s cannot use disk %s (%s): an older copy of the disk was put back: all of it is compared with "
-	    "the other copies before it counts again",
-	    a->entry->facts.name, d->facts.name, d->facts.path);
+	log_event(v->set->log, LOG_ERROR, "disk-not-joined", a->entry->facts.name,
+		  "volume %s cannot use disk %s (%s): %s", a->entry->facts.name, d->facts.name, d->facts.path,
+		  volume_is_replicated(v) ? "an older copy of the disk was put back: all of it is compared with the "
+					    "other copies before it counts again"
+					  : OLDER_DISK_HINT);
 }
 
-/* A current disk has all trees that are recorded: one that lacks the live one is an older copy, put back, unless all
- * current ones are there and lack it: then it is the record that is. FLOW_WAIT: they are joined once more. */
+/* A disk has its trees before the record names it: one that lacks the live one is an older copy, put back. Only where the
+ * record itself is older than the disks, and was taken over, all current ones may lack what it names, and are joined once
+ * more to get it (FLOW_WAIT). */
 static enum flow attach_judge_lacking(struct attach *a)
 {
 	const struct volume *v = a->entry->head;
@@ -430,7 +434,7 @@ static enum flow attach_judge_lacking(struct attach *a)
 		current |= (uint64_t)(v->disks[i].state == VOLUME_DISK_LOST || v->disks[i].state == VOLUME_DISK_JOINED)
 			   << i;
 	for (uint64_t left = lacking; left != 0 && a->err == 0; left &= left - 1)
-		if (lacking == current)
+		if (v->is_behind && (lacking == current || !volume_is_replicated(v)))
 			attach_join_disk(a, (uint32_t)__builtin_ctzll(left), true);
 		else
 			attach_tell_older(a, (uint32_t)__builtin_ctzll(left));
