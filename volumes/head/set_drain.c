@@ -142,7 +142,7 @@ static int drain_decide(struct command *c)
 static void drain_apply(struct command *c, uint64_t revision)
 {
 	struct set_disk *d = c->disk;
-	quarry_assert(d && revision > 0);
+	quarry_assert(revision > 0);
 	d->facts.is_draining = c->disk_facts.is_draining;
 	d->facts.revision = revision;
 	d->drain_ns = d->drain_bytes = 0;
