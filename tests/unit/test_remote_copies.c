@@ -451,6 +451,46 @@ static void drained_to_another_node(void)
 	cluster_close(&c);
 }
 
+static void expect_snapshot(struct cluster *c, struct head_world *w)
+{
+	for (uint64_t segment = 0; segment < 3; segment++) {
+		memset(c->data, (int)(1 + segment), BLOCK_BYTES);
+		struct volume *s = world_export(w, "v@s");
+		CU_ASSERT_EQUAL(world_read(w, s, segment * SEGMENT_BYTES, c->back, BLOCK_BYTES), 0);
+		CU_ASSERT_EQUAL(memcmp(c->data, c->back, BLOCK_BYTES), 0);
+	}
+}
+
+/* A node that serves a snapshot reads where it knows it to lie: nothing is taken away there by the node of the volume. */
+static void not_drained_under_a_snapshot(void)
+{
+	struct cluster c;
+	two_copies_here_and_there(&c, 14);
+	struct head_world *w = &c.nodes[1];
+	struct set_command move = order_other(SET_VOLUME_MOVE, "v", "n2");
+	CU_ASSERT_EQUAL(world_command(&c.nodes[0], &move), 0);
+	let_settle(&c);
+	CU_ASSERT_EQUAL_FATAL(world_attach(w, "v@s"), 0);
+	expect_snapshot(&c, w);
+	move = order_other(SET_VOLUME_MOVE, "v", "n1");
+	CU_ASSERT_EQUAL(world_command(w, &move), 0);
+	let_settle(&c);
+	CU_ASSERT_PTR_EQUAL(only_head(&c, "v"), &c.nodes[0]);
+	struct set_command drain = order(SET_DISK_DRAIN, "n2-d11");
+	CU_ASSERT_EQUAL(world_command(w, &drain), 0);
+	world_let_pass(w, 20 * NS_PER_S);
+	CU_ASSERT_EQUAL(world_events(w, "disk-drained"), 0);
+	CU_ASSERT_PTR_NOT_NULL(
+	    strstr(world_event(&c.nodes[0], "leave-stalled"), "snapshot s of volume v is attached on node n2"));
+	expect_snapshot(&c, w);
+	CU_ASSERT_EQUAL(world_detach(w, "v@s"), 0);
+	world_let_pass(w, 70 * NS_PER_S);
+	CU_ASSERT_EQUAL(world_events(w, "disk-drained"), 1);
+	for (uint64_t segment = 0; segment < 3; segment++)
+		expect_one(&c, &c.nodes[0], "v", segment, segment == 1 ? 9 : (uint8_t)(1 + segment));
+	cluster_close(&c);
+}
+
 /* Nobody has it attached: one node sees to it, and only one. */
 static void drained_by_one_node(void)
 {
@@ -512,6 +552,7 @@ int main(void)
 	CU_add_test(suite, "deleted everywhere", deleted_everywhere);
 	CU_add_test(suite, "returns when its disks do", returns_when_its_disks_do);
 	CU_add_test(suite, "drained to another node", drained_to_another_node);
+	CU_add_test(suite, "not drained under a snapshot", not_drained_under_a_snapshot);
 	CU_add_test(suite, "drained by one node", drained_by_one_node);
 	CU_add_test(suite, "made anew when a node is gone", made_anew_when_a_node_is_gone);
 	CU_basic_run_tests();

@@ -376,10 +376,19 @@ int chunk_await(struct volume *v, uint64_t segment, struct chunk_waiter *w)
 	return err;
 }
 
+void chunks_reload(struct volume *v)
+{
+	for (uint32_t i = 0; i < v->n_chunks; i++)
+		if (v->chunks[i])
+			chunk_reload(v->chunks[i]);
+}
+
 void chunk_reload(struct chunk *c)
 {
 	if (chunk_may_go(c))
 		chunk_evict(c);
+	else if (c->is_loading)
+		c->is_again = true;
 	else if (chunk_read(c) != 0) /* its revision is old: the next transaction fails and comes here again */
 		log_line(c->volume->set->log, LOG_WARNING, "placement",
 			 "no memory to read a placement of volume %s again", c->volume->entry->facts.name);

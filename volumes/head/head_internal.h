@@ -497,7 +497,8 @@ char *chunk_to_json(const struct chunk *c, const struct place_pick *picks, uint3
 void chunk_place(struct chunk *c, uint64_t segment, uint64_t disks); /* recorded: from now on it lies there */
 void chunk_move(struct chunk *c, uint64_t segment, uint64_t disks);  /* recorded: what it holds lies there now */
 void chunk_evict(struct chunk *c);
-void chunk_reload(struct chunk *c); /* what the store holds is in doubt: requests wait until it is read again */
+void chunk_reload(struct chunk *c);   /* what the store holds is in doubt: requests wait until it is read again */
+void chunks_reload(struct volume *v); /* the same of all that are known */
 void chunks_fini(struct volume *v);
 static inline bool chunk_bit(const uint64_t *bits, uint64_t segment)
 {
@@ -562,6 +563,8 @@ must_check int snapshot_serve(struct set_snapshot *snap);
 void snapshot_serve_end(struct set_snapshot *snap);
 void snapshot_rename(struct set_volume *entry); /* the volume has another name */
 /* Calls each() for the heads of the volume's snapshots. */
+/* One that another node serves, which is alive; NULL: none. */
+const struct set_snapshot *snapshot_served_elsewhere(const struct set_volume *entry, const char **node);
 void snapshots_each_head(struct set_volume *entry, void (*each)(struct volume *v, void *context), void *context);
 
 /* ---- tree_batch.c: makes or drops many trees of a volume on one disk, some at a time ---- */

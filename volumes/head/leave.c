@@ -17,7 +17,9 @@
  * Invariants
  *  1. Nothing is placed on a disk that is to be left: so a walk that finds nothing there has found all there was.
  *  2. All may be repeated: after a crash it begins with FIND, and goes by the record and the chunks alone.
- *  3. A resync goes first: what it makes current is a better source, and a move would change what it goes by.
+ *  3. While another node serves a snapshot of the volume nothing moves: that node knows where segments lie, and would read
+ *     what is cut.
+ *  4. A resync goes first: what it makes current is a better source, and a move would change what it goes by.
  *
  * Owner: the volume.
  */
@@ -248,6 +250,19 @@ static bool leave_may_go_on(const struct leave *l)
 	       (resync_candidate(v) == SET_DISKS_MAX || v->resync_delay_ns > 0);
 }
 
+/* It is about to be detached, or its node is lost, and reads placements anew before it answers again. */
+static bool leave_waits_for_export(struct leave *l)
+{
+	struct set_volume *entry = l->volume->entry;
+	const char *node;
+	const struct set_snapshot *snap = snapshot_served_elsewhere(entry, &node);
+	if (snap)
+		text_print(entry->leave_why, sizeof(entry->leave_why),
+			   "snapshot %s of volume %s is attached on node %s, and would lose what moves: detach it",
+			   snap->facts.name, entry->facts.name, node);
+	return snap != NULL;
+}
+
 static int leave_order(struct leave *l)
 {
 	struct volume *v = l->volume;
@@ -257,6 +272,8 @@ static int leave_order(struct leave *l)
 				   .out = l->disk,
 				   .done = leave_moved,
 				   .context = l};
+	if (leave_waits_for_export(l))
+		return -EBUSY;
 	uint64_t sources = volume_good(v, order.disks & ~l->bad);
 	int err =
 	    sources ? placement_choose_other(v, order.disks & ~(1ull << l->disk), l->refused, &order.target) : -EIO;

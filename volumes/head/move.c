@@ -343,10 +343,13 @@ static int move_list_trees(struct move *m)
 	free(m->trees);
 	m->n_trees = 0;
 	m->trees = calloc(entry->n_snapshots + 1, sizeof(*m->trees));
+	const char *node;
 	if (!m->trees || entry->is_history_short)
 		return m->trees ? -EAGAIN : -ENOMEM;
-	list_each (node, &entry->snapshots) {
-		const struct snapshot_facts *s = &container_of(node, struct set_snapshot, link)->facts;
+	if (snapshot_served_elsewhere(entry, &node)) /* one that is from now on changes the history, and SWITCH fails */
+		return -EAGAIN;
+	list_each (link, &entry->snapshots) {
+		const struct snapshot_facts *s = &container_of(link, struct set_snapshot, link)->facts;
 		if (!s->is_deleting)
 			m->trees[m->n_trees++] = s->tree;
 	}

@@ -27,8 +27,10 @@ static int export_check_here(struct command *c)
 {
 	const struct snapshot_facts *f = &c->snapshot->facts;
 	const char *node = f->attached_nbd[0] ? f->attached_nbd : f->attached_vhost;
-	if (!c->set->members || node[0] == 0 || set_node_is_self(c->set, node))
+	if (!c->set->members || node[0] == 0)
 		return command_check_here(c, c->volume);
+	if (set_node_is_self(c->set, node)) /* wherever the volume is by now */
+		return 0;
 	return command_refuse_elsewhere(c, node, "snapshot %s is attached on node %s: run this there", c->order->object,
 					node);
 }

@@ -111,10 +111,18 @@ static void lease_returned(struct members_listener *l, bool is_new)
 		lease_holds_again(s);
 }
 
+/* Segments may have moved meanwhile: a volume's head is fenced then, its snapshots' are not. */
+static void lease_forget_places(struct volume *v, void *context)
+{
+	chunks_reload(v);
+}
+
 void set_lease_sure(struct volume_set *s)
 {
 	if (!s->lease.is_unsure || s->lease.is_lapsed)
 		return;
+	list_each (node, &s->volumes)
+		snapshots_each_head(container_of(node, struct set_volume, link), lease_forget_places, NULL);
 	s->lease.is_unsure = false;
 	lease_holds_again(s);
 }

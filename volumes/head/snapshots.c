@@ -211,6 +211,21 @@ bool snapshot_has_door(const struct set_snapshot *snap)
 	return strcmp(snap->facts.attached_vhost, snap->entry->set->node_name) == 0;
 }
 
+const struct set_snapshot *snapshot_served_elsewhere(const struct set_volume *entry, const char **node)
+{
+	const struct volume_set *s = entry->set;
+	list_each (link, &entry->snapshots) {
+		const struct set_snapshot *snap = snapshot_of(link);
+		const char *const nodes[] = {snap->facts.attached_nbd, snap->facts.attached_vhost};
+		for (uint32_t i = 0; i < array_size(nodes) && s->members; i++) {
+			*node = nodes[i];
+			if (nodes[i][0] && !set_node_is_self(s, nodes[i]) && set_node_is_alive(s, nodes[i]))
+				return snap;
+		}
+	}
+	return NULL;
+}
+
 uint32_t snapshot_vhost_queues(const struct set_snapshot *snap)
 {
 	return snap->facts.vhost_queues ? snap->facts.vhost_queues : VOLUME_VHOST_QUEUES_DEFAULT;
