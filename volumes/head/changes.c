@@ -17,7 +17,7 @@
  *
  * Owner: the reactor of both volumes.
  */
-#include "volumes/head/head_internal.h"
+#include "volumes/head/command_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -7,7 +7,7 @@
  * costs one page, and one that shares nothing costs reading its maps. Other commands pass meanwhile; the trees measured
  * may then be dropped under it, which the disk answers with -ENOENT.
  */
-#include "volumes/head/head_internal.h"
+#include "volumes/head/command_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -29,72 +29,15 @@
  *
  * Owner: the volume; started by leave.c, which is told of the end.
  */
-#include "volumes/head/head_internal.h"
-
-#include "replication/copy.h"
+#include "volumes/head/move_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MOVE_STAGES(X)                                                                                                 \
-	X(LOAD)                                                                                                        \
-	X(NAME)                                                                                                        \
-	X(RECORD)                                                                                                      \
-	X(CLAIM) X(COPY) X(FLUSH) X(STILL) X(HARDEN) X(SWITCH) X(OUTCOME) X(RELOAD) X(QUIET) X(CUT) X(END)
-#define X(name) MOVE_##name,
-enum move_stage { MOVE_STAGES(X) };
-#undef X
-
-#define MOVE_POLL_NS   (10 * NS_PER_MS)     /* looks again at what ends by itself within milliseconds */
-#define MOVE_RELOAD_NS NS_PER_S             /* before the chunk is read once more */
-#define CUT_BLOCKS     (SEGMENT_BLOCKS / 4) /* of one request: a volume may have many trees */
-
-struct move_hold {
-	struct range_lock lock;
-	struct move *move;
-	unsigned lane;
-};
-
-struct move_update {
-	struct record_update update;
-	struct move *move;
-};
-
-struct move {
-	enum move_stage stage;
-	int err;
-	struct volume *volume;
-	struct move_order order;
-	struct chunk_waiter waiter;
-	bool is_pinned, is_live, is_naming, is_switching, is_still, is_doubtful;
-	uint64_t history;     /* of the record when the trees were listed */
-	uint64_t first_epoch; /* r */
-	uint64_t *trees;      /* oldest first; the live one is the last */
-	uint32_t n_trees, tree;
-	struct join *join;
-	struct barrier_rider rider;
-	struct move_update *update;
-	struct replica_io rio;
-	struct copy *copy;
-	struct move_hold holds[COPY_LANES];
-	struct range_lock still; /* over all of the segments */
-	struct timer pace, poll;
-	uint64_t seen_requests; /* of clients, when the pace was set last */
-	uint64_t copied_bytes;
-	int res;            /* once it has failed, and drops what it has made */
-	uint64_t cut_disks; /* bit per disk: still to be cut */
-	uint64_t cut_block;
-	struct op op; /* to look again */
-};
+#define MOVE_RELOAD_NS NS_PER_S /* before the chunk is read once more */
 
 static void move_run(struct move *m);
-static void places_grant(struct volume *v);
-
-static uint64_t move_end_segment(const struct move *m)
-{
-	return m->order.first + m->order.n_segments;
-}
 
 static struct volume_disk *move_disk(const struct move *m)
 {
@@ -122,7 +65,7 @@ static void move_answered(struct replica_io *rio, int res)
 	move_complete(container_of(rio, struct move, rio), res);
 }
 
-static void move_ask(struct move *m, uint32_t disk, enum disk_op op)
+void move_ask(struct move *m, uint32_t disk, enum disk_op op)
 {
 	m->rio.io.op = op;
 	m->rio.done = move_answered;
@@ -134,7 +77,7 @@ static void move_polled(struct timer *t)
 	move_run(container_of(t, struct move, poll));
 }
 
-static enum flow move_poll(struct move *m, uint64_t delay_ns)
+enum flow move_poll(struct move *m, uint64_t delay_ns)
 {
 	timer_start(m->volume->set->reactor, &m->poll, delay_ns);
 	return FLOW_WAIT;
@@ -489,7 +432,7 @@ static enum flow move_still(struct move *m)
 	return m->is_still ? FLOW_NEXT : FLOW_WAIT;
 }
 
-static void move_let_go(struct move *m)
+void move_let_go(struct move *m)
 {
 	if (!m->is_still)
 		return;
@@ -599,125 +542,6 @@ static enum flow move_reload(struct move *m)
 	return FLOW_NEXT;
 }
 
-/* ---- QUIET, CUT ---- */
-
-struct asked {
-	uint32_t disk, n;
-};
-
-static void asked_count(struct volume *v, void *context)
-{
-	struct asked *a = context;
-	a->n += v->disks[a->disk].asked;
-}
-
-bool volume_disk_is_quiet(struct volume *v, uint32_t disk)
-{
-	struct asked a = {.disk = disk, .n = v->disks[disk].asked};
-	snapshots_each_head(v->entry, asked_count, &a);
-	return a.n == 0;
-}
-
-/* It has failed, and the target may have something of it. */
-static void move_turn_back(struct move *m)
-{
-	m->res = m->err;
-	m->err = 0;
-	m->is_live = false;
-	m->is_switching = true;
-	m->cut_disks = 1ull << m->order.target;
-	m->stage = MOVE_QUIET;
-}
-
-/* Clients go on. FLOW_NEXT: nobody reads or writes any more what is to be cut. */
-static enum flow move_quiet(struct move *m)
-{
-	bool is_quiet = true;
-	move_let_go(m);
-	for (uint64_t disks = m->cut_disks; disks != 0; disks &= disks - 1)
-		is_quiet &= volume_disk_is_quiet(m->volume, (uint32_t)__builtin_ctzll(disks));
-	if (is_quiet && !m->volume->is_dropping && !m->volume->barrier.rider)
-		return FLOW_NEXT;
-	return move_poll(m, MOVE_POLL_NS);
-}
-
-/* The next piece. FLOW_NEXT: nothing is left there, or it cannot be reached: then its resync drops it. */
-static enum flow move_cut(struct move *m)
-{
-	struct volume *v = m->volume;
-	for (; m->cut_disks != 0; m->cut_disks &= m->cut_disks - 1) {
-		uint32_t disk = (uint32_t)__builtin_ctzll(m->cut_disks);
-		bool has_failed = m->err != 0;
-		m->err = 0;
-		if (!has_failed && volume_disk_is_good(v, disk) && !v->is_fenced && v->state == VOLUME_SERVING &&
-		    m->cut_block < move_end_segment(m) * SEGMENT_BLOCKS) {
-			m->rio.io.volume = v->entry->facts.uuid;
-			m->rio.io.first = m->cut_block;
-			m->rio.io.n_blocks = CUT_BLOCKS;
-			m->rio.io.epoch = 0;
-			m->rio.tree = volume_tree(v);
-			m->cut_block += CUT_BLOCKS;
-			move_ask(m, disk, DISK_CUT);
-			return FLOW_WAIT;
-		}
-		m->cut_block = m->order.first * SEGMENT_BLOCKS;
-	}
-	return FLOW_NEXT;
-}
-
-/* ---- tidying ---- */
-
-/* Of the disks of the last move, where the segments do not lie now. */
-static void move_look_for_rest(struct move *m)
-{
-	uint64_t placed = 0, disks = 0;
-	for (uint64_t segment = m->order.first; segment < move_end_segment(m); segment++)
-		if (chunk_find(m->volume, segment, &disks) == PLACED_ON_DISKS)
-			placed |= disks;
-	m->cut_disks = (m->order.target < SET_DISKS_MAX ? 1ull << m->order.target : 0) |
-		       (m->order.out < SET_DISKS_MAX ? 1ull << m->order.out : 0);
-	m->cut_disks &= ~placed;
-	m->is_switching = true;
-	m->stage = MOVE_QUIET;
-}
-
-static int move_change_tidied(struct record_update *u, struct volume_facts *facts)
-{
-	facts->moving = (struct moving_facts){0};
-	return 0;
-}
-
-static void move_tidied(void *context, int res, const struct move_order *order)
-{
-	resync_want(context);
-	leave_want(context);
-	volume_check_drained(context);
-}
-
-static uint32_t move_disk_index(const struct volume *v, const struct uuid *uuid)
-{
-	const struct set_disk *d = set_disk_by_uuid(v->set, uuid);
-	return d ? d->index : SET_DISKS_MAX;
-}
-
-void move_tidy(struct volume *v)
-{
-	const struct moving_facts *last = &v->entry->facts.moving;
-	struct move_order order = {.first = last->first,
-				   .n_segments = last->n_segments,
-				   .out = move_disk_index(v, &last->from),
-				   .target = move_disk_index(v, &last->to),
-				   .is_tidying = true,
-				   .done = move_tidied,
-				   .context = v};
-	if (v->snapshot || last->n_segments == 0 || last->first / PLACEMENT_CHUNK >= v->n_chunks)
-		return;
-	if (move_start(v, &order) != 0)
-		log_event(v->set->log, LOG_WARNING, "no-memory", v->entry->facts.name,
-			  "there is no memory to drop what an interrupted move of volume %s has left",
-			  v->entry->facts.name);
-}
-
 /* ---- END ---- */
 
 static void move_free(struct move *m)
@@ -781,6 +605,24 @@ static enum flow move_step_record(struct move *m)
 	return FLOW_NEXT;
 }
 
+static enum flow move_step_switch(struct move *m)
+{
+	if (m->stage == MOVE_SWITCH)
+		return move_switch(m);
+	if (m->stage == MOVE_OUTCOME) {
+		m->stage = m->is_doubtful ? MOVE_RELOAD : MOVE_QUIET;
+		if (!m->is_doubtful)
+			move_settle(m, true);
+		return FLOW_NEXT;
+	} /* else RELOAD */
+	if (move_reload(m) == FLOW_WAIT)
+		return FLOW_WAIT;
+	m->stage = MOVE_QUIET;
+	if (m->err != 0)
+		move_turn_back(m);
+	return FLOW_NEXT;
+}
+
 static void move_run(struct move *m)
 {
 	for (;;) {
@@ -822,20 +664,10 @@ static void move_run(struct move *m)
 			m->stage = MOVE_SWITCH;
 			return move_ask(m, m->order.target, DISK_FLUSH);
 		case MOVE_SWITCH:
-			if (move_switch(m) == FLOW_WAIT)
-				return;
-			break;
 		case MOVE_OUTCOME:
-			m->stage = m->is_doubtful ? MOVE_RELOAD : MOVE_QUIET;
-			if (!m->is_doubtful)
-				move_settle(m, true);
-			break;
 		case MOVE_RELOAD:
-			if (move_reload(m) == FLOW_WAIT)
+			if (move_step_switch(m) == FLOW_WAIT)
 				return;
-			m->stage = MOVE_QUIET;
-			if (m->err != 0)
-				move_turn_back(m);
 			break;
 		case MOVE_QUIET:
 			if (move_quiet(m) == FLOW_WAIT)
@@ -855,36 +687,6 @@ static void move_run(struct move *m)
 			return;
 		}
 	}
-}
-
-/* ---- who keeps segments where they are ---- */
-
-static void places_grant(struct volume *v)
-{
-	if (v->move && v->move->is_switching)
-		return;
-	for (struct list *node; (node = list_pop(&v->places_wanted)) != NULL;) {
-		struct places_hold *h = container_of(node, struct places_hold, link);
-		h->is_held = true;
-		v->n_places_held++;
-		h->held(h);
-	}
-}
-
-void places_hold(struct volume *v, struct places_hold *h)
-{
-	quarry_assert(h->held && !h->is_held);
-	list_append(&v->places_wanted, &h->link);
-	places_grant(v);
-}
-
-void places_let_go(struct volume *v, struct places_hold *h)
-{
-	if (!h->is_held)
-		return;
-	quarry_assert(v->n_places_held > 0);
-	h->is_held = false;
-	v->n_places_held--;
 }
 
 /* ---- beginning and ending ---- */

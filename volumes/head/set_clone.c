@@ -20,7 +20,7 @@
  *  3. The clone's placement names only disks that its record names. Segments on others were placed after the snapshot,
  *     and are holes in it.
  */
-#include "volumes/head/head_internal.h"
+#include "volumes/head/command_internal.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -18,7 +18,7 @@
  *     else of it touches the set.
  */
 #include "daemon/core/size_text.h"
-#include "volumes/head/head_internal.h"
+#include "volumes/head/command_internal.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -14,7 +14,7 @@
  * Owner: the set.
  */
 #include "daemon/core/size_text.h"
-#include "volumes/head/head_internal.h"
+#include "volumes/head/command_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -14,7 +14,7 @@
  *  1. A snapshot is served before its attachment is recorded, so that what is recorded can be served.
  *  2. Both attachments of a snapshot share one head; it is let go with the last of them.
  */
-#include "volumes/head/head_internal.h"
+#include "volumes/head/command_internal.h"
 
 #include <errno.h>
 #include <stdio.h>

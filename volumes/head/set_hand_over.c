@@ -10,7 +10,7 @@
  *
  * Owner: the set.
  */
-#include "volumes/head/head_internal.h"
+#include "volumes/head/command_internal.h"
 
 #include <errno.h>
 #include <string.h>

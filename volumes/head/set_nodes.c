@@ -14,7 +14,7 @@
  *
  * Without a cluster everything is here. Owner: the set.
  */
-#include "volumes/head/head_internal.h"
+#include "volumes/head/command_internal.h"
 
 #include <errno.h>
 #include <jansson.h>

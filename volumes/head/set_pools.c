@@ -6,7 +6,7 @@
  *  2. No pool asks for more copies than can be kept here.
  *  3. A pool with disks or volumes is not deleted.
  */
-#include "volumes/head/head_internal.h"
+#include "volumes/head/command_internal.h"
 
 #include <errno.h>
 #include <string.h>

@@ -16,7 +16,7 @@
  *  2. Whatever fails, clients may address again what the record says, and a volume attached here is detached.
  */
 #include "daemon/core/size_text.h"
-#include "volumes/head/head_internal.h"
+#include "volumes/head/command_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>

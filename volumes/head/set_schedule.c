@@ -10,7 +10,7 @@
  * The orders are the set's own and stand in the same line as people's commands. One that is refused is told in an event
  * and tried again after SCHEDULE_RETRY_S.
  */
-#include "volumes/head/head_internal.h"
+#include "volumes/head/command_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -22,7 +22,7 @@
  *     certain that the store has not recorded them.
  *  4. A rollback is a fork of the snapshot that becomes the live tree. Nobody else uses the volume meanwhile.
  */
-#include "volumes/head/head_internal.h"
+#include "volumes/head/command_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -21,7 +21,7 @@
  *
  * Owner: the node.
  */
-#include "volumes/head/head_internal.h"
+#include "volumes/head/command_internal.h"
 
 #include <errno.h>
 #include <stdio.h>

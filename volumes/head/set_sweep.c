@@ -13,7 +13,7 @@
  *
  * Invariant: a key goes only after its tree is dropped, durably, on every disk that the record names.
  */
-#include "volumes/head/head_internal.h"
+#include "volumes/head/command_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>

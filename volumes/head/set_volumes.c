@@ -5,7 +5,7 @@
  * as the volume's record, on the condition that nobody else has it.
  */
 #include "daemon/core/size_text.h"
-#include "volumes/head/head_internal.h"
+#include "volumes/head/command_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
