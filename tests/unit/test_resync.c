@@ -266,7 +266,7 @@ static void a_bad_source_is_turned_away(void)
 		sim_file_flip(world_disk_file(&b.w, 2), cell_block(&b, 1, 1, 9, 3), 78);
 		bench_return(&b, 2);
 		world_until(&b.w, all_are_current, &b);
-		CU_ASSERT_EQUAL(world_events(&b.w, "resync-failed"), 0);
+		CU_ASSERT_EQUAL(world_events(&b.w, "resync-blocked"), 0);
 		for (uint32_t segment = 0; segment < 2; segment++)
 			for (uint32_t cell = 0; cell < CELLS; cell++) {
 				CU_ASSERT_EQUAL(look_at(&b, 2, cell_pos(segment, cell), b.back, &l), 0);
@@ -279,7 +279,7 @@ static void a_bad_source_is_turned_away(void)
 
 static bool has_failed(void *context)
 {
-	return world_events(context, "resync-failed") > 0;
+	return world_events(context, "resync-blocked") > 0;
 }
 
 /* One stale disk lacks a block that nobody has any more; the other, whose turn comes after, becomes current. */
@@ -311,7 +311,7 @@ static void one_that_cannot_keeps_none_from_it(void)
 	CU_ASSERT_FALSE(bench_facts(&b, second)->is_stale);
 	text_print(told, sizeof(told), "4 KiB at offset %" PRIu64 " cannot be read",
 		   cell_pos(lost, 9) + 2 * BLOCK_BYTES);
-	CU_ASSERT_PTR_NOT_NULL(strstr(world_event(&b.w, "resync-failed"), told));
+	CU_ASSERT_PTR_NOT_NULL(strstr(world_event(&b.w, "resync-blocked"), told));
 	CU_ASSERT_EQUAL(bench_put(&b, lost, 9, 93, 0), 0); /* written anew, it is no hindrance any more */
 	world_until(&b.w, all_are_current, &b);
 	bench_check(&b);

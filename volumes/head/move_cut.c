@@ -122,9 +122,9 @@ void move_tidy(struct volume *v)
 	if (v->snapshot || last->n_segments == 0 || last->first / PLACEMENT_CHUNK >= v->n_chunks)
 		return;
 	if (move_start(v, &order) != 0)
-		log_event(v->set->log, LOG_WARNING, "no-memory", v->entry->facts.name,
-			  "there is no memory to drop what an interrupted move of volume %s has left",
-			  v->entry->facts.name);
+		log_line(v->set->log, LOG_WARNING, "move",
+			 "no memory to drop what an interrupted move of volume %s has left; the next attach does it",
+			 v->entry->facts.name);
 }
 
 /* ---- who keeps segments where they are ---- */

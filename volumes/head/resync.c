@@ -366,7 +366,7 @@ static void resync_tell(const struct resync *r)
 			  "disk %s has a current copy of its part of volume %s again: %llu MiB were copied in %.1f s",
 			  d->facts.name, name, r->copied_bytes / MIB, (double)took_ns / (double)NS_PER_S);
 	else if (r->lost_blocks > 0)
-		log_event(r->volume->set->log, LOG_ERROR, "resync-failed", name,
+		log_event(r->volume->set->log, LOG_ERROR, "resync-blocked", name,
 			  "disk %s cannot take over what it has missed of volume %s: %" PRIu64 " KiB at offset %" PRIu64
 			  " cannot be "
 			  "read from any current copy: write or trim them anew, and delete snapshots that have them",
