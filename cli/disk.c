@@ -211,7 +211,7 @@ static char *scrub_text(const json_t *scrub)
 	return text_format("never");
 }
 
-/* "2.5G to go, about 12 min", "cannot go on: ...", "done". */
+/* "2.5G to go, about 720 s", "2.5G to go, cannot go on: ...", "done, it holds nothing". */
 static char *drain_text(const json_t *drain)
 {
 	char size[SIZE_TEXT_BYTES];

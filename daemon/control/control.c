@@ -730,10 +730,10 @@ static void commands_abandon(struct control *c)
 
 static enum flow control_finish(struct control *c)
 {
-	if (c->is_patience_over)
+	if (c->is_patience_over) {
 		commands_abandon(c);
-	if (c->is_patience_over)
 		errands_abandon(&c->errands);
+	}
 	return has_suspended(c) || !list_is_empty(&c->errands.all) ? FLOW_WAIT : FLOW_NEXT;
 }
 

@@ -281,6 +281,7 @@ bool reactor_fd_is_memory(struct reactor *r, int fd)
 {
 	return r->ops->fd_is_memory && r->ops->fd_is_memory(r, fd);
 }
+
 int reactor_map(struct reactor *r, int fd, uint64_t pos_bytes, uint64_t len_bytes, struct mapping **out)
 {
 	return !r->ops->map ? -ENOTSUP : r->ops->map(r, fd, pos_bytes, len_bytes, out);
