@@ -264,52 +264,6 @@ static json_t *volume_counters_json(const struct volume_counters *c)
 	return o;
 }
 
-/* A path inside a URI: what may not stand there is percent-encoded. */
-static void uri_encode(const char *text, char *out, size_t out_bytes)
-{
-	static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/";
-	size_t n = 0;
-	for (const char *at = text; *at && n + 4 <= out_bytes; at++) {
-		if (strchr(plain, *at))
-			out[n++] = *at;
-		else
-			n += (size_t)snprintf(out + n, out_bytes - n, "%%%02X", (unsigned char)*at);
-	}
-	out[n] = '\0';
-}
-
-static void add_socket_uri(json_t *uris, const struct config *config, const char *name)
-{
-	char path[3 * CONFIG_SOCKET_MAX], uri[3 * CONFIG_SOCKET_MAX + SET_TEXT_MAX + 64];
-	if (!config->nbd.socket[0])
-		return;
-	uri_encode(config->nbd.socket, path, sizeof(path));
-	snprintf(uri, sizeof(uri), "nbd%s+unix:///%s?socket=%s", config->nbd.tls == CONFIG_TLS_REQUIRE ? "s" : "", name,
-		 path);
-	json_array_append_new(uris, json_string(uri));
-}
-
-static void add_tcp_uri(json_t *uris, const struct config *config, const char *name)
-{
-	char uri[CONFIG_TEXT_MAX + SET_TEXT_MAX + 64];
-	if (!config->nbd.listen[0])
-		return;
-	snprintf(uri, sizeof(uri), "nbd%s://%s/%s", config->nbd.tls == CONFIG_TLS_REQUIRE ? "s" : "",
-		 config->nbd.listen, name);
-	json_array_append_new(uris, json_string(uri));
-}
-
-static json_t *nbd_uris_json(const struct answer_context *c, const char *name)
-{
-	json_t *uris = json_array();
-	if (c->is_from_afar)
-		add_tcp_uri(uris, c->config, name);
-	add_socket_uri(uris, c->config, name);
-	if (!c->is_from_afar)
-		add_tcp_uri(uris, c->config, name);
-	return uris;
-}
-
 json_t *attachment_json(const struct answer_context *c, const struct attachment *a)
 {
 	bool is_nbd = strcmp(a->frontend, "nbd") == 0;

@@ -15,6 +15,9 @@ struct attachment {
 };
 json_t *attachment_json(const struct answer_context *c, const struct attachment *a);
 
+/* answer_uri.c: of an export, the first the nearest to who asks */
+json_t *nbd_uris_json(const struct answer_context *c, const char *name);
+
 /* answer_nodes.c */
 json_t *nodes_json(const struct answer_context *c, const struct snapshot *s);
 json_t *node_json(const struct answer_context *c, const struct snapshot *s, const char *name); /* or NULL */

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- sent on ---- */
 
@@ -227,6 +228,21 @@ static void errands_are_carried_out(void)
 	asked_expect(&b, &a, 201, "\"uri\":\"nbd://10.0.0.1:10809/v\""); /* one that can be reached from there */
 	asked_take(&b, &a, "GET\n/v1/volumes/v\n");
 	asked_expect(&b, &a, 200, "\"state\":\"serving\"");
+	/* what is only good to listen on is no address: the one that other nodes reach is */
+	snprintf(b.config.nbd.listen, sizeof(b.config.nbd.listen), "0.0.0.0:10809");
+	snprintf(b.config.peer.listen, sizeof(b.config.peer.listen), "[fd00::1]:9751");
+	asked_take(&b, &a, "GET\n/v1/volumes/v\n");
+	asked_expect(&b, &a, 200, "\"uri\":\"nbd://[fd00::1]:10809/v\"");
+	snprintf(b.config.peer.listen, sizeof(b.config.peer.listen), "127.0.0.1:9751");
+	snprintf(b.config.control.listen, sizeof(b.config.control.listen), "10.0.0.7:9750");
+	asked_take(&b, &a, "GET\n/v1/volumes/v\n");
+	asked_expect(&b, &a, 200, "\"uri\":\"nbd://10.0.0.7:10809/v\"");
+	char host[256] = "", uri[300];
+	b.config.control.listen[0] = '\0';
+	CU_ASSERT_EQUAL(gethostname(host, sizeof(host) - 1), 0);
+	snprintf(uri, sizeof(uri), "\"uri\":\"nbd://%s:10809/v\"", host);
+	asked_take(&b, &a, "GET\n/v1/volumes/v\n");
+	asked_expect(&b, &a, 200, uri);
 	asked_take(&b, &a, "POST\n/v1/volumes\n{\"name\": \"full\", \"size_bytes\": 1048576}");
 	asked_expect(&b, &a, 507, "no-space");
 	asked_take(&b, &a, "GET\n/v1/none\n");
@@ -234,7 +250,7 @@ static void errands_are_carried_out(void)
 	asked_take(&b, &a, "no request");
 	asked_expect(&b, &a, 400, "node n2 has sent on what is no request");
 	CU_ASSERT_TRUE(list_is_empty(&b.errands.all));
-	CU_ASSERT_EQUAL(b.n_idle, 6);
+	CU_ASSERT_EQUAL(b.n_idle, 9);
 	bench_close(&b);
 }
 
