@@ -209,7 +209,7 @@ const struct command commands[] = {
 	 .options = OPTIONS(KEY_FILE, OPTION("pool", WORD("POOL", VALUE_POOL), "pool that it is cut from; else default"),
 			    REPLICAS, OPTION("lazy", NO_VALUE, "attach it over NBD at once, fill it in the background"),
 			    OPTION("wait", NO_VALUE, "with --lazy: end when it is filled"),
-			    OPTION("zero-damaged", NO_VALUE, "with --lazy: what is damaged in the repository becomes zeros"))},
+			    OPTION("zero-damaged", NO_VALUE, "with --lazy --wait: what is damaged there becomes zeros"))},
 	{.noun = "backup", .verb = "prune", .run = backup_prune, .arguments = {WORD("REPOSITORY", VALUE_PATH)},
 	 .summary = "forget old backups and free what only they need",
 	 .more = "For each volume, what one of the rules keeps is kept. Days and weeks are those of UTC.",

@@ -559,11 +559,13 @@ static enum status lazy_end(struct lazy *z)
 		return cli_refuse(
 		    z->cli, "damaged",
 		    "backup '%s' is hurt: in %llu MiB of volume '%s' there are blocks that cannot be had; when "
-		    "the repository is whole again, repeat this command, or give them up with --zero-damaged",
+		    "the repository is whole again, repeat this command, or give them up with --wait --zero-damaged",
 		    title, (unsigned long long)z->n_hurt, z->transfer->name);
 	if (z->has_zeroed && z->status == DONE)
 		fprintf(stderr, "quarry: warning: backup '%s' is hurt: what it has lost of volume '%s' is zeros now\n",
 			title, z->transfer->name);
+	if (z->status == DONE && !z->cli->is_json)
+		printf("volume '%s' is whole\n", z->transfer->name);
 	return z->status;
 }
 

@@ -334,6 +334,8 @@ enum status backup_restore(struct cli *c)
 		return cli_misuse(c, "--wait is for --lazy; without it the command ends when all is restored");
 	if (!is_lazy && call_has(c->call, "zero-damaged"))
 		return cli_misuse(c, "--zero-damaged is for --lazy: a restore without it is of all or nothing");
+	if (call_has(c->call, "zero-damaged") && !call_has(c->call, "wait"))
+		return cli_misuse(c, "--zero-damaged needs --wait: what becomes zeros is told at the end");
 	struct restore *x = calloc(1, sizeof(*x));
 	if (!x)
 		abort();

@@ -112,7 +112,7 @@ expect 1 "while it is being filled" q volume rename new newer
 expect 1 "exists" q backup restore "$repo/v@s" new
 expect 0 "^filled" q volume show new
 expect 0 "FILLING" q status
-expect 0 "" q backup restore "$repo/v@s" new --lazy --wait
+expect 0 "^volume 'new' is whole$" q backup restore "$repo/v@s" new --lazy --wait
 drop new
 
 say "a second one stands by, and takes over"
@@ -165,6 +165,8 @@ for i in range(600 * 8):
     assert got == s.pread(1 << 17, i << 17), i
 assert 0 < lost <= 32, lost
 print(lost, 'blocks lost')"
+expect 2 "zero-damaged needs --wait" q backup restore "$repo/v@s" zeroed --lazy --zero-damaged
+expect 1 "no volume" q volume show zeroed
 expect 0 "is zeros now" q backup restore "$repo/v@s" zeroed --lazy --wait --zero-damaged
 holds is_whole zeroed
 nbd "$(uri zeroed)" "import nbd
