@@ -107,21 +107,25 @@ static bool look_is_done(void *context)
 	return ((struct look *)context)->is_done;
 }
 
-int look_at(struct bench *b, uint32_t disk, uint64_t pos, uint8_t *out, struct look *l)
+int look_ask(struct bench *b, uint32_t disk, struct look *l)
 {
 	struct disk *d = b->w.set->disks[disk]->disk;
-	*l = (struct look){.iov = {out, CELL_BYTES}};
-	l->io = (struct disk_io){.op = DISK_READ,
-				 .tree = disk_tree_find(d, volume_uuid(b->v), volume_tree(b->v)),
-				 .first = pos / BLOCK_BYTES,
-				 .n_blocks = CELL_BLOCKS,
-				 .iov = &l->iov,
-				 .n_iov = 1,
-				 .done = look_done};
+	l->io.tree = disk_tree_find(d, volume_uuid(b->v), volume_tree(b->v));
+	l->io.n_blocks = CELL_BLOCKS;
+	l->io.iov = &l->iov;
+	l->io.n_iov = 1;
+	l->io.done = look_done;
+	l->is_done = false;
 	CU_ASSERT_PTR_NOT_NULL_FATAL(l->io.tree);
 	disk_submit(d, &l->io);
 	world_until(&b->w, look_is_done, l);
 	return l->res;
+}
+
+int look_at(struct bench *b, uint32_t disk, uint64_t pos, uint8_t *out, struct look *l)
+{
+	*l = (struct look){.io = {.op = DISK_READ, .first = pos / BLOCK_BYTES}, .iov = {out, CELL_BYTES}};
+	return look_ask(b, disk, l);
 }
 
 void bench_check_copies(struct bench *b)

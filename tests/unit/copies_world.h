@@ -39,6 +39,8 @@ struct look {
 	bool is_done;
 	int res;
 };
+/* What l->io says of a cell is asked of one copy; waits. */
+int look_ask(struct bench *b, uint32_t disk, struct look *l);
 /* Reads one copy. */
 int look_at(struct bench *b, uint32_t disk, uint64_t pos, uint8_t *out, struct look *l);
 /* Every disk that counts has what the model has. */

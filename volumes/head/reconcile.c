@@ -3,13 +3,16 @@
  * head stopped: each has some of the writes after L, the last complete epoch. Before anything is served they become equal.
  *
  *   SURVEY -> FORK -> COPY -> SWAP -> DROP -> END
- *     +-- nobody wrote after L ---------------^       as after every clean end
+ *     | ^        +------+---on error----^ | ^
+ *     | +---------from another source-----+ |
+ *     +---------nobody wrote after L--------+         as after every clean end
  *
  *   SURVEY   asks every joined disk whether it wrote anything after L
  *   FORK     each disk forks its live tree: what it is about to take over lands in the fork
  *   COPY     segment by segment: from one source to each other disk that is joined, all that either wrote after L [UNION]
  *   SWAP     each disk exchanges the two trees: it has taken over everything, or nothing, wherever a crash comes [COPYATOM]
- *   DROP     of what the live tree was; after a crash whoever joins the disk next drops what nobody names
+ *   DROP     of what the live tree was, or of what the forks have become; after a crash whoever joins the disk next drops
+ *            what nobody names
  *
  * Invariants
  *  1. The source of a segment is a disk that did not lose power, if there is one [INTACT]. It is read from its live tree,
@@ -47,6 +50,7 @@ struct reconcile {
 	uint64_t disks;   /* bit per disk: that take part */
 	uint64_t unread;  /* of these, those that could not be read as a source */
 	bool has_changes; /* somebody wrote something since */
+	bool is_again;    /* a source could not be read: from the start, with another one */
 	uint64_t fork;    /* id of the forks' tree */
 	uint32_t owed;
 	struct reconcile_io *ios; /* SET_DISKS_MAX */
@@ -141,9 +145,10 @@ static void reconcile_copied(int res, const struct copy_progress *p, void *conte
 	r->err = res;
 	if (res == -EIO && p->failed == COPY_SOURCE && volume_disk_is_good(r->volume, r->source)) {
 		r->unread |= 1ull << r->source;
-		return reconcile_begin(r);
+		r->is_again = true;
+		r->err = 0;
 	}
-	if (res != 0 && p->failed != COPY_NEITHER) {
+	if (r->err != 0 && p->failed != COPY_NEITHER) {
 		volume_disk_lose(r->volume, p->failed == COPY_SOURCE ? r->source : r->target, res);
 		r->err = -EAGAIN;
 	}
@@ -220,7 +225,7 @@ static void reconcile_begin(struct reconcile *r)
 	r->stage = RECONCILE_SURVEY;
 	r->err = 0;
 	r->disks = volume_joined(v);
-	r->has_changes = false;
+	r->has_changes = r->is_again = false;
 	r->walk = (struct placement_walk){.volume = v, .next = reconcile_walked, .context = r};
 	r->segment = 0;
 	r->targets = 0;
@@ -268,25 +273,23 @@ static void reconcile_run(struct reconcile *r)
 			reconcile_ask(r, DISK_FORK);
 			return;
 		case RECONCILE_FORK:
-			r->stage = r->err ? RECONCILE_END : RECONCILE_COPY;
+			r->stage = r->err ? RECONCILE_SWAP : RECONCILE_COPY;
 			break;
 		case RECONCILE_COPY:
-			if (reconcile_go_on(r) == FLOW_WAIT)
+			if (!r->is_again && reconcile_go_on(r) == FLOW_WAIT)
 				return;
-			r->stage = RECONCILE_END;
-			if (r->err != 0)
-				break;
 			r->stage = RECONCILE_SWAP;
+			if (r->err != 0 || r->is_again)
+				break;
 			reconcile_ask(r, DISK_SWAP);
 			return;
-		case RECONCILE_SWAP:
-			r->stage = RECONCILE_END;
-			if (r->err != 0)
-				break;
+		case RECONCILE_SWAP: /* done, or not begun: the forks' tree is nobody's any more */
 			r->stage = RECONCILE_DROP;
 			reconcile_ask(r, DISK_DROP);
 			return;
 		case RECONCILE_DROP:
+			if (r->is_again)
+				return reconcile_begin(r);
 			r->stage = RECONCILE_END;
 			break;
 		case RECONCILE_END:

@@ -1,0 +1,91 @@
+/*
+ * test_reconcile.c: what the copies of a volume make of writes that were on their way at a crash, where a disk cannot read
+ * one of them.
+ */
+#include "daemon/core/checksum.h"
+#include "tests/unit/copies_world.h"
+
+#include <CUnit/Basic.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CELL 3u /* that was being written */
+
+/* As a write that was on its way: it has come to this disk, and not to the others. */
+static void write_one_copy(struct bench *b, uint32_t disk, uint32_t cell, uint8_t byte)
+{
+	uint32_t crcs[CELL_BLOCKS];
+	memset(b->data, byte, CELL_BYTES);
+	for (uint32_t i = 0; i < CELL_BLOCKS; i++)
+		crcs[i] = crc32c(0, b->data, BLOCK_BYTES);
+	struct look l = {.io = {.op = DISK_WRITE,
+				.first = cell_pos(0, cell) / BLOCK_BYTES,
+				.epoch = b->v->epoch,
+				.session = b->v->disks[disk].replica.session,
+				.crcs = crcs},
+			 .iov = {b->data, CELL_BYTES}};
+	CU_ASSERT_EQUAL_FATAL(look_ask(b, disk, &l), 0);
+	l.io.op = DISK_FLUSH;
+	CU_ASSERT_EQUAL_FATAL(look_ask(b, disk, &l), 0);
+}
+
+/* How many trees of the volume are on a disk: one, when nothing is left of what came between. */
+static void count_tree(const struct tree_record *t, void *context)
+{
+	*(uint32_t *)context += t->state == TREE_LIVE;
+}
+
+static void expect_one_tree(struct bench *b)
+{
+	for (uint32_t disk = 0; disk < b->w.n_disks; disk++) {
+		uint32_t n = 0;
+		disk_trees_each(b->w.set->disks[disk]->disk, count_tree, &n);
+		CU_ASSERT_EQUAL(n, 1);
+	}
+}
+
+/* One write of the cell, of which each disk of the mask has its own, is damaged there; then the daemon is killed. */
+static void bench_open_damaged(struct bench *b, uint64_t seed, uint32_t n_disks, unsigned damaged)
+{
+	bench_open(b, seed, n_disks, n_disks);
+	bench_change(b, 40);
+	CU_ASSERT_EQUAL(bench_put(b, 0, CELL, 9, 0), 0);
+	world_let_pass(&b->w, 3 * NS_PER_S); /* an epoch is complete, and another one open */
+	for (uint32_t disk = 0; disk < n_disks; disk++)
+		write_one_copy(b, disk, CELL, (uint8_t)(201 + disk));
+	for (uint32_t disk = 0; disk < n_disks;
+	     disk++) /* which tells recovery that the first is durable, damaged or not */
+		write_one_copy(b, disk, CELL + 1, 99);
+	b->model[0][CELL + 1] = 99;
+	for (uint32_t disk = 0; disk < n_disks; disk++)
+		if (damaged >> disk & 1)
+			sim_file_flip(world_disk_file(&b->w, disk + 1), cell_block(b, disk, 0, CELL, 1), 7);
+	world_crash(&b->w, SIM_KILL);
+	bench_start_again(b);
+}
+
+/* Another copy is taken, as a whole, and nothing is left of the first attempt. */
+static void a_source_that_cannot_be_read_is_none(void)
+{
+	struct bench b;
+	bench_open_damaged(&b, 1, 3, 3);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(b.v);
+	b.model[0][CELL] = 203; /* the third disk's: all of it, on all */
+	bench_check(&b);
+	bench_check_copies(&b);
+	expect_one_tree(&b);
+	bench_close(&b);
+}
+
+int main(void)
+{
+	CU_initialize_registry();
+	CU_pSuite suite = CU_add_suite("reconcile", NULL, NULL);
+	CU_add_test(suite, "a source that cannot be read is none", a_source_that_cannot_be_read_is_none);
+	CU_basic_set_mode(CU_BRM_VERBOSE);
+	CU_basic_run_tests();
+	unsigned failures = CU_get_number_of_failures();
+	CU_cleanup_registry();
+	return failures != 0;
+}
