@@ -425,6 +425,28 @@ static void lane_note_damage(struct lane *l)
 	p->failed_blocks = to - from;
 }
 
+/* false: there is something to send. What cannot be read ends it; or it is the first, and the lane goes on behind it. */
+static bool lane_skips_unread(struct lane *l)
+{
+	struct copy_progress *p = &l->copy->progress;
+	struct ask *a = &l->asks[SOURCE];
+	uint64_t bad = a->rio.io.bad_blocks;
+	if (a->res != -EIO || bad == 0 || !l->copy->options.skips_unread)
+		return false;
+	uint64_t n_good = (uint64_t)__builtin_ctzll(bad), rest = ~(bad >> n_good);
+	uint64_t n_bad = min_u64(rest ? (uint64_t)__builtin_ctzll(rest) : 64, l->next.n_blocks);
+	a->res = 0;
+	if (n_good > 0) {
+		l->next.n_blocks = n_good;
+		l->iov.iov_len = n_good * BLOCK_BYTES;
+		return false;
+	}
+	p->skipped_first = p->skipped_blocks ? min_u64(p->skipped_first, l->next.first) : l->next.first;
+	p->skipped_blocks += n_bad;
+	l->cursor = l->next.first + n_bad;
+	return true;
+}
+
 static bool data_are_as_compared(const struct lane *l)
 {
 	for (uint64_t i = 0; i < l->next.n_blocks; i++)
@@ -505,6 +527,7 @@ static void lane_run(struct lane *l)
 {
 	while (l->stage != LANE_IDLE && !lane_must_wait(l)) {
 		lane_check(l);
+		bool is_skipped = l->stage == LANE_READ && lane_skips_unread(l);
 		if (l->stage == LANE_READ)
 			lane_note_damage(l);
 		bool is_newer_there = l->stage == LANE_SEND && l->asks[TARGET].res == -EEXIST;
@@ -536,7 +559,9 @@ static void lane_run(struct lane *l)
 				lane_read(l);
 			break;
 		case LANE_READ:
-			if (data_are_as_compared(l))
+			if (is_skipped)
+				lane_goto(l, LANE_COMPARE);
+			else if (data_are_as_compared(l))
 				lane_send(l);
 			else
 				lane_again(l, COPY_SOURCE);

@@ -44,7 +44,8 @@ struct copy_progress {
 	uint64_t copied_bytes; /* of data that were sent to the target */
 	uint64_t copied_holes; /* blocks that became holes there */
 	enum copy_side failed; /* whose error ended it */
-	uint64_t failed_first, failed_blocks; /* COPY_SOURCE with -EIO: which blocks cannot be read */
+	uint64_t failed_first, failed_blocks;   /* COPY_SOURCE with -EIO: which blocks cannot be read */
+	uint64_t skipped_first, skipped_blocks; /* skips_unread: the first of those that were left as they were */
 };
 
 struct copy;
@@ -55,6 +56,7 @@ struct copy_options {
 	uint64_t source_tree, target_tree;
 	uint64_t first, n_blocks;
 	uint64_t since, before;
+	bool skips_unread;    /* data that the source cannot read are no error: there the target keeps what it has */
 	uint64_t bytes_per_s; /* of data read and sent; 0: unlimited */
 	/* NULL, or: clients' changes of [first, first + n_blocks) end before copy_held() is called, which may be at once,
 	 * and begin after release(). One piece for each lane, at most. */

@@ -9,7 +9,7 @@
 #define TREE       1u
 #define RANGE      (1ull << 24)
 #define DAMAGED    2u /* of the blocks that the source has in damaged_source() */
-#define STAMPS_MAX 100u
+#define STAMPS_MAX 120u
 
 struct request {
 	struct replica_io rio;
@@ -403,15 +403,20 @@ static void abandoned(void)
 	bench_close(b);
 }
 
+static void damage(struct bench *b, uint64_t block)
+{
+	struct pointer pointer;
+	struct waiter unused = {0};
+	struct disk_tree *t = disk_tree_find(b->far_disk, &b->near.volume, TREE);
+	CU_ASSERT_EQUAL_FATAL(tree_get(t, block, 1, &pointer, &unused), 0);
+	sim_file_flip(b->far_medium, pointer_block(pointer), 77);
+}
+
 static void a_damaged_source(void)
 {
 	struct bench *b = bench_open();
-	struct pointer pointer;
-	struct waiter unused = {0};
 	write_blocks(b, &b->near, (struct disk_io){.first = 70, .n_blocks = 4, .epoch = 3}, 0xf1);
-	struct disk_tree *t = disk_tree_find(b->far_disk, &b->near.volume, TREE);
-	CU_ASSERT_EQUAL_FATAL(tree_get(t, 70 + DAMAGED, 1, &pointer, &unused), 0);
-	sim_file_flip(b->far_medium, pointer_block(pointer), 77);
+	damage(b, 70 + DAMAGED);
 	for (uint64_t i = 0; i < 4; i++)
 		write_blocks(b, &b->near, (struct disk_io){.first = 1000 * (i + 1), .n_blocks = 4, .epoch = 3}, 0xf1);
 	uint64_t began = sim_now_ns(b->world.one.sim);
@@ -421,6 +426,32 @@ static void a_damaged_source(void)
 	CU_ASSERT_EQUAL(b->progress.failed, COPY_SOURCE);
 	CU_ASSERT_EQUAL(b->progress.failed_first, 70 + DAMAGED);
 	CU_ASSERT_EQUAL(b->progress.failed_blocks, 1);
+	bench_close(b);
+}
+
+/* What cannot be read is stepped over, block by block, when it is asked for: the rest arrives. */
+static void damage_is_stepped_over(void)
+{
+	static const uint64_t bad[] = {70, 72, 73, 200, 201, 363}; /* first, in the middle, a whole piece, last */
+	struct bench *b = bench_open();
+	write_blocks(b, &b->near, (struct disk_io){.first = 70, .n_blocks = 10, .epoch = 3}, 0xf4);
+	write_blocks(b, &b->near, (struct disk_io){.first = 200, .n_blocks = 2, .epoch = 3}, 0xf5);
+	write_blocks(b, &b->near, (struct disk_io){.first = 300, .n_blocks = 64, .epoch = 3}, 0xf6);
+	write_blocks(b, &b->far, (struct disk_io){.first = 70, .n_blocks = 10, .epoch = 2}, 0x11); /* kept where bad */
+	for (uint32_t i = 0; i < array_size(bad); i++)
+		damage(b, bad[i]);
+	CU_ASSERT_EQUAL(copy(b, true, (struct copy_options){.skips_unread = true}), 0);
+	CU_ASSERT_EQUAL(b->progress.skipped_blocks, array_size(bad));
+	CU_ASSERT_EQUAL(b->progress.skipped_first, bad[0]);
+	CU_ASSERT_EQUAL(b->progress.copied_bytes, (76 - array_size(bad)) * BLOCK_BYTES);
+	static struct disk_stamp far[STAMPS_MAX];
+	uint32_t n = stamps_take(b, &b->far, far), n_new = 0, n_kept = 0;
+	for (uint32_t i = 0; i < n; i++) {
+		n_new += far[i].is_data && far[i].epoch == 3;
+		n_kept += far[i].is_data && far[i].epoch == 2;
+	}
+	CU_ASSERT_EQUAL(n_new, 76 - array_size(bad));
+	CU_ASSERT_EQUAL(n_kept, 3);
 	bench_close(b);
 }
 
@@ -471,6 +502,7 @@ int main(void)
 	CU_add_test(suite, "the rate changes", the_rate_changes);
 	CU_add_test(suite, "abandoned", abandoned);
 	CU_add_test(suite, "a damaged source", a_damaged_source);
+	CU_add_test(suite, "damage is stepped over", damage_is_stepped_over);
 	CU_add_test(suite, "a node that goes", a_node_that_goes);
 	CU_add_test(suite, "a full target", a_full_target);
 	CU_basic_set_mode(CU_BRM_NORMAL);

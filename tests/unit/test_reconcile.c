@@ -74,7 +74,25 @@ static void a_source_that_cannot_be_read_is_none(void)
 	b.model[0][CELL] = 203; /* the third disk's: all of it, on all */
 	bench_check(&b);
 	bench_check_copies(&b);
+	CU_ASSERT_EQUAL(world_events(&b.w, "blocks-not-agreed"), 0);
 	expect_one_tree(&b);
+	bench_close(&b);
+}
+
+/* No copy has it whole: the volume is served all the same, and who reads that block gets what some copy has, or an error. */
+static void what_nobody_can_read_keeps_nobody_from_the_rest(void)
+{
+	struct bench b;
+	bench_open_damaged(&b, 2, 2, 3);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(b.v);
+	CU_ASSERT_EQUAL(world_events(&b.w, "blocks-not-agreed"), 1);
+	expect_one_tree(&b);
+	uint64_t pos = cell_pos(0, CELL);
+	for (uint32_t i = 0; i < CELL_BLOCKS; i++)
+		CU_ASSERT_EQUAL(world_read(&b.w, b.v, pos + i * BLOCK_BYTES, b.back, BLOCK_BYTES), i == 1 ? -EIO : 0);
+	CU_ASSERT_EQUAL(bench_put(&b, 0, CELL, 77, 0), 0); /* writing it mends it */
+	bench_check(&b);
+	bench_check_copies(&b);
 	bench_close(&b);
 }
 
@@ -83,6 +101,8 @@ int main(void)
 	CU_initialize_registry();
 	CU_pSuite suite = CU_add_suite("reconcile", NULL, NULL);
 	CU_add_test(suite, "a source that cannot be read is none", a_source_that_cannot_be_read_is_none);
+	CU_add_test(suite, "what nobody can read keeps nobody from the rest",
+		    what_nobody_can_read_keeps_nobody_from_the_rest);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();

@@ -18,7 +18,9 @@
  *  1. The source of a segment is a disk that did not lose power, if there is one [INTACT]. It is read from its live tree,
  *     which stays as it is until the SWAP.
  *  2. Whatever fails, nothing but the forks has changed, or all of a disk: it may begin again from the same L.
- *  3. A source that cannot be read is none: another disk of the segment is, from the start again.
+ *  3. A source that cannot be read is none: another disk of the segment is, from the start again. Where each has something
+ *     that it cannot read, those blocks alone stay as each has them: they are nobody's loss but their readers' (P3), and
+ *     no reason not to serve the rest.
  *
  * Owner: the attach.
  */
@@ -114,28 +116,50 @@ static void reconcile_ask(struct reconcile *r, enum disk_op op)
 
 /* ---- COPY ---- */
 
-/* Intact ones first. SET_DISKS_MAX: there is none that can be read. */
-static uint32_t reconcile_source(const struct reconcile *r, uint64_t disks)
+/* The one that is being copied. */
+static uint64_t reconcile_segment(const struct reconcile *r)
 {
-	uint32_t found = SET_DISKS_MAX;
-	for (uint64_t left = disks & ~r->unread; left != 0; left &= left - 1) {
-		uint32_t disk = (uint32_t)__builtin_ctzll(left);
-		if (!r->volume->disks[disk].replica.is_suspect)
-			return disk;
-		found = found == SET_DISKS_MAX ? disk : found;
-	}
-	return found;
+	return (uint64_t)(r->walk.number - 1) * PLACEMENT_CHUNK + r->segment;
 }
 
-static void reconcile_explain_unread(struct reconcile *r, uint64_t segment)
+/* One that can be read, if there is one; of these, one that is intact. */
+static uint32_t reconcile_source(const struct reconcile *r, uint64_t disks)
+{
+	uint64_t readable = disks & ~r->unread, intact = 0;
+	if (readable == 0)
+		readable = disks;
+	for (uint64_t left = readable; left != 0; left &= left - 1)
+		if (!r->volume->disks[__builtin_ctzll(left)].replica.is_suspect)
+			intact |= left & -left;
+	return (uint32_t)__builtin_ctzll(intact ? intact : readable);
+}
+
+/* Not only data: where they are cannot be read either. */
+static void reconcile_explain_unread(struct reconcile *r)
 {
 	struct set_volume *entry = r->volume->entry;
+	const struct set_disk *d = r->volume->set->disks[r->source];
 	text_print(entry->why, sizeof(entry->why),
-		   "no copy of its segment %" PRIu64
-		   " can be read as a whole, so what was written last cannot be agreed on: "
-		   "scrub its disks",
-		   segment);
+		   "what was written last to its segment %" PRIu64 " can be found on none of its disks: remove disk %s "
+		   "(%s) with --force, and the volume goes on with its other copies",
+		   reconcile_segment(r), d->facts.name, d->facts.path);
 	r->err = -EIO;
+}
+
+static void reconcile_tell_skipped(const struct reconcile *r, const struct copy_progress *p)
+{
+	const char *name = r->volume->entry->facts.name;
+	log_event(r->volume->set->log, LOG_ERROR, "blocks-not-agreed", name,
+		  "%" PRIu64 " blocks of volume %s from block %" PRIu64
+		  " on were being written at a crash, and disk %s "
+		  "cannot read them: disk %s keeps what it has there; writing them mends them",
+		  p->skipped_blocks, name, p->skipped_first, r->volume->set->disks[r->source]->facts.name,
+		  r->volume->set->disks[r->target]->facts.name);
+}
+
+static bool reconcile_source_is_unread(const struct reconcile *r)
+{
+	return r->unread >> r->source & 1;
 }
 
 static void reconcile_copied(int res, const struct copy_progress *p, void *context)
@@ -143,7 +167,14 @@ static void reconcile_copied(int res, const struct copy_progress *p, void *conte
 	struct reconcile *r = context;
 	r->copy = NULL;
 	r->err = res;
-	if (res == -EIO && p->failed == COPY_SOURCE && volume_disk_is_good(r->volume, r->source)) {
+	if (p->skipped_blocks > 0)
+		reconcile_tell_skipped(r, p);
+	bool is_unread = res == -EIO && p->failed == COPY_SOURCE && volume_disk_is_good(r->volume, r->source);
+	if (is_unread && reconcile_source_is_unread(r)) {
+		reconcile_explain_unread(r);
+		return reconcile_run(r);
+	}
+	if (is_unread) {
 		r->unread |= 1ull << r->source;
 		r->is_again = true;
 		r->err = 0;
@@ -155,7 +186,7 @@ static void reconcile_copied(int res, const struct copy_progress *p, void *conte
 	reconcile_run(r);
 }
 
-static int reconcile_copy(struct reconcile *r, uint64_t segment)
+static int reconcile_copy(struct reconcile *r)
 {
 	struct volume *v = r->volume;
 	struct copy_options o = {.reactor = v->set->reactor,
@@ -163,10 +194,11 @@ static int reconcile_copy(struct reconcile *r, uint64_t segment)
 				 .target = &v->disks[r->target].replica,
 				 .source_tree = volume_tree(v),
 				 .target_tree = r->fork,
-				 .first = segment * SEGMENT_BLOCKS,
+				 .first = reconcile_segment(r) * SEGMENT_BLOCKS,
 				 .n_blocks = SEGMENT_BLOCKS,
 				 .since = r->since,
 				 .before = COPY_ALL,
+				 .skips_unread = reconcile_source_is_unread(r),
 				 .done = reconcile_copied,
 				 .context = r};
 	return copy_start(&o, &r->copy);
@@ -176,20 +208,15 @@ static int reconcile_copy(struct reconcile *r, uint64_t segment)
 static enum flow reconcile_next_copy(struct reconcile *r)
 {
 	for (; r->segment < PLACEMENT_CHUNK && r->err == 0; r->segment++) {
-		uint64_t segment = (uint64_t)(r->walk.number - 1) * PLACEMENT_CHUNK + r->segment;
 		uint64_t disks = r->walk.disks[r->segment] & r->disks;
 		if (r->targets == 0 && (disks & (disks - 1)) != 0) { /* it is entered here */
 			r->source = reconcile_source(r, disks);
-			if (r->source == SET_DISKS_MAX) {
-				reconcile_explain_unread(r, segment);
-				return FLOW_NEXT;
-			}
 			r->targets = disks & ~(1ull << r->source);
 		}
 		if (r->targets == 0)
 			continue;
 		r->target = (uint32_t)__builtin_ctzll(r->targets);
-		r->err = reconcile_copy(r, segment);
+		r->err = reconcile_copy(r);
 		if (r->err == 0)
 			return FLOW_WAIT;
 	}
