@@ -420,6 +420,57 @@ static void a_barrier_needs_no_part_of_data(void)
 	free(data);
 }
 
+static int first_res, second_res;
+static bool is_second_over;
+
+static void first_ended(struct volume *v, int res)
+{
+	first_res = res;
+}
+
+static void second_ended(struct volume *v, int res)
+{
+	second_res = res;
+	is_second_over = true;
+}
+
+static bool second_is_over(void *context)
+{
+	return is_second_over;
+}
+
+static bool barrier_flushes(void *context)
+{
+	return ((struct volume *)context)->barrier.stage == BARRIER_FLUSH;
+}
+
+/* A placement waits for it, and finds no disk any more: the next barrier begins inside the end of the first. */
+static void who_waits_for_a_barrier_is_told_how_it_ended(void)
+{
+	struct head_world w;
+	uint8_t *data = world_memory(4096);
+	memset(data, 1, 4096);
+	world_open(&w, 8);
+	world_add_disk(&w, DISK_BYTES);
+	CU_ASSERT_EQUAL(world_start(&w), 0);
+	struct volume *v = world_volume(&w, "vm1", 2 * GIB);
+	CU_ASSERT_EQUAL(world_write(&w, v, 0, data, 4096, 0), 0);
+	first_res = second_res = 1;
+	is_second_over = false;
+	sim_file_fail(world_disk_file(&w, 1), OP_FLUSH, 0, EIO);
+	barrier_now(v, first_ended);
+	world_until(&w, barrier_flushes, v);
+	burst = (struct burst){.iov = {data, 4096}};
+	burst.ios[0] = (struct volume_io){
+	    .op = VOLUME_WRITE, .pos_bytes = GIB, .len_bytes = 4096, .iov = &burst.iov, .n_iov = 1, .done = burst_done};
+	volume_submit(v, &burst.ios[0]);
+	barrier_now(v, second_ended);
+	world_until(&w, second_is_over, NULL);
+	CU_ASSERT_EQUAL(first_res, -EIO);
+	world_close(&w);
+	free(data);
+}
+
 static void burst_metadata_done(struct metadata_request *q, int res)
 {
 	CU_ASSERT_EQUAL(res, 0);
@@ -465,6 +516,8 @@ int main(void)
 	CU_add_test(suite, "free space is the weight", free_space_is_the_weight);
 	CU_add_test(suite, "copies are chosen from domains of their own", copies_are_chosen_from_domains_of_their_own);
 	CU_add_test(suite, "copies are recorded together", copies_are_recorded_together);
+	CU_add_test(suite, "who waits for a barrier is told how it ended",
+		    who_waits_for_a_barrier_is_told_how_it_ended);
 	CU_add_test(suite, "sets of disks are checked", sets_of_disks_are_checked);
 	CU_add_test(suite, "without disks there is no place", without_disks_there_is_no_place);
 	CU_add_test(suite, "a disk that cannot be joined is no full disk",

@@ -167,6 +167,7 @@ static void barrier_end(struct volume *v)
 {
 	struct barrier *b = &v->barrier;
 	void (*ended)(struct volume * v, int res) = b->ended;
+	int err = b->err; /* the next one may have begun when it is told */
 	b->ended = NULL;
 	b->stage = BARRIER_REST;
 	if (v->has_written)
@@ -177,7 +178,7 @@ static void barrier_end(struct volume *v)
 	placer_run(v);
 	resync_barrier_ended(v);
 	if (ended)
-		ended(v, b->err);
+		ended(v, err);
 }
 
 static bool barrier_may_take_rider(const struct volume *v)
