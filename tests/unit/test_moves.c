@@ -413,6 +413,31 @@ static void a_drain_can_be_cancelled(void)
 	}
 }
 
+/* Drained, not drained, and drained again while segments move: what was placed there in between goes, too. */
+static void a_drain_that_begins_again_sees_all(void)
+{
+	uint32_t n_there = 0;
+	for (uint64_t seed = 0; seed < 30; seed++) {
+		struct bench b;
+		bench_open(&b, 660 + seed, 2, 1);
+		for (uint32_t cell = 0; cell < CELLS; cell++)
+			CU_ASSERT_EQUAL(bench_put(&b, 2, cell, (uint8_t)(1 + cell), 0), 0);
+		uint32_t disk = bench_disk_of(&b, 2);
+		CU_ASSERT_EQUAL_FATAL(bench_drain(&b, disk, false), 0);
+		for (uint32_t n = 0; n < 10000 && !move_has(b.v, 2); n++)
+			sim_step(b.w.sim);
+		CU_ASSERT_EQUAL(bench_drain(&b, disk, true), 0);
+		CU_ASSERT_EQUAL(bench_put(&b, 0, 0, 77, VOLUME_FUA), 0);
+		CU_ASSERT_EQUAL(bench_put(&b, 1, 0, 78, VOLUME_FUA), 0);
+		n_there += b.v->move && (bench_disk_of(&b, 0) == disk || bench_disk_of(&b, 1) == disk);
+		CU_ASSERT_EQUAL_FATAL(bench_drain(&b, disk, false), 0);
+		bench_until_left(&b, disk);
+		bench_check(&b);
+		bench_close(&b);
+	}
+	CU_ASSERT(n_there > 0);
+}
+
 static void what_cannot_be_drained_is_refused(void)
 {
 	struct bench b;
@@ -617,6 +642,7 @@ int main(void)
 	CU_add_test(suite, "a volume that nobody uses leaves, too", a_volume_that_nobody_uses_leaves_too);
 	CU_add_test(suite, "commands go first", commands_go_first);
 	CU_add_test(suite, "a drain can be cancelled", a_drain_can_be_cancelled);
+	CU_add_test(suite, "a drain that begins again sees all", a_drain_that_begins_again_sees_all);
 	CU_add_test(suite, "what cannot be drained is refused", what_cannot_be_drained_is_refused);
 	CU_add_test(suite, "a target that fails is no harm", a_target_that_fails_is_no_harm);
 	CU_add_test(suite, "what is removed by force is made anew", what_is_removed_by_force_is_made_anew);

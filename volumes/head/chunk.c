@@ -89,10 +89,17 @@ static void chunk_put(struct chunk *c, uint64_t segment, uint64_t disks)
 		*at++ = (uint8_t)__builtin_ctzll(disks);
 }
 
+struct chunk *chunk_pinned(const struct volume *v, uint64_t segment)
+{
+	struct chunk *c = v->chunks[segment / PLACEMENT_CHUNK];
+	quarry_assert(c && c->pins > 0);
+	return c;
+}
+
 void chunk_place(struct chunk *c, uint64_t segment, uint64_t disks)
 {
-	chunk_put(c, segment, disks);
-	chunk_bit_set(c->fresh, segment, true);
+	chunk_move(c, segment, disks);
+	chunk_bit_set(c->fresh, segment, !c->is_loading && !c->is_broken);
 	chunk_bit_set(c->moving, segment, false);
 }
 

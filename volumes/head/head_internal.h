@@ -497,8 +497,11 @@ char *chunk_to_json(const struct chunk *c, const struct place_pick *picks, uint3
 void chunk_place(struct chunk *c, uint64_t segment, uint64_t disks); /* recorded: from now on it lies there */
 void chunk_move(struct chunk *c, uint64_t segment, uint64_t disks);  /* recorded: what it holds lies there now */
 void chunk_evict(struct chunk *c);
-void chunk_reload(struct chunk *c);   /* what the store holds is in doubt: requests wait until it is read again */
-void chunks_reload(struct volume *v); /* the same of all that are known */
+/* It is there, whether it is known what is in it or not. */
+struct chunk *chunk_pinned(const struct volume *v, uint64_t segment);
+#define REVISION_NONE ((uint64_t)INT64_MAX) /* that no key has */
+void chunk_reload(struct chunk *c);         /* what the store holds is in doubt: requests wait until it is read again */
+void chunks_reload(struct volume *v);       /* the same of all that are known */
 void chunks_fini(struct volume *v);
 static inline bool chunk_bit(const uint64_t *bits, uint64_t segment)
 {

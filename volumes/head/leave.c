@@ -59,6 +59,7 @@ struct leave {
 	struct placement_walk walk;
 	uint32_t segment; /* of the walk's chunk: what is before it is done */
 	uint64_t n_moved, copied_bytes;
+	uint64_t disk_revision; /* of its record, when it began */
 	struct leave_update *update;
 	struct replica_io rio;
 	struct tree_batch *batch;
@@ -169,6 +170,7 @@ static enum flow leave_record(struct leave *l, int (*change)(struct record_updat
 		return FLOW_NEXT;
 	}
 	l->update->leave = l;
+	l->update->update.head = l->volume;
 	l->update->update.generation = l->volume->generation;
 	l->update->update.change = change;
 	l->update->update.extend = extend;
@@ -240,13 +242,14 @@ static uint32_t leave_row(const struct leave *l)
 	return n;
 }
 
+/* What was drained, not drained, and is drained again may have got segments that the walk has passed. */
 static bool leave_may_go_on(const struct leave *l)
 {
 	const struct volume *v = l->volume;
 	const struct set_disk *d = leave_disk(l);
 	const struct volume_disk_facts *known = volume_facts_disk(&v->entry->facts, &d->facts.uuid);
-	return l->err == 0 && !l->is_stopping && v->state == VOLUME_SERVING && !v->is_fenced && known &&
-	       disk_is_to_be_left(v->entry, known) && !v->resync &&
+	return l->err == 0 && !l->is_stopping && d->facts.revision == l->disk_revision && v->state == VOLUME_SERVING &&
+	       !v->is_fenced && known && disk_is_to_be_left(v->entry, known) && !v->resync &&
 	       (resync_candidate(v) == SET_DISKS_MAX || v->resync_delay_ns > 0);
 }
 
@@ -318,7 +321,7 @@ static void leave_extend_left(struct record_update *u, struct transaction *t)
 	char uuid[UUID_TEXT_BYTES];
 	uuid_to_text(&facts->uuid, uuid);
 	if (facts->revision > 0)
-		transaction_condition(t, facts->revision, DISK_KEY, uuid);
+		transaction_condition(t, leave_of(u)->disk_revision, DISK_KEY, uuid);
 }
 
 static void leave_tell_snapshot(struct volume *v, void *context)
@@ -453,7 +456,8 @@ static void leave_erased(struct leave *l)
 	leave_tell(l);
 	if (vd->volume)
 		replica_lose(&vd->replica, -ECANCELED);
-	vd->volume = NULL; /* the next one with this index may be another */
+	vd->written = vd->flushed = 0; /* the answer to a flush may have come late */
+	vd->volume = NULL;             /* the next one with this index may be another */
 	vd->state = VOLUME_DISK_UNUSED;
 	struct set_disk *d = leave_disk(l);
 	if (d->state == SET_DISK_REMOVED && set_disk_users(d, NULL, 0) == 0)
@@ -603,6 +607,7 @@ static void leave_timer_fired(struct timer *t)
 	}
 	l->volume = v;
 	l->disk = set_disk_by_uuid(v->set, &known->uuid)->index;
+	l->disk_revision = leave_disk(l)->facts.revision;
 	timer_init(&l->poll, leave_polled);
 	op_init(&l->op, leave_turn);
 	v->leave = l;

@@ -236,7 +236,7 @@ static void move_recorded(struct record_update *u, int res)
 		volume_fence(m->volume, "another head has attached it");
 	m->is_doubtful = res != 0 || !is_certain;
 	if (m->stage == MOVE_OUTCOME && !m->is_doubtful)
-		chunk_get(m->volume, m->order.first)->revision = revision;
+		chunk_pinned(m->volume, m->order.first)->revision = revision;
 	move_complete(m, res);
 }
 
@@ -452,14 +452,16 @@ static int move_change(struct record_update *u, struct volume_facts *facts)
 static void move_extend(struct record_update *u, struct transaction *t)
 {
 	const struct move *m = container_of(u, struct move_update, update)->move;
-	const struct chunk *c = chunk_get(m->volume, m->order.first);
+	const struct chunk *c = chunk_pinned(m->volume, m->order.first);
+	bool is_known = c == chunk_get(m->volume, m->order.first); /* else it is being read again: nothing holds */
 	struct place_pick picks[MOVE_SEGMENTS_MAX];
 	char uuid[UUID_TEXT_BYTES];
 	for (uint32_t i = 0; i < m->order.n_segments; i++)
 		picks[i] = (struct place_pick){.segment = m->order.first + i, .disks = move_new_disks(m)};
 	uuid_to_text(&m->volume->entry->facts.uuid, uuid);
-	transaction_condition(t, c->revision, CHUNK_KEY, uuid, c->number);
-	transaction_put(t, chunk_to_json(c, picks, m->order.n_segments), CHUNK_KEY, uuid, c->number);
+	transaction_condition(t, is_known ? c->revision : REVISION_NONE, CHUNK_KEY, uuid, c->number);
+	if (is_known)
+		transaction_put(t, chunk_to_json(c, picks, m->order.n_segments), CHUNK_KEY, uuid, c->number);
 	move_extend_target(m, t);
 }
 
@@ -507,7 +509,7 @@ static void move_settle(struct move *m, bool has_moved)
 		return;
 	}
 	m->err = 0;
-	struct chunk *c = chunk_get(v, m->order.first);
+	struct chunk *c = chunk_pinned(v, m->order.first);
 	for (uint64_t segment = m->order.first; segment < move_end_segment(m); segment++)
 		chunk_move(c, segment, move_new_disks(m));
 	snapshots_each_head(v->entry, move_tell_snapshot, m);
@@ -569,11 +571,8 @@ static void move_end(struct move *m)
 	int err = m->err ? m->err : m->res;
 	move_unjoin(m);
 	move_let_go(m);
-	if (m->is_pinned) {
-		struct chunk *c = v->chunks[m->order.first / PLACEMENT_CHUNK];
-		quarry_assert(c && c->pins > 0);
-		c->pins--;
-	}
+	if (m->is_pinned)
+		chunk_pinned(v, m->order.first)->pins--;
 	order.copied_bytes = m->copied_bytes;
 	if (m->is_switching && snapshots_are_deleting(v->entry))
 		sweep_want(v->entry); /* it may have been kept from that */

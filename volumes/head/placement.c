@@ -288,9 +288,7 @@ static void picks_clear(struct volume *v)
 {
 	struct placer *p = &v->placer;
 	for (uint32_t i = 0; i < p->n_picks; i++) {
-		struct chunk *c = chunk_get(v, p->picks[i].segment);
-		quarry_assert(c && c->pins > 0);
-		c->pins--;
+		chunk_pinned(v, p->picks[i].segment)->pins--;
 	}
 	p->n_picks = 0;
 }
@@ -530,9 +528,11 @@ static void placer_extend(struct record_update *u, struct transaction *t)
 	for (uint32_t i = 0; i < p->n_picks; i++) {
 		if (!pick_is_first_of_chunk(p, i))
 			continue;
-		const struct chunk *c = chunk_get(v, p->picks[i].segment);
-		transaction_condition(t, c->revision, CHUNK_KEY, uuid, c->number);
-		transaction_put(t, chunk_to_json(c, p->picks, p->n_picks), CHUNK_KEY, uuid, c->number);
+		const struct chunk *c = chunk_pinned(v, p->picks[i].segment);
+		bool is_known = chunk_get(v, p->picks[i].segment) == c; /* else it is being read again: nothing holds */
+		transaction_condition(t, is_known ? c->revision : REVISION_NONE, CHUNK_KEY, uuid, c->number);
+		if (is_known)
+			transaction_put(t, chunk_to_json(c, p->picks, p->n_picks), CHUNK_KEY, uuid, c->number);
 	}
 	for (uint64_t disks = picks_disks(p); disks != 0; disks &= disks - 1) {
 		const struct disk_facts *disk = &v->set->disks[__builtin_ctzll(disks)]->facts;
@@ -546,7 +546,7 @@ static void placer_apply(struct volume *v, uint64_t revision)
 {
 	struct placer *p = &v->placer;
 	for (uint32_t i = 0; i < p->n_picks; i++) {
-		struct chunk *c = chunk_get(v, p->picks[i].segment);
+		struct chunk *c = chunk_pinned(v, p->picks[i].segment);
 		uint64_t before;
 		if (p->picks[i].is_move && chunk_find(v, p->picks[i].segment, &before) == PLACED_MOVING)
 			layout_remove(v, before);
@@ -566,7 +566,7 @@ static void placer_doubt(struct volume *v)
 		layout_add(v, p->picks[i].disks);
 	for (uint32_t i = 0; i < p->n_picks; i++)
 		if (pick_is_first_of_chunk(p, i))
-			chunks[n++] = chunk_get(v, p->picks[i].segment);
+			chunks[n++] = chunk_pinned(v, p->picks[i].segment);
 	picks_clear(v);
 	for (uint32_t i = 0; i < n; i++)
 		chunk_reload(chunks[i]);

@@ -482,12 +482,19 @@ static void resync_turn(struct op *op, int res)
 	resync_run(container_of(op, struct resync, op));
 }
 
+static bool volume_disk_is_named_stale(const struct volume *v, uint32_t disk)
+{
+	const struct volume_disk_facts *known = volume_facts_disk(&v->entry->facts, &v->set->disks[disk]->facts.uuid);
+	return known && known->is_stale;
+}
+
 /* A stale disk that is there; SET_DISKS_MAX: there is none. */
 uint32_t resync_candidate(const struct volume *v)
 {
 	for (uint32_t turn = 1; turn <= SET_DISKS_MAX; turn++) {
 		uint32_t i = (v->resynced_last + turn) % SET_DISKS_MAX;
-		if (v->disks[i].state == VOLUME_DISK_STALE && set_disk_is_running(v->set->disks[i]) && !leave_has(v, i))
+		if (v->disks[i].state == VOLUME_DISK_STALE && set_disk_is_running(v->set->disks[i]) &&
+		    volume_disk_is_named_stale(v, i) && !leave_has(v, i))
 			return i;
 	}
 	return SET_DISKS_MAX;

@@ -130,6 +130,7 @@ static void resync_cut(struct resync *r, uint64_t segment)
 {
 	uint64_t end = (r->volume->entry->facts.size_bytes + SEGMENT_BYTES - 1) / SEGMENT_BYTES;
 	uint32_t n = 1;
+	quarry_assert(!r->copy && segment < end);
 	while (r->segment + n < PLACEMENT_CHUNK && segment + n < end &&
 	       resync_source(r, r->segment + n) == SET_DISKS_MAX)
 		n++;

@@ -111,10 +111,20 @@ static void lease_returned(struct members_listener *l, bool is_new)
 		lease_holds_again(s);
 }
 
-/* Segments may have moved meanwhile: a volume's head is fenced then, its snapshots' are not. */
+/* Segments may have moved meanwhile: a volume's head is fenced then, its snapshots' are not. What is read now is read again
+ * from where it lies; what has been read fails. */
 static void lease_forget_places(struct volume *v, void *context)
 {
+	list_each_safe (node, &v->set->lease.waiting) {
+		struct volume_io *io = container_of(node, struct volume_io, own.line);
+		if (io->own.volume == v)
+			volume_io_wake(io, -EIO);
+	}
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
+		if (v->disks[i].state == VOLUME_DISK_JOINED)
+			volume_disk_lose(v, i, -ENOTCONN);
 	chunks_reload(v);
+	snapshot_find_trees(v);
 }
 
 void set_lease_sure(struct volume_set *s)

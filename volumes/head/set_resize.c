@@ -118,6 +118,7 @@ static int resize_change(struct record_update *u, struct volume_facts *facts)
 
 static void resize_record(struct command *c)
 {
+	c->update.generation = c->volume->head ? c->volume->head->generation : 0; /* whose data were looked at */
 	c->update.change = resize_change;
 	c->update.done = resize_recorded;
 	record_update_start(&c->update, c->volume);

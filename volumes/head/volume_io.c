@@ -372,18 +372,18 @@ static enum flow volume_io_gather(struct volume_io *io)
 	return io->own.owed > 0 ? volume_io_wait(io, WAIT_DISKS) : volume_io_mark(io);
 }
 
-void volume_io_note_thin(struct volume_io *io, uint64_t disks)
-{
-	bool is_thin = volume_has_too_few(io->own.volume, disks);
-	if (is_thin) /* of several parts: there are enough for all when there are among the disks that all have */
-		io->own.thin_disks &= disks;
-	else if (io->own.has_missed && io->own.thin_disks == ALL_DISKS) /* another may fail until that is recorded */
-		io->own.thin_disks = disks;
-}
-
 static bool volume_io_is_thin(const struct volume_io *io)
 {
 	return io->own.thin_disks != ALL_DISKS && volume_has_too_few(io->own.volume, io->own.thin_disks);
+}
+
+void volume_io_note_thin(struct volume_io *io, uint64_t disks)
+{
+	bool is_thin = volume_has_too_few(io->own.volume, disks);
+	if (is_thin && !volume_io_is_thin(io)) /* of several parts the first is waited for, then the next */
+		io->own.thin_disks = disks;
+	else if (io->own.has_missed && io->own.thin_disks == ALL_DISKS) /* another may fail until that is recorded */
+		io->own.thin_disks = disks;
 }
 
 static enum flow volume_io_await_copies(struct volume_io *io)
@@ -554,11 +554,12 @@ static void volume_io_count(struct volume_io *io, uint64_t elapsed_ns)
 	}
 }
 
-/* Its data came, its writes are done; but another node may be the head by now [LEASEEND]. A snapshot cannot change. */
+/* Its data came, its writes are done; but another node may be the head by now [LEASEEND], or, of a
+ * snapshot, may have moved what was read. */
 static enum flow volume_io_hold(struct volume_io *io)
 {
 	struct volume *v = io->own.volume;
-	if (io->own.err != 0 || io->own.is_internal || v->snapshot || set_lease_holds(v->set))
+	if (io->own.err != 0 || io->own.is_internal || set_lease_holds(v->set))
 		return FLOW_NEXT;
 	io->own.err = set_lease_await(v->set, io);
 	return io->own.err ? FLOW_NEXT : volume_io_wait(io, WAIT_LEASE);
