@@ -141,8 +141,8 @@ const struct command commands[] = {
 			    OPTION("queues", NUMBER("N", 1, 64), "queues that a virtual machine may use; else 16"),
 			    OPTION("read-only", NO_VALUE, "clients cannot write"),
 			    OPTION("takeover", NO_VALUE,
-				   "even though its disks know a later attachment than the metadata; gives up what "
-				   "was placed and snapshotted since"))},
+				   "even though its node is not alive; or its disks know a later attachment than the "
+				   "metadata, and what was placed and snapshotted since is given up"))},
 	{.noun = "volume", .verb = "detach", .run = volume_detach, .arguments = {WORD("NAME", VALUE_EXPORT)},
 	 .summary = "end the serving of a volume; its clients are disconnected",
 	 .options = OPTIONS(OPTION("nbd", NO_VALUE, "only over NBD"),
