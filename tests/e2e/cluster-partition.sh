@@ -91,6 +91,13 @@ client_begin() { # NODE VOLUME data|holes: its record is $dir/VOLUME.done
 }
 done_after() { awk -v t="$2" '$1 == "done" && $2 + 0 > t + 0' "$dir/$1.done" | wc -l; } # VOLUME TIME
 goes_on() { [ "$(done_after "$1" "$2")" -gt 20 ]; }                                     # VOLUME TIME
+both_go_on() { # SECONDS: w1 and w2 answer from now on, each within so many
+	local v moment
+	for v in w1 w2; do
+		moment=$(now_ns)
+		until_true "$1" goes_on $v "$moment"
+	done
+}
 pause_ms() { # VOLUME SINCE: the longest time without an answer since then
 	awk -v t="$2" '$1 == "done" && $2 + 0 > t + 0 { if (last && $2 - last > most) most = $2 - last; last = $2 }
 		END { printf "%d\n", most / 1000000 }' "$dir/$1.done"
@@ -171,9 +178,7 @@ mute n1 10.77.0.2
 deaf n1 10.77.0.2
 until_true 20 answers n1 n2 false
 until_true 20 answers n2 n1 false
-moment=$(now_ns)
-until_true 10 goes_on w1 "$moment"
-until_true 10 goes_on w2 "$moment"
+both_go_on 10
 is "the state of n1 for n2" "$(node_state n2 n1)" running
 expect 1 'volume w1 is attached on node n1: run this there .it cannot be reached' qn n2 volume resize w1 128M
 is "what n2 can tell of w1" "$(jsonn n2 '.state + " " + .node' volume show w1)" "elsewhere n1"
@@ -193,10 +198,7 @@ wait "${etcd_pids[$leader]}" 2>/dev/null || true
 old=$leader
 until_true 20 leader_find
 until_true 20 qn n3 volume create after-leader --size 1G
-for v in w1 w2; do
-	moment=$(now_ns)
-	until_true 20 goes_on $v "$moment"
-done
+both_go_on 20
 member_run "$old"
 until_true 30 member_serves "$old"
 say "pauses: $(pause_ms w1 "$began") and $(pause_ms w2 "$began") ms"
@@ -211,10 +213,7 @@ done
 mute "e$leader" "${others_of[@]}"
 deaf "e$leader" "${others_of[@]}"
 until_true 30 qn n3 volume create after-split --size 1G
-for v in w1 w2; do
-	moment=$(now_ns)
-	until_true 20 goes_on $v "$moment"
-done
+both_go_on 20
 heal "e$leader"
 until_true 30 member_serves "$leader"
 say "pauses: $(pause_ms w1 "$began") and $(pause_ms w2 "$began") ms"
@@ -226,9 +225,8 @@ until_true 20 sees n1 .state failing volume show w1
 until_true 20 sees n2 .state failing volume show w2
 link_up e1
 link_up e2
+both_go_on 30
 for v in w1 w2; do
-	moment=$(now_ns)
-	until_true 30 goes_on $v "$moment"
 	is "requests of $v that failed in all this" "$(failures $v)" 0
 done
 for n in n1 n2 n3; do

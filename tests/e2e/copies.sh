@@ -6,8 +6,7 @@
 . "$(dirname "$0")/lib.sh"
 require nbdsh jq
 rounds=${1:-6}
-seed=${SEED:-$((RANDOM * 32768 + RANDOM + 1))}
-RANDOM=$((seed % 32768))
+seed_choose
 require_daemon
 CACHE_MB=64 daemon_configure
 daemon_start
@@ -36,35 +35,16 @@ all_current() {
 	[ "$(copies two stale)$(copies two resyncing)$(copies three stale)$(copies three resyncing)" = 0000 ]
 }
 
-mkfifo "$dir/to" "$dir/from"
-"$BUILD/tests/e2e/loadgen" --seed "$seed" --window-mib 12 "$(uri two)" "$(uri three)" <"$dir/to" >"$dir/from" &
-loadgen=$!
-others+=("$loadgen")
-exec 7>"$dir/to" 8<"$dir/from" # not for the daemon: see daemon_try_start
-
-hear() { # WORD: the load generator's next line must begin with it
-	local line=
-	read -r -t 120 line <&8 || true
-	n_checks=$((n_checks + 1))
-	[ "${line%% *}" = "$1" ] || fail "round $round, seed $seed: expected \"$1\", heard: $line"
-	heard=$line
-}
-
-delay() { # up to this many milliseconds; the one place where time passes on purpose: the kill's moment
-	local ms=$((RANDOM % $1))
-	read -r -t "$((ms / 1000)).$(printf %03d $((ms % 1000)))" <> <(:) || true
-}
-
 say "killed under load, now and then with a disk away"
+load_begin tests/e2e/loadgen --seed "$seed" --window-mib 12 "$(uri two)" "$(uri three)"
 round=0 away=
-hear ready
 while [ $round -lt "$rounds" ]; do
 	round=$((round + 1))
-	echo load >&7
-	hear loading
+	load_tell load
+	load_hear loading
 	delay 1200
 	daemon_kill
-	hear lost
+	load_hear lost
 	if [ -n "$away" ]; then
 		mv "$dir/$away.away" "$dir/disks/$away.img"
 		away=
@@ -74,15 +54,14 @@ while [ $round -lt "$rounds" ]; do
 		# the volume with one copy may lie there: it is not in this
 	fi
 	daemon_start
-	echo verify >&7
-	hear verified
+	load_tell verify
+	load_hear verified
 	if [ -n "$away" ]; then
 		is "stale copies of three" "$(copies three stale)" 1
 		expect 1 'volume three' q status
 	fi
 done
-exec 7>&-
-holds wait $loadgen
+load_end
 daemon_stop
 [ -z "$away" ] || mv "$dir/$away.away" "$dir/disks/$away.img"
 daemon_start

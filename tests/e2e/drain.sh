@@ -6,8 +6,7 @@
 . "$(dirname "$0")/lib.sh"
 require nbdsh jq
 rounds=${1:-4}
-seed=${SEED:-$((RANDOM * 32768 + RANDOM + 1))}
-RANDOM=$((seed % 32768))
+seed_choose
 require_daemon
 CACHE_MB=256 daemon_configure
 daemon_start
@@ -36,11 +35,6 @@ expect 1 'drain' q status
 expect 0 'drained no more' q disk drain "$dir/disks/d1.img" --cancel
 is "its drain" "$(json .drain disk show "$dir/disks/d1.img")" null
 
-delay() { # up to this many milliseconds; the one place where time passes on purpose: the kill's moment
-	local ms=$((RANDOM % $1))
-	read -r -t "$((ms / 1000)).$(printf %03d $((ms % 1000)))" <> <(:) || true
-}
-
 is_drained() { [ "$(json .drain.done disk show "$1")" = true ]; }
 
 load_begin tests/e2e/loadgen --seed "$seed" --window-mib 12 "$(uri one)" "$(uri two)"
@@ -49,7 +43,7 @@ while [ $round -lt "$rounds" ]; do
 	round=$((round + 1))
 	disk=$dir/disks/d$round.img
 	last=$((last + 1))
-	say "round $round, seed $seed: ${disk##*/} is drained under load"
+	say "round $round: ${disk##*/} is drained under load"
 	disk_make "d$last" 512M
 	[ $((round % 2)) = 0 ] || q snapshot create "two@round$round" >/dev/null
 	load_tell load

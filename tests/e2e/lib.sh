@@ -10,6 +10,8 @@
 #   expect STATUS PATTERN COMMAND ...   the command must end so, and its output match the extended regular expression
 #   is WHAT GOT WANTED            two texts must be the same
 #   until_true SECONDS COMMAND ...      waits for a condition
+#   seed_choose                   $seed and what RANDOM gives from here on: SEED=N repeats them
+#   delay MS                      lets up to so many milliseconds pass: the one place where time passes on purpose
 #
 # A script ends well by reaching `passed`; anything that fails ends it with the place and the daemon's last lines.
 # shellcheck shell=bash
@@ -132,6 +134,19 @@ until_true() {
 	done
 }
 
+# ---- chance ----
+
+seed_choose() {
+	seed=${SEED:-$((RANDOM * 32768 + RANDOM + 1))}
+	RANDOM=$((seed % 32768))
+	say "seed $seed"
+}
+
+delay() {
+	local ms=$((RANDOM % $1))
+	read -r -t "$((ms / 1000)).$(printf %03d $((ms % 1000)))" <> <(:) || true
+}
+
 # ---- the daemon ----
 
 daemon_configure() {
@@ -248,7 +263,8 @@ load_hear() { # WORD [SECONDS]: its next line must begin so; the line is $heard
 	heard=
 	read -r -t "${2:-120}" heard <&8 || true
 	n_checks=$((n_checks + 1))
-	[ "${heard%% *}" = "$1" ] || fail "the load generator should have said \"$1\" and said: $heard (line ${BASH_LINENO[0]})"
+	[ "${heard%% *}" = "$1" ] ||
+		fail "${round:+round $round: }the load generator should have said \"$1\" and said: $heard (line ${BASH_LINENO[0]})"
 }
 
 load_end() {

@@ -3,7 +3,6 @@
 #   require_vhost                 starts nothing: skips the test (77) when this quarryd has no vhost-user frontend
 #   vhost_make NAME SIZE [OPTIONS ...]   creates a volume and attaches it;  vhost_socket NAME is where
 #   load_verify                   the load that lib.sh has begun stops, and what is on the volumes is held against it
-#   delay MS                      lets up to so many milliseconds pass: the one place where time passes on purpose
 #   pressure_now                  "FDS MIB" of the daemon
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # dir, daemon_pid: lib.sh's
@@ -34,11 +33,6 @@ load_verify() {
 	load_hear "done"
 	load_tell verify
 	load_hear verified
-}
-
-delay() {
-	local ms=$((RANDOM % $1))
-	read -r -t "$((ms / 1000)).$(printf %03d $((ms % 1000)))" <> <(:) || true
 }
 
 # What a client that has just ended held may take a moment to go: the least of several looks.

@@ -10,8 +10,7 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/vhost-lib.sh"
 rounds=${1:-20}
-seed=${SEED:-$((RANDOM * 32768 + RANDOM + 1))}
-RANDOM=$((seed % 32768))
+seed_choose
 require_daemon
 require nbdcopy
 CACHE_MB=32 daemon_configure
@@ -68,7 +67,7 @@ n_owed=0 n=0
 run() { # ROUNDS OPTIONS ...
 	local round=0 last=$1
 	shift
-	say "$* (seed $seed)"
+	say "$*"
 	load_begin vhost-loadgen --seed "$seed" --window-mib 4 --queues 2 "$@" "$(vhost_socket v1)" "$(vhost_socket v2)"
 	reader_begin "$@"
 	load_tell load
