@@ -137,3 +137,16 @@ bool jobs_run(const struct jobs *j)
 	munmap(b, sizeof(*b));
 	return has_held;
 }
+
+int jobs_main(int argc, char **argv, struct jobs j)
+{
+	static const struct option options[] = {JOBS_OPTIONS, {0}};
+	j.usage = j.repeat_option = "";
+	j.first = j.n = 1;
+	j.n_seeds = 100;
+	for (int c; (c = getopt_long(argc, argv, "", options, NULL)) >= 0;)
+		jobs_option(&j, c);
+	if (optind < argc)
+		jobs_usage(&j);
+	return jobs_run(&j) ? 0 : 1;
+}

@@ -40,3 +40,5 @@ _Noreturn void jobs_usage(const struct jobs *j); /* ends with 2 */
 void jobs_option(struct jobs *j, int option);
 /* false: a seed failed, which was said; what was counted is said in any case. */
 bool jobs_run(const struct jobs *j);
+/* The main() of a simulation without options of its own: j names it, its run() and its counters. */
+int jobs_main(int argc, char **argv, struct jobs j);

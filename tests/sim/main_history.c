@@ -26,19 +26,7 @@ static void run(const struct jobs *j, uint64_t seed, uint64_t *counters)
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = {JOBS_OPTIONS, {0}};
-	struct jobs j = {.program = "sim-history",
-			 .usage = "",
-			 .first = 1,
-			 .n_seeds = 100,
-			 .n = 1,
-			 .repeat_option = "",
-			 .run = run,
-			 .names = names,
-			 .n_names = array_size(names)};
-	for (int c; (c = getopt_long(argc, argv, "", options, NULL)) >= 0;)
-		jobs_option(&j, c);
-	if (optind < argc)
-		jobs_usage(&j);
-	return jobs_run(&j) ? 0 : 1;
+	return jobs_main(
+	    argc, argv,
+	    (struct jobs){.program = "sim-history", .run = run, .names = names, .n_names = array_size(names)});
 }
