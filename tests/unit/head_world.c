@@ -285,20 +285,32 @@ static void world_asked_done(struct metadata_request *q, int res)
 	w->res = res;
 }
 
+static void world_ask(struct head_world *w, struct world_asked *a)
+{
+	metadata_submit(w->metadata, &a->q);
+	world_wait(w);
+	CU_ASSERT_EQUAL_FATAL(w->res, 0);
+}
+
+char *world_get(struct head_world *w, const char *key)
+{
+	struct world_asked get = {.q = {.op = METADATA_GET, .key = key, .done = world_asked_done}, .world = w};
+	world_ask(w, &get);
+	char *value = strdup(get.q.items[0].value);
+	metadata_request_clear(&get.q);
+	return value;
+}
+
 void world_end_lease(struct head_world *w)
 {
 	char key[KEY_BYTES];
 	text_print(key, sizeof(key), LEASE_KEY, world_node(w));
 	struct world_asked get = {.q = {.op = METADATA_GET, .key = key, .done = world_asked_done}, .world = w};
-	metadata_submit(w->metadata, &get.q);
-	world_wait(w);
-	CU_ASSERT_EQUAL_FATAL(w->res, 0);
+	world_ask(w, &get);
 	struct world_asked end = {.q = {.op = METADATA_REVOKE, .lease = get.q.items[0].lease, .done = world_asked_done},
 				  .world = w};
 	metadata_request_clear(&get.q);
-	metadata_submit(w->metadata, &end.q);
-	world_wait(w);
-	CU_ASSERT_EQUAL_FATAL(w->res, 0);
+	world_ask(w, &end);
 }
 
 int world_start(struct head_world *w)

@@ -52,6 +52,8 @@ void world_close(struct head_world *w); /* stops the set first */
 void world_add_disk(struct head_world *w, uint64_t size_bytes);
 /* A key of the store and its value, which is freed. */
 void world_put(struct head_world *w, const char *key, char *value);
+/* Its value in the store, to be freed; waits. */
+char *world_get(struct head_world *w, const char *key);
 /* Ends the node's lease behind its back; waits. */
 void world_end_lease(struct head_world *w);
 struct sim_file *world_disk_file(struct head_world *w, uint32_t number);

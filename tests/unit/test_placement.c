@@ -132,18 +132,28 @@ static void free_space_is_the_weight(void)
 	world_close(&w);
 }
 
+static struct volume *attach_copies(struct head_world *w, const char *name, uint32_t replicas)
+{
+	CU_ASSERT_EQUAL_FATAL(world_create_copies(w, name, TIB, replicas), 0);
+	CU_ASSERT_EQUAL_FATAL(world_attach(w, name), 0);
+	return world_head(w, name);
+}
+
+/* Disks of equal size, and "vm1" with so many copies. */
+static struct volume *open_copies(struct head_world *w, uint64_t seed, uint32_t n_disks, uint32_t replicas)
+{
+	world_open(w, seed);
+	for (uint32_t i = 0; i < n_disks; i++)
+		world_add_disk(w, DISK_BYTES);
+	CU_ASSERT_EQUAL_FATAL(world_start(w), 0);
+	return attach_copies(w, "vm1", replicas);
+}
+
 static void copies_are_chosen_from_domains_of_their_own(void)
 {
 	struct head_world w;
 	uint64_t disks, n[3] = {0};
-	world_open(&w, 9);
-	for (uint32_t i = 0; i < 3; i++)
-		world_add_disk(&w, DISK_BYTES);
-	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
-	CU_ASSERT_EQUAL_FATAL(world_create_copies(&w, "vm1", TIB, 2), 0);
-	CU_ASSERT_EQUAL_FATAL(world_create_copies(&w, "vm2", TIB, 3), 0);
-	CU_ASSERT_EQUAL_FATAL(world_attach(&w, "vm1") | world_attach(&w, "vm2"), 0);
-	struct volume *v = world_head(&w, "vm1"), *many = world_head(&w, "vm2");
+	struct volume *v = open_copies(&w, 9, 3, 2), *many = attach_copies(&w, "vm2", 3);
 	for (uint32_t i = 0; i < 300; i++) {
 		CU_ASSERT_EQUAL_FATAL(placement_choose(v, 0, 0, &disks), 0);
 		CU_ASSERT_EQUAL(__builtin_popcountll(disks), 2);
@@ -176,13 +186,7 @@ static void copies_are_recorded_together(void)
 	uint8_t *data = world_memory(4096);
 	uint64_t before[20], after;
 	memset(data, 1, 4096);
-	world_open(&w, 10);
-	for (uint32_t i = 0; i < 4; i++)
-		world_add_disk(&w, DISK_BYTES);
-	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
-	CU_ASSERT_EQUAL_FATAL(world_create_copies(&w, "vm1", TIB, 3), 0);
-	CU_ASSERT_EQUAL_FATAL(world_attach(&w, "vm1"), 0);
-	struct volume *v = world_head(&w, "vm1");
+	struct volume *v = open_copies(&w, 10, 4, 3);
 	for (uint64_t i = 0; i < 20; i++) {
 		CU_ASSERT_EQUAL(world_write(&w, v, i * 40 * GIB, data, 4096, 0), 0);
 		CU_ASSERT_EQUAL_FATAL(chunk_find(v, i * 40, &before[i]), PLACED_ON_DISKS);

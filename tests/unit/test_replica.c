@@ -597,21 +597,27 @@ static void a_map_of_other_blocks(void)
 	free(l);
 }
 
+/* Writes to a disk that takes longer for each than a call may; waits for their ends. */
+static void slow_writes(struct bench *b, uint32_t n)
+{
+	struct sim_file_faults *faults = sim_file_faults(b->world.one.medium);
+	faults->slow_ppm = 1000000;
+	faults->slow_ns = 3 * NS_PER_S;
+	for (uint32_t i = 0; i < n; i++)
+		write_begin(b, i, 1, 0, 7);
+	bench_wait(b);
+}
+
 /* One slow disk: its calls are given up, the connection to its node stays; answers that come late are nobody's. */
 static void a_slow_disk(void)
 {
 	struct bench *b = bench_open(true);
 	begin_session(b);
-	struct sim_file_faults *faults = sim_file_faults(b->world.one.medium);
-	faults->slow_ppm = 1000000;
-	faults->slow_ns = 3 * NS_PER_S;
-	for (uint32_t i = 0; i < 20; i++)
-		write_begin(b, i, 1, 0, 7);
-	bench_wait(b);
+	slow_writes(b, 20);
 	CU_ASSERT_EQUAL(b->n_lost, 1);
 	CU_ASSERT_EQUAL(b->lost_res, -ETIMEDOUT);
 	CU_ASSERT_TRUE(peer_client_is_up(b->client));
-	faults->slow_ppm = 0;
+	sim_file_faults(b->world.one.medium)->slow_ppm = 0;
 	one_let_pass(&b->world.one, 10 * NS_PER_S);
 	CU_ASSERT_TRUE(peer_client_is_up(b->client));
 	CU_ASSERT_EQUAL(b->n_down, 0);
@@ -666,12 +672,7 @@ static void a_call_that_may_take_longer(void)
 	CU_ASSERT_TRUE(peer_client_has(b->client, PEER_TAKES_ORDERS));
 	uint64_t begun_ns = sim_now_ns(b->world.one.sim);
 	peer_client_call(b->client, &o.call);
-	struct sim_file_faults *faults = sim_file_faults(b->world.one.medium);
-	faults->slow_ppm = 1000000;
-	faults->slow_ns = 3 * NS_PER_S;
-	for (uint32_t i = 0; i < 5; i++)
-		write_begin(b, i, 1, 0, 7);
-	bench_wait(b);
+	slow_writes(b, 5);
 	CU_ASSERT_EQUAL(b->lost_res, -ETIMEDOUT);
 	CU_ASSERT(sim_now_ns(b->world.one.sim) - begun_ns < 2 * TIMEOUT_NS);
 	CU_ASSERT_FALSE(o.is_done);
@@ -684,7 +685,7 @@ static void a_call_that_may_take_longer(void)
 	order_echo(b->world.held); /* too late: nobody's */
 	one_let_pass(&b->world.one, TIMEOUT_NS);
 	CU_ASSERT_TRUE(peer_client_is_up(b->client));
-	faults->slow_ppm = 0;
+	sim_file_faults(b->world.one.medium)->slow_ppm = 0;
 	free(o.text);
 	bench_close(b);
 }

@@ -126,39 +126,18 @@ static void a_disk_that_fails_again_is_stale_as_before(void)
 }
 /* ---- the outcome of SWITCH ---- */
 
-struct asked {
-	struct metadata_request q;
-	bool is_done;
-	int res;
-};
-
-static void asked_done(struct metadata_request *q, int res)
-{
-	struct asked *a = container_of(q, struct asked, q);
-	a->is_done = true;
-	a->res = res;
-}
-
-static bool asked_is_done(void *context)
-{
-	return ((struct asked *)context)->is_done;
-}
-
 /* What the store says of a disk, whatever the head takes for true. */
 static bool store_says_stale(struct bench *b, uint32_t disk)
 {
 	char uuid[UUID_TEXT_BYTES], key[64], why[WHY_BYTES];
 	struct volume_facts facts = {0};
-	struct asked a = {.q = {.op = METADATA_GET, .key = key, .done = asked_done}};
 	uuid_to_text(volume_uuid(b->v), uuid);
 	text_print(key, sizeof(key), VOLUME_KEY, uuid);
-	metadata_submit(b->w.metadata, &a.q);
-	world_until(&b->w, asked_is_done, &a);
-	CU_ASSERT_EQUAL_FATAL(a.res, 0);
-	CU_ASSERT_EQUAL_FATAL(volume_from_json(uuid, a.q.items[0].value, &facts, why), 0);
+	char *value = world_get(&b->w, key);
+	CU_ASSERT_EQUAL_FATAL(volume_from_json(uuid, value, &facts, why), 0);
 	bool is_stale = volume_facts_disk(&facts, &b->w.set->disks[disk]->facts.uuid)->is_stale;
 	volume_facts_clear(&facts);
-	metadata_request_clear(&a.q);
+	free(value);
 	return is_stale;
 }
 
