@@ -166,11 +166,18 @@ static void bench_start_again(struct bench *b)
 	CU_ASSERT_PTR_NOT_NULL_FATAL(b->v);
 }
 
+static void blocks_count(const struct tree_record *t, void *context)
+{
+	if (t->state == TREE_LIVE)
+		*(uint64_t *)context += t->n_data_blocks;
+}
+
+/* Of data that lie on a disk. */
 static uint64_t bench_blocks(struct bench *b, uint32_t disk)
 {
-	struct disk_view view = {0};
-	drain_view(b->w.set->disks[disk], &view);
-	return view.drain.left_bytes;
+	uint64_t n = 0;
+	disk_trees_each(b->w.set->disks[disk]->disk, blocks_count, &n);
+	return n;
 }
 
 /* ---- the tests ---- */
@@ -630,6 +637,112 @@ static void in_doubt_the_daemon_can_end(void)
 	}
 }
 
+/* ---- a move that stands before its end ---- */
+
+static void places_are_held(struct places_hold *h) {}
+
+/* The disk of segment 0 is drained, and the move comes to where changes go to both disks, and no further. */
+static uint32_t bench_stand(struct bench *b, struct places_hold *hold)
+{
+	*hold = (struct places_hold){.held = places_are_held};
+	places_hold(b->v, hold);
+	CU_ASSERT_FATAL(hold->is_held);
+	uint32_t disk = bench_disk_of(b, 0);
+	CU_ASSERT_EQUAL_FATAL(bench_drain(b, disk, false), 0);
+	world_let_pass(&b->w, 5 * NS_PER_S);
+	CU_ASSERT_FATAL(move_target(b->v, 0) != 0);
+	return disk;
+}
+
+static bool has_moved(void *context)
+{
+	struct wanted *wanted = context;
+	return bench_disk_of(wanted->b, 0) != wanted->disk;
+}
+
+static bool has_no_move(void *context)
+{
+	return !((struct bench *)context)->v->move;
+}
+
+/* What was flushed while both disks got it, without a write after that, is there when only the new one counts. */
+static void what_was_flushed_is_there_after_the_switch(void)
+{
+	for (uint64_t seed = 0; seed < 8; seed++) {
+		struct bench b;
+		struct places_hold hold;
+		bench_open(&b, 1100 + seed, 2, 1);
+		bench_change(&b, 50);
+		struct wanted wanted = {.b = &b, .disk = bench_stand(&b, &hold)};
+		for (uint32_t cell = 0; cell < CELLS; cell++)
+			CU_ASSERT_EQUAL(bench_put(&b, 0, cell, (uint8_t)(100 + cell), 0), 0);
+		CU_ASSERT_EQUAL(world_op(&b.w, b.v, VOLUME_FLUSH, 0, 0, 0), 0);
+		places_let_go(b.v, &hold);
+		world_until(&b.w, has_moved, &wanted);
+		world_crash(&b.w, SIM_POWER_LOSS);
+		bench_start_again(&b);
+		bench_check(&b);
+		bench_close(&b);
+	}
+}
+
+/* Who was sent to the old disk has his answer before anything is cut there, and no tree goes meanwhile. */
+static void nothing_is_cut_that_is_read(void)
+{
+	for (unsigned what = 0; what < 3; what++) {
+		struct bench b;
+		struct places_hold hold;
+		bench_open(&b, 1110 + what, 3, 1);
+		bench_change(&b, 100);
+		bench_snapshot(&b, "vm1@before");
+		struct volume *before = bench_export(&b, "vm1@before");
+		struct wanted wanted = {.b = &b, .disk = bench_stand(&b, &hold)};
+		uint64_t n = bench_blocks(&b, wanted.disk);
+		b.v->disks[wanted.disk].asked += what == 0;
+		before->disks[wanted.disk].asked += what == 1;
+		b.v->is_dropping = what == 2;
+		places_let_go(b.v, &hold);
+		world_until(&b.w, has_moved, &wanted);
+		world_let_pass(&b.w, 5 * NS_PER_S);
+		CU_ASSERT_EQUAL(bench_blocks(&b, wanted.disk), n);
+		b.v->disks[wanted.disk].asked -= what == 0;
+		before->disks[wanted.disk].asked -= what == 1;
+		b.v->is_dropping = false;
+		bench_until_left(&b, wanted.disk);
+		bench_check(&b);
+		CU_ASSERT_EQUAL(bench_wrong(&b, before, b.kept), 0);
+		bench_close(&b);
+	}
+}
+
+/* Nothing of a segment stays where it does not lie: neither at the old disk, nor where it was going to. */
+static void where_it_does_not_lie_it_is_cut(void)
+{
+	for (unsigned fails = 0; fails < 2; fails++) {
+		struct bench b;
+		struct places_hold hold;
+		bench_open(&b, 1120 + fails, 2, 1);
+		for (uint32_t cell = 0; cell < CELLS; cell++)
+			CU_ASSERT_EQUAL(bench_put(&b, 0, cell, (uint8_t)(1 + cell), 0), 0);
+		uint32_t disk = bench_stand(&b, &hold), target = 1 - disk;
+		CU_ASSERT(bench_blocks(&b, disk) > 0);
+		CU_ASSERT_EQUAL(bench_blocks(&b, target), bench_blocks(&b, disk));
+		if (fails) {
+			CU_ASSERT_EQUAL_FATAL(bench_drain(&b, disk, true), 0);
+			move_stop(b.v);
+		} else {
+			places_let_go(b.v, &hold);
+		}
+		world_until(&b.w, has_no_move, &b);
+		CU_ASSERT_EQUAL(bench_disk_of(&b, 0), fails ? disk : target);
+		CU_ASSERT_EQUAL(bench_blocks(&b, fails ? target : disk), 0);
+		bench_check(&b);
+		if (fails)
+			places_let_go(b.v, &hold);
+		bench_close(&b);
+	}
+}
+
 int main(void)
 {
 	CU_initialize_registry();
@@ -649,6 +762,9 @@ int main(void)
 	CU_add_test(suite, "a disk that is away is waited for", a_disk_that_is_away_is_waited_for);
 	CU_add_test(suite, "an outcome in doubt loses nothing", an_outcome_in_doubt_loses_nothing);
 	CU_add_test(suite, "in doubt the daemon can end", in_doubt_the_daemon_can_end);
+	CU_add_test(suite, "what was flushed is there after the switch", what_was_flushed_is_there_after_the_switch);
+	CU_add_test(suite, "nothing is cut that is read", nothing_is_cut_that_is_read);
+	CU_add_test(suite, "where it does not lie it is cut", where_it_does_not_lie_it_is_cut);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();
