@@ -187,6 +187,10 @@ static void resync_listed(struct replica_trees *t, int res)
 
 static enum flow resync_list(struct resync *r)
 {
+	/* When it was lost it remembered the last complete epoch, or was just being told of it. One that remembers less is
+	 * an older copy of the disk, put back, of which nothing holds that the record says. */
+	if (r->rio.io.complete_epoch + 1 < r->since)
+		r->had_before = 0;
 	r->had.done = resync_listed;
 	replica_trees_ask(&resync_disk(r)->replica, &r->had);
 	return FLOW_WAIT;

@@ -1,0 +1,145 @@
+/*
+ * test_older.c: an older copy of a disk is put back while nothing runs. Nothing of it is served: the disk is compared as a
+ * whole with the other copy.
+ */
+#include "tests/unit/copies_world.h"
+
+#include <CUnit/Basic.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define OLDER 2u /* its number */
+
+/* What a disk held once. */
+struct image {
+	uint64_t n_blocks;
+	uint8_t *blocks;
+};
+
+static void image_take(struct bench *b, struct image *i)
+{
+	struct sim_file *file = world_disk_file(&b->w, OLDER);
+	i->n_blocks = sim_file_size_bytes(file) / BLOCK_BYTES;
+	i->blocks = world_memory(i->n_blocks * BLOCK_BYTES);
+	for (uint64_t at = 0; at < i->n_blocks; at++)
+		sim_file_peek(file, at, i->blocks + at * BLOCK_BYTES);
+}
+
+static void image_put_back(struct bench *b, struct image *i)
+{
+	for (uint64_t at = 0; at < i->n_blocks; at++)
+		sim_file_poke(world_disk_file(&b->w, OLDER), at, i->blocks + at * BLOCK_BYTES);
+	free(i->blocks);
+}
+
+/* Nothing runs; then the disk is the image. */
+static void image_put_back_stopped(struct bench *b, struct image *i)
+{
+	world_stop(&b->w);
+	image_put_back(b, i);
+	bench_start_again(b);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(b->v);
+}
+
+static void image_take_stopped(struct bench *b, struct image *i)
+{
+	world_stop(&b->w);
+	image_take(b, i);
+	bench_start_again(b);
+}
+
+static void expect_right(struct bench *b)
+{
+	bench_check(b);
+	world_until(&b->w, all_are_current, b);
+	bench_check(b);
+	bench_check_copies(b);
+}
+
+static void bench_attach(struct bench *b)
+{
+	CU_ASSERT_EQUAL_FATAL(world_attach(&b->w, "vm1"), 0);
+	b->v = world_head(&b->w, "vm1");
+}
+
+static void bench_roll_back(struct bench *b, uint8_t kept[2][CELLS])
+{
+	CU_ASSERT_EQUAL_FATAL(world_detach(&b->w, "vm1"), 0);
+	CU_ASSERT_EQUAL_FATAL(world_rollback(&b->w, "vm1@s"), 0);
+	memcpy(b->model, kept, sizeof(b->model));
+	bench_attach(b);
+}
+
+/* An image without the volume, and a new volume of the same name. */
+static void bench_begin_anew(struct bench *b, struct image *i)
+{
+	struct set_command c = order(SET_VOLUME_DELETE, "vm1");
+	CU_ASSERT_EQUAL_FATAL(world_detach(&b->w, "vm1"), 0);
+	CU_ASSERT_EQUAL_FATAL(world_command(&b->w, &c), 0);
+	world_let_pass(&b->w, 10 * NS_PER_S);
+	image_take_stopped(b, i);
+	CU_ASSERT_EQUAL_FATAL(world_create_copies(&b->w, "vm1", 2 * GIB, 2), 0);
+	bench_attach(b);
+}
+
+/* From before the volume was, from before it was rolled back, from before the last start. */
+static void it_is_found_at_attach(void)
+{
+	enum { BEFORE_VOLUME, BEFORE_ROLLBACK, BEFORE_START, N };
+	for (unsigned when = 0; when < N; when++) {
+		struct bench b;
+		struct image older;
+		uint8_t kept[2][CELLS];
+		bench_open(&b, 10 + when, 2, 2);
+		if (when == BEFORE_VOLUME)
+			bench_begin_anew(&b, &older);
+		bench_change(&b, 40);
+		CU_ASSERT_EQUAL_FATAL(world_snapshot(&b.w, "vm1@s"), 0);
+		memcpy(kept, b.model, sizeof(kept));
+		bench_change(&b, 40);
+		if (when != BEFORE_VOLUME)
+			image_take_stopped(&b, &older);
+		if (when == BEFORE_ROLLBACK)
+			bench_roll_back(&b, kept);
+		bench_change(&b, 40);
+		image_put_back_stopped(&b, &older);
+		CU_ASSERT_PTR_NOT_NULL(strstr(world_event(&b.w, "disk-not-joined"), "an older copy of the disk"));
+		expect_right(&b);
+		bench_close(&b);
+	}
+}
+
+/* A disk that has missed something already is not the one that is put back, either. */
+static void it_is_found_in_a_resync(void)
+{
+	for (uint64_t seed = 20; seed < 24; seed++) {
+		struct bench b;
+		struct image older;
+		bench_open(&b, seed, 2, 2);
+		bench_change(&b, 40);
+		image_take_stopped(&b, &older);
+		bench_change(&b, 60);
+		world_let_pass(&b.w, 10 * NS_PER_S);
+		sim_file_fail(world_disk_file(&b.w, OLDER), OP_WRITE, 0, EIO);
+		CU_ASSERT_EQUAL(bench_put(&b, 0, 0, 1, VOLUME_FUA), 0);
+		CU_ASSERT(bench_facts(&b, OLDER - 1)->is_stale);
+		bench_change(&b, 20);
+		image_put_back_stopped(&b, &older);
+		expect_right(&b);
+		bench_close(&b);
+	}
+}
+
+int main(void)
+{
+	CU_initialize_registry();
+	CU_pSuite suite = CU_add_suite("older copies of disks", NULL, NULL);
+	CU_add_test(suite, "it is found at attach", it_is_found_at_attach);
+	CU_add_test(suite, "it is found in a resync", it_is_found_in_a_resync);
+	CU_basic_set_mode(CU_BRM_VERBOSE);
+	CU_basic_run_tests();
+	unsigned failures = CU_get_number_of_failures();
+	CU_cleanup_registry();
+	return failures != 0;
+}
