@@ -1,6 +1,6 @@
 /*
  * test_older.c: an older copy of a disk is put back while nothing runs. Nothing of it is served: the disk is compared as a
- * whole with the other copy.
+ * whole with the other copy, however often its node fails meanwhile.
  */
 #include "tests/unit/copies_world.h"
 
@@ -131,12 +131,59 @@ static void it_is_found_in_a_resync(void)
 	}
 }
 
+struct attaching {
+	struct set_command command;
+	bool is_done;
+};
+
+static void attached(struct set_command *c, int res)
+{
+	container_of(c, struct attaching, command)->is_done = true;
+}
+
+/* The volume is attached, and after so many steps of the world its node fails; false: it was attached before. */
+static bool attach_and_fail(struct bench *b, uint32_t n_steps)
+{
+	struct attaching a = {.command = order_other(SET_VOLUME_ATTACH, "vm1", "nbd")};
+	a.command.done = attached;
+	volume_set_command(b->w.set, &a.command);
+	for (uint32_t i = 0; i < n_steps && !a.is_done; i++)
+		sim_step(b->w.sim);
+	world_crash(&b->w, n_steps % 2 ? SIM_POWER_LOSS : SIM_KILL);
+	return !a.is_done;
+}
+
+/* The node may fail between the moment when it has told the disk of itself and the one when the record tells of it. */
+static void it_is_found_whenever_the_node_fails(void)
+{
+	bool goes_on = true;
+	for (uint32_t n = 0; goes_on; n++) {
+		struct bench b;
+		struct image older;
+		bench_open(&b, 100 + n, 2, 2);
+		bench_change(&b, 40);
+		image_take_stopped(&b, &older);
+		bench_change(&b, 60);
+		CU_ASSERT_EQUAL_FATAL(world_detach(&b.w, "vm1"), 0);
+		world_stop(&b.w);
+		image_put_back(&b, &older);
+		CU_ASSERT_EQUAL_FATAL(world_start(&b.w), 0);
+		goes_on = attach_and_fail(&b, n);
+		bench_start_again(&b);
+		if (!b.v)
+			bench_attach(&b);
+		expect_right(&b);
+		bench_close(&b);
+	}
+}
+
 int main(void)
 {
 	CU_initialize_registry();
 	CU_pSuite suite = CU_add_suite("older copies of disks", NULL, NULL);
 	CU_add_test(suite, "it is found at attach", it_is_found_at_attach);
 	CU_add_test(suite, "it is found in a resync", it_is_found_in_a_resync);
+	CU_add_test(suite, "it is found whenever the node fails", it_is_found_whenever_the_node_fails);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();

@@ -72,7 +72,8 @@ struct attach {
 	struct {
 		uint64_t generation, epoch_base;
 	} last;                                   /* as the record said of the attach before this */
-	uint64_t generations_were[SET_DISKS_MAX]; /* joined disks: of the last head that each has known */
+	uint64_t generations_were[SET_DISKS_MAX]; /* joined disks: of the last head that each has known, */
+	uint64_t complete[SET_DISKS_MAX];         /* and the last complete epoch that each remembers */
 	uint64_t lacking;                         /* bit per disk: it has not even the live tree */
 	uint32_t n_tries;                         /* to agree, disks having failed meanwhile */
 	struct attach_memory memory;
@@ -375,6 +376,7 @@ static void attach_joined(struct join *j, int res)
 	a->owed--;
 	a->remembered = max_u64(a->remembered, j->remembered);
 	a->generations_were[j->disk] = j->generation_was;
+	a->complete[j->disk] = j->remembered;
 	a->lacking |= (uint64_t)(res == -ENODATA) << j->disk;
 	attach_complete(a, 0); /* an error made the disk LOST; the volume goes on with the others */
 }
@@ -470,16 +472,33 @@ static void attach_marked(struct volume *v)
 	attach_complete(v->entry->attach, v->is_fenced ? -ESTALE : 0);
 }
 
-/* An epoch of the attach before this one is complete: so every current disk had been fenced by it, before its first
- * barrier [RECBAR]. One that has not is an older copy of a disk, put back. */
+/* The first epoch of the head whose the last complete one is; 0: it cannot be told, since a takeover lies between. */
+static uint64_t attach_served_base(const struct attach *a)
+{
+	uint64_t base = a->last.epoch_base;
+	if (base <= a->remembered)
+		return base;
+	uint64_t n = (base - a->remembered + EPOCHS_PER_ATTACH - 1) / EPOCHS_PER_ATTACH * EPOCHS_PER_ATTACH;
+	return n <= base ? base - n : 0;
+}
+
+/* A head serves after its first barrier, which every current disk has answered [RECBAR]; so each has been fenced by it, and
+ * remembers that barrier's epoch once a later one is complete. A disk of which that is not so is an older copy, put back. The
+ * fences tell of the attach before this one, the epochs also of the head that served before attaches that ended early. */
+static bool attach_is_older(const struct attach *a, uint32_t disk)
+{
+	uint64_t base = attach_served_base(a);
+	if (base == a->last.epoch_base && a->generations_were[disk] < a->last.generation)
+		return true;
+	return a->remembered > base && a->complete[disk] < base;
+}
+
 static void attach_find_older(struct attach *a)
 {
 	struct volume *v = a->entry->head;
-	if (a->remembered < a->last.epoch_base)
-		return;
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
 		struct volume_disk *vd = &v->disks[i];
-		if (vd->state != VOLUME_DISK_JOINED || a->generations_were[i] >= a->last.generation)
+		if (vd->state != VOLUME_DISK_JOINED || !attach_is_older(a, i))
 			continue;
 		volume_disk_lose(v, i, -ENODATA);
 		attach_tell_older(a, i);
