@@ -72,14 +72,14 @@ static void bench_roll_back(struct bench *b, uint8_t kept[2][CELLS])
 }
 
 /* An image without the volume, and a new volume of the same name. */
-static void bench_begin_anew(struct bench *b, struct image *i)
+static void bench_begin_anew(struct bench *b, struct image *i, uint32_t replicas)
 {
 	struct set_command c = order(SET_VOLUME_DELETE, "vm1");
 	CU_ASSERT_EQUAL_FATAL(world_detach(&b->w, "vm1"), 0);
 	CU_ASSERT_EQUAL_FATAL(world_command(&b->w, &c), 0);
 	world_let_pass(&b->w, 10 * NS_PER_S);
 	image_take_stopped(b, i);
-	CU_ASSERT_EQUAL_FATAL(world_create_copies(&b->w, "vm1", 2 * GIB, 2), 0);
+	CU_ASSERT_EQUAL_FATAL(world_create_copies(&b->w, "vm1", 2 * GIB, replicas), 0);
 	bench_attach(b);
 }
 
@@ -93,7 +93,7 @@ static void it_is_found_at_attach(void)
 		uint8_t kept[2][CELLS];
 		bench_open(&b, 10 + when, 2, 2);
 		if (when == BEFORE_VOLUME)
-			bench_begin_anew(&b, &older);
+			bench_begin_anew(&b, &older, 2);
 		bench_change(&b, 40);
 		CU_ASSERT_EQUAL_FATAL(world_snapshot(&b.w, "vm1@s"), 0);
 		memcpy(kept, b.model, sizeof(kept));
@@ -108,6 +108,47 @@ static void it_is_found_at_attach(void)
 		expect_right(&b);
 		bench_close(&b);
 	}
+}
+
+/* After the last start no epoch was closed: the daemon was killed at once. What came before that is not on the older one. */
+static void it_is_found_after_a_short_stay(void)
+{
+	struct bench b;
+	struct image older;
+	bench_open(&b, 15, 2, 2);
+	bench_change(&b, 40);
+	image_take_stopped(&b, &older);
+	bench_change(&b, 40);
+	world_stop(&b.w);
+	bench_start_again(&b);
+	for (uint32_t cell = 0; cell < 5; cell++)
+		CU_ASSERT_EQUAL(bench_put(&b, 0, cell, (uint8_t)(1 + cell), VOLUME_FUA), 0);
+	world_crash(&b.w, SIM_KILL);
+	image_put_back(&b, &older);
+	bench_start_again(&b);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(b.v);
+	expect_right(&b);
+	bench_close(&b);
+}
+
+/* Where there is no other copy, what the older one lacks is an error, and not zeros. */
+static void a_single_copy_is_an_error(void)
+{
+	struct bench b;
+	struct image older;
+	bench_open(&b, 16, 2, 1);
+	for (bool is_there = false; !is_there;) { /* until it lies on that disk */
+		bench_begin_anew(&b, &older, 1);
+		CU_ASSERT_EQUAL(bench_put(&b, 0, 0, 7, VOLUME_FUA), 0);
+		is_there = bench_disk_of(&b, 0) == OLDER - 1;
+		if (!is_there)
+			free(older.blocks);
+	}
+	image_put_back_stopped(&b, &older);
+	CU_ASSERT_EQUAL(world_read(&b.w, b.v, 0, b.back, CELL_BYTES), -EIO);
+	CU_ASSERT_EQUAL(bench_put(&b, 0, 0, 8, 0), -EIO);
+	CU_ASSERT_EQUAL(world_read(&b.w, b.v, 0, b.back, CELL_BYTES), -EIO);
+	bench_close(&b);
 }
 
 /* A disk that has missed something already is not the one that is put back, either. */
@@ -182,6 +223,8 @@ int main(void)
 	CU_initialize_registry();
 	CU_pSuite suite = CU_add_suite("older copies of disks", NULL, NULL);
 	CU_add_test(suite, "it is found at attach", it_is_found_at_attach);
+	CU_add_test(suite, "it is found after a short stay", it_is_found_after_a_short_stay);
+	CU_add_test(suite, "a single copy is an error", a_single_copy_is_an_error);
 	CU_add_test(suite, "it is found in a resync", it_is_found_in_a_resync);
 	CU_add_test(suite, "it is found whenever the node fails", it_is_found_whenever_the_node_fails);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
