@@ -316,6 +316,44 @@ static void newer_stays(void)
 	bench_close(b);
 }
 
+/* More lies there than one answer tells of. */
+static void more_than_an_answer_holds(void)
+{
+	struct bench *b = bench_open();
+	uint64_t n = 2 * PEER_MAP_EXTENTS + 3;
+	for (uint64_t i = 0; i < n; i++)
+		write_blocks(b, &b->near, (struct disk_io){.first = i * 300, .n_blocks = 1, .epoch = 3},
+			     (uint8_t)(1 + i));
+	CU_ASSERT_EQUAL(copy(b, true, (struct copy_options){.since = 2}), 0);
+	CU_ASSERT_EQUAL(b->progress.copied_bytes, n * BLOCK_BYTES);
+	for (uint64_t i = 0; i < n; i++) {
+		struct iovec iov = {b->memory, BLOCK_BYTES};
+		struct disk_io read = {.op = DISK_READ, .first = i * 300, .n_blocks = 1, .iov = &iov, .n_iov = 1};
+		CU_ASSERT_EQUAL(ask(b, &b->far, TREE, read), 0);
+		CU_ASSERT_EQUAL(b->memory[0], (uint8_t)(1 + i));
+	}
+	bench_close(b);
+}
+
+/* What was compared, and is another before it is read, is compared anew: sums and epochs go with their data. */
+static void a_source_that_changes(void)
+{
+	struct bench *b = bench_open();
+	write_blocks(b, &b->near, (struct disk_io){.first = 0, .n_blocks = 64, .epoch = 3}, 0xd3);
+	write_blocks(b, &b->near, (struct disk_io){.first = 64, .n_blocks = 8, .epoch = 3}, 0xd3);
+	copy_begin(b, true, (struct copy_options){.bytes_per_s = 64 * BLOCK_BYTES}); /* the second waits for a second */
+	one_let_pass(&b->world.one, NS_PER_S / 2);
+	CU_ASSERT_FALSE(b->is_copied);
+	write_blocks(b, &b->near, (struct disk_io){.first = 66, .n_blocks = 2, .epoch = 4}, 0xd4);
+	CU_ASSERT_EQUAL(copy_end(b), 0);
+	expect_equal(b);
+	struct iovec iov = {b->memory, 8 * BLOCK_BYTES};
+	struct disk_io read = {.op = DISK_READ, .first = 64, .n_blocks = 8, .iov = &iov, .n_iov = 1};
+	CU_ASSERT_EQUAL(ask(b, &b->far, TREE, read), 0);
+	CU_ASSERT_EQUAL(b->memory[2 * BLOCK_BYTES], 0xd4);
+	bench_close(b);
+}
+
 static void hold(struct copy *c, unsigned lane, uint64_t first, uint64_t n_blocks, void *context)
 {
 	struct bench *b = context;
@@ -498,6 +536,8 @@ int main(void)
 	CU_add_test(suite, "a new target", a_new_target);
 	CU_add_test(suite, "both sides wrote", both_wrote);
 	CU_add_test(suite, "what is newer stays", newer_stays);
+	CU_add_test(suite, "more than an answer holds", more_than_an_answer_holds);
+	CU_add_test(suite, "a source that changes", a_source_that_changes);
 	CU_add_test(suite, "pieces are held", pieces_are_held);
 	CU_add_test(suite, "the rate changes", the_rate_changes);
 	CU_add_test(suite, "abandoned", abandoned);
