@@ -76,6 +76,29 @@ static void once_to_one_node(void)
 	CU_ASSERT_TRUE(sender_send(&s, &o));
 	CU_ASSERT(s.forward.order.limit_ns > limit_ns && s.forward.order.limit_ns <= 10 * NS_PER_S);
 	forward_clear(&s.forward);
+	sender_make(&s, "GET", "/v1/volumes/v/snapshots/s", &o); /* a command of the volume set that changes nothing */
+	CU_ASSERT_TRUE(o.is_command);
+	CU_ASSERT_TRUE(forward_is_look(&o));
+	forward_clear(&s.forward);
+}
+
+/* A socket for machines on this host is of no use on another. */
+static void what_is_bound_to_the_host(void)
+{
+	static const char *const frontends[] = {"nbd", "vhost-user"};
+	for (size_t i = 0; i < array_size(frontends); i++) {
+		struct sender s = {.forward.done = sender_done};
+		char body[64];
+		struct order o;
+		struct refusal why;
+		snprintf(body, sizeof(body), "{\"frontend\": \"%s\"}", frontends[i]);
+		const struct order_text text = {
+		    .method = "POST", .path = "/v1/volumes/v/attachments", .body = body, .body_bytes = strlen(body)};
+		CU_ASSERT_EQUAL_FATAL(order_read(&text, &o, &why), 0);
+		forward_prepare(&s.forward, &text);
+		CU_ASSERT_EQUAL(sender_send(&s, &o), i == 0);
+		forward_clear(&s.forward);
+	}
 }
 
 static void expect_words(const struct refusal *why, const char *words)
@@ -279,6 +302,7 @@ int main(void)
 	CU_initialize_registry();
 	CU_pSuite suite = CU_add_suite("forward", NULL, NULL);
 	CU_add_test(suite, "once, to one node", once_to_one_node);
+	CU_add_test(suite, "what is bound to the host", what_is_bound_to_the_host);
 	CU_add_test(suite, "why it was not", why_it_was_not);
 	CU_add_test(suite, "errands are carried out", errands_are_carried_out);
 	CU_add_test(suite, "an end with errands under way", an_end_with_errands_under_way);

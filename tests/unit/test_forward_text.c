@@ -72,6 +72,9 @@ static void what_is_not_sent_on(void)
 	t.path = "/v1/a\nb";
 	CU_ASSERT_EQUAL(forward_text_write(&t, &text, &bytes), -E2BIG);
 	t.path = "/v1";
+	t.queries[0] = (struct order_query){"since", "a\nb"};
+	t.n_queries = 1;
+	CU_ASSERT_EQUAL(forward_text_write(&t, &text, &bytes), -E2BIG);
 	t.n_queries = ORDER_QUERIES_MAX + 1;
 	CU_ASSERT_EQUAL(forward_text_write(&t, &text, &bytes), -E2BIG);
 }
@@ -94,6 +97,14 @@ static void what_is_no_request(void)
 		CU_ASSERT_EQUAL(forward_text_read(copy, bad[i].bytes, &got), -EBADMSG);
 		free(copy);
 	}
+	struct order_text got;
+	size_t head = strlen("PUT\n/v1\n"), bytes = head + ORDER_BODY_BYTES_MAX + 1;
+	char *copy = calloc(1, bytes + 1);
+	for (int longer = 0; longer <= 1; longer++) { /* a body may be so long, and no longer */
+		memcpy(copy, "PUT\n/v1\n", head);
+		CU_ASSERT_EQUAL(forward_text_read(copy, bytes - 1 + (size_t)longer, &got), longer ? -EBADMSG : 0);
+	}
+	free(copy);
 }
 
 int main(void)
