@@ -65,6 +65,29 @@ static void bench_open_damaged(struct bench *b, uint64_t seed, uint32_t n_disks,
 	bench_start_again(b);
 }
 
+/* What one disk alone has is on all of them, or on none: whichever it is. */
+static void what_one_copy_alone_has(void)
+{
+	for (uint32_t disk = 0; disk < 3; disk++) {
+		struct bench b;
+		bench_open(&b, 10 + disk, 3, 3);
+		bench_change(&b, 40);
+		CU_ASSERT_EQUAL(bench_put(&b, 0, CELL, 9, 0), 0);
+		world_let_pass(&b.w, 10 * NS_PER_S); /* nothing is written since the last complete epoch */
+		write_one_copy(&b, disk, CELL, 201);
+		world_crash(&b.w, SIM_KILL);
+		bench_start_again(&b);
+		CU_ASSERT_PTR_NOT_NULL_FATAL(b.v);
+		CU_ASSERT_EQUAL(world_read(&b.w, b.v, cell_pos(0, CELL), b.back, CELL_BYTES), 0);
+		CU_ASSERT(b.back[0] == 9 || b.back[0] == 201);
+		b.model[0][CELL] = b.back[0];
+		bench_check(&b);
+		bench_check_copies(&b);
+		expect_one_tree(&b);
+		bench_close(&b);
+	}
+}
+
 /* Another copy is taken, as a whole, and nothing is left of the first attempt. */
 static void a_source_that_cannot_be_read_is_none(void)
 {
@@ -100,6 +123,7 @@ int main(void)
 {
 	CU_initialize_registry();
 	CU_pSuite suite = CU_add_suite("reconcile", NULL, NULL);
+	CU_add_test(suite, "what one copy alone has", what_one_copy_alone_has);
 	CU_add_test(suite, "a source that cannot be read is none", a_source_that_cannot_be_read_is_none);
 	CU_add_test(suite, "what nobody can read keeps nobody from the rest",
 		    what_nobody_can_read_keeps_nobody_from_the_rest);

@@ -36,6 +36,30 @@ static void a_disk_that_is_back_takes_over_what_it_missed(void)
 	}
 }
 
+/* The moment that it counts, all of it is durable there. */
+static void what_it_took_over_outlives_a_power_loss(void)
+{
+	for (uint64_t seed = 310; seed < 320; seed++) {
+		struct bench b;
+		bench_open(&b, seed, 2, 2);
+		bench_change(&b, 50);
+		sim_file_fail(world_disk_file(&b.w, 2), OP_WRITE, 0, EIO);
+		bench_change(&b, 150);
+		CU_ASSERT_EQUAL(world_op(&b.w, b.v, VOLUME_FLUSH, 0, 0, 0), 0);
+		bench_return(&b, 1);
+		world_until(&b.w, all_are_current, &b);
+		struct volume_record record;
+		CU_ASSERT_FATAL(disk_volume(b.w.set->disks[1]->disk, volume_uuid(b.v), &record));
+		CU_ASSERT(record.complete_epoch >= b.v->complete_epoch); /* [JOINFLUSH] */
+		world_crash(&b.w, SIM_POWER_LOSS);
+		bench_start_again(&b);
+		CU_ASSERT_EQUAL(b.v->disks[1].state, VOLUME_DISK_JOINED);
+		bench_check(&b);
+		bench_check_copies(&b);
+		bench_close(&b);
+	}
+}
+
 /* It copies what was missed, not what is there. */
 static void what_it_has_is_not_copied_again(void)
 {
@@ -304,6 +328,7 @@ int main(void)
 	CU_pSuite suite = CU_add_suite("resync", NULL, NULL);
 	CU_add_test(suite, "a disk that is back takes over what it missed",
 		    a_disk_that_is_back_takes_over_what_it_missed);
+	CU_add_test(suite, "what it took over outlives a power loss", what_it_took_over_outlives_a_power_loss);
 	CU_add_test(suite, "what it has is not copied again", what_it_has_is_not_copied_again);
 	CU_add_test(suite, "clients go on while it does", clients_go_on_while_it_does);
 	CU_add_test(suite, "a disk that fails again is stale as before", a_disk_that_fails_again_is_stale_as_before);
