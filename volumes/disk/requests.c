@@ -259,14 +259,22 @@ bool disk_has_change_room(const struct disk *d)
 	return disk_n_dirty(d) < d->pages.dirty_max && space_has_delta_room(&d->space, CHANGE_DELTAS_MAX);
 }
 
-/* Does it take blocks for good beside data: a new record, or copies of pages that snapshots share? What cannot, works
- * on the fullest disk (P7). */
+/* How many blocks it takes for data. */
+static uint64_t io_data_blocks(const struct disk_io *io)
+{
+	return is_write(io->op) ? io->n_blocks - (uint64_t)__builtin_popcountll(io->zero_blocks) : 0;
+}
+
+/* Does it take blocks for good beside data: a new record, new pages, or copies of those that snapshots share? What cannot,
+ * works on the fullest disk (P7). */
 static bool io_grows(struct disk *d, const struct disk_io *io)
 {
 	switch (io->op) {
 	case DISK_TRIM:
 	case DISK_CUT:
 		return io->own.is_growing;
+	case DISK_WRITE: /* of zeros */
+	case DISK_COPY:
 	case DISK_COPY_HOLES:
 		return true;
 	case DISK_CREATE:
@@ -276,11 +284,9 @@ static bool io_grows(struct disk *d, const struct disk_io *io)
 		return !disk_volume_find(d, &io->volume);
 	case DISK_READ:
 	case DISK_HEAL:
-	case DISK_WRITE:
 	case DISK_MAP:
 	case DISK_MEASURE:
 	case DISK_STAMPS:
-	case DISK_COPY:
 	case DISK_FLUSH:
 	case DISK_DROP:
 	case DISK_COMPLETE:
@@ -293,8 +299,9 @@ static bool io_grows(struct disk *d, const struct disk_io *io)
 
 static bool io_has_blocks(struct disk *d, const struct disk_io *io)
 {
-	if (is_write(io->op))
-		return space_has_room(&d->space, io->n_blocks - (uint64_t)__builtin_popcountll(io->zero_blocks));
+	uint64_t n = io_data_blocks(io);
+	if (n > 0)
+		return space_has_room(&d->space, n);
 	return !io_grows(d, io) || space_has_room_to_grow(&d->space, disk_n_dirty(d));
 }
 
@@ -307,7 +314,7 @@ static int io_has_room(struct disk *d, const struct disk_io *io)
 	if (io_has_blocks(d, io))
 		return 0;
 	bool may_come = s->waiting_blocks + s->frozen_waiting + s->held_blocks > 0 ||
-			!checkpoint_is_idle(&d->checkpoint) || (!is_write(io->op) && disk_n_dirty(d) > 0);
+			!checkpoint_is_idle(&d->checkpoint) || (io_data_blocks(io) == 0 && disk_n_dirty(d) > 0);
 	return may_come ? -EAGAIN : -ENOSPC;
 }
 
