@@ -715,6 +715,32 @@ static void nothing_is_cut_that_is_read(void)
 	}
 }
 
+/* A client's write has no room where its segment moves to: it succeeds, and the segment stays where that write is. */
+static void what_has_no_room_there_ends_the_move(void)
+{
+	struct bench b;
+	struct places_hold hold;
+	bench_open(&b, 1130, 2, 1);
+	CU_ASSERT_EQUAL(bench_put(&b, 0, 0, 1, 0), 0);
+	CU_ASSERT_EQUAL_FATAL(world_create(&b.w, "fat", 64 * GIB), 0);
+	CU_ASSERT_EQUAL_FATAL(world_attach(&b.w, "fat"), 0);
+	struct volume *fat = world_head(&b.w, "fat");
+	uint32_t disk = bench_stand(&b, &hold);
+	int res = 0; /* it lies where nothing is drained */
+	for (uint64_t at = 0; res == 0; at += CELL_BYTES)
+		res = world_write(&b.w, fat, at, b.data, CELL_BYTES, 0);
+	CU_ASSERT_EQUAL_FATAL(res, -ENOSPC);
+	for (uint32_t cell = 0; cell < CELLS; cell++)
+		CU_ASSERT_EQUAL(bench_put(&b, 0, cell, (uint8_t)(100 + cell), 0), 0);
+	CU_ASSERT_EQUAL(move_target(b.v, 0), 0);
+	places_let_go(b.v, &hold);
+	world_let_pass(&b.w, 5 * NS_PER_S);
+	CU_ASSERT_EQUAL(bench_disk_of(&b, 0), disk);
+	CU_ASSERT_EQUAL(world_events(&b.w, "copy-stale"), 0);
+	bench_check(&b);
+	bench_close(&b);
+}
+
 /* Nothing of a segment stays where it does not lie: neither at the old disk, nor where it was going to. */
 static void where_it_does_not_lie_it_is_cut(void)
 {
@@ -764,6 +790,7 @@ int main(void)
 	CU_add_test(suite, "in doubt the daemon can end", in_doubt_the_daemon_can_end);
 	CU_add_test(suite, "what was flushed is there after the switch", what_was_flushed_is_there_after_the_switch);
 	CU_add_test(suite, "nothing is cut that is read", nothing_is_cut_that_is_read);
+	CU_add_test(suite, "what has no room there ends the move", what_has_no_room_there_ends_the_move);
 	CU_add_test(suite, "where it does not lie it is cut", where_it_does_not_lie_it_is_cut);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();

@@ -180,6 +180,22 @@ static void copies_are_chosen_from_domains_of_their_own(void)
 	world_close(&w);
 }
 
+/* How many segments have fewer copies than they should when only these disks count, and how few the worst. */
+static void degraded_are_counted(struct volume *v, const uint64_t *places, uint32_t n)
+{
+	for (uint64_t disks = 0; disks < 16; disks++) {
+		uint64_t n_degraded = 0;
+		uint32_t least = 3, fewest;
+		for (uint32_t i = 0; i < n; i++) {
+			uint32_t copies = (uint32_t)__builtin_popcountll(places[i] & disks);
+			n_degraded += copies < 3;
+			least = copies < least ? copies : least;
+		}
+		CU_ASSERT_EQUAL(layout_degraded(v, disks, &fewest), n_degraded);
+		CU_ASSERT_EQUAL(fewest, least);
+	}
+}
+
 static void copies_are_recorded_together(void)
 {
 	struct head_world w;
@@ -201,6 +217,7 @@ static void copies_are_recorded_together(void)
 	CU_ASSERT_PTR_NOT_NULL_FATAL(v);
 	CU_ASSERT_EQUAL(layout_without(v, 0), 20); /* read from the store */
 	CU_ASSERT_EQUAL(layout_without(v, 1), without_first);
+	degraded_are_counted(v, before, 20);
 	for (uint64_t i = 0; i < 20; i++) {
 		CU_ASSERT_EQUAL(world_read(&w, v, i * 40 * GIB, data, 4096), 0);
 		CU_ASSERT_EQUAL(chunk_find(v, i * 40, &after), PLACED_ON_DISKS);
