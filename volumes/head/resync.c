@@ -188,7 +188,7 @@ static void resync_listed(struct replica_trees *t, int res)
 static enum flow resync_list(struct resync *r)
 {
 	/* When it was lost it remembered the last complete epoch, or was just being told of it. One that remembers less is
-	 * an older copy of the disk, put back, of which nothing holds that the record says. */
+	 * an older copy of the disk, put back, of which nothing holds that the record says [OLDER]. */
 	if (r->rio.io.complete_epoch + 1 < r->since)
 		r->had_before = 0;
 	r->had.done = resync_listed;

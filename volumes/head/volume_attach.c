@@ -482,9 +482,10 @@ static uint64_t attach_served_base(const struct attach *a)
 	return n <= base ? base - n : 0;
 }
 
-/* A head serves after its first barrier, which every current disk has answered [RECBAR]; so each has been fenced by it, and
- * remembers that barrier's epoch once a later one is complete. A disk of which that is not so is an older copy, put back. The
- * fences tell of the attach before this one, the epochs also of the head that served before attaches that ended early. */
+/* A head serves after its first barrier, which every current disk has answered [RECBAR]: each has been fenced by it, and
+ * once a later epoch is complete, each remembers one of that head's. A disk of which that is not so is an older copy, put
+ * back [OLDER]. The fences tell of the attach before this one, the epochs of the head that served before attaches that
+ * ended early, too. */
 static bool attach_is_older(const struct attach *a, uint32_t disk)
 {
 	uint64_t base = attach_served_base(a);
