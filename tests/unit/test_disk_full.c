@@ -144,7 +144,7 @@ static void punching(void)
 	one_close(&o);
 }
 
-/* A write of zeros takes no block, wherever the last data have left the disk between its reserve and what pages took since. */
+/* A write of zeros takes no block, however much below its reserve pages have brought the disk since the last data. */
 static void zeros(void)
 {
 	for (uint64_t more = 0; more < 10; more++) {
@@ -161,7 +161,7 @@ static void zeros(void)
 	}
 }
 
-/* Nor do many of them, where nothing was written: they change nothing. And the disk goes on when all of it becomes zeros. */
+/* Nor do many of them where nothing was written: they change nothing. And the disk goes on when all becomes zeros. */
 static void zeros_everywhere(void)
 {
 	struct one_disk o;

@@ -1,6 +1,6 @@
 /*
- * test_older.c: an older copy of a disk is put back while nothing runs. Nothing of it is served: the disk is compared as a
- * whole with the other copy, however often its node fails meanwhile.
+ * test_older.c: an older copy of a disk is put back while nothing runs. Nothing of it is served: the disk is compared
+ * as a whole with the other copy, however often its node fails meanwhile.
  */
 #include "tests/unit/copies_world.h"
 
@@ -110,7 +110,7 @@ static void it_is_found_at_attach(void)
 	}
 }
 
-/* After the last start no epoch was closed: the daemon was killed at once. What came before that is not on the older one. */
+/* After the last start no epoch was closed: the daemon was killed at once. The older one lacks what came before. */
 static void it_is_found_after_a_short_stay(void)
 {
 	struct bench b;

@@ -265,8 +265,8 @@ static uint64_t io_data_blocks(const struct disk_io *io)
 	return is_write(io->op) ? io->n_blocks - (uint64_t)__builtin_popcountll(io->zero_blocks) : 0;
 }
 
-/* Does it take blocks for good beside data: a new record, new pages, or copies of those that snapshots share? What cannot,
- * works on the fullest disk (P7). */
+/* Does it take blocks for good beside data: a new record, new pages, or copies of those that snapshots share? What
+ * cannot, works on the fullest disk (P7). */
 static bool io_grows(struct disk *d, const struct disk_io *io)
 {
 	switch (io->op) {
