@@ -472,13 +472,11 @@ static void attach_marked(struct volume *v)
 	attach_complete(v->entry->attach, v->is_fenced ? -ESTALE : 0);
 }
 
-/* The first epoch of the head whose the last complete one is; 0: it cannot be told, since a takeover lies between. */
+/* The first epoch of the head whose the last complete one is: every attach has had a range of the same length [EPRANGE]. */
 static uint64_t attach_served_base(const struct attach *a)
 {
-	uint64_t base = a->last.epoch_base;
-	if (base <= a->remembered)
-		return base;
-	uint64_t n = (base - a->remembered + EPOCHS_PER_ATTACH - 1) / EPOCHS_PER_ATTACH * EPOCHS_PER_ATTACH;
+	uint64_t base = a->last.epoch_base, behind = base > a->remembered ? base - a->remembered : 0;
+	uint64_t n = (behind + EPOCHS_PER_ATTACH - 1) / EPOCHS_PER_ATTACH * EPOCHS_PER_ATTACH;
 	return n <= base ? base - n : 0;
 }
 
@@ -498,8 +496,7 @@ static void attach_find_older(struct attach *a)
 {
 	struct volume *v = a->entry->head;
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
-		struct volume_disk *vd = &v->disks[i];
-		if (vd->state != VOLUME_DISK_JOINED || !attach_is_older(a, i))
+		if (v->disks[i].state != VOLUME_DISK_JOINED || !attach_is_older(a, i))
 			continue;
 		volume_disk_lose(v, i, -ENODATA);
 		attach_tell_older(a, i);
