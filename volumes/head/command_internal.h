@@ -76,6 +76,8 @@ const char *order_pool(const struct set_command *o); /* the pool it names, or "d
 void pool_facts_init(struct volume_set *s, const char *name, struct pool_facts *out);
 /* Refused while the volume is being filled: `what` it cannot be. */
 must_check int command_check_whole(struct command *c, const struct set_volume *entry, const char *what);
+/* The volume that a command of the set's own is about; from now on another of its kind may be ordered. NULL: it is gone. */
+struct set_volume *command_find_own(struct command *c);
 /* Finds the volume the command is about, or refuses. */
 must_check int command_find_volume(struct command *c);
 /* ATTACH: is its frontend known and there, and has it so many queues? DETACH: is it known, or all? 0, or refused. */

@@ -5,12 +5,12 @@
  *   part.c           the pieces that go to disks                range_lock.c   whose turn it is
  *   volume_disk.c    who of the disks is asked                  heal.c         what a disk cannot read
  *   stale.c          marks a disk that failed                   layout.c       which disks have segments together
- *   reconcile.c      copies become equal at attach              resync.c       a stale disk becomes current
- *   move.c           segments go to another disk                leave.c        a volume leaves a disk
+ *   reconcile.c      copies become equal at attach              resync.c, resync_copy.c  a stale disk becomes current
+ *   move.c, move_cut.c  segments go to another disk             leave.c        a volume leaves a disk
  *   set_drain.c      disks that are drained
  *   slice.c          scattered memory                           barrier.c      closing epochs
  *   placement.c      chooses disks, and records it              chunk.c        the cached records of it
- *   join.c           a volume's first words to a disk           volume_attach.c  and detach
+ *   join.c           a volume's first words to a disk           volume_attach.c  and detach; attach_older.c  older copies
  *   facts.c          JSON of the store                          record_update.c, transaction.c
  *   set_start.c      load, open, bring back; stop               set_commands.c the queue of commands
  *   set_pools.c, set_volumes.c, set_disks.c, set_resize.c       the commands
@@ -222,7 +222,6 @@ struct volume {
 	char name[SNAPSHOT_NAME_BYTES]; /* of a snapshot */
 	enum volume_state state;
 	bool is_read_only, is_fenced;
-	bool is_behind;          /* its record is older than what the disks remember, and was taken over */
 	char why[SET_WHY_BYTES]; /* what is wrong with it, else "" */
 	uint64_t size_bytes;     /* what clients may address; less than the record's while it shrinks */
 	uint64_t generation;
@@ -281,22 +280,19 @@ struct set_volume {
 	struct volume_set *set;
 	struct list link; /* by name */
 	struct volume_facts facts;
-	struct volume *head;     /* NULL: not attached */
-	struct attach *attach;   /* under way */
-	struct reap *reap;       /* being deleted */
-	struct list updates;     /* record_member.turn: the first has its turn */
-	struct list snapshots;   /* oldest first */
-	uint32_t n_snapshots;    /* those being deleted not counted */
-	bool is_history_short;   /* snapshots may be in the store that are not here: no tree is dropped meanwhile */
-	bool is_sweep_wanted;    /* a command that drops trees is in line */
-	bool is_schedule_busy;   /* one that takes the schedule's snapshot is */
-	bool is_release_wanted;  /* one that lets the fenced head go is */
-	bool is_return_wanted;   /* one that attaches it again is */
-	bool is_takeover_wanted; /* one that takes it over from a lost node is */
-	uint64_t orphaned_ns;    /* since when its node is known to be lost; 0: it is not */
+	struct volume *head;   /* NULL: not attached */
+	struct attach *attach; /* under way */
+	struct reap *reap;     /* being deleted */
+	struct list updates;   /* record_member.turn: the first has its turn */
+	uint64_t n_moves;      /* since the start: segments lie elsewhere than whoever has seen fewer may think */
+	struct list snapshots; /* oldest first */
+	uint32_t n_snapshots;  /* those being deleted not counted */
+	bool is_history_short; /* snapshots may be in the store that are not here: no tree is dropped meanwhile */
+	bool is_schedule_busy; /* one that takes the schedule's snapshot is */
+	uint32_t orders;       /* bit per kind: such a command of the set's own is in line */
+	uint64_t orphaned_ns;  /* since when its node is known to be lost; 0: it is not */
 	uint64_t schedule_retry_ns;
-	bool is_rehoming;      /* the set has attached it for itself, so that its segments can leave a disk; and that */
-	bool is_rehome_wanted; /* a command that does so, or ends it, is in line */
+	bool is_rehoming;              /* the set has attached it for itself, so that its segments can leave a disk */
 	char why[SET_WHY_BYTES];       /* recorded as attached and could not be */
 	char leave_why[SET_WHY_BYTES]; /* why its segments do not leave a disk; "": nothing is known against it */
 };
@@ -523,8 +519,8 @@ must_check int placement_choose_other(struct volume *v, uint64_t others, uint64_
 uint32_t placement_narrowest(const struct volume *v, uint64_t disks);
 /* Of the pool's disks, those that run and may take a copy: in how many domains are they? */
 uint32_t placement_domains_running(struct volume_set *s, const struct pool_facts *pool);
-/* That the pool's disks are in, but for those being drained. */
-uint32_t placement_domains(struct volume_set *s, const struct pool_facts *pool);
+/* That the pool's disks are in, but for those being drained, and for this one (NULL: none). */
+uint32_t placement_domains(struct volume_set *s, const struct pool_facts *pool, const struct set_disk *except);
 /* Blocks that a disk that runs can still take; what is freed and waits for a checkpoint counts. */
 uint64_t set_disk_room(const struct set_disk *d);
 void placer_init(struct volume *v);
@@ -770,6 +766,9 @@ void commands_wake(struct volume_set *s);
 
 /* Trees of the volume are to be dropped, and then forgotten: soon, as a command of the set's own. */
 void sweep_want(struct set_volume *entry);
+/* A command of the set's own about the volume, unless one of the kind is in line. Without memory there is none: who wants it
+ * looks again some time. */
+void order_own(struct set_volume *entry, enum set_command_kind kind);
 /* Gives up what was ordered by the set itself and has not begun. */
 void order_free_internal(struct set_command *o);
 /* The schedules are looked at when the next is due. */

@@ -37,17 +37,6 @@ enum placer_stage { PLACER_REST, PLACER_CHOOSE, PLACER_JOIN, PLACER_CLEAR, PLACE
 
 /* ---- choosing ---- */
 
-/* What is freed and waits for a checkpoint counts. Of another node's disk it is what that has told last. */
-uint64_t set_disk_room(const struct set_disk *d)
-{
-	struct disk_stats stats;
-	if (!d->disk)
-		return d->room_blocks;
-	disk_stats(d->disk, &stats);
-	uint64_t room = stats.free_blocks + stats.waiting_blocks;
-	return room > stats.reserve_blocks ? room - stats.reserve_blocks : 0;
-}
-
 static bool disk_is_of_pool(const struct set_disk *d, const char *pool)
 {
 	return d && !d->facts.is_removed && strcmp(d->facts.pool, pool) == 0;
@@ -108,24 +97,28 @@ static uint32_t candidates_domains(const struct candidates *c)
 	return n;
 }
 
-uint32_t placement_domains(struct volume_set *s, const struct pool_facts *pool)
+static uint32_t pool_domains(struct volume_set *s, const struct pool_facts *pool, const struct set_disk *except,
+			     bool must_run)
 {
 	struct candidates c = {.set = s, .domain = pool->failure_domain};
-	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
-		if (disk_is_of_pool(s->disks[i], pool->name) && !s->disks[i]->facts.is_draining &&
-		    (s->has_peers || set_disk_is_ours(s->disks[i])))
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
+		const struct set_disk *d = s->disks[i];
+		if (!disk_is_of_pool(d, pool->name) || d->facts.is_draining || d == except)
+			continue;
+		if (must_run ? set_disk_is_running(d) : s->has_peers || set_disk_is_ours(d))
 			candidates_add(&c, i);
+	}
 	return candidates_domains(&c);
+}
+
+uint32_t placement_domains(struct volume_set *s, const struct pool_facts *pool, const struct set_disk *except)
+{
+	return pool_domains(s, pool, except, false);
 }
 
 uint32_t placement_domains_running(struct volume_set *s, const struct pool_facts *pool)
 {
-	struct candidates c = {.set = s, .domain = pool->failure_domain};
-	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
-		if (disk_is_of_pool(s->disks[i], pool->name) && set_disk_is_running(s->disks[i]) &&
-		    !s->disks[i]->facts.is_draining)
-			candidates_add(&c, i);
-	return candidates_domains(&c);
+	return pool_domains(s, pool, NULL, true);
 }
 
 uint32_t placement_narrowest(const struct volume *v, uint64_t disks)
@@ -287,9 +280,8 @@ static int pick_add(struct volume *v, uint64_t segment, uint64_t full, bool is_m
 static void picks_clear(struct volume *v)
 {
 	struct placer *p = &v->placer;
-	for (uint32_t i = 0; i < p->n_picks; i++) {
+	for (uint32_t i = 0; i < p->n_picks; i++)
 		chunk_pinned(v, p->picks[i].segment)->pins--;
-	}
 	p->n_picks = 0;
 }
 

@@ -238,6 +238,41 @@ void commands_wake(struct volume_set *s)
 		reactor_defer(s->reactor, &s->command_op, 0);
 }
 
+void order_free_internal(struct set_command *o)
+{
+	if (o->is_internal)
+		free(o);
+}
+
+static void own_done(struct set_command *o, int res)
+{
+	order_free_internal(o);
+}
+
+void order_own(struct set_volume *entry, enum set_command_kind kind)
+{
+	struct set_command *o = entry->orders >> kind & 1 ? NULL : calloc(1, sizeof(*o));
+	_Static_assert(array_size(kinds) <= 32, "a volume has a bit for each");
+	if (!o)
+		return;
+	entry->orders |= 1u << kind;
+	o->kind = kind;
+	o->is_internal = true;
+	o->volume = entry->facts.uuid;
+	text_print(o->object, sizeof(o->object), "%s", entry->facts.name);
+	o->done = own_done;
+	volume_set_command(entry->set, o);
+}
+
+struct set_volume *command_find_own(struct command *c)
+{
+	quarry_assert(c->order->is_internal);
+	c->volume = set_volume_by_uuid(c->set, &c->order->volume);
+	if (c->volume)
+		c->volume->orders &= ~(1u << c->order->kind);
+	return c->volume;
+}
+
 /* What it is about, as the user named it: all snapshots of one consistent point, an object, or the path of a disk. */
 static void order_to_text(const struct set_command *o, char *out, size_t out_bytes)
 {

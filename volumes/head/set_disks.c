@@ -224,6 +224,17 @@ void volume_set_on_disk_close(struct volume_set *s, void (*closes)(struct disk *
 	s->disk_closes_context = context;
 }
 
+/* What is freed and waits for a checkpoint counts. Of another node's disk it is what that has told last. */
+uint64_t set_disk_room(const struct set_disk *d)
+{
+	struct disk_stats stats;
+	if (!d->disk)
+		return d->room_blocks;
+	disk_stats(d->disk, &stats);
+	uint64_t room = stats.free_blocks + stats.waiting_blocks;
+	return room > stats.reserve_blocks ? room - stats.reserve_blocks : 0;
+}
+
 struct disk *volume_set_disk(struct volume_set *s, const struct uuid *disk)
 {
 	const struct set_disk *d = set_disk_by_uuid(s, disk);

@@ -96,13 +96,11 @@ static int drain_check_room(struct command *c)
 /* Can the copies of every volume there still lie apart without it? */
 static int drain_check_domains(struct command *c)
 {
-	struct set_disk *d = c->disk;
+	const struct set_disk *d = c->disk;
 	const struct set_pool *pool = set_pool_find(c->set, d->facts.pool);
 	if (!pool)
 		return 0;
-	d->facts.is_draining = true;
-	uint32_t n = placement_domains(c->set, &pool->facts);
-	d->facts.is_draining = false;
+	uint32_t n = placement_domains(c->set, &pool->facts, d);
 	list_each (node, &c->set->volumes) {
 		struct set_volume *v = container_of(node, struct set_volume, link);
 		if (v->facts.is_deleting || !volume_facts_disk(&v->facts, &d->facts.uuid) || v->facts.replicas <= n ||
@@ -217,10 +215,8 @@ static void rehome_run(struct command *c)
 	struct attach_options o = {.is_return = true};
 	if (c->stage == REHOME_CHECK) {
 		c->stage = REHOME_WAIT;
-		c->volume = set_volume_by_uuid(c->set, &c->order->volume);
-		if (!c->volume)
+		if (!command_find_own(c))
 			return command_end(c);
-		c->volume->is_rehome_wanted = false;
 		if (rehome_may_attach(c->volume)) {
 			c->volume->is_rehoming = true;
 			return volume_attach(c->volume, &o, rehome_done, c);
@@ -234,25 +230,6 @@ static void rehome_run(struct command *c)
 }
 
 const struct command_kind command_rehome = {.name = "rehome", .run = rehome_run};
-
-static void rehome_over(struct set_command *o, int res)
-{
-	order_free_internal(o);
-}
-
-static void rehome_want(struct set_volume *entry)
-{
-	struct set_command *o = entry->is_rehome_wanted ? NULL : calloc(1, sizeof(*o));
-	if (!o) /* one is in line; or no memory: the next look comes */
-		return;
-	entry->is_rehome_wanted = true;
-	o->kind = SET_REHOME;
-	o->is_internal = true;
-	o->volume = entry->facts.uuid;
-	text_print(o->object, sizeof(o->object), "%s", entry->facts.name);
-	o->done = rehome_over;
-	volume_set_command(entry->set, o);
-}
 
 enum flow command_end_rehoming(struct command *c, struct set_volume *entry)
 {
@@ -301,7 +278,7 @@ static void drains_fired(struct timer *t)
 		if (entry->head)
 			leave_want(entry->head);
 		if (rehome_may_attach(entry) || rehome_may_detach(entry))
-			rehome_want(entry);
+			order_own(entry, SET_REHOME);
 	}
 	if (is_needed && !s->is_stopping)
 		timer_start(s->reactor, &s->drain_timer, DRAINS_LOOK_NS);

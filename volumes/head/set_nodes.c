@@ -165,10 +165,7 @@ static void release_run(struct command *c)
 {
 	if (c->stage == RELEASE_CHECK) {
 		c->stage = RELEASE_DETACH;
-		c->volume = set_volume_by_uuid(c->set, &c->order->volume);
-		if (c->volume)
-			c->volume->is_release_wanted = false;
-		if (c->volume && c->volume->head && c->volume->head->is_fenced &&
+		if (command_find_own(c) && c->volume->head && c->volume->head->is_fenced &&
 		    c->volume->head->state == VOLUME_SERVING && !c->volume->attach) {
 			volume_detach(c->volume, false, release_detached, c);
 			return;
@@ -179,24 +176,10 @@ static void release_run(struct command *c)
 
 const struct command_kind command_release = {.name = "release", .run = release_run};
 
-static void release_done(struct set_command *o, int res)
-{
-	order_free_internal(o);
-}
-
 void release_want(struct set_volume *entry)
 {
-	struct set_command *o = entry->is_release_wanted ? NULL : calloc(1, sizeof(*o));
 	quarry_assert(entry->set->members && entry->head && entry->head->is_fenced);
-	if (!o) /* one is in line; or no memory: its clients get errors until it is detached by hand */
-		return;
-	entry->is_release_wanted = true;
-	o->kind = SET_RELEASE;
-	o->is_internal = true;
-	o->volume = entry->facts.uuid;
-	text_print(o->object, sizeof(o->object), "%s", entry->facts.name);
-	o->done = release_done;
-	volume_set_command(entry->set, o);
+	order_own(entry, SET_RELEASE);
 }
 
 /* ---- return ---- */
@@ -225,10 +208,7 @@ static void return_run(struct command *c)
 	const struct attach_options o = {.is_return = true};
 	if (c->stage == RETURN_CHECK) {
 		c->stage = RETURN_ATTACH;
-		c->volume = set_volume_by_uuid(c->set, &c->order->volume);
-		if (c->volume)
-			c->volume->is_return_wanted = false;
-		if (c->volume && set_volume_returns(c->volume) && !c->volume->head && !c->volume->attach) {
+		if (command_find_own(c) && set_volume_returns(c->volume) && !c->volume->head && !c->volume->attach) {
 			volume_attach(c->volume, &o, return_attached, c);
 			return;
 		}
@@ -238,24 +218,10 @@ static void return_run(struct command *c)
 
 const struct command_kind command_return = {.name = "return", .run = return_run};
 
-static void return_done(struct set_command *o, int res)
-{
-	order_free_internal(o);
-}
-
 void return_want(struct set_volume *entry)
 {
 	struct volume_set *s = entry->set;
-	if (s->start || s->is_stopping || entry->head || entry->attach || entry->is_return_wanted)
-		return;
-	struct set_command *o = entry->facts.replicas > 1 && set_volume_returns(entry) ? calloc(1, sizeof(*o)) : NULL;
-	if (!o) /* there is nothing to do; or no memory: it is attached by hand */
-		return;
-	entry->is_return_wanted = true;
-	o->kind = SET_RETURN;
-	o->is_internal = true;
-	o->volume = entry->facts.uuid;
-	text_print(o->object, sizeof(o->object), "%s", entry->facts.name);
-	o->done = return_done;
-	volume_set_command(s, o);
+	if (!s->start && !s->is_stopping && !entry->head && !entry->attach && entry->facts.replicas > 1 &&
+	    set_volume_returns(entry))
+		order_own(entry, SET_RETURN);
 }

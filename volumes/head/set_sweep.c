@@ -163,12 +163,8 @@ static bool sweep_has_work(const struct set_volume *entry)
 /* 1: there is something to do. */
 static int sweep_check(struct command *c)
 {
-	c->volume = set_volume_by_uuid(c->set, &c->order->volume);
-	if (!c->volume)
-		return 0;
-	c->volume->is_sweep_wanted = false;
-	if (c->volume->facts.is_deleting || c->volume->is_history_short || !sweep_has_work(c->volume) ||
-	    set_volume_is_elsewhere(c->volume))
+	if (!command_find_own(c) || c->volume->facts.is_deleting || c->volume->is_history_short ||
+	    !sweep_has_work(c->volume) || set_volume_is_elsewhere(c->volume))
 		return 0;
 	c->sweep = calloc(1, sizeof(*c->sweep));
 	return c->sweep != NULL;
@@ -308,27 +304,7 @@ const struct command_kind command_sweep = {.name = "sweep", .run = sweep_run};
 
 /* ---- ordering it ---- */
 
-void order_free_internal(struct set_command *o)
-{
-	if (o->is_internal)
-		free(o);
-}
-
-static void sweep_done(struct set_command *o, int res)
-{
-	order_free_internal(o);
-}
-
 void sweep_want(struct set_volume *entry)
 {
-	struct set_command *o = entry->is_sweep_wanted ? NULL : calloc(1, sizeof(*o));
-	if (!o) /* one is in line; or no memory: the next start looks again */
-		return;
-	entry->is_sweep_wanted = true;
-	o->kind = SET_SWEEP;
-	o->is_internal = true;
-	o->volume = entry->facts.uuid;
-	text_print(o->object, sizeof(o->object), "%s", entry->facts.name);
-	o->done = sweep_done;
-	volume_set_command(entry->set, o);
+	order_own(entry, SET_SWEEP);
 }

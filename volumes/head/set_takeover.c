@@ -135,10 +135,7 @@ static void takeover_run(struct command *c)
 	const struct attach_options o = {.is_return = true, .is_from_lost = true};
 	if (c->stage == TAKEOVER_CHECK) {
 		c->stage = TAKEOVER_ATTACH;
-		c->volume = set_volume_by_uuid(c->set, &c->order->volume);
-		if (c->volume)
-			c->volume->is_takeover_wanted = false;
-		if (c->volume && volume_is_orphaned(c->volume)) {
+		if (command_find_own(c) && volume_is_orphaned(c->volume)) {
 			text_print(c->order->other, sizeof(c->order->other), "%s", c->volume->facts.owner);
 			volume_attach(c->volume, &o, takeover_attached, c);
 			return;
@@ -148,25 +145,6 @@ static void takeover_run(struct command *c)
 }
 
 const struct command_kind command_takeover = {.name = "takeover", .run = takeover_run};
-
-static void takeover_done(struct set_command *o, int res)
-{
-	order_free_internal(o);
-}
-
-static void takeover_want(struct set_volume *entry)
-{
-	struct set_command *o = entry->is_takeover_wanted ? NULL : calloc(1, sizeof(*o));
-	if (!o) /* one is in line; or no memory: the next look comes */
-		return;
-	entry->is_takeover_wanted = true;
-	o->kind = SET_TAKEOVER;
-	o->is_internal = true;
-	o->volume = entry->facts.uuid;
-	text_print(o->object, sizeof(o->object), "%s", entry->facts.name);
-	o->done = takeover_done;
-	volume_set_command(entry->set, o);
-}
 
 /* ---- look ---- */
 
@@ -185,7 +163,7 @@ static void takeovers_fired(struct timer *timer)
 			entry->orphaned_ns = max_u64(now_ns, s->takeovers_from_ns);
 		uint64_t due_ns = turn_due_ns(entry);
 		if (set_lease_holds(s) && due_ns <= now_ns)
-			takeover_want(entry);
+			order_own(entry, SET_TAKEOVER);
 		next_ns = min_u64(next_ns, due_ns > now_ns ? due_ns - now_ns : 0);
 		next_ns = min_u64(max_u64(next_ns, LOOK_NS), LOOK_MAX_NS);
 	}

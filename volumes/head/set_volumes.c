@@ -69,7 +69,7 @@ static int volume_create_facts(struct command *c, const struct set_pool *pool)
 /* Copies that would not be apart from the beginning are not promised. */
 static int volume_create_check_domains(struct command *c, const struct set_pool *pool, uint32_t replicas)
 {
-	uint32_t n = placement_domains(c->set, &pool->facts);
+	uint32_t n = placement_domains(c->set, &pool->facts, NULL);
 	if (replicas == 1 || n >= replicas)
 		return 0;
 	return command_refuse(

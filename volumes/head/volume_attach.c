@@ -30,7 +30,7 @@
  *     has none: both are conditions of the transaction. The other's head has ended before [LEASEEND], its lease counts
  *     from when it asked for it [LEASESEND]. A volume whose data are on another node's disks is not attached here.
  */
-#include "volumes/head/head_internal.h"
+#include "volumes/head/attach_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -39,47 +39,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ATTACH_STAGES(X) X(RECORD) X(LAYOUT) X(JOIN) X(MARK) X(RECONCILE) X(BARRIER) X(DRAIN) X(FLUSH) X(FORGET) X(END)
-#define X(name)          ATTACH_##name,
-enum attach_stage { ATTACH_STAGES(X) };
-#undef X
-
 #define TRIES_MAX 8u /* one more for each disk that fails meanwhile */
-
-/* The highest that any running disk remembers of a volume. */
-struct attach_memory {
-	const struct uuid *volume;
-	uint64_t generation, epoch, tree;
-	uint64_t n_blocks; /* of the disk being asked */
-	uint64_t unnamed;  /* bit per disk: it holds data, and the record does not name it */
-};
-
-struct attach {
-	enum attach_stage stage;
-	int err;
-	uint32_t owed; /* joins under way */
-	bool is_recorded;
-	bool is_explained;     /* entry->why says why it is refused */
-	bool is_behind;        /* the record is older than what the disks remember; it is taken over */
-	char heir[NAME_BYTES]; /* of a detach: the node that it is attached on next; "": none */
-	struct set_volume *entry;
-	struct attach_options options;
-	struct record_update update;
-	struct placement_walk walk;
-	struct reconcile *reconcile; /* under way */
-	struct join *joins[SET_DISKS_MAX];
-	uint64_t remembered; /* highest complete epoch of any disk */
-	struct {
-		uint64_t generation, epoch_base;
-	} last;                                   /* as the record said of the attach before this */
-	uint64_t generations_were[SET_DISKS_MAX]; /* joined disks: of the last head that each has known, */
-	uint64_t complete[SET_DISKS_MAX];         /* and the last complete epoch that each remembers */
-	uint64_t lacking;                         /* bit per disk: it has not even the live tree */
-	uint32_t n_tries;                         /* to agree, disks having failed meanwhile */
-	struct attach_memory memory;
-	void (*done)(struct set_volume *entry, int res, void *context);
-	void *context;
-};
 
 static void attach_run(struct attach *a);
 
@@ -329,7 +289,6 @@ static int attach_make_head(struct attach *a)
 	}
 	v->generation = facts->generation;
 	v->is_read_only = facts->is_read_only;
-	v->is_behind = a->is_behind;
 	v->epoch = facts->epoch_base;
 	v->epoch_end = facts->epoch_base + EPOCHS_PER_ATTACH;
 	v->next_tree = facts->next_tree - TREES_PER_ATTACH;
@@ -381,7 +340,7 @@ static void attach_joined(struct join *j, int res)
 	attach_complete(a, 0); /* an error made the disk LOST; the volume goes on with the others */
 }
 
-static void attach_join_disk(struct attach *a, uint32_t disk, bool may_make_live)
+void attach_join_disk(struct attach *a, uint32_t disk, bool may_make_live)
 {
 	if (join_start(a->entry->head, disk, 0, attach_joined, a, &a->joins[disk]) != 0)
 		return;
@@ -411,38 +370,6 @@ static void attach_join(struct attach *a)
 	}
 }
 
-static void attach_tell_older(struct attach *a, uint32_t disk)
-{
-	struct volume *v = a->entry->head;
-	const struct set_disk *d = v->set->disks[disk];
-	quarry_assert(v->disks[disk].state == VOLUME_DISK_LOST);
-	v->disks[disk].is_older = true;
-	log_event(v->set->log, LOG_ERROR, "disk-not-joined", a->entry->facts.name,
-		  "volume %s cannot use disk %s (%s): %s", a->entry->facts.name, d->facts.name, d->facts.path,
-		  volume_is_replicated(v) ? "an older copy of the disk was put back: all of it is compared with the "
-					    "other copies before it counts again"
-					  : OLDER_DISK_HINT);
-}
-
-/* A disk has its trees before the record names it: one that lacks the live one is an older copy, put back. Only where the
- * record itself is older than the disks, and was taken over, all current ones may lack what it names, and are joined once
- * more to get it (FLOW_WAIT). */
-static enum flow attach_judge_lacking(struct attach *a)
-{
-	const struct volume *v = a->entry->head;
-	uint64_t lacking = a->lacking, current = 0;
-	a->lacking = 0;
-	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
-		current |= (uint64_t)(v->disks[i].state == VOLUME_DISK_LOST || v->disks[i].state == VOLUME_DISK_JOINED)
-			   << i;
-	for (uint64_t left = lacking; left != 0 && a->err == 0; left &= left - 1)
-		if (v->is_behind && (lacking == current || !volume_is_replicated(v)))
-			attach_join_disk(a, (uint32_t)__builtin_ctzll(left), true);
-		else
-			attach_tell_older(a, (uint32_t)__builtin_ctzll(left));
-	return a->owed > 0 ? FLOW_WAIT : FLOW_NEXT;
-}
-
 /* ---- MARK ---- */
 
 /* Which disk keeps a segment from having a current copy, and why. */
@@ -470,37 +397,6 @@ static void attach_marked(struct volume *v)
 		return;
 	v->stale.settled = NULL;
 	attach_complete(v->entry->attach, v->is_fenced ? -ESTALE : 0);
-}
-
-/* The first epoch of the head whose the last complete one is: every attach has had a range of the same length [EPRANGE]. */
-static uint64_t attach_served_base(const struct attach *a)
-{
-	uint64_t base = a->last.epoch_base, behind = base > a->remembered ? base - a->remembered : 0;
-	uint64_t n = (behind + EPOCHS_PER_ATTACH - 1) / EPOCHS_PER_ATTACH * EPOCHS_PER_ATTACH;
-	return n <= base ? base - n : 0;
-}
-
-/* A head serves after its first barrier, which every current disk has answered [RECBAR]: each has been fenced by it, and
- * once a later epoch is complete, each remembers one of that head's. A disk of which that is not so is an older copy, put
- * back [OLDER]. The fences tell of the attach before this one, the epochs of the head that served before attaches that
- * ended early, too. */
-static bool attach_is_older(const struct attach *a, uint32_t disk)
-{
-	uint64_t base = attach_served_base(a);
-	if (base == a->last.epoch_base && a->generations_were[disk] < a->last.generation)
-		return true;
-	return a->remembered > base && a->complete[disk] < base;
-}
-
-static void attach_find_older(struct attach *a)
-{
-	struct volume *v = a->entry->head;
-	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
-		if (v->disks[i].state != VOLUME_DISK_JOINED || !attach_is_older(a, i))
-			continue;
-		volume_disk_lose(v, i, -ENODATA);
-		attach_tell_older(a, i);
-	}
 }
 
 /* Those that were not reached may lack what came after L. FLOW_WAIT: attach_complete() follows. */
