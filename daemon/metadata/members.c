@@ -759,7 +759,8 @@ void members_unlisten(struct members_listener *l)
 
 static void member_view_fill(const struct members *m, const struct member *n, struct member_view *v)
 {
-	*v = (struct member_view){.state = n->lease_revision ? MEMBER_SERVING : n->state,
+	*v = (struct member_view){.lease_revision = n->lease_revision,
+				  .state = n->lease_revision ? MEMBER_SERVING : n->state,
 				  .is_self = member_is_self(m, n),
 				  .since_ns = n->since_ns,
 				  .about = n->about ? n->about : "{}"};

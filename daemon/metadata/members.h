@@ -78,8 +78,9 @@ struct member_view {
 	char name[MEMBER_NAME_BYTES];
 	enum member_state state; /* SERVING: it has a lease. LOST: it had one, and did not give it back */
 	bool is_self;
-	uint64_t since_ns; /* wall clock: in this state; 0: not known */
-	const char *about; /* JSON object, from the store: not to be trusted; the members' */
+	uint64_t lease_revision; /* of its lease's key, as far as this node knows; 0: it has none */
+	uint64_t since_ns;       /* wall clock: in this state; 0: not known */
+	const char *about;       /* JSON object, from the store: not to be trusted; the members' */
 };
 /* Calls each() for every node that the store knows, by name. */
 void members_each(const struct members *m, void (*each)(const struct member_view *v, void *context), void *context);

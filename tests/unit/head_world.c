@@ -408,6 +408,24 @@ static struct set_command command_on(enum set_command_kind kind, const char *obj
 	return c;
 }
 
+static void world_order_done(struct set_command *command, int res)
+{
+	struct world_order *o = container_of(command, struct world_order, command);
+	o->is_done = true;
+	o->res = res;
+}
+
+void world_order_start(struct head_world *w, struct world_order *o)
+{
+	o->command.done = world_order_done;
+	volume_set_command(w->set, &o->command);
+}
+
+bool world_order_is_done(void *context)
+{
+	return ((struct world_order *)context)->is_done;
+}
+
 int world_create(struct head_world *w, const char *name, uint64_t size_bytes)
 {
 	struct set_command c = command_on(SET_VOLUME_CREATE, name);

@@ -82,6 +82,14 @@ static inline struct set_command order_other(enum set_command_kind kind, const c
 
 /* Waits for a command; why and code stay in c. */
 int world_command(struct head_world *w, struct set_command *c);
+/* The same without waiting. */
+struct world_order {
+	struct set_command command;
+	bool is_done;
+	int res;
+};
+void world_order_start(struct head_world *w, struct world_order *o);
+bool world_order_is_done(void *context);
 int world_create(struct head_world *w, const char *name, uint64_t size_bytes);
 int world_create_copies(struct head_world *w, const char *name, uint64_t size_bytes, uint32_t replicas);
 int world_attach(struct head_world *w, const char *name);

@@ -289,6 +289,43 @@ static void snapshots_go_along(void)
 	}
 }
 
+static bool change_is_told(const struct set_changes *c, uint64_t pos)
+{
+	uint64_t at = 0;
+	for (uint32_t i = 0; i < c->n_extents; at += c->extents[i++].len_bytes)
+		if (pos >= at && pos < at + c->extents[i].len_bytes)
+			return c->extents[i].is_changed;
+	return false;
+}
+
+/* Who asks what has changed while segments move is told of all of it. */
+static void changes_are_told_all(void)
+{
+	for (uint64_t seed = 0; seed < 150; seed++) {
+		struct bench b;
+		uint32_t replicas = 1 + seed % 2;
+		struct world_order drain = {0};
+		bench_open(&b, 1100 + seed, replicas + 2, replicas);
+		bench_change(&b, 60);
+		bench_snapshot(&b, "vm1@before");
+		for (uint32_t segment = 0; segment < SEGMENTS; segment++)
+			CU_ASSERT_EQUAL(bench_put(&b, segment, CELLS - 1, 201, 0), 0);
+		drain.command = order(SET_DISK_DRAIN, disk_name(&b, bench_disk_of(&b, seed % SEGMENTS)));
+		world_order_start(&b.w, &drain);
+		for (uint64_t n = 0; n < 10000 && !move_has(b.v, seed % SEGMENTS); n++)
+			sim_step(b.w.sim);
+		for (uint64_t n = 0; n < 4 * seed; n++)
+			sim_step(b.w.sim);
+		struct set_changes changes = world_changes(&b.w, "vm1", "vm1@before");
+		for (uint32_t segment = 0; segment < SEGMENTS; segment++)
+			CU_ASSERT(change_is_told(&changes, cell_pos(segment, CELLS - 1)));
+		free(changes.extents);
+		world_until(&b.w, world_order_is_done, &drain);
+		CU_ASSERT_EQUAL(drain.res, 0);
+		bench_close(&b);
+	}
+}
+
 /* A clone that is made while segments move has all of its snapshot. */
 static void clones_are_whole(void)
 {
@@ -776,6 +813,7 @@ int main(void)
 	CU_add_test(suite, "a disk is drained and removed", a_disk_is_drained_and_removed);
 	CU_add_test(suite, "clients go on meanwhile", clients_go_on_meanwhile);
 	CU_add_test(suite, "snapshots go along", snapshots_go_along);
+	CU_add_test(suite, "changes are told, all of them", changes_are_told_all);
 	CU_add_test(suite, "clones are whole", clones_are_whole);
 	CU_add_test(suite, "a crash anywhere is gone on from", a_crash_anywhere_is_gone_on_from);
 	CU_add_test(suite, "a volume that nobody uses leaves, too", a_volume_that_nobody_uses_leaves_too);

@@ -337,6 +337,85 @@ static void handed_over(void)
 	cluster_close(&c);
 }
 
+static void start_again(struct cluster *c, uint32_t node)
+{
+	CU_ASSERT_EQUAL_FATAL(world_start(&c->nodes[node]), 0);
+	for (uint32_t i = 0; i < N_NODES; i++)
+		if (i != node)
+			world_connect(&c->nodes[node], &c->nodes[i]);
+}
+
+/* The node that is to have it is gone by then: it stays where it was, and is served there again. */
+static void not_handed_to_who_has_gone(void)
+{
+	uint32_t n_refused = 0;
+	for (uint64_t seed = 0; seed < 6; seed++) {
+		struct cluster c;
+		struct world_order move = {.command = order_other(SET_VOLUME_MOVE, "v", "n3")};
+		cluster_open(&c, 40 + seed, 3);
+		struct head_world *w = &c.nodes[0];
+		volume_with_copies(w, "v", 2);
+		write_one(&c, w, "v", 0, 1);
+		world_order_start(w, &move);
+		if (seed % 2)
+			world_stop(&c.nodes[2]);
+		else
+			world_end_lease(&c.nodes[2]);
+		world_until(w, world_order_is_done, &move);
+		if (seed % 2 && move.res == 0) /* it had it before it stopped, and has it when it is back */
+			start_again(&c, 2);
+		world_let_pass(w, 5 * NS_PER_S);
+		struct head_world *now = only_head(&c, "v");
+		CU_ASSERT_PTR_NOT_NULL_FATAL(now);
+		CU_ASSERT_EQUAL(move.res == 0, now == &c.nodes[2]);
+		n_refused += move.res != 0;
+		expect_one(&c, now, "v", 0, 1);
+		if (!c.nodes[2].set)
+			start_again(&c, 2);
+		cluster_close(&c);
+	}
+	CU_ASSERT(n_refused > 0);
+}
+
+/* One node makes the volume smaller while another begins to serve it: what that has acknowledged is there after. */
+static void resized_by_its_head_alone(void)
+{
+	uint32_t n_small = 0, n_large = 0;
+	for (uint64_t seed = 0; seed < 160; seed++) {
+		struct cluster c;
+		struct world_order resize = {.command = order(SET_VOLUME_RESIZE, "v")};
+		struct world_order attach = {.command = order_other(SET_VOLUME_ATTACH, "v", "nbd")};
+		cluster_open(&c, 50, 3);
+		volume_with_copies(&c.nodes[0], "v", 2);
+		write_one(&c, &c.nodes[0], "v", 0, 1);
+		CU_ASSERT_EQUAL(world_detach(&c.nodes[0], "v"), 0);
+		let_settle(&c);
+		resize.command.size_bytes = 2 * GIB;
+		resize.command.force = true;
+		world_order_start(&c.nodes[0], &resize);
+		for (uint64_t n = 0; n < 2 * seed; n++)
+			sim_step(c.nodes[0].sim);
+		world_order_start(&c.nodes[1], &attach);
+		world_until(&c.nodes[0], world_order_is_done, &attach);
+		struct head_world *w = attach.res == 0 ? &c.nodes[1] : &c.nodes[0];
+		memset(c.data, 9, BLOCK_BYTES);
+		bool is_written = attach.res == 0 && world_write(w, world_head(w, "v"), 3 * SEGMENT_BYTES, c.data,
+								 BLOCK_BYTES, VOLUME_FUA) == 0;
+		world_until(&c.nodes[0], world_order_is_done, &resize);
+		let_settle(&c);
+		n_large += is_written;
+		n_small += resize.res == 0;
+		CU_ASSERT_FALSE(is_written && resize.res == 0);
+		if (is_written) {
+			CU_ASSERT_EQUAL(world_detach(w, "v"), 0);
+			CU_ASSERT_EQUAL_FATAL(world_attach(w, "v"), 0);
+			expect_one(&c, w, "v", 3, 9);
+		}
+		cluster_close(&c);
+	}
+	CU_ASSERT(n_small > 0 && n_large > 0);
+}
+
 static void deleted_everywhere(void)
 {
 	struct cluster c;
@@ -549,6 +628,8 @@ int main(void)
 	CU_add_test(suite, "taken over with its data", taken_over_with_its_data);
 	CU_add_test(suite, "taken over when its node is lost", taken_over_when_its_node_is_lost);
 	CU_add_test(suite, "handed over", handed_over);
+	CU_add_test(suite, "not handed to who has gone", not_handed_to_who_has_gone);
+	CU_add_test(suite, "resized by its head alone", resized_by_its_head_alone);
 	CU_add_test(suite, "deleted everywhere", deleted_everywhere);
 	CU_add_test(suite, "returns when its disks do", returns_when_its_disks_do);
 	CU_add_test(suite, "drained to another node", drained_to_another_node);

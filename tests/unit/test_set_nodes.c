@@ -147,20 +147,9 @@ static void test_attached_once(void)
 }
 
 /* Both want it at the same moment, over a store that is slow and loses answers: one gets it. */
-struct racer {
-	struct set_command command;
-	bool is_done;
-	int res;
-};
-static void racer_done(struct set_command *command, int res)
-{
-	struct racer *r = container_of(command, struct racer, command);
-	r->is_done = true;
-	r->res = res;
-}
 static bool racers_are_done(void *context)
 {
-	struct racer *r = context;
+	struct world_order *r = context;
 	return r[0].is_done && r[1].is_done;
 }
 
@@ -174,11 +163,10 @@ static void test_race_to_attach(void)
 		metadata_memory_set_faults(c.n1.metadata, &(struct metadata_faults){.delay_max_ns = 20 * NS_PER_MS,
 										    .lost_percent = 20,
 										    .doubled_percent = 20});
-		struct racer r[2] = {{.command = order_other(SET_VOLUME_ATTACH, "v", "nbd")},
-				     {.command = order_other(SET_VOLUME_ATTACH, "v", "nbd")}};
-		r[0].command.done = r[1].command.done = racer_done;
-		volume_set_command(c.n1.set, &r[0].command);
-		volume_set_command(c.n2.set, &r[1].command);
+		struct world_order r[2] = {{.command = order_other(SET_VOLUME_ATTACH, "v", "nbd")},
+					   {.command = order_other(SET_VOLUME_ATTACH, "v", "nbd")}};
+		world_order_start(&c.n1, &r[0]);
+		world_order_start(&c.n2, &r[1]);
 		world_until(&c.n1, racers_are_done, r);
 		CU_ASSERT_EQUAL((r[0].res == 0) + (r[1].res == 0), 1);
 		CU_ASSERT_EQUAL((world_head(&c.n1, "v") != NULL) + (world_head(&c.n2, "v") != NULL), 1);
@@ -336,21 +324,20 @@ static void test_pool_deleted_and_filled(void)
 	uint32_t n_deleted = 0;
 	for (uint64_t seed = 1; seed <= 60; seed++) {
 		struct cluster c;
-		struct racer r[2] = {{.command = order(SET_VOLUME_CREATE, "v")},
-				     {.command = order(SET_POOL_DELETE, "p")}};
+		struct world_order r[2] = {{.command = order(SET_VOLUME_CREATE, "v")},
+					   {.command = order(SET_POOL_DELETE, "p")}};
 		struct set_command pool = order(SET_POOL_CREATE, "p");
 		cluster_open(&c, seed);
 		CU_ASSERT_EQUAL(world_command(&c.n1, &pool), 0);
 		settle(&c);
 		text_print(r[0].command.pool, sizeof(r[0].command.pool), "p");
 		r[0].command.size_bytes = VOLUME_BYTES;
-		r[0].command.done = r[1].command.done = racer_done;
 		metadata_memory_set_faults(c.n1.metadata, &(struct metadata_faults){.delay_max_ns = 20 * NS_PER_MS,
 										    .lost_percent = 10,
 										    .doubled_percent = 10});
-		volume_set_command(seed % 2 ? c.n1.set : c.n2.set, &r[seed % 2 ? 0 : 1].command);
+		world_order_start(seed % 2 ? &c.n1 : &c.n2, &r[seed % 2 ? 0 : 1]);
 		world_let_pass(&c.n1, seed % 3 * 10 * NS_PER_MS);
-		volume_set_command(seed % 2 ? c.n2.set : c.n1.set, &r[seed % 2 ? 1 : 0].command);
+		world_order_start(seed % 2 ? &c.n2 : &c.n1, &r[seed % 2 ? 1 : 0]);
 		world_until(&c.n1, racers_are_done, r);
 		metadata_memory_set_faults(c.n1.metadata, &(struct metadata_faults){0});
 		world_let_pass(&c.n1, NS_PER_S);

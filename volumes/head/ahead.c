@@ -81,6 +81,7 @@ static enum ahead_stage ahead_begin(struct volume_io *io)
 {
 	io->own.ahead.disks = disks_used(io->own.volume);
 	io->own.ahead.end = io->own.end;
+	io->own.ahead.n_moves = io->own.volume->entry->n_moves;
 	return is_one(io->own.ahead.disks) ? AHEAD_ROW : AHEAD_LOOK;
 }
 
@@ -88,7 +89,8 @@ static enum flow ahead_look(struct volume_io *io)
 {
 	while (io->own.ahead.disks != 0 && io->own.err == 0) {
 		uint32_t disk = (uint32_t)__builtin_ctzll(io->own.ahead.disks);
-		if (!volume_disk_is_good(io->own.volume, disk))
+		bool has_moved = io->own.ahead.n_moves != io->own.volume->entry->n_moves; /* to one that is not asked */
+		if (!volume_disk_is_good(io->own.volume, disk) || has_moved)
 			io->own.ahead.end = io->own.cursor;
 		else if (ahead_send(io, PART_AHEAD, 1ull << disk, io->own.end) == FLOW_WAIT)
 			return FLOW_WAIT;

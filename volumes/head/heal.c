@@ -94,6 +94,7 @@ enum flow heal_run(struct part *p)
 {
 	struct heal *h = &p->heal;
 	while (h->bad != 0 && p->err == 0) {
+		part_find_again(p);
 		uint64_t others = volume_good(p->volume, p->disks & ~h->failed);
 		if (h->is_rewriting && h->rewrite != 0) {
 			heal_ask(p, DISK_HEAL, (uint32_t)__builtin_ctzll(h->rewrite));

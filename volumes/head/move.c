@@ -509,6 +509,7 @@ static void move_settle(struct move *m, bool has_moved)
 		return;
 	}
 	m->err = 0;
+	v->entry->n_moves++;
 	struct chunk *c = chunk_pinned(v, m->order.first);
 	for (uint64_t segment = m->order.first; segment < move_end_segment(m); segment++)
 		chunk_move(c, segment, move_new_disks(m));

@@ -84,7 +84,7 @@ static uint64_t part_targets(const struct part *p)
 /* The disk that a change goes to beside, because its segment moves there; 0: none. */
 static uint64_t part_moves_to(const struct part *p)
 {
-	return part_changes(p) ? move_target(p->volume, p->segment) : 0;
+	return p->volume->move && part_changes(p) ? move_target(p->volume, p->segment) : 0;
 }
 
 /* ---- asking disks, and the one door of their answers ---- */
@@ -116,13 +116,22 @@ static void part_look(struct part *p)
 	part_ask(p, volume_reader(p->volume, part_good(p), p->first.rio.io.first));
 }
 
-/* Its segment may have moved since it was found: what a disk has dropped is not looked for there [MOVEREAD]. */
-static void part_find_again(struct part *p)
+/* What it looks for may have moved since it was found: what a disk has dropped is not looked for there [MOVEREAD]. A row of
+ * segments (ahead.c) is looked for only where all of them lie. */
+void part_find_again(struct part *p)
 {
-	bool is_of_one_segment = p->kind != PART_MAP && p->kind != PART_AHEAD;
-	uint64_t disks;
-	if (is_of_one_segment && chunk_find(p->volume, p->segment, &disks) == PLACED_ON_DISKS)
-		p->disks = disks;
+	uint64_t last = (p->pos_bytes + p->len_bytes - 1) / SEGMENT_BYTES, all = ALL_DISKS, disks = 0;
+	if (p->kind == PART_AHEAD) /* it is of one disk */
+		return;
+	for (uint64_t segment = p->segment; segment <= last; segment++) {
+		enum placed placed = chunk_find(p->volume, segment, &disks);
+		if (placed == PLACED_ON_DISKS)
+			all &= disks;
+		else if (placed == PLACED_UNKNOWN && last != p->segment)
+			all = 0;
+	}
+	if (all != ALL_DISKS)
+		p->disks = all;
 }
 
 /* A look has failed: is the answer to be had elsewhere? Then it is on its way, or the part is in the stage HEAL. */
@@ -222,6 +231,7 @@ static void part_surveyed(struct part *p)
 	for (uint32_t i = 0; i < n_extents; i++)
 		p->untouched &= ~part_bits(p, p->extents[i].first, p->extents[i].first + p->extents[i].n_blocks);
 	p->survey_end = end;
+	part_find_again(p);
 }
 
 static void part_aim(struct part *p);

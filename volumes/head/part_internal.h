@@ -117,6 +117,7 @@ void part_release(struct part *p);
 void part_to_text(const struct part *p, char *text, size_t room);
 /* What p->first says is asked of the disk; its answer ends the wait of the part's stage. */
 void part_ask(struct part *p, uint32_t disk);
+void part_find_again(struct part *p); /* before another one is asked for the same */
 
 void part_map_extents(struct part *p); /* a MAP has been answered: part_map.c */
 

@@ -6,7 +6,8 @@
  *   DETACH   as a detach, but for its record: it stays attached, and the other node owns it, which hears of that and attaches
  *            it by itself (set_nodes.c: return)
  *
- * Invariant: from the record on, whatever dies, one node has it: the new owner, or who takes it over from that.
+ * Invariant: from the record on, whatever dies, one node has it: the new owner, which had its lease then, or who takes it
+ * over from that. Without the record it is this node's as before, and is attached again.
  *
  * Owner: the set.
  */

@@ -113,9 +113,10 @@ struct volume_io {
 		uint64_t fill_bytes;     /* RECORD: filled so far */
 		struct {
 			unsigned stage;
-			uint64_t disks; /* bit per disk that is still to be asked */
-			uint64_t end;   /* the first change of all disks; then: the end of the row of segments */
-		} ahead;                /* MAP with since: what goes on in ISSUE */
+			uint64_t disks;   /* bit per disk that is still to be asked */
+			uint64_t n_moves; /* of the volume, when these were found */
+			uint64_t end;     /* the first change of all disks; then: the end of the row of segments */
+		} ahead;                  /* MAP with since: what goes on in ISSUE */
 	} own;
 };
 

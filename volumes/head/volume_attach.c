@@ -533,8 +533,20 @@ static void detach_recorded(struct record_update *u, int res)
 	attach_complete(a, res);
 }
 
+/* Who is lost or has stopped by now does not get it: it stays this node's. */
+static void detach_extend(struct record_update *u, struct transaction *t)
+{
+	const struct attach *a = attach_of(u);
+	struct member_view heir;
+	bool is_there = a->heir[0] && members_find(a->entry->set->members, a->heir, &heir);
+	if (a->heir[0])
+		transaction_condition(t, is_there && heir.lease_revision ? heir.lease_revision : REVISION_NONE,
+				      LEASE_KEY, a->heir);
+}
+
 static void detach_forget(struct attach *a)
 {
+	a->update.extend = detach_extend;
 	a->update.change = detach_change;
 	a->update.done = detach_recorded;
 	record_update_start(&a->update, a->entry);
