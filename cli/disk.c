@@ -18,7 +18,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
-#define SCRUB_POLL_MS 500
+#define DISK_POLL_MS 500
 
 /* ---- which disk ---- */
 
@@ -211,7 +211,7 @@ static char *scrub_text(const json_t *scrub)
 	return text_format("never");
 }
 
-/* "2.5G to go, about 720 s", "2.5G to go, cannot go on: ...", "done, it holds nothing". */
+/* "2.5G to go, about 13 min", "2.5G to go, cannot go on: ...", "done, it holds nothing". */
 static char *drain_text(const json_t *drain)
 {
 	char size[SIZE_TEXT_BYTES];
@@ -222,7 +222,8 @@ static char *drain_text(const json_t *drain)
 	if (*why)
 		return text_format("%s to go, cannot go on: %s", size, why);
 	if (json_is_integer(json_object_get(drain, "eta_s")))
-		return text_format("%s to go, about %llu s", size, (unsigned long long)number_at(drain, "eta_s"));
+		return text_format("%s to go, about %llu min", size,
+				   (unsigned long long)(number_at(drain, "eta_s") / 60 + 1));
 	return text_format("%s to go", size);
 }
 
@@ -297,25 +298,32 @@ enum status disk_remove(struct cli *c)
 	return DONE;
 }
 
-/* ---- drain ---- */
+/* ---- what takes long ---- */
 
-/* Until it is done or cannot go on; *disk is the newest answer. */
-static enum status drain_wait(struct cli *c, const char *path, json_t **disk)
+/* Asks again and again, and shows how far it is, until going_on() has no text, to be freed, any more; *disk is the newest
+ * answer. */
+static enum status disk_wait(struct cli *c, const char *path, char *(*going_on)(const json_t *disk), json_t **disk)
 {
 	enum status status = DONE;
-	for (;;) {
-		const json_t *drain = json_object_get(*disk, "drain");
-		if (status != DONE || !json_is_object(drain) || bool_at(drain, "done") || *text_at(drain, "why"))
-			break;
-		auto_free char *text = drain_text(drain);
+	for (char *text; status == DONE && (text = going_on(*disk)) != NULL; free(text)) {
 		progress_show("%s", text);
-		pause_ms(SCRUB_POLL_MS);
+		pause_ms(DISK_POLL_MS);
 		json_decref(*disk);
 		*disk = NULL;
 		status = client_get(c, path, disk);
 	}
 	progress_end();
 	return status;
+}
+
+/* ---- drain ---- */
+
+/* NULL: it is done, or cannot go on. */
+static char *drain_going_on(const json_t *disk)
+{
+	const json_t *drain = json_object_get(disk, "drain");
+	bool is_over = !json_is_object(drain) || bool_at(drain, "done") || *text_at(drain, "why");
+	return is_over ? NULL : drain_text(drain);
 }
 
 enum status disk_drain(struct cli *c)
@@ -329,7 +337,7 @@ enum status disk_drain(struct cli *c)
 	path_drain = text_format("%s/drain", path);
 	status = client_call(c, &(struct request){.method = is_cancel ? "DELETE" : "POST", .path = path_drain}, &disk);
 	if (status == DONE && !is_cancel && call_has(c->call, "wait"))
-		status = drain_wait(c, path, &disk);
+		status = disk_wait(c, path, drain_going_on, &disk);
 	if (status != DONE)
 		return status;
 	const json_t *drain = json_object_get(disk, "drain");
@@ -344,20 +352,10 @@ enum status disk_drain(struct cli *c)
 
 /* ---- scrub ---- */
 
-/* Asks again and again until the scrub has ended; *disk is the newest answer. */
-static enum status scrub_wait(struct cli *c, const char *path, json_t **disk)
+static char *scrub_going_on(const json_t *disk)
 {
-	enum status status = DONE;
-	while (status == DONE && bool_at(json_object_get(*disk, "scrub"), "running")) {
-		auto_free char *text = scrub_text(json_object_get(*disk, "scrub"));
-		progress_show("%s", text);
-		pause_ms(SCRUB_POLL_MS);
-		json_decref(*disk);
-		*disk = NULL;
-		status = client_get(c, path, disk);
-	}
-	progress_end();
-	return status;
+	const json_t *scrub = json_object_get(disk, "scrub");
+	return bool_at(scrub, "running") ? scrub_text(scrub) : NULL;
 }
 
 enum status disk_scrub(struct cli *c)
@@ -370,7 +368,7 @@ enum status disk_scrub(struct cli *c)
 	path_scrub = text_format("%s/scrub", path);
 	status = client_call(c, &(struct request){.method = "POST", .path = path_scrub}, &disk);
 	if (status == DONE && call_has(c->call, "wait"))
-		status = scrub_wait(c, path, &disk);
+		status = disk_wait(c, path, scrub_going_on, &disk);
 	if (status != DONE)
 		return status;
 	auto_free char *name = text_printable(text_at(disk, "name"));

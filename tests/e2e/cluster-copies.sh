@@ -8,11 +8,9 @@
 require nbdsh
 require_daemon
 etcd_start
-for n in n1 n2 n3 n4; do
-	node_configure $n "peer = { listen = \"127.0.0.1:$(port_free)\"; insecure = true; };"
-	sed -i 's/replica_timeout_ms = 300/replica_timeout_ms = 700/' "$dir/$n/quarry.conf"
-	node_start $n
-	[ $n = n4 ] || qn $n disk add "$dir/$n/disks/a.img" --size 1G >/dev/null
+nodes_start n1 n2 n3 n4
+for n in n1 n2 n3; do
+	qn $n disk add "$dir/$n/disks/a.img" --size 1G >/dev/null
 done
 
 copies() { # NODE VOLUME STATE: how many of its copies are so, as NODE says

@@ -3,6 +3,7 @@
 #   etcd_start                 an etcd; $etcd_url, $etcd_pid.   etcd_kill, etcd_run: it dies, and is started with its data
 #   node_configure NAME [TEXT] writes $dir/NAME/quarry.conf
 #   node_start NAME            starts it and waits until it serves
+#   nodes_start NAME ...       both, of nodes that reach each other's disks, slow ones too
 #   node_try_start NAME        the same; $node_said tells how it went, $dir/NAME/log why
 #   node_stop NAME             SIGTERM, must exit 0
 #   node_kill, node_pause, node_continue NAME       SIGKILL, SIGSTOP, SIGCONT
@@ -57,7 +58,7 @@ node_configure() { # NAME [LINES ...]
 		nbd      = { socket = "$at/nbd.sock"; };
 		vhost    = { dir = "$at/vhost"; };
 		metadata = { backend = "etcd"; endpoints = [ $endpoints ]; };
-		cluster  = { lease_ms = ${LEASE_MS:-2000}; replica_timeout_ms = 300; };
+		cluster  = { lease_ms = ${LEASE_MS:-2000}; replica_timeout_ms = ${REPLICA_MS:-300}; rebuild_after_s = ${REBUILD_S:-600}; };
 		log      = { level = "debug"; };
 	END
 	shift
@@ -88,6 +89,14 @@ node_try_start() {
 node_start() {
 	node_try_start "$1"
 	[ "$node_said" = ready ] || node_failed "$1" "node $1 $node_said instead of getting ready"
+}
+
+nodes_start() { # NAME ...
+	local name
+	for name; do
+		REPLICA_MS=700 node_configure "$name" "peer = { listen = \"127.0.0.1:$(port_free)\"; insecure = true; };"
+		node_start "$name"
+	done
 }
 
 node_failed() { # NAME MESSAGE

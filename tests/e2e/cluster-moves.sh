@@ -8,11 +8,7 @@
 require nbdsh
 require_daemon
 etcd_start
-for n in n1 n2 n3 n4; do
-	node_configure $n "peer = { listen = \"127.0.0.1:$(port_free)\"; insecure = true; };"
-	sed -i 's/replica_timeout_ms = 300/replica_timeout_ms = 700; rebuild_after_s = 12/' "$dir/$n/quarry.conf"
-	node_start $n
-done
+REBUILD_S=12 nodes_start n1 n2 n3 n4
 answers() { # NODE OF
 	[ "$(jsonn "$1" ".nodes[] | select(.name == \"$2\") | .peer.answers" node list)" = true ]
 }

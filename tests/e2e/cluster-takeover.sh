@@ -10,10 +10,8 @@ rounds=${1:-4}
 require_daemon
 etcd_start
 nodes="n1 n2 n3"
+nodes_start $nodes
 for n in $nodes; do
-	node_configure $n "peer = { listen = \"127.0.0.1:$(port_free)\"; insecure = true; };"
-	sed -i 's/replica_timeout_ms = 300/replica_timeout_ms = 700/' "$dir/$n/quarry.conf"
-	node_start $n
 	qn $n disk add "$dir/$n/disks/a.img" --size 1G >/dev/null
 done
 head_of() { jsonn "$1" .node volume show "$2"; } # NODE VOLUME: who has it, as NODE says
