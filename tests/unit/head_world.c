@@ -301,6 +301,13 @@ char *world_get(struct head_world *w, const char *key)
 	return value;
 }
 
+void world_hide_store(struct head_world *w, bool is_hidden)
+{
+	uint32_t percent = is_hidden ? 100 : 0;
+	struct metadata_faults faults = {.lost_percent = percent, .unread_percent = percent};
+	metadata_memory_set_faults(w->metadata, &faults);
+}
+
 void world_end_lease(struct head_world *w)
 {
 	char key[KEY_BYTES];

@@ -54,6 +54,8 @@ void world_add_disk(struct head_world *w, uint64_t size_bytes);
 void world_put(struct head_world *w, const char *key, char *value);
 /* Its value in the store, to be freed; waits. */
 char *world_get(struct head_world *w, const char *key);
+/* From now on nothing is heard of the store: what it is asked may be carried out, or later, or never. Or it answers again. */
+void world_hide_store(struct head_world *w, bool is_hidden);
 /* Ends the node's lease behind its back; waits. */
 void world_end_lease(struct head_world *w);
 struct sim_file *world_disk_file(struct head_world *w, uint32_t number);

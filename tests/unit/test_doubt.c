@@ -9,12 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void bench_hide_store(struct bench *b, bool is_hidden)
-{
-	struct metadata_faults faults = {.lost_percent = is_hidden ? 100 : 0, .unread_percent = is_hidden ? 100 : 0};
-	metadata_memory_set_faults(b->w.metadata, &faults);
-}
-
 static uint32_t bench_drain(struct bench *b)
 {
 	uint32_t disk = bench_disk_of(b, 0);
@@ -45,13 +39,13 @@ static void a_placement_beside_a_move(void)
 			CU_ASSERT_EQUAL(bench_put(&b, 0, cell, (uint8_t)(1 + cell), 0), 0);
 		bench_drain(&b);
 		world_until(&b.w, is_switching, &b);
-		bench_hide_store(&b, true);
+		world_hide_store(&b.w, true);
 		world_let_pass(&b.w, (1 + seed % 4) * 300 * NS_PER_MS);
 		memset(b.data, 222, CELL_BYTES);
 		late_submit(&b, &write, VOLUME_WRITE, cell_pos(1, 0));
 		b.model[1][0] = 222;
 		world_let_pass(&b.w, seed % 5 * 250 * NS_PER_MS);
-		bench_hide_store(&b, false);
+		world_hide_store(&b.w, false);
 		world_until(&b.w, late_is_done, &write);
 		CU_ASSERT_EQUAL(write.res, 0);
 		world_until(&b.w, is_left, &b);
@@ -75,9 +69,9 @@ static void an_erasure(void)
 			CU_ASSERT_FATAL(sim_step(b.w.sim));
 		for (uint64_t n = 0; n < 3 * seed && !is_left(&b); n++)
 			sim_step(b.w.sim);
-		bench_hide_store(&b, true);
+		world_hide_store(&b.w, true);
 		world_let_pass(&b.w, (1 + seed % 3) * 20 * NS_PER_MS);
-		bench_hide_store(&b, false);
+		world_hide_store(&b.w, false);
 		world_measure(&b.w, "vm1");              /* what the store has told meanwhile is taken in, */
 		set_disk_returned(b.w.set->disks[disk]); /* and whoever has something to do there looks */
 		world_let_pass(&b.w, 5 * NS_PER_S);

@@ -171,12 +171,6 @@ static bool is_switching(void *context)
 	return resync_is_switching(((struct bench *)context)->v);
 }
 
-static void bench_hide_store(struct bench *b, bool is_hidden)
-{
-	struct metadata_faults faults = {.lost_percent = is_hidden ? 100 : 0, .unread_percent = is_hidden ? 100 : 0};
-	metadata_memory_set_faults(b->w.metadata, &faults);
-}
-
 /* The second disk has sent to be recorded as current, and from now on nothing is heard of the store. */
 static void bench_open_in_doubt(struct bench *b, uint64_t seed)
 {
@@ -186,7 +180,7 @@ static void bench_open_in_doubt(struct bench *b, uint64_t seed)
 	bench_change(b, 50);
 	bench_return(b, 1);
 	world_until(&b->w, is_switching, b);
-	bench_hide_store(b, true);
+	world_hide_store(&b->w, true);
 }
 
 static void in_doubt_the_disk_counts(void)
@@ -202,7 +196,7 @@ static void in_doubt_the_disk_counts(void)
 		late_submit(&b, &write, VOLUME_WRITE, cell_pos(0, 0));
 		world_let_pass(&b.w, 5 * NS_PER_S);
 		CU_ASSERT_FALSE(write.is_done); /* the record may say that this disk has all */
-		bench_hide_store(&b, false);
+		world_hide_store(&b.w, false);
 		world_until(&b.w, late_is_done, &write);
 		CU_ASSERT_EQUAL(write.res, 0);
 		CU_ASSERT(store_says_stale(&b, 1));
@@ -223,7 +217,7 @@ static void in_doubt_clients_go_on(void)
 		struct bench b;
 		bench_open_in_doubt(&b, seed);
 		bench_change(&b, 20);
-		bench_hide_store(&b, false);
+		world_hide_store(&b.w, false);
 		world_until(&b.w, all_are_current, &b);
 		CU_ASSERT_EQUAL(b.v->disks[1].state, VOLUME_DISK_JOINED);
 		CU_ASSERT_EQUAL(world_events(&b.w, "copy-current"), 1);
@@ -244,7 +238,7 @@ static void in_doubt_the_daemon_can_end(void)
 		bench_open_in_doubt(&b, seed);
 		bench_change(&b, 5);
 		world_stop(&b.w);
-		bench_hide_store(&b, false);
+		world_hide_store(&b.w, false);
 		bench_start_again(&b);
 		world_until(&b.w, all_are_current, &b);
 		bench_check(&b);
