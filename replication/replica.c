@@ -41,6 +41,16 @@ void replica_lose(struct replica *r, int res)
 	r->lost(r, res);
 }
 
+/* A FENCE has been answered. */
+static void replica_begin(struct replica *r, const struct replica_io *rio)
+{
+	r->state = REPLICA_OPEN;
+	r->session = rio->io.new_session;
+	r->seen_sessions = 0;
+	r->complete_epoch = rio->io.complete_epoch;
+	r->is_suspect = rio->is_suspect;
+}
+
 void replica_open_reader(struct replica *r)
 {
 	quarry_assert(r->state == REPLICA_CLOSED || r->state == REPLICA_LOST);
@@ -78,39 +88,47 @@ static void replica_answered(struct replica_io *rio, int res)
 	struct replica *r = rio->replica;
 	bool is_fence = rio->io.op == DISK_FENCE;
 	bool is_current = r->attempts == rio->attempt && r->state == (is_fence ? REPLICA_OPENING : REPLICA_OPEN);
-	if (!is_current) {
-		rio->done(rio, -ENOTCONN);
-		return;
-	}
-	if (is_fence && res == 0) {
-		r->state = REPLICA_OPEN;
-		r->session = rio->io.new_session;
-		r->complete_epoch = rio->io.complete_epoch;
-		r->is_suspect = rio->is_suspect;
-	} else if (answer_is_loss(r, rio->io.op, res)) {
+	if (!is_current)
+		res = -ENOTCONN;
+	else if (is_fence && res == 0)
+		replica_begin(r, rio);
+	else if (res != 0 && answer_is_loss(r, rio->io.op, res))
 		replica_lose(r, res);
-	}
 	rio->done(rio, res);
 }
 
 /* ---- a disk of this node ---- */
 
+static bool local_look_newest(struct replica *r)
+{
+	struct volume_record record;
+	bool is_newest = disk_volume(r->disk, &r->volume, &record) && record.session == r->session &&
+			 record.generation == r->generation;
+	if (is_newest)
+		r->seen_sessions = disk_sessions(r->disk);
+	return is_newest;
+}
+
+/* Asked for every request, and of a look once more when it has been answered. */
 static bool local_is_newest(struct replica *r)
 {
-	if (r->is_reader)
+	if (r->state != REPLICA_OPEN || r->is_reader)
 		return r->state == REPLICA_OPEN;
-	const struct volume_record *record = disk_volume_look(r->disk, &r->volume, &r->slot);
-	return r->state == REPLICA_OPEN && record && record->session == r->session &&
-	       record->generation == r->generation;
+	return r->seen_sessions == disk_sessions(r->disk) || local_look_newest(r);
+}
+
+static bool local_is_suspect(const struct replica *r)
+{
+	struct volume_record record;
+	return disk_volume(r->disk, &r->volume, &record) && record.is_suspect;
 }
 
 static void local_done(struct disk_io *io, int res)
 {
 	struct replica_io *rio = container_of(io, struct replica_io, io);
 	struct replica *r = rio->replica;
-	struct volume_record record;
 	if (res == 0 && io->op == DISK_FENCE && r->state == REPLICA_OPENING)
-		rio->is_suspect = disk_volume(r->disk, &r->volume, &record) && record.is_suspect;
+		rio->is_suspect = local_is_suspect(r);
 	else if (res == 0 && op_only_looks(io->op) && r->attempts == rio->attempt && !local_is_newest(r))
 		res = -ESTALE;
 	replica_answered(rio, res);

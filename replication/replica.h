@@ -40,8 +40,9 @@ struct replica {
 	bool is_suspect;         /* at FENCE: it lost power, and has answered no COMPLETE since [INTACT] */
 	bool is_reader;          /* it has no session: only what never changes is looked at */
 	/* On this node: */
-	uint32_t slot;    /* of the volume's record on the disk, when it was looked at last */
-	uint64_t tree_id; /* that was asked last: */
+	uint64_t
+	    seen_sessions; /* of the disk, when this one was found the volume's newest there; 0: it was not looked */
+	uint64_t tree_id;  /* that was asked last: */
 	struct disk_tree *tree;
 };
 void replica_init(struct replica *r, struct reactor *reactor, const struct uuid *volume, const struct uuid *disk_uuid,

@@ -463,15 +463,9 @@ bool disk_volume(const struct disk *d, const struct uuid *volume, struct volume_
 	return v != NULL;
 }
 
-const struct volume_record *disk_volume_look(const struct disk *d, const struct uuid *volume, uint32_t *slot)
+uint64_t disk_sessions(const struct disk *d)
 {
-	const struct disk_volume *v = *slot < d->n_volume_slots ? &d->volumes[*slot] : NULL;
-	if (!v || !v->is_used || !uuid_equal(&v->record.volume, volume))
-		v = disk_volume_find((struct disk *)d, volume);
-	if (!v)
-		return NULL;
-	*slot = (uint32_t)(v - d->volumes);
-	return &v->record;
+	return d->n_sessions;
 }
 
 enum disk_state disk_state(const struct disk *d)

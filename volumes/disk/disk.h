@@ -211,8 +211,8 @@ uint64_t disk_tree_blocks(const struct disk_tree *t); /* data blocks it points t
 void disk_trees_each(struct disk *d, void (*each)(const struct tree_record *t, void *context), void *context);
 /* The disk's record of a volume; false: it has none. */
 bool disk_volume(const struct disk *d, const struct uuid *volume, struct volume_record *out);
-/* The same, not copied: good until the next turn. NULL: it has none. *slot: where it was found last, 0 at first. */
-const struct volume_record *disk_volume_look(const struct disk *d, const struct uuid *volume, uint32_t *slot);
+/* Grows whenever a session of any volume begins or ends there: unchanged, all are as they were. Above 0 once one has begun. */
+uint64_t disk_sessions(const struct disk *d);
 
 enum disk_state disk_state(const struct disk *d);
 const char *disk_why(const struct disk *d); /* of a failed disk or open: what happened and what to do */

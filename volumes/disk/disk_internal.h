@@ -613,6 +613,7 @@ struct disk {
 	struct disk_tree **trees;    /* by slot */
 	struct disk_volume *volumes; /* by slot */
 	uint32_t n_tree_slots, n_volume_slots, n_trees;
+	uint64_t n_sessions;      /* that have begun or ended since it was opened, replayed ones too */
 	uint32_t n_dirty_records; /* trees and volumes with is_dirty */
 	struct list dying;
 	struct list admission; /* requests that wait for room, in order: disk_io.own.link */

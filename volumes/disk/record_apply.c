@@ -246,6 +246,7 @@ static int apply_fence(struct disk *d, const struct record *r)
 		    .slot = r->slot, .is_used = true, .is_dirty = true, .record.volume = r->volume};
 	v->record.generation = r->generation;
 	v->record.session = r->session;
+	d->n_sessions++;
 	v->record.size_blocks = r->size_blocks;
 	return 0;
 }
@@ -263,10 +264,12 @@ static int apply_volume(struct disk *d, const struct record *r)
 	if (!v)
 		return -EBADMSG;
 	disk_volume_mark_dirty(d, v);
-	if (r->type == RECORD_FORGET)
+	if (r->type == RECORD_FORGET) {
 		v->is_used = false;
-	else
+		d->n_sessions++;
+	} else {
 		v->record.complete_epoch = max_u64(v->record.complete_epoch, r->epoch);
+	}
 	return 0;
 }
 
