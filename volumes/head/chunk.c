@@ -45,24 +45,13 @@ static void chunk_use(struct chunk *c)
 	list_append(used, &c->link);
 }
 
-static uint64_t chunk_disks(const struct chunk *c, uint64_t segment)
-{
-	const uint8_t *at = c->disks[segment % PLACEMENT_CHUNK];
-	uint64_t disks = 0;
-	for (uint32_t i = 0; i < SEGMENT_DISKS_MAX && at[i] != CHUNK_NOWHERE; i++) {
-		quarry_assert(at[i] < SET_DISKS_MAX);
-		disks |= 1ull << at[i];
-	}
-	return disks;
-}
-
 enum placed chunk_find(struct volume *v, uint64_t segment, uint64_t *disks)
 {
 	struct chunk *c = chunk_get(v, segment);
 	if (!c)
 		return PLACED_UNKNOWN;
 	chunk_use(c);
-	*disks = chunk_disks(c, segment);
+	*disks = c->disks[segment % PLACEMENT_CHUNK];
 	if (*disks == 0)
 		return PLACED_NOWHERE;
 	return chunk_bit(c->moving, segment) ? PLACED_MOVING : PLACED_ON_DISKS;
@@ -81,12 +70,10 @@ uint64_t chunk_skip_empty(struct volume *v, uint64_t segment, uint64_t end)
 
 static void chunk_put(struct chunk *c, uint64_t segment, uint64_t disks)
 {
-	uint8_t *at = c->disks[segment % PLACEMENT_CHUNK];
+	uint64_t *at = &c->disks[segment % PLACEMENT_CHUNK];
 	quarry_assert(disks != 0 && __builtin_popcountll(disks) <= (int)SEGMENT_DISKS_MAX);
-	c->n_placed += at[0] == CHUNK_NOWHERE;
-	memset(at, CHUNK_NOWHERE, SEGMENT_DISKS_MAX);
-	for (; disks != 0; disks &= disks - 1)
-		*at++ = (uint8_t)__builtin_ctzll(disks);
+	c->n_placed += *at == 0;
+	*at = disks;
 }
 
 struct chunk *chunk_pinned(const struct volume *v, uint64_t segment)
@@ -147,7 +134,6 @@ static struct chunk *chunk_create(struct volume *v, uint32_t number)
 	c->volume = v;
 	c->number = number;
 	list_init(&c->others);
-	memset(c->disks, CHUNK_NOWHERE, sizeof(c->disks));
 	list_init(&c->waiters);
 	list_append(&v->set->chunks.used, &c->link);
 	v->set->chunks.n++;
@@ -246,8 +232,8 @@ char *chunk_to_json(const struct chunk *c, const struct place_pick *picks, uint3
 	json_t *root = json_object(), *segments = json_object();
 	int err = root && segments ? 0 : -ENOMEM;
 	for (uint32_t i = 0; i < PLACEMENT_CHUNK && err == 0; i++)
-		if (c->disks[i][0] != CHUNK_NOWHERE)
-			err = segment_to_json(segments, c, i, chunk_disks(c, i));
+		if (c->disks[i] != 0)
+			err = segment_to_json(segments, c, i, c->disks[i]);
 	for (uint32_t i = 0; i < n_picks && err == 0; i++)
 		if (picks[i].segment / PLACEMENT_CHUNK == c->number)
 			err = segment_to_json(segments, c, picks[i].segment % PLACEMENT_CHUNK, picks[i].disks);
@@ -280,7 +266,7 @@ static int chunk_take(struct chunk *c, const struct metadata_request *q, int res
 {
 	c->n_placed = 0;
 	c->revision = 0;
-	memset(c->disks, CHUNK_NOWHERE, sizeof(c->disks));
+	memset(c->disks, 0, sizeof(c->disks));
 	if (res == -ENOENT)
 		return 0;
 	if (res != 0)

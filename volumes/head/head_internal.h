@@ -87,8 +87,6 @@ static inline bool set_disk_runs_here(const struct set_disk *d)
 
 /* ---- chunks: where 256 segments lie ---- */
 
-#define CHUNK_NOWHERE UINT8_MAX
-_Static_assert(SET_DISKS_MAX <= CHUNK_NOWHERE, "a disk's index is a byte");
 struct chunk {
 	struct volume *volume;
 	uint32_t number;
@@ -105,8 +103,7 @@ struct chunk {
 	struct list waiters;                   /* requests, by own.line, while is_loading */
 	struct list others;                    /* chunk_waiters, while is_loading */
 	struct chunk_read *read;               /* while is_loading */
-	/* Indices of the set_disks with a copy of each segment; CHUNK_NOWHERE behind the last. */
-	uint8_t disks[PLACEMENT_CHUNK][SEGMENT_DISKS_MAX];
+	uint64_t disks[PLACEMENT_CHUNK];       /* of each segment, bit per disk; 0: it lies nowhere */
 };
 struct chunk_read { /* a chunk on its way from the store */
 	struct metadata_request request;
@@ -117,7 +114,7 @@ struct chunk_waiter {
 	void (*loaded)(struct chunk_waiter *w, int err); /* 0, or it could not be read */
 	struct list link;
 };
-#define CHUNKS_MAX 4096u /* cached, of all volumes together: 6 MiB */
+#define CHUNKS_MAX 4096u /* cached, of all volumes together: 9 MiB */
 
 struct chunk_cache {
 	struct list used; /* the longest unused first */
