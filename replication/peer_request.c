@@ -456,13 +456,12 @@ static void reply_order(struct peer_request *r, struct peer_message *m)
 
 static void reply_fill(struct peer_request *r, struct peer_message *m)
 {
-	struct volume_record record;
 	memset(m, 0, offsetof(struct peer_message, crcs)); /* the list is filled as far as it is used */
 	switch (r->header.type) {
 	case PEER_HELLO:
 		m->epoch = r->io.complete_epoch;
 		m->generation_was = r->io.generation_was;
-		m->is_suspect = disk_volume(r->disk, &r->header.volume, &record) && record.is_suspect;
+		m->is_suspect = r->io.is_suspect;
 		break;
 	case PEER_TREES:
 		m->is_last = 1;

@@ -48,7 +48,7 @@ static void replica_begin(struct replica *r, const struct replica_io *rio)
 	r->session = rio->io.new_session;
 	r->seen_sessions = 0;
 	r->complete_epoch = rio->io.complete_epoch;
-	r->is_suspect = rio->is_suspect;
+	r->is_suspect = rio->io.is_suspect;
 }
 
 void replica_open_reader(struct replica *r)
@@ -99,37 +99,25 @@ static void replica_answered(struct replica_io *rio, int res)
 
 /* ---- a disk of this node ---- */
 
-static bool local_look_newest(struct replica *r)
-{
-	struct volume_record record;
-	bool is_newest = disk_volume(r->disk, &r->volume, &record) && record.session == r->session &&
-			 record.generation == r->generation;
-	if (is_newest)
-		r->seen_sessions = disk_sessions(r->disk);
-	return is_newest;
-}
-
 /* Asked for every request, and of a look once more when it has been answered. */
 static bool local_is_newest(struct replica *r)
 {
 	if (r->state != REPLICA_OPEN || r->is_reader)
 		return r->state == REPLICA_OPEN;
-	return r->seen_sessions == disk_sessions(r->disk) || local_look_newest(r);
-}
-
-static bool local_is_suspect(const struct replica *r)
-{
-	struct volume_record record;
-	return disk_volume(r->disk, &r->volume, &record) && record.is_suspect;
+	uint64_t sessions = disk_sessions(r->disk);
+	if (r->seen_sessions == sessions)
+		return true;
+	if (!disk_session_is(r->disk, &r->volume, r->generation, r->session))
+		return false;
+	r->seen_sessions = sessions;
+	return true;
 }
 
 static void local_done(struct disk_io *io, int res)
 {
 	struct replica_io *rio = container_of(io, struct replica_io, io);
 	struct replica *r = rio->replica;
-	if (res == 0 && io->op == DISK_FENCE && r->state == REPLICA_OPENING)
-		rio->is_suspect = local_is_suspect(r);
-	else if (res == 0 && op_only_looks(io->op) && r->attempts == rio->attempt && !local_is_newest(r))
+	if (res == 0 && op_only_looks(io->op) && r->attempts == rio->attempt && !local_is_newest(r))
 		res = -ESTALE;
 	replica_answered(rio, res);
 }
@@ -395,7 +383,7 @@ static int remote_take(struct peer_call *call, const struct peer_in *in)
 		rio->io.new_session = in->header.session;
 		rio->io.complete_epoch = in->message.epoch;
 		rio->io.generation_was = in->message.generation_was;
-		rio->is_suspect = in->message.is_suspect;
+		rio->io.is_suspect = in->message.is_suspect;
 	}
 	return 0;
 }

@@ -62,7 +62,6 @@ struct replica_io {
 	/* the replica's own */
 	struct replica *replica;
 	uint64_t attempt; /* whose session it was asked in, or which it is */
-	bool is_suspect;  /* FENCE */
 	struct peer_call call;
 	struct iovec data[PEER_OUT_DATA_MAX];
 	struct op op;

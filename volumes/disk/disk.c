@@ -463,6 +463,12 @@ bool disk_volume(const struct disk *d, const struct uuid *volume, struct volume_
 	return v != NULL;
 }
 
+bool disk_session_is(const struct disk *d, const struct uuid *volume, uint64_t generation, uint64_t session)
+{
+	const struct disk_volume *v = disk_volume_find((struct disk *)d, volume);
+	return v && v->record.generation == generation && v->record.session == session;
+}
+
 uint64_t disk_sessions(const struct disk *d)
 {
 	return d->n_sessions;

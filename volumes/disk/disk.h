@@ -169,6 +169,7 @@ struct disk_io {
 	uint64_t new_session;                /* FENCE: never repeats */
 	uint64_t complete_epoch;             /* FENCE: the last complete one this disk remembers */
 	uint64_t generation_was;             /* FENCE: the highest that it knew before; 0: none */
+	bool is_suspect;     /* FENCE: it lost power, and has been told of no complete epoch since [INTACT] */
 	uint64_t bad_blocks; /* READ, HEAL with -EIO: bit i = block i failed, or is not what the checksum names */
 
 	/* the disk's own */
@@ -211,6 +212,8 @@ uint64_t disk_tree_blocks(const struct disk_tree *t); /* data blocks it points t
 void disk_trees_each(struct disk *d, void (*each)(const struct tree_record *t, void *context), void *context);
 /* The disk's record of a volume; false: it has none. */
 bool disk_volume(const struct disk *d, const struct uuid *volume, struct volume_record *out);
+/* Is this the volume's newest session there, of this generation? */
+bool disk_session_is(const struct disk *d, const struct uuid *volume, uint64_t generation, uint64_t session);
 /* Grows whenever a session of any volume begins or ends there: unchanged, all are as they were. Above 0 once one has begun. */
 uint64_t disk_sessions(const struct disk *d);
 
