@@ -421,7 +421,12 @@ static inline uint64_t volume_takers(const struct volume *v, uint64_t disks)
 	return takers;
 }
 /* Whom to read `block` from: of disks that are good, the one with the least to do. */
-uint32_t volume_reader(const struct volume *v, uint64_t disks, uint64_t block);
+uint32_t volume_reader_of_many(const struct volume *v, uint64_t disks, uint64_t block);
+static inline uint32_t volume_reader(const struct volume *v, uint64_t disks, uint64_t block)
+{
+	bool is_one = disks != 0 && (disks & (disks - 1)) == 0;
+	return is_one ? (uint32_t)__builtin_ctzll(disks) : volume_reader_of_many(v, disks, block);
+}
 
 /* ---- volume_io.c ---- */
 

@@ -175,14 +175,15 @@ static void copy_done(struct replica_io *rio, int res)
 	struct volume_disk *vd = &p->volume->disks[c->disk];
 	quarry_assert(p->owed > 0 && vd->asked > 0);
 	vd->asked--;
-	if (p->moving_to >> c->disk & 1)
+	uint64_t disk = 1ull << c->disk;
+	if (p->moving_to & disk)
 		p->moved = res == 0;
 	else if (res == 0)
-		p->acked |= 1ull << c->disk;
+		p->acked |= disk;
 	else if (p->err == 0 || res == -ENOSPC)
 		p->err = res;
-	if (res == -ENOSPC && !(p->moving_to >> c->disk & 1))
-		p->full |= 1ull << c->disk;
+	if (res == -ENOSPC && !(p->moving_to & disk))
+		p->full |= disk;
 	if (--p->owed == 0)
 		part_answered(p);
 }

@@ -83,10 +83,8 @@ static uint64_t disks_here(const struct volume *v, uint64_t disks)
 }
 
 /* Among those that have equally little to do the block decides, so that all take part. */
-uint32_t volume_reader(const struct volume *v, uint64_t disks, uint64_t block)
+uint32_t volume_reader_of_many(const struct volume *v, uint64_t disks, uint64_t block)
 {
-	if (disks != 0 && (disks & (disks - 1)) == 0)
-		return (uint32_t)__builtin_ctzll(disks);
 	uint64_t here = disks_here(v, disks);
 	disks = here ? here : disks;
 	uint32_t n = (uint32_t)__builtin_popcountll(disks), turn = 0, reader = SET_DISKS_MAX;

@@ -302,10 +302,6 @@ static void volume_io_hole(struct volume_io *io, const struct piece *piece)
 static enum flow volume_io_send(struct volume_io *io, const struct piece *piece, uint64_t disks)
 {
 	struct volume *v = io->own.volume;
-	if (volume_good(v, disks) == 0 && !volume_is_replicated(v)) {
-		io->own.err = -EIO;
-		return FLOW_NEXT;
-	}
 	if (changes_data(io->op) && volume_has_too_few(v, disks)) {
 		io->own.is_short = true;
 		return FLOW_NEXT;
@@ -400,20 +396,22 @@ static enum flow volume_io_await_copies(struct volume_io *io)
 	return volume_io_wait(io, WAIT_COPIES);
 }
 
-/* All that was issued is done, and the range is free. */
-static enum volume_io_stage volume_io_after_gather(const struct volume_io *io)
+/* There is something to be looked at in SHORT; not so of nearly all requests. */
+static bool volume_io_may_be_short(const struct volume_io *io)
 {
-	if (io->own.err != 0)
-		return VOLUME_IO_REPLY;
-	if (io->own.is_short || volume_io_is_thin(io))
-		return VOLUME_IO_SHORT;
-	return io->flags & VOLUME_FUA ? VOLUME_IO_HARDEN : VOLUME_IO_REPLY;
+	return io->own.err == 0 && (io->own.is_short || io->own.thin_disks != ALL_DISKS);
+}
+
+/* All of it was issued and is done, or it fails. */
+static enum volume_io_stage volume_io_then(const struct volume_io *io)
+{
+	return io->own.err == 0 && io->flags & VOLUME_FUA ? VOLUME_IO_HARDEN : VOLUME_IO_REPLY;
 }
 
 static enum volume_io_stage volume_io_after_short(const struct volume_io *io)
 {
 	bool is_issued = io->own.cursor == io->own.end;
-	return io->own.err == 0 && !is_issued ? VOLUME_IO_LOCK : volume_io_after_gather(io);
+	return io->own.err == 0 && !is_issued ? VOLUME_IO_LOCK : volume_io_then(io);
 }
 
 static uint32_t parts_max(enum volume_op op)
@@ -618,7 +616,7 @@ static void volume_io_run(struct volume_io *io)
 			if (volume_io_gather(io) == FLOW_WAIT)
 				return;
 			volume_io_unlock(io);
-			volume_io_goto(io, volume_io_after_gather(io));
+			volume_io_goto(io, volume_io_may_be_short(io) ? VOLUME_IO_SHORT : volume_io_then(io));
 			break;
 		case VOLUME_IO_SHORT:
 			if (volume_io_await_copies(io) == FLOW_WAIT)
