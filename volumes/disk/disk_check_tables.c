@@ -182,6 +182,8 @@ static int compare_trees(const void *a, const void *b)
 		return order;
 	if (x->record.tree_id != y->record.tree_id)
 		return x->record.tree_id < y->record.tree_id ? -1 : 1;
+	if ((x->record.state == TREE_LIVE) != (y->record.state == TREE_LIVE))
+		return x->record.state == TREE_LIVE ? -1 : 1; /* those that are side by side may not be the same */
 	return x->slot < y->slot ? -1 : x->slot > y->slot;
 }
 
@@ -204,8 +206,7 @@ static void check_records(struct check *k)
 	for (uint32_t i = 1; i < k->n_trees; i++) {
 		const struct tree_record *a = &k->trees[i - 1].record, *b = &k->trees[i].record;
 		/* A volume that has left the disk and is back makes its trees again, while the former ones are being freed. */
-		bool is_one_dying = a->state != TREE_LIVE || b->state != TREE_LIVE;
-		if (a->tree_id != b->tree_id || !uuid_equal(&a->volume, &b->volume) || is_one_dying)
+		if (a->tree_id != b->tree_id || !uuid_equal(&a->volume, &b->volume) || b->state != TREE_LIVE)
 			continue;
 		tree_name(&k->trees[i], name);
 		check_error(k, "%s is in slots %u and %u: which one a client gets is chance", name,
