@@ -29,6 +29,11 @@ is "allocated" "$(json '.allocated_bytes' volume show v1)" $((12 * 16 << 20))
 expect 0 'reserve: +[0-9.]+[KM] ' q disk show n1-d1
 expect 0 'waiting: +[0-9]' q disk show n1-d1
 
+say "the same file by another name is told for what it is"
+ln "$dir/disks/d1.img" "$dir/disks/again.img"
+expect 1 'or by this one, under another name of the same file' q disk add "$dir/disks/again.img"
+rm "$dir/disks/again.img"
+
 say "writes across a segment's end"
 nbd "$(uri v1)" '
 import os

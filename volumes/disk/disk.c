@@ -243,8 +243,8 @@ static int open_or_wait(struct disk *d)
 		return 0;
 	}
 	if (res == -EBUSY)
-		snprintf(d->why, sizeof d->why, "another process uses this disk%s: end it first",
-			 d->file ? "" : ", or it is mounted");
+		snprintf(d->why, sizeof d->why, "another process uses this disk, or %s: end that first",
+			 d->file ? "this one does under another name of the same file" : "it is mounted");
 	else if (res < 0 && d->file)
 		snprintf(d->why, sizeof d->why, "cannot lock the disk (error %d)", -res);
 	else if (res < 0)

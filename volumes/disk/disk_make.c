@@ -246,7 +246,8 @@ static enum flow make_lock(struct make *m)
 		return FLOW_WAIT;
 	}
 	if (res == -EBUSY)
-		m->err = refuse(m, res, "%s is in use by another process%s", m->path, m->file ? "" : ", or mounted");
+		m->err = refuse(m, res, "%s is in use by another process, or %s", m->path,
+				m->file ? "by this one, under another name of the same file" : "mounted");
 	else if (res < 0)
 		m->err = refuse(m, res, "cannot lock %s: %s", m->path, strerror(-res));
 	else
