@@ -146,6 +146,7 @@ enum status disk_add(struct cli *c)
 	body_text(c, body, "pool", "pool");
 	body_flag(c, body, "reserve", "reserve");
 	body_flag(c, body, "force", "force");
+	body_flag(c, body, "accept_older", "accept-older");
 	struct request request = {.method = "POST",
 				  .path = "/v1/disks",
 				  .body = body,

@@ -16,7 +16,7 @@ _quarry_verbs() {
 }
 _quarry_options() {
 	case "$1" in
-	'disk add') echo ' --size:text --pool:pool --reserve --force ' ;;
+	'disk add') echo ' --size:text --pool:pool --reserve --force --accept-older ' ;;
 	'disk drain') echo ' --cancel --wait ' ;;
 	'disk remove') echo ' --force ' ;;
 	'disk scrub') echo ' --wait ' ;;

@@ -224,9 +224,13 @@ static int read_pool_set(const struct order_text *t, const struct parts *p, stru
 static int read_disk_add(const struct order_text *t, const struct parts *p, struct order *out, struct refusal *why)
 {
 	static const struct body_key keys[] = {
-	    {"path", BODY_TEXT, IN(path), true},       {"size_bytes", BODY_SIZE, IN(size_bytes), false},
-	    {"pool", BODY_NAME, IN(pool), false},      {"reserve", BODY_BOOLEAN, IN(reserve), false},
-	    {"force", BODY_BOOLEAN, IN(force), false}, {0},
+	    {"path", BODY_TEXT, IN(path), true},
+	    {"size_bytes", BODY_SIZE, IN(size_bytes), false},
+	    {"pool", BODY_NAME, IN(pool), false},
+	    {"reserve", BODY_BOOLEAN, IN(reserve), false},
+	    {"force", BODY_BOOLEAN, IN(force), false},
+	    {"accept_older", BODY_BOOLEAN, IN(accept_older), false},
+	    {0},
 	};
 	if (queries_check(t, NULL, why) < 0 || body_read(t, keys, &out->command, NULL, why) < 0)
 		return -EINVAL;

@@ -148,7 +148,7 @@ static void test_disk_add(void)
 	CU_ASSERT_EQUAL(
 	    read_order("POST", "/v1/disks",
 		       "{\"path\": \"/srv/d1\", \"size_bytes\": 1073741824, \"pool\": \"fast\", \"reserve\": true, "
-		       "\"force\": false}"),
+		       "\"force\": false, \"accept_older\": true}"),
 	    0);
 	CU_ASSERT(order.is_command);
 	CU_ASSERT_EQUAL(order.command.kind, SET_DISK_ADD);
@@ -158,6 +158,7 @@ static void test_disk_add(void)
 	CU_ASSERT_EQUAL(order.command.size_bytes, GIB);
 	CU_ASSERT(order.command.reserve);
 	CU_ASSERT(!order.command.force);
+	CU_ASSERT(order.command.accept_older);
 	CU_ASSERT_STRING_EQUAL(order.object, "/srv/d1");
 	expect_invalid("POST", "/v1/disks", "{\"path\": \"here\"}", "path: must be absolute");
 	expect_invalid("POST", "/v1/disks", "{\"path\": \"/a\\u0000b\"}", "not JSON");

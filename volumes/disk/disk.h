@@ -63,10 +63,14 @@ struct disk_options {
 	const char *path;
 	const struct uuid *cluster; /* NULL: any */
 	uint64_t cache_bytes;       /* pages, counts and their bookkeeping */
+	/* The disk has been at this checkpoint, when the clock said so: at an earlier one it is an older copy of itself, put
+	 * back. Nothing is written to it, and opened() is given -ESTALE. 0: not known. */
+	uint64_t checkpoint_min, seen_wall_ns;
 	bool is_read_only;
 	bool is_probe;           /* whether it is a disk is the question: that it is none is no event */
 	uint64_t scrub_every_ns; /* a scrub begins by itself so long after the last whole one; 0: never */
-	/* Called once when recovery has ended: 0 or -errno with the reason (disk_why()). */
+	/* Called once when recovery has ended: 0 or -errno with the reason (disk_why()). After 0 the disk is at a later
+	 * checkpoint than any copy of it that was made before, unless it is read-only. */
 	void (*opened)(struct disk *d, int res, void *context);
 	/* Called when the disk fails later; nothing will be acknowledged any more. */
 	void (*failed)(struct disk *d, void *context);

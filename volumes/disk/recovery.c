@@ -16,7 +16,8 @@
  *     [RMWDEP].
  *  3. The journal goes on at its end + ring length [SEQSKIP]: no stale block can continue it.
  *  4. Damage is told, never skipped: a hole in the journal, a superblock older than the journal, a record that does
- *     not fit.
+ *     not fit. So is a disk that is older than the one its caller has known (checkpoint_min), before anything else of it is
+ *     read: each recovery ends with a checkpoint, so what was copied before is behind it.
  */
 #include "volumes/disk/disk_internal.h"
 #include "volumes/disk/recovery_internal.h"
@@ -28,6 +29,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static void recovery_run(struct recovery *r);
 
@@ -138,6 +140,28 @@ static int choose_superblock(struct recovery *r)
 	return recovery_fail(r, "this is no quarry disk: %.150s", what);
 }
 
+/* "2026-11-26 05:12 UTC" */
+static const char *minute_text(uint64_t wall_ns, char text[static 32])
+{
+	time_t seconds = (time_t)(wall_ns / NS_PER_S);
+	struct tm utc;
+	if (!gmtime_r(&seconds, &utc) || strftime(text, 32, "%Y-%m-%d %H:%M UTC", &utc) == 0)
+		snprintf(text, 32, "a time unknown");
+	return text;
+}
+
+static int refuse_older(struct recovery *r)
+{
+	const struct disk *d = r->disk;
+	char written[32], seen[32];
+	(void)recovery_fail(r,
+			    "is an older copy, of %s (checkpoint %llu); it was here at %llu, %s. Put the newest back; "
+			    "if it is lost for good: `quarry disk add PATH --accept-older`",
+			    minute_text(d->superblock.wall_ns, written), (unsigned long long)d->superblock.checkpoint,
+			    (unsigned long long)d->options.checkpoint_min, minute_text(d->options.seen_wall_ns, seen));
+	return -ESTALE;
+}
+
 static int check_superblock(struct recovery *r)
 {
 	struct disk *d = r->disk;
@@ -152,6 +176,8 @@ static int check_superblock(struct recovery *r)
 		uuid_to_text(&sb->cluster, text);
 		return recovery_fail(r, "belongs to another cluster (%s): it is left alone", text);
 	}
+	if (sb->checkpoint < d->options.checkpoint_min)
+		return refuse_older(r);
 	if (sb->n_blocks > r->device_blocks)
 		return recovery_fail(r, "has shrunk from %s to %s: restore its size, with what lay at its end",
 				     size_text(sb->n_blocks * BLOCK_BYTES, old),

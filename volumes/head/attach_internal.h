@@ -5,8 +5,9 @@
 
 #include "volumes/head/head_internal.h"
 
-#define ATTACH_STAGES(X) X(RECORD) X(LAYOUT) X(JOIN) X(MARK) X(RECONCILE) X(BARRIER) X(DRAIN) X(FLUSH) X(FORGET) X(END)
-#define X(name)          ATTACH_##name,
+#define ATTACH_STAGES(X)                                                                                               \
+	X(RECORD) X(LAYOUT) X(JOIN) X(MARK) X(RECONCILE) X(BARRIER) X(ADMIT) X(DRAIN) X(FLUSH) X(FORGET) X(END)
+#define X(name) ATTACH_##name,
 enum attach_stage { ATTACH_STAGES(X) };
 #undef X
 
@@ -26,6 +27,7 @@ struct attach {
 	bool is_explained;     /* entry->why says why it is refused */
 	bool is_behind;        /* the record is older than what the disks remember; it is taken over */
 	char heir[NAME_BYTES]; /* of a detach: the node that it is attached on next; "": none */
+	bool has_older;        /* an older copy of a disk stays: see attach_older.c */
 	struct set_volume *entry;
 	struct attach_options options;
 	struct record_update update;
@@ -45,10 +47,20 @@ struct attach {
 	void *context;
 };
 
+static inline struct attach *attach_of(struct record_update *u)
+{
+	return container_of(u, struct attach, update);
+}
+/* What it waited for has ended. */
+void attach_complete(struct attach *a, int res);
 /* Counted in `owed` until it ends. may_make_live: the disk gets the live tree if it lacks it. */
 void attach_join_disk(struct attach *a, uint32_t disk, bool may_make_live);
 
-/* attach_older.c */
+/* ---- attach_older.c ---- */
+
 /* Those that lack the live tree. FLOW_WAIT: some are joined once more. */
-enum flow attach_judge_lacking(struct attach *a);
-void attach_find_older(struct attach *a); /* of those that are joined: what they remember tells */
+must_check enum flow attach_judge_lacking(struct attach *a);
+/* When all are joined, before those that are LOST are marked: what they remember tells, and the record. */
+void attach_judge_older(struct attach *a);
+/* Before it serves. FLOW_WAIT: attach_complete() follows. */
+must_check enum flow attach_admit(struct attach *a);

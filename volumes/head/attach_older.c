@@ -1,14 +1,22 @@
 /*
- * attach_older.c: which of a volume's disks are older copies, put back: what they have is not what the record thinks.
+ * attach_older.c: what becomes, when a volume is attached, of a disk that an older copy was put back of.
  *
- * Of several copies such a disk is compared as a whole before it counts again: it is stale since 0. What a volume alone had
- * there answers with an I/O error, never with what is old, or empty.
+ * A copy from before the disk was opened last does not open (set_older.c). What comes here is one that was accepted, which the
+ * record says, or one that only the other disks of a volume can tell.
+ *
+ * Invariants
+ *  1. It is marked stale since 0, with no tree, if every segment has another current copy.
+ *  2. Else one that was accepted stays, and nothing that was known of any copy holds: all are made equal from the beginning
+ *     on, each segment by a disk that is no such copy, where there is one (reconcile.c); and before the volume is served the
+ *     record says of what is stale that it is so since 0.
+ *  3. What the record says of an accepted copy it says until then: a crash before only begins it again.
  *
  * Owner: the attach.
  */
 #include "volumes/head/attach_internal.h"
 
 #include <errno.h>
+#include <string.h>
 
 static void attach_tell_older(struct attach *a, uint32_t disk)
 {
@@ -50,6 +58,20 @@ static uint64_t attach_served_base(const struct attach *a)
 	return n <= base ? base - n : 0;
 }
 
+/* Bit per disk: of those that are joined, the ones that the record says an older copy was accepted of. */
+static uint64_t attach_accepted(const struct attach *a)
+{
+	const struct volume *v = a->entry->head;
+	const struct volume_facts *facts = &a->entry->facts;
+	uint64_t disks = 0;
+	for (uint32_t i = 0; i < facts->n_disks; i++) {
+		const struct set_disk *d = set_disk_by_uuid(v->set, &facts->disks[i].uuid);
+		if (d && facts->disks[i].is_older)
+			disks |= 1ull << d->index;
+	}
+	return disks & volume_joined(v);
+}
+
 /* A head serves after its first barrier, which every current disk has answered [RECBAR]: each has been fenced by it, and
  * once a later epoch is complete, each remembers one of that head's. A disk of which that is not so is an older copy, put
  * back [OLDER]. The fences tell of the attach before this one, the epochs of the head that served before attaches that
@@ -62,13 +84,71 @@ static bool attach_is_older(const struct attach *a, uint32_t disk)
 	return a->remembered > base && a->complete[disk] < base;
 }
 
-void attach_find_older(struct attach *a)
+static void attach_find_older(struct attach *a)
 {
 	struct volume *v = a->entry->head;
-	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
-		if (v->disks[i].state != VOLUME_DISK_JOINED || !attach_is_older(a, i))
+	uint64_t judged = volume_joined(v) & ~attach_accepted(a);
+	for (; judged != 0; judged &= judged - 1) {
+		uint32_t i = (uint32_t)__builtin_ctzll(judged);
+		if (!attach_is_older(a, i))
 			continue;
 		volume_disk_lose(v, i, -ENODATA);
 		attach_tell_older(a, i);
 	}
+}
+
+static void attach_judge_accepted(struct attach *a)
+{
+	struct volume *v = a->entry->head;
+	uint64_t accepted = attach_accepted(a);
+	a->has_older = accepted != 0 && layout_without(v, volume_joined(v) & ~accepted) > 0;
+	if (a->has_older)
+		log_event(v->set->log, LOG_WARNING, "copy-older-used", a->entry->facts.name,
+			  "volume %s has segments of which an older copy of a disk is the only one left; it was "
+			  "accepted: what was written there since is lost",
+			  a->entry->facts.name);
+	for (; accepted != 0 && !a->has_older; accepted &= accepted - 1) {
+		volume_disk_lose(v, (uint32_t)__builtin_ctzll(accepted), -ENODATA);
+		attach_tell_older(a, (uint32_t)__builtin_ctzll(accepted));
+	}
+}
+
+void attach_judge_older(struct attach *a)
+{
+	quarry_assert(volume_is_replicated(a->entry->head));
+	attach_find_older(a);
+	attach_judge_accepted(a);
+}
+
+/* ---- ADMIT ---- */
+
+static int attach_change_admit(struct record_update *u, struct volume_facts *facts)
+{
+	quarry_assert(attach_of(u)->has_older);
+	for (uint32_t i = 0; i < facts->n_disks; i++) {
+		struct volume_disk_facts *known = &facts->disks[i];
+		known->is_older = false;
+		if (known->is_stale)
+			known->since = known->had_before = 0;
+	}
+	return 0;
+}
+
+static void attach_admitted(struct record_update *u, int res)
+{
+	struct attach *a = attach_of(u);
+	if (res != 0)
+		text_print(a->entry->why, sizeof(a->entry->why),
+			   "it could not be recorded that an older copy of a disk counts: %s", strerror(-res));
+	attach_complete(a, res);
+}
+
+enum flow attach_admit(struct attach *a)
+{
+	if (!a->has_older)
+		return FLOW_NEXT;
+	a->update = (struct record_update){
+	    .generation = a->entry->head->generation, .change = attach_change_admit, .done = attach_admitted};
+	record_update_start(&a->update, a->entry);
+	return FLOW_WAIT;
 }

@@ -27,6 +27,7 @@ struct command {
 	struct volume_io io;
 	struct volume_extent extent;
 	bool was_running;      /* DISK_REMOVE: the disk */
+	uint64_t seen_disks;   /* DISKS_SEEN: bit per disk */
 	bool is_attached_here; /* the command attached the volume for itself */
 	struct disk_maker *maker;
 	bool has_loaded; /* the store was read again for it */
@@ -49,7 +50,7 @@ struct command_kind {
 extern const struct command_kind command_disk_add, command_disk_drain, command_rehome, command_disk_remove,
     command_disk_scrub, command_pool_create, command_pool_set, command_pool_delete, command_volume_create,
     command_volume_delete, command_volume_resize, command_volume_rename, command_volume_set, command_release,
-    command_return, command_takeover, command_volume_move, command_volume_attach, command_volume_detach,
+    command_return, command_seen, command_takeover, command_volume_move, command_volume_attach, command_volume_detach,
     command_snapshot_create, command_snapshot_rollback, command_snapshot_delete, command_sweep, command_clone,
     command_export, command_unexport, command_schedule, command_measure, command_changes;
 
@@ -103,3 +104,16 @@ void changes_work_free(struct changes_work *w);
 /* The set's own attachment of the volume ends first, for a command that needs it detached. FLOW_WAIT: kind->run is
  * called again. */
 must_check enum flow command_end_rehoming(struct command *c, struct set_volume *entry);
+
+/* ---- set_older.c ---- */
+
+void set_disk_look(struct set_disk *d);   /* it is open, or has just been closed: how far it is */
+void set_seen_want(struct volume_set *s); /* the store is told how far the disks are, if it does not know */
+/* Into the transaction what the store does not know: bit per disk; 0: nothing. And when it has been carried out. */
+uint64_t set_seen_tell(struct volume_set *s, struct transaction *t);
+void set_seen_told(struct volume_set *s, uint64_t disks, uint64_t revision);
+
+/* For disk add: the next volume's record, FLOW_WAIT: kind->run is called after; then the disk's key. */
+must_check enum flow older_accept_volumes(struct command *c);
+must_check int older_accept_decide(struct command *c);
+void older_accept_apply(struct command *c, uint64_t revision);

@@ -261,6 +261,10 @@ int disk_from_json(const char *uuid, const char *text, struct disk_facts *out, c
 	out->is_draining = json_object_get(r.object, "draining") && read_bool(&r, "draining");
 	if (json_object_get(r.object, "cluster"))
 		out->cluster = read_uuid(&r, "cluster");
+	if (json_object_get(r.object, "checkpoint")) {
+		out->checkpoint = read_number(&r, "checkpoint", INT64_MAX);
+		out->seen_ns = read_number(&r, "seen_ns", INT64_MAX);
+	}
 	return reader_close(&r);
 }
 
@@ -270,10 +274,15 @@ char *disk_to_json(const struct disk_facts *d)
 	bool has_cluster = !uuid_is_zero(&d->cluster);
 	if (has_cluster)
 		uuid_to_text(&d->cluster, cluster);
-	return json_text(json_pack("{s:s,s:s,s:s,s:s,s:o,s:s,s:b,s:b,s:s*}", "node", d->node, "path", d->path, "pool",
+	json_t *object = json_pack("{s:s,s:s,s:s,s:s,s:o,s:s,s:b,s:b,s:s*}", "node", d->node, "path", d->path, "pool",
 				   d->pool, "name", d->name, "size_bytes", json_number(d->size_bytes), "state",
 				   d->is_removed ? "removed" : "ok", "reserved", (int)d->is_reserved, "draining",
-				   (int)d->is_draining, "cluster", has_cluster ? cluster : NULL));
+				   (int)d->is_draining, "cluster", has_cluster ? cluster : NULL);
+	if (object && d->checkpoint > 0) {
+		json_object_set_new(object, "checkpoint", json_number(d->checkpoint));
+		json_object_set_new(object, "seen_ns", json_number(d->seen_ns));
+	}
+	return json_text(object);
 }
 
 /* ---- volumes ---- */
@@ -335,6 +344,7 @@ static void read_volume_disk(struct reader *r, const char *uuid, json_t *object,
 		out->had_before = read_number(&disk, "trees_before", INT64_MAX);
 	if (json_object_get(object, "generation"))
 		out->generation = read_number(&disk, "generation", INT64_MAX);
+	out->is_older = state == 0 && json_object_get(object, "older") && read_bool(&disk, "older");
 	r->res = disk.res;
 }
 
@@ -490,6 +500,8 @@ static json_t *volume_disks_to_json(const struct volume_facts *v)
 				    : json_pack("{s:s}", "state", "in-sync");
 		if (d->generation > 0)
 			json_object_set_new(state, "generation", json_number(d->generation));
+		if (d->is_older && !d->is_stale)
+			json_object_set_new(state, "older", json_true());
 		json_object_set_new(object, uuid, state);
 	}
 	return object;

@@ -34,6 +34,8 @@ struct disk_facts {
 	bool is_reserved;
 	bool is_draining;    /* nothing is placed on it, and what lies there goes elsewhere */
 	struct uuid cluster; /* that its superblock names, when that is another than this store's; else zero */
+	/* It has been at this checkpoint, when the clock said so: at an earlier one it is an older copy. 0: not known. */
+	uint64_t checkpoint, seen_ns;
 	uint64_t revision;
 };
 
@@ -95,6 +97,7 @@ struct volume_disk_facts {
 	uint64_t since;      /* of a stale one: it may lack writes of epochs >= since, */
 	uint64_t had_before; /* and had every tree with a lower id that is recorded */
 	uint64_t generation; /* the last that may have been told to it; 0: not known */
+	bool is_older;       /* not stale, but an older copy of it was accepted: it counts where there is no other */
 };
 
 struct volume_facts {

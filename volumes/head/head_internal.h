@@ -7,7 +7,7 @@
  *   stale.c          marks a disk that failed                   layout.c       which disks have segments together
  *   reconcile.c      copies become equal at attach              resync.c, resync_copy.c  a stale disk becomes current
  *   move.c, move_cut.c  segments go to another disk             leave.c        a volume leaves a disk
- *   set_drain.c      disks that are drained
+ *   set_drain.c      disks that are drained                     set_older.c    disks that are older than they were
  *   slice.c          scattered memory                           barrier.c      closing epochs
  *   placement.c      chooses disks, and records it              chunk.c        the cached records of it
  *   join.c           a volume's first words to a disk           volume_attach.c  and detach; attach_older.c  older copies
@@ -66,6 +66,8 @@ struct set_disk {
 	uint64_t n_blocks, room_blocks; /* of another node's, as it has told last */
 	uint64_t cache_bytes;           /* its share while open */
 	char why[WHY_BYTES];            /* ABSENT, FAILED: what happened */
+	bool is_older;                  /* ABSENT: that is, an older copy of it was put back */
+	uint64_t checkpoint, seen_ns;   /* that it was at when it was opened, or closed, and when; 0: it was neither */
 	uint64_t drain_ns, drain_bytes; /* when its draining was seen to first, and what lay there then; 0: it is not */
 	bool is_drain_told;             /* that it is empty */
 	uint64_t gone_ns;               /* since when it is known not to run; 0: it runs */
@@ -346,6 +348,7 @@ struct volume_set {
 	struct timer drain_timer;
 	struct timer takeover_timer;
 	uint64_t takeovers_from_ns; /* what is lost is taken over from then on */
+	bool is_seen_wanted;        /* a command that tells the store how far the disks are is in line */
 	bool is_stopping;
 	struct set_start *start;
 	struct set_stop *stop;

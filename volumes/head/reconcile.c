@@ -15,8 +15,8 @@
  *            what nobody names
  *
  * Invariants
- *  1. The source of a segment is a disk that did not lose power, if there is one [INTACT]. It is read from its live tree,
- *     which stays as it is until the SWAP.
+ *  1. The source of a segment is a disk that did not lose power, if there is one [INTACT], and before that one of which no
+ *     older copy was accepted. It is read from its live tree, which stays as it is until the SWAP.
  *  2. Whatever fails, nothing but the forks has changed, or all of a disk: it may begin again from the same L.
  *  3. A source that cannot be read is none: another disk of the segment is, from the start again. Where each has something
  *     that it cannot read, those blocks alone stay as each has them: they are nobody's loss but their readers' (P3), and
@@ -122,12 +122,26 @@ static uint64_t reconcile_segment(const struct reconcile *r)
 	return (uint64_t)(r->walk.number - 1) * PLACEMENT_CHUNK + r->segment;
 }
 
+/* Those of which no older copy was accepted (attach_older.c), if there are any. */
+static uint64_t reconcile_newest(const struct reconcile *r, uint64_t disks)
+{
+	struct set_volume *entry = r->volume->entry;
+	uint64_t newest = 0;
+	for (uint64_t left = disks; left != 0; left &= left - 1) {
+		const struct set_disk *d = r->volume->set->disks[__builtin_ctzll(left)];
+		const struct volume_disk_facts *known = volume_facts_disk(&entry->facts, &d->facts.uuid);
+		if (!known || !known->is_older)
+			newest |= left & -left;
+	}
+	return newest ? newest : disks;
+}
+
 /* One that can be read, if there is one; of these, one that is intact. */
 static uint32_t reconcile_source(const struct reconcile *r, uint64_t disks)
 {
-	uint64_t readable = disks & ~r->unread, intact = 0;
+	uint64_t newest = reconcile_newest(r, disks), readable = newest & ~r->unread, intact = 0;
 	if (readable == 0)
-		readable = disks;
+		readable = newest;
 	for (uint64_t left = readable; left != 0; left &= left - 1)
 		if (!r->volume->disks[__builtin_ctzll(left)].replica.is_suspect)
 			intact |= left & -left;

@@ -36,6 +36,7 @@ static const struct command_kind *const kinds[] = {
     [SET_DISK_REMOVE] = &command_disk_remove,
     [SET_DISK_DRAIN] = &command_disk_drain,
     [SET_REHOME] = &command_rehome,
+    [SET_DISKS_SEEN] = &command_seen,
     [SET_DISK_SCRUB] = &command_disk_scrub,
     [SET_POOL_CREATE] = &command_pool_create,
     [SET_POOL_SET] = &command_pool_set,

@@ -3,6 +3,8 @@
  *
  *   CHECK -> FORMAT -> PROBE -> REGISTER -> OPEN -> END
  *     +----> CLOSE -> REOPEN -> OPEN -> END                 a disk that is registered and does not run
+ *               ^         |
+ *               +-FORGET <- ACCEPT                          an older copy of it, with --accept-older: see set_older.c
  *
  *   FORMAT    blocks for as long as writing a file through takes: on a thread of its own, while other commands pass
  *   PROBE     opens what is there now. Where FORMAT refused to destroy something: an empty disk of this cluster and
@@ -10,6 +12,8 @@
  *             taken as it is (P6); anything else stays refused
  *   REGISTER  one transaction, after which the disk exists
  *   CLOSE     a disk that has failed, so that it can be opened anew; what waited for it goes on when it runs
+ *   ACCEPT    what the volumes' records say of it is said no more
+ *   FORGET    one transaction: nor how far it was
  *
  * Invariants
  *  1. Nothing is formatted that is registered, or by two at a time.
@@ -27,7 +31,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ADD_STAGES(X) X(CHECK) X(FORMAT) X(PROBE) X(REGISTER) X(CLOSE) X(REOPEN) X(OPEN) X(END)
+#define ADD_STAGES(X) X(CHECK) X(FORMAT) X(PROBE) X(REGISTER) X(CLOSE) X(REOPEN) X(ACCEPT) X(FORGET) X(OPEN) X(END)
 #define X(name)       ADD_##name,
 enum add_stage { ADD_STAGES(X) };
 #undef X
@@ -139,6 +143,10 @@ static int add_check(struct command *c)
 	struct set_disk *there = set_disk_find(c->set, o->path);
 	if (there)
 		return add_exists(c, there);
+	if (o->accept_older)
+		return command_refuse(c, -ENOENT, "not-found",
+				      "%s is no disk that is known here: there is nothing that it could be older than",
+				      o->path);
 	if (path_is_being_added(c->set, o->path))
 		return command_refuse(c, -EAGAIN, "busy",
 				      "%s is being added by another command: wait until quarry disk list shows it",
@@ -293,6 +301,8 @@ static int add_decide(struct command *c)
 	const struct disk_maker *m = c->maker;
 	char uuid[UUID_TEXT_BYTES];
 	struct set_pool *pool;
+	if (c->disk)
+		return older_accept_decide(c);
 	uuid_to_text(&m->options.disk, uuid);
 	if (set_disk_by_uuid(c->set, &m->options.disk))
 		return 0;
@@ -312,6 +322,8 @@ static int add_decide(struct command *c)
 
 static void add_apply(struct command *c, uint64_t revision)
 {
+	if (c->disk)
+		return older_accept_apply(c, revision);
 	c->disk_facts.revision = revision;
 	command_entered_pool(c, c->disk_facts.pool, revision);
 	if (!set_disk_put(c->set, &c->disk_facts))
@@ -329,6 +341,7 @@ static void add_opened(struct set_disk *d, void *context)
 	else
 		log_event(c->set->log, LOG_NOTICE, "disk-added", d->facts.name, "disk %s (%s) is in pool %s",
 			  d->facts.name, d->facts.path, d->facts.pool);
+	set_seen_want(c->set);
 	c->kind->run(c);
 }
 
@@ -350,10 +363,17 @@ static void add_closed(struct set_disk *d, void *context)
 	c->kind->run(c);
 }
 
+static bool add_accepts(const struct command *c)
+{
+	return c->disk && c->disk->is_older && c->order->accept_older;
+}
+
 static void add_reopened(struct set_disk *d, void *context)
 {
 	struct command *c = context;
-	if (!set_disk_is_running(d)) {
+	if (add_accepts(c)) {
+		c->stage = ADD_ACCEPT;
+	} else if (!set_disk_is_running(d)) {
 		command_refuse(c, -EIO, "failed", "%s is disk %s already, and does not open: %s", d->facts.path,
 			       d->facts.name, d->why);
 	} else {
@@ -361,6 +381,7 @@ static void add_reopened(struct set_disk *d, void *context)
 			  d->facts.name, d->facts.path);
 		set_disk_returned(d);
 	}
+	set_seen_want(c->set);
 	c->kind->run(c);
 }
 
@@ -430,6 +451,15 @@ static void disk_add_run(struct command *c)
 			c->stage = ADD_OPEN;
 			if (add_reopen(c) == 0)
 				return;
+			break;
+		case ADD_ACCEPT:
+			if (older_accept_volumes(c) == FLOW_WAIT)
+				return;
+			c->stage = ADD_FORGET;
+			change_run(c);
+			return;
+		case ADD_FORGET:
+			c->stage = ADD_CLOSE;
 			break;
 		case ADD_OPEN:
 			c->stage = ADD_END;

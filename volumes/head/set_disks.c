@@ -111,6 +111,8 @@ static void set_disk_closed(struct disk *disk, void *context)
 {
 	struct set_disk *d = context;
 	quarry_assert(d->disk == disk);
+	if (d->checkpoint > 0) /* it has run: what it has made durable since */
+		set_disk_look(d);
 	d->disk = NULL;
 	d->state = d->facts.is_removed ? SET_DISK_REMOVED : SET_DISK_ABSENT;
 	d->set->cache_given -= d->cache_bytes;
@@ -131,9 +133,11 @@ static void set_disk_opened(struct disk *disk, int res, void *context)
 	} else if (res != 0) {
 		text_print(d->why, sizeof(d->why), "%s", disk_why(disk));
 	}
+	d->is_older = res == -ESTALE;
 	if (res == 0) {
 		d->state = SET_DISK_RUNNING;
 		d->why[0] = 0;
+		set_disk_look(d);
 		set_disk_changed(d);
 		return;
 	}
@@ -178,6 +182,8 @@ int set_disk_open(struct set_disk *d, void (*changed)(struct set_disk *d, void *
 {
 	struct volume_set *s = d->set;
 	quarry_assert(d->state == SET_DISK_ABSENT && !d->disk && !d->changed);
+	d->checkpoint = d->seen_ns = 0;
+	d->is_older = false;
 	d->cache_bytes = set_disk_share(s);
 	if (d->cache_bytes < DISK_CACHE_MIN_BYTES) {
 		text_print(d->why, sizeof(d->why), "the cache is too small for one more disk: raise node.cache_mb");
@@ -188,6 +194,8 @@ int set_disk_open(struct set_disk *d, void (*changed)(struct set_disk *d, void *
 				 .path = d->facts.path,
 				 .cluster = uuid_is_zero(&d->facts.cluster) ? &s->cluster : &d->facts.cluster,
 				 .cache_bytes = d->cache_bytes,
+				 .checkpoint_min = d->facts.checkpoint,
+				 .seen_wall_ns = d->facts.seen_ns,
 				 .scrub_every_ns = SCRUB_EVERY_NS,
 				 .opened = set_disk_opened,
 				 .failed = set_disk_failed,

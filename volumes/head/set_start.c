@@ -2,7 +2,7 @@
  * set_start.c: the set begins and ends.
  *
  *   CLUSTER -> (FOUND) -> LOAD -> OPEN -> PEERS -> ATTACH -> READY        start
- *   COMMANDS -> REAP -> DETACH -> APART -> CLOSE -> FREE                 stop
+ *   COMMANDS -> REAP -> DETACH -> APART -> CLOSE -> SEEN -> FREE         stop
  *
  *   CLUSTER   whose node is this? FOUND: nobody's yet: a new cluster with the pool "default", in one transaction
  *   LOAD      pools, disks, volumes; where the store is this node's alone, all of it must bear this node's name
@@ -13,6 +13,7 @@
  *   COMMANDS  those under way end, new ones are refused; then deletions pause, volumes are detached in memory (the
  *             store still says attached), disks are closed cleanly
  *   APART     nothing is asked of other nodes any more; disks are closed when volume_set_stop() asks for it
+ *   SEEN      the store is told how far they were then (set_older.c); what it does not take it does without
  *
  * Invariants
  *  1. ready() is called once. What does not work by then has an event and a `why`, and keeps nothing else from working.
@@ -29,7 +30,7 @@
 #include <string.h>
 
 #define START_STAGES(X) X(CLUSTER) X(FOUND) X(LOAD) X(OPEN) X(PEERS) X(ATTACH) X(READY)
-#define STOP_STAGES(X)  X(COMMANDS) X(REAP) X(DETACH) X(APART) X(CLOSE)
+#define STOP_STAGES(X)  X(COMMANDS) X(REAP) X(DETACH) X(APART) X(CLOSE) X(SEEN)
 #define X(name)         START_##name,
 enum start_stage { START_STAGES(X) };
 #undef X
@@ -58,6 +59,10 @@ struct set_start {
 struct set_stop {
 	enum stop_stage stage;
 	uint32_t owed;
+	struct volume_set *set;
+	struct transaction transaction; /* SEEN */
+	uint64_t seen_disks;            /* that it tells of */
+	bool is_seen_refused;
 	void (*detached)(void *context); /* NULL: told, or nobody asked */
 	void *detached_context;
 	void (*stopped)(void *context); /* NULL: not asked for yet */
@@ -283,6 +288,7 @@ static void start_histories(struct volume_set *s)
 	}
 	schedules_plan(s);
 	drains_look(s);
+	set_seen_want(s);
 }
 
 static void start_ready(struct set_start *t)
@@ -514,6 +520,41 @@ static void stop_close(struct volume_set *s)
 	}
 }
 
+static void stop_seen(struct metadata_request *q, int res)
+{
+	struct set_stop *t = container_of(transaction_of(q), struct set_stop, transaction);
+	quarry_assert(t->owed == 1);
+	t->owed = 0;
+	if (res == 0)
+		set_seen_told(t->set, t->seen_disks, q->revision);
+	else
+		log_line(t->set->log, LOG_INFO, "disk",
+			 "the metadata store was not told how far the disks are (%s): older copies of before this end "
+			 "are not noticed",
+			 strerror(-res));
+	t->is_seen_refused = res != 0;
+	transaction_clear(&t->transaction);
+	commands_wake(t->set);
+}
+
+/* As many as one transaction takes. FLOW_NEXT: all are told, or they cannot be. */
+static enum flow stop_tell_seen(struct set_stop *t)
+{
+	struct volume_set *s = t->set;
+	if (t->is_seen_refused || (s->members && members_lease_revision(s->members) == 0))
+		return FLOW_NEXT;
+	transaction_begin(&t->transaction, stop_seen);
+	t->seen_disks = set_seen_tell(s, &t->transaction);
+	if (t->seen_disks == 0)
+		return FLOW_NEXT;
+	t->owed = 1;
+	if (transaction_submit(&t->transaction, s->metadata) == 0)
+		return FLOW_WAIT;
+	t->owed = 0;
+	transaction_clear(&t->transaction);
+	return FLOW_NEXT;
+}
+
 void set_stop_run(struct volume_set *s)
 {
 	struct set_stop *t = s->stop;
@@ -552,6 +593,11 @@ void set_stop_run(struct volume_set *s)
 		case STOP_CLOSE:
 			if (t->owed > 0)
 				return;
+			t->stage = STOP_SEEN;
+			break;
+		case STOP_SEEN:
+			if (t->owed > 0 || stop_tell_seen(t) == FLOW_WAIT)
+				return;
 			set_lease_stop(s);
 			void (*stopped)(void *context) = t->stopped;
 			void *context = t->context;
@@ -566,7 +612,8 @@ static void stop_begin(struct volume_set *s)
 {
 	struct set_stop *t = calloc(1, sizeof(*t));
 	quarry_assert(!s->stop);
-	quarry_assert(t); /* 64 bytes: without them there is no clean end to be had */
+	quarry_assert(t); /* without it there is no clean end to be had */
+	t->set = s;
 	s->stop = t;
 	s->is_stopping = true;
 	schedules_stop(s);
@@ -633,6 +680,8 @@ void volume_set_abandon(struct volume_set *s)
 		metadata_request_clear(&s->start->load.request);
 		free(s->start);
 	}
+	if (s->stop)
+		transaction_clear(&s->stop->transaction);
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
 		if (s->disks[i] && s->disks[i]->disk)
 			disk_abandon(s->disks[i]->disk);

@@ -147,9 +147,11 @@ static int stale_change(struct record_update *u, struct volume_facts *facts)
 		struct volume_disk_facts *known = volume_facts_disk(facts, &v->set->disks[disk]->facts.uuid);
 		if (!known || known->is_stale)
 			continue;
+		bool is_older = v->disks[disk].is_older || known->is_older;
 		known->is_stale = true;
-		known->since = v->disks[disk].since;
-		known->had_before = v->disks[disk].is_older ? 0 : stale_trees_end(v->entry);
+		known->is_older = false;
+		known->since = is_older ? 0 : v->disks[disk].since;
+		known->had_before = is_older ? 0 : stale_trees_end(v->entry);
 	}
 	return 0;
 }

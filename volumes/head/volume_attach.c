@@ -1,8 +1,8 @@
 /*
  * volume_attach.c: a node becomes the head of a volume, and ceases to be.
  *
- *   RECORD -> (LAYOUT) -> JOIN -> (MARK -> RECONCILE) -> BARRIER -> SERVE -> END     attach: in brackets, with several
- *               +------------------ on error -----------------------------^        copies
+ *   RECORD -> (LAYOUT) -> JOIN -> (MARK -> RECONCILE) -> BARRIER -> (ADMIT) -> END     attach: in brackets, with several
+ *               +------------------ on error -------------------------------^        copies
  *   (a foreign volume goes to END before RECORD: see invariant 4)
  *   DRAIN -> FLUSH -> FORGET -> END                              detach
  *
@@ -12,12 +12,13 @@
  *   MARK     those that could not be joined are marked stale, if every segment has another current copy [UNREACH] [LASTSEG]
  *   RECONCILE   what any of them wrote after L is taken from one source for each segment [UNION] (reconcile.c)
  *   BARRIER  closes the first epoch of the new range, so that all disks agree where they stand [RECBAR]
+ *   ADMIT    an older copy of a disk that was accepted, and that some segment needs, counts from now on (attach_older.c)
  *   DRAIN    frontends end their clients, requests in flight finish
  *   FLUSH    a last barrier; a volume that cannot have one (its disk failed, it is fenced) is detached all the same
  *   FORGET   the record loses the attachment; not when the daemon stops, which brings it back at the next start
  *
  * Invariants
- *  1. Until SERVE no frontend can reach the volume; entry->head is set from RECORD's success on.
+ *  1. Until it serves no frontend can reach the volume; entry->head is set from RECORD's success on.
  *  2. A disk that cannot be joined is LOST: a volume with one copy serves what lies elsewhere, and says so in its `why`;
  *     one with several serves all, or nothing.
  *  3. A volume is being attached or detached by at most one of these at a time: entry->attach.
@@ -43,7 +44,7 @@
 
 static void attach_run(struct attach *a);
 
-static void attach_complete(struct attach *a, int res)
+void attach_complete(struct attach *a, int res)
 {
 	if (a->err == 0)
 		a->err = res;
@@ -141,11 +142,6 @@ static bool attach_is_foreign(struct attach *a)
 }
 
 /* ---- RECORD ---- */
-
-static struct attach *attach_of(struct record_update *u)
-{
-	return container_of(u, struct attach, update);
-}
 
 /* Those that are there will be told of the new generation; one that is not stays at the one it was told last. */
 static bool attach_name_disks(const struct attach *a, struct volume_facts *facts)
@@ -407,7 +403,7 @@ static enum flow attach_mark(struct attach *a)
 	v->complete_epoch = a->remembered;
 	if (!volume_is_replicated(v))
 		return FLOW_NEXT;
-	attach_find_older(a);
+	attach_judge_older(a);
 	uint64_t n_segments = layout_without(v, volume_joined(v));
 	if (n_segments > 0) {
 		attach_explain_missing(a, n_segments);
@@ -447,7 +443,7 @@ static enum flow attach_reconcile(struct attach *a)
 	struct volume *v = a->entry->head;
 	if (!volume_is_replicated(v))
 		return FLOW_NEXT;
-	a->err = reconcile_start(v, v->complete_epoch + 1, attach_reconciled, a, &a->reconcile);
+	a->err = reconcile_start(v, a->has_older ? 0 : v->complete_epoch + 1, attach_reconciled, a, &a->reconcile);
 	return a->err ? FLOW_NEXT : FLOW_WAIT;
 }
 
@@ -579,10 +575,8 @@ static enum attach_stage attach_after_reconcile(struct attach *a)
 
 static enum attach_stage attach_after_barrier(struct attach *a)
 {
-	if (attach_is_barred(a)) {
-		attach_serve(a);
-		return ATTACH_END;
-	}
+	if (attach_is_barred(a))
+		return ATTACH_ADMIT;
 	if (!attach_is_tired(a))
 		return ATTACH_JOIN;
 	attach_explain_barrier(a);
@@ -628,6 +622,13 @@ static void attach_run(struct attach *a)
 			return;
 		case ATTACH_BARRIER:
 			a->stage = attach_after_barrier(a);
+			if (a->stage == ATTACH_ADMIT && attach_admit(a) == FLOW_WAIT)
+				return;
+			break;
+		case ATTACH_ADMIT:
+			if (a->err == 0)
+				attach_serve(a);
+			a->stage = ATTACH_END;
 			break;
 		case ATTACH_DRAIN:
 			a->stage = ATTACH_FLUSH;

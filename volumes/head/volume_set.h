@@ -8,7 +8,8 @@
  * Keys in the store (values JSON):
  *   cluster                     {uuid}
  *   pools/NAME                  {uuid, replicas, min_replicas, failure_domain}
- *   disks/UUID                  {node, path, pool, name, size_bytes, state: "ok" | "removed", reserved, draining, cluster}
+ *   disks/UUID                  {node, path, pool, name, size_bytes, state: "ok" | "removed", reserved, draining, cluster,
+ *                                checkpoint, seen_ns}
  *   volumes/UUID                {name, pool, size_bytes, replicas, generation, owner, epoch_base, live_tree, next_tree,
  *                                trees: [{id, parent, epoch, state}], state: "ok" | "deleting", attachments: [...],
  *                                created_ns, replicas_state: {DISK: ...}, requests: [...], min_replicas, live_from, history,
@@ -76,7 +77,7 @@ void volume_set_on_disk_close(struct volume_set *s, void (*closes)(struct disk *
 /* ---- commands ---- */
 
 enum set_command_kind {
-	SET_DISK_ADD,    /* path, size_bytes, pool, reserve, force */
+	SET_DISK_ADD,    /* path, size_bytes, pool, reserve, force, accept_older */
 	SET_DISK_REMOVE, /* object, force */
 	SET_DISK_DRAIN,  /* object, cancel */
 	SET_DISK_SCRUB,
@@ -100,6 +101,7 @@ enum set_command_kind {
 	SET_SNAPSHOT_ROLLBACK, /* targets[0] */
 	SET_SWEEP,             /* the set's own */
 	SET_REHOME,            /* the same */
+	SET_DISKS_SEEN,        /* the same */
 	SET_RELEASE,           /* the same: a head that another node has taken over is let go */
 	SET_TAKEOVER,          /* the same: what a lost node had attached is attached here */
 	SET_RETURN,            /* the same: what is recorded as attached here, and could not be, is tried again */
@@ -149,6 +151,7 @@ struct set_command {
 	bool force, reserve, read_only;
 	bool takeover;       /* ATTACH */
 	bool cancel;         /* DISK_DRAIN: it is drained no more */
+	bool accept_older;   /* DISK_ADD: of a disk that is known, even an older copy */
 	bool with_snapshots; /* VOLUME_DELETE: they are deleted, too */
 	bool is_scheduled;   /* SNAPSHOT_CREATE: by the clock */
 	struct set_target targets[SET_TARGETS_MAX];
