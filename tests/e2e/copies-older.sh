@@ -79,13 +79,40 @@ say "from before the volume was, accepted while it is detached"
 cp "$dir/d2.oldest" "$dir/d2.older"
 older_is_found "8 2 0 6 0 7" detached
 
+say "from before it was stale, and after it was opened last"
+complete() { q --json volume show v | jq .epoch; }
+further() { [ "$(complete)" -gt "$1" ]; }
+put 21 4
+at=$(complete)
+until_true 20 further "$at"
+cp "$dir/disks/d2.img" "$dir/d2.older"
+put 22 5
+at=$(complete)
+until_true 20 further "$at"
+daemon_kill
+mv "$dir/disks/d2.img" "$dir/d2.lost"
+daemon_start
+put 23 3
+daemon_stop
+cp "$dir/d2.older" "$dir/disks/d2.img"
+daemon_start
+until_true 30 all_current
+daemon_stop
+mv "$dir/disks/d1.img" "$dir/d1.away"
+daemon_start
+is "what is read of d2 alone" "$(held)" "8 2 0 23 21 22"
+daemon_stop
+mv "$dir/d1.away" "$dir/disks/d1.img"
+daemon_start
+until_true 30 all_current
+
 say "and nothing is said of a disk that was killed with the daemon"
 n_told=$(q --json events | grep -c 'older copy' || true)
 for i in 1 2 3; do
 	put $((10 + i)) 2
 	daemon_kill
 	daemon_start
-	is "what is read after the kill" "$(held)" "8 2 $((10 + i)) 6 0 7"
+	is "what is read after the kill" "$(held)" "8 2 $((10 + i)) 23 21 22"
 	holds all_current
 done
 is "events of older copies" "$(q --json events | grep -c 'older copy' || true)" "$n_told"
