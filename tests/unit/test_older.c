@@ -1,6 +1,7 @@
 /*
- * test_older.c: an older copy of a disk is put back while nothing runs. Nothing of it is served: the disk is compared
- * as a whole with the other copy, however often its node fails meanwhile.
+ * test_older.c: an older copy of a disk is put back while nothing runs. The store remembers a checkpoint, and it is not
+ * opened; where the store remembers none, nothing of it is served all the same: the disk is compared as a whole with the
+ * other copy, however often its node fails meanwhile.
  */
 #include "tests/unit/copies_world.h"
 
@@ -26,11 +27,34 @@ static void image_take(struct bench *b, struct image *i)
 		sim_file_peek(file, at, i->blocks + at * BLOCK_BYTES);
 }
 
-static void image_put_back(struct bench *b, struct image *i)
+/* As after a release that did not tell the store how far the disk was. */
+static void store_forget(struct bench *b)
+{
+	struct disk_facts facts;
+	struct uuid id = uuid_make(5, OLDER);
+	char uuid[UUID_TEXT_BYTES], key[KEY_BYTES], why[WHY_BYTES];
+	uuid_to_text(&id, uuid);
+	text_print(key, sizeof(key), DISK_KEY, uuid);
+	char *value = world_get(&b->w, key);
+	CU_ASSERT_EQUAL_FATAL(disk_from_json(uuid, value, &facts, why), 0);
+	free(value);
+	CU_ASSERT(facts.checkpoint > 0);
+	facts.checkpoint = facts.seen_ns = 0;
+	world_put(&b->w, key, disk_to_json(&facts));
+}
+
+static void image_return(struct bench *b, struct image *i)
 {
 	for (uint64_t at = 0; at < i->n_blocks; at++)
 		sim_file_poke(world_disk_file(&b->w, OLDER), at, i->blocks + at * BLOCK_BYTES);
 	free(i->blocks);
+}
+
+/* The store does not tell. */
+static void image_put_back(struct bench *b, struct image *i)
+{
+	image_return(b, i);
+	store_forget(b);
 }
 
 /* Nothing runs; then the disk is the image. */
@@ -81,6 +105,24 @@ static void bench_begin_anew(struct bench *b, struct image *i, uint32_t replicas
 	image_take_stopped(b, i);
 	CU_ASSERT_EQUAL_FATAL(world_create_copies(&b->w, "vm1", 2 * GIB, replicas), 0);
 	bench_attach(b);
+}
+
+static void it_is_not_opened(void)
+{
+	struct bench b;
+	struct image older;
+	bench_open(&b, 5, 2, 2);
+	bench_change(&b, 40);
+	image_take_stopped(&b, &older);
+	bench_change(&b, 40);
+	world_stop(&b.w);
+	image_return(&b, &older);
+	bench_start_again(&b);
+	CU_ASSERT_NOT_EQUAL(b.w.set->disks[OLDER - 1]->state, SET_DISK_RUNNING);
+	CU_ASSERT_PTR_NOT_NULL(strstr(b.w.set->disks[OLDER - 1]->why, "is an older copy"));
+	bench_check(&b);
+	CU_ASSERT_TRUE(bench_facts(&b, OLDER - 1)->is_stale);
+	bench_close(&b);
 }
 
 /* From before the volume was, from before it was rolled back, from before the last start. */
@@ -222,6 +264,7 @@ int main(void)
 {
 	CU_initialize_registry();
 	CU_pSuite suite = CU_add_suite("older copies of disks", NULL, NULL);
+	CU_add_test(suite, "it is not opened", it_is_not_opened);
 	CU_add_test(suite, "it is found at attach", it_is_found_at_attach);
 	CU_add_test(suite, "it is found after a short stay", it_is_found_after_a_short_stay);
 	CU_add_test(suite, "a single copy is an error", a_single_copy_is_an_error);
