@@ -48,10 +48,12 @@ older() { # WANTED
 	node_stop n1
 	cp "$dir/older.img" "$dir/n1/disks/a.img"
 	node_start n1
+	is "what is read without it" "$(held)" "$1"
+	expect 1 'is an older copy' qn n1 disk add "$dir/n1/disks/a.img"
+	expect 0 '' qn n1 disk add "$dir/n1/disks/a.img" --accept-older
 	for _ in 1 2 3 4; do
 		is "what is read" "$(held)" "$1"
 	done
-	holds node_event n1 disk-not-joined
 	until_true 30 lies_on "n1 n2"
 	is "what is read of both" "$(held)" "$1"
 }
