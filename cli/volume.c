@@ -139,6 +139,17 @@ static void volume_fill_print(const json_t *volume)
 		field_text(stdout, "unfillable", unfillable);
 }
 
+/* How far a copy that is being resynced is. */
+static char *volume_resync_text(const json_t *copy)
+{
+	char copied[SIZE_TEXT_BYTES], left[SIZE_TEXT_BYTES];
+	size_to_text(number_at(copy, "copied_bytes"), copied);
+	duration_to_text(number_at(copy, "eta_s"), left);
+	return text_format(": %llu %% compared, %s copied%s%s", (unsigned long long)number_at(copy, "percent"), copied,
+			   number_at(copy, "eta_s") > 0 ? ", left about " : "",
+			   number_at(copy, "eta_s") > 0 ? left : "");
+}
+
 /* Which copies are not current, if any. */
 static void volume_copies_print(const json_t *volume)
 {
@@ -148,11 +159,18 @@ static void volume_copies_print(const json_t *volume)
 	{
 		if (strcmp(text_at(copy, "state"), "current") == 0)
 			continue;
-		auto_free char *text = text_format("%s on disk %s", text_at(copy, "state"), text_at(copy, "name"));
+		bool is_resyncing = strcmp(text_at(copy, "state"), "resyncing") == 0;
+		auto_free char *progress = is_resyncing ? volume_resync_text(copy) : strdup("");
+		auto_free char *text =
+		    text_format("%s on disk %s%s", text_at(copy, "state"), text_at(copy, "name"), progress);
 		field_text(stdout, "copy", text);
 	}
 	if (number_at(volume, "degraded_bytes") > 0)
 		field_size(stdout, "degraded", json_object_get(volume, "degraded_bytes"));
+	if (number_at(volume, "surplus_bytes") > 0)
+		field_size(stdout, "surplus", json_object_get(volume, "surplus_bytes"));
+	if (*text_at(volume, "copies_why"))
+		field_text(stdout, "stalled", text_at(volume, "copies_why"));
 }
 
 enum status volume_show(struct cli *c)

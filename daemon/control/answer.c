@@ -354,6 +354,8 @@ static json_t *volume_json(const struct answer_context *c, const struct snapshot
 	put_number(o, "min_replicas", v->min_replicas);
 	put(o, "copies", volume_copies_json(s, v));
 	put_number(o, "degraded_bytes", v->degraded_bytes);
+	put_number(o, "surplus_bytes", v->surplus_bytes);
+	put_text(o, "copies_why", v->copies_why);
 	put_text(o, "state", volume_state(v));
 	put_text(o, "why", v->why);
 	put_bool(o, "read_only", v->is_read_only);

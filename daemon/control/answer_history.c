@@ -240,8 +240,16 @@ json_t *volume_copies_json(const struct snapshot *s, const struct volume_view *v
 		const char *name = snapshot_disk_name(s, &v->copies[i].disk);
 		char uuid[UUID_TEXT_BYTES];
 		uuid_to_text(&v->copies[i].disk, uuid);
-		json_array_append_new(array, json_pack("{s:s,s:s,s:s}", "uuid", uuid, "name", name ? name : "", "state",
-						       copy_state(v, i)));
+		json_t *copy =
+		    json_pack("{s:s,s:s,s:s}", "uuid", uuid, "name", name ? name : "", "state", copy_state(v, i));
+		if (v->copies[i].is_resyncing) {
+			json_object_set_new(copy, "copied_bytes", json_integer((json_int_t)v->resync.copied_bytes));
+			json_object_set_new(copy, "percent", json_integer((json_int_t)v->resync.percent));
+			json_object_set_new(copy, "eta_s",
+					    v->resync.eta_s > 0 ? json_integer((json_int_t)v->resync.eta_s)
+								: json_null());
+		}
+		json_array_append_new(array, copy);
 	}
 	return array;
 }

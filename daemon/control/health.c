@@ -97,9 +97,37 @@ static void tell_of_volume(const struct telling *t, const struct volume_view *v)
 }
 
 /* How many copies of what: the worst is told, and which disks are not current. */
+/* What is done about copies that are missing, or are too many. */
+static void copies_work_text(const struct volume_view *v, char *text, size_t room)
+{
+	if (v->copies_why[0])
+		snprintf(text, room, "; %s", v->copies_why);
+	else if (v->is_rebuilding)
+		snprintf(text, room, ", and are being made anew elsewhere");
+	else if (v->is_evening)
+		snprintf(text, room, "; the rest is being made");
+	else
+		snprintf(text, room, "%s", "");
+}
+
+/* How far the resync is, if there is one. */
+static void resync_text(const struct volume_view *v, char *text, size_t room)
+{
+	char eta[48] = "";
+	bool is_resyncing = false;
+	for (uint32_t i = 0; i < v->n_copies; i++)
+		is_resyncing |= v->copies[i].is_resyncing;
+	if (v->resync.eta_s > 0)
+		snprintf(eta, sizeof(eta), ", about %llu s more", (unsigned long long)v->resync.eta_s);
+	snprintf(text, room, "%s", "");
+	if (is_resyncing)
+		snprintf(text, room, "; resyncing: %u %% compared, %llu MiB copied%s", v->resync.percent,
+			 (unsigned long long)(v->resync.copied_bytes / MIB), eta);
+}
+
 static void tell_of_copies(const struct telling *t, const struct snapshot *s, const struct volume_view *v)
 {
-	char object[SET_TEXT_MAX + 16], disks[160] = "";
+	char object[SET_TEXT_MAX + 16], disks[160] = "", work[SET_WHY_BYTES + 8], resync[128];
 	uint32_t n_stale = 0;
 	for (uint32_t i = 0; i < v->n_copies; i++) {
 		const char *name = v->copies[i].is_stale ? snapshot_disk_name(s, &v->copies[i].disk) : NULL;
@@ -110,19 +138,20 @@ static void tell_of_copies(const struct telling *t, const struct snapshot *s, co
 				 name ? name : "a removed one");
 	}
 	snprintf(object, sizeof(object), "volume %s", v->name);
+	copies_work_text(v, work, sizeof(work));
+	resync_text(v, resync, sizeof(resync));
 	if (v->is_deleting || (n_stale == 0 && v->degraded_bytes == 0))
 		return;
 	if (n_stale == 0)
-		tell(t, "volume-degraded", object,
-		     "%llu GiB of it have %u of %u copies, since there were no more disks when they were written",
-		     (unsigned long long)(v->degraded_bytes / GIB), v->fewest_copies, v->replicas);
+		tell(t, "volume-degraded", object, "%llu GiB of it have %u of %u copies%s",
+		     (unsigned long long)(v->degraded_bytes / GIB), v->fewest_copies, v->replicas,
+		     work[0] ? work : ": there are no disks for more in failure domains of their own");
 	else if (v->degraded_bytes == 0)
-		tell(t, "volume-degraded", object, "the copies on %s are not current", disks);
+		tell(t, "volume-degraded", object, "the copies on %s are not current%s", disks, resync);
 	else
 		tell(t, "volume-degraded", object,
-		     "%llu GiB of it have only %u of %u current copies: those on %s are not%s",
-		     (unsigned long long)(v->degraded_bytes / GIB), v->fewest_copies, v->replicas, disks,
-		     v->is_rebuilding ? ", and are being made anew elsewhere" : "");
+		     "%llu GiB of it have only %u of %u current copies: those on %s are not%s%s",
+		     (unsigned long long)(v->degraded_bytes / GIB), v->fewest_copies, v->replicas, disks, work, resync);
 }
 
 /* A volume that is being filled is well as long as somebody does it, and finds all. */

@@ -22,7 +22,8 @@ done
 
 say "what cannot be kept is refused"
 expect 1 '4 failure domains' q volume create four --size 64M --replicas 4
-expect 1 'cannot be changed' q volume set two --replicas 3
+expect 1 '4 failure domains' q volume set two --replicas 4
+expect 1 'would wait for ever' q volume set two --replicas 1 --min-replicas 2
 expect 1 'more than there are copies' q volume set two --min-replicas 3
 expect 0 '' q volume set three --min-replicas 2
 is "min_replicas" "$(q --json volume show three | jq .min_replicas)" 2
@@ -34,6 +35,42 @@ copies() { # VOLUME STATE: how many of its copies are so
 all_current() {
 	[ "$(copies two stale)$(copies two resyncing)$(copies three stale)$(copies three resyncing)" = 0000 ]
 }
+
+say "the number of copies changes under load, and under a daemon that is killed"
+q volume create more --size 64M >/dev/null
+q volume attach more --nbd >/dev/null
+even() { # VOLUME: each piece of it has as many copies as it is to have
+	[ "$(q --json volume show "$1" | jq '.degraded_bytes + .surplus_bytes')" = 0 ]
+}
+load_begin tests/e2e/loadgen --seed "$seed" --window-mib 12 "$(uri more)"
+for n in 2 3 1 2; do
+	load_tell load 3000
+	load_hear loading
+	expect 0 '' q volume set more --replicas $n
+	until_true 60 even more
+	load_hear "done"
+	load_tell verify
+	load_hear verified
+done
+load_tell load
+load_hear loading
+expect 0 '' q volume set more --replicas 3
+daemon_kill
+load_hear lost
+daemon_start
+load_tell verify
+load_hear verified
+until_true 60 even more
+load_end
+is "copies of more" "$(q --json volume show more | jq '.copies | length')" 3
+expect 0 'replicas-even' q --json events
+expect 0 '' q status
+q volume detach more >/dev/null
+q volume set more --replicas 1 >/dev/null
+even_at_rest() { [ "$(q --json volume show more | jq -r .state)" = detached ] && q volume attach more --nbd && even more; }
+until_true 30 even_at_rest
+q volume detach more >/dev/null
+q volume delete more >/dev/null
 
 say "killed under load, now and then with a disk away"
 load_begin tests/e2e/loadgen --seed "$seed" --window-mib 12 "$(uri two)" "$(uri three)"

@@ -32,6 +32,8 @@ static struct volume_facts rich_volume(struct tree_facts *tree)
 				 .n_trees = 1,
 				 .n_disks = 2,
 				 .moving = {.first = 256, .n_segments = 8},
+				 .was_replicated = true,
+				 .is_uneven = true,
 				 .is_attached_nbd = true,
 				 .created_ns = 1};
 	*tree = (struct tree_facts){.id = 5, .state = TREE_IS_LIVE};
@@ -144,7 +146,9 @@ static void what_is_wrong_is_named(void)
 	    {"moving", "segments", "9", NULL},
 	    {"moving", "segments", "-1", NULL},
 	    {"moving", "to", "\"disk\"", NULL},
-	    {"moving", "from", NULL, NULL},
+	    {"moving", "from", "7", NULL},
+	    {NULL, "was_replicated", "1", NULL},
+	    {NULL, "uneven", "\"yes\"", NULL},
 	};
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
 		expect_refused(&wrong[i]);

@@ -160,7 +160,7 @@ static void barrier_goto(struct barrier *b, enum barrier_stage with_rider, enum 
 
 static void barrier_timer_start(struct volume *v)
 {
-	timer_start(v->set->reactor, &v->barrier.timer, v->entry->facts.replicas > 1 ? BARRIER_NS : BARRIER_ALONE_NS);
+	timer_start(v->set->reactor, &v->barrier.timer, volume_is_replicated(v) ? BARRIER_NS : BARRIER_ALONE_NS);
 }
 
 static void barrier_end(struct volume *v)

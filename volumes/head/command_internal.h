@@ -70,6 +70,8 @@ must_check int command_check_name(struct command *c, const char *name);
 must_check int command_check_size(struct command *c, uint64_t size_bytes);
 int command_check_replicas(struct command *c, uint32_t replicas, uint32_t min_replicas);
 must_check int command_check_pool(struct command *c, struct set_pool **out);
+/* Are there failure domains for so many? Copies that would not be apart from the beginning are not promised. */
+must_check int command_check_domains(struct command *c, const struct set_pool *pool, uint32_t replicas);
 /* Into the transaction of a command that puts something into the pool; and when it has been carried out. */
 void command_enter_pool(struct command *c, const struct set_pool *pool);
 void command_entered_pool(struct command *c, const char *pool, uint64_t revision);

@@ -19,6 +19,7 @@ struct layout_set {
 struct layout {
 	struct layout_set *sets;
 	uint32_t n, room;
+	bool is_short; /* of a volume with one copy: it could not be read to its end */
 };
 
 struct stale_update {
@@ -62,6 +63,7 @@ void layout_remove(struct volume *v, uint64_t disks);            /* and this one
 uint64_t layout_without(const struct volume *v, uint64_t disks); /* how many segments lie on none of these */
 /* How many segments have fewer copies on these disks than they should have, and how many copies the worst of them has. */
 uint64_t layout_degraded(const struct volume *v, uint64_t disks, uint32_t *fewest);
+uint64_t layout_surplus(const struct volume *v); /* segments with more copies than it is to have */
 void layout_fini(struct volume *v);
 /* All segments of a volume, as the store has them, a chunk at a time. */
 struct placement_walk {
@@ -113,10 +115,18 @@ uint64_t resync_rate(const struct volume *v, uint64_t *seen_requests);
 struct resync_progress {
 	uint32_t disk; /* SET_DISKS_MAX: none is under way */
 	uint64_t copied_bytes;
+	double done;    /* part of the volume's range that has been compared, of all of its trees: 0..1 */
+	uint64_t eta_s; /* as long as the rest takes if it goes on as until now; 0: not known yet */
 };
 void resync_look(const struct volume *v, struct resync_progress *out);
 
 /* ---- move.c: segments side by side get a copy on another disk, in the place of an old one ---- */
+
+/* Bit of a disk; SET_DISKS_MAX is none. */
+static inline uint64_t disk_bit(uint32_t disk)
+{
+	return disk < SET_DISKS_MAX ? 1ull << disk : 0;
+}
 
 struct move_order {
 	/* set by who orders it */
@@ -124,8 +134,8 @@ struct move_order {
 	uint32_t n_segments; /* of one chunk */
 	uint64_t disks;      /* bit per disk: where all of them lie */
 	uint32_t out;        /* of these, the one that goes; SET_DISKS_MAX: none */
-	uint32_t source;     /* of these, the one that is read */
-	uint32_t target;     /* the one that comes */
+	uint32_t source;     /* of these, the one that is read; without a target it is not used */
+	uint32_t target;     /* the one that comes; SET_DISKS_MAX: none */
 	bool is_tidying;     /* only what an earlier move of them has left is dropped; disks and source are not used */
 	/* 0; -ECANCELED: something else was first, it may begin again; or -errno. */
 	void (*done)(void *context, int res, const struct move_order *order);
@@ -134,6 +144,11 @@ struct move_order {
 	bool is_source_bad; /* it could not be read */
 	uint64_t copied_bytes;
 };
+/* Where they lie after it. */
+static inline uint64_t move_order_disks(const struct move_order *o)
+{
+	return (o->disks & ~disk_bit(o->out)) | disk_bit(o->target);
+}
 must_check int move_start(struct volume *v, const struct move_order *order); /* 0 or -ENOMEM */
 void move_tidy(struct volume *v); /* at attach: what a crash has left of the last move is dropped in the background */
 void move_stop(struct volume *v); /* it ends, unless its outcome is waited for */
@@ -157,13 +172,21 @@ bool move_is_naming(const struct volume *v);    /* a disk is being joined [PLACE
 uint64_t move_copied_bytes(const struct volume *v);
 bool volume_disk_is_quiet(struct volume *v, uint32_t disk); /* nobody waits for it, of the volume or its snapshots */
 
-/* ---- leave.c: all segments of a volume leave a disk ---- */
+/* ---- even.c: each segment has as many copies as the volume is to have ---- */
+
+bool even_is_needed(const struct set_volume *entry); /* some may have more, or fewer, and that can be mended */
+bool even_concerns(const struct volume *v, uint64_t disks);
+/* Of segments that lie on order->disks: sets out, or target, which is none of the refused. 0, -ENOSPC; -EIO: no copy can be
+ * done without now. */
+must_check int even_plan(struct volume *v, uint64_t refused, struct move_order *order);
+
+/* ---- leave.c: all segments of a volume leave a disk, or each gets as many copies as it is to have ---- */
 
 void leave_init(struct volume *v);
-/* Is a disk to be left? Then it begins soon, or goes on. */
+/* Is something to be done? Then it begins soon, or goes on. */
 void leave_want(struct volume *v);
 void leave_stop(struct volume *v); /* volume_check_drained() when it is over */
 void leave_abandon(struct volume *v);
 bool leave_has(const struct volume *v, uint32_t disk); /* the record says that nothing of it counts any more */
-bool leave_is_needed(struct set_volume *entry);        /* a disk of the volume's is to be left, and can be */
+bool leave_is_needed(const struct set_volume *entry);  /* there is something to be done, and it can be */
 const char *leave_why(const struct set_volume *entry); /* why it does not go on; NULL: it does, or is not needed */

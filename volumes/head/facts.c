@@ -410,8 +410,10 @@ static void read_volume_moving(struct reader *r, struct volume_facts *out)
 		return;
 	out->moving.first = read_number(&moving, "first_segment", VOLUME_BYTES_MAX / SEGMENT_BYTES);
 	out->moving.n_segments = (uint32_t)read_number(&moving, "segments", MOVE_SEGMENTS_MAX);
-	out->moving.to = read_uuid(&moving, "to");
-	out->moving.from = read_uuid(&moving, "from");
+	if (json_object_get(moving.object, "to"))
+		out->moving.to = read_uuid(&moving, "to");
+	if (json_object_get(moving.object, "from"))
+		out->moving.from = read_uuid(&moving, "from");
 	if (moving.res == 0 && out->moving.first % PLACEMENT_CHUNK + out->moving.n_segments > PLACEMENT_CHUNK)
 		reader_refuse(&moving, "segments", "are of two chunks");
 	r->res = moving.res;
@@ -427,6 +429,8 @@ static void read_volume_counters(struct reader *r, struct volume_facts *out)
 	    json_object_get(r->object, "min_replicas") ? (uint32_t)read_number(r, "min_replicas", SET_DISKS_MAX) : 1;
 	if (r->res == 0 && (out->min_replicas == 0 || out->min_replicas > out->replicas))
 		reader_refuse(r, "min_replicas", "is not between 1 and \"replicas\"");
+	out->was_replicated = json_object_get(r->object, "was_replicated") && read_bool(r, "was_replicated");
+	out->is_uneven = json_object_get(r->object, "uneven") && read_bool(r, "uneven");
 	out->generation = read_number(r, "generation", INT64_MAX);
 	out->epoch_base = read_number(r, "epoch_base", EPOCH_MAX);
 	out->live_tree = read_number(r, "live_tree", INT64_MAX);
@@ -518,6 +522,17 @@ static json_t *ancestors_to_json(const struct volume_facts *v)
 	return array;
 }
 
+static json_t *moving_to_json(const struct moving_facts *m)
+{
+	json_t *object =
+	    json_pack("{s:o,s:o}", "first_segment", json_number(m->first), "segments", json_number(m->n_segments));
+	if (!uuid_is_zero(&m->to))
+		json_object_set_new(object, "to", json_uuid(&m->to));
+	if (!uuid_is_zero(&m->from))
+		json_object_set_new(object, "from", json_uuid(&m->from));
+	return object;
+}
+
 /* What most volumes do not have is left out. */
 static int history_to_json(const struct volume_facts *v, json_t *object)
 {
@@ -526,6 +541,10 @@ static int history_to_json(const struct volume_facts *v, json_t *object)
 		res |= json_object_set_new(object, "live_from", json_number(v->live_from));
 	if (v->min_replicas > 1)
 		res |= json_object_set_new(object, "min_replicas", json_number(v->min_replicas));
+	if (v->was_replicated)
+		res |= json_object_set_new(object, "was_replicated", json_true());
+	if (v->is_uneven)
+		res |= json_object_set_new(object, "uneven", json_true());
 	if (v->history > 0)
 		res |= json_object_set_new(object, "history", json_number(v->history));
 	if (v->n_ancestors > 0)
@@ -535,10 +554,7 @@ static int history_to_json(const struct volume_facts *v, json_t *object)
 					   json_pack("{s:s,s:o}", "source", v->fill.source, "filled_bytes",
 						     json_number(v->fill.filled_bytes)));
 	if (v->moving.n_segments > 0)
-		res |= json_object_set_new(object, "moving",
-					   json_pack("{s:o,s:o,s:o,s:o}", "first_segment", json_number(v->moving.first),
-						     "segments", json_number(v->moving.n_segments), "to",
-						     json_uuid(&v->moving.to), "from", json_uuid(&v->moving.from)));
+		res |= json_object_set_new(object, "moving", moving_to_json(&v->moving));
 	if (v->cloned_from[0])
 		res |= json_object_set_new(object, "cloned_from", json_string(v->cloned_from));
 	if (v->schedule.every_s > 0)

@@ -72,8 +72,8 @@ struct fill_facts {
 /* Segments that were being moved last (move.c). Where they do not lie they may have left something. */
 struct moving_facts {
 	uint64_t first;
-	uint32_t n_segments; /* 0: none */
-	struct uuid to, from;
+	uint32_t n_segments;  /* 0: none */
+	struct uuid to, from; /* zero: none */
 };
 #define MOVE_SEGMENTS_MAX 8u
 
@@ -106,6 +106,8 @@ struct volume_facts {
 	char renamed_from[NAME_BYTES]; /* the last rename, so that repeating it is recognised (P6) */
 	uint64_t size_bytes;
 	uint32_t replicas, min_replicas; /* with fewer copies in sync writes wait, then fail */
+	bool was_replicated;             /* it had several, and what goes for such volumes still goes for it */
+	bool is_uneven; /* there may be segments with more or fewer copies than it is to have (even.c) */
 	uint64_t generation, epoch_base; /* the owner may use epochs epoch_base .. epoch_base + EPOCHS_PER_ATTACH - 1 */
 	uint64_t live_tree,
 	    next_tree;      /* the owner may use ids next_tree - TREES_PER_ATTACH .. next_tree - 1 [TREEID] */
@@ -150,6 +152,11 @@ must_check int snapshot_from_json(const char *key, const char *text, struct uuid
 				  char why[static WHY_BYTES]);
 char *snapshot_to_json(const struct snapshot_facts *s);
 
+/* Do copies of it lie on several disks, or did they? Then its disks have agreed at each attach, and any node can serve it. */
+static inline bool volume_facts_are_replicated(const struct volume_facts *v)
+{
+	return v->replicas > 1 || v->was_replicated;
+}
 must_check int volume_facts_copy(const struct volume_facts *from, struct volume_facts *to); /* 0 or -ENOMEM */
 void volume_facts_clear(struct volume_facts *v);
 /* The volume's entry for a disk, or NULL. */

@@ -7,6 +7,7 @@
  *   stale.c          marks a disk that failed                   layout.c       which disks have segments together
  *   reconcile.c      copies become equal at attach              resync.c, resync_copy.c  a stale disk becomes current
  *   move.c, move_cut.c  segments go to another disk             leave.c        a volume leaves a disk
+ *   even.c           how many copies a segment is to have       set_replicas.c the command that changes it
  *   set_drain.c      disks that are drained                     set_older.c    disks that are older than they were
  *   slice.c          scattered memory                           barrier.c      closing epochs
  *   placement.c      chooses disks, and records it              chunk.c        the cached records of it
@@ -378,10 +379,9 @@ static inline uint64_t volume_tree(const struct volume *v)
 {
 	return v->snapshot ? v->snapshot->facts.tree : v->entry->facts.live_tree;
 }
-/* Has it several copies? */
 static inline bool volume_is_replicated(const struct volume *v)
 {
-	return v->entry->facts.replicas > 1;
+	return volume_facts_are_replicated(&v->entry->facts);
 }
 
 /* ---- volume_disk.c: masks have a bit per disk ---- */

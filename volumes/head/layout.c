@@ -3,10 +3,11 @@
  *
  * A volume with several copies must know this of all its segments, not only of those whose chunks are cached: a disk
  * that has the only current copy of any of them is not given up [LASTSEG], and status says how many copies there are of
- * what. There are few such sets of disks, whatever the volume's size, so this is small; volumes with one copy have none.
+ * what. One with a single copy may get more while it is attached. There are few such sets of disks, whatever the volume's
+ * size, so this is small.
  *
  * Invariants
- *  1. Every set that a recorded segment lies on is here. One whose placement was sent and whose outcome is not known is,
+ *  1. Every set that a recorded segment lies on is here, unless it is short, as that of a volume with one copy may be. One whose placement was sent and whose outcome is not known is,
  *     too: then there may be one segment too many, which errs on the safe side.
  *  2. Nothing is placed without the memory to note it here.
  *
@@ -31,7 +32,7 @@ static struct layout_set *layout_find(struct layout *l, uint64_t disks)
 int layout_reserve(struct volume *v, uint32_t n)
 {
 	struct layout *l = &v->layout;
-	if (!volume_is_replicated(v) || l->room - l->n >= n)
+	if (l->room - l->n >= n)
 		return 0;
 	uint32_t room = 2 * (l->n + n);
 	struct layout_set *sets = realloc(l->sets, room * sizeof(*sets));
@@ -46,8 +47,6 @@ void layout_add(struct volume *v, uint64_t disks)
 {
 	struct layout *l = &v->layout;
 	struct layout_set *set = layout_find(l, disks);
-	if (!volume_is_replicated(v))
-		return;
 	quarry_assert(disks != 0 && (set || l->n < l->room));
 	if (!set) {
 		set = &l->sets[l->n++];
@@ -59,7 +58,7 @@ void layout_add(struct volume *v, uint64_t disks)
 void layout_remove(struct volume *v, uint64_t disks)
 {
 	struct layout_set *set = layout_find(&v->layout, disks);
-	if (!volume_is_replicated(v))
+	if (!set && v->layout.is_short)
 		return;
 	quarry_assert(set && set->n_segments > 0);
 	if (--set->n_segments == 0)
@@ -86,6 +85,15 @@ uint64_t layout_degraded(const struct volume *v, uint64_t disks, uint32_t *fewes
 		n += v->layout.sets[i].n_segments;
 		*fewest = (uint32_t)min_u64(*fewest, n_copies);
 	}
+	return n;
+}
+
+uint64_t layout_surplus(const struct volume *v)
+{
+	uint64_t n = 0;
+	for (uint32_t i = 0; i < v->layout.n; i++)
+		if ((uint32_t)__builtin_popcountll(v->layout.sets[i].disks) > v->entry->facts.replicas)
+			n += v->layout.sets[i].n_segments;
 	return n;
 }
 

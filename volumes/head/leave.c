@@ -1,13 +1,15 @@
 /*
  * leave.c: all segments of a volume leave a disk: one that is being drained, or one that is gone, of whose segments others
- * have copies (rebuild). Then the volume has nothing to do with it any more.
+ * have copies (rebuild). Then the volume has nothing to do with it any more. Or, where there is no such disk, each segment
+ * gets as many copies as it is to have (even.c).
  *
  *   FIND -> WALK -> PICK -> MOVE -> PICK ... -> LEFT -> QUIET -> (NAME -> FENCE) -> DROP -> ERASE -> END
- *            ^--------+  chunk by chunk                +- the disk is not there: END, until it is back -^
- *
+ *            ^--------+  chunk by chunk        |       +- the disk is not there: END, until it is back -^
+ *                                              +- EVEN: no disk is left ---------------------------------^
  *   FIND     the first disk of the record that is to be left
- *   WALK     reads the next chunk's placements; PICK takes the next segments there that lie on the disk, and chooses
- *            where they go; MOVE does it (move.c)
+ *   WALK     reads the next chunk's placements; PICK takes the next segments there that lie on the disk, or have too few
+ *            or too many copies, and chooses where they go; MOVE does it (move.c)
+ *   EVEN     each segment has as many copies as it is to have: the record says so
  *   LEFT     no segment lies there any more: the record says so, and nothing of the disk counts from now on
  *   QUIET    who still reads there has his answer
  *   NAME, FENCE   a session of the disk, when there is none
@@ -30,8 +32,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LEAVE_STAGES(X) X(FIND) X(WALK) X(PICK) X(MOVE) X(LEFT) X(QUIET) X(NAME) X(FENCE) X(DROP) X(ERASE) X(END)
-#define X(name)         LEAVE_##name,
+#define LEAVE_STAGES(X)                                                                                                \
+	X(FIND) X(WALK) X(PICK) X(MOVE) X(EVEN) X(LEFT) X(QUIET) X(NAME) X(FENCE) X(DROP) X(ERASE) X(END)
+#define X(name) LEAVE_##name,
 enum leave_stage { LEAVE_STAGES(X) };
 #undef X
 
@@ -52,10 +55,11 @@ struct leave {
 	int err;
 	bool is_stopping, is_told;
 	struct volume *volume;
-	uint32_t disk;
-	uint64_t refused; /* bit per disk: targets that had no room, or failed, */
-	uint64_t failed;  /* of these, those that failed, */
-	uint64_t bad;     /* and sources that could not be read */
+	uint32_t disk;     /* SET_DISKS_MAX: none is left, the number of copies is at issue: */
+	uint32_t replicas; /* the number, when it began */
+	uint64_t refused;  /* bit per disk: targets that had no room, or failed, */
+	uint64_t failed;   /* of these, those that failed, */
+	uint64_t bad;      /* and sources that could not be read */
 	struct placement_walk walk;
 	uint32_t segment; /* of the walk's chunk: what is before it is done */
 	uint64_t n_moved, copied_bytes;
@@ -69,8 +73,15 @@ struct leave {
 
 static void leave_run(struct leave *l);
 
+/* Is the number of copies at issue, and no disk? */
+static bool leave_evens(const struct leave *l)
+{
+	return l->disk == SET_DISKS_MAX;
+}
+
 static struct set_disk *leave_disk(const struct leave *l)
 {
+	quarry_assert(!leave_evens(l));
 	return l->volume->set->disks[l->disk];
 }
 
@@ -116,14 +127,14 @@ static const struct volume_disk_facts *leave_find(const struct set_volume *entry
 	return NULL;
 }
 
-bool leave_is_needed(struct set_volume *entry)
+bool leave_is_needed(const struct set_volume *entry)
 {
-	return leave_find(entry) != NULL;
+	return leave_find(entry) || even_is_needed(entry);
 }
 
 const char *leave_why(const struct set_volume *entry)
 {
-	return entry->leave_why[0] && leave_find(entry) ? entry->leave_why : NULL;
+	return entry->leave_why[0] && leave_is_needed(entry) ? entry->leave_why : NULL;
 }
 
 /* ---- doors ---- */
@@ -219,12 +230,15 @@ static void leave_moved(void *context, int res, const struct move_order *order)
 	l->stage = LEAVE_PICK;
 	if (res == 0) {
 		l->n_moved += order->n_segments;
-		l->segment += order->n_segments;
+		for (uint32_t i = 0; i < order->n_segments; i++) /* they may want one more, or one fewer */
+			l->walk.disks[l->segment + i] = move_order_disks(order);
 		l->volume->entry->leave_why[0] = 0;
 	} else if (res == -ECANCELED || res == -EAGAIN) {
 		l->err = res;
 	} else if (order->is_source_bad) {
 		l->bad |= 1ull << order->source;
+	} else if (order->target == SET_DISKS_MAX) {
+		l->err = res;
 	} else {
 		l->refused |= 1ull << order->target;
 		l->failed |= res == -ENOSPC ? 0 : 1ull << order->target;
@@ -243,14 +257,21 @@ static uint32_t leave_row(const struct leave *l)
 }
 
 /* What was drained, not drained, and is drained again may have got segments that the walk has passed. */
+static bool leave_still_wants(const struct leave *l)
+{
+	const struct set_volume *entry = l->volume->entry;
+	if (leave_evens(l))
+		return entry->facts.replicas == l->replicas;
+	const struct set_disk *d = leave_disk(l);
+	const struct volume_disk_facts *known = volume_facts_disk(&l->volume->entry->facts, &d->facts.uuid);
+	return d->facts.revision == l->disk_revision && known && disk_is_to_be_left(entry, known);
+}
+
 static bool leave_may_go_on(const struct leave *l)
 {
 	const struct volume *v = l->volume;
-	const struct set_disk *d = leave_disk(l);
-	const struct volume_disk_facts *known = volume_facts_disk(&v->entry->facts, &d->facts.uuid);
-	return l->err == 0 && !l->is_stopping && d->facts.revision == l->disk_revision && v->state == VOLUME_SERVING &&
-	       !v->is_fenced && known && disk_is_to_be_left(v->entry, known) && !v->resync &&
-	       (resync_candidate(v) == SET_DISKS_MAX || v->resync_delay_ns > 0);
+	return l->err == 0 && !l->is_stopping && leave_still_wants(l) && v->state == VOLUME_SERVING && !v->is_fenced &&
+	       !v->resync && (resync_candidate(v) == SET_DISKS_MAX || v->resync_delay_ns > 0);
 }
 
 /* It is about to be detached, or its node is lost, and reads placements anew before it answers again. */
@@ -277,13 +298,20 @@ static int leave_order(struct leave *l)
 				   .context = l};
 	if (leave_waits_for_export(l))
 		return -EBUSY;
-	uint64_t sources = volume_good(v, order.disks & ~l->bad);
-	int err =
-	    sources ? placement_choose_other(v, order.disks & ~(1ull << l->disk), l->refused, &order.target) : -EIO;
+	uint64_t sources = volume_good(v, order.disks & ~l->bad), old = leave_evens(l) ? 0 : 1ull << l->disk;
+	int err = sources == 0     ? -EIO
+		  : leave_evens(l) ? even_plan(v, l->refused, &order)
+				   : placement_choose_other(v, order.disks & ~old, l->refused, &order.target);
 	if (err != 0)
 		return leave_explain(l, l->failed ? -EIO : err);
-	order.source = sources >> l->disk & 1 ? l->disk : (uint32_t)__builtin_ctzll(sources);
+	order.source = sources & old ? l->disk : (uint32_t)__builtin_ctzll(sources);
 	return move_start(v, &order);
+}
+
+/* Are segments that lie on these disks to be moved? */
+static bool leave_concerns(const struct leave *l, uint64_t disks)
+{
+	return leave_evens(l) ? even_concerns(l->volume, disks) : disks >> l->disk & 1;
 }
 
 /* FLOW_NEXT: the chunk has none left, or an error. */
@@ -293,12 +321,32 @@ static enum flow leave_pick(struct leave *l)
 		l->err = l->err ? l->err : -ECANCELED;
 		return FLOW_NEXT;
 	}
-	while (l->segment < PLACEMENT_CHUNK && !(l->walk.disks[l->segment] >> l->disk & 1))
+	while (l->segment < PLACEMENT_CHUNK && !leave_concerns(l, l->walk.disks[l->segment]))
 		l->segment++;
 	if (l->segment == PLACEMENT_CHUNK)
 		return FLOW_NEXT;
 	l->err = leave_order(l);
 	return l->err ? FLOW_NEXT : FLOW_WAIT;
+}
+
+/* ---- EVEN ---- */
+
+static int leave_change_even(struct record_update *u, struct volume_facts *facts)
+{
+	if (facts->replicas != leave_of(u)->replicas)
+		return -ECANCELED;
+	facts->is_uneven = false;
+	facts->moving = (struct moving_facts){0};
+	return 0;
+}
+
+/* FLOW_NEXT: the record knows it. */
+static enum flow leave_even(struct leave *l)
+{
+	const struct volume_facts *f = &l->volume->entry->facts;
+	if (!f->is_uneven)
+		return FLOW_NEXT;
+	return leave_record(l, leave_change_even, NULL);
 }
 
 /* ---- LEFT, QUIET ---- */
@@ -448,10 +496,18 @@ static void leave_tell(const struct leave *l)
 		  d->facts.name, l->n_moved);
 }
 
+static void leave_evened(struct leave *l)
+{
+	const char *name = l->volume->entry->facts.name;
+	if (l->n_moved > 0)
+		log_event(l->volume->set->log, LOG_NOTICE, "replicas-even", name,
+			  "volume %s has %u cop%s of each segment: copies of %" PRIu64 " GiB were made, or dropped",
+			  name, l->replicas, l->replicas == 1 ? "y" : "ies", l->n_moved);
+}
+
 static void leave_erased(struct leave *l)
 {
 	struct volume_disk *vd = &l->volume->disks[l->disk];
-	l->volume->entry->leave_why[0] = 0;
 	l->volume->is_rebuild_told = false;
 	leave_tell(l);
 	if (vd->volume)
@@ -466,6 +522,15 @@ static void leave_erased(struct leave *l)
 
 /* ---- END ---- */
 
+static void leave_succeeded(struct leave *l)
+{
+	l->volume->entry->leave_why[0] = 0;
+	if (leave_evens(l))
+		leave_evened(l);
+	else
+		leave_erased(l);
+}
+
 static void leave_put_off(struct leave *l)
 {
 	struct volume *v = l->volume;
@@ -475,8 +540,9 @@ static void leave_put_off(struct leave *l)
 	if (v->is_leave_told)
 		return;
 	v->is_leave_told = true;
-	log_event(v->set->log, LOG_WARNING, "leave-stalled", v->entry->facts.name, "disk %s: %s; it is tried again",
-		  leave_disk(l)->facts.name, v->entry->leave_why);
+	log_event(v->set->log, LOG_WARNING, "leave-stalled", v->entry->facts.name, "%s%s: %s; it is tried again",
+		  leave_evens(l) ? "the number of copies" : "disk ", leave_evens(l) ? "" : leave_disk(l)->facts.name,
+		  v->entry->leave_why);
 }
 
 static void leave_end(struct leave *l)
@@ -522,13 +588,13 @@ static void leave_run(struct leave *l)
 		switch (l->stage) {
 		case LEAVE_FIND:
 			l->walk = (struct placement_walk){.volume = l->volume, .next = leave_walked, .context = l};
-			l->stage = leave_has(l->volume, l->disk) ? LEAVE_QUIET : LEAVE_WALK;
+			l->stage = !leave_evens(l) && leave_has(l->volume, l->disk) ? LEAVE_QUIET : LEAVE_WALK;
 			break;
 		case LEAVE_WALK:
 			l->stage = LEAVE_PICK;
 			if (leave_walk(l) == FLOW_WAIT)
 				return;
-			l->stage = LEAVE_LEFT;
+			l->stage = leave_evens(l) ? LEAVE_EVEN : LEAVE_LEFT;
 			break;
 		case LEAVE_PICK:
 			l->stage = LEAVE_MOVE;
@@ -538,6 +604,11 @@ static void leave_run(struct leave *l)
 			break;
 		case LEAVE_MOVE: /* leave_moved() follows */
 			return;
+		case LEAVE_EVEN:
+			l->stage = LEAVE_END;
+			if (leave_even(l) == FLOW_WAIT)
+				return;
+			break;
 		case LEAVE_LEFT:
 			l->stage = LEAVE_QUIET;
 			if (leave_record(l, leave_change_left, leave_extend_left) == FLOW_WAIT)
@@ -572,7 +643,7 @@ static void leave_run(struct leave *l)
 			break;
 		case LEAVE_END:
 			if (l->err == 0)
-				leave_erased(l);
+				leave_succeeded(l);
 			leave_end(l);
 			return;
 		}
@@ -584,8 +655,8 @@ static void leave_run(struct leave *l)
 static void leave_tell_begin(const struct leave *l)
 {
 	struct volume *v = l->volume;
-	const struct set_disk *d = leave_disk(l);
-	if (!set_disk_is_gone(d) || leave_has(v, l->disk) || v->is_rebuild_told)
+	const struct set_disk *d = leave_evens(l) ? NULL : leave_disk(l);
+	if (!d || !set_disk_is_gone(d) || leave_has(v, l->disk) || v->is_rebuild_told)
 		return;
 	v->is_rebuild_told = true;
 	log_event(v->set->log, LOG_NOTICE, "rebuild-begun", v->entry->facts.name,
@@ -598,7 +669,8 @@ static void leave_timer_fired(struct timer *t)
 {
 	struct volume *v = container_of(t, struct volume, leave_timer);
 	const struct volume_disk_facts *known = leave_find(v->entry);
-	if (v->state != VOLUME_SERVING || v->is_fenced || v->leave || v->move || v->resync || !known)
+	if (v->state != VOLUME_SERVING || v->is_fenced || v->leave || v->move || v->resync ||
+	    !leave_is_needed(v->entry))
 		return; /* the end of any of these asks again */
 	struct leave *l = calloc(1, sizeof(*l));
 	if (!l) {
@@ -606,8 +678,9 @@ static void leave_timer_fired(struct timer *t)
 		return;
 	}
 	l->volume = v;
-	l->disk = set_disk_by_uuid(v->set, &known->uuid)->index;
-	l->disk_revision = leave_disk(l)->facts.revision;
+	l->disk = known ? set_disk_by_uuid(v->set, &known->uuid)->index : SET_DISKS_MAX;
+	l->disk_revision = known ? leave_disk(l)->facts.revision : 0;
+	l->replicas = v->entry->facts.replicas;
 	timer_init(&l->poll, leave_polled);
 	op_init(&l->op, leave_turn);
 	v->leave = l;
@@ -623,7 +696,7 @@ void leave_init(struct volume *v)
 
 void leave_want(struct volume *v)
 {
-	if (v->state != VOLUME_SERVING || v->snapshot || v->leave || v->is_fenced || !leave_find(v->entry))
+	if (v->state != VOLUME_SERVING || v->snapshot || v->leave || v->is_fenced || !leave_is_needed(v->entry))
 		return;
 	if (!timer_is_running(&v->leave_timer))
 		timer_start(v->set->reactor, &v->leave_timer, max_u64(v->leave_delay_ns, 1));

@@ -20,6 +20,8 @@
  *   CUT      the old disk drops what it has of the segments [MOVEDROP], or the target, if they have not moved. What is left
  *            there does no harm [MOVEZERO]; after a crash the record tells of it, and it is dropped then (move_tidy())
  *
+ * Without an old disk it is one more copy; without a target one fewer, which goes from RECORD to STILL to SWITCH.
+ *
  * Invariants
  *  1. Nothing but the record and the chunk decides where a segment lies: a crash at any point leaves it there or here.
  *  2. Of a change that the target has not done like the others, the move fails, and no client.
@@ -44,11 +46,9 @@ static struct volume_disk *move_disk(const struct move *m)
 	return &m->volume->disks[m->order.target];
 }
 
-/* Where the segments lie after it. */
-static uint64_t move_new_disks(const struct move *m)
+static bool move_has_target(const struct move *m)
 {
-	uint64_t out = m->order.out < SET_DISKS_MAX ? 1ull << m->order.out : 0;
-	return (m->order.disks & ~out) | 1ull << m->order.target;
+	return m->order.target < SET_DISKS_MAX;
 }
 
 /* ---- doors ---- */
@@ -184,13 +184,14 @@ static const struct uuid *move_target_uuid(const struct move *m)
 /* Does the record name the target? */
 static bool move_is_named(const struct move *m)
 {
-	return volume_facts_disk(&m->volume->entry->facts, move_target_uuid(m)) != NULL;
+	return !move_has_target(m) || volume_facts_disk(&m->volume->entry->facts, move_target_uuid(m)) != NULL;
 }
 
 static struct moving_facts move_facts(const struct move *m)
 {
-	struct moving_facts facts = {
-	    .first = m->order.first, .n_segments = m->order.n_segments, .to = *move_target_uuid(m)};
+	struct moving_facts facts = {.first = m->order.first, .n_segments = m->order.n_segments};
+	if (move_has_target(m))
+		facts.to = *move_target_uuid(m);
 	if (m->order.out < SET_DISKS_MAX)
 		facts.from = m->volume->set->disks[m->order.out]->facts.uuid;
 	return facts;
@@ -208,7 +209,9 @@ static bool move_is_told(const struct move *m)
 static enum flow move_name(struct move *m)
 {
 	struct volume *v = m->volume;
-	if (m->err != 0 || (!m->is_naming && move_is_named(m) && move_disk(m)->state == VOLUME_DISK_JOINED))
+	if (m->err != 0 || !move_has_target(m))
+		return FLOW_NEXT;
+	if (!m->is_naming && move_is_named(m) && move_disk(m)->state == VOLUME_DISK_JOINED)
 		return FLOW_NEXT;
 	if (m->is_naming && move_disk(m)->state == VOLUME_DISK_JOINED)
 		return FLOW_NEXT;
@@ -262,6 +265,8 @@ static int move_change_name(struct record_update *u, struct volume_facts *facts)
 {
 	const struct move *m = container_of(u, struct move_update, update)->move;
 	facts->moving = move_facts(m);
+	if (!move_has_target(m))
+		return 0;
 	return volume_facts_name_disk(facts, move_target_uuid(m), m->volume->generation) ? 0 : -ENOSPC;
 }
 
@@ -269,6 +274,8 @@ static int move_change_name(struct record_update *u, struct volume_facts *facts)
 static void move_extend_target(const struct move *m, struct transaction *t)
 {
 	char uuid[UUID_TEXT_BYTES];
+	if (!move_has_target(m))
+		return;
 	uuid_to_text(move_target_uuid(m), uuid);
 	transaction_condition(t, m->volume->set->disks[m->order.target]->facts.revision, DISK_KEY, uuid);
 }
@@ -304,8 +311,9 @@ static int move_list_trees(struct move *m)
 
 static bool move_may_go_on(const struct move *m)
 {
-	return m->err == 0 && volume_disk_is_good(m->volume, m->order.target) && !m->volume->is_fenced &&
-	       m->volume->state == VOLUME_SERVING;
+	bool has_disk = move_has_target(m) ? volume_disk_is_good(m->volume, m->order.target)
+					   : volume_good(m->volume, move_order_disks(&m->order)) != 0;
+	return m->err == 0 && has_disk && !m->volume->is_fenced && m->volume->state == VOLUME_SERVING;
 }
 
 static void move_reached(struct barrier_rider *rider)
@@ -425,7 +433,11 @@ static enum flow move_still(struct move *m)
 {
 	if (m->volume->n_places_held > 0)
 		return move_poll(m, MOVE_POLL_NS);
-	m->stage = MOVE_HARDEN;
+	if (!move_has_target(m)) /* nothing is copied, but who reads elsewhere is to know */
+		m->err = move_list_trees(m);
+	if (m->err != 0)
+		return FLOW_NEXT;
+	m->stage = move_has_target(m) ? MOVE_HARDEN : MOVE_SWITCH;
 	m->still.granted = move_is_alone;
 	m->is_still = range_lock_take(&m->volume->locks, &m->still, m->order.first * SEGMENT_BLOCKS,
 				      move_end_segment(m) * SEGMENT_BLOCKS - 1, true);
@@ -445,8 +457,10 @@ void move_let_go(struct move *m)
 static int move_change(struct record_update *u, struct volume_facts *facts)
 {
 	const struct move *m = container_of(u, struct move_update, update)->move;
-	const struct volume_disk_facts *known = volume_facts_disk(facts, move_target_uuid(m));
-	return known && !known->is_stale && facts->history == m->history ? 0 : -ECANCELED;
+	const struct volume_disk_facts *known =
+	    move_has_target(m) ? volume_facts_disk(facts, move_target_uuid(m)) : NULL;
+	bool is_current = !move_has_target(m) || (known && !known->is_stale);
+	return is_current && facts->history == m->history ? 0 : -ECANCELED;
 }
 
 static void move_extend(struct record_update *u, struct transaction *t)
@@ -457,7 +471,7 @@ static void move_extend(struct record_update *u, struct transaction *t)
 	struct place_pick picks[MOVE_SEGMENTS_MAX];
 	char uuid[UUID_TEXT_BYTES];
 	for (uint32_t i = 0; i < m->order.n_segments; i++)
-		picks[i] = (struct place_pick){.segment = m->order.first + i, .disks = move_new_disks(m)};
+		picks[i] = (struct place_pick){.segment = m->order.first + i, .disks = move_order_disks(&m->order)};
 	uuid_to_text(&m->volume->entry->facts.uuid, uuid);
 	transaction_condition(t, is_known ? c->revision : REVISION_NONE, CHUNK_KEY, uuid, c->number);
 	if (is_known)
@@ -478,7 +492,7 @@ static enum flow move_switch(struct move *m)
 	m->is_switching = true;
 	/* until the outcome is known they count as lying there, too */
 	for (uint32_t i = 0; i < m->order.n_segments; i++)
-		layout_add(m->volume, move_new_disks(m));
+		layout_add(m->volume, move_order_disks(&m->order));
 	if (move_record(m, move_change, move_extend) == FLOW_WAIT)
 		return FLOW_WAIT;
 	m->is_doubtful = true; /* nothing was sent: the chunk will tell */
@@ -494,7 +508,7 @@ static void move_tell_snapshot(struct volume *v, void *context)
 	if (number >= v->n_chunks || !v->chunks[number])
 		return;
 	for (uint64_t segment = m->order.first; segment < move_end_segment(m); segment++)
-		chunk_move(v->chunks[number], segment, move_new_disks(m));
+		chunk_move(v->chunks[number], segment, move_order_disks(&m->order));
 }
 
 /* It is known where they lie. */
@@ -503,7 +517,7 @@ static void move_settle(struct move *m, bool has_moved)
 	struct volume *v = m->volume;
 	m->is_live = false;
 	for (uint32_t i = 0; i < m->order.n_segments; i++)
-		layout_remove(v, has_moved ? m->order.disks : move_new_disks(m));
+		layout_remove(v, has_moved ? m->order.disks : move_order_disks(&m->order));
 	if (!has_moved) {
 		m->err = m->err ? m->err : -EAGAIN;
 		return;
@@ -512,9 +526,9 @@ static void move_settle(struct move *m, bool has_moved)
 	v->entry->n_moves++;
 	struct chunk *c = chunk_pinned(v, m->order.first);
 	for (uint64_t segment = m->order.first; segment < move_end_segment(m); segment++)
-		chunk_move(c, segment, move_new_disks(m));
+		chunk_move(c, segment, move_order_disks(&m->order));
 	snapshots_each_head(v->entry, move_tell_snapshot, m);
-	m->cut_disks = m->order.out < SET_DISKS_MAX ? 1ull << m->order.out : 0;
+	m->cut_disks = disk_bit(m->order.out);
 	stale_wake(v);
 }
 
@@ -541,7 +555,7 @@ static enum flow move_reload(struct move *m)
 		m->is_doubtful = true;
 		return move_poll(m, MOVE_RELOAD_NS);
 	}
-	move_settle(m, disks == move_new_disks(m));
+	move_settle(m, disks == move_order_disks(&m->order));
 	return FLOW_NEXT;
 }
 
@@ -601,7 +615,7 @@ static enum flow move_step_record(struct move *m)
 	m->is_naming = false;
 	barrier_run(m->volume);
 	placer_run(m->volume);
-	m->stage = MOVE_CLAIM;
+	m->stage = move_has_target(m) ? MOVE_CLAIM : MOVE_STILL;
 	return FLOW_NEXT;
 }
 
@@ -698,9 +712,11 @@ static void move_turn(struct op *op, int res)
 
 int move_start(struct volume *v, const struct move_order *order)
 {
-	quarry_assert(!v->move && !v->resync && order->done && (order->is_tidying || order->target < SET_DISKS_MAX));
+	quarry_assert(!v->move && !v->resync && order->done);
 	quarry_assert(order->n_segments > 0 && order->n_segments <= MOVE_SEGMENTS_MAX);
-	quarry_assert(order->is_tidying || (!(order->disks >> order->target & 1) && order->disks >> order->source & 1));
+	quarry_assert(order->is_tidying || (order->disks & ~disk_bit(order->out)) | disk_bit(order->target));
+	quarry_assert(order->is_tidying || order->target == SET_DISKS_MAX || order->disks >> order->source & 1);
+	quarry_assert(order->is_tidying || !(order->disks & disk_bit(order->target)));
 	struct move *m = calloc(1, sizeof(*m));
 	if (!m)
 		return -ENOMEM;

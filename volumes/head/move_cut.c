@@ -34,7 +34,7 @@ void move_turn_back(struct move *m)
 	m->err = 0;
 	m->is_live = false;
 	m->is_switching = true;
-	m->cut_disks = 1ull << m->order.target;
+	m->cut_disks = disk_bit(m->order.target);
 	m->stage = MOVE_QUIET;
 }
 
@@ -83,9 +83,7 @@ void move_look_for_rest(struct move *m)
 	for (uint64_t segment = m->order.first; segment < move_end_segment(m); segment++)
 		if (chunk_find(m->volume, segment, &disks) == PLACED_ON_DISKS)
 			placed |= disks;
-	m->cut_disks = (m->order.target < SET_DISKS_MAX ? 1ull << m->order.target : 0) |
-		       (m->order.out < SET_DISKS_MAX ? 1ull << m->order.out : 0);
-	m->cut_disks &= ~placed;
+	m->cut_disks = (disk_bit(m->order.target) | disk_bit(m->order.out)) & ~placed;
 	m->is_switching = true;
 	m->stage = MOVE_QUIET;
 }

@@ -573,16 +573,31 @@ void resync_abandon(struct volume *v)
 	v->resync = NULL;
 }
 
+/* Of all trees, one after the other, each from its first block to its last. */
+static double resync_done(const struct resync *r, const struct copy_progress *p)
+{
+	uint64_t size = max_u64(blocks_of(r->volume->entry->facts.size_bytes), 1), at = 0;
+	if (!r->walk.volume || r->n_trees == 0)
+		return 0;
+	if (r->copy)
+		at = r->copy_first + p->walked_blocks;
+	else if (r->walk.number > 0)
+		at = ((uint64_t)(r->walk.number - 1) * PLACEMENT_CHUNK + r->segment) * SEGMENT_BLOCKS;
+	return ((double)min_u64(r->tree, r->n_trees - 1) + (double)min_u64(at, size) / (double)size) / r->n_trees;
+}
+
 void resync_look(const struct volume *v, struct resync_progress *out)
 {
 	const struct resync *r = v->resync;
+	struct copy_progress p = {0};
 	*out = (struct resync_progress){.disk = SET_DISKS_MAX};
 	if (!r)
 		return;
-	*out = (struct resync_progress){.disk = r->disk, .copied_bytes = r->copied_bytes};
-	if (!r->copy)
-		return;
-	struct copy_progress p;
-	copy_progress(r->copy, &p);
-	out->copied_bytes += p.copied_bytes;
+	if (r->copy)
+		copy_progress(r->copy, &p);
+	*out = (struct resync_progress){
+	    .disk = r->disk, .copied_bytes = r->copied_bytes + p.copied_bytes, .done = resync_done(r, &p)};
+	double took_s = (double)(reactor_now_ns(v->set->reactor) - r->started_ns) / (double)NS_PER_S;
+	if (out->done > 0 && took_s >= 1)
+		out->eta_s = (uint64_t)(took_s * (1 - out->done) / out->done) + 1;
 }

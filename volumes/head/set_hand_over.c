@@ -52,7 +52,7 @@ static int hand_over_check(struct command *c)
 		    "volume %s is attached over vhost-user, and its client is on this node: quarry volume "
 		    "detach %s --vhost-user, then move it",
 		    f->name, f->name);
-	if (f->replicas == 1)
+	if (!volume_facts_are_replicated(f))
 		return command_refuse(c, -EINVAL, "invalid",
 				      "volume %s has one copy, and only the node of its disk can serve it", f->name);
 	if (command_check_whole(c, c->volume, "moved") != 0)

@@ -60,7 +60,7 @@ bool set_node_label(const struct volume_set *s, const char *node, const char *ki
 const char *set_volume_node(const struct set_volume *entry)
 {
 	const struct volume_facts *f = &entry->facts;
-	bool is_replicated = f->replicas > 1;
+	bool is_replicated = volume_facts_are_replicated(f);
 	if (volume_facts_are_attached(f) && f->owner[0])
 		return f->owner;
 	for (uint32_t i = 0; i < f->n_disks; i++) {
@@ -75,7 +75,7 @@ const char *set_volume_node(const struct set_volume *entry)
 bool set_volume_is_elsewhere(const struct set_volume *entry)
 {
 	const char *node = set_volume_node(entry);
-	if (entry->facts.replicas > 1 && !volume_facts_are_attached(&entry->facts))
+	if (volume_facts_are_replicated(&entry->facts) && !volume_facts_are_attached(&entry->facts))
 		return false; /* with several copies any node can */
 	return entry->set->members && node[0] && !set_node_is_self(entry->set, node);
 }
@@ -221,7 +221,7 @@ const struct command_kind command_return = {.name = "return", .run = return_run}
 void return_want(struct set_volume *entry)
 {
 	struct volume_set *s = entry->set;
-	if (!s->start && !s->is_stopping && !entry->head && !entry->attach && entry->facts.replicas > 1 &&
-	    set_volume_returns(entry))
+	if (!s->start && !s->is_stopping && !entry->head && !entry->attach &&
+	    volume_facts_are_replicated(&entry->facts) && set_volume_returns(entry))
 		order_own(entry, SET_RETURN);
 }

@@ -117,7 +117,7 @@ void set_seen_want(struct volume_set *s)
 static bool accept_concerns(struct set_volume *entry, const struct set_disk *d)
 {
 	const struct volume_disk_facts *known = volume_facts_disk(&entry->facts, &d->facts.uuid);
-	if (!known || known->is_left || entry->facts.is_deleting || entry->facts.replicas == 1)
+	if (!known || known->is_left || entry->facts.is_deleting || !volume_facts_are_replicated(&entry->facts))
 		return false;
 	return known->is_stale ? known->since > 0 || known->had_before > 0 : !known->is_older;
 }

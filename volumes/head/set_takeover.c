@@ -45,8 +45,8 @@ static bool volume_is_orphaned(const struct set_volume *entry)
 {
 	const struct volume_facts *f = &entry->facts;
 	bool is_for_nbd = f->is_attached_nbd && !f->is_attached_vhost;
-	return is_for_nbd && f->replicas > 1 && !f->is_deleting && !entry->head && !entry->attach && f->owner[0] &&
-	       !set_node_is_self(entry->set, f->owner) && node_is_lost(entry->set, f->owner);
+	return is_for_nbd && volume_facts_are_replicated(f) && !f->is_deleting && !entry->head && !entry->attach &&
+	       f->owner[0] && !set_node_is_self(entry->set, f->owner) && node_is_lost(entry->set, f->owner);
 }
 
 /* ---- whose turn ---- */

@@ -1,5 +1,5 @@
 /*
- * set_volumes.c: the commands that create, rename, change, attach, detach and delete volumes.
+ * set_volumes.c: the commands that create, rename, attach, detach and delete volumes.
  *
  * A name belongs to at most one volume: the key volume-names/NAME is made, moved and deleted in the same transaction
  * as the volume's record, on the condition that nobody else has it.
@@ -66,20 +66,6 @@ static int volume_create_facts(struct command *c, const struct set_pool *pool)
 	return 0;
 }
 
-/* Copies that would not be apart from the beginning are not promised. */
-static int volume_create_check_domains(struct command *c, const struct set_pool *pool, uint32_t replicas)
-{
-	uint32_t n = placement_domains(c->set, &pool->facts, NULL);
-	if (replicas == 1 || n >= replicas)
-		return 0;
-	return command_refuse(
-	    c, -ENOSPC, "no-space",
-	    "%u copies must lie in %u failure domains (%s), and the disks of pool %s are in %u%s: add disks, "
-	    "or give fewer replicas or another --failure-domain to the pool",
-	    replicas, replicas, failure_domain_name(pool->facts.failure_domain), pool->facts.name, n,
-	    c->set->members && !c->set->has_peers ? " (without peer.listen only those of this node count)" : "");
-}
-
 static char *name_to_json(const struct uuid *uuid)
 {
 	return cluster_to_json(uuid); /* {"uuid": ...} */
@@ -106,7 +92,7 @@ static int volume_create_decide(struct command *c)
 	if (err == 0 && there)
 		return volume_create_exists(c, there);
 	if (err == 0)
-		err = volume_create_check_domains(c, pool, o->replicas ? o->replicas : pool->facts.replicas);
+		err = command_check_domains(c, pool, o->replicas ? o->replicas : pool->facts.replicas);
 	if (err == 0)
 		err = volume_create_facts(c, pool);
 	if (err != 0)
@@ -222,48 +208,6 @@ static void rename_run(struct command *c)
 }
 
 const struct command_kind command_volume_rename = {.name = "volume rename", .run = rename_run};
-
-/* ---- set ---- */
-
-static int set_change(struct record_update *u, struct volume_facts *facts)
-{
-	facts->min_replicas = command_of(u)->order->min_replicas;
-	return 0;
-}
-
-/* 1: go on; 0: it is as wished; -errno. */
-static int set_check(struct command *c)
-{
-	const struct set_command *o = c->order;
-	if (command_find_volume(c) != 0)
-		return c->err;
-	const struct volume_facts *f = &c->volume->facts;
-	if (command_check_replicas(c, o->replicas ? o->replicas : f->replicas, o->min_replicas) != 0)
-		return c->err;
-	if (o->replicas > 0 && o->replicas != f->replicas)
-		return command_refuse(
-		    c, -EOPNOTSUPP, "not-available",
-		    "volume %s has %u cop%s, and the number cannot be changed in this release: create "
-		    "another volume and copy it there",
-		    o->object, f->replicas, f->replicas == 1 ? "y" : "ies");
-	return o->min_replicas > 0 && o->min_replicas != f->min_replicas;
-}
-
-static void volume_set_run(struct command *c)
-{
-	if (c->stage == UPDATE_CHECK) {
-		c->stage = UPDATE_WAIT;
-		if (set_check(c) == 1) {
-			update_start(c, set_change, NULL);
-			return;
-		}
-	} else if (c->err == 0 && c->volume->head) {
-		stale_more_copies(c->volume->head); /* or fewer are enough */
-	}
-	command_end(c);
-}
-
-const struct command_kind command_volume_set = {.name = "volume set", .run = volume_set_run};
 
 /* ---- delete: the record says so, the name is free, the reaper does the rest ---- */
 

@@ -168,32 +168,42 @@ static void volume_view_disks(const struct set_volume *entry, const struct tree_
 		volume_view_tree(entry, &sizes->all[i], v);
 }
 
-static bool volume_view_is_resyncing(const struct set_volume *entry, const struct uuid *disk)
+/* The disk that is being resynced, and how far it is; NULL: none. */
+static const struct uuid *volume_view_resync(const struct set_volume *entry, struct volume_view *v)
 {
 	struct resync_progress p = {.disk = SET_DISKS_MAX};
 	if (entry->head)
 		resync_look(entry->head, &p);
-	return p.disk < SET_DISKS_MAX && uuid_equal(&entry->set->disks[p.disk]->facts.uuid, disk);
+	if (p.disk == SET_DISKS_MAX)
+		return NULL;
+	v->resync.copied_bytes = p.copied_bytes;
+	v->resync.percent = (uint32_t)(100 * p.done);
+	v->resync.eta_s = p.eta_s;
+	return &entry->set->disks[p.disk]->facts.uuid;
 }
 
 /* Of a volume with several copies. */
 static void volume_view_copies(const struct set_volume *entry, struct volume_view *v)
 {
 	const struct volume_facts *f = &entry->facts;
-	if (f->replicas == 1)
+	if (!volume_facts_are_replicated(f))
 		return;
+	const struct uuid *resyncing = volume_view_resync(entry, v);
 	for (uint32_t i = 0; i < f->n_disks; i++) {
 		if (f->disks[i].is_left)
 			continue;
 		v->copies[v->n_copies].disk = f->disks[i].uuid;
-		v->copies[v->n_copies].is_resyncing = volume_view_is_resyncing(entry, &f->disks[i].uuid);
+		v->copies[v->n_copies].is_resyncing = resyncing && uuid_equal(resyncing, &f->disks[i].uuid);
 		v->copies[v->n_copies++].is_stale = f->disks[i].is_stale;
 	}
 	v->fewest_copies = f->replicas;
 	v->is_rebuilding = entry->head && entry->head->is_rebuild_told;
-	if (entry->head)
-		v->degraded_bytes =
-		    layout_degraded(entry->head, volume_joined(entry->head), &v->fewest_copies) * SEGMENT_BYTES;
+	v->is_evening = even_is_needed(entry);
+	text_print(v->copies_why, sizeof(v->copies_why), "%s", leave_why(entry) ? leave_why(entry) : "");
+	if (!entry->head)
+		return;
+	v->degraded_bytes = layout_degraded(entry->head, volume_joined(entry->head), &v->fewest_copies) * SEGMENT_BYTES;
+	v->surplus_bytes = layout_surplus(entry->head) * SEGMENT_BYTES;
 }
 
 static void volume_view_fill(struct set_volume *entry, const struct tree_sizes *sizes, struct volume_view *v)

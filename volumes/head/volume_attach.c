@@ -1,8 +1,8 @@
 /*
  * volume_attach.c: a node becomes the head of a volume, and ceases to be.
  *
- *   RECORD -> (LAYOUT) -> JOIN -> (MARK -> RECONCILE) -> BARRIER -> (ADMIT) -> END     attach: in brackets, with several
- *               +------------------ on error -------------------------------^        copies
+ *   RECORD -> LAYOUT -> JOIN -> (MARK -> RECONCILE) -> BARRIER -> (ADMIT) -> END     attach: in brackets, with several
+ *               +---------------- on error -------------------------------^        copies
  *   (a foreign volume goes to END before RECORD: see invariant 4)
  *   DRAIN -> FLUSH -> FORGET -> END                              detach
  *
@@ -193,7 +193,7 @@ static int attach_check_node(struct attach *a)
 	if (owner && !a->options.is_takeover && !a->options.is_from_lost)
 		return attach_refuse_node(
 		    a, -EREMOTE, "it is attached on node %s, which is not alive: attach it with --takeover", owner);
-	for (uint32_t i = 0; i < f->n_disks && f->replicas == 1; i++) {
+	for (uint32_t i = 0; i < f->n_disks && !volume_facts_are_replicated(f); i++) {
 		const struct set_disk *d = set_disk_by_uuid(s, &f->disks[i].uuid);
 		if (d && !d->facts.is_removed && d->facts.node[0] && !set_disk_is_ours(d))
 			return attach_refuse_node(a, -EREMOTE, "its data are on disk %s of node %s: attach it there",
@@ -309,6 +309,10 @@ static void attach_walked(struct placement_walk *w, int res)
 	int err = res ? res : layout_take(w->volume, w);
 	if (err == 0 && placement_walk_next(w))
 		return;
+	if (err != 0 && !volume_is_replicated(w->volume)) { /* what cannot be read fails what lies there, not the rest */
+		w->volume->layout.is_short = true;
+		err = 0;
+	}
 	if (err != 0)
 		text_print(a->entry->why, sizeof(a->entry->why),
 			   "where its segments lie cannot be read from the metadata store: %s", strerror(-err));
@@ -318,7 +322,7 @@ static void attach_walked(struct placement_walk *w, int res)
 static enum flow attach_layout(struct attach *a)
 {
 	a->walk = (struct placement_walk){.volume = a->entry->head, .next = attach_walked, .context = a};
-	return volume_is_replicated(a->entry->head) && placement_walk_next(&a->walk) ? FLOW_WAIT : FLOW_NEXT;
+	return placement_walk_next(&a->walk) ? FLOW_WAIT : FLOW_NEXT;
 }
 
 /* ---- JOIN ---- */

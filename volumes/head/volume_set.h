@@ -237,10 +237,17 @@ struct volume_view {
 		struct uuid disk;
 		bool is_stale, is_resyncing;
 	} copies[64];
-	uint64_t
-	    degraded_bytes;     /* of segments with fewer current copies than replicas; 0 as well when it is detached */
+	struct {
+		uint64_t copied_bytes, eta_s; /* eta_s 0: not known yet */
+		uint32_t percent;             /* of what is compared */
+	} resync;                             /* of the copy that is_resyncing */
+	/* Of segments with fewer current copies than replicas, and with more; 0 as well when it is detached. */
+	uint64_t degraded_bytes, surplus_bytes;
 	uint32_t fewest_copies; /* that any of its segments has */
 	bool is_rebuilding;     /* copies are being made anew elsewhere */
+	bool is_evening;        /* segments get as many copies as they are to have */
+	char copies_why
+	    [SET_WHY_BYTES]; /* why that, or leaving a disk, does not go on; "": nothing is known against it */
 	bool is_attached_nbd, is_attached_vhost, is_read_only, is_deleting, is_serving;
 	char why[SET_WHY_BYTES]; /* when it is attached and not serving */
 	uint32_t vhost_queues;
