@@ -103,12 +103,12 @@ static enum flow replicas_attach(struct command *c)
 /* Each of its disks must know the attachment. */
 static int replicas_check_disks(struct command *c)
 {
+	quarry_assert(c->volume->head && !volume_is_replicated(c->volume->head));
 	const struct volume *v = c->volume->head;
-	quarry_assert(v && !volume_is_replicated(v));
 	if (v->layout.is_short)
 		return command_refuse(c, -EIO, "failed",
-				      "where the segments of volume %s lie could not be read when it was attached: see the "
-				      "events, and attach it anew",
+				      "where the segments of volume %s lie could not be read when it was attached: "
+				      "see the events, and attach it anew",
 				      c->volume->facts.name);
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
 		const struct set_disk *d = c->set->disks[i];
