@@ -7,8 +7,9 @@
  * size, so this is small.
  *
  * Invariants
- *  1. Every set that a recorded segment lies on is here, unless it is short, as that of a volume with one copy may be. One whose placement was sent and whose outcome is not known is,
- *     too: then there may be one segment too many, which errs on the safe side.
+ *  1. Every set that a recorded segment lies on is here, unless it is short, as that of a volume with one copy may be. One
+ *     whose placement was sent and whose outcome is not known is, too: then there may be one segment too many, which errs on
+ *     the safe side.
  *  2. Nothing is placed without the memory to note it here.
  *
  * Owner: the volume.
