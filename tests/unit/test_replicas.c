@@ -3,6 +3,7 @@
  * at any point; and what was placed with too few gets the rest when there are disks for it.
  */
 #include "tests/unit/moves_world.h"
+#include "volumes/head/move_internal.h"
 
 #include <CUnit/Basic.h>
 #include <errno.h>
@@ -192,6 +193,45 @@ static void what_cannot_be_is_refused(void)
 	bench_close(&b);
 }
 
+static void held(struct places_hold *h)
+{
+	quarry_assert(h->is_held);
+}
+
+static bool a_copy_is_about_to_go(void *context)
+{
+	const struct bench *b = context;
+	return b->v->move && b->v->move->stage == MOVE_STILL;
+}
+
+/* The copy that was to stay fails before the other one goes: that stays then. */
+static void the_last_current_copy_stays(void)
+{
+	struct bench b;
+	struct places_hold hold = {.held = held};
+	uint64_t disks = 0;
+	bench_open(&b, 625, 2, 2);
+	bench_change(&b, 40);
+	places_hold(b.v, &hold);
+	CU_ASSERT_EQUAL(bench_set_replicas(&b, 1), 0);
+	world_until(&b.w, a_copy_is_about_to_go, &b);
+	uint32_t out = b.v->move->order.out;
+	sim_file_fail(world_disk_file(&b.w, 2 - out), OP_WRITE, 0, EIO);
+	CU_ASSERT_EQUAL(bench_put(&b, 0, 0, 9, VOLUME_FUA), 0);
+	CU_ASSERT_EQUAL(b.v->disks[1 - out].state, VOLUME_DISK_STALE);
+	places_let_go(b.v, &hold);
+	world_let_pass(&b.w, 5 * NS_PER_S);
+	for (uint32_t segment = 0; segment < SEGMENTS; segment++) {
+		CU_ASSERT_EQUAL(chunk_find(b.v, segment, &disks), PLACED_ON_DISKS);
+		CU_ASSERT_EQUAL(disks, 1ull << out); /* of the copies it is the stale one that goes */
+	}
+	bench_check(&b);
+	world_crash(&b.w, SIM_KILL);
+	bench_start_again(&b);
+	bench_check(&b);
+	bench_close(&b);
+}
+
 /* A volume with one copy, one of whose disks has failed. */
 static void all_of_a_single_copy_must_be_there(void)
 {
@@ -297,6 +337,7 @@ int main(void)
 	CU_add_test(suite, "a crash anywhere is gone on from", a_crash_anywhere_is_gone_on_from);
 	CU_add_test(suite, "a volume that nobody uses gets them, too", a_volume_that_nobody_uses_gets_them_too);
 	CU_add_test(suite, "what cannot be is refused", what_cannot_be_is_refused);
+	CU_add_test(suite, "the last current copy stays", the_last_current_copy_stays);
 	CU_add_test(suite, "all of a single copy must be there", all_of_a_single_copy_must_be_there);
 	CU_add_test(suite, "all placements must be known", all_placements_must_be_known);
 	CU_add_test(suite, "an outcome in doubt is waited for", an_outcome_in_doubt_is_waited_for);

@@ -309,6 +309,7 @@ static int move_list_trees(struct move *m)
 	return 0;
 }
 
+/* A copy goes only while another is good, also when that was chosen long ago [KEEPLAST]. */
 static bool move_may_go_on(const struct move *m)
 {
 	bool has_disk = move_has_target(m) ? volume_disk_is_good(m->volume, m->order.target)
@@ -457,9 +458,13 @@ void move_let_go(struct move *m)
 static int move_change(struct record_update *u, struct volume_facts *facts)
 {
 	const struct move *m = container_of(u, struct move_update, update)->move;
-	const struct volume_disk_facts *known =
-	    move_has_target(m) ? volume_facts_disk(facts, move_target_uuid(m)) : NULL;
-	bool is_current = !move_has_target(m) || (known && !known->is_stale);
+	uint64_t stay = move_has_target(m) ? disk_bit(m->order.target) : move_order_disks(&m->order);
+	bool is_current = false; /* [KEEPLAST] */
+	for (; stay != 0; stay &= stay - 1) {
+		const struct set_disk *d = m->volume->set->disks[__builtin_ctzll(stay)];
+		const struct volume_disk_facts *known = volume_facts_disk(facts, &d->facts.uuid);
+		is_current |= known && !known->is_stale;
+	}
 	return is_current && facts->history == m->history ? 0 : -ECANCELED;
 }
 

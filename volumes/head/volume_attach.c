@@ -309,7 +309,8 @@ static void attach_walked(struct placement_walk *w, int res)
 	int err = res ? res : layout_take(w->volume, w);
 	if (err == 0 && placement_walk_next(w))
 		return;
-	if (err != 0 && !volume_is_replicated(w->volume)) { /* what cannot be read fails what lies there, not the rest */
+	if (err != 0 &&
+	    !volume_is_replicated(w->volume)) { /* what cannot be read fails what lies there, not the rest */
 		w->volume->layout.is_short = true;
 		err = 0;
 	}
