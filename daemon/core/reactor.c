@@ -236,7 +236,6 @@ void stream_recv_fds(struct stream *s, struct op *op, const struct iovec *iov, u
 {
 	op_begin_transfer(op, OP_RECV_FDS, iov, n_iov);
 	op->fds = fds;
-	fds->n = 0;
 	stream_submit_fds(s, op);
 }
 
@@ -265,11 +264,14 @@ const char *stream_peer(const struct stream *s)
 void reactor_fds_close(struct reactor *r, struct fds *fds)
 {
 	quarry_assert(fds->n <= FDS_MAX);
-	while (fds->n > 0) {
-		int fd = fds->fd[--fds->n];
-		if (fd >= 0)
-			r->ops->fd_close(r, fd);
-	}
+	if (fds->n > 0)
+		r->ops->fds_close(r, fds->fd, fds->n);
+	fds->n = 0;
+}
+
+uint32_t reactor_fds_held(struct reactor *r)
+{
+	return r->ops->fds_held ? r->ops->fds_held(r) : 0;
 }
 
 int reactor_stream_take(struct reactor *r, int fd, struct stream **out)

@@ -141,12 +141,16 @@ struct fds {
 	int fd[FDS_MAX];
 	uint32_t n;
 };
-/* As stream_recv_all, and takes the descriptors that come along; those beyond FDS_MAX are closed. They are the owner's
- * at done(), also after an error. */
+/* As stream_recv_all, and adds the descriptors that come along to *fds; those beyond FDS_MAX are closed. They are the
+ * owner's at done(), also after an error. */
 void stream_recv_fds(struct stream *s, struct op *op, const struct iovec *iov, uint32_t n_iov, struct fds *fds);
 /* As stream_send; the descriptors stay the owner's. */
 void stream_send_fds(struct stream *s, struct op *op, const struct iovec *iov, uint32_t n_iov, struct fds *fds);
+/* Nobody waits for it: what may take as long as others like (a file of FUSE or of a network, a socket that lingers) is
+ * closed by a thread of its own, and counts as held until then. */
 void reactor_fds_close(struct reactor *r, struct fds *fds);
+/* Descriptors that are still being closed, however they came. */
+uint32_t reactor_fds_held(struct reactor *r);
 /* A connected unix socket that came as a descriptor becomes a stream; the descriptor is taken over, also on failure. */
 must_check int reactor_stream_take(struct reactor *r, int fd, struct stream **out);
 
@@ -167,8 +171,9 @@ must_check int reactor_map(struct reactor *r, int fd, uint64_t pos_bytes, uint64
 must_check int reactor_share(struct reactor *r, uint64_t len_bytes, int *fd, struct mapping **out);
 void mapping_close(struct mapping *m);
 
-/* An eventfd (or pipe) of another process. With signalled() it is listened to: called once or more after others have
- * signalled it, soon when they had before it was opened. The descriptor is taken over, also on failure. */
+/* An eventfd or pipe of another process; -EINVAL: it is neither, and to poll it or write to it might wait. With
+ * signalled() it is listened to: called once or more after others have signalled it, soon when they had before it was
+ * opened. The descriptor is taken over, also on failure. */
 struct event;
 must_check int reactor_event_open(struct reactor *r, int fd, void (*signalled)(void *context), void *context,
 				  struct event **out);

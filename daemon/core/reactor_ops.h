@@ -20,7 +20,8 @@ struct reactor_ops {
 	void (*stream_close)(struct stream *s);
 	const char *(*stream_peer)(const struct stream *s);
 	/* NULL all of these: nothing can be shared with other processes */
-	void (*fd_close)(struct reactor *r, int fd);
+	void (*fds_close)(struct reactor *r, const int *fds, uint32_t n);
+	uint32_t (*fds_held)(struct reactor *r);
 	int (*stream_take)(struct reactor *r, int fd, struct stream **out);
 	bool (*fd_is_memory)(struct reactor *r, int fd);
 	int (*map)(struct reactor *r, int fd, uint64_t pos_bytes, uint64_t len_bytes, struct mapping **out);

@@ -135,10 +135,14 @@ int reactor_create(const struct reactor_options *options, struct reactor **out)
 	u->wake_fd = eventfd(0, EFD_CLOEXEC);
 	int res = u->wake_fd < 0 ? -errno : 0;
 	if (res == 0)
+		res = closers_create(&u->closers);
+	if (res == 0)
 		res = ring_init(u, options->n_entries > 0 ? options->n_entries : ENTRIES_DEFAULT, options->is_plain);
 	if (res < 0) {
 		if (u->wake_fd >= 0)
 			close(u->wake_fd);
+		if (u->closers != NULL)
+			closers_put(u->closers);
 		free(u);
 		return res;
 	}
@@ -754,6 +758,7 @@ void reactor_destroy(struct reactor *r)
 	quarry_assert(list_is_empty(&u->queued));
 	io_uring_queue_exit(&u->ring);
 	close(u->wake_fd);
+	closers_put(u->closers);
 	reactor_base_fini(r);
 	free(u);
 }
@@ -771,7 +776,8 @@ static const struct reactor_ops uring_ops = {
     .stream_shutdown = uring_stream_shutdown,
     .stream_close = uring_stream_close,
     .stream_peer = uring_stream_peer,
-    .fd_close = uring_fd_close,
+    .fds_close = uring_fds_close,
+    .fds_held = uring_fds_held,
     .stream_take = uring_stream_take,
     .fd_is_memory = uring_fd_is_memory,
     .map = uring_map,

@@ -6,6 +6,7 @@
  *   uring_files.c     opening, locking and sizing files and devices
  *   uring_streams.c   addresses, listeners, streams
  *   uring_shared.c    descriptors, memory and events that come from other processes
+ *   uring_closing.c   closing what comes from other processes, on threads where that may take long
  */
 #pragma once
 
@@ -17,6 +18,7 @@
 #include <sys/un.h>
 
 struct addrinfo;
+struct closers;
 
 /* An op whose completion is nobody's: user_data is never a pointer to an op then. */
 enum uring_tag { TAG_WAKE = 1, TAG_CANCEL, TAG_CONNECT_LIMIT };
@@ -62,6 +64,7 @@ struct uring {
 	_Atomic bool is_sleeping;         /* whoever posts must write to wake_fd */
 	_Atomic(struct message *) posted; /* newest first */
 
+	struct closers *closers; /* the threads that close for us */
 	struct uring_spin spin;
 	struct reactor_counters counters;
 	uint64_t random[RANDOM_NUMBERS];
@@ -85,9 +88,12 @@ struct uring_listener {
 
 #define PEER_BYTES 64u
 
-/* Room for the control message that carries descriptors, aligned as it must be. */
+#define FDS_SENT_MAX 253u /* SCM_MAX_FD: no message brings more */
+
+/* Room for the control message that carries descriptors, aligned as it must be: for all that may come, since the kernel
+ * closes what finds no room, and would do it on our thread. */
 struct fds_control {
-	_Alignas(struct cmsghdr) char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
+	_Alignas(struct cmsghdr) char bytes[CMSG_SPACE(FDS_SENT_MAX * sizeof(int))];
 };
 
 struct uring_stream {
@@ -152,8 +158,16 @@ bool uring_accept_is_over(struct op *op, int *res);
 bool uring_connect_is_over(struct op *op, int *res);
 int uring_stream_take(struct reactor *r, int fd, struct stream **out);
 
+/* uring_closing.c */
+must_check int closers_create(struct closers **out);
+void closers_put(struct closers *c); /* the reactor's end; threads may go on */
+void uring_fds_close(struct reactor *r, const int *fds, uint32_t n);
+uint32_t uring_fds_held(struct reactor *r);
+/* A unix socket of ours that nobody reads any more: what lies unread in it is somebody else's. */
+void uring_socket_close(struct reactor *r, int fd);
+bool fd_is_event(int fd); /* an eventfd or a pipe without a name */
+
 /* uring_shared.c */
-void uring_fd_close(struct reactor *r, int fd);
 bool uring_fd_is_memory(struct reactor *r, int fd);
 int uring_map(struct reactor *r, int fd, uint64_t pos_bytes, uint64_t len_bytes, struct mapping **out);
 int uring_share(struct reactor *r, uint64_t len_bytes, int *fd, struct mapping **out);

@@ -15,7 +15,9 @@
  *  3. The poll of an event goes on by itself and fires at each signal; so nobody reads the counter until the event is
  *     closed. It is read then, since the next one who listens shall not hear of what was meant for us.
  *  4. Writes go through the ring: one to a pipe that is full, or to a counter at its end, must not hold up the reactor.
- *  5. The SIGBUS handler looks at its own thread's mappings only; a mapping is in the list while it is mapped.
+ *  5. An event is an eventfd or a pipe. Anything else might wait where these do not: the kernel asks a FUSE server when
+ *     its file is polled, and a write to a file that does not come back would keep us from ever ending.
+ *  6. The SIGBUS handler looks at its own thread's mappings only; a mapping is in the list while it is mapped.
  *
  * Owner: the reactor.
  */
@@ -32,11 +34,6 @@
 #include <unistd.h>
 
 /* ---- descriptors ---- */
-
-void uring_fd_close(struct reactor *r, int fd)
-{
-	close(fd);
-}
 
 void uring_fds_prepare(struct op *op, struct msghdr *header, struct fds_control *control)
 {
@@ -61,6 +58,9 @@ void uring_fds_prepare(struct op *op, struct msghdr *header, struct fds_control 
 
 void uring_fds_take(struct op *op, struct msghdr *header)
 {
+	int beyond[FDS_SENT_MAX];
+	uint32_t n_beyond = 0;
+
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c != NULL; c = CMSG_NXTHDR(header, c)) {
 		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
 			continue;
@@ -71,9 +71,12 @@ void uring_fds_take(struct op *op, struct msghdr *header)
 			if (op->fds->n < FDS_MAX)
 				op->fds->fd[op->fds->n++] = fd;
 			else
-				close(fd);
+				beyond[n_beyond++] = fd;
+			quarry_assert(n_beyond <= FDS_SENT_MAX);
 		}
 	}
+	if (n_beyond > 0)
+		uring_fds_close(op->stream->reactor, beyond, n_beyond);
 }
 
 /* ---- memory ---- */
@@ -239,11 +242,12 @@ static void event_write(struct turn_hook *h)
 
 int uring_event_open(struct reactor *r, int fd, void (*signalled)(void *context), void *context, struct event **out)
 {
-	struct uring_event *e = calloc(1, sizeof *e);
+	struct uring_event *e = fd_is_event(fd) ? calloc(1, sizeof *e) : NULL;
 
 	if (e == NULL) {
-		close(fd);
-		return -ENOMEM;
+		int res = fd_is_event(fd) ? -ENOMEM : -EINVAL;
+		uring_fds_close(r, &fd, 1);
+		return res;
 	}
 	e->base = (struct event){.reactor = r, .signalled = signalled, .context = context};
 	e->fd = fd;

@@ -138,8 +138,10 @@ static void stream_free(struct uring_stream *s)
 	quarry_assert(s->sending == NULL);
 	if (s->found != NULL)
 		freeaddrinfo(s->found);
-	if (s->fd >= 0)
+	if (s->fd >= 0 && s->is_tcp)
 		close(s->fd);
+	else if (s->fd >= 0)
+		uring_socket_close(s->base.reactor, s->fd);
 	free(s);
 }
 
@@ -331,16 +333,24 @@ bool uring_accept_is_over(struct op *op, int *res)
 
 /* ---- a socket that somebody else has connected ---- */
 
+static bool is_connected_unix_stream(int fd)
+{
+	struct sockaddr_un peer;
+	int type = 0, family = 0;
+	socklen_t type_bytes = sizeof type, family_bytes = sizeof family, peer_bytes = sizeof peer;
+
+	return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_bytes) == 0 && type == SOCK_STREAM &&
+	       getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &family_bytes) == 0 && family == AF_UNIX &&
+	       getpeername(fd, (struct sockaddr *)&peer, &peer_bytes) == 0;
+}
+
 int uring_stream_take(struct reactor *r, int fd, struct stream **out)
 {
-	int type = 0, family = 0;
-	socklen_t type_bytes = sizeof type, family_bytes = sizeof family;
-
-	bool is_stream = getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_bytes) == 0 && type == SOCK_STREAM &&
-			 getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &family_bytes) == 0 && family == AF_UNIX;
+	bool is_stream = is_connected_unix_stream(fd);
 	struct uring_stream *s = is_stream ? calloc(1, sizeof *s) : NULL;
+
 	if (s == NULL) {
-		close(fd);
+		uring_fds_close(r, &fd, 1);
 		return is_stream ? -ENOMEM : -ENOTSOCK;
 	}
 	s->base.reactor = r;

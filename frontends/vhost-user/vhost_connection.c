@@ -15,7 +15,9 @@
  * Invariants
  *  1. guest_run() is called at the end of a turn only, through the hook. So a connection is freed in one place.
  *  2. Freed only when no op is with the kernel and no request in flight.
- *  3. Descriptors of a message that nobody took are closed before the next one is received.
+ *  3. Descriptors of a message that nobody took are closed before the next one is received. A client whose descriptors
+ *     are not closed at once has sent what no VMM sends: it gets its answer and is disconnected, and its door takes no
+ *     new ones while many are held. So it cannot fill the table of descriptors, of which everybody has need.
  *
  * Owner: the reactor.
  */
@@ -55,6 +57,16 @@ void guest_end(struct vhost_connection *c, const char *why)
 	guest_to_text(c, text);
 	log_event(c->door->server->log, LOG_WARNING, "vhost-client-failed", c->door->name, "%s: disconnected: %s", text,
 		  why);
+}
+
+/* More descriptors are held than before it had its way. */
+static void guest_suspect(struct vhost_connection *c, uint32_t n_held_before)
+{
+	const struct vhost_server *s = c->door->server;
+
+	if (s->takes_files || reactor_fds_held(s->reactor) <= n_held_before)
+		return;
+	c->is_suspect = c->door->is_suspect = true;
 }
 
 static void guest_received(struct op *op, int res)
@@ -157,6 +169,7 @@ int guest_create(struct vhost_door *d, struct stream *stream, struct vhost_conne
 static void guest_destroy(struct vhost_connection *c)
 {
 	struct reactor *r = c->door->server->reactor;
+	uint32_t n_held = reactor_fds_held(r);
 
 	quarry_assert(c->n_requests == 0 && !c->is_receiving && !c->is_sending && !c->is_noticing);
 	quarry_assert(c->door->runner != c);
@@ -173,14 +186,15 @@ static void guest_destroy(struct vhost_connection *c)
 	if (c->backend)
 		stream_close(c->backend);
 	stream_close(c->stream);
+	guest_suspect(c, n_held);
 	vhost_door_connection_gone(c->door, c);
 	free(c);
 }
 
 /* ---- stages ---- */
 
-/* Asks for the bytes, once; FLOW_NEXT when they are there. */
-static enum flow guest_receive(struct vhost_connection *c, uint8_t *to, uint32_t len_bytes, bool with_fds)
+/* Asks for the bytes, once; FLOW_NEXT when they are there. Descriptors may come with any of them. */
+static enum flow guest_receive(struct vhost_connection *c, uint8_t *to, uint32_t len_bytes)
 {
 	if (c->is_received || len_bytes == 0) {
 		c->is_received = false;
@@ -190,12 +204,7 @@ static enum flow guest_receive(struct vhost_connection *c, uint8_t *to, uint32_t
 		return FLOW_WAIT;
 	c->is_receiving = true;
 	c->receive_iov = (struct iovec){to, len_bytes};
-	if (with_fds) {
-		reactor_fds_close(c->door->server->reactor, &c->fds);
-		stream_recv_fds(c->stream, &c->receive, &c->receive_iov, 1, &c->fds);
-	} else {
-		stream_recv_all(c->stream, &c->receive, &c->receive_iov, 1);
-	}
+	stream_recv_fds(c->stream, &c->receive, &c->receive_iov, 1, &c->fds);
 	return FLOW_WAIT;
 }
 
@@ -231,10 +240,14 @@ static void reply_finish(struct vhost_connection *c)
 /* What was not understood has to be answered, or the connection is of no use any more. */
 static void guest_apply(struct vhost_connection *c)
 {
+	struct reactor *r = c->door->server->reactor;
+	uint32_t n_held = reactor_fds_held(r);
 	char why[96];
 	int res = message_apply(c);
 	bool has_ack = c->protocol & VHOST_P_REPLY_ACK && c->flags & VHOST_FLAG_NEED_ACK && !c->has_reply;
 
+	reactor_fds_close(r, &c->fds);
+	guest_suspect(c, n_held);
 	c->is_paused = false;
 	c->is_sent = false;
 	if (has_ack) {
@@ -322,13 +335,13 @@ static void guest_run(struct turn_hook *h)
 			c->stage = VHOST_CONNECTION_CLOSE;
 		switch (c->stage) {
 		case VHOST_CONNECTION_HEADER:
-			if (guest_receive(c, c->header, VHOST_HEADER_BYTES, true) == FLOW_WAIT)
+			if (guest_receive(c, c->header, VHOST_HEADER_BYTES) == FLOW_WAIT)
 				return;
 			header_read(c);
 			c->stage = VHOST_CONNECTION_PAYLOAD;
 			break;
 		case VHOST_CONNECTION_PAYLOAD:
-			if (guest_receive(c, c->payload, c->payload_bytes, false) == FLOW_WAIT)
+			if (guest_receive(c, c->payload, c->payload_bytes) == FLOW_WAIT)
 				return;
 			c->stage = VHOST_CONNECTION_DRAIN;
 			break;
@@ -345,6 +358,8 @@ static void guest_run(struct turn_hook *h)
 			if (guest_reply(c) == FLOW_WAIT)
 				return;
 			c->stage = VHOST_CONNECTION_HEADER;
+			if (c->is_suspect)
+				guest_end(c, "it has sent descriptors that do not close at once");
 			break;
 		case VHOST_CONNECTION_CLOSE:
 			if (guest_close(c) == FLOW_WAIT || list_is_linked(&c->hook.link))

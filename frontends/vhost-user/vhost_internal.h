@@ -19,6 +19,8 @@
 #define VHOST_REQUESTS_MAX 1024u
 /* Clients of one volume: the one that runs, the one that will take over (migration), and one that comes too early. */
 #define VHOST_CLIENTS_MAX 4u
+/* Descriptors that may be held by closing them before whoever has sent such ones is not let in again. */
+#define VHOST_HELD_MAX 64u
 /* Requests that one queue takes before others have their turn. */
 #define VHOST_TAKE_MAX     64u
 #define VHOST_PIECE_IOVECS 64u /* volume_io takes no more */
@@ -135,6 +137,7 @@ struct vhost_connection {
 	bool is_receiving, is_sending, is_received, is_sent;
 	bool is_ending;  /* finish what is in flight, then close */
 	bool has_failed; /* ending for a mistake of the client's */
+	bool is_suspect; /* to be ended: its descriptors do not close at once */
 	bool is_paused;  /* takes no requests: DRAIN */
 	bool wants_turn; /* has rings to run */
 	struct turn_hook hook;
@@ -179,6 +182,7 @@ struct vhost_door {
 	struct stream *stream;
 	struct timer pause;
 	bool is_accepting, is_closing;
+	bool is_suspect; /* descriptors of a client's did not close at once, and some are still held */
 	uint32_t n_queues;
 	struct list connections;
 	uint32_t n_connections;

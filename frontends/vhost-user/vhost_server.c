@@ -105,16 +105,29 @@ void vhost_door_connection_gone(struct vhost_door *d, struct vhost_connection *c
 
 /* ---- accepting ---- */
 
+/* A few are held for a moment whenever a client goes that has said more than was heard. */
+static bool vhost_door_is_shut(struct vhost_door *d)
+{
+	uint32_t n_held = reactor_fds_held(d->server->reactor);
+
+	d->is_suspect = d->is_suspect && n_held > 0;
+	return d->is_suspect && n_held > VHOST_HELD_MAX;
+}
+
 static void vhost_door_admit(struct vhost_door *d)
 {
 	struct vhost_server *s = d->server;
 	struct vhost_connection *c;
+	bool is_shut = vhost_door_is_shut(d);
 
 	s->n_accepted++;
-	if (d->n_connections == VHOST_CLIENTS_MAX || guest_create(d, d->stream, &c) != 0) {
+	if (is_shut || d->n_connections == VHOST_CLIENTS_MAX || guest_create(d, d->stream, &c) != 0) {
 		counter_add(&s->counters.refused, 1);
-		log_line(s->log, LOG_WARNING, "vhost", "%s: a client was refused: %u are connected already", d->name,
-			 d->n_connections);
+		log_line(s->log, LOG_WARNING, "vhost", "%s: a client was refused: %u are connected already%s", d->name,
+			 d->n_connections,
+			 is_shut ? ", and descriptors of a former one are still being closed: its FUSE server or its "
+				   "peer does not answer"
+				 : "");
 		stream_shutdown(d->stream);
 		stream_close(d->stream);
 		return;

@@ -137,6 +137,9 @@ void sim_memory_cut(struct sim *s, int fd);                    /* its file shrin
 int sim_counter_create(struct sim *s);                         /* as eventfd() */
 void sim_counter_signal(struct sim *s, int fd);
 uint64_t sim_counter_take(struct sim *s, int fd); /* how often it was signalled since */
+/* What a reactor closes of this kind is held, as by a FUSE server, until sim_slow_end(). */
+int sim_slow_create(struct sim *s);
+void sim_slow_end(struct sim *s);
 /* One end as a stream of the machine's process, the other as a descriptor to give away. */
 int sim_stream_create(struct sim_machine *m, struct stream **near);
 int sim_fd_copy(struct sim *s, int fd); /* as dup(); -1: there is no such */

@@ -57,7 +57,7 @@ struct sim {
 	struct list held; /* arrivals that a partition keeps */
 	uint64_t n_connections;
 	struct sim_thing **fds; /* by descriptor; NULL: closed */
-	uint32_t n_fds;
+	uint32_t n_fds, n_held; /* held: closed, but for THING_SLOW */
 	uint64_t latency_max_ns; /* of new files: the world's character */
 	uint64_t batch_max_ns;   /* how much later a turn may begin than its first event */
 };
@@ -105,7 +105,8 @@ void sim_net_fini(struct sim *s);
 void sim_stream_pair(struct sim_machine *m, struct stream **near, struct stream **far);
 
 /* sim_shared.c */
-void sim_shared_close(struct reactor *r, int fd);
+void sim_shared_close(struct reactor *r, const int *fds, uint32_t n);
+uint32_t sim_shared_held(struct reactor *r);
 int sim_shared_stream(struct reactor *r, int fd, struct stream **out);
 bool sim_shared_is_memory(struct reactor *r, int fd);
 int sim_shared_map(struct reactor *r, int fd, uint64_t pos_bytes, uint64_t len_bytes, struct mapping **out);

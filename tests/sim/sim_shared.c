@@ -1,6 +1,6 @@
 /*
  * sim_shared.c: descriptors that processes of a simulated world hand to each other, and what is behind them: memory,
- * counters (eventfd), ends of streams.
+ * counters (eventfd), ends of streams, and what does not close before somebody else lets it (a file of FUSE).
  *
  *   thing:  made by a test, or by reactor_share() --the last descriptor, mapping and bell of it closed--> freed
  *   bell:   open (somebody listens to a counter, or signals it) --closed, nothing on its way to it--> freed
@@ -25,7 +25,7 @@
 #define FD_FIRST       100000 /* far from the descriptors of this process */
 #define LATENCY_MIN_NS (2 * NS_PER_US)
 
-enum thing_kind { THING_MEMORY, THING_COUNTER, THING_STREAM };
+enum thing_kind { THING_MEMORY, THING_COUNTER, THING_STREAM, THING_SLOW };
 
 struct sim_thing {
 	enum thing_kind kind;
@@ -202,6 +202,16 @@ int sim_counter_create(struct sim *s)
 	return fd_create(s, thing_create(THING_COUNTER));
 }
 
+int sim_slow_create(struct sim *s)
+{
+	return fd_create(s, thing_create(THING_SLOW));
+}
+
+void sim_slow_end(struct sim *s)
+{
+	s->n_held = 0;
+}
+
 int sim_stream_create(struct sim_machine *m, struct stream **near)
 {
 	struct sim_thing *t = thing_create(THING_STREAM);
@@ -282,9 +292,20 @@ uint64_t sim_counter_take(struct sim *s, int fd)
 
 /* ---- the reactor's side ---- */
 
-void sim_shared_close(struct reactor *r, int fd)
+void sim_shared_close(struct reactor *r, const int *fds, uint32_t n)
 {
-	sim_fd_close(sim_of(r), fd);
+	struct sim *s = sim_of(r);
+
+	for (uint32_t i = 0; i < n; i++) {
+		const struct sim_thing *t = thing_at(s, fds[i]);
+		s->n_held += t && t->kind == THING_SLOW;
+		sim_fd_close(s, fds[i]);
+	}
+}
+
+uint32_t sim_shared_held(struct reactor *r)
+{
+	return sim_of(r)->n_held;
 }
 
 int sim_shared_stream(struct reactor *r, int fd, struct stream **out)
@@ -297,7 +318,7 @@ int sim_shared_stream(struct reactor *r, int fd, struct stream **out)
 		*out = t->stream;
 		t->stream = NULL;
 	}
-	sim_fd_close(s, fd);
+	sim_shared_close(r, &fd, 1);
 	return res;
 }
 
@@ -351,10 +372,9 @@ int sim_bell_open(struct reactor *r, int fd, void (*signalled)(void *context), v
 	struct sim *s = sim_of(r);
 	struct sim_thing *t = thing_at(s, fd);
 
-	if (!t || t->kind != THING_COUNTER) { /* the kernel finds out when it is used */
-		sim_fd_close(s, fd);
-		t = thing_create(THING_COUNTER);
-		fd = fd_create(s, t);
+	if (!t || t->kind != THING_COUNTER) {
+		sim_shared_close(r, &fd, 1);
+		return -EINVAL;
 	}
 	struct sim_bell *b = calloc(1, sizeof(*b));
 	quarry_assert(b != NULL);

@@ -109,6 +109,61 @@ static void descriptors_that_nobody_wants_are_closed(void)
 	world_close(&m); /* counts them */
 }
 
+/* They are sent by nobody who means well. */
+static void descriptors_that_do_not_close_end_the_connection(void)
+{
+	static const uint32_t kinds[] = {VHOST_SET_OWNER, VHOST_SET_VRING_KICK, VHOST_SET_VRING_CALL,
+					 VHOST_SET_BACKEND_REQ_FD, VHOST_SET_MEM_TABLE};
+	struct message_world m;
+
+	world_open_agreed(&m);
+	int slow = sim_slow_create(m.w.sim);
+	struct fds fds = {.fd = {slow}, .n = 1};
+	for (size_t i = 0; i < array_size(kinds); i++) {
+		uint8_t payload[VHOST_TABLE_HEAD_BYTES + VHOST_REGION_BYTES] = {kinds[i] == VHOST_SET_MEM_TABLE};
+		CU_ASSERT_EQUAL(vmm_ask(&m.v, kinds[i], payload, sizeof(payload), &fds), i > 0);
+		CU_ASSERT_TRUE(vmm_is_ended(&m.v));
+		CU_ASSERT_EQUAL(vhost_server_counters(m.w.server)->failed, i + 1);
+		CU_ASSERT_EQUAL(reactor_fds_held(m.w.reactor), i + 1);
+		vmm_drop(&m.v);
+		vmm_reconnect(&m.v, "vm1");
+		CU_ASSERT_EQUAL(vmm_features(&m.v, 0), 0);
+	}
+	sim_fd_close(m.w.sim, slow);
+	world_close(&m);
+}
+
+/* Who comes again and again with more of them is not let in before they are closed; others are. */
+static void descriptors_that_do_not_close_are_bounded(void)
+{
+	struct message_world m;
+	struct vmm other;
+	struct fds fds = {.n = FDS_MAX};
+
+	world_open_agreed(&m);
+	for (uint32_t i = 0; i < fds.n; i++)
+		fds.fd[i] = sim_slow_create(m.w.sim);
+	for (uint32_t n = FDS_MAX; n <= 72; n += FDS_MAX) {
+		CU_ASSERT_EQUAL(vmm_features(&m.v, 0), 0);
+		CU_ASSERT_EQUAL(vmm_ask(&m.v, VHOST_SET_OWNER, NULL, 0, &fds), 0);
+		CU_ASSERT_TRUE(vmm_is_ended(&m.v));
+		CU_ASSERT_EQUAL(reactor_fds_held(m.w.reactor), n);
+		vmm_drop(&m.v);
+		vmm_reconnect(&m.v, "vm1");
+	}
+	CU_ASSERT_TRUE(vmm_is_ended(&m.v));
+	vmm_connect(&m.w, &other, WORLD_SNAPSHOT);
+	CU_ASSERT_EQUAL(vmm_features(&other, 0), 0);
+	vmm_drop(&m.v);
+	sim_slow_end(m.w.sim);
+	vmm_reconnect(&m.v, "vm1");
+	CU_ASSERT_EQUAL(vmm_features(&m.v, 0), 0);
+	for (uint32_t i = 0; i < fds.n; i++)
+		sim_fd_close(m.w.sim, fds.fd[i]);
+	vmm_close(&other);
+	world_close(&m);
+}
+
 /* ---- features ---- */
 
 static void features_that_are_not_offered_are_refused(void)
@@ -467,6 +522,8 @@ int main(void)
 	    T(an_unknown_message_is_refused),
 	    T(a_message_that_is_too_short_is_refused),
 	    T(descriptors_that_nobody_wants_are_closed),
+	    T(descriptors_that_do_not_close_end_the_connection),
+	    T(descriptors_that_do_not_close_are_bounded),
 	    T(features_that_are_not_offered_are_refused),
 	    T(only_a_read_only_volume_says_so),
 	    T(a_ring_of_a_wrong_size_or_number_is_refused),
