@@ -6,10 +6,8 @@
  */
 #include "frontends/vhost-user/vhost_internal.h"
 
-#define LOGICAL_PER_PHYSICAL_EXP 3u         /* 4096 = 512 << 3 */
-#define OPT_IO_BLOCKS            512u       /* 256 KiB: what is written whole or not at all */
-#define RANGE_SECTORS_MAX        (1u << 31) /* a sweep of any length costs a few pointers: 1 TiB */
-#define ZEROES_SECTORS_MAX       (1u << 22) /* these may have to be written: 2 GiB */
+#define LOGICAL_PER_PHYSICAL_EXP 3u   /* 4096 = 512 << 3 */
+#define OPT_IO_BLOCKS            512u /* 256 KiB: what is written whole or not at all */
 
 uint64_t device_features(const struct vhost_door *d)
 {
@@ -40,10 +38,10 @@ void config_fill(const struct vhost_connection *c, uint8_t config[static BLK_CON
 	put_le16(config + BLK_CONFIG_NUM_QUEUES, (uint16_t)d->n_queues);
 	if (!is_writable)
 		return;
-	put_le32(config + BLK_CONFIG_DISCARD_SECTORS, RANGE_SECTORS_MAX);
+	put_le32(config + BLK_CONFIG_DISCARD_SECTORS, VHOST_DISCARD_SECTORS_MAX);
 	put_le32(config + BLK_CONFIG_DISCARD_SEGMENTS, VHOST_RANGES_MAX);
 	put_le32(config + BLK_CONFIG_DISCARD_ALIGNMENT, BLOCK_BYTES / SECTOR_BYTES);
-	put_le32(config + BLK_CONFIG_ZEROES_SECTORS, ZEROES_SECTORS_MAX);
+	put_le32(config + BLK_CONFIG_ZEROES_SECTORS, VHOST_ZEROES_SECTORS_MAX);
 	put_le32(config + BLK_CONFIG_ZEROES_SEGMENTS, VHOST_RANGES_MAX);
 	config[BLK_CONFIG_ZEROES_MAY_UNMAP] = 1;
 }

@@ -28,6 +28,9 @@
 #define VHOST_PIECES     4u
 #define VHOST_SEG_MAX    126u
 #define VHOST_RANGES_MAX 32u /* of one DISCARD or WRITE_ZEROES */
+/* Of one range. */
+#define VHOST_DISCARD_SECTORS_MAX (1u << 31) /* a sweep of any length costs a few pointers: 1 TiB */
+#define VHOST_ZEROES_SECTORS_MAX  (1u << 22) /* these may have to be written: 2 GiB */
 
 struct vhost_connection;
 struct vhost_door;

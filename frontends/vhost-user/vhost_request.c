@@ -438,7 +438,8 @@ static uint8_t serve_range(struct vhost_piece *p)
 
 	if (flags & ~(uint64_t)(is_discard ? 0 : BLK_RANGE_UNMAP))
 		return BLK_S_UNSUPP;
-	if (n == 0 || sector > sectors || n > sectors - sector)
+	if (n == 0 || n > (is_discard ? VHOST_DISCARD_SECTORS_MAX : VHOST_ZEROES_SECTORS_MAX) || sector > sectors ||
+	    n > sectors - sector)
 		return BLK_S_IOERR;
 	p->io.op = is_discard ? VOLUME_TRIM : VOLUME_ZERO;
 	p->io.flags =

@@ -184,6 +184,19 @@ static void ranges_that_make_no_sense_are_refused(void)
 	world_close(&m);
 }
 
+/* As the configuration says: a longer one keeps the volume busy for as long as the guest likes. */
+static void ranges_beyond_the_limits_are_refused(void)
+{
+	struct request_world m;
+
+	world_open_with(&m, &(struct vhost_world_options){.volume_bytes = 4 * GIB}, false);
+	CU_ASSERT_EQUAL(range_do(&m, BLK_T_WRITE_ZEROES, 0, 2 * GIB / 512, BLK_RANGE_UNMAP), BLK_S_OK);
+	CU_ASSERT_EQUAL(range_do(&m, BLK_T_WRITE_ZEROES, 0, 2 * GIB / 512 + 1, BLK_RANGE_UNMAP), BLK_S_IOERR);
+	CU_ASSERT_EQUAL(range_do(&m, BLK_T_WRITE_ZEROES, 0, 2 * GIB / 512 + 1, 0), BLK_S_IOERR);
+	CU_ASSERT_EQUAL(range_do(&m, BLK_T_DISCARD, 0, 2 * GIB / 512 + 1, 0), BLK_S_OK);
+	world_close(&m);
+}
+
 /* ---- what is wrong ---- */
 
 static void requests_outside_are_refused(void)
@@ -617,6 +630,7 @@ int main(void)
 	    T(a_snapshot_has_a_serial_of_its_own),
 	    T(ranges_are_trimmed_and_zeroed),
 	    T(ranges_that_make_no_sense_are_refused),
+	    T(ranges_beyond_the_limits_are_refused),
 	    T(requests_outside_are_refused),
 	    T(memory_that_is_not_the_guests_breaks_the_ring),
 	    T(errors_of_the_volume_reach_the_guest),
