@@ -72,7 +72,7 @@ int inflight_take(struct vhost_connection *c, int fd, const uint8_t *payload)
 
 	if (!sizes_are_good(c, n_queues, size) || len < inflight_bytes(n_queues, size) || pos % AREA_ALIGN_BYTES != 0)
 		return -EINVAL;
-	int res = reactor_map(c->door->server->reactor, fd, pos, len, &area);
+	int res = reactor_map(c->door->server->reactor, fd, pos, inflight_bytes(n_queues, size), &area);
 	if (res != 0)
 		return res;
 	inflight_drop(c);

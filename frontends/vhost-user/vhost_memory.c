@@ -7,7 +7,8 @@
  *
  * Invariants
  *  1. Regions do not overlap in guest addresses nor in the VMM's, and end before 2^64: no sum below overflows.
- *  2. A region is mapped as long as it is in the table; it is taken out only when no request is in flight.
+ *  2. Together they have VHOST_MEMORY_BYTES_MAX at most.
+ *  3. A region is mapped as long as it is in the table; it is taken out only when no request is in flight.
  *
  * Owner: the connection.
  */
@@ -49,7 +50,7 @@ static bool ranges_overlap(uint64_t a, uint64_t a_bytes, uint64_t b, uint64_t b_
 
 static int region_check(const struct vhost_memory *m, const struct vhost_region *region)
 {
-	uint64_t len = region->len_bytes;
+	uint64_t len = region->len_bytes, all = 0;
 
 	if (len == 0 || region->guest > UINT64_MAX - len || region->user > UINT64_MAX - len ||
 	    region->file_pos > UINT64_MAX - len)
@@ -59,7 +60,10 @@ static int region_check(const struct vhost_memory *m, const struct vhost_region 
 		if (ranges_overlap(r->guest, r->len_bytes, region->guest, len) ||
 		    ranges_overlap(r->user, r->len_bytes, region->user, len))
 			return -EEXIST;
+		all += r->len_bytes;
 	}
+	if (len > VHOST_MEMORY_BYTES_MAX - all)
+		return -E2BIG;
 	return m->n_regions == VHOST_REGIONS_MAX ? -ENOSPC : 0;
 }
 

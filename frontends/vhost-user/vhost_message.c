@@ -128,11 +128,12 @@ static int rem_mem_reg(struct vhost_connection *c)
 
 static int set_log_base(struct vhost_connection *c)
 {
+	uint64_t len = get_le64(c->payload), pos = get_le64(c->payload + 8);
 	struct mapping *log;
 
-	if (c->fds.n != 1)
+	if (c->fds.n != 1 || len > VHOST_LOG_BYTES_MAX)
 		return -EINVAL;
-	int res = reactor_map(reactor_of(c), c->fds.fd[0], get_le64(c->payload + 8), get_le64(c->payload), &log);
+	int res = reactor_map(reactor_of(c), c->fds.fd[0], pos, len, &log);
 	if (res != 0)
 		return res;
 	if (c->memory.log)
