@@ -210,6 +210,8 @@ static void a_ring_of_a_wrong_size_or_number_is_refused(void)
 	CU_ASSERT_EQUAL(vmm_ask_queue(&m.v, VHOST_SET_VRING_NUM, 0, 0), 1);
 	CU_ASSERT_EQUAL(vmm_ask_queue(&m.v, VHOST_SET_VRING_NUM, 0, 24), 1); /* a split one is a power of two */
 	CU_ASSERT_EQUAL(vmm_ask_queue(&m.v, VHOST_SET_VRING_NUM, 0, 2 * VRING_SIZE_MAX), 1);
+	CU_ASSERT_EQUAL(vmm_ask_queue(&m.v, VHOST_SET_VRING_NUM, 0, 65535), 1);
+	CU_ASSERT_EQUAL(vmm_ask_queue(&m.v, VHOST_SET_VRING_NUM, 0, UINT32_MAX), 1);
 	CU_ASSERT_EQUAL(vmm_ask_queue(&m.v, VHOST_SET_VRING_NUM, 4, 16), 1);
 	CU_ASSERT_EQUAL(vmm_ask_queue(&m.v, VHOST_SET_VRING_BASE, 4, 16), 1);
 	CU_ASSERT_EQUAL(vmm_ask_queue(&m.v, VHOST_SET_VRING_ENABLE, 0, 2), 1);

@@ -120,6 +120,38 @@ static void a_serial_is_given(void)
 	world_close(&m);
 }
 
+/* As much as there is room for; the byte behind it is the guest's. */
+static void a_serial_is_cut_to_its_room(void)
+{
+	struct request_world m;
+	uint32_t token, len;
+
+	world_open(&m, false);
+	for (uint32_t room = 0; room < BLK_ID_BYTES; room += 4) {
+		*vmm_at(&m.v, VMM_DATA + room) = 0xee;
+		vmm_request(&m.v, &(struct vmm_request){BLK_T_GET_ID, 1, 0, VMM_DATA, room, false, 0});
+		CU_ASSERT_EQUAL(vmm_completion(&m.v, &token, &len), BLK_S_OK);
+		CU_ASSERT_EQUAL(len, room + 1);
+		CU_ASSERT_EQUAL(*vmm_at(&m.v, VMM_DATA + room), 0xee);
+	}
+	world_close(&m);
+}
+
+static void requests_of_no_bytes_are_answered(void)
+{
+	struct request_world m;
+
+	for (int is_packed = 0; is_packed < 2; is_packed++) {
+		world_open(&m, is_packed);
+		CU_ASSERT_EQUAL(read_at(&m, 0, VMM_DATA, 0), BLK_S_OK);
+		CU_ASSERT_EQUAL(write_at(&m, 0, VMM_DATA, 0), BLK_S_OK);
+		CU_ASSERT_EQUAL(vmm_do(&m.v, &(struct vmm_request){BLK_T_DISCARD, 1, 0, VMM_DATA, 0, false, 0}),
+				BLK_S_IOERR);
+		CU_ASSERT_EQUAL(write_at(&m, 0, VMM_DATA, 512), BLK_S_OK);
+		world_close(&m);
+	}
+}
+
 /* Of the volume's own 20 digits it has the first 12 only. */
 static void a_snapshot_has_a_serial_of_its_own(void)
 {
@@ -487,6 +519,27 @@ static void changed_pages_are_logged(void)
 	world_close(&m);
 }
 
+/* Its VMM loses pages of its own guest, and nobody else anything. */
+static void a_log_that_is_too_short_is_not_left(void)
+{
+	struct request_world m;
+	uint8_t where[VHOST_LOG_BYTES] = {1}, payload[8];
+
+	world_open(&m, false);
+	int log = sim_memory_create(m.w.sim, 4096);
+	vmm_tell(&m.v, VHOST_SET_LOG_BASE, 0, where, sizeof(where), &(struct fds){.fd = {log}, .n = 1});
+	CU_ASSERT_PTR_NOT_NULL(vmm_hear(&m.v, VHOST_SET_LOG_BASE, NULL));
+	put_le64(payload, VHOST_F_LOG_ALL | VHOST_F_PROTOCOL_FEATURES | VIRTIO_F_VERSION_1 | VIRTIO_BLK_F_FLUSH |
+			      VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX);
+	CU_ASSERT_EQUAL(vmm_ask(&m.v, VHOST_SET_FEATURES, payload, sizeof(payload), NULL), 0);
+	CU_ASSERT_EQUAL(read_at(&m, 0, VMM_DATA, 8192), BLK_S_OK);
+	const uint8_t *bytes = sim_memory_at(m.w.sim, log, NULL);
+	for (uint32_t i = 1; i < 4096; i++)
+		CU_ASSERT_EQUAL(bytes[i], 0);
+	sim_fd_close(m.w.sim, log);
+	world_close(&m);
+}
+
 /* ---- rings ---- */
 
 static void a_ring_is_stopped_when_nothing_is_in_flight(void)
@@ -627,6 +680,8 @@ int main(void)
 	    T(writes_are_read_back_packed),
 	    T(used_bytes_are_those_written),
 	    T(a_serial_is_given),
+	    T(a_serial_is_cut_to_its_room),
+	    T(requests_of_no_bytes_are_answered),
 	    T(a_snapshot_has_a_serial_of_its_own),
 	    T(ranges_are_trimmed_and_zeroed),
 	    T(ranges_that_make_no_sense_are_refused),
@@ -646,6 +701,7 @@ int main(void)
 	    T(a_detached_volume_leaves_requests_in_flight),
 	    T(memory_that_is_cut_off_ends_the_connection),
 	    T(changed_pages_are_logged),
+	    T(a_log_that_is_too_short_is_not_left),
 	    T(a_ring_is_stopped_when_nothing_is_in_flight),
 	    T(one_client_runs_at_a_time),
 	    T(clients_beyond_the_limit_are_refused),
