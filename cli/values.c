@@ -4,6 +4,9 @@
 #include "cli/values.h"
 
 #include "cli/call.h"
+#include "cli/text.h"
+
+#define RANGES_SHOWN 4u /* as many as the daemon names */
 
 const char *text_at(const json_t *object, const char *key)
 {
@@ -25,6 +28,25 @@ bool bool_at(const json_t *object, const char *key)
 bool is_unchanged(const json_t *answer)
 {
 	return bool_at(answer, "unchanged");
+}
+
+char *ranges_text(uint64_t n_bytes, uint64_t n, const json_t *ranges)
+{
+	size_t n_shown = 0, n_known = json_array_size(ranges);
+	char *text = text_format("%llu bytes:", (unsigned long long)n_bytes);
+	for (; n_shown < n_known && n_shown < RANGES_SHOWN; n_shown++) {
+		const json_t *range = json_array_get(ranges, n_shown);
+		char *longer = text_format("%s%s %llu+%llu", text, n_shown ? "," : "",
+					   (unsigned long long)number_at(range, "offset_bytes"),
+					   (unsigned long long)number_at(range, "length_bytes"));
+		free(text);
+		text = longer;
+	}
+	if (n <= n_shown)
+		return text;
+	char *longer = text_format("%s and %llu more", text, (unsigned long long)(n - n_shown));
+	free(text);
+	return longer;
 }
 
 static void body_put(json_t *body, const char *key, json_t *value)

@@ -127,14 +127,15 @@ static void volume_fill_print(const json_t *volume)
 {
 	const json_t *fill = json_object_get(volume, "fill");
 	uint64_t lost = number_at(fill, "unfillable_bytes");
-	char filled[SIZE_TEXT_BYTES], unfillable[SIZE_TEXT_BYTES];
+	char filled[SIZE_TEXT_BYTES];
 	if (!json_is_object(fill))
 		return;
 	size_to_text(number_at(fill, "filled_bytes"), filled);
-	size_to_text(lost, unfillable);
 	auto_free char *text = text_format("%s so far, from %s%s", filled, text_at(fill, "source"),
 					   bool_at(fill, "active") ? "" : "; nobody does it now");
 	field_text(stdout, "filled", text);
+	auto_free char *unfillable =
+	    ranges_text(lost, number_at(fill, "unfillable_ranges"), json_object_get(fill, "unfillable"));
 	if (lost > 0)
 		field_text(stdout, "unfillable", unfillable);
 }

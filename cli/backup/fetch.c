@@ -69,6 +69,11 @@ void fetch_submit(struct fetch *f, struct workers *workers)
 	workers_submit(workers, &f->job);
 }
 
+bool fetch_error_is_damage(int error)
+{
+	return error == -ENOENT || error == -EBADMSG;
+}
+
 bool fetch_next_run(const struct fetch *f, uint32_t *i, uint32_t *block, uint32_t *n_blocks)
 {
 	while (*i < f->n_parts && f->parts[*i].error)

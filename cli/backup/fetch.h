@@ -31,5 +31,7 @@ void fetch_fini(struct fetch *f);
 /* What the leaf has from this block on; 0 parts: all is hole. */
 void fetch_plan(struct fetch *f, const struct leaf *leaf, uint32_t first_block);
 void fetch_submit(struct fetch *f, struct workers *workers);
+/* Is it lost, and not just out of reach now? */
+bool fetch_error_is_damage(int error);
 /* The next run of parts that touch each other, from part *i on, which is moved behind it; false: there is none. */
 bool fetch_next_run(const struct fetch *f, uint32_t *i, uint32_t *block, uint32_t *n_blocks);

@@ -9,8 +9,8 @@
  *
  *   FETCH    a worker reads the unit's chunks and holds each against its name
  *   WRITE    the runs of blocks that the backup has
- *   SETTLE   ZERO: the unit is complete; or, if a chunk is hurt, TRIM: the rest of it cannot be had. With --zero-damaged
- *            what is damaged or missing is zeros, and the unit complete
+ *   SETTLE   ZERO: the unit is complete; or, if a chunk is hurt, TRIM of its blocks: they cannot be had. With
+ *            --zero-damaged what is damaged or missing is zeros, and the unit complete
  *
  * 1. A unit is settled only after its writes were answered.
  * 2. Of a unit with a hurt chunk everything else is written, holes as zeros: only the hurt blocks are lost.
@@ -22,7 +22,7 @@
  */
 #include "cli/backup/lazy.h"
 
-#include "cli/backup/fetch.h"
+#include "cli/backup/lost.h"
 #include "cli/call.h"
 #include "cli/client.h"
 #include "cli/progress.h"
@@ -69,8 +69,9 @@ struct lane {
 	enum lane_stage stage;
 	uint64_t unit, n_units; /* more than one: all hole */
 	bool is_wanted;
-	struct endpoint_op writes[RUNS_MAX], settle;
-	uint32_t n_writes;
+	struct lost lost;                 /* what of it cannot be had */
+	struct endpoint_op ops[RUNS_MAX]; /* of WRITE, then of SETTLE */
+	uint32_t n_ops;
 };
 
 enum unit_state { UNIT_TODO, UNIT_IN_HAND, UNIT_DONE };
@@ -95,13 +96,14 @@ struct lazy {
 	struct endpoint_op ask, flush;
 	bool is_asking, is_recording;
 	uint8_t answer[WANTED_BYTES];
-	uint64_t settled_units, n_hurt, recorded_ms, shown_ms;
+	uint64_t settled_units, recorded_ms, shown_ms;
+	struct lost hurt;   /* what clients have errors for, as far as this connection has come */
+	struct lost zeroed; /* what was lost and is zeros now, since the start: what is recorded is not brought again */
 	uint64_t progress_ms;  /* when it last got on, or stood by another that may */
 	char *uuid;            /* of the volume; NULL: not looked at yet */
 	bool is_broken;        /* the connection: an operation failed */
 	bool is_standing_by;   /* another process fills it */
 	bool is_damage_zeroed; /* --zero-damaged */
-	bool has_zeroed;       /* something that was lost, since the start: what is recorded is not brought again */
 	struct lane lanes[N_LANES];
 	enum status status;
 };
@@ -220,9 +222,9 @@ static void lane_write_run(struct lazy *z, struct lane *lane, uint32_t block, ui
 		return;
 	if (len_bytes > size_bytes - pos_bytes)
 		len_bytes = size_bytes - pos_bytes;
-	quarry_assert(lane->n_writes < RUNS_MAX);
-	endpoint_write(&z->transfer->volume, &lane->writes[lane->n_writes++],
-		       lane->fetch.data + (size_t)block * BLOCK_BYTES, len_bytes, pos_bytes);
+	quarry_assert(lane->n_ops < RUNS_MAX);
+	endpoint_write(&z->transfer->volume, &lane->ops[lane->n_ops++], lane->fetch.data + (size_t)block * BLOCK_BYTES,
+		       len_bytes, pos_bytes);
 }
 
 /* All blocks but those that are hurt: where the backup has a hole, zeros. */
@@ -244,28 +246,34 @@ static void lane_write_around(struct lazy *z, struct lane *lane)
 	}
 }
 
-/* It is lost, and not just out of reach now. */
-static bool error_is_damage(int error)
-{
-	return error == -ENOENT || error == -EBADMSG;
-}
-
 /* What cannot be had of the unit is to be zeros. */
 static bool lane_is_zeroed(const struct lazy *z, const struct lane *lane)
 {
-	bool is_zeroed = z->is_damage_zeroed && error_is_damage(lane->fetch.error);
+	bool is_zeroed = z->is_damage_zeroed && fetch_error_is_damage(lane->fetch.error);
 	for (uint32_t i = 0; i < lane->fetch.n_parts; i++)
-		is_zeroed &= !lane->fetch.parts[i].error || error_is_damage(lane->fetch.parts[i].error);
+		is_zeroed &= !lane->fetch.parts[i].error || fetch_error_is_damage(lane->fetch.parts[i].error);
 	return is_zeroed;
+}
+
+/* What of the unit cannot be had: parts of it, or all when the leaf that maps it is lost. */
+static void lane_find_lost(struct lazy *z, struct lane *lane)
+{
+	uint64_t begin = lane->unit * UNIT_BYTES, end = begin + UNIT_BYTES, size_bytes = z->transfer->volume.size_bytes;
+	lost_fini(&lane->lost);
+	if (lane->fetch.n_parts > 0)
+		lost_add_fetch(&lane->lost, &lane->fetch, begin, size_bytes);
+	else if (lane->fetch.error)
+		lost_add(&lane->lost, begin, end < size_bytes ? end : size_bytes);
 }
 
 static void lane_write(struct lazy *z, struct lane *lane)
 {
 	uint32_t i = 0, block, n_blocks;
-	lane->n_writes = 0;
+	lane->n_ops = 0;
 	if (lazy_is_ending(z))
 		return;
-	bool is_hurt = lane->fetch.error && !lane_is_zeroed(z, lane);
+	lane_find_lost(z, lane);
+	bool is_hurt = lane->lost.n > 0 && !lane_is_zeroed(z, lane);
 	if (is_hurt && lane->fetch.n_parts > 0)
 		lane_write_around(z, lane);
 	while (!is_hurt && fetch_next_run(&lane->fetch, &i, &block, &n_blocks))
@@ -285,43 +293,51 @@ static void op_judge(struct lazy *z, const struct endpoint_op *op, const char *w
 	}
 }
 
-static enum flow lane_written(struct lazy *z, struct lane *lane)
+/* FLOW_NEXT: all that was asked has been answered. */
+static enum flow lane_gather(struct lazy *z, struct lane *lane)
 {
-	for (uint32_t i = 0; i < lane->n_writes; i++)
-		if (!lane->writes[i].is_done)
+	for (uint32_t i = 0; i < lane->n_ops; i++)
+		if (!lane->ops[i].is_done)
 			return FLOW_WAIT;
-	for (uint32_t i = 0; i < lane->n_writes; i++)
-		op_judge(z, &lane->writes[i], "fill");
+	for (uint32_t i = 0; i < lane->n_ops; i++)
+		op_judge(z, &lane->ops[i], "fill");
 	return FLOW_NEXT;
 }
 
 static void lane_settle(struct lazy *z, struct lane *lane)
 {
+	struct endpoint *volume = &z->transfer->volume;
 	uint64_t pos_bytes = lane->unit * UNIT_BYTES, len_bytes = lane->n_units * UNIT_BYTES;
-	lane->settle = (struct endpoint_op){.is_done = true};
+	lane->n_ops = 0;
 	if (lazy_is_ending(z))
 		return;
-	if (len_bytes > z->transfer->volume.size_bytes - pos_bytes)
-		len_bytes = z->transfer->volume.size_bytes - pos_bytes;
-	if (lane->fetch.error && !lane_is_zeroed(z, lane))
-		endpoint_trim(&z->transfer->volume, &lane->settle, len_bytes, pos_bytes);
+	if (len_bytes > volume->size_bytes - pos_bytes)
+		len_bytes = volume->size_bytes - pos_bytes;
+	if (lane->lost.n == 0 || lane_is_zeroed(z, lane))
+		endpoint_zero(volume, &lane->ops[lane->n_ops++], len_bytes, pos_bytes);
 	else
-		endpoint_zero(&z->transfer->volume, &lane->settle, len_bytes, pos_bytes);
+		for (uint32_t i = 0; i < lane->lost.n; i++) {
+			const struct lost_range *r = &lane->lost.ranges[i];
+			quarry_assert(lane->n_ops < RUNS_MAX);
+			endpoint_trim(volume, &lane->ops[lane->n_ops++], r->end - r->begin, r->begin);
+		}
 }
 
-static enum flow lane_end(struct lazy *z, struct lane *lane)
+static void lane_end(struct lazy *z, struct lane *lane)
 {
-	if (!lane->settle.is_done)
-		return FLOW_WAIT;
-	op_judge(z, &lane->settle, "fill");
-	if (!lazy_is_ending(z)) {
-		memset(z->units + lane->unit, UNIT_DONE, lane->n_units);
-		bool is_zeroed = lane_is_zeroed(z, lane), is_hurt = lane->fetch.error && !is_zeroed;
-		z->settled_units += is_hurt ? 0 : lane->n_units;
-		z->n_hurt += is_hurt;
-		z->has_zeroed |= is_zeroed;
-	}
-	return FLOW_NEXT;
+	if (lazy_is_ending(z))
+		return;
+	bool is_whole = lane->lost.n == 0 || lane_is_zeroed(z, lane);
+	memset(z->units + lane->unit, UNIT_DONE, lane->n_units);
+	z->settled_units += is_whole ? lane->n_units : 0;
+	for (uint32_t i = 0; i < lane->lost.n; i++)
+		lost_add(is_whole ? &z->zeroed : &z->hurt, lane->lost.ranges[i].begin, lane->lost.ranges[i].end);
+}
+
+static void lane_fini(struct lane *lane)
+{
+	fetch_fini(&lane->fetch);
+	lost_fini(&lane->lost);
 }
 
 /* Every transition of a lane. */
@@ -341,14 +357,15 @@ static void lane_run(struct lazy *z, struct lane *lane)
 			lane->stage = LANE_WRITE;
 			break;
 		case LANE_WRITE:
-			if (lane_written(z, lane) == FLOW_WAIT)
+			if (lane_gather(z, lane) == FLOW_WAIT)
 				return;
 			lane_settle(z, lane);
 			lane->stage = LANE_SETTLE;
 			break;
 		case LANE_SETTLE:
-			if (lane_end(z, lane) == FLOW_WAIT)
+			if (lane_gather(z, lane) == FLOW_WAIT)
 				return;
+			lane_end(z, lane);
 			lane->stage = LANE_FREE;
 			break;
 		}
@@ -471,7 +488,7 @@ static void units_begin(struct lazy *z, const json_t *fill)
 	memset(z->units, UNIT_TODO, z->n_units);
 	memset(z->units, UNIT_DONE, filled < z->n_units ? filled : z->n_units);
 	z->settled_units = filled;
-	z->n_hurt = 0;
+	lost_fini(&z->hurt);
 }
 
 /* Another process has the export and uses it. */
@@ -554,16 +571,16 @@ static uint64_t units_through(const struct lazy *z)
 
 static enum status lazy_end(struct lazy *z)
 {
-	auto_free char *title = record_title(z->record);
-	if (z->n_hurt > 0 && z->status == DONE)
-		return cli_refuse(
-		    z->cli, "damaged",
-		    "backup '%s' is hurt: in %llu MiB of volume '%s' there are blocks that cannot be had; when "
-		    "the repository is whole again, repeat this command, or give them up with --wait --zero-damaged",
-		    title, (unsigned long long)z->n_hurt, z->transfer->name);
-	if (z->has_zeroed && z->status == DONE)
-		fprintf(stderr, "quarry: warning: backup '%s' is hurt: what it has lost of volume '%s' is zeros now\n",
-			title, z->transfer->name);
+	auto_free char *title = record_title(z->record), *hurt = lost_text(&z->hurt), *zeroed = lost_text(&z->zeroed);
+	if (z->zeroed.n > 0)
+		fprintf(stderr,
+			"quarry: warning: backup '%s' is hurt: what it has lost of volume '%s' is zeros now, %s\n",
+			title, z->transfer->name, zeroed);
+	if (z->hurt.n > 0 && z->status == DONE)
+		return cli_refuse(z->cli, "damaged",
+				  "backup '%s' is hurt: of volume '%s' cannot be had %s; when the repository is whole "
+				  "again, repeat this command, or give them up with --wait --zero-damaged",
+				  title, z->transfer->name, hurt);
 	if (z->status == DONE && !z->cli->is_json)
 		printf("volume '%s' is whole\n", z->transfer->name);
 	return z->status;
@@ -602,12 +619,15 @@ static enum status lazy_run(struct lazy *z)
 	}
 	progress_end();
 	for (unsigned i = 0; i < N_LANES; i++)
-		fetch_fini(&z->lanes[i].fetch);
+		lane_fini(&z->lanes[i]);
 	workers_destroy(z->workers);
 	worker_end(&z->here);
 	leaf_destroy(z->leaf);
 	free(z->uuid);
-	return lazy_end(z);
+	enum status status = lazy_end(z);
+	lost_fini(&z->hurt);
+	lost_fini(&z->zeroed);
+	return status;
 }
 
 /* ---- the command ---- */

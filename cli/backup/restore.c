@@ -12,8 +12,8 @@
  * 2. A chunk that is not what its name says ends the restore, and the volume is deleted again.
  * 3. The repository is only read: it may be on a read-only file system and no lock is taken.
  */
-#include "cli/backup/fetch.h"
 #include "cli/backup/lazy.h"
+#include "cli/backup/lost.h"
 #include "cli/call.h"
 #include "cli/client.h"
 #include "cli/handlers.h"
@@ -26,6 +26,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -62,6 +63,7 @@ struct restore {
 	struct leaf *leaf;  /* the one that pieces are planned from; NULL: none yet */
 	uint32_t leaf_number, next_piece;
 	uint64_t written_bytes, started_ms, shown_ms;
+	struct lost lost; /* of the first piece that is hurt */
 	struct slot slots[N_SLOTS];
 	enum status status;
 };
@@ -77,25 +79,28 @@ static uint64_t now_ms(void)
 
 /* ---- one piece ---- */
 
+/* What is lost has been added, unless it is just out of reach now. */
 static void chunk_fail(struct restore *x, int error)
 {
-	auto_free char *title = record_title(x->record);
+	auto_free char *title = record_title(x->record), *lost = lost_text(&x->lost);
 	if (x->status != DONE)
 		return;
-	if (error == -ESTALE) {
+	if (error == -ESTALE)
 		x->status =
 		    cli_refuse(x->cli, "in-use",
 			       "a pack of repository '%s' has gone meanwhile; when 'quarry backup prune' has ended, "
 			       "try again",
 			       x->repository.path);
-		return;
-	}
-	x->status = cli_refuse(x->cli, "damaged",
-			       "backup '%s' in '%s' is hurt (%s); 'quarry backup verify' tells which can be restored",
-			       title, x->repository.path,
-			       error == -ENOENT    ? "a chunk is missing"
-			       : error == -EBADMSG ? "a chunk is damaged"
-						   : strerror(-error));
+	else if (fetch_error_is_damage(error))
+		x->status = cli_refuse(
+		    x->cli, "damaged",
+		    "backup '%s' in '%s' is hurt (a chunk is %s); it has lost at least %s; 'quarry backup "
+		    "verify %s' tells all, and 'quarry backup restore --lazy --wait --zero-damaged' saves "
+		    "what is left",
+		    title, x->repository.path, error == -ENOENT ? "missing" : "damaged", lost, x->repository.path);
+	else
+		x->status = cli_refuse(x->cli, "io-error", "backup '%s' in '%s' cannot be read: %s", title,
+				       x->repository.path, strerror(-error));
 }
 
 /* Makes x->leaf the next one; false: there is none. */
@@ -110,8 +115,11 @@ static bool leaf_next(struct restore *x)
 	x->leaf = repository_leaf(&x->repository, &x->here, &next->id, &error);
 	x->leaf_number = next->number;
 	x->next_piece = 0;
-	if (!x->leaf)
+	if (!x->leaf) {
+		uint64_t begin = next->number * LEAF_BYTES, end = begin + LEAF_BYTES;
+		lost_add(&x->lost, begin, end < x->size_bytes ? end : x->size_bytes);
 		chunk_fail(x, error);
+	}
 	return x->leaf != NULL;
 }
 
@@ -135,8 +143,10 @@ static enum flow slot_plan(struct restore *x, struct slot *slot)
 static enum slot_stage slot_write(struct restore *x, struct slot *slot)
 {
 	uint32_t i = 0, block, n_blocks;
-	if (slot->fetch.error)
+	if (slot->fetch.error) {
+		lost_add_fetch(&x->lost, &slot->fetch, slot->pos_bytes, x->size_bytes);
 		chunk_fail(x, slot->fetch.error);
+	}
 	if (x->status != DONE)
 		return SLOT_FREE;
 	slot->n_writes = 0;
@@ -352,6 +362,7 @@ enum status backup_restore(struct cli *c)
 	workers_destroy(x->workers);
 	worker_end(&x->here);
 	leaf_destroy(x->leaf);
+	lost_fini(&x->lost);
 	repository_close(&x->repository);
 	free(x->path);
 	free(x->title);

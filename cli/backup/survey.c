@@ -7,8 +7,9 @@ struct survey {
 	const struct repository *repository;
 	struct worker *worker;
 	bool is_marking;
-	uint64_t n_data, n_lost; /* blocks */
-	uint64_t n_leaves_lost;
+	uint64_t n_data; /* blocks */
+	uint64_t n_leaves_lost, size_bytes;
+	struct lost *lost;
 };
 
 static bool chunk_is_there(const struct survey *s, const struct chunk_id *id)
@@ -17,53 +18,66 @@ static bool chunk_is_there(const struct survey *s, const struct chunk_id *id)
 	return index_find(s->repository->index, id, &place) && index_marked(s->repository->index, id) != MARK_BAD;
 }
 
-static void survey_leaf(struct survey *s, const struct chunk_id *id)
+static void survey_lose(struct survey *s, uint64_t pos_bytes, uint64_t n_blocks)
+{
+	uint64_t end = pos_bytes + n_blocks * BLOCK_BYTES;
+	lost_add(s->lost, pos_bytes, end < s->size_bytes ? end : s->size_bytes);
+}
+
+static void survey_leaf(struct survey *s, const struct record_leaf *at)
 {
 	int error = 0;
 	struct leaf_run run;
-	struct leaf *leaf = chunk_is_there(s, id) ? repository_leaf(s->repository, s->worker, id, &error) : NULL;
+	uint64_t pos_bytes = at->number * LEAF_BYTES;
+	struct leaf *leaf =
+	    chunk_is_there(s, &at->id) ? repository_leaf(s->repository, s->worker, &at->id, &error) : NULL;
 	if (!leaf) {
-		s->n_lost += LEAF_BLOCKS;
+		survey_lose(s, pos_bytes, LEAF_BLOCKS);
 		s->n_leaves_lost++;
 		return;
 	}
 	for (uint32_t block = 0; leaf_next_run(leaf, &block, LEAF_BLOCKS, &run);) {
 		s->n_data += run.n_blocks;
 		if (!chunk_is_there(s, &leaf->ids[run.chunk]))
-			s->n_lost += run.n_blocks;
+			survey_lose(s, pos_bytes + (uint64_t)run.block * BLOCK_BYTES, run.n_blocks);
 		else if (s->is_marking)
 			index_mark(s->repository->index, &leaf->ids[run.chunk], MARK_USED);
 	}
 	if (s->is_marking)
-		index_mark(s->repository->index, id, MARK_USED);
+		index_mark(s->repository->index, &at->id, MARK_USED);
 	leaf_destroy(leaf);
 }
 
 static void survey_run(struct survey *s, const struct record *record)
 {
+	s->size_bytes = record_number(record, RECORD_SIZE);
 	for (uint32_t i = 0; i < record->n_leaves; i++)
-		survey_leaf(s, &record->leaves[i].id);
+		survey_leaf(s, &record->leaves[i]);
 }
 
 enum survey_result survey_record(const struct repository *r, struct worker *w, const struct record *record,
 				 uint64_t *n_data)
 {
-	struct survey s = {.repository = r, .worker = w};
+	struct lost lost = {0};
+	struct survey s = {.repository = r, .worker = w, .lost = &lost};
 	survey_run(&s, record);
 	*n_data = s.n_data;
-	return s.n_lost ? SURVEY_HURT : SURVEY_WHOLE;
+	enum survey_result result = lost.n > 0 ? SURVEY_HURT : SURVEY_WHOLE;
+	lost_fini(&lost);
+	return result;
 }
 
-uint64_t survey_lost(const struct repository *r, struct worker *w, const struct record *record)
+void survey_lost(const struct repository *r, struct worker *w, const struct record *record, struct lost *lost)
 {
-	struct survey s = {.repository = r, .worker = w};
+	struct survey s = {.repository = r, .worker = w, .lost = lost};
 	survey_run(&s, record);
-	return s.n_lost;
 }
 
 enum survey_result survey_use(const struct repository *r, struct worker *w, const struct record *record)
 {
-	struct survey s = {.repository = r, .worker = w, .is_marking = true};
+	struct lost lost = {0};
+	struct survey s = {.repository = r, .worker = w, .is_marking = true, .lost = &lost};
 	survey_run(&s, record);
+	lost_fini(&lost);
 	return s.n_leaves_lost ? SURVEY_HURT : SURVEY_WHOLE;
 }

@@ -3,7 +3,7 @@
  */
 #pragma once
 
-#include "cli/backup/repository.h"
+#include "cli/backup/lost.h"
 
 /* What a chunk is known for; as marks of the index. */
 enum survey_mark {
@@ -17,7 +17,7 @@ enum survey_result { SURVEY_WHOLE, SURVEY_HURT };
 /* Walks over a backup's leaves. SURVEY_HURT: chunks are missing or marked bad. *n_data: blocks that are no holes. */
 must_check enum survey_result survey_record(const struct repository *r, struct worker *w, const struct record *record,
 					    uint64_t *n_data);
-/* The same, and counts what is lost, in blocks (a leaf that is lost counts as a whole). */
-uint64_t survey_lost(const struct repository *r, struct worker *w, const struct record *record);
+/* Adds what is lost; of a leaf that is lost, all that it may map. */
+void survey_lost(const struct repository *r, struct worker *w, const struct record *record, struct lost *lost);
 /* Marks all that a backup needs as used. SURVEY_HURT: a leaf of it is lost, and what that needs is not known. */
 must_check enum survey_result survey_use(const struct repository *r, struct worker *w, const struct record *record);

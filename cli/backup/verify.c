@@ -13,6 +13,7 @@
 #include "cli/size.h"
 #include "cli/table.h"
 #include "cli/text.h"
+#include "cli/values.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -126,12 +127,14 @@ static void backups_verify(struct verify *x)
 {
 	for (uint32_t i = 0; i < x->repository.n_records; i++) {
 		const struct record *record = x->repository.records[i];
-		uint64_t lost_bytes = survey_lost(&x->repository, &x->here, record) * BLOCK_BYTES;
-		x->n_hurt += lost_bytes > 0;
-		json_array_append_new(x->backups,
-				      json_pack("{sssssssI}", "volume", record_text(record, RECORD_VOLUME), "snapshot",
-						record_text(record, RECORD_SNAPSHOT), "state",
-						lost_bytes ? "hurt" : "whole", "lost_bytes", (json_int_t)lost_bytes));
+		struct lost lost = {0};
+		survey_lost(&x->repository, &x->here, record, &lost);
+		x->n_hurt += lost.n > 0;
+		json_array_append_new(
+		    x->backups, json_pack("{sssssssIso}", "volume", record_text(record, RECORD_VOLUME), "snapshot",
+					  record_text(record, RECORD_SNAPSHOT), "state", lost.n > 0 ? "hurt" : "whole",
+					  "lost_bytes", (json_int_t)lost.n_bytes, "lost", lost_json(&lost)));
+		lost_fini(&lost);
 	}
 }
 
@@ -150,6 +153,13 @@ static void verify_print(const struct verify *x)
 		table_size(table, json_object_get(found, "lost_bytes"));
 	}
 	table_print(table, stdout);
+	for (uint32_t i = 0; i < r->n_records; i++) {
+		const json_t *found = json_array_get(x->backups, i), *lost = json_object_get(found, "lost");
+		auto_free char *title = record_title(r->records[i]);
+		auto_free char *text = ranges_text(number_at(found, "lost_bytes"), json_array_size(lost), lost);
+		if (json_array_size(lost) > 0)
+			printf("backup '%s' has lost %s\n", title, text);
+	}
 }
 
 static enum status verify_result(struct verify *x)

@@ -79,6 +79,17 @@ json_t *schedules_json(const struct snapshot *s)
 	return array;
 }
 
+/* The first ranges of what cannot be had. */
+static json_t *unfillable_json(const struct volume_view *v)
+{
+	json_t *array = json_array();
+	for (uint32_t i = 0; i < v->n_unfillable && i < array_size(v->unfillable); i++)
+		json_array_append_new(array,
+				      json_pack("{s:I,s:I}", "offset_bytes", (json_int_t)v->unfillable[i].pos_bytes,
+						"length_bytes", (json_int_t)v->unfillable[i].len_bytes));
+	return array;
+}
+
 /* The uris are those of who fills the volume. */
 json_t *fill_json(const struct answer_context *c, const struct volume_view *v)
 {
@@ -92,6 +103,8 @@ json_t *fill_json(const struct answer_context *c, const struct volume_view *v)
 	set_number(o, "filled_bytes", v->filled_bytes);
 	set_number(o, "recorded_bytes", v->recorded_bytes);
 	set_number(o, "unfillable_bytes", v->unfillable_bytes);
+	set_number(o, "unfillable_ranges", v->n_unfillable);
+	json_object_set_new(o, "unfillable", unfillable_json(v));
 	json_object_set_new(o, "active", json_boolean(v->is_filling));
 	json_object_set(o, "uri", json_object_get(export, "uri"));
 	json_object_set(o, "uris", json_object_get(export, "uris"));

@@ -13,6 +13,15 @@
 /* A pool with less than this part of its space free is told of: time enough to add a disk. */
 #define NEARLY_FULL_PART 20
 
+/* Of a list the first few are named, the rest is counted. */
+#define NAMED_MAX   4u
+#define NAMED_BYTES (NAMED_MAX * (DISK_LABEL_BYTES + 2) + 32) /* and "and 4294967295 more" */
+
+struct named {
+	char text[NAMED_BYTES];
+	uint32_t n;
+};
+
 struct telling {
 	void (*each)(const struct problem *p, void *context);
 	void *context;
@@ -29,6 +38,27 @@ static void printf_like(4, 5)
 	vsnprintf(p.message, sizeof(p.message), format, args);
 	va_end(args);
 	t->each(&p, t->context);
+}
+
+static void printf_like(2, 3) named_add(struct named *l, const char *format, ...)
+{
+	size_t len = strlen(l->text);
+	va_list args;
+	if (l->n++ >= NAMED_MAX)
+		return;
+	len += (size_t)snprintf(l->text + len, sizeof(l->text) - len, "%s", len ? ", " : "");
+	va_start(args, format);
+	vsnprintf(l->text + len, sizeof(l->text) - len, format, args);
+	va_end(args);
+}
+
+/* No more is added: `n` there are. */
+static const char *named_end(struct named *l, uint32_t n)
+{
+	size_t len = strlen(l->text);
+	if (n > NAMED_MAX)
+		snprintf(l->text + len, sizeof(l->text) - len, " and %u more", n - NAMED_MAX);
+	return l->text;
 }
 
 static void tell_of_disk(const struct telling *t, const struct disk_view *v)
@@ -96,7 +126,6 @@ static void tell_of_volume(const struct telling *t, const struct volume_view *v)
 		tell(t, "volume-failing", object, "%s", v->why[0] ? v->why : "it is attached and does not serve");
 }
 
-/* How many copies of what: the worst is told, and which disks are not current. */
 /* What is done about copies that are missing, or are too many. */
 static void copies_work_text(const struct volume_view *v, char *text, size_t room)
 {
@@ -125,24 +154,23 @@ static void resync_text(const struct volume_view *v, char *text, size_t room)
 			 (unsigned long long)(v->resync.copied_bytes / MIB), eta);
 }
 
+/* How many copies of what: the worst is told, and which disks are not current. */
 static void tell_of_copies(const struct telling *t, const struct snapshot *s, const struct volume_view *v)
 {
-	char object[SET_TEXT_MAX + 16], disks[160] = "", work[SET_WHY_BYTES + 8], resync[128];
-	uint32_t n_stale = 0;
+	char object[SET_TEXT_MAX + 16], work[SET_WHY_BYTES + 8], resync[128];
+	struct named stale = {0};
 	for (uint32_t i = 0; i < v->n_copies; i++) {
 		const char *name = v->copies[i].is_stale ? snapshot_disk_name(s, &v->copies[i].disk) : NULL;
-		size_t len = strlen(disks);
-		n_stale += v->copies[i].is_stale;
 		if (v->copies[i].is_stale)
-			snprintf(disks + len, sizeof(disks) - len, "%s%s", len ? ", " : "",
-				 name ? name : "a removed one");
+			named_add(&stale, "%s", name ? name : "a removed one");
 	}
+	const char *disks = named_end(&stale, stale.n);
 	snprintf(object, sizeof(object), "volume %s", v->name);
 	copies_work_text(v, work, sizeof(work));
 	resync_text(v, resync, sizeof(resync));
-	if (v->is_deleting || (n_stale == 0 && v->degraded_bytes == 0))
+	if (v->is_deleting || (stale.n == 0 && v->degraded_bytes == 0))
 		return;
-	if (n_stale == 0)
+	if (stale.n == 0)
 		tell(t, "volume-degraded", object, "%llu GiB of it have %u of %u copies%s",
 		     (unsigned long long)(v->degraded_bytes / GIB), v->fewest_copies, v->replicas,
 		     work[0] ? work : ": there are no disks for more in failure domains of their own");
@@ -161,11 +189,16 @@ static void tell_of_fill(const struct telling *t, const struct volume_view *v)
 	snprintf(object, sizeof(object), "volume %s", v->name);
 	if (!v->fill_source[0] || v->is_deleting || v->is_elsewhere)
 		return;
+	struct named ranges = {0};
+	_Static_assert(array_size(v->unfillable) == NAMED_MAX, "as many as are named");
+	for (uint32_t i = 0; i < v->n_unfillable && i < array_size(v->unfillable); i++)
+		named_add(&ranges, "%llu+%llu", (unsigned long long)v->unfillable[i].pos_bytes,
+			  (unsigned long long)v->unfillable[i].len_bytes);
 	if (v->unfillable_bytes > 0)
 		tell(t, "fill-damaged", object,
-		     "%llu MiB cannot be had from %s and answer with I/O errors; when it is whole again, repeat the "
-		     "restore",
-		     (unsigned long long)(v->unfillable_bytes / MIB), v->fill_source);
+		     "%llu bytes cannot be had and answer with I/O errors until they are overwritten: %s; repeat the "
+		     "restore when its source is whole again: %s",
+		     (unsigned long long)v->unfillable_bytes, named_end(&ranges, v->n_unfillable), v->fill_source);
 	else if (!v->is_filling)
 		tell(t, "fill-stalled", object, "nobody fills it from %s; repeat the restore", v->fill_source);
 }

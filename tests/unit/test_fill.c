@@ -294,6 +294,42 @@ static void what_cannot_be_had_is_an_error_there_alone(void)
 	close_world();
 }
 
+/* Of a unit with hurt blocks the rest has been written; what is told are these blocks, however often. */
+static void what_cannot_be_had_is_told_exactly(void)
+{
+	struct volume *v = open_world(17, 4 * UNIT + 512);
+	struct volume_view view = {.size_bytes = v->size_bytes};
+	for (unsigned round = 0; round < 2; round++) {
+		CU_ASSERT_EQUAL(put(v, UNIT_BLOCKS, 1, 7, VOLUME_FILL), 0);
+		CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_TRIM, UNIT + BLOCK, 3 * BLOCK, VOLUME_FILL), 0);
+		CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_TRIM, UNIT + 8 * BLOCK, BLOCK, VOLUME_FILL), 0);
+		CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_TRIM, 3 * UNIT, UNIT + 512, VOLUME_FILL), 0);
+		CU_ASSERT_EQUAL(world_events(&w, "fill-damaged"), 3);
+	}
+	CU_ASSERT_PTR_NOT_NULL(strstr(world_event(&w, "fill-damaged"), "3145728+1049088"));
+	fill_view(v->entry, &view);
+	CU_ASSERT_EQUAL(view.unfillable_bytes, 4 * BLOCK + UNIT + 512);
+	CU_ASSERT_EQUAL(view.n_unfillable, 3);
+	CU_ASSERT_EQUAL(view.unfillable[0].pos_bytes, UNIT + BLOCK);
+	CU_ASSERT_EQUAL(view.unfillable[0].len_bytes, 3 * BLOCK);
+	CU_ASSERT_EQUAL(view.unfillable[2].len_bytes, UNIT + 512);
+	CU_ASSERT_EQUAL(get(v, UNIT_BLOCKS), 7);
+	CU_ASSERT_EQUAL(get(v, UNIT_BLOCKS + 1), -EIO);
+	CU_ASSERT_EQUAL(put(v, UNIT_BLOCKS + 1, 2, 8, VOLUME_FILL), 0); /* some of it can be had now */
+	fill_view(v->entry, &view);
+	CU_ASSERT_EQUAL(view.unfillable_bytes, 2 * BLOCK + UNIT + 512);
+	CU_ASSERT_EQUAL(get(v, UNIT_BLOCKS + 1), 8);
+	CU_ASSERT_EQUAL(settle(v, 1, 1), 0);
+	fill_view(v->entry, &view);
+	CU_ASSERT_EQUAL(view.unfillable_bytes, UNIT + 512);
+	CU_ASSERT_EQUAL(view.n_unfillable, 1);
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_TRIM, UNIT, UNIT, VOLUME_FILL), 0); /* it is complete already */
+	CU_ASSERT_EQUAL(get(v, UNIT_BLOCKS + 3), 0);
+	fill_view(v->entry, &view);
+	CU_ASSERT_EQUAL(view.n_unfillable, 1);
+	close_world();
+}
+
 static void nobody_waits_for_ever(void)
 {
 	struct volume *v = open_world(7, 4 * UNIT);
@@ -405,7 +441,7 @@ static void what_cannot_be_done_yet_is_refused(void)
 	CU_ASSERT_EQUAL(rename_to("vm2"), -EBUSY);
 	/* and what a filler must not ask for */
 	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_ZERO, BLOCK, UNIT, VOLUME_FILL), -EINVAL);
-	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_TRIM, 0, UNIT + BLOCK, VOLUME_FILL), -EINVAL);
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_TRIM, 0, UNIT + 512, VOLUME_FILL), -EINVAL);
 	CU_ASSERT_EQUAL(world_write(&w, v, 512, data, BLOCK, VOLUME_FILL), -EINVAL);
 	CU_ASSERT_EQUAL(world_read(&w, v, 0, back, BLOCK / 2), -EIO); /* a client without a filler */
 	struct set_command delete = {.kind = SET_VOLUME_DELETE};
@@ -510,6 +546,7 @@ int main(void)
 		    a_trimmed_unit_is_no_reason_to_leave_out_another);
 	CU_add_test(suite, "what is not there is no hole", what_is_not_there_is_no_hole);
 	CU_add_test(suite, "what cannot be had", what_cannot_be_had_is_an_error_there_alone);
+	CU_add_test(suite, "what cannot be had is told exactly", what_cannot_be_had_is_told_exactly);
 	CU_add_test(suite, "nobody waits for ever", nobody_waits_for_ever);
 	CU_add_test(suite, "who goes on to wait is sent away, too", who_goes_on_to_wait_is_sent_away_too);
 	CU_add_test(suite, "flushes share a record", flushes_share_a_record);

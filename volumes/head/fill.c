@@ -5,7 +5,7 @@
  *     READ    answered with what they wait for  <---------- a read, or the edge of a write, on a unit that is not there
  *     WRITE   blocks of data, only where nothing was written   yet: it waits before it takes its place in line
  *     ZERO    this range is complete: the rest of it is hole --> those who waited go on
- *     TRIM    this range cannot be had: an I/O error there
+ *     TRIM    these blocks cannot be had: an I/O error there
  *     FLUSH   durable, and recorded
  *
  * What was never written has no epoch in the tree, what was trimmed or zeroed has one. So the trees know, without a
@@ -25,6 +25,7 @@
  * Owner: the volume's head; volumes that are whole have none.
  */
 #include "daemon/core/bytes.h"
+#include "volumes/head/gaps.h"
 #include "volumes/head/head_internal.h"
 
 #include <errno.h>
@@ -35,13 +36,15 @@
 #define FILL_TICK_NS     NS_PER_S        /* how long the filler's question may wait for its answer */
 #define FILL_PATIENCE_NS (30 * NS_PER_S) /* a repository on a network may need a while */
 #define FILL_EVENTS_MAX  32u             /* of units given up; the rest is only counted */
-#define WANTED_BYTES     16u             /* first byte, length */
+#define UNIT_BLOCKS      (FILL_UNIT_BYTES / BLOCK_BYTES)
+#define WANTED_BYTES     16u /* first byte, length */
 #define WANTED_MAX       (VOLUME_FILL_WANTED_BYTES / WANTED_BYTES)
 
 struct fill {
 	struct volume *volume;
-	uint64_t *settled, *broken; /* a bit for each unit */
-	uint64_t n_units, n_settled, n_broken;
+	uint64_t *settled, *broken; /* a bit for each unit; broken: not all of it can be had */
+	uint64_t n_units, n_settled;
+	struct gaps gaps;      /* what cannot: all of it in broken units */
 	uint64_t prefix;       /* units before it are all settled */
 	struct list waiters;   /* clients' requests, by own.line */
 	struct list askers;    /* the filler's, for what is wanted */
@@ -59,12 +62,10 @@ static bool bit_get(const uint64_t *bits, uint64_t i)
 	return bits[i / 64] >> i % 64 & 1;
 }
 
-static void bit_put(uint64_t *bits, uint64_t i, bool is_set, uint64_t *n)
+static void bit_put(uint64_t *bits, uint64_t i, bool is_set)
 {
-	if (bit_get(bits, i) == is_set)
-		return;
-	bits[i / 64] ^= 1ull << i % 64;
-	*n += is_set ? 1 : (uint64_t)-1;
+	if (bit_get(bits, i) != is_set)
+		bits[i / 64] ^= 1ull << i % 64;
 }
 
 static uint64_t unit_of(uint64_t pos_bytes)
@@ -188,28 +189,35 @@ static void fill_wake(struct fill *f, uint64_t first, uint64_t end)
 static void fill_settle(struct fill *f, uint64_t first, uint64_t end)
 {
 	for (uint64_t unit = first; unit < end; unit++) {
-		bit_put(f->settled, unit, true, &f->n_settled);
-		bit_put(f->broken, unit, false, &f->n_broken);
+		f->n_settled += !bit_get(f->settled, unit);
+		bit_put(f->settled, unit, true);
+		bit_put(f->broken, unit, false);
 	}
+	if (first < end)
+		gaps_remove(&f->gaps, first * UNIT_BLOCKS, end * UNIT_BLOCKS);
 	f->prefix = next_unit(f, f->prefix, f->n_units, false);
 	quarry_assert(f->n_settled < f->n_units || f->prefix == f->n_units);
 }
 
-static void fill_give_up(struct fill *f, uint64_t first, uint64_t end)
+/* The rest of its unit has been brought; a unit that was complete before stays so. */
+static void fill_give_up(struct fill *f, const struct volume_io *io)
 {
 	const struct set_volume *entry = f->volume->entry;
-	uint64_t n_before = f->n_broken;
-	for (uint64_t unit = first; unit < end; unit++)
-		if (!bit_get(f->settled, unit))
-			bit_put(f->broken, unit, true, &f->n_broken);
-	if (f->n_broken == n_before || f->n_events++ >= FILL_EVENTS_MAX)
+	uint64_t first = io->pos_bytes / BLOCK_BYTES, end = blocks_of(io->pos_bytes + io->len_bytes);
+	uint64_t n_before = f->gaps.n_blocks;
+	for (uint64_t unit = first / UNIT_BLOCKS; unit * UNIT_BLOCKS < end; unit++) {
+		if (bit_get(f->settled, unit))
+			continue;
+		bit_put(f->broken, unit, true);
+		gaps_add(&f->gaps, max_u64(first, unit * UNIT_BLOCKS), min_u64(end, (unit + 1) * UNIT_BLOCKS));
+	}
+	if (f->gaps.n_blocks == n_before || f->n_events++ >= FILL_EVENTS_MAX)
 		return;
-	log_event(
-	    f->volume->set->log, LOG_ERROR, "fill-damaged", entry->facts.name,
-	    "volume %s: %" PRIu64 " MiB from MiB %" PRIu64
-	    " on cannot be had from %s: what was not written there since answers with an I/O error; when the source is "
-	    "whole again, repeat the restore",
-	    entry->facts.name, end - first, first, entry->facts.fill.source);
+	log_event(f->volume->set->log, LOG_ERROR, "fill-damaged", entry->facts.name,
+		  "volume %s: bytes %" PRIu64 "+%" PRIu64
+		  " cannot be had from %s: what was not written there since answers with an I/O error; when the source "
+		  "is whole again, repeat the restore",
+		  entry->facts.name, io->pos_bytes, io->len_bytes, entry->facts.fill.source);
 }
 
 static enum flow fill_obey(struct fill *f, struct volume_io *io)
@@ -217,8 +225,10 @@ static enum flow fill_obey(struct fill *f, struct volume_io *io)
 	uint64_t first = unit_of(io->pos_bytes), end = unit_end_of(io->pos_bytes + io->len_bytes);
 	f->seen_ns = reactor_now_ns(f->volume->set->reactor);
 	f->is_stalled = false;
-	if (io->op == VOLUME_WRITE)
-		return FLOW_NEXT; /* into its line; part.c leaves out what was written */
+	if (io->op == VOLUME_WRITE) { /* into its line; part.c leaves out what was written */
+		gaps_remove(&f->gaps, io->pos_bytes / BLOCK_BYTES, blocks_of(io->pos_bytes + io->len_bytes));
+		return FLOW_NEXT;
+	}
 	if (io->op == VOLUME_READ) {
 		if (!list_is_empty(&f->waiters)) {
 			fill_tell_wanted(f, io);
@@ -232,7 +242,7 @@ static enum flow fill_obey(struct fill *f, struct volume_io *io)
 	if (io->op == VOLUME_ZERO)
 		fill_settle(f, first, end);
 	else
-		fill_give_up(f, first, end);
+		fill_give_up(f, io);
 	fill_wake(f, first, end);
 	return FLOW_NEXT;
 }
@@ -244,10 +254,10 @@ int fill_check(const struct volume *v, const struct volume_io *io)
 		return -ESHUTDOWN; /* all has been brought */
 	switch (io->op) {
 	case VOLUME_WRITE:
+	case VOLUME_TRIM:
 		return io->pos_bytes % BLOCK_BYTES == 0 && (end % BLOCK_BYTES == 0 || end == v->size_bytes) ? 0
 													    : -EINVAL;
 	case VOLUME_ZERO:
-	case VOLUME_TRIM:
 		return io->pos_bytes % FILL_UNIT_BYTES == 0 && (end % FILL_UNIT_BYTES == 0 || end == v->size_bytes)
 			   ? 0
 			   : -EINVAL;
@@ -434,6 +444,20 @@ void fill_abandon(struct volume *v)
 	v->fill = NULL;
 }
 
+/* The volume's last block may be a part of one. */
+static void fill_view_gaps(const struct gaps *g, struct volume_view *view)
+{
+	uint64_t end_bytes = g->n ? g->all[g->n - 1].end * BLOCK_BYTES : 0;
+	uint64_t beyond = end_bytes - min_u64(end_bytes, view->size_bytes);
+	view->unfillable_bytes = g->n_blocks * BLOCK_BYTES - beyond;
+	view->n_unfillable = g->n;
+	for (uint32_t i = 0; i < min_u64(g->n, array_size(view->unfillable)); i++) {
+		uint64_t from = g->all[i].first * BLOCK_BYTES,
+			 to = min_u64(g->all[i].end * BLOCK_BYTES, view->size_bytes);
+		view->unfillable[i] = (struct set_range){.pos_bytes = from, .len_bytes = to - from};
+	}
+}
+
 void fill_view(const struct set_volume *entry, struct volume_view *view)
 {
 	const struct fill *f = entry->head ? entry->head->fill : NULL;
@@ -442,6 +466,6 @@ void fill_view(const struct set_volume *entry, struct volume_view *view)
 	if (!f)
 		return;
 	view->filled_bytes = min_u64(f->n_settled * FILL_UNIT_BYTES, view->size_bytes);
-	view->unfillable_bytes = min_u64(f->n_broken * FILL_UNIT_BYTES, view->size_bytes);
+	fill_view_gaps(&f->gaps, view);
 	view->is_filling = reactor_now_ns(entry->set->reactor) - f->seen_ns < FILL_PATIENCE_NS;
 }

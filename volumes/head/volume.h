@@ -48,10 +48,11 @@ enum {
 	VOLUME_SHARED = 8,    /* READ: others may write to the memory meanwhile, or it may vanish: what does not match
 			       * there proves nothing, is not called damage and answered with -EBADMSG */
 	VOLUME_FILL = 16,     /* of who brings the first content of a volume that is served already, see fill.c: a
-			       * WRITE leaves what was written as it is; ZERO: the rest of the range is hole, TRIM:
-			       * it cannot be had (multiples of FILL_UNIT_BYTES); READ of VOLUME_FILL_WANTED_BYTES:
-			       * what clients wait for, as pairs of first byte and length, little-endian, ended by a
-			       * length of 0; FLUSH also records how far it has come */
+			       * WRITE leaves what was written as it is; ZERO: the rest of the range is hole (multiples
+			       * of FILL_UNIT_BYTES); TRIM: these blocks cannot be had, but the rest of their unit was
+			       * brought; READ of VOLUME_FILL_WANTED_BYTES: what clients wait for, as pairs of first
+			       * byte and length, little-endian, ended by a length of 0; FLUSH also records how far it
+			       * has come */
 };
 #define FILL_UNIT_BYTES          MIB
 #define VOLUME_FILL_WANTED_BYTES 4096u

@@ -211,6 +211,9 @@ struct disk_adding_view {
 	uint64_t written_bytes; /* of these, with reserve */
 	bool is_reserved;
 };
+struct set_range {
+	uint64_t pos_bytes, len_bytes;
+};
 struct volume_view {
 	char name[SET_TEXT_MAX], pool[SET_TEXT_MAX], cloned_from[SET_TEXT_MAX];
 	char node[VOLUME_NAME_MAX + 1]; /* where it is attached, else where its data are; "": nowhere */
@@ -225,8 +228,10 @@ struct volume_view {
 	uint32_t keep;
 	char fill_source[SET_TEXT_MAX]; /* "": it is whole */
 	uint64_t filled_bytes, unfillable_bytes;
-	uint64_t recorded_bytes; /* from its start on, what need not be brought again */
-	bool is_filling;         /* somebody does it */
+	uint32_t n_unfillable;          /* ranges of what cannot be had */
+	struct set_range unfillable[4]; /* the first of them */
+	uint64_t recorded_bytes;        /* from its start on, what need not be brought again */
+	bool is_filling;                /* somebody does it */
 	uint32_t replicas, min_replicas, n_disks;
 	struct {
 		struct uuid disk;
