@@ -1,11 +1,14 @@
 /*
  * disk_rooms.c: how full the disks of another node are.
  *
- * What a node says comes over the network and is not trusted: what is no whole number is not known.
+ * What a node says comes over the network and is not trusted: what is no whole number, or more than a disk can hold, is
+ * not known. So sums over all disks fit.
  *
  * Plain functions; nothing is owned.
  */
 #include "daemon/disk_rooms.h"
+
+#include "volumes/disk/disk_format.h"
 
 #include <jansson.h>
 #include <string.h>
@@ -15,7 +18,7 @@ static bool number_read(const json_t *o, const char *key, uint64_t *out)
 	const json_t *value = json_object_get(o, key);
 	json_int_t n = json_integer_value(value);
 	*out = (uint64_t)n;
-	return json_is_integer(value) && n >= 0;
+	return json_is_integer(value) && n >= 0 && *out <= DISK_MAX_BLOCKS * BLOCK_BYTES;
 }
 
 static bool room_read(const json_t *o, const char *node, struct disk_room *out)

@@ -46,6 +46,8 @@ static void what_makes_no_sense(void)
 	    "{\"disks\": [{\"uuid\": \"" FIRST "\", \"node\": \"n2\", \"used_bytes\": null, \"free_bytes\": 7}]}",
 	    "{\"disks\": [{\"uuid\": \"" FIRST "\", \"node\": \"n2\", \"used_bytes\": 5, \"free_bytes\": -1}]}",
 	    "{\"disks\": [{\"uuid\": \"" FIRST "\", \"node\": \"n2\", \"used_bytes\": 5.5, \"free_bytes\": 1}]}",
+	    "{\"disks\": [{\"uuid\": \"" FIRST
+	    "\", \"node\": \"n2\", \"used_bytes\": 5, \"free_bytes\": 9223372036854775807}]}",
 	};
 	static struct disk_rooms r;
 	for (size_t i = 0; i < array_size(bad); i++) {
