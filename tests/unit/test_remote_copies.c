@@ -615,6 +615,169 @@ static void made_anew_when_a_node_is_gone(void)
 	cluster_close(&c);
 }
 
+/* ---- compared with a snapshot of another volume ---- */
+
+/* v with two snapshots, which differ in segment 1, and a clone of the first. Both are on the first node. */
+static void volume_and_clone(struct cluster *c, uint64_t seed)
+{
+	struct head_world *w = &c->nodes[0];
+	cluster_open(c, seed, 2);
+	volume_with_copies(w, "v", 2);
+	write_one(c, w, "v", 0, 1);
+	write_one(c, w, "v", 1, 2);
+	CU_ASSERT_EQUAL(world_snapshot(w, "v@a"), 0);
+	write_one(c, w, "v", 1, 3);
+	CU_ASSERT_EQUAL(world_snapshot(w, "v@b"), 0);
+	CU_ASSERT_EQUAL(world_clone(w, "v@a", "clone"), 0);
+	let_settle(c);
+}
+
+static struct set_command changes_order(const char *since)
+{
+	struct set_command o = order(SET_VOLUME_CHANGES, "clone");
+	text_print(o.targets[0].volume, sizeof(o.targets[0].volume), "clone");
+	text_print(o.since.volume, sizeof(o.since.volume), "v");
+	text_print(o.since.snapshot, sizeof(o.since.snapshot), "%s", since);
+	o.n_targets = 1;
+	return o;
+}
+
+/* Which of the first eight segments begin with a block that may differ, as bits. */
+static uint32_t changed_segments(struct head_world *w, const char *since)
+{
+	struct set_command o = changes_order(since);
+	uint64_t pos = 0;
+	uint32_t changed = 0;
+	CU_ASSERT_EQUAL(world_command(w, &o), 0);
+	for (uint32_t i = 0; i < o.changes.n_extents; i++) {
+		const struct volume_extent *e = &o.changes.extents[i];
+		for (uint32_t segment = 0; segment < 8; segment++)
+			if (e->is_changed && segment * SEGMENT_BYTES >= pos &&
+			    segment * SEGMENT_BYTES < pos + e->len_bytes)
+				changed |= 1u << segment;
+		pos += e->len_bytes;
+	}
+	free(o.changes.extents);
+	return changed;
+}
+
+static void compared_where_both_are(void)
+{
+	struct cluster c;
+	volume_and_clone(&c, 16);
+	struct head_world *w = &c.nodes[1];
+	CU_ASSERT_EQUAL_FATAL(world_attach(w, "clone"), 0);
+	write_one(&c, w, "clone", 0, 4);
+	let_settle(&c);
+	struct volume_base *base = NULL;
+	CU_ASSERT_EQUAL(changed_segments(w, "a"), 1); /* what it descends from need not be read */
+	CU_ASSERT_EQUAL(volume_base_open(world_head(w, "clone"), "v@a", &base), 0);
+	volume_base_close(base);
+	struct set_command o = changes_order("b");
+	CU_ASSERT_EQUAL(world_command(w, &o), -EREMOTE);
+	CU_ASSERT_STRING_EQUAL(o.code, "elsewhere");
+	CU_ASSERT_PTR_NOT_NULL(strstr(o.why, "quarry volume move clone n1"));
+	CU_ASSERT_STRING_EQUAL(o.node, ""); /* n1 would refuse it, too */
+	CU_ASSERT_EQUAL(volume_base_open(world_head(w, "clone"), "v@b", &base), -EREMOTE);
+	struct set_command move = order_other(SET_VOLUME_MOVE, "clone", "n1");
+	CU_ASSERT_EQUAL(world_command(w, &move), 0);
+	let_settle(&c);
+	CU_ASSERT_EQUAL(changed_segments(&c.nodes[0], "b"), 3);
+	CU_ASSERT_EQUAL(world_detach(&c.nodes[0], "clone"), 0);
+	let_settle(&c);
+	o = changes_order("b");
+	CU_ASSERT_EQUAL(world_command(w, &o), -EREMOTE);
+	CU_ASSERT_STRING_EQUAL(o.node, "n1"); /* which does it */
+	CU_ASSERT_EQUAL(changed_segments(&c.nodes[0], "b"), 3);
+	CU_ASSERT_EQUAL(world_detach(&c.nodes[0], "v"), 0);
+	let_settle(&c);
+	CU_ASSERT_EQUAL(changed_segments(w, "b"), 3);
+	cluster_close(&c);
+}
+
+static struct volume_extent compared[8], scratch[VOLUME_CHANGES_SCRATCH];
+static int compared_res;
+
+static void compared_done(struct volume_changes *changes, int res)
+{
+	(void)changes;
+	compared_res = res;
+}
+
+static bool is_compared(void *context)
+{
+	(void)context;
+	return compared_res != 1;
+}
+
+static int compare(struct head_world *w, struct volume_base *base)
+{
+	struct volume_changes changes = {.base = base,
+					 .len_bytes = VOLUME_BYTES,
+					 .extents = compared,
+					 .extents_max = array_size(compared),
+					 .scratch = scratch,
+					 .done = compared_done};
+	compared_res = 1;
+	volume_changes_submit(&changes);
+	world_until(w, is_compared, NULL);
+	return compared_res;
+}
+
+static void hand_to(struct cluster *c, const char *name, struct head_world *from, const char *node)
+{
+	struct set_command move = order_other(SET_VOLUME_MOVE, name, node);
+	CU_ASSERT_EQUAL(world_command(from, &move), 0);
+	let_settle(c);
+}
+
+/* A client on the first or the second node compares for a long time. Meanwhile the other node gets the volume that it
+ * compares with, and deletes all of it. The first node is who frees its space: that waits for the client, if it is there. */
+static void what_is_compared_with_goes(uint64_t seed, uint32_t reader)
+{
+	static const char *const names[] = {"n1", "n2"};
+	struct cluster c;
+	volume_and_clone(&c, seed);
+	struct head_world *w = &c.nodes[reader], *other = &c.nodes[1 - reader];
+	struct volume_base *base = NULL;
+	CU_ASSERT_EQUAL_FATAL(world_attach(w, "clone"), 0);
+	if (reader == 1)
+		hand_to(&c, "v", &c.nodes[0], "n2");
+	CU_ASSERT_EQUAL_FATAL(volume_base_open(world_head(w, "clone"), "v@b", &base), 0);
+	CU_ASSERT_EQUAL(compare(w, base), 0);
+	CU_ASSERT_EQUAL(world_snapshot_delete(w, "v@b"), -EBUSY);
+	hand_to(&c, "v", w, names[1 - reader]);
+	CU_ASSERT_EQUAL(compare(w, base), -ESTALE);
+	CU_ASSERT_EQUAL(world_snapshot_delete(other, "v@b"), 0);
+	CU_ASSERT_EQUAL(world_snapshot_delete(other, "v@a"), 0);
+	CU_ASSERT_EQUAL(world_detach(other, "v"), 0);
+	let_settle(&c);
+	CU_ASSERT_EQUAL(compare(w, base), -ESTALE);
+	struct uuid uuid = set_volume_find(w->set, "v")->facts.uuid;
+	struct set_command delete = order(SET_VOLUME_DELETE, "v");
+	CU_ASSERT_EQUAL(world_command(other, &delete), 0);
+	world_let_pass(w, 5 * NS_PER_S);
+	CU_ASSERT_EQUAL(set_volume_by_uuid(other->set, &uuid) == NULL, reader == 1);
+	CU_ASSERT_PTR_NULL(set_volume_find(w->set, "v"));
+	CU_ASSERT_EQUAL(compare(w, base), -ESTALE);
+	volume_base_close(base);
+	world_let_pass(w, 5 * NS_PER_S);
+	CU_ASSERT_PTR_NULL(set_volume_by_uuid(w->set, &uuid));
+	CU_ASSERT_PTR_NULL(set_volume_by_uuid(other->set, &uuid));
+	expect_one(&c, w, "clone", 1, 2);
+	cluster_close(&c);
+}
+
+static void what_is_compared_with_goes_from_here(void)
+{
+	what_is_compared_with_goes(17, 0);
+}
+
+static void what_is_compared_with_goes_elsewhere(void)
+{
+	what_is_compared_with_goes(18, 1);
+}
+
 int main(void)
 {
 	CU_pSuite suite;
@@ -636,6 +799,9 @@ int main(void)
 	CU_add_test(suite, "not drained under a snapshot", not_drained_under_a_snapshot);
 	CU_add_test(suite, "drained by one node", drained_by_one_node);
 	CU_add_test(suite, "made anew when a node is gone", made_anew_when_a_node_is_gone);
+	CU_add_test(suite, "compared where both are", compared_where_both_are);
+	CU_add_test(suite, "what is compared with goes from here", what_is_compared_with_goes_from_here);
+	CU_add_test(suite, "what is compared with goes elsewhere", what_is_compared_with_goes_elsewhere);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();
 	CU_cleanup_registry();

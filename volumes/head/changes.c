@@ -13,7 +13,9 @@
  * Invariants
  *  1. Whatever differs is told; what is told was written, trimmed or zeroed on one of both sides since they were the same,
  *     or is a hole on both.
- *  2. While a base is open its snapshot has a head, and is not deleted.
+ *  2. While a base is open its snapshot has a head, and is not deleted by this node.
+ *  3. A base of another node's volume is not read: that node may move its segments, or delete it. Nor need it be where it
+ *     is an ancestor.
  *
  * Owner: the reactor of both volumes.
  */
@@ -30,28 +32,37 @@ enum changes_stage { CHANGES_STAGES(X) };
 
 struct volume_base {
 	struct volume *volume;
-	struct set_snapshot *snapshot;
-	uint64_t since; /* the first epoch that counts as changed */
+	struct set_snapshot *snapshot; /* NULL: an ancestor of another node's volume */
+	uint64_t since;                /* the first epoch that counts as changed */
 	bool is_ancestor;
 };
 
 /* ---- bases ---- */
 
-static void volume_lineage(const struct volume *v, struct lineage *out)
+/* A volume as it was at one of its snapshots, or, with NULL, as it is. */
+static void point_lineage(const struct set_volume *entry, const struct set_snapshot *snap, struct lineage *out)
 {
-	const struct volume_facts *f = &v->entry->facts;
-	if (v->snapshot)
-		lineage_of(f, v->snapshot->facts.branch, v->snapshot->facts.epoch, out);
+	const struct volume_facts *f = &entry->facts;
+	if (snap)
+		lineage_of(f, snap->facts.branch, snap->facts.epoch, out);
 	else
 		lineage_of(f, f->live_tree, EPOCH_MAX, out);
 }
 
-static struct common base_common(const struct volume *v, const struct set_snapshot *snap)
+static struct common base_common(const struct set_volume *entry, const struct set_snapshot *at,
+				 const struct set_snapshot *base)
 {
 	struct lineage a, b;
-	volume_lineage(v, &a);
-	lineage_of(&snap->entry->facts, snap->facts.branch, snap->facts.epoch, &b);
+	point_lineage(entry, at, &a);
+	point_lineage(base->entry, base, &b);
 	return lineage_common(&a, &b);
+}
+
+/* Of another volume, which is another node's. Of the same one, what this node reads is a snapshot that is attached here, and
+ * nothing is taken away under that (leave.c). */
+static bool base_is_elsewhere(const struct set_volume *entry, const struct set_snapshot *base)
+{
+	return base->entry != entry && set_volume_is_elsewhere(base->entry);
 }
 
 static struct set_snapshot *base_find(struct volume *v, const char *since)
@@ -59,33 +70,52 @@ static struct set_snapshot *base_find(struct volume *v, const char *since)
 	return strchr(since, '@') ? snapshot_find_export(v->set, since) : snapshot_find(v->entry, since);
 }
 
-int volume_base_open(struct volume *v, const char *since, struct volume_base **out)
+/* Its head, which is to tell what it has changed. */
+static int base_open_snapshot(struct volume *v, struct set_snapshot *snap)
 {
-	struct set_snapshot *snap = base_find(v, since);
-	struct volume_base *b = snap ? calloc(1, sizeof(*b)) : NULL;
-	if (!snap)
-		return -ENOENT;
-	if (!b || snapshot_open(snap) != 0) {
-		free(b);
+	if (snapshot_open(snap) != 0)
 		return -ENOMEM;
-	}
 	/* what a volume erased when it shrank lies behind its end, and has changed */
 	if (volume_grow_chunks(snap->head, v->size_bytes) != 0) {
 		snapshot_close(snap);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+int volume_base_open(struct volume *v, const char *since, struct volume_base **out)
+{
+	struct set_snapshot *snap = base_find(v, since);
+	if (!snap)
+		return -ENOENT;
+	struct common common = base_common(v->entry, v->snapshot, snap);
+	bool is_elsewhere = base_is_elsewhere(v->entry, snap);
+	if (is_elsewhere && !common.is_ancestor_of_a)
+		return -EREMOTE;
+	struct volume_base *b = calloc(1, sizeof(*b));
+	if (!b || (!is_elsewhere && base_open_snapshot(v, snap) != 0)) {
 		free(b);
 		return -ENOMEM;
 	}
-	struct common common = base_common(v, snap);
-	*b = (struct volume_base){
-	    .volume = v, .snapshot = snap, .since = common.epoch + 1, .is_ancestor = common.is_ancestor_of_a};
+	*b = (struct volume_base){.volume = v,
+				  .snapshot = is_elsewhere ? NULL : snap,
+				  .since = common.epoch + 1,
+				  .is_ancestor = common.is_ancestor_of_a};
 	*out = b;
 	return 0;
 }
 
 void volume_base_close(struct volume_base *b)
 {
-	snapshot_close(b->snapshot);
+	if (b->snapshot)
+		snapshot_close(b->snapshot);
 	free(b);
+}
+
+/* It was this node's when it was opened, and another one has taken its volume since. */
+static bool base_is_lost(const struct volume_base *b)
+{
+	return !b->is_ancestor && (b->snapshot->facts.is_deleting || base_is_elsewhere(b->volume->entry, b->snapshot));
 }
 
 void volume_each_base(struct volume *v, void (*each)(const char *name, void *context), void *context)
@@ -103,15 +133,19 @@ void volume_each_base(struct volume *v, void (*each)(const char *name, void *con
 
 static void changes_run(struct volume_changes *c);
 
+static void changes_fail(struct volume_changes *c, int res)
+{
+	c->own.stage = CHANGES_END;
+	c->done(c, res);
+}
+
 static void changes_answered(struct volume_io *io, int res)
 {
 	struct volume_changes *c = container_of(io, struct volume_changes, own.io);
-	if (res != 0) {
-		c->own.stage = CHANGES_END;
-		c->done(c, res);
-		return;
-	}
-	changes_run(c);
+	if (res != 0)
+		changes_fail(c, res);
+	else
+		changes_run(c);
 }
 
 static void changes_ask(struct volume_changes *c, struct volume *v, struct volume_extent *extents)
@@ -149,17 +183,15 @@ static uint64_t base_end(const struct volume_base *b)
 /* FLOW_NEXT: there is nothing to ask it. */
 static enum flow changes_second(struct volume_changes *c)
 {
-	struct volume *other = c->base->snapshot->head;
 	c->own.n_first = c->own.io.n_extents;
 	c->own.n_second = 0;
 	c->own.window_end = c->own.cursor + extents_bytes(c->scratch, c->own.n_first);
 	quarry_assert(c->own.window_end > c->own.cursor);
-	uint64_t end = base_end(c->base);
-	if (c->base->is_ancestor || end <= c->own.cursor)
+	if (c->base->is_ancestor || base_end(c->base) <= c->own.cursor)
 		return FLOW_NEXT;
 	uint64_t window_end = c->own.window_end;
-	c->own.window_end = min_u64(window_end, end);
-	changes_ask(c, other, c->scratch + HALF);
+	c->own.window_end = min_u64(window_end, base_end(c->base));
+	changes_ask(c, c->base->snapshot->head, c->scratch + HALF);
 	c->own.window_end = window_end;
 	return FLOW_WAIT;
 }
@@ -241,6 +273,10 @@ static void changes_run(struct volume_changes *c)
 	for (;;) {
 		switch ((enum changes_stage)c->own.stage) {
 		case CHANGES_FIRST: /* the volume has answered */
+			if (base_is_lost(c->base)) {
+				changes_fail(c, -ESTALE);
+				return;
+			}
 			c->own.stage = CHANGES_SECOND;
 			if (changes_second(c) == FLOW_WAIT)
 				return;
@@ -311,6 +347,37 @@ static void diff_detached(struct set_volume *entry, int res, void *context)
 	c->kind->run(c);
 }
 
+static void diff_base_name(const struct command *c, char name[static SNAPSHOT_NAME_BYTES])
+{
+	const struct set_target *since = &c->order->since;
+	text_print(name, SNAPSHOT_NAME_BYTES, "%s@%s", since->volume[0] ? since->volume : c->volume->facts.name,
+		   since->snapshot);
+}
+
+/* What differs can be told where both are. A volume that nobody has attached can be anywhere its copies are reached. */
+static int diff_check_base(struct command *c)
+{
+	char name[SNAPSHOT_NAME_BYTES], how[2 * NAME_BYTES + 64] = "neither can be moved: each has one copy";
+	diff_base_name(c, name);
+	const struct set_snapshot *base = snapshot_find_export(c->set, name);
+	if (!base || !base_is_elsewhere(c->volume, base) || base_common(c->volume, c->snapshot, base).is_ancestor_of_a)
+		return 0;
+	const struct volume_facts *f = &c->volume->facts, *other = &base->entry->facts;
+	const char *node = set_volume_node(base->entry);
+	if (f->replicas > 1 && !volume_facts_are_attached(f))
+		return command_refuse_elsewhere(c, node, "snapshot %s is of a volume of node %s: run this there", name,
+						node);
+	if (f->replicas > 1)
+		text_print(how, sizeof(how), "quarry volume move %s %s", f->name, node);
+	else if (other->replicas > 1)
+		text_print(how, sizeof(how), "quarry volume move %s %s", other->name, c->set->node_name);
+	return command_refuse(
+	    c, -EREMOTE, "elsewhere",
+	    "snapshot %s is of a volume of node %s, and volume %s is one of node %s: they can be compared "
+	    "where one node has both (%s)",
+	    name, node, f->name, c->set->node_name, how);
+}
+
 static int diff_check(struct command *c)
 {
 	struct set_command *o = c->order;
@@ -318,7 +385,7 @@ static int diff_check(struct command *c)
 	if (o->targets[0].snapshot[0] ? command_find_snapshot(c) != 0 : false)
 		return c->err;
 	text_print(o->object, sizeof(o->object), "%s", o->targets[0].volume);
-	if (command_find_volume(c) != 0 || command_check_here(c, c->volume) != 0)
+	if (command_find_volume(c) != 0 || command_check_here(c, c->volume) != 0 || diff_check_base(c) != 0)
 		return c->err;
 	c->changes = calloc(1, sizeof(*c->changes));
 	uint64_t max = o->extents_max ? min_u64(o->extents_max, DIFF_EXTENTS_MAX) : DIFF_EXTENTS_MAX;
@@ -347,9 +414,8 @@ static enum flow diff_look(struct command *c)
 {
 	struct changes_work *w = c->changes;
 	struct set_command *o = c->order;
-	const char *name = o->since.snapshot;
 	char full[SNAPSHOT_NAME_BYTES];
-	text_print(full, sizeof(full), "%s@%s", o->since.volume[0] ? o->since.volume : c->volume->facts.name, name);
+	diff_base_name(c, full);
 	if (c->snapshot && snapshot_open(c->snapshot) != 0) {
 		command_refuse(c, -ENOMEM, "no-memory", "there is no memory to read the snapshot");
 		return FLOW_NEXT;

@@ -558,6 +558,8 @@ void snapshots_mark_lines(const struct set_volume *entry, const struct volume_fa
 /* Its head, made when there is none; the set's own use of it, until snapshot_close(). 0 or -ENOMEM. */
 must_check int snapshot_open(struct set_snapshot *snap);
 void snapshot_close(struct set_snapshot *snap);
+bool snapshots_are_read(const struct set_volume *entry);    /* has one of them a head? */
+void snapshot_gone(struct set_snapshot *snap);              /* the store does not hold it any more */
 bool snapshot_is_attached(const struct set_snapshot *snap); /* in whatever way, by any node */
 bool snapshot_has_export(const struct set_snapshot *snap);  /* by this node, over NBD */
 bool snapshot_has_door(const struct set_snapshot *snap);    /* by this node, over vhost-user */
@@ -711,8 +713,8 @@ struct set_pool *set_pool_put(struct volume_set *s, const struct pool_facts *fac
 struct set_volume *set_volume_put(struct volume_set *s, struct volume_facts *facts);
 struct set_disk *set_disk_put(struct volume_set *s, const struct disk_facts *facts);
 void set_pool_remove(struct set_pool *p);
-void set_volume_remove(struct set_volume *v); /* nothing is under way for it */
-void set_disk_forget(struct set_disk *d);     /* nothing names it any more */
+void set_volume_gone(struct set_volume *v); /* the store does not hold it any more, and nothing is under way for it */
+void set_disk_forget(struct set_disk *d);   /* nothing names it any more */
 /* Another node has removed it, by force: it is not used any more. Between two commands; it may be gone after. */
 void set_disk_take_out(struct set_disk *d);
 void set_volume_sort(struct set_volume *v); /* its name has changed */

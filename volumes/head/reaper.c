@@ -273,7 +273,7 @@ static void reap_end(struct reap *r)
 		is_forgotten[i] = reap_is_last_user(r, s->disks[i]);
 	entry->reap = NULL;
 	reap_abandon(r);
-	set_volume_remove(entry);
+	set_volume_gone(entry);
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
 		if (is_forgotten[i])
 			set_disk_forget(s->disks[i]);

@@ -183,13 +183,25 @@ struct set_volume *set_volume_put(struct volume_set *s, struct volume_facts *fac
 	return v;
 }
 
-void set_volume_remove(struct set_volume *v)
+static void set_volume_remove(struct set_volume *v)
 {
-	quarry_assert(!v->head && !v->attach && !v->reap && list_is_empty(&v->updates));
+	quarry_assert(!v->head && !v->attach && !v->reap && list_is_empty(&v->updates) && !snapshots_are_read(v));
 	list_remove(&v->link);
 	snapshots_fini(v);
 	volume_facts_clear(&v->facts);
 	free(v);
+}
+
+/* Who still reads one of its snapshots has it a while longer (snapshot_close()). */
+void set_volume_gone(struct set_volume *v)
+{
+	if (!snapshots_are_read(v)) {
+		set_volume_remove(v);
+		return;
+	}
+	v->facts.is_deleting = true;
+	list_each_safe (node, &v->snapshots)
+		snapshot_gone(container_of(node, struct set_snapshot, link));
 }
 
 /* ---- merging what was listed ---- */
@@ -324,8 +336,8 @@ static void load_drop_missing_snapshots(struct set_load *l, struct set_volume *v
 		text_print(key, sizeof(key), "%s%s", prefixes[LOAD_SNAPSHOTS], name);
 		bool is_there = l->request.n_items > 0 && bsearch(key, l->request.items, l->request.n_items,
 								  sizeof(l->request.items[0]), item_compare) != NULL;
-		if (!is_there && !snap->head)
-			snapshot_remove(snap);
+		if (!is_there)
+			snapshot_gone(snap);
 	}
 }
 
@@ -350,7 +362,7 @@ static void load_drop_missing(struct set_load *l)
 		struct set_volume *v = container_of(node, struct set_volume, link);
 		uuid_to_text(&v->facts.uuid, uuid);
 		if (!load_has(l, uuid) && !v->head && !v->attach && !v->reap && list_is_empty(&v->updates))
-			set_volume_remove(v);
+			set_volume_gone(v);
 	}
 }
 
@@ -424,7 +436,7 @@ static void apply_volume(struct volume_set *s, const char *name, const struct me
 	else if (v->reap)
 		return; /* which ends with that */
 	else if (!v->attach && list_is_empty(&v->updates))
-		set_volume_remove(v);
+		set_volume_gone(v);
 	else
 		s->watch.is_missed = true; /* looked at again, when nothing is under way for it */
 }
@@ -442,8 +454,8 @@ static void apply_snapshot(struct volume_set *s, const char *name, const struct 
 	const char *tree = strchr(name, '/');
 	struct set_volume *v = uuid_from_text(text, &uuid) == 0 ? set_volume_by_uuid(s, &uuid) : NULL;
 	struct set_snapshot *snap = v && tree ? snapshot_by_tree(v, strtoull(tree + 1, NULL, 10)) : NULL;
-	if (snap && snap->facts.revision < item->revision && !snap->head)
-		snapshot_remove(snap);
+	if (snap && snap->facts.revision < item->revision)
+		snapshot_gone(snap);
 }
 
 void set_load_apply(struct volume_set *s, const struct metadata_item *item)

@@ -144,7 +144,8 @@ void reaps_look(struct volume_set *s)
 		return;
 	list_each (node, &s->volumes) {
 		struct set_volume *v = container_of(node, struct set_volume, link);
-		bool is_idle = !v->reap && !v->head && !v->attach && list_is_empty(&v->updates);
+		bool is_idle =
+		    !v->reap && !v->head && !v->attach && list_is_empty(&v->updates) && !snapshots_are_read(v);
 		if (v->facts.is_deleting && is_idle && set_node_is_self(s, v->facts.owner))
 			reap_start(v);
 	}

@@ -9,7 +9,8 @@
  * Invariants
  *  1. entry->snapshots is sorted by tree id, which is the order in which they were taken.
  *  2. No two that are not being deleted have the same name.
- *  3. A snapshot with a head is not deleted: its trees stay on the disks.
+ *  3. A snapshot with a head is not deleted by this node: its trees stay on the disks. Another node may have its volume, and
+ *     delete what is not attached: then its copy here stays, marked, while its head is used.
  *  4. All attachments of a snapshot together are one use of its head: is_served.
  *
  * Owner: the set.
@@ -179,6 +180,26 @@ void snapshot_close(struct set_snapshot *snap)
 		return;
 	volume_destroy(snap->head);
 	snap->head = NULL;
+	if (snap->facts.is_deleting) /* by another node: it goes with what is read again */
+		set_watch_missed(snap->entry->set);
+}
+
+bool snapshots_are_read(const struct set_volume *entry)
+{
+	list_each (node, &entry->snapshots)
+		if (snapshot_of(node)->head)
+			return true;
+	return false;
+}
+
+void snapshot_gone(struct set_snapshot *snap)
+{
+	if (!snap->head) {
+		snapshot_remove(snap);
+		return;
+	}
+	snap->facts.is_deleting = true;
+	snapshots_count(snap->entry);
 }
 
 int snapshot_serve(struct set_snapshot *snap)

@@ -141,15 +141,17 @@ void volume_each_export(struct volume_set *set, void (*each)(struct volume *v, v
 /* ---- what changed since a snapshot ---- */
 
 struct volume_base;
-/* The snapshot `since` ("SNAP" of the same volume, or "VOLUME@SNAP") as something to compare v with; it is not deleted
- * until it is closed. 0; -ENOENT: there is none; -ENOMEM. */
+/* The snapshot `since` ("SNAP" of the same volume, or "VOLUME@SNAP") as something to compare v with; this node does not
+ * delete it until it is closed. 0; -ENOENT: there is none; -EREMOTE: it is of another node's volume, and no ancestor of v;
+ * -ENOMEM. */
 must_check int volume_base_open(struct volume *v, const char *since, struct volume_base **out);
 void volume_base_close(struct volume_base *b);
 /* Calls each() with the name of every snapshot of v's volume that is older than v; for listing. */
 void volume_each_base(struct volume *v, void (*each)(const char *name, void *context), void *context);
 
 /* Extents that may differ between a base and its volume: all that either has changed since they were the same. It reads
- * only what changed. done() as of volume_submit(); the extents cover the range from its start, or end early. */
+ * only what changed. -ESTALE: the base has become another node's, or was deleted there. done() as of volume_submit(); the
+ * extents cover the range from its start, or end early. */
 struct volume_changes {
 	/* set by the caller */
 	struct volume_base *base;
