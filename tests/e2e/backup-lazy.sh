@@ -67,15 +67,16 @@ for round in 1 2; do
 	drop new
 done
 
-say "a client's writes win, whatever is killed"
+say "a client's writes and discards win, whatever is killed"
 interrupted=0
 for round in $(seq "$rounds"); do
 	filler_begin new
 	# in every second round it stands still beside the client, and so is surely killed before its end
 	[ $((round % 2)) = 1 ] || kill -STOP "$filler" || true
-	# a pattern of our own on every second MiB, while it is filled
+	# a pattern of our own on every second MiB, while it is filled, and nothing on much of the others
 	nbd "$(uri new)" 'for i in range(0, 600, 2):
     h.pwrite(bytes([0x42]) * 8192, (i << 20) + 4096)
+    (h.trim if i % 4 else h.zero)(1 << 19, (i + 1 << 20) + (1 << 18))
 h.flush()'
 	kill -KILL "$filler" 2>/dev/null || true
 	wait "$filler" 2>/dev/null || true
@@ -97,6 +98,8 @@ for i in range(600):
     want = bytearray(s.pread(1 << 20, i << 20))
     if i % 2 == 0:
         want[4096:4096 + 8192] = bytes([0x42]) * 8192
+    else:
+        want[1 << 18:3 << 18] = bytes(1 << 19)
     assert h.pread(1 << 20, i << 20) == want, i"
 	drop new
 done

@@ -70,14 +70,14 @@ class World:
             self.run("volume", "create", name, "--size", "3G")
             self.model.volumes[name] = {"attached": False, "cells": [(0, 0)] * CELLS, "snapshots": {}}
 
-    def write(self, name, may_trim=True):
+    def write(self, name):
         self.attach(name)
         h = self.connect(name)
         cells = self.model.volumes[name]["cells"]
         for cell in self.chance.sample(range(CELLS), 6):
             self.model.version += 1
             value = self.model.version % 255 + 1
-            if may_trim and self.chance.random() < 0.33:
+            if self.chance.random() < 0.33:
                 value = 0
             if value:
                 h.pwrite(bytes([value]) * BLOCK, place(cell))
@@ -135,10 +135,10 @@ class World:
         self.model.volumes[new] = {"attached": True, "cells": list(snapshots[snap]), "snapshots": {}}
         if self.chance.random() < 0.7:
             for _ in range(self.chance.randrange(4)):
-                self.write(new, may_trim=False)  # a trim would wait for what lies there
+                self.write(new)
             filler.kill()
             filler.wait()
-            self.write(new, may_trim=False)
+            self.write(new)
             filler = self.fill(f"{name}@{snap}", new)
         self.write(new)
         said = filler.communicate()[1]

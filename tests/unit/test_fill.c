@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DISK_BYTES  (128 * MIB)
+#define DISK_BYTES  (512 * MIB) /* far from full */
 #define BLOCK       4096u
 #define UNIT        FILL_UNIT_BYTES
 #define UNIT_BLOCKS (UNIT / BLOCK)
@@ -209,28 +209,122 @@ static void a_clients_write_wins(void)
 static void what_keeps_part_of_a_block_waits(void)
 {
 	struct volume *v = open_world(4, 4 * UNIT);
-	struct waiting write, trim, zero;
+	struct waiting write, zero;
 	uint64_t pos, len;
 	waiting_start(&write, v, VOLUME_WRITE, UNIT + 512, 512, 0);
-	waiting_start(&trim, v, VOLUME_TRIM, 2 * UNIT, BLOCK, 0);
-	waiting_start(&zero, v, VOLUME_ZERO, 3 * UNIT, BLOCK, 0);
+	waiting_start(&zero, v, VOLUME_ZERO, 3 * UNIT + 512, BLOCK, 0);
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_TRIM, 2 * UNIT + 512, BLOCK, 0), 0); /* of no whole block */
 	world_let_pass(&w, NS_PER_S);
-	CU_ASSERT_FALSE(write.is_done || trim.is_done || zero.is_done);
-	CU_ASSERT_EQUAL(wanted(v, &pos, &len), 3);
+	CU_ASSERT_FALSE(write.is_done || zero.is_done);
+	CU_ASSERT_EQUAL(wanted(v, &pos, &len), 2);
 	for (uint64_t unit = 1; unit < 4; unit++) {
-		CU_ASSERT_EQUAL(put(v, unit * UNIT_BLOCKS, 2, 7, VOLUME_FILL), 0);
+		CU_ASSERT_EQUAL(put(v, unit * UNIT_BLOCKS, 3, 7, VOLUME_FILL), 0);
 		CU_ASSERT_EQUAL(settle(v, unit, 1), 0);
 	}
 	CU_ASSERT_EQUAL(waiting_end(&write), 0);
-	CU_ASSERT_EQUAL(waiting_end(&trim), 0);
 	CU_ASSERT_EQUAL(waiting_end(&zero), 0);
 	CU_ASSERT_EQUAL(world_read(&w, v, UNIT, back, BLOCK), 0);
 	CU_ASSERT_EQUAL(back[511], 7);
 	CU_ASSERT_EQUAL(back[512], 0x55);
 	CU_ASSERT_EQUAL(back[1024], 7);
+	CU_ASSERT_EQUAL(get(v, 2 * UNIT_BLOCKS), 7);
+	CU_ASSERT_EQUAL(world_read(&w, v, 3 * UNIT, back, 2 * BLOCK), 0);
+	CU_ASSERT_EQUAL(back[511], 7);
+	CU_ASSERT_EQUAL(back[512], 0);
+	CU_ASSERT_EQUAL(back[BLOCK + 511], 0);
+	CU_ASSERT_EQUAL(back[BLOCK + 512], 7);
+	close_world();
+}
+
+static void expect_stamps(struct volume *v, uint64_t block, uint64_t n, int stamp)
+{
+	for (uint64_t i = 0; i < n; i++)
+		CU_ASSERT_EQUAL(get(v, block + i), stamp);
+}
+
+/* In a segment that has a place and in one that has none yet; whoever ends meanwhile, what comes later is left out. */
+static void what_is_discarded_waits_for_nobody(void)
+{
+	struct volume *v = open_world(16, 2 * GIB);
+	uint64_t start = reactor_now_ns(w.set->reactor), far = 1100 * UNIT_BLOCKS, odd = 2 * UNIT_BLOCKS + 3;
+	CU_ASSERT_EQUAL(put(v, 0, 1, 9, 0), 0);
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_TRIM, odd * BLOCK, 3 * UNIT, 0), 0);
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_ZERO, (far + 1) * BLOCK, 2 * BLOCK, 0), 0);
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_ZERO, 8 * UNIT, UNIT, VOLUME_NO_HOLE), 0);
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_TRIM, 9 * UNIT, 2 * GIB - 9 * UNIT - (2 * GIB - far * BLOCK), 0), 0);
+	CU_ASSERT(reactor_now_ns(w.set->reactor) - start < NS_PER_S);
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_FLUSH, 0, 0, 0), 0);
+	v = restart(true);
+	for (uint64_t block = 0; block < 16 * UNIT_BLOCKS; block += 64)
+		CU_ASSERT_EQUAL(put(v, block, 64, 7, VOLUME_FILL), 0);
+	CU_ASSERT_EQUAL(put(v, far - 1, 8, 7, VOLUME_FILL), 0);
+	CU_ASSERT_EQUAL(settle(v, 0, 2048), 0);
+	CU_ASSERT_EQUAL(get(v, 0), 9);
+	expect_stamps(v, 1, odd - 1, 7);
+	expect_stamps(v, odd, 3 * UNIT_BLOCKS, 0);
+	expect_stamps(v, odd + 3 * UNIT_BLOCKS, 8 * UNIT_BLOCKS - odd - 3 * UNIT_BLOCKS, 7);
+	expect_stamps(v, 8 * UNIT_BLOCKS, 8 * UNIT_BLOCKS, 0);
+	expect_stamps(v, far - 1, 1, 0);
+	expect_stamps(v, far, 1, 7);
+	expect_stamps(v, far + 1, 2, 0);
+	expect_stamps(v, far + 3, 4, 7);
+	close_world();
+}
+
+/* Whichever copy is asked what was written. */
+static void a_discard_is_on_every_copy(void)
+{
+	world_open(&w, 18);
+	world_add_disk(&w, DISK_BYTES);
+	world_add_disk(&w, DISK_BYTES);
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	data = world_memory(256 * KIB);
+	back = world_memory(256 * KIB);
+	set_pool_find(w.set, "default")->facts.failure_domain = DOMAIN_DISK;
+	struct set_command create = fill_order(16 * UNIT, SOURCE);
+	create.replicas = 2;
+	CU_ASSERT_EQUAL_FATAL(world_command(&w, &create), 0);
+	CU_ASSERT_EQUAL_FATAL(world_attach(&w, "vm1"), 0);
+	for (uint32_t half = 0; half < 2; half++) {
+		struct volume *v = world_head(&w, "vm1");
+		uint64_t unit = half * 8;
+		CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_TRIM, (unit + 1) * UNIT, 4 * UNIT, VOLUME_FUA), 0);
+		for (uint64_t block = unit * UNIT_BLOCKS; block < (unit + 8) * UNIT_BLOCKS; block += 64)
+			CU_ASSERT_EQUAL(put(v, block, 64, 7, VOLUME_FILL), 0);
+		CU_ASSERT_EQUAL(settle(v, unit, 8), 0);
+		for (uint64_t block = unit * UNIT_BLOCKS; block < (unit + 8) * UNIT_BLOCKS; block += 13) {
+			uint64_t at = block / UNIT_BLOCKS - unit;
+			CU_ASSERT_EQUAL(get(v, block), at >= 1 && at < 5 ? 0 : 7);
+		}
+	}
+	close_world();
+}
+
+/* On a disk that is nearly full a hint is taken as far as it needs no room; what was written goes. */
+static void a_discard_on_a_full_disk(void)
+{
+	world_open(&w, 19);
+	world_add_disk(&w, 64 * MIB);
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	data = world_memory(256 * KIB);
+	back = world_memory(256 * KIB);
+	struct volume *v = fill_volume(2 * GIB);
+	uint64_t n = 0;
+	while (put(v, n, 64, 9, 0) == 0)
+		n += 64;
+	while (put(v, n, 1, 9, 0) == 0)
+		n++;
+	CU_ASSERT(n > 32 * UNIT_BLOCKS);
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_TRIM, GIB, GIB, 0), 0);
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_ZERO, GIB, GIB, 0), -ENOSPC); /* there is no place for it */
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_TRIM, UNIT, 512 * UNIT, 0), 0);
+	world_let_pass(&w, 10 * NS_PER_S); /* freed by a checkpoint */
+	CU_ASSERT_EQUAL(put(v, 2 * UNIT_BLOCKS, 64, 8, VOLUME_FILL), 0);
+	CU_ASSERT_EQUAL(put(v, 511 * UNIT_BLOCKS, 64, 8, VOLUME_FILL), 0);
+	CU_ASSERT_EQUAL(settle(v, 0, 2048), 0);
+	CU_ASSERT_EQUAL(get(v, 0), 9);
 	CU_ASSERT_EQUAL(get(v, 2 * UNIT_BLOCKS), 0);
-	CU_ASSERT_EQUAL(get(v, 2 * UNIT_BLOCKS + 1), 7);
-	CU_ASSERT_EQUAL(get(v, 3 * UNIT_BLOCKS), 0);
+	CU_ASSERT_EQUAL(get(v, 511 * UNIT_BLOCKS), 8); /* it was never written: the hint was not taken */
 	close_world();
 }
 
@@ -492,6 +586,14 @@ static void model_check(const struct model *m, struct volume *v)
 			CU_ASSERT_EQUAL_FATAL(get(v, i), m->now[i]);
 }
 
+static void model_discard(struct model *m, struct volume *v, uint64_t block)
+{
+	uint64_t n = 1 + sim_random(w.sim) % min_u64(2 * UNIT_BLOCKS, BLOCKS - block);
+	enum volume_op op = sim_random(w.sim) % 2 ? VOLUME_TRIM : VOLUME_ZERO;
+	CU_ASSERT_EQUAL_FATAL(world_op(&w, v, op, block * BLOCK, n * BLOCK, VOLUME_FUA), 0);
+	memset(m->now + block, 0, n);
+}
+
 static void model_write(struct model *m, struct volume *v, uint64_t block)
 {
 	uint32_t n = 1 + (uint32_t)(sim_random(w.sim) % min_u64(20, BLOCKS - block));
@@ -510,8 +612,10 @@ static void the_model_holds_whatever_happens(void)
 			m.now[i] = source_stamp(i);
 		for (uint32_t step = 0; step < STEPS; step++) {
 			uint64_t dice = sim_random(w.sim) % 16, block = sim_random(w.sim) % BLOCKS;
-			if (dice < 9)
+			if (dice < 7)
 				model_write(&m, v, block);
+			else if (dice < 9)
+				model_discard(&m, v, block);
 			else if (dice < 12 && v->fill)
 				model_fill(&m, v, (uint32_t)(block / UNIT_BLOCKS), dice == 9);
 			else if (dice < 14 && v->fill)
@@ -542,6 +646,9 @@ int main(void)
 	CU_add_test(suite, "who asks first is told at once", who_asks_first_is_told_at_once);
 	CU_add_test(suite, "a client's write wins", a_clients_write_wins);
 	CU_add_test(suite, "what keeps part of a block waits", what_keeps_part_of_a_block_waits);
+	CU_add_test(suite, "what is discarded waits for nobody", what_is_discarded_waits_for_nobody);
+	CU_add_test(suite, "a discard is on every copy", a_discard_is_on_every_copy);
+	CU_add_test(suite, "a discard on a full disk", a_discard_on_a_full_disk);
 	CU_add_test(suite, "a trimmed unit is no reason to leave out another",
 		    a_trimmed_unit_is_no_reason_to_leave_out_another);
 	CU_add_test(suite, "what is not there is no hole", what_is_not_there_is_no_hole);

@@ -246,7 +246,7 @@ must_check int journal_block_open(const uint8_t block[static BLOCK_BYTES], const
  *  CLEAN     8    8  zero         (reserved: nothing follows, the disk was closed; accepted, never written:
  *                                the superblock's flag says so)
  *  SWAP      8    4  the other tree's slot     12  4  zero         (two trees of a volume exchange what they hold)
- *  HOLES     as RANGE; holes too take the epoch                    (copied from another disk)
+ *  HOLES     as RANGE; holes too take the epoch    (copied from another disk; trimmed while being filled)
  * DROP_STEP has its number reserved: a drop's progress needs no record, since an interrupted step is simply repeated from
  * the cursor of the last checkpoint.
  */

@@ -15,9 +15,10 @@
  *
  * Invariants
  *  1. A client's write is never overwritten by the filler: it has an epoch, and their ranges exclude each other.
- *  2. A client reads a block that nobody wrote only in a settled unit; a change that leaves such a block partly as it
- *     was, trims it or zeroes it waits for its unit, too. So a request may be carried out behind a later one, here
- *     and where it waits for copies (volume_io.c).
+ *  2. A client reads a block that nobody wrote only in a settled unit; a change that leaves such a block partly as it was
+ *     waits for its unit, too. So a request may be carried out behind a later one, here and where it waits for copies
+ *     (volume_io.c). What is trimmed or zeroed before its unit is settled gets an epoch also where it was a hole (part.c,
+ *     is_marking): so it is there for good, and waits for nobody.
  *  3. A unit of the recorded prefix was settled before the flush that went before the record.
  *  4. Nobody waits longer than FILL_PATIENCE_NS for a filler that is silent, nor for a unit that it gave up: then a read
  *     gets what was written since, else -EIO [is_strict], and a change that needs what is missing gets -EIO.
@@ -115,11 +116,18 @@ static bool needs_of_range(const struct fill *f, struct volume_io *io, uint64_t 
 static bool fill_needs(const struct fill *f, struct volume_io *io, bool *is_broken)
 {
 	uint64_t pos = io->own.cursor, end = io->own.end;
-	if (io->op != VOLUME_WRITE)
+	if (io->op == VOLUME_READ)
 		return needs_of_range(f, io, pos, end, is_broken);
 	if (pos % BLOCK_BYTES != 0 && needs_of_range(f, io, pos, pos + 1, is_broken))
 		return true;
 	return end % BLOCK_BYTES != 0 && needs_of_range(f, io, end - 1, end, is_broken);
+}
+
+bool fill_awaits(const struct volume *v, uint64_t pos_bytes, uint64_t len_bytes)
+{
+	const struct fill *f = v->fill;
+	uint64_t end = f ? min_u64(unit_end_of(pos_bytes + len_bytes), f->n_units) : 0;
+	return f && next_unit(f, unit_of(pos_bytes), end, false) < end;
 }
 
 /* What is missing will not come: a read goes on and gets what was written since; what needs it fails. */

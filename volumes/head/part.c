@@ -62,6 +62,12 @@ static bool part_changes(const struct part *p)
 	return part_writes(p) || p->kind == PART_TRIM;
 }
 
+/* Does it leave something where nothing lay? */
+static bool part_stays(const struct part *p)
+{
+	return part_writes(p) || p->is_marking;
+}
+
 /* Does what is being asked leave the disk as it is? */
 static bool part_looks(const struct part *p)
 {
@@ -383,7 +389,7 @@ static enum disk_op part_op(const struct part *p)
 	case PART_ZEROS:
 		return DISK_WRITE;
 	case PART_TRIM:
-		return DISK_TRIM;
+		return p->is_marking ? DISK_COPY_HOLES : DISK_TRIM;
 	case PART_MAP:
 	case PART_AHEAD:
 		return DISK_MAP;
@@ -395,6 +401,15 @@ static enum disk_op part_op(const struct part *p)
 	return DISK_COMPLETE;
 }
 
+/* While the volume is filled, a trim must be remembered where nobody wrote, too. That may take room: on a disk that is nearly
+ * full only what was written goes, unless zeros were promised. */
+static bool part_marks(const struct part *p)
+{
+	if (p->kind != PART_TRIM || !fill_awaits(p->volume, p->pos_bytes, p->len_bytes))
+		return false;
+	return p->request->op != VOLUME_TRIM || placement_narrowest(p->volume, p->disks) == SET_DISKS_MAX;
+}
+
 /* Counts a change in its epoch, and in its chunk while the segment is fresh. */
 static void part_enter(struct part *p)
 {
@@ -402,8 +417,9 @@ static void part_enter(struct part *p)
 	struct chunk *c = chunk_get(v, p->segment);
 	p->epoch = v->epoch;
 	p->is_counted = true;
+	p->is_marking = part_marks(p);
 	v->in_flight[p->epoch & 1]++;
-	p->fresh = part_writes(p) && c && chunk_bit(c->fresh, p->segment) ? c : NULL;
+	p->fresh = part_stays(p) && c && chunk_bit(c->fresh, p->segment) ? c : NULL;
 	if (p->fresh)
 		p->fresh->fresh_in_flight++;
 	barrier_note_write(v);
@@ -414,6 +430,7 @@ static void part_fill(const struct part *p, struct disk_io *io)
 {
 	io->op = part_op(p);
 	io->epoch = p->epoch;
+	io->before = UINT64_MAX; /* what a trim finds is older */
 	io->first = p->block;
 	io->n_blocks = p->n_blocks;
 	io->is_ordered = p->n_fetched > 0;
@@ -426,6 +443,7 @@ static void part_copy_fill(const struct disk_io *from, struct disk_io *to)
 {
 	to->op = from->op;
 	to->epoch = from->epoch;
+	to->before = from->before;
 	to->first = from->first;
 	to->n_blocks = from->n_blocks;
 	to->is_ordered = from->is_ordered;
@@ -621,7 +639,7 @@ static void part_lose_missed(struct part *p)
 		missed &= ~(p->full & -p->full);
 	for (; missed != 0; missed &= missed - 1)
 		volume_disk_lose(p->volume, (uint32_t)__builtin_ctzll(missed), p->err ? p->err : -EIO);
-	if (p->acked != 0 && c && part_writes(p)) /* it stays where it is now */
+	if (p->acked != 0 && c && part_stays(p)) /* it stays where it is now */
 		chunk_bit_set(c->fresh, p->segment, false);
 }
 
@@ -775,7 +793,7 @@ void part_start(struct part *p)
 	bool is_flush = p->kind == PART_FLUSH || p->kind == PART_COMPLETE;
 	part_aim(p);
 	p->err = 0;
-	p->is_counted = false;
+	p->is_counted = p->is_marking = false;
 	p->fresh = NULL;
 	p->tried = p->failed = 0;
 	p->sent = p->acked = p->full = p->later = p->moving_to = 0;

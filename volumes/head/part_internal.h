@@ -82,7 +82,8 @@ struct part {
 	bool has_head, has_tail;         /* the first, the last block lies partly outside */
 	uint32_t n_fetched;              /* of these, read so far */
 	bool is_counted;
-	struct chunk *fresh; /* of a write on its way to a fresh segment, else NULL; not evicted meanwhile */
+	bool is_marking;     /* a trim, while the volume is filled: holes that nobody wrote are to remember it */
+	struct chunk *fresh; /* of what shall stay in a fresh segment, on its way, else NULL; not evicted meanwhile */
 	bool must_allocate;  /* zeros become blocks, not holes */
 	bool is_surveyed;    /* only blocks that nobody wrote are written, or none may be read: */
 	uint64_t untouched;  /* bit per block of `whole` that nobody wrote */

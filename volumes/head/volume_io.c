@@ -263,11 +263,12 @@ static bool piece_leaves_hole(const struct volume_io *io, const struct piece *pi
 {
 	switch (piece->kind) {
 	case PART_READ:
-	case PART_TRIM:
 	case PART_MAP:
 		return true;
 	case PART_ZEROS:
 		return !(io->flags & VOLUME_NO_HOLE);
+	case PART_TRIM:
+		return !fill_awaits(io->own.volume, piece->pos_bytes, piece->len_bytes);
 	case PART_WRITE: /* while the volume is filled, zeros are written: a hole there means that nobody wrote */
 		return !io->own.volume->fill && slice_is_zero(volume_io_slice(io), piece->len_bytes);
 	case PART_AHEAD:
@@ -286,7 +287,7 @@ static void volume_io_hole(struct volume_io *io, const struct piece *piece)
 	if (piece->kind == PART_READ) {
 		struct slice s = volume_io_slice(io);
 		slice_fill_from(&s, NULL, len);
-	} else if (piece->kind == PART_TRIM || piece->kind == PART_MAP) {
+	} else if (piece->kind == PART_MAP || (piece->kind == PART_TRIM && !v->fill)) {
 		uint64_t whole = piece->kind == PART_TRIM ? io->own.end / BLOCK_BYTES * BLOCK_BYTES : io->own.end;
 		uint64_t next = chunk_skip_empty(v, piece->segment + 1, end_segment);
 		len = min_u64(whole, next * SEGMENT_BYTES) - piece->pos_bytes;
@@ -570,6 +571,8 @@ static enum flow volume_io_reply(struct volume_io *io)
 		volume_io_next_turn(io);
 		return FLOW_WAIT;
 	}
+	if (io->own.err == -ENOSPC && io->op == VOLUME_TRIM) /* a hint, and no room to remember it (fill.c) */
+		io->own.err = 0;
 	if (v->is_fenced && io->own.err == 0)
 		io->own.err = -EIO;
 	if (volume_io_hold(io) == FLOW_WAIT)
