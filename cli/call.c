@@ -92,7 +92,11 @@ static enum status check_snapshot(struct cli *c, const char *what, const char *t
 	auto_free char *volume = text_format("%.*s", at ? (int)(at - text) : 0, text);
 	if (at && name_is_valid(volume) && name_is_valid(at + 1))
 		return DONE;
-	return cli_misuse(c, "%s '%s' is not the name of a snapshot, which is VOLUME@SNAPSHOT", what, text);
+	return cli_misuse(
+	    c,
+	    "%s '%s' is not the name of a snapshot, which is VOLUME@SNAPSHOT, each 1 to 63 letters, digits, "
+	    "'.', '_' or '-', a letter or digit first",
+	    what, text);
 }
 
 static enum status check_choice(struct cli *c, const struct word *word, const char *what, const char *text)

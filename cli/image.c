@@ -18,6 +18,7 @@
 #include <spawn.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -233,6 +234,9 @@ static enum status target_make(struct cli *c, struct image_target *t, bool is_fo
 		    (int)(name - t->path), t->path);
 	if (errno != EEXIST)
 		return cli_refuse(c, "local", "cannot make '%s': %s", t->path, strerror(errno));
+	struct stat status;
+	if (stat(t->path, &status) == 0 && S_ISDIR(status.st_mode))
+		return cli_refuse(c, "invalid", "'%s' is a folder; name a file in it", t->path);
 	if (!is_forced)
 		return cli_refuse(c, "exists", "'%s' exists; choose another name, or overwrite it with --force",
 				  t->path);

@@ -667,8 +667,10 @@ static enum status create_open(struct create *x)
 	if (status != DONE)
 		return status;
 	if (repository_find(&x->repository, x->title))
-		return cli_refuse(x->cli, "exists", "repository '%s' has a backup '%s' already", x->repository.path,
-				  x->title);
+		return cli_refuse(
+		    x->cli, "exists",
+		    "repository '%s' has a backup '%s' already; to back up what has changed since, take a new snapshot",
+		    x->repository.path, x->title);
 	x->base = base_find(x);
 	if (x->base)
 		x->context = text_format(CONTEXT_PREFIX "%s", record_text(x->base, RECORD_SNAPSHOT));

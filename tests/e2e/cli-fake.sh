@@ -184,6 +184,7 @@ is "size, to a sector" "$(stat -c %s "$dir/out.raw")" 9000448
 holds cmp -n 9000001 "$dir/source.raw" "$dir/out.raw"
 holds test "$(stat -c %b "$dir/out.raw")" -lt 8000
 expect 1 'exists; choose another name, or overwrite it' q volume export i1 "$dir/out.raw"
+expect 1 'is a folder; name a file in it' q volume export i1 "$dir" --force
 { yes || true; } | head -c 20000000 >"$dir/old.raw"
 expect 0 '' q volume export i1 "$dir/old.raw" --force
 holds cmp "$dir/old.raw" "$dir/out.raw"

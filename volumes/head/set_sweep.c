@@ -83,8 +83,9 @@ static int snapshot_delete_check(struct command *c)
 	if (command_check_here(c, c->volume) != 0)
 		return c->err;
 	if (snapshot_is_attached(snap))
-		return command_refuse(c, -EBUSY, "in-use", "snapshot %s@%s is attached: detach it first",
-				      c->volume->facts.name, snap->facts.name);
+		return command_refuse(c, -EBUSY, "in-use",
+				      "snapshot %s@%s is attached: detach it first (quarry volume detach %s@%s)",
+				      c->volume->facts.name, snap->facts.name, c->volume->facts.name, snap->facts.name);
 	if (snap->head)
 		return command_refuse(c, -EBUSY, "in-use",
 				      "snapshot %s@%s is being compared with another (an NBD client or a diff reads "

@@ -242,8 +242,9 @@ static void delete_check_snapshots(struct command *c)
 	list_each (node, &c->volume->snapshots) {
 		const struct set_snapshot *snap = container_of(node, struct set_snapshot, link);
 		if (snap->head || snapshot_is_attached(snap))
-			command_refuse(c, -EBUSY, "in-use", "snapshot %s@%s is attached: detach it first",
-				       c->order->object, snap->facts.name);
+			command_refuse(c, -EBUSY, "in-use",
+				       "snapshot %s@%s is attached: detach it first (quarry volume detach %s@%s)",
+				       c->order->object, snap->facts.name, c->order->object, snap->facts.name);
 	}
 	if (c->err == 0 && c->volume->n_snapshots > 0 && !c->order->with_snapshots)
 		command_refuse(c, -EBUSY, "in-use",
