@@ -2,7 +2,8 @@
 #
 #   make / make install PREFIX= DESTDIR=    build into build/, install
 #   make check, make check-ci               every test; what CI adds: sanitizers, fuzzers, guests, crash rounds
-#   make demo, demo-vm, bench, bench-history    what it does, a virtual machine on a volume, how fast it is
+#   make demo, demo-vm                      what it does; a virtual machine on a volume
+#   make bench, bench-history, bench-replication    how fast it is; what history costs; what copies cost
 #   make SAN=address|undefined|thread ...   the same targets under a sanitizer, in build-SAN/
 #   make CC=clang BUILD=build-clang ...     the other compiler
 #   make lint, tidy, soak, fuzz-minute, check-guest, check-fresh, deps
@@ -174,12 +175,13 @@ demo: deps all $(BUILD)/quarry-vhost-bench
 	@BUILD=$(BUILD) scripts/demo
 demo-vm: deps-guest all
 	@BUILD=$(BUILD) scripts/demo-vm
-# History follows unless BENCH chooses among what comes first.
+# History and replication follow unless BENCH chooses among what comes first.
 bench: deps programs
 	@BUILD=$(BUILD) scripts/bench $(BENCH)
-	@$(if $(filter --targets% --workloads% --sparse,$(BENCH)),,BUILD=$(BUILD) scripts/bench-history $(BENCH))
-bench-history: deps programs
-	@BUILD=$(BUILD) scripts/bench-history $(BENCH)
+	@$(if $(filter --targets% --workloads% --sparse,$(BENCH)),,BUILD=$(BUILD) scripts/bench-history $(BENCH) && \
+		BUILD=$(BUILD) scripts/bench-replication $(BENCH))
+bench-history bench-replication: deps programs
+	@BUILD=$(BUILD) scripts/$@ $(BENCH)
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/share/quarry/fio-jobs
@@ -204,6 +206,6 @@ clean:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
 .PHONY: all deps deps-ci deps-guest programs check unit e2e fuzz-replay tidy tests-of-build check-ci check-guest \
-        check-fresh soak fuzz fuzz-minute lint demo demo-vm bench bench-history install clean FORCE
+        check-fresh soak fuzz fuzz-minute lint demo demo-vm bench bench-history bench-replication install clean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:

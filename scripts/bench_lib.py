@@ -1,4 +1,4 @@
-"""bench_lib: what bench and bench-history share: options, servers, measuring with fio, the device below, what is kept.
+"""bench_lib: what the benchmarks share: options, servers, measuring with fio, the device below, what is kept.
 
 A target is a server and what fio needs to find it: `fio` are its options, `pid` its process (None: there is no server),
 `client` another program to run instead of fio, or None.
@@ -131,16 +131,26 @@ class Target:
     def nbd(self, export=""):
         self.fio = ["--ioengine=nbd", "--uri=" + self.uri(export)]
 
-    def fill(self):
-        run(["fio", "--name=fill", "--rw=write", "--bs=1m", "--size=%d" % self.o.size, "--iodepth=8", "--end_fsync=1"] + self.fio)
-
     def vhost(self, path, ring):
         """Our own client instead of fio."""
         self.client = [os.path.join(self.o.build, "quarry-vhost-bench"), "--socket", path, "--size", str(self.o.size)] + ring
-        run(self.client + ["--rw", "write", "--bs", "1m", "--iodepth", "8", "--once"])
+
+    def fill(self):
+        if self.client:
+            run(self.client + ["--rw", "write", "--bs", "1m", "--iodepth", "8", "--once"])
+        else:
+            run(["fio", "--name=fill", "--rw=write", "--bs=1m", "--size=%d" % self.o.size, "--iodepth=8", "--end_fsync=1"] + self.fio)
 
     def straighten(self):
         return False
+
+    def cpu_seconds(self):
+        """Of all that serves; None: there is no server."""
+        return cpu_seconds(self.pid) if self.pid else None
+
+    def counts(self):
+        """What else is counted while it is measured, by name."""
+        return {}
 
     def stop(self):
         if self.process:
@@ -148,28 +158,51 @@ class Target:
             self.process.wait(60)
 
 
+class FileTarget(Target):
+    """A file that is written through, so that no write has to allocate."""
+
+    def make_file(self, name):
+        path = os.path.join(self.folder, name)
+        run(["fio", "--name=fill", "--filename=" + path, "--rw=write", "--bs=1m", "--size=%d" % self.o.size, "--ioengine=io_uring",
+             "--direct=1", "--iodepth=8", "--end_fsync=1"])
+        return path
+
+
+class Raw(FileTarget):
+    def start(self):
+        self.path = self.make_file("raw.img")
+        self.fio = ["--ioengine=io_uring", "--direct=1", "--filename=" + self.path]
+
+
 class QuarryTarget(Target):
     """A daemon with one disk."""
 
-    def begin(self, disk_bytes, is_reserved=True):
-        conf = os.path.join(self.folder, "quarry.conf")
+    def begin(self, disk_bytes, is_reserved=True, node="bench", more=""):
+        """`more` are lines of its configuration."""
         os.makedirs(os.path.join(self.folder, "data"), exist_ok=True)
         self.control = os.path.join(self.folder, "c")
-        with open(conf, "w") as f:
-            f.write('node = { name = "bench"; data_dir = "%s/data"; };\ncontrol = { socket = "%s"; };\n'
-                    'nbd = { socket = "%s"; };\nvhost = { dir = "%s/v"; };\n'
-                    % (self.folder, self.control, self.socket, self.folder))
-        self.serve([os.path.join(self.o.build, "quarryd"), "--config", conf])
+        with open(os.path.join(self.folder, "quarry.conf"), "w") as f:
+            f.write('node = { name = "%s"; data_dir = "%s/data"; };\ncontrol = { socket = "%s"; };\n'
+                    'nbd = { socket = "%s"; };\nvhost = { dir = "%s/v"; };\n%s'
+                    % (node, self.folder, self.control, self.socket, self.folder, more))
+        self.launch()
         wait_for(lambda: self.quarry("status", check=False), self.process)
         self.disk = os.path.join(self.folder, "d1.img")
         self.quarry("disk", "add", self.disk, "--size", str(disk_bytes), *(["--reserve"] if is_reserved else []))
 
-    def quarry(self, *words, check=True):
+    def launch(self):
+        self.serve([os.path.join(self.o.build, "quarryd"), "--config", os.path.join(self.folder, "quarry.conf")])
+
+    def ask(self, *words, check=True):
+        """What the command prints, or None."""
         r = subprocess.run([os.path.join(self.o.build, "quarry"), "--socket", self.control, *words],
                            capture_output=True, text=True)
         if check and r.returncode:
             sys.exit("bench: quarry %s: %s" % (" ".join(words), r.stderr.strip()))
-        return r.returncode == 0
+        return r.stdout if r.returncode == 0 else None
+
+    def quarry(self, *words, check=True):
+        return self.ask(*words, check=check) is not None
 
 
 class Qcow2Target(Target):
@@ -271,12 +304,13 @@ def measure_by_client(target, w, o):
 
 
 def measure(target, w, o, device):
-    cpu = cpu_seconds(target.pid) if target.pid else 0
+    cpu, counts = target.cpu_seconds() or 0, target.counts()
     before, start = device.read(), time.monotonic()
     r = (measure_by_client if target.client else measure_by_fio)(target, w, o)
     seconds, after = time.monotonic() - start, device.read()
-    cpu = cpu_seconds(target.pid) - cpu if target.pid else 0
+    cpu = (target.cpu_seconds() or 0) - cpu
     r.update(cpu_us_per_io=cpu / r["ios"] * 1e6 if target.pid else None, cpu_cores=cpu / seconds)
+    r.update({name: n - counts[name] for name, n in target.counts().items()})
     wanted = r.pop("wanted")
     if before:
         moved = [a - b for a, b in zip(after, before)]
