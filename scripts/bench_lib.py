@@ -217,6 +217,12 @@ class Qcow2Target(Target):
         self.nbd()
 
 
+def port_free():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
 def answers(path):
     s = socket.socket(socket.AF_UNIX)
     try:
@@ -255,6 +261,12 @@ def cpu_seconds(pid):
     with open("/proc/%d/stat" % pid) as f:
         fields = f.read().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def written_bytes(pid):
+    """What the process caused to be written to devices."""
+    with open("/proc/%d/io" % pid) as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("write_bytes:"))
 
 
 def fio_arguments(target, w, o):
