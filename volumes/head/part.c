@@ -401,13 +401,10 @@ static enum disk_op part_op(const struct part *p)
 	return DISK_COMPLETE;
 }
 
-/* While the volume is filled, a trim must be remembered where nobody wrote, too. That may take room: on a disk that is nearly
- * full only what was written goes, unless zeros were promised. */
+/* While the volume is filled, a trim must be remembered where nobody wrote, too. */
 static bool part_marks(const struct part *p)
 {
-	if (p->kind != PART_TRIM || !fill_awaits(p->volume, p->pos_bytes, p->len_bytes))
-		return false;
-	return p->request->op != VOLUME_TRIM || placement_narrowest(p->volume, p->disks) == SET_DISKS_MAX;
+	return p->kind == PART_TRIM && !p->is_too_full && fill_awaits(p->volume, p->pos_bytes, p->len_bytes);
 }
 
 /* Counts a change in its epoch, and in its chunk while the segment is fresh. */
@@ -585,6 +582,13 @@ static bool part_may_move(const struct part *p)
 	       chunk_get(p->volume, p->segment) == p->fresh && chunk_bit(p->fresh->fresh, p->segment);
 }
 
+/* A disk had no room to remember a trim. A hint is carried once more, and only what was written goes, which needs none. */
+static bool part_trims_again(struct part *p)
+{
+	p->is_too_full = p->is_marking && p->full != 0 && p->request->op == VOLUME_TRIM;
+	return p->is_too_full;
+}
+
 void part_moved(struct part *p, int res)
 {
 	quarry_assert(p->stage == PART_MOVE);
@@ -725,6 +729,10 @@ static void part_run(struct part *p)
 				placement_move(p->volume, p);
 				return;
 			}
+			if (part_trims_again(p)) {
+				p->stage = PART_CARRY;
+				break;
+			}
 			part_judge(p);
 			p->stage = PART_END;
 			if (p->is_surveyed && p->kind == PART_WRITE && part_next_run(p))
@@ -793,7 +801,7 @@ void part_start(struct part *p)
 	bool is_flush = p->kind == PART_FLUSH || p->kind == PART_COMPLETE;
 	part_aim(p);
 	p->err = 0;
-	p->is_counted = p->is_marking = false;
+	p->is_counted = p->is_marking = p->is_too_full = false;
 	p->fresh = NULL;
 	p->tried = p->failed = 0;
 	p->sent = p->acked = p->full = p->later = p->moving_to = 0;

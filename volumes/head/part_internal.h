@@ -83,6 +83,7 @@ struct part {
 	uint32_t n_fetched;              /* of these, read so far */
 	bool is_counted;
 	bool is_marking;     /* a trim, while the volume is filled: holes that nobody wrote are to remember it */
+	bool is_too_full;    /* a disk has no room for that */
 	struct chunk *fresh; /* of what shall stay in a fresh segment, on its way, else NULL; not evicted meanwhile */
 	bool must_allocate;  /* zeros become blocks, not holes */
 	bool is_surveyed;    /* only blocks that nobody wrote are written, or none may be read: */
