@@ -142,7 +142,7 @@ tests-of-build: programs
 # ---- what takes longer ----
 
 check-ci: deps-ci deps-guest
-	@scripts/check-ci
+	+@scripts/check-ci
 check-guest: deps-guest programs
 	@$(RUN) $(wildcard tests/guest/*.sh)
 # Each boots twenty times; the one whose daemon restarts does so twenty times in each.
@@ -163,11 +163,14 @@ FUZZ_MAKE   = $(MAKE) --no-print-directory CC=clang BUILD=$(FUZZ_BUILD) FUZZ_MAI
               CFLAGS='-O1 -g' SANFLAGS='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all'
 fuzz: deps-ci
 	+@$(FUZZ_MAKE) $(FUZZERS:%=$(FUZZ_BUILD)/tests/fuzz/%)
+# The tests in the same build: another one under these sanitizers would take as long as they do.
+fuzz-tests: deps-ci
+	+@$(FUZZ_MAKE) SAN=address,undefined tests-of-build
 fuzz-minute: fuzz
 	@scripts/fuzz --seconds $(or $(SECONDS),60) --build $(FUZZ_BUILD) $(FUZZERS)
 
 lint: deps-ci
-	@scripts/lint
+	+@scripts/lint
 
 # ---- using it ----
 
@@ -206,6 +209,7 @@ clean:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
 .PHONY: all deps deps-ci deps-guest programs check unit e2e fuzz-replay tidy tests-of-build check-ci check-guest \
-        check-fresh soak fuzz fuzz-minute lint demo demo-vm bench bench-history bench-replication install clean FORCE
+        check-fresh soak fuzz fuzz-tests fuzz-minute lint demo demo-vm bench bench-history bench-replication \
+        install clean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:

@@ -13,16 +13,16 @@ $(BUILD)/sim-history: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/sim/history/*
 
 $(BUILD)/sim-copy: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/sim/copy/*.c))
 
-CHECK_TESTS    += '@300 $(BUILD)/sim-copy --seeds 500 --jobs 2'
+CHECK_TESTS    += '@600! $(BUILD)/sim-copy --seeds 500'
 CHECK_CI_TESTS += '$(BUILD)/sim-copy --seeds 100 --first 5000'
 SOAK_TESTS     += '$(BUILD)/sim-copy --seeds $(or $(SEEDS),100000) --jobs 2 --first $(shell date +%s)'
 
-CHECK_TESTS    += '@300 $(BUILD)/sim-history --seeds 2000 --jobs 2'
-CHECK_CI_TESTS += '$(BUILD)/sim-history --seeds 300 --jobs 2'
+CHECK_TESTS    += '@900! $(BUILD)/sim-history --seeds 2000'
+CHECK_CI_TESTS += '$(BUILD)/sim-history --seeds 300'
 SOAK_TESTS     += '$(BUILD)/sim-history --seeds 1000000 --jobs 2'
 
 TEST_PROGRAMS  += $(SIM_PROGRAMS)
-CHECK_TESTS    += '@600 $(BUILD)/sim-disk --seeds 2000 --jobs 2 --replay tests/sim/disk/seeds' '@300 $(BUILD)/sim-disk --seeds 15 --every-index'
+CHECK_TESTS    += '@900! $(BUILD)/sim-disk --seeds 2000 --replay tests/sim/disk/seeds' '@600! $(BUILD)/sim-disk --seeds 15 --every-index'
 CHECK_CI_TESTS += '$(BUILD)/sim-disk --seeds 100 --first 5000' '@300 $(BUILD)/sim-disk --seeds 1 --every-index'
 # another part of the seeds at each soak: `date` chooses where it begins, and each failure names its seed
 SOAK_TESTS     += '$(BUILD)/sim-disk --seeds $(or $(SEEDS),100000) --jobs 2 --first $(shell date +%s)' \
