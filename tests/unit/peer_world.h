@@ -352,9 +352,12 @@ static inline int line_read_differs(struct line *l, uint64_t tree, uint64_t firs
 	CU_ASSERT_EQUAL_FATAL(c->reply.status, PEER_STATUS_OK);
 	const uint8_t *at = c->reply_data;
 	for (uint32_t i = 0; i < n; i++) {
-		bool is_there = peer_block_is_there(c->message, i);
-		differs += (is_there ? *at : 0) != stamp;
-		at += is_there ? BLOCK_BYTES : 0;
+		uint8_t found = 0;
+		if (peer_block_is_there(c->message, i)) {
+			found = *at;
+			at += BLOCK_BYTES;
+		}
+		differs += found != stamp;
 	}
 	call_forget(c);
 	return differs;
