@@ -262,6 +262,7 @@ static struct sim_machine *machine_next(struct sim *s, uint64_t *at_ns)
 	list_each (node, &s->machines) {
 		struct sim_machine *m = container_of(node, struct sim_machine, link);
 		uint64_t next_ns = m->is_crash_due ? UINT64_MAX : max_u64(s->now_ns, reactor_next_ns(m->reactor));
+		next_ns = max_u64(next_ns, m->paused_until_ns);
 		if (next_ns == UINT64_MAX || next_ns > *at_ns)
 			continue;
 		n_equal = next_ns < *at_ns ? 1 : n_equal + 1;
@@ -381,6 +382,12 @@ void sim_crash_at(struct sim_machine *m, uint64_t index)
 	m->crash_at = index;
 }
 
+void sim_pause_until(struct sim_machine *m, uint64_t until_ns)
+{
+	quarry_assert(!m->sim->is_stepping);
+	m->paused_until_ns = until_ns;
+}
+
 /* Takes an op from a dead process without delivering it. */
 static void ops_forget(struct list *ops)
 {
@@ -417,6 +424,7 @@ void sim_crash(struct sim_machine *m, enum sim_crash_kind kind)
 	sim_net_crash(m, kind);
 	m->is_crash_due = false;
 	m->crash_at = 0;
+	m->paused_until_ns = 0;
 	process_start(m);
 	quarry_assert(!m->reactor->is_dead);
 }

@@ -73,6 +73,8 @@ uint64_t sim_io_index(const struct sim_machine *m);
  * not happen, nor does anything after it. sim_run() then returns SIM_CRASH_DUE. */
 void sim_crash_at(struct sim_machine *m, uint64_t index);
 bool sim_crash_is_due(const struct sim_machine *m);
+/* The process takes no turn until then, as one that was sent SIGSTOP: what comes for it waits. A crash ends that. */
+void sim_pause_until(struct sim_machine *m, uint64_t until_ns);
 
 /* ---- files ---- */
 
@@ -125,6 +127,9 @@ struct sim_file_stats sim_file_stats(const struct sim_file *f);
 
 /* Bytes between the two stand still, connecting times out, until it is healed. */
 void sim_net_partition(struct sim_machine *a, struct sim_machine *b, bool is_parted);
+/* The same of bytes in one direction. */
+void sim_net_block(struct sim_machine *from, struct sim_machine *to, bool is_blocked);
+bool sim_net_is_blocked(const struct sim_machine *from, const struct sim_machine *to);
 /* Every connection between the two breaks with -ECONNRESET at both ends; a == b: its connections to itself. */
 void sim_net_cut(struct sim_machine *a, struct sim_machine *b);
 

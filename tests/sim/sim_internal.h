@@ -39,11 +39,12 @@ struct sim_machine {
 	uint64_t random_state; /* of reactor_random() */
 	uint64_t io_index, crash_at;
 	bool is_crash_due;
+	uint64_t paused_until_ns;
 	struct list link;
 };
 
-struct sim_link { /* a partition */
-	struct sim_machine *a, *b;
+struct sim_link { /* a partition, in one direction */
+	const struct sim_machine *from, *to;
 	struct list link;
 };
 

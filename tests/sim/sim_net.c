@@ -6,7 +6,8 @@
  *     a window of bytes is under way or unread; a sender waits for room.
  *  2. Kill: the dead process's connections end or are reset, after the bytes that were on their way. Power loss: the
  *     other end hears nothing for seconds, then a reset; its bytes vanish.
- *  3. Partition: bytes stand still in both directions and arrive when it is healed; connecting times out.
+ *  3. Partition: bytes stand still, in both directions or in one, and arrive when it is healed; connecting times out, which
+ *     takes both.
  *  4. Cut: a connection breaks at once at both ends, and what was on its way is lost.
  *
  *   stream: open --shutdown--> shut --close--> zombie (while arrivals know it) --> freed
@@ -107,14 +108,19 @@ static uint64_t latency_ns(struct sim *s)
 
 /* ---- partitions ---- */
 
-static struct sim_link *partition_find(struct sim *s, const struct sim_machine *a, const struct sim_machine *b)
+static struct sim_link *partition_find(struct sim *s, const struct sim_machine *from, const struct sim_machine *to)
 {
 	list_each (node, &s->partitions) {
 		struct sim_link *p = container_of(node, struct sim_link, link);
-		if ((p->a == a && p->b == b) || (p->a == b && p->b == a))
+		if (p->from == from && p->to == to)
 			return p;
 	}
 	return NULL;
+}
+
+bool sim_net_is_blocked(const struct sim_machine *from, const struct sim_machine *to)
+{
+	return partition_find(from->sim, from, to) != NULL;
 }
 
 /* ---- arrivals ---- */
@@ -553,7 +559,8 @@ static void call_happen(struct sim_event *e)
 {
 	struct sim_call *c = container_of(e, struct sim_call, event);
 	struct sim_listener *l = listener_find(c->machine, c->address);
-	bool is_parted = l != NULL && partition_find(c->machine->sim, c->machine, l->machine) != NULL;
+	bool is_parted = l != NULL && (sim_net_is_blocked(c->machine, l->machine) ||
+				       sim_net_is_blocked(l->machine, c->machine));
 
 	if (is_parted && !c->has_timed_out) {
 		c->has_timed_out = true;
@@ -703,7 +710,7 @@ static void partition_heal(struct sim *s, struct sim_link *p)
 	list_each_safe (node, &s->held) {
 		struct sim_arrival *a = container_of(node, struct sim_arrival, link);
 		struct sim_stream *st = a->to;
-		if (!(a->from == p->a && st->machine == p->b) && !(a->from == p->b && st->machine == p->a))
+		if (a->from != p->from || st->machine != p->to)
 			continue;
 		list_remove(&a->link);
 		stream_look_again(st);
@@ -716,19 +723,25 @@ static void partition_heal(struct sim *s, struct sim_link *p)
 	free(p);
 }
 
-void sim_net_partition(struct sim_machine *a, struct sim_machine *b, bool is_parted)
+void sim_net_block(struct sim_machine *from, struct sim_machine *to, bool is_blocked)
 {
-	struct sim *s = a->sim;
-	struct sim_link *p = partition_find(s, a, b);
+	struct sim *s = from->sim;
+	struct sim_link *p = partition_find(s, from, to);
 
-	quarry_assert(a != b);
-	if (p != NULL && !is_parted) {
+	quarry_assert(from != to);
+	if (p != NULL && !is_blocked) {
 		partition_heal(s, p);
-	} else if (p == NULL && is_parted) {
+	} else if (p == NULL && is_blocked) {
 		p = calloc(1, sizeof(*p));
 		quarry_assert(p != NULL);
-		p->a = a;
-		p->b = b;
+		p->from = from;
+		p->to = to;
 		list_append(&s->partitions, &p->link);
 	}
+}
+
+void sim_net_partition(struct sim_machine *a, struct sim_machine *b, bool is_parted)
+{
+	sim_net_block(a, b, is_parted);
+	sim_net_block(b, a, is_parted);
 }

@@ -503,6 +503,34 @@ static void timers_fire_in_virtual_time(void)
 	sim_destroy(s);
 }
 
+/* One of two stands still; what was due meanwhile happens when it goes on, and nothing of it after a crash. */
+static void paused_machines_wait(void)
+{
+	struct sim *s = sim_create(10);
+	struct sim_machine *m[2] = {sim_machine_create(s, "n1"), sim_machine_create(s, "n2")};
+	struct bell bells[2] = {{.n = 0}};
+	uint64_t start_ns = sim_now_ns(s);
+
+	for (uint32_t i = 0; i < 2; i++) {
+		bells[i].reactor = sim_reactor(m[i]);
+		timer_init(&bells[i].timer, bell_rings);
+		timer_start(bells[i].reactor, &bells[i].timer, NS_PER_S);
+	}
+	sim_pause_until(m[0], start_ns + 5 * NS_PER_S);
+	CU_ASSERT_EQUAL(sim_run_for(s, 2 * NS_PER_S), SIM_DONE);
+	CU_ASSERT_TRUE(bells[0].n == 0 && bells[1].n == 1);
+	CU_ASSERT_EQUAL(sim_run_for(s, 4 * NS_PER_S), SIM_DONE);
+	CU_ASSERT_EQUAL(bells[0].n, 1);
+	CU_ASSERT_TRUE(bells[0].rang_ns >= start_ns + 5 * NS_PER_S);
+	timer_start(bells[0].reactor, &bells[0].timer, NS_PER_S);
+	sim_pause_until(m[0], sim_now_ns(s) + 100 * NS_PER_S);
+	sim_crash(m[0], SIM_KILL);
+	timer_start(sim_reactor(m[0]), &bells[0].timer, 1);
+	CU_ASSERT_EQUAL(sim_run_for(s, NS_PER_S), SIM_DONE);
+	CU_ASSERT_EQUAL(bells[0].n, 2);
+	sim_destroy(s);
+}
+
 /* Operations overtake each other, and the same seed repeats it exactly. */
 static uint64_t order_of_completions(uint64_t seed)
 {
@@ -732,6 +760,33 @@ static void partition_holds_bytes(void)
 	}
 }
 
+static void partition_in_one_direction(void)
+{
+	for (uint64_t seed = 1; seed < 30; seed++) {
+		struct pair p = pair_make(seed);
+		struct try there, back, send, answer;
+		char memory[32] = "0123456789", got[32] = {0};
+		transfer_start(&there, p.far, OP_RECV_ALL, got, 5);
+		transfer_start(&back, p.near, OP_RECV_ALL, got + 16, 5);
+		sim_net_block(p.a, p.b, true);
+		transfer_start(&send, p.near, OP_SEND, memory, 5);
+		transfer_start(&answer, p.far, OP_SEND, memory + 5, 5);
+		CU_ASSERT_EQUAL(sim_run(p.sim, try_is_done, &back, STEPS_MAX), SIM_DONE);
+		CU_ASSERT_STRING_EQUAL(got + 16, "56789");
+		CU_ASSERT_EQUAL(sim_run(p.sim, NULL, NULL, STEPS_MAX), SIM_IDLE);
+		CU_ASSERT_FALSE(there.is_done);
+		CU_ASSERT_TRUE(sim_net_is_blocked(p.a, p.b) && !sim_net_is_blocked(p.b, p.a));
+		sim_net_block(p.a, p.b, false);
+		CU_ASSERT_EQUAL(sim_run(p.sim, NULL, NULL, STEPS_MAX), SIM_IDLE);
+		CU_ASSERT_TRUE(there.is_done);
+		CU_ASSERT_STRING_EQUAL(got, "01234");
+		stream_close(p.far);
+		stream_close(p.near);
+		listener_close(p.listener);
+		sim_destroy(p.sim);
+	}
+}
+
 static void addresses(void)
 {
 	struct sim *s = sim_create(20);
@@ -779,6 +834,7 @@ int main(void)
 	CU_pSuite world = CU_add_suite("sim: world", NULL, NULL);
 	CU_ADD_TEST(world, crash_at_every_index);
 	CU_ADD_TEST(world, timers_fire_in_virtual_time);
+	CU_ADD_TEST(world, paused_machines_wait);
 	CU_ADD_TEST(world, seeds_repeat);
 	CU_ADD_TEST(world, messages_arrive_in_order);
 	CU_pSuite streams = CU_add_suite("sim: streams", NULL, NULL);
@@ -786,6 +842,7 @@ int main(void)
 	CU_ADD_TEST(streams, stream_ends_and_breaks);
 	CU_ADD_TEST(streams, stream_has_ended_before_it_is_read);
 	CU_ADD_TEST(streams, partition_holds_bytes);
+	CU_ADD_TEST(streams, partition_in_one_direction);
 	CU_ADD_TEST(streams, addresses);
 	CU_basic_set_mode(CU_BRM_NORMAL);
 	CU_basic_run_tests();
