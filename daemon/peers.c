@@ -383,3 +383,17 @@ void peers_stop(struct peers *p, void (*stopped)(void *context), void *context)
 		peer_close(container_of(node, struct peer, link));
 	peer_server_stop(p->server, server_stopped, p);
 }
+
+void peers_abandon(struct peers *p)
+{
+	for (struct list *node; (node = list_pop(&p->all)) != NULL;) {
+		struct peer *peer = container_of(node, struct peer, link);
+		peer_client_abandon(peer->client);
+		free(peer->ask.answer);
+		free(peer);
+	}
+	if (p->server)
+		peer_server_abandon(p->server);
+	tls_unload(p->credentials);
+	free(p);
+}

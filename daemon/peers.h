@@ -30,6 +30,8 @@ must_check int peers_start(const struct peers_options *o, char why[static PEERS_
 /* Ends all connections, waits for the disks to answer, frees everything, calls stopped(). */
 void peers_stop(struct peers *p, void (*stopped)(void *context), void *context);
 
+void peers_abandon(struct peers *p); /* for the simulator: as a crash does */
+
 enum peer_answer { PEER_NOT_ASKED, PEER_ANSWERS, PEER_IS_SILENT };
 enum peer_answer peers_answer(const struct peers *p, const char *node);
 

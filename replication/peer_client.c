@@ -446,6 +446,14 @@ void peer_client_close(struct peer_client *c, void (*closed)(void *context), voi
 	client_close_if_idle(c);
 }
 
+void peer_client_abandon(struct peer_client *c)
+{
+	if (c->wire)
+		peer_connection_abandon(c->wire);
+	free(c->data);
+	free(c);
+}
+
 bool peer_client_is_up(const struct peer_client *c)
 {
 	return c->stage == CLIENT_UP && !c->closed;

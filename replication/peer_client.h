@@ -29,6 +29,7 @@ struct peer_client_options {
 must_check int peer_client_create(const struct peer_client_options *o, struct peer_client **out);
 /* Ends the connection and all calls, frees the client, calls closed(). */
 void peer_client_close(struct peer_client *c, void (*closed)(void *context), void *context);
+void peer_client_abandon(struct peer_client *c); /* for the simulator: as a crash does */
 bool peer_client_is_up(const struct peer_client *c);
 const char *peer_client_node(const struct peer_client *c); /* its name, once it has greeted; "": never */
 /* Has the node that has greeted this feature? An older one takes what it does not know for an error. */

@@ -420,6 +420,13 @@ void peer_connection_destroy(struct peer_connection *c)
 	free(c);
 }
 
+void peer_connection_abandon(struct peer_connection *c)
+{
+	c->wire.is_receiving = c->wire.is_sending = false; /* the process's operations are gone */
+	wire_fini(&c->wire);
+	free(c);
+}
+
 void *peer_connection_context(const struct peer_connection *c)
 {
 	return c->context;

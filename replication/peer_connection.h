@@ -65,6 +65,7 @@ struct peer_connection_options {
  * then the stream stays the caller's. */
 must_check int peer_connection_create(const struct peer_connection_options *o, struct peer_connection **out);
 void peer_connection_destroy(struct peer_connection *c); /* after ended() */
+void peer_connection_abandon(struct peer_connection *c); /* for the simulator: as a crash does */
 void *peer_connection_context(const struct peer_connection *c);
 void peer_connection_send(struct peer_connection *c, struct peer_out *out);
 void peer_connection_resume(struct peer_connection *c); /* there is memory: place() is asked again at the turn's end */

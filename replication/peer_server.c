@@ -373,6 +373,27 @@ void peer_server_stop(struct peer_server *s, void (*stopped)(void *context), voi
 	server_stop_if_empty(s);
 }
 
+static void client_abandon(struct peer_client_connection *c)
+{
+	for (uint32_t i = 0; i < c->n_made; i++)
+		free(c->requests[i].answer);
+	if (c->wire)
+		peer_connection_abandon(c->wire);
+	free(c);
+}
+
+void peer_server_abandon(struct peer_server *s)
+{
+	for (uint32_t i = 0; i < SESSION_BUCKETS; i++)
+		for (struct list *node; (node = list_pop(&s->buckets[i])) != NULL;)
+			free(container_of(node, struct peer_session, link));
+	for (struct list *node; (node = list_pop(&s->connections)) != NULL;)
+		client_abandon(container_of(node, struct peer_client_connection, link));
+	if (s->listener)
+		listener_close(s->listener);
+	free(s);
+}
+
 void peer_server_disk_closes(struct peer_server *s, const struct disk *disk)
 {
 	for (uint32_t i = 0; i < SESSION_BUCKETS; i++) {

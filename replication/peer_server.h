@@ -62,6 +62,7 @@ must_check int peer_server_start(const struct peer_server_options *o, char why[s
 /* Takes no new connections, ends all there are, waits for the disks to answer what they have been asked, frees the
  * server, calls stopped(). */
 void peer_server_stop(struct peer_server *s, void (*stopped)(void *context), void *context);
+void peer_server_abandon(struct peer_server *s); /* for the simulator: as a crash does; its buffers are the caller's */
 /* The disk is about to be closed: its sessions end. Requests that it has are answered as it answers them. */
 void peer_server_disk_closes(struct peer_server *s, const struct disk *disk);
 

@@ -170,6 +170,11 @@ void buffers_destroy(struct buffers *b)
 {
 	quarry_assert(b->used_bytes == 0);
 	quarry_assert(list_is_empty(&b->lines[LINE_SMALL]) && list_is_empty(&b->lines[LINE_LARGE]));
+	buffers_abandon(b);
+}
+
+void buffers_abandon(struct buffers *b)
+{
 	list_remove(&b->serve.link);
 	memory_allow(b->arena, b->budget_bytes);
 	munmap(b->arena, b->budget_bytes);

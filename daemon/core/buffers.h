@@ -28,6 +28,7 @@ struct buffer_waiter {
 /* budget_bytes, and reserve_bytes of these for small buffers: multiples of BUFFER_MAX_BYTES. */
 must_check int buffers_create(struct reactor *r, uint64_t budget_bytes, uint64_t reserve_bytes, struct buffers **out);
 void buffers_destroy(struct buffers *b); /* all must have come back */
+void buffers_abandon(struct buffers *b); /* for the simulator: as a crash does */
 /* A buffer of at least len_bytes (at most BUFFER_MAX_BYTES), 4 KiB aligned, content undefined; NULL when there is none
  * or others wait. */
 void *buffers_get(struct buffers *b, uint32_t len_bytes);
