@@ -320,6 +320,10 @@ uint64_t reactor_wall_ns(struct reactor *r)
 {
 	return r->ops->wall_ns(r);
 }
+struct uuid reactor_boot(struct reactor *r)
+{
+	return r->ops->boot(r);
+}
 uint64_t reactor_random(struct reactor *r)
 {
 	return r->ops->random(r);

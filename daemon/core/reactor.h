@@ -187,6 +187,8 @@ void event_close(struct event *e);
 uint64_t reactor_now_ns(struct reactor *r);  /* monotonic, counts suspend; read anew at each call */
 uint64_t reactor_wall_ns(struct reactor *r); /* since 1970, for people */
 uint64_t reactor_random(struct reactor *r);
+/* What the machine is called between two losses of power: a restart has another. All zeros: it is not known. */
+struct uuid reactor_boot(struct reactor *r);
 
 struct timer {
 	void (*fired)(struct timer *t); /* set once by the owner */

@@ -36,6 +36,7 @@ struct reactor_ops {
 	uint64_t (*now_ns)(struct reactor *r);
 	uint64_t (*wall_ns)(struct reactor *r);
 	uint64_t (*random)(struct reactor *r);
+	struct uuid (*boot)(struct reactor *r);
 	void (*post)(struct reactor *r, struct message *m);
 	void (*wake)(struct reactor *r); /* any thread, async-signal-safe */
 	void (*run)(struct reactor *r);  /* turns until is_stopping, which it clears before it returns */

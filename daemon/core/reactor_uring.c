@@ -34,10 +34,12 @@
 #include "daemon/core/uring_internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <linux/falloc.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
 #include <time.h>
@@ -93,6 +95,21 @@ static uint64_t uring_random(struct reactor *r)
 		u->n_random = RANDOM_NUMBERS;
 	}
 	return u->random[--u->n_random];
+}
+
+/* The kernel makes it anew at each start of the machine. A disk asks for it when it is opened. */
+static struct uuid uring_boot(struct reactor *r)
+{
+	char text[UUID_TEXT_BYTES] = "";
+	struct uuid boot = {0};
+	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
+
+	if (fd >= 0)
+		close(fd);
+	if (n != (ssize_t)sizeof(text) - 1 || uuid_from_text(text, &boot) != 0)
+		memset(&boot, 0, sizeof(boot));
+	return boot;
 }
 
 /* ---- life ---- */
@@ -791,6 +808,7 @@ static const struct reactor_ops uring_ops = {
     .now_ns = uring_now_ns,
     .wall_ns = uring_wall_ns,
     .random = uring_random,
+    .boot = uring_boot,
     .post = uring_post,
     .wake = uring_wake,
     .run = uring_run,

@@ -171,6 +171,11 @@ static uint64_t world_random(struct reactor *r)
 	return sim_split(&sim_reactor_of(r)->machine->random_state);
 }
 
+static struct uuid world_boot(struct reactor *r)
+{
+	return sim_reactor_of(r)->machine->boot;
+}
+
 static void message_post(struct reactor *base, struct message *m)
 {
 	struct sim_reactor *r = sim_reactor_of(base);
@@ -225,6 +230,7 @@ static const struct reactor_ops world_ops = {
     .now_ns = world_now_ns,
     .wall_ns = world_wall_ns,
     .random = world_random,
+    .boot = world_boot,
     .post = message_post,
     .wake = reactor_wake_nothing,
     .run = world_run,
@@ -425,6 +431,8 @@ void sim_crash(struct sim_machine *m, enum sim_crash_kind kind)
 	m->is_crash_due = false;
 	m->crash_at = 0;
 	m->paused_until_ns = 0;
+	if (kind == SIM_POWER_LOSS)
+		m->boot = uuid_make(m->random_state, sim_split(&m->random_state));
 	process_start(m);
 	quarry_assert(!m->reactor->is_dead);
 }
@@ -442,6 +450,7 @@ struct sim_machine *sim_machine_create(struct sim *s, const char *name)
 	for (size_t i = 0; i < array_size(lists); i++)
 		list_init(lists[i]);
 	m->random_state = sim_random(s);
+	m->boot = uuid_make(m->random_state, 1);
 	list_append(&s->machines, &m->link);
 	process_start(m);
 	return m;

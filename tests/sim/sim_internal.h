@@ -39,6 +39,7 @@ struct sim_machine {
 	uint64_t random_state; /* of reactor_random() */
 	uint64_t io_index, crash_at;
 	bool is_crash_due;
+	struct uuid boot;
 	uint64_t paused_until_ns;
 	struct list link;
 };

@@ -175,7 +175,7 @@ static void superblock_notices_every_flipped_bit(void)
 	uint8_t block[BLOCK_BYTES];
 
 	superblock_encode(&in, block);
-	for (unsigned bit = 0; bit < BLOCK_BYTES * 8; bit += bit < 304 * 8 ? 1 : 61) {
+	for (unsigned bit = 0; bit < BLOCK_BYTES * 8; bit += bit < 328 * 8 ? 1 : 61) {
 		block[bit / 8] ^= 1u << bit % 8;
 		enum superblock_verdict v = verdict_of(block);
 		CU_ASSERT_EQUAL(v, bit < 64 ? SUPERBLOCK_FOREIGN : SUPERBLOCK_DAMAGED);
@@ -252,7 +252,7 @@ static void superblock_refuses_wrong_fields(void)
 	    {229, 1, 0x80},                                       /* UTF-8 that begins in the middle */
 	    {229, 1, 0xe1},                                       /* a character cut short */
 	    {287, 1, 'x'},                                        /* no final zero */
-	    {304, 1, 1},                                          /* unused bytes */
+	    {328, 1, 1},                                          /* unused bytes */
 	    {4095, 1, 1},                                         /* unused bytes */
 	};
 	struct superblock in = some_superblock();
@@ -573,7 +573,7 @@ static void tree_record_refuses_wrong_fields(void)
 
 static void volume_record_round_trip(void)
 {
-	struct volume_record in = {volume_uuid, 4, 5, 6, 1ull << 34, true}, out;
+	struct volume_record in = {volume_uuid, 4, 5, 6, 1ull << 34, 7}, out;
 	uint8_t block[BLOCK_BYTES];
 
 	volume_record_encode(&in, block);
@@ -583,8 +583,8 @@ static void volume_record_round_trip(void)
 	CU_ASSERT_EQUAL(out.session, 5);
 	CU_ASSERT_EQUAL(out.complete_epoch, 6);
 	CU_ASSERT_EQUAL(out.size_blocks, 1ull << 34);
-	CU_ASSERT_TRUE(out.is_suspect);
-	static const unsigned wrong[] = {0, 4, 5, 47, 55, 56, 4095};
+	CU_ASSERT_EQUAL(out.power_losses, 7);
+	static const unsigned wrong[] = {0, 4, 5, 47, 55, 64, 4095};
 	for (size_t i = 0; i < array_size(wrong); i++) {
 		volume_record_encode(&in, block);
 		block[wrong[i]] = 0xf7;

@@ -48,6 +48,8 @@ struct superblock_bytes {
 	char label[DISK_LABEL_BYTES];
 	uint64_t cache_bytes;
 	uint64_t scrubbed_wall_ns;
+	struct uuid boot;
+	uint64_t power_losses;
 };
 _Static_assert(offsetof(struct superblock_bytes, crc) == 8, "format");
 _Static_assert(offsetof(struct superblock_bytes, version) == 12, "format");
@@ -75,7 +77,9 @@ _Static_assert(offsetof(struct superblock_bytes, wall_ns) == 216, "format");
 _Static_assert(offsetof(struct superblock_bytes, label) == 224, "format");
 _Static_assert(offsetof(struct superblock_bytes, cache_bytes) == 288, "format");
 _Static_assert(offsetof(struct superblock_bytes, scrubbed_wall_ns) == 296, "format");
-_Static_assert(sizeof(struct superblock_bytes) == 304, "format");
+_Static_assert(offsetof(struct superblock_bytes, boot) == 304, "format");
+_Static_assert(offsetof(struct superblock_bytes, power_losses) == 320, "format");
+_Static_assert(sizeof(struct superblock_bytes) == 328, "format");
 
 struct tree_record_bytes {
 	uint32_t magic;
@@ -96,14 +100,15 @@ _Static_assert(sizeof(struct tree_record_bytes) == 80, "format");
 
 struct volume_record_bytes {
 	uint32_t magic;
-	uint8_t suspect, zero[3];
+	uint8_t zero[4];
 	struct uuid volume;
-	uint64_t generation, session, complete_epoch, size_blocks;
+	uint64_t generation, session, complete_epoch, size_blocks, power_losses;
 };
 _Static_assert(offsetof(struct volume_record_bytes, volume) == 8, "format");
 _Static_assert(offsetof(struct volume_record_bytes, generation) == 24, "format");
 _Static_assert(offsetof(struct volume_record_bytes, size_blocks) == 48, "format");
-_Static_assert(sizeof(struct volume_record_bytes) == 56, "format");
+_Static_assert(offsetof(struct volume_record_bytes, power_losses) == 56, "format");
+_Static_assert(sizeof(struct volume_record_bytes) == 64, "format");
 
 /* ---- checksums and pointers ---- */
 
@@ -244,6 +249,8 @@ void superblock_encode(const struct superblock *sb, uint8_t block[static BLOCK_B
 	    .wall_ns = sb->wall_ns,
 	    .cache_bytes = sb->cache_bytes,
 	    .scrubbed_wall_ns = sb->scrubbed_wall_ns,
+	    .boot = sb->boot,
+	    .power_losses = sb->power_losses,
 	};
 
 	quarry_assert(superblock_fault(sb) == NULL);
@@ -331,6 +338,8 @@ enum superblock_verdict superblock_decode(const uint8_t block[static BLOCK_BYTES
 	    .wall_ns = b.wall_ns,
 	    .cache_bytes = b.cache_bytes,
 	    .scrubbed_wall_ns = b.scrubbed_wall_ns,
+	    .boot = b.boot,
+	    .power_losses = b.power_losses,
 	};
 	memcpy(out->label, b.label, sizeof(out->label));
 	fault = superblock_fault(out);
@@ -406,12 +415,12 @@ void volume_record_encode(const struct volume_record *v, uint8_t block[static BL
 {
 	struct volume_record_bytes b = {
 	    .magic = VOLUME_MAGIC,
-	    .suspect = v->is_suspect,
 	    .volume = v->volume,
 	    .generation = v->generation,
 	    .session = v->session,
 	    .complete_epoch = v->complete_epoch,
 	    .size_blocks = v->size_blocks,
+	    .power_losses = v->power_losses,
 	};
 
 	quarry_assert(volume_record_is_sane(v));
@@ -424,7 +433,7 @@ int volume_record_decode(const uint8_t block[static BLOCK_BYTES], struct volume_
 	struct volume_record_bytes b;
 
 	memcpy(&b, block, sizeof(b));
-	if (b.magic != VOLUME_MAGIC || b.suspect > 1 || !bytes_are_zero(b.zero, sizeof(b.zero)) ||
+	if (b.magic != VOLUME_MAGIC || !bytes_are_zero(b.zero, sizeof(b.zero)) ||
 	    !bytes_are_zero(block + sizeof(b), BLOCK_BYTES - sizeof(b)))
 		return -EBADMSG;
 	*out = (struct volume_record){
@@ -433,7 +442,7 @@ int volume_record_decode(const uint8_t block[static BLOCK_BYTES], struct volume_
 	    .session = b.session,
 	    .complete_epoch = b.complete_epoch,
 	    .size_blocks = b.size_blocks,
-	    .is_suspect = b.suspect,
+	    .power_losses = b.power_losses,
 	};
 	return volume_record_is_sane(out) ? 0 : -EBADMSG;
 }

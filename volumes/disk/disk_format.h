@@ -154,7 +154,9 @@ _Static_assert(sizeof(struct page) == BLOCK_BYTES, "format");
  *      288    8  cache, in bytes, of the process that wrote it: what follows in the journal may need as much to be replayed;
  *                0: not known
  *      296    8  wall clock when the last scrub of all of the disk had ended; 0: there was none
- *      304       zero
+ *      304   16  the run of the machine (from one loss of power to the next) in which it was written; 0: not known
+ *      320    8  losses of power, of machines that had the disk open
+ *      328       zero
  */
 #define SUPERBLOCK_MAGIC         "QUARRYD1"
 #define DISK_FORMAT_VERSION      1u
@@ -177,6 +179,8 @@ struct superblock {
 	uint64_t wall_ns;
 	uint64_t cache_bytes;
 	uint64_t scrubbed_wall_ns;
+	struct uuid boot;
+	uint64_t power_losses;
 	char label[DISK_LABEL_BYTES];
 };
 
@@ -319,20 +323,19 @@ must_check int tree_record_decode(const uint8_t block[static BLOCK_BYTES], struc
  * Volume record: one block (KIND_RECORD) per volume slot.
  *   offset size
  *        0    4  magic 0x31565551 ("QUV1")
- *        4    1  suspect, reserved for replication: 1 = the machine lost power without a clean close and no COMPLETE
- *                was answered since; accepted and kept, never set yet
- *        5    3  zero
+ *        4    4  zero
  *        8   16  volume UUID
  *       24    8  fence generation
  *       32    8  last session
  *       40    8  last complete epoch
  *       48    8  size in blocks
- *       56       zero
+ *       56    8  losses of power (of the superblock) when it was told of a complete epoch last, or was new: one that has seen
+ *                fewer than the disk is suspect [INTACT]
+ *       64       zero
  */
 struct volume_record {
 	struct uuid volume;
-	uint64_t generation, session, complete_epoch, size_blocks;
-	bool is_suspect;
+	uint64_t generation, session, complete_epoch, size_blocks, power_losses;
 };
 void volume_record_encode(const struct volume_record *v, uint8_t block[static BLOCK_BYTES]);
 must_check int volume_record_decode(const uint8_t block[static BLOCK_BYTES], struct volume_record *out);

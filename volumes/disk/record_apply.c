@@ -242,8 +242,10 @@ static int apply_fence(struct disk *d, const struct record *r)
 		return -EBADMSG;
 	disk_volume_mark_dirty(d, v);
 	if (!v->is_used)
-		*v = (struct disk_volume){
-		    .slot = r->slot, .is_used = true, .is_dirty = true, .record.volume = r->volume};
+		*v = (struct disk_volume){.slot = r->slot,
+					  .is_used = true,
+					  .is_dirty = true,
+					  .record = {.volume = r->volume, .power_losses = d->superblock.power_losses}};
 	v->record.generation = r->generation;
 	v->record.session = r->session;
 	d->n_sessions++;
@@ -269,6 +271,8 @@ static int apply_volume(struct disk *d, const struct record *r)
 		d->n_sessions++;
 	} else {
 		v->record.complete_epoch = max_u64(v->record.complete_epoch, r->epoch);
+		v->record.power_losses =
+		    d->superblock.power_losses; /* all it has is durable, and what others had [INTACT] */
 	}
 	return 0;
 }

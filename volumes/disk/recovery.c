@@ -312,6 +312,22 @@ static void recovery_end(struct recovery *r)
 	disk_request_ended(d);
 }
 
+/*
+ * Did the machine lose power with the disk open? What was not flushed may be gone then, whole records of it without a trace,
+ * so every volume is suspect from here on, until it is told of a complete epoch [INTACT]. A process that was killed has lost
+ * nothing that was answered. The count is durable, with the run of the machine, before anything is answered: with the
+ * checkpoint that ends the recovery. Where it is not known whether the machine still runs, it is said not to.
+ */
+static void note_power_loss(struct recovery *r)
+{
+	struct superblock *sb = &r->disk->superblock;
+	struct uuid boot = reactor_boot(r->disk->reactor);
+	bool is_same_run = !uuid_is_zero(&boot) && uuid_equal(&boot, &sb->boot);
+	bool was_closed = sb->is_clean && r->next == sb->replay_from;
+	sb->power_losses += !is_same_run && !was_closed;
+	sb->boot = boot;
+}
+
 static enum flow recovery_flush(struct recovery *r)
 {
 	struct disk *d = r->disk;
@@ -321,6 +337,7 @@ static enum flow recovery_flush(struct recovery *r)
 	begin_journal(r);
 	if (d->options.is_read_only)
 		return FLOW_NEXT;
+	note_power_loss(r);
 	r->is_woken = false;
 	flusher_wait(&d->flusher, &r->waiter);
 	return FLOW_WAIT;

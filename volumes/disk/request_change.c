@@ -274,7 +274,7 @@ static int command_record(struct disk_io *io, struct record *r)
 		r->session = io->new_session = v ? v->record.session + 1 : 1;
 		io->complete_epoch = v ? v->record.complete_epoch : 0;
 		io->generation_was = v ? v->record.generation : 0;
-		io->is_suspect = v && v->record.is_suspect;
+		io->is_suspect = v && v->record.power_losses < d->superblock.power_losses;
 		return 0;
 	case DISK_COMPLETE:
 	case DISK_FORGET:
