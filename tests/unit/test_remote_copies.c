@@ -256,6 +256,29 @@ static void taken_over_with_its_data(void)
 	cluster_close(&c);
 }
 
+/* A clone that a disk of another node has refused was never attached, and is deleted there as well. */
+static void a_clone_that_fails_is_deleted(void)
+{
+	struct cluster c;
+	cluster_open(&c, 7, 3);
+	struct head_world *w = &c.nodes[0];
+	volume_with_copies(w, "v", 3);
+	write_one(&c, w, "v", 0, 1);
+	CU_ASSERT_EQUAL(world_snapshot(w, "v@s"), 0);
+	sim_file_fail(world_disk_file(w, 11), OP_WRITE, 0, EIO);
+	CU_ASSERT_EQUAL(world_clone(w, "v@s", "clone"), -EIO);
+	struct set_command add = {.kind = SET_DISK_ADD, .path = "d11"};
+	CU_ASSERT_EQUAL(world_command(&c.nodes[1], &add), 0);
+	world_let_pass(w, 20 * NS_PER_S);
+	list_each (node, &w->set->volumes)
+		CU_ASSERT_STRING_EQUAL(container_of(node, struct set_volume, link)->facts.name, "v");
+	for (uint32_t i = 0; i < WORLD_PEERS_MAX; i++)
+		if (w->peers[i].client)
+			CU_ASSERT_EQUAL(peer_client_counters(w->peers[i].client)->connections, 1);
+	CU_ASSERT_EQUAL(stale_copies(w, "v"), 0);
+	cluster_close(&c);
+}
+
 /* How many nodes have a head of it; the last of them. */
 static struct head_world *only_head(struct cluster *c, const char *name)
 {
@@ -790,6 +813,7 @@ int main(void)
 	CU_add_test(suite, "any node can be the head", any_node_can_be_the_head);
 	CU_add_test(suite, "taken over with its data", taken_over_with_its_data);
 	CU_add_test(suite, "taken over when its node is lost", taken_over_when_its_node_is_lost);
+	CU_add_test(suite, "a clone that fails is deleted", a_clone_that_fails_is_deleted);
 	CU_add_test(suite, "handed over", handed_over);
 	CU_add_test(suite, "not handed to who has gone", not_handed_to_who_has_gone);
 	CU_add_test(suite, "resized by its head alone", resized_by_its_head_alone);

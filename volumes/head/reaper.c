@@ -167,6 +167,8 @@ static void reap_fence(struct reap *r)
 	if (d->disk)
 		disk_volume(d->disk, &f->uuid, &record);
 	r->rio.io.generation = max_u64(f->generation, record.generation);
+	/* A clone that came to nothing was never attached; without a generation nobody is fenced, and no HELLO is one. */
+	r->rio.io.generation = max_u64(r->rio.io.generation, 1);
 	r->rio.io.size_blocks = blocks_of(f->size_bytes);
 }
 
