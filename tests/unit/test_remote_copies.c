@@ -256,6 +256,35 @@ static void taken_over_with_its_data(void)
 	cluster_close(&c);
 }
 
+/* Its only current copy answers too late when it is brought back, and no disk comes or goes after that. */
+static void brought_back_when_a_slow_disk_is_not_slow_any_more(void)
+{
+	struct cluster c;
+	cluster_open(&c, 8, 2);
+	struct head_world *w = &c.nodes[0];
+	volume_with_copies(w, "v", 2);
+	write_one(&c, w, "v", 0, 2);
+	sim_file_fail(world_disk_file(w, 1), OP_WRITE, 0, EIO);
+	write_one(&c, w, "v", 0, 1);
+	CU_ASSERT_EQUAL(stale_copies(w, "v"), 1);
+	world_stop(w);
+	struct sim_file_faults *faults = sim_file_faults(world_disk_file(w, 11));
+	faults->slow_ns = 2 * NS_PER_S;
+	faults->slow_ppm = 1000000;
+	CU_ASSERT_EQUAL_FATAL(world_start(w), 0);
+	CU_ASSERT_EQUAL(world_events(w, "volume-not-attached"), 1);
+	world_connect(w, &c.nodes[1]);
+	world_let_pass(w, 5 * NS_PER_S);
+	CU_ASSERT_EQUAL(disk_of(w, "n2-d11")->state, SET_DISK_RUNNING);
+	CU_ASSERT_PTR_NULL_FATAL(world_head(w, "v"));
+	faults->slow_ppm = 0;
+	world_let_pass(w, 40 * NS_PER_S);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(world_head(w, "v"));
+	expect_one(&c, w, "v", 0, 1);
+	CU_ASSERT_EQUAL(stale_copies(w, "v"), 0);
+	cluster_close(&c);
+}
+
 /* A clone that a disk of another node has refused was never attached, and is deleted there as well. */
 static void a_clone_that_fails_is_deleted(void)
 {
@@ -813,6 +842,8 @@ int main(void)
 	CU_add_test(suite, "any node can be the head", any_node_can_be_the_head);
 	CU_add_test(suite, "taken over with its data", taken_over_with_its_data);
 	CU_add_test(suite, "taken over when its node is lost", taken_over_when_its_node_is_lost);
+	CU_add_test(suite, "brought back when a slow disk is not slow any more",
+		    brought_back_when_a_slow_disk_is_not_slow_any_more);
 	CU_add_test(suite, "a clone that fails is deleted", a_clone_that_fails_is_deleted);
 	CU_add_test(suite, "handed over", handed_over);
 	CU_add_test(suite, "not handed to who has gone", not_handed_to_who_has_gone);

@@ -67,6 +67,10 @@ bool set_volume_returns(const struct set_volume *entry);
 /* A disk is back: a volume with several copies that is recorded as attached here, and has no head, is attached: soon, as a
  * command of the set's own. */
 void return_want(struct set_volume *entry);
+/* Some that are recorded as attached here, and have no head, could not be: they are tried again now and then. */
+void returns_init(struct volume_set *s);
+void returns_look(struct volume_set *s);
+void returns_stop(struct volume_set *s);
 /* The fenced head is let go: soon, as a command of the set's own. */
 void release_want(struct set_volume *entry);
 

@@ -159,6 +159,7 @@ static void release_detached(struct set_volume *entry, int res, void *context)
 {
 	struct command *c = context;
 	set_watch_missed(c->set); /* its record may be gone: then the copy goes as well */
+	returns_look(c->set);     /* or this node has it still */
 	c->kind->run(c);
 }
 
@@ -187,6 +188,10 @@ void release_want(struct set_volume *entry)
 
 enum return_stage { RETURN_CHECK, RETURN_ATTACH };
 
+/* Before it is tried again; twice as long each time, up to: */
+#define RETURN_MIN_NS (2 * NS_PER_S)
+#define RETURN_MAX_NS (30 * NS_PER_S)
+
 bool set_volume_returns(const struct set_volume *entry)
 {
 	const struct volume_facts *f = &entry->facts;
@@ -196,6 +201,8 @@ bool set_volume_returns(const struct set_volume *entry)
 static void return_attached(struct set_volume *entry, int res, void *context)
 {
 	struct command *c = context;
+	if (res != 0)
+		returns_look(c->set);
 	if (res == 0)
 		log_event(c->set->log, LOG_NOTICE, "volume-returned", entry->facts.name,
 			  "volume %s was attached, and is served again", entry->facts.name);
@@ -218,6 +225,41 @@ static void return_run(struct command *c)
 }
 
 const struct command_kind command_return = {.name = "return", .run = return_run};
+
+/* What kept it from being attached may have been anything, and may pass without anybody's hearing of it. */
+static void returns_fired(struct timer *t)
+{
+	struct volume_set *s = container_of(t, struct volume_set, return_timer);
+	bool is_needed = false;
+	list_each (node, &s->volumes) {
+		struct set_volume *v = container_of(node, struct set_volume, link);
+		if (!set_volume_returns(v) || v->head)
+			continue;
+		is_needed = true;
+		if (!v->attach)
+			order_own(v, SET_RETURN);
+	}
+	s->return_delay_ns = is_needed ? min_u64(2 * s->return_delay_ns, RETURN_MAX_NS) : RETURN_MIN_NS;
+	if (is_needed)
+		timer_start(s->reactor, &s->return_timer, s->return_delay_ns);
+}
+
+void returns_init(struct volume_set *s)
+{
+	timer_init(&s->return_timer, returns_fired);
+	s->return_delay_ns = RETURN_MIN_NS;
+}
+
+void returns_look(struct volume_set *s)
+{
+	if (!s->is_stopping && !timer_is_running(&s->return_timer))
+		timer_start(s->reactor, &s->return_timer, s->return_delay_ns);
+}
+
+void returns_stop(struct volume_set *s)
+{
+	timer_stop(s->reactor, &s->return_timer);
+}
 
 void return_want(struct set_volume *entry)
 {

@@ -250,7 +250,10 @@ static void start_attached(struct set_volume *entry, int res, void *context)
 	struct set_start *t = context;
 	if (res != 0)
 		log_event(t->set->log, LOG_ERROR, "volume-not-attached", entry->facts.name,
-			  "volume %s was attached and could not be brought back: %s", entry->facts.name, entry->why);
+			  "volume %s was attached and could not be brought back: %s; it is tried again",
+			  entry->facts.name, entry->why);
+	if (res != 0)
+		returns_look(t->set);
 	quarry_assert(t->owed > 0);
 	t->owed--;
 	start_complete(t, 0);
@@ -401,6 +404,7 @@ static int set_create(const struct volume_set_options *o, struct volume_set **ou
 	schedules_init(s);
 	drains_init(s);
 	takeovers_init(s);
+	returns_init(s);
 	set_lease_start(s);
 	set_watch_start(s);
 	int err = parts_init(&s->parts, o->n_parts ? o->n_parts : PARTS_DEFAULT, true);
@@ -619,6 +623,7 @@ static void stop_begin(struct volume_set *s)
 	schedules_stop(s);
 	drains_stop(s);
 	takeovers_stop(s);
+	returns_stop(s);
 }
 
 void volume_set_detach(struct volume_set *s, void (*detached)(void *context), void *context)

@@ -115,7 +115,7 @@ static void takeover_tell(struct command *c, int res)
 		log_event(
 		    c->set->log, LOG_ERROR, "volume-not-attached", entry->facts.name,
 		    "node %s, where volume %s was attached, is lost, and it cannot be served here either: %s; it is "
-		    "tried again when a disk comes back",
+		    "tried again",
 		    c->order->other, entry->facts.name, entry->why);
 	else
 		entry->why[0] = 0; /* another node was faster, or it has come back */
@@ -127,6 +127,8 @@ static void takeover_attached(struct set_volume *entry, int res, void *context)
 	takeover_tell(c, res);
 	if (res != 0)
 		entry->orphaned_ns = reactor_now_ns(c->set->reactor) + RETRY_NS;
+	if (res != 0)
+		returns_look(c->set); /* its record may have been made */
 	c->kind->run(c);
 }
 
