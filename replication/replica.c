@@ -388,9 +388,14 @@ static int remote_take(struct peer_call *call, const struct peer_in *in)
 	return 0;
 }
 
+/* An answer that is an error has no body: then no block can be read there, as a disk of this node says itself. */
 static void remote_done(struct peer_call *call, int res)
 {
-	replica_answered(container_of(call, struct replica_io, call), res);
+	struct replica_io *rio = container_of(call, struct replica_io, call);
+	struct disk_io *io = &rio->io;
+	if (io->op == DISK_READ && res == -EIO && io->bad_blocks == 0)
+		io->bad_blocks = io->n_blocks == 64 ? UINT64_MAX : (1ull << io->n_blocks) - 1;
+	replica_answered(rio, res);
 }
 
 static void remote_submit(struct replica *r, struct replica_io *rio)

@@ -349,6 +349,27 @@ static void a_block_that_cannot_be_read(void)
 	}
 }
 
+/* None of what was asked for can be read: a single block, all that a request may have, a page of the map. */
+static void nothing_that_can_be_read(void)
+{
+	for (int is_remote = 0; is_remote <= 1; is_remote++) {
+		struct bench *b = bench_open(is_remote);
+		begin_session(b);
+		CU_ASSERT_EQUAL(ask_end(b, write_begin(b, 0, 64, 0, 7)), 0);
+		for (uint32_t n = 1; n <= 64; n += 63) {
+			struct disk_io io = {.op = DISK_READ, .n_blocks = n};
+			sim_file_faults(b->world.one.medium)->read_error_ppm = 1000000;
+			struct ask *a = ask_begin(b, &b->replica, (struct replica_io){.io = io, .tree = 3});
+			CU_ASSERT_EQUAL(ask_end(b, a), -EIO);
+			CU_ASSERT_EQUAL(a->rio.io.bad_blocks, n == 64 ? UINT64_MAX : 1);
+			sim_file_faults(b->world.one.medium)->read_error_ppm = 0;
+		}
+		CU_ASSERT_EQUAL(read_differs(b, 3, 0, 1, 7), 0);
+		CU_ASSERT_EQUAL(b->n_lost, 0);
+		bench_close(b);
+	}
+}
+
 /* A head of a higher generation, on the disk's own node. */
 static void fenced(void)
 {
@@ -746,6 +767,7 @@ int main(void)
 	CU_add_test(suite, "both alike", both_alike);
 	CU_add_test(suite, "copies alike", copies_alike);
 	CU_add_test(suite, "a block that cannot be read", a_block_that_cannot_be_read);
+	CU_add_test(suite, "nothing that can be read", nothing_that_can_be_read);
 	CU_add_test(suite, "fenced", fenced);
 	CU_add_test(suite, "a disk that fails", a_disk_that_fails);
 	CU_add_test(suite, "more than may be under way", more_than_may_be_under_way);
