@@ -256,6 +256,32 @@ static void taken_over_with_its_data(void)
 	cluster_close(&c);
 }
 
+static bool disk_has_failed(void *context)
+{
+	return ((struct set_disk *)context)->state == SET_DISK_FAILED;
+}
+
+/* A disk of another node fails while a volume is deleted there, and is back before anybody elsewhere has noticed. */
+static void deleted_from_a_disk_that_failed_for_a_moment(void)
+{
+	for (uint64_t seed = 40; seed < 50; seed++) {
+		struct cluster c;
+		cluster_open(&c, seed, 2);
+		struct head_world *w = &c.nodes[0];
+		volume_with_copies(w, "v", 2);
+		write_one(&c, w, "v", 0, 1);
+		CU_ASSERT_EQUAL(world_detach(w, "v"), 0);
+		sim_file_fail(world_disk_file(w, 11), OP_WRITE, (uint32_t)(seed % 3), EIO);
+		struct set_command delete = order(SET_VOLUME_DELETE, "v"), add = {.kind = SET_DISK_ADD, .path = "d11"};
+		CU_ASSERT_EQUAL(world_command(w, &delete), 0);
+		world_until(&c.nodes[1], disk_has_failed, disk_of(&c.nodes[1], "n2-d11"));
+		CU_ASSERT_EQUAL(world_command(&c.nodes[1], &add), 0);
+		world_let_pass(w, 90 * NS_PER_S);
+		CU_ASSERT(list_is_empty(&w->set->volumes));
+		cluster_close(&c);
+	}
+}
+
 /* Its only current copy answers too late when it is brought back, and no disk comes or goes after that. */
 static void brought_back_when_a_slow_disk_is_not_slow_any_more(void)
 {
@@ -845,6 +871,8 @@ int main(void)
 	CU_add_test(suite, "brought back when a slow disk is not slow any more",
 		    brought_back_when_a_slow_disk_is_not_slow_any_more);
 	CU_add_test(suite, "a clone that fails is deleted", a_clone_that_fails_is_deleted);
+	CU_add_test(suite, "deleted from a disk that failed for a moment",
+		    deleted_from_a_disk_that_failed_for_a_moment);
 	CU_add_test(suite, "handed over", handed_over);
 	CU_add_test(suite, "not handed to who has gone", not_handed_to_who_has_gone);
 	CU_add_test(suite, "resized by its head alone", resized_by_its_head_alone);

@@ -4,7 +4,8 @@
  *
  *   LOOK -> FENCE -> TREES -> DROP* -> TREES* -> FORGET -> LOOK ... (each disk) ... -> LIST -> ERASE ... -> RECORD -> END
  *     |                                                                               ^
- *     +-> PARKED: a disk that holds its data is not there; looks again when it is back, or was removed by force
+ *     +-> PARKED: a disk that holds its data is not there, or fails; looks again when it is back, or was removed by force,
+ *         and now and then: a disk of another node may have been away without its being noticed here
  *
  *   LOOK     what does this disk hold of the volume? Nothing: the next disk
  *   FENCE    a session of our own; the volume's former head is refused from now on
@@ -35,13 +36,15 @@
 enum reap_stage { REAP_STAGES(X) };
 #undef X
 
-#define REAP_POLL_NS  (200 * NS_PER_MS) /* a large tree takes the disk seconds to free */
-#define REAP_RETRY_NS (5 * NS_PER_S)    /* after the store failed */
+#define REAP_POLL_NS   (200 * NS_PER_MS) /* a large tree takes the disk seconds to free */
+#define REAP_RETRY_NS  (5 * NS_PER_S)    /* after the store failed */
+#define REAP_PARKED_NS (30 * NS_PER_S)
 
 struct reap {
 	enum reap_stage stage;
 	int err;
 	bool is_busy, is_stopping, has_tree;
+	bool is_told;  /* that it waits, and why */
 	uint32_t disk; /* index of the one at hand */
 	struct set_volume *entry;
 	struct replica replica; /* of the disk at hand */
@@ -94,9 +97,19 @@ static void reap_transacted(struct metadata_request *q, int res)
 	reap_complete(container_of(transaction_of(q), struct reap, transaction), res);
 }
 
+static void reap_look_again(struct reap *r)
+{
+	r->err = 0;
+	r->disk = 0;
+	r->stage = REAP_LOOK;
+}
+
 static void reap_timer_fired(struct timer *t)
 {
-	reap_run(container_of(t, struct reap, timer));
+	struct reap *r = container_of(t, struct reap, timer);
+	if (r->stage == REAP_PARKED)
+		reap_look_again(r);
+	reap_run(r);
 }
 
 static void reap_pause(struct reap *r, uint64_t delay_ns)
@@ -287,11 +300,14 @@ static void reap_park(struct reap *r)
 	if (r->err != 0)
 		text_print(r->entry->why, sizeof(r->entry->why), "its deletion stopped at disk %s: %s",
 			   d ? d->facts.name : "?", strerror(-r->err));
-	log_event(r->entry->set->log, LOG_WARNING, "deletion-waits", r->entry->facts.name,
-		  "volume %s: %s; it goes on when the disk is back (quarry disk add PATH) or given up (quarry disk "
-		  "remove %s --force)",
-		  r->entry->facts.name, r->entry->why, d ? d->facts.name : "DISK");
+	if (!r->is_told)
+		log_event(r->entry->set->log, LOG_WARNING, "deletion-waits", r->entry->facts.name,
+			  "volume %s: %s; it goes on when the disk is back (quarry disk add PATH) or given up (quarry "
+			  "disk remove %s --force)",
+			  r->entry->facts.name, r->entry->why, d ? d->facts.name : "DISK");
+	r->is_told = true;
 	r->stage = REAP_PARKED;
+	reap_pause(r, REAP_PARKED_NS);
 }
 
 /* ---- the dispatcher ---- */
@@ -457,9 +473,8 @@ void reaps_resume(struct volume_set *s)
 		if (!r || r->stage != REAP_PARKED)
 			continue;
 		quarry_assert(!r->is_busy);
-		r->err = 0;
-		r->disk = 0;
-		r->stage = REAP_LOOK;
+		reap_look_again(r);
+		r->is_told = false;
 		entry->why[0] = 0;
 		reap_pause(r, 0);
 	}
