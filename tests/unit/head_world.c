@@ -183,6 +183,8 @@ static void world_let_peers_in(struct volume_set *s, void *context)
 {
 	struct head_world *w = context;
 	char address[16], why[PEER_WHY_BYTES];
+	if (w->disks_open)
+		w->disks_open(w);
 	if (!w->has_peers)
 		return;
 	world_address(w, address, sizeof(address));

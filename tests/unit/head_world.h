@@ -23,7 +23,8 @@ struct head_world {
 	struct volume_set *set; /* NULL: not started */
 	bool is_cluster;        /* the set is one of several on the store, and needs a lease */
 	struct members *members;
-	const char *about; /* what it tells of itself; NULL: nothing */
+	const char *about;                        /* what it tells of itself; NULL: nothing */
+	void (*disks_open)(struct head_world *w); /* called when a start has come so far; NULL: nothing is */
 	/* Other nodes are let in, and asked: see world_connect(). */
 	bool has_peers;
 	struct peer_server *server;

@@ -256,6 +256,30 @@ static void taken_over_with_its_data(void)
 	cluster_close(&c);
 }
 
+static void order_returns(struct head_world *w)
+{
+	list_each (node, &w->set->volumes)
+		order_own(container_of(node, struct set_volume, link), SET_RETURN);
+}
+
+/* While a start waits for the disks of other nodes, commands of the set's own wait for it: it attaches the same volumes. */
+static void commands_wait_for_the_start(void)
+{
+	struct cluster c;
+	cluster_open(&c, 9, 2);
+	struct head_world *w = &c.nodes[0];
+	volume_with_copies(w, "v", 2);
+	write_one(&c, w, "v", 0, 1);
+	world_stop(w);
+	w->disks_open = order_returns;
+	CU_ASSERT_EQUAL_FATAL(world_start(w), 0);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(world_head(w, "v"));
+	world_let_pass(w, 100 * NS_PER_MS);
+	CU_ASSERT(list_is_empty(&w->set->commands));
+	expect_one(&c, w, "v", 0, 1);
+	cluster_close(&c);
+}
+
 static bool disk_has_failed(void *context)
 {
 	return ((struct set_disk *)context)->state == SET_DISK_FAILED;
@@ -870,6 +894,7 @@ int main(void)
 	CU_add_test(suite, "taken over when its node is lost", taken_over_when_its_node_is_lost);
 	CU_add_test(suite, "brought back when a slow disk is not slow any more",
 		    brought_back_when_a_slow_disk_is_not_slow_any_more);
+	CU_add_test(suite, "commands wait for the start", commands_wait_for_the_start);
 	CU_add_test(suite, "a clone that fails is deleted", a_clone_that_fails_is_deleted);
 	CU_add_test(suite, "deleted from a disk that failed for a moment",
 		    deleted_from_a_disk_that_failed_for_a_moment);

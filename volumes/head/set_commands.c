@@ -360,6 +360,8 @@ static bool commands_are_busy(const struct volume_set *s)
 static void commands_turn(struct op *op, int res)
 {
 	struct volume_set *s = container_of(op, struct volume_set, command_op);
+	if (s->start) /* it attaches what a command of the set's own might as well; its end wakes them */
+		return;
 	if (!commands_are_busy(s) && set_watch_settle(s) == FLOW_WAIT)
 		return;
 	if (list_is_empty(&s->commands)) {

@@ -308,8 +308,7 @@ static void start_ready(struct set_start *t)
 	if (err == 0)
 		takeovers_put_off(s);
 	ready(s, err, context);
-	if (s->stop || s->members) /* what others have changed since the lists were read is taken in now */
-		commands_wake(s);
+	commands_wake(s); /* what others have changed since the lists were read is taken in now, too */
 }
 
 /* ---- the dispatcher of the start ---- */
