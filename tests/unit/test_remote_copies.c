@@ -256,6 +256,57 @@ static void taken_over_with_its_data(void)
 	cluster_close(&c);
 }
 
+struct late {
+	struct volume_io io;
+	struct iovec iov;
+	bool is_done;
+	int res;
+};
+
+static void late_done(struct volume_io *io, int res)
+{
+	struct late *l = container_of(io, struct late, io);
+	l->is_done = true;
+	l->res = res;
+}
+
+static bool late_is_done(void *context)
+{
+	return ((struct late *)context)->is_done;
+}
+
+/* It is not known whether the mark of a disk that failed has been made, and the watch is the first to tell that it has. */
+static void a_mark_that_the_watch_tells(void)
+{
+	for (uint64_t seed = 60; seed < 90; seed++) {
+		struct cluster c;
+		struct late write = {
+		    .io = {.op = VOLUME_WRITE, .len_bytes = BLOCK_BYTES, .n_iov = 1, .done = late_done}};
+		cluster_open(&c, seed, 2);
+		struct head_world *w = &c.nodes[0];
+		volume_with_copies(w, "v", 2);
+		write_one(&c, w, "v", 0, 1);
+		world_hide_store(w, true);
+		sim_file_fail(world_disk_file(w, 11), OP_WRITE, 0, EIO);
+		memset(c.data, 2, BLOCK_BYTES);
+		write.iov = (struct iovec){c.data, BLOCK_BYTES};
+		write.io.iov = &write.iov;
+		volume_submit(world_head(w, "v"), &write.io);
+		world_let_pass(w, (1 + seed % 5) * 200 * NS_PER_MS);
+		world_hide_store(w, false);
+		commands_wake(w->set); /* what the store has told meanwhile is taken in */
+		world_until(w, late_is_done, &write);
+		CU_ASSERT_EQUAL(write.res, 0);
+		uint32_t far = disk_of(w, "n2-d11")->index;
+		CU_ASSERT_EQUAL(world_head(w, "v")->disks[far].state, VOLUME_DISK_STALE);
+		struct set_command add = {.kind = SET_DISK_ADD, .path = "d11"};
+		CU_ASSERT_EQUAL(world_command(&c.nodes[1], &add), 0);
+		world_let_pass(w, 20 * NS_PER_S);
+		CU_ASSERT_EQUAL(stale_copies(w, "v"), 0);
+		cluster_close(&c);
+	}
+}
+
 static void order_returns(struct head_world *w)
 {
 	list_each (node, &w->set->volumes)
@@ -894,6 +945,7 @@ int main(void)
 	CU_add_test(suite, "taken over when its node is lost", taken_over_when_its_node_is_lost);
 	CU_add_test(suite, "brought back when a slow disk is not slow any more",
 		    brought_back_when_a_slow_disk_is_not_slow_any_more);
+	CU_add_test(suite, "a mark that the watch tells", a_mark_that_the_watch_tells);
 	CU_add_test(suite, "commands wait for the start", commands_wait_for_the_start);
 	CU_add_test(suite, "a clone that fails is deleted", a_clone_that_fails_is_deleted);
 	CU_add_test(suite, "deleted from a disk that failed for a moment",

@@ -47,6 +47,21 @@ static uint64_t stale_unmarked(const struct volume *v)
 	return disks;
 }
 
+/* The same, and the record calls it stale: a mark that was not answered has been made, and the watch has told of it. */
+static uint64_t stale_marked(const struct volume *v)
+{
+	uint64_t disks = 0;
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
+		const struct volume_disk_facts *known;
+		if (v->disks[i].state != VOLUME_DISK_LOST || v->disks[i].is_switching)
+			continue;
+		known = volume_facts_disk(&v->entry->facts, &v->set->disks[i]->facts.uuid);
+		if (known && known->is_stale)
+			disks |= 1ull << i;
+	}
+	return disks;
+}
+
 bool stale_is_settled(const struct volume *v)
 {
 	return v->is_fenced || stale_unmarked(v) == 0;
@@ -240,6 +255,10 @@ void stale_run(struct volume *v)
 	struct stale *s = &v->stale;
 	if (s->update || timer_is_running(&s->retry))
 		return;
+	if (stale_marked(v) != 0) {
+		s->is_told = false;
+		stale_landed(v, stale_marked(v));
+	}
 	uint64_t unmarked = stale_unmarked(v), n = stale_left_alone(v);
 	if (unmarked != 0 && n > 0 && !v->is_fenced)
 		volume_fence(
