@@ -256,6 +256,16 @@ static void taken_over_with_its_data(void)
 	cluster_close(&c);
 }
 
+static struct set_volume *volume_or_what_is_left(struct head_world *w, const char *name)
+{
+	list_each (node, &w->set->volumes) {
+		struct set_volume *v = container_of(node, struct set_volume, link);
+		if (strcmp(v->facts.name, name) == 0)
+			return v;
+	}
+	return NULL;
+}
+
 struct late {
 	struct volume_io io;
 	struct iovec iov;
@@ -305,6 +315,45 @@ static void a_mark_that_the_watch_tells(void)
 		CU_ASSERT_EQUAL(stale_copies(w, "v"), 0);
 		cluster_close(&c);
 	}
+}
+
+/* It is not known whether a clone has been recorded as good: then it is there, whole, or not at all. */
+static void a_clone_in_doubt(void)
+{
+	uint32_t n_there = 0;
+	for (uint64_t seed = 100; seed < 160; seed++) {
+		struct cluster c;
+		struct world_order clone = {.command = order_other(SET_VOLUME_CLONE, "v", "clone")};
+		cluster_open(&c, seed, 2);
+		struct head_world *w = &c.nodes[0];
+		volume_with_copies(w, "v", 2);
+		write_one(&c, w, "v", 0, 1);
+		CU_ASSERT_EQUAL(world_snapshot(w, "v@s"), 0);
+		clone.command.n_targets = 1;
+		text_print(clone.command.targets[0].volume, VOLUME_NAME_MAX, "v");
+		text_print(clone.command.targets[0].snapshot, VOLUME_NAME_MAX, "s");
+		world_order_start(w, &clone);
+		while (!volume_or_what_is_left(w, "clone"))
+			CU_ASSERT_FATAL(sim_step(w->sim));
+		for (uint64_t n = 0; n < seed - 100 && !clone.is_done; n++)
+			sim_step(w->sim);
+		world_hide_store(w, true);
+		world_let_pass(w, (1 + seed % 5) * 50 * NS_PER_MS);
+		world_hide_store(w, false);
+		world_until(w, world_order_is_done, &clone);
+		commands_wake(w->set);
+		world_let_pass(w, 40 * NS_PER_S);
+		struct set_volume *there = set_volume_find(w->set, "clone");
+		CU_ASSERT(there || clone.res != 0);
+		CU_ASSERT(there || !volume_or_what_is_left(w, "clone"));
+		if (there) {
+			CU_ASSERT_EQUAL_FATAL(world_attach(w, "clone"), 0);
+			expect_one(&c, w, "clone", 0, 1);
+			n_there++;
+		}
+		cluster_close(&c);
+	}
+	CU_ASSERT(n_there > 10);
 }
 
 static void order_returns(struct head_world *w)
@@ -946,6 +995,7 @@ int main(void)
 	CU_add_test(suite, "brought back when a slow disk is not slow any more",
 		    brought_back_when_a_slow_disk_is_not_slow_any_more);
 	CU_add_test(suite, "a mark that the watch tells", a_mark_that_the_watch_tells);
+	CU_add_test(suite, "a clone in doubt", a_clone_in_doubt);
 	CU_add_test(suite, "commands wait for the start", commands_wait_for_the_start);
 	CU_add_test(suite, "a clone that fails is deleted", a_clone_that_fails_is_deleted);
 	CU_add_test(suite, "deleted from a disk that failed for a moment",

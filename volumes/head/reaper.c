@@ -2,11 +2,13 @@
  * reaper.c: deletes a volume in the background, across restarts: first its data on every disk, then what the store
  * keeps.
  *
- *   LOOK -> FENCE -> TREES -> DROP* -> TREES* -> FORGET -> LOOK ... (each disk) ... -> LIST -> ERASE ... -> RECORD -> END
+ *   (CONFIRM ->) LOOK -> FENCE -> TREES -> DROP* -> TREES* -> FORGET -> LOOK ... (each disk) ... -> LIST -> ERASE ... -> RECORD -> END
  *     |                                                                               ^
  *     +-> PARKED: a disk that holds its data is not there, or fails; looks again when it is back, or was removed by force,
  *         and now and then: a disk of another node may have been away without its being noticed here
  *
+ *   CONFIRM  of a clone that came to nothing: the transaction that was to make it good may not have been answered, and still
+ *            be carried out. One more change of the record keeps it from that; or it was, and the volume stays
  *   LOOK     what does this disk hold of the volume? Nothing: the next disk
  *   FENCE    a session of our own; the volume's former head is refused from now on
  *   TREES    which of its trees are there; DROP: each of them. The disk frees them in the background, TREES looks again
@@ -31,8 +33,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define REAP_STAGES(X) X(LOOK) X(FENCE) X(TREES) X(DROP) X(FORGET) X(LIST) X(ERASE) X(RECORD) X(END) X(PARKED)
-#define X(name)        REAP_##name,
+#define REAP_STAGES(X)                                                                                                 \
+	X(LOOK) X(FENCE) X(TREES) X(DROP) X(FORGET) X(LIST) X(ERASE) X(RECORD) X(END) X(PARKED) X(CONFIRM)
+#define X(name) REAP_##name,
 enum reap_stage { REAP_STAGES(X) };
 #undef X
 
@@ -55,6 +58,7 @@ struct reap {
 	char prefix[KEY_BYTES];
 	uint32_t n_prefixes; /* done with */
 	struct transaction transaction;
+	struct record_update confirm;
 	struct timer timer;
 };
 
@@ -180,8 +184,7 @@ static void reap_fence(struct reap *r)
 	if (d->disk)
 		disk_volume(d->disk, &f->uuid, &record);
 	r->rio.io.generation = max_u64(f->generation, record.generation);
-	/* A clone that came to nothing was never attached; without a generation nobody is fenced, and no HELLO is one. */
-	r->rio.io.generation = max_u64(r->rio.io.generation, 1);
+	quarry_assert(r->rio.io.generation > 0); /* see CONFIRM: without one nobody is fenced, and no HELLO is one */
 	r->rio.io.size_blocks = blocks_of(f->size_bytes);
 }
 
@@ -355,6 +358,7 @@ static bool reap_run_disk(struct reap *r)
 	case REAP_RECORD:
 	case REAP_END:
 	case REAP_PARKED:
+	case REAP_CONFIRM:
 		quarry_assert(!"not a stage on a disk");
 	}
 	if (!is_sent)
@@ -397,11 +401,61 @@ static void reap_disk_failed(struct reap *r)
 	reap_pause(r, REAP_RETRY_NS);
 }
 
+/* ---- CONFIRM ---- */
+
+static int reap_confirm_change(struct record_update *u, struct volume_facts *facts)
+{
+	if (!facts->is_deleting)
+		return -ECANCELED;
+	facts->generation++;
+	return 0;
+}
+
+static void reap_confirmed(struct record_update *u, int res)
+{
+	reap_complete(container_of(u, struct reap, confirm), res);
+}
+
+static void reap_confirm(struct reap *r)
+{
+	r->confirm = (struct record_update){.change = reap_confirm_change, .done = reap_confirmed};
+	r->is_busy = true;
+	record_update_start(&r->confirm, r->entry);
+}
+
+/* It is a volume like any other after all, or its record has gone by itself. */
+static void reap_give_up(struct reap *r)
+{
+	struct set_volume *entry = r->entry;
+	entry->reap = NULL;
+	entry->why[0] = 0;
+	reap_abandon(r);
+	set_watch_missed(entry->set);
+}
+
+/* true: it is certain, go on. */
+static bool reap_run_confirm(struct reap *r)
+{
+	int err = r->err;
+	r->err = 0;
+	if (r->entry->facts.is_deleting && r->entry->facts.generation > 0) {
+		r->stage = REAP_LOOK;
+		return true;
+	}
+	if (err == -ECANCELED || err == -ENOENT || !r->entry->facts.is_deleting)
+		reap_give_up(r);
+	else if (err != 0)
+		reap_pause(r, REAP_RETRY_NS);
+	else
+		reap_confirm(r);
+	return false;
+}
+
 /* What must hold whenever the dispatcher is entered: the record is there, and nobody serves the volume. */
 static void reap_check(const struct reap *r)
 {
 	quarry_assert(!r->is_busy && r->entry->reap == r);
-	quarry_assert(r->entry->facts.is_deleting && !r->entry->head);
+	quarry_assert(r->stage == REAP_CONFIRM || (r->entry->facts.is_deleting && !r->entry->head));
 	quarry_assert(r->disk <= SET_DISKS_MAX && r->n_prefixes <= N_PREFIXES);
 }
 
@@ -409,6 +463,8 @@ static void reap_run(struct reap *r)
 {
 	for (;;) {
 		reap_check(r);
+		if (r->stage == REAP_CONFIRM && !reap_run_confirm(r))
+			return;
 		int err = r->err;
 		if (err != 0 && r->stage <= REAP_FORGET) {
 			reap_disk_failed(r);
@@ -442,6 +498,7 @@ static void reap_run(struct reap *r)
 		case REAP_END:
 			reap_end(r);
 			return;
+		case REAP_CONFIRM: /* see above */
 		case REAP_PARKED:
 			return;
 		}
@@ -459,6 +516,7 @@ void reap_start(struct set_volume *entry)
 		return;
 	}
 	r->entry = entry;
+	r->stage = entry->facts.generation > 0 ? REAP_LOOK : REAP_CONFIRM;
 	entry->reap = r;
 	timer_init(&r->timer, reap_timer_fired);
 	transaction_begin(&r->transaction, reap_transacted);
@@ -496,6 +554,7 @@ bool reap_stop(struct set_volume *entry)
 
 void reap_abandon(struct reap *r)
 {
+	record_update_abandon(&r->confirm);
 	transaction_clear(&r->transaction);
 	metadata_request_clear(&r->list);
 	replica_trees_clear(&r->trees);
