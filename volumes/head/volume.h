@@ -6,7 +6,7 @@
  *
  * What a client may rely on
  *  1. A read sees every write completed before it was submitted. Overlapping requests in flight are carried out one
- *     after the other, in the order of submission.
+ *     after the other, in the order of submission; but a change that waits for more current copies (min_replicas) is passed.
  *  2. A write of up to 256 KiB, wherever it begins, inside one segment (1 GiB) is atomic across crashes (P5); a larger
  *     one is a row of these, cut at multiples of 256 KiB.
  *  3. VOLUME_FLUSH makes durable all that completed before it was submitted, whoever submitted it; VOLUME_FUA makes
