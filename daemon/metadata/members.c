@@ -337,7 +337,10 @@ static void keep_done(struct metadata_request *q, int res)
 	if (q->lease != m->lease)
 		return; /* the one before */
 	if (res == 0) {
+		bool was_over = !members_may_serve(m); /* whoever has found it so waits to be told that it is back */
 		lease_prolong(m, m->keep_asked_ns, q->ttl_ns);
+		if (was_over)
+			lease_lapse(m, "it was renewed too late");
 		if (m->is_lapsed && members_may_serve(m))
 			lease_return(m, false);
 		return;
@@ -618,6 +621,9 @@ static void members_held(struct members *m)
 		return;
 	m->ready = NULL;
 	m->is_joined = m->err == 0;
+	if (m->is_joined &&
+	    !members_may_serve(m)) /* it took so long that the lease has run out: that is told, next turn */
+		timer_start(m->reactor, &m->end_timer, 0);
 	ready(m, m->err, m->context);
 }
 

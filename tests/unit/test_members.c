@@ -344,6 +344,29 @@ static void test_lease_ends(void)
 }
 
 /* Answers so late that leases run out, and another daemon that takes the name then: never may both serve. */
+/* The store answers so late that the first lease has run out by then: whoever waits for it hears of that, and that it is back. */
+static void test_slow_join(void)
+{
+	uint32_t n_over = 0;
+	for (uint64_t seed = 1; seed <= 60; seed++) {
+		struct world w;
+		world_open(&w, seed);
+		struct node *a = &w.nodes[0];
+		metadata_memory_set_faults(w.store, &(struct metadata_faults){.delay_max_ns = 600 * NS_PER_MS});
+		CU_ASSERT_EQUAL(join(&w, a, "n1", "here"), 0);
+		bool is_over = !members_may_serve(a->members);
+		metadata_memory_set_faults(w.store, &(struct metadata_faults){0});
+		n_over += is_over;
+		let_pass(&w, 4 * LEASE_NS);
+		CU_ASSERT(members_may_serve(a->members));
+		CU_ASSERT(!is_over || a->n_lapsed > 0);
+		CU_ASSERT_EQUAL(a->n_lapsed, a->n_new + a->n_same);
+		leave(&w, a);
+		world_close(&w);
+	}
+	CU_ASSERT(n_over > 3);
+}
+
 static void test_slow_store(void)
 {
 	uint32_t n_lapsed = 0, n_served = 0, n_taken = 0;
@@ -392,6 +415,7 @@ int main(void)
 	CU_add_test(suite, "a successor", test_successor);
 	CU_add_test(suite, "a node is lost", test_lost);
 	CU_add_test(suite, "a lease ends", test_lease_ends);
+	CU_add_test(suite, "a slow join", test_slow_join);
 	CU_add_test(suite, "a slow store", test_slow_store);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();
