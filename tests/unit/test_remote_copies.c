@@ -356,6 +356,28 @@ static void a_clone_in_doubt(void)
 	CU_ASSERT(n_there > 10);
 }
 
+/* Another node detaches it while the head's has no lease; then that has one again, and attaches it. */
+static void attached_again_after_another_has_detached_it(void)
+{
+	struct cluster c;
+	cluster_open(&c, 13, 2);
+	struct head_world *w = &c.nodes[0];
+	volume_with_copies(w, "v", 2);
+	write_one(&c, w, "v", 0, 1);
+	let_settle(&c);
+	world_end_lease(w);
+	world_let_pass(w, 10 * NS_PER_MS);
+	CU_ASSERT_EQUAL(world_detach(&c.nodes[1], "v"), 0);
+	world_let_pass(w, 5 * NS_PER_S);
+	CU_ASSERT_EQUAL(world_attach(w, "v"), 0);
+	CU_ASSERT_STRING_EQUAL(set_volume_find(w->set, "v")->facts.owner, "n1");
+	world_stop(w);
+	CU_ASSERT_EQUAL_FATAL(world_start(w), 0);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(world_head(w, "v"));
+	expect_one(&c, w, "v", 0, 1);
+	cluster_close(&c);
+}
+
 static void order_returns(struct head_world *w)
 {
 	list_each (node, &w->set->volumes)
@@ -996,6 +1018,8 @@ int main(void)
 		    brought_back_when_a_slow_disk_is_not_slow_any_more);
 	CU_add_test(suite, "a mark that the watch tells", a_mark_that_the_watch_tells);
 	CU_add_test(suite, "a clone in doubt", a_clone_in_doubt);
+	CU_add_test(suite, "attached again after another has detached it",
+		    attached_again_after_another_has_detached_it);
 	CU_add_test(suite, "commands wait for the start", commands_wait_for_the_start);
 	CU_add_test(suite, "a clone that fails is deleted", a_clone_that_fails_is_deleted);
 	CU_add_test(suite, "deleted from a disk that failed for a moment",

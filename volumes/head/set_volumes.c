@@ -353,6 +353,8 @@ static int attach_check(struct command *c)
 static int attach_beside_change(struct record_update *u, struct volume_facts *facts)
 {
 	const struct command *c = command_of(u);
+	/* The head may have been left over: another node has detached the volume while this one had no lease. */
+	text_print(facts->owner, sizeof(facts->owner), "%s", c->set->node_name);
 	facts->is_attached_nbd |= !order_is_vhost(c);
 	facts->is_attached_vhost |= order_is_vhost(c);
 	if (order_is_vhost(c))
