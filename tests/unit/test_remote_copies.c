@@ -457,6 +457,28 @@ static void brought_back_when_a_slow_disk_is_not_slow_any_more(void)
 	cluster_close(&c);
 }
 
+/* An attach that is recorded and comes no further is no different. */
+static void attached_when_a_slow_disk_is_not_slow_any_more(void)
+{
+	struct cluster c;
+	cluster_open(&c, 14, 2);
+	struct head_world *w = &c.nodes[0];
+	volume_with_copies(w, "v", 2);
+	write_one(&c, w, "v", 0, 2);
+	sim_file_fail(world_disk_file(w, 1), OP_WRITE, 0, EIO);
+	write_one(&c, w, "v", 0, 1);
+	CU_ASSERT_EQUAL(world_detach(w, "v"), 0);
+	struct sim_file_faults *faults = sim_file_faults(world_disk_file(w, 11));
+	faults->slow_ns = 2 * NS_PER_S;
+	faults->slow_ppm = 1000000;
+	CU_ASSERT_EQUAL(world_attach(w, "v"), -EIO);
+	faults->slow_ppm = 0;
+	world_let_pass(w, 40 * NS_PER_S);
+	CU_ASSERT_PTR_NOT_NULL_FATAL(world_head(w, "v"));
+	expect_one(&c, w, "v", 0, 1);
+	cluster_close(&c);
+}
+
 /* A clone that a disk of another node has refused was never attached, and is deleted there as well. */
 static void a_clone_that_fails_is_deleted(void)
 {
@@ -1021,6 +1043,8 @@ int main(void)
 	CU_add_test(suite, "attached again after another has detached it",
 		    attached_again_after_another_has_detached_it);
 	CU_add_test(suite, "commands wait for the start", commands_wait_for_the_start);
+	CU_add_test(suite, "attached when a slow disk is not slow any more",
+		    attached_when_a_slow_disk_is_not_slow_any_more);
 	CU_add_test(suite, "a clone that fails is deleted", a_clone_that_fails_is_deleted);
 	CU_add_test(suite, "deleted from a disk that failed for a moment",
 		    deleted_from_a_disk_that_failed_for_a_moment);

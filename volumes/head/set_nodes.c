@@ -201,8 +201,6 @@ bool set_volume_returns(const struct set_volume *entry)
 static void return_attached(struct set_volume *entry, int res, void *context)
 {
 	struct command *c = context;
-	if (res != 0)
-		returns_look(c->set);
 	if (res == 0)
 		log_event(c->set->log, LOG_NOTICE, "volume-returned", entry->facts.name,
 			  "volume %s was attached, and is served again", entry->facts.name);

@@ -252,8 +252,6 @@ static void start_attached(struct set_volume *entry, int res, void *context)
 		log_event(t->set->log, LOG_ERROR, "volume-not-attached", entry->facts.name,
 			  "volume %s was attached and could not be brought back: %s; it is tried again",
 			  entry->facts.name, entry->why);
-	if (res != 0)
-		returns_look(t->set);
 	quarry_assert(t->owed > 0);
 	t->owed--;
 	start_complete(t, 0);

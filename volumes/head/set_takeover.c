@@ -127,8 +127,6 @@ static void takeover_attached(struct set_volume *entry, int res, void *context)
 	takeover_tell(c, res);
 	if (res != 0)
 		entry->orphaned_ns = reactor_now_ns(c->set->reactor) + RETRY_NS;
-	if (res != 0)
-		returns_look(c->set); /* its record may have been made */
 	c->kind->run(c);
 }
 

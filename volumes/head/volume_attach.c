@@ -73,6 +73,8 @@ static void attach_end(struct attach *a)
 	int err = a->err;
 	entry->attach = NULL;
 	free(a);
+	if (err != 0 && !entry->head && set_volume_returns(entry)) /* recorded, and no more */
+		returns_look(entry->set);
 	done(entry, err, context);
 }
 
