@@ -524,6 +524,8 @@ must_check int placement_choose(struct volume *v, uint64_t full, uint64_t failed
 /* For a copy beside those on `others`: a disk in another failure domain, by chance, weighted by free space; none of
  * `refused`. 0; -ENOSPC: there is none with room. */
 must_check int placement_choose_other(struct volume *v, uint64_t others, uint64_t refused, uint32_t *disk);
+/* Of the disk's key, for who records that something lies there: one that it does not have, if nothing may be placed there. */
+uint64_t placement_revision(const struct set_disk *d);
 /* Of these disks the one with the least room, if it is nearly full; else SET_DISKS_MAX. */
 uint32_t placement_narrowest(const struct volume *v, uint64_t disks);
 /* Of the pool's disks, those that run and may take a copy: in how many domains are they? */

@@ -277,7 +277,7 @@ static void move_extend_target(const struct move *m, struct transaction *t)
 	if (!move_has_target(m))
 		return;
 	uuid_to_text(move_target_uuid(m), uuid);
-	transaction_condition(t, m->volume->set->disks[m->order.target]->facts.revision, DISK_KEY, uuid);
+	transaction_condition(t, placement_revision(m->volume->set->disks[m->order.target]), DISK_KEY, uuid);
 }
 
 static void move_extend_name(struct record_update *u, struct transaction *t)

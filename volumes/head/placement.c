@@ -511,6 +511,13 @@ static int placer_change(struct record_update *u, struct volume_facts *facts)
 	return 0;
 }
 
+/* What has become known of it since it was chosen counts as well: while other disks were joined it may have begun to be
+ * drained, and a volume may have left it. */
+uint64_t placement_revision(const struct set_disk *d)
+{
+	return d->facts.is_draining || d->facts.is_removed ? REVISION_NONE : d->facts.revision;
+}
+
 static void placer_extend(struct record_update *u, struct transaction *t)
 {
 	struct volume *v = volume_of_update(u);
@@ -527,9 +534,9 @@ static void placer_extend(struct record_update *u, struct transaction *t)
 			transaction_put(t, chunk_to_json(c, p->picks, p->n_picks), CHUNK_KEY, uuid, c->number);
 	}
 	for (uint64_t disks = picks_disks(p); disks != 0; disks &= disks - 1) {
-		const struct disk_facts *disk = &v->set->disks[__builtin_ctzll(disks)]->facts;
-		uuid_to_text(&disk->uuid, uuid);
-		transaction_condition(t, disk->revision, DISK_KEY, uuid);
+		const struct set_disk *d = v->set->disks[__builtin_ctzll(disks)];
+		uuid_to_text(&d->facts.uuid, uuid);
+		transaction_condition(t, placement_revision(d), DISK_KEY, uuid);
 	}
 }
 
@@ -636,6 +643,7 @@ static void placer_recorded(struct record_update *u, int res)
 		placer_doubt(v);
 	placer_wake_all(v, err);
 	placer_rest(v);
+	leave_want(v); /* the record may name a disk that was joined, and has begun to be drained since */
 }
 
 static bool picks_have_move(const struct placer *p)

@@ -2,7 +2,8 @@
  * reaper.c: deletes a volume in the background, across restarts: first its data on every disk, then what the store
  * keeps.
  *
- *   (CONFIRM ->) LOOK -> FENCE -> TREES -> DROP* -> TREES* -> FORGET -> LOOK ... (each disk) ... -> LIST -> ERASE ... -> RECORD -> END
+ *   (CONFIRM ->)
+ *   LOOK -> FENCE -> TREES -> DROP* -> TREES* -> FORGET -> LOOK ... (each disk) ... -> LIST -> ERASE ... -> RECORD -> END
  *     |                                                                               ^
  *     +-> PARKED: a disk that holds its data is not there, or fails; looks again when it is back, or was removed by force,
  *         and now and then: a disk of another node may have been away without its being noticed here
