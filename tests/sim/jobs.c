@@ -138,14 +138,38 @@ bool jobs_run(const struct jobs *j)
 	return has_held;
 }
 
+uint64_t jobs_read_kept(const struct jobs *j, const char *path, uint64_t kept[static JOBS_KEPT_MAX])
+{
+	char line[200];
+	uint64_t n = 0;
+	FILE *in = fopen(path, "re");
+	if (in == NULL) {
+		fprintf(stderr, "%s: cannot read %s: %s\n", j->program, path, strerror(errno));
+		exit(2);
+	}
+	while (fgets(line, sizeof(line), in) != NULL && n < JOBS_KEPT_MAX) {
+		if (line[0] >= '0' && line[0] <= '9')
+			kept[n++] = strtoull(line, NULL, 10);
+	}
+	fclose(in);
+	return n;
+}
+
 int jobs_main(int argc, char **argv, struct jobs j)
 {
-	static const struct option options[] = {JOBS_OPTIONS, {0}};
-	j.usage = j.repeat_option = "";
+	static const struct option options[] = {
+	    {"replay", required_argument, NULL, 'r'}, {"trace", no_argument, NULL, 'v'}, JOBS_OPTIONS, {0}};
+	static uint64_t kept[JOBS_KEPT_MAX];
+	j.usage = " [--replay FILE]";
+	j.repeat_option = "";
 	j.first = j.n = 1;
 	j.n_seeds = 100;
+	j.kept = kept;
 	for (int c; (c = getopt_long(argc, argv, "", options, NULL)) >= 0;)
-		jobs_option(&j, c);
+		if (c == 'r')
+			j.n_kept = jobs_read_kept(&j, optarg, kept);
+		else
+			jobs_option(&j, c);
 	if (optind < argc)
 		jobs_usage(&j);
 	return jobs_run(&j) ? 0 : 1;

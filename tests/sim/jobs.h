@@ -11,6 +11,7 @@
 
 #define JOBS_MAX          64u
 #define JOBS_COUNTERS_MAX 24u
+#define JOBS_KEPT_MAX     4096u
 
 struct jobs {
 	const char *program; /* what the user calls it */
@@ -40,5 +41,8 @@ _Noreturn void jobs_usage(const struct jobs *j); /* ends with 2 */
 void jobs_option(struct jobs *j, int option);
 /* false: a seed failed, which was said; what was counted is said in any case. */
 bool jobs_run(const struct jobs *j);
-/* The main() of a simulation without options of its own: j names it, its run() and its counters. */
+/* The seeds of a file, one a line, the rest of the line says why it is kept; returns how many, or ends with 2. */
+uint64_t jobs_read_kept(const struct jobs *j, const char *path, uint64_t kept[static JOBS_KEPT_MAX]);
+/* The main() of a simulation without options of its own: j names it, its run() and its counters. --replay FILE runs kept
+ * seeds before, --trace is --verbose. */
 int jobs_main(int argc, char **argv, struct jobs j);

@@ -9,13 +9,6 @@
 #include "tests/sim/disk/disk_scenario.h"
 #include "tests/sim/jobs.h"
 
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#define KEPT_SEEDS_MAX 4096u
-
 static const char *const names[] = {
 #define X(name) #name,
     WORLD_TOTALS(X)
@@ -42,29 +35,11 @@ static void run_every_index(const struct jobs *j, uint64_t seed, uint64_t *count
 	counters_add(counters, &t);
 }
 
-/* The seeds of a file; returns how many. */
-static uint64_t kept_read(const char *path, uint64_t kept[static KEPT_SEEDS_MAX])
-{
-	char line[200];
-	uint64_t n = 0;
-	FILE *in = fopen(path, "re");
-	if (in == NULL) {
-		fprintf(stderr, "sim-disk: cannot read %s: %s\n", path, strerror(errno));
-		exit(2);
-	}
-	while (fgets(line, sizeof(line), in) != NULL && n < KEPT_SEEDS_MAX) {
-		if (line[0] >= '0' && line[0] <= '9')
-			kept[n++] = strtoull(line, NULL, 10);
-	}
-	fclose(in);
-	return n;
-}
-
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
 	    {"replay", required_argument, NULL, 'r'}, {"every-index", no_argument, NULL, 'e'}, JOBS_OPTIONS, {0}};
-	static uint64_t kept[KEPT_SEEDS_MAX];
+	static uint64_t kept[JOBS_KEPT_MAX];
 	const char *replay = NULL;
 	struct jobs j = {.program = "sim-disk",
 			 .usage = " [--every-index] [--replay FILE]",
@@ -89,6 +64,6 @@ int main(int argc, char **argv)
 	if (optind < argc)
 		jobs_usage(&j);
 	if (replay != NULL && j.run == run_random)
-		j.n_kept = kept_read(replay, kept);
+		j.n_kept = jobs_read_kept(&j, replay, kept);
 	return jobs_run(&j) ? 0 : 1;
 }

@@ -559,8 +559,8 @@ static void call_happen(struct sim_event *e)
 {
 	struct sim_call *c = container_of(e, struct sim_call, event);
 	struct sim_listener *l = listener_find(c->machine, c->address);
-	bool is_parted = l != NULL && (sim_net_is_blocked(c->machine, l->machine) ||
-				       sim_net_is_blocked(l->machine, c->machine));
+	bool is_parted =
+	    l != NULL && (sim_net_is_blocked(c->machine, l->machine) || sim_net_is_blocked(l->machine, c->machine));
 
 	if (is_parted && !c->has_timed_out) {
 		c->has_timed_out = true;

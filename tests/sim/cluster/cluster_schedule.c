@@ -1,0 +1,81 @@
+/*
+ * cluster_schedule.c: the story of a seed.
+ *
+ * A cluster of three to five nodes begins; volumes are made; then, in turns of some length, clients ask, people give
+ * commands, and things go wrong, as often as the seed's character has it; in between all may be left in peace for a while.
+ * At the end everything heals and is judged.
+ *
+ * Owner: the test.
+ */
+#include "tests/sim/cluster/cluster_world.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define START_NS (60 * NS_PER_S)
+
+static bool all_are_up(struct cluster *c)
+{
+	for (uint32_t i = 0; i < c->n_nodes; i++)
+		if (c->nodes[i].state != NODE_UP)
+			return false;
+	return true;
+}
+
+static bool all_see_all(struct cluster *c)
+{
+	for (uint32_t i = 0; i < c->n_nodes; i++)
+		for (uint32_t d = 0; d < c->n_disks; d++) {
+			const struct set_disk *seen = set_disk_by_uuid(c->nodes[i].set, &c->disks[d].uuid);
+			if (!set_disk_is_running(seen))
+				return false;
+		}
+	return true;
+}
+
+static void begin(struct cluster *c)
+{
+	for (uint32_t i = 0; i < c->n_nodes; i++)
+		node_start(&c->nodes[i]);
+	if (!cluster_until(c, all_are_up, START_NS) || !cluster_until(c, all_see_all, START_NS))
+		cluster_fail(c, "the cluster does not begin");
+	uint32_t n_volumes = 1 + (uint32_t)pick(c, 2);
+	for (uint32_t i = 0; i < n_volumes; i++) {
+		uint32_t replicas = one_in(c, 8) ? 1 : 2 + (uint32_t)pick(c, min_u64(c->n_nodes, 4) - 1);
+		order_create_volume(c, replicas, replicas > 1 && one_in(c, 5) ? 2 : 1);
+	}
+}
+
+static void turn(struct cluster *c, uint32_t ios_max, uint32_t trouble_percent, uint32_t orders_percent)
+{
+	for (uint64_t n = pick(c, ios_max + 1); n > 0; n--)
+		client_act(c, &c->volumes[pick(c, VOLUMES_MAX)]);
+	if (pick(c, 100) < orders_percent)
+		order_act(c);
+	if (pick(c, 100) < trouble_percent)
+		fault_act(c);
+	if (one_in(c, 20))
+		order_return_disks(c);
+	if (one_in(c, 6))
+		order_attach_lost(c);
+	uint64_t length_ns = 1 + (pick(c, 800 * NS_PER_MS) >> pick(c, 6));
+	cluster_pass(c, length_ns);
+	faults_pass(c, length_ns);
+}
+
+struct cluster_totals cluster_run(uint64_t seed, bool is_traced)
+{
+	struct cluster *c = malloc(sizeof(*c));
+	quarry_assert(c);
+	cluster_open(c, seed, is_traced);
+	begin(c);
+	uint32_t trouble_percent = 2 + (uint32_t)pick(c, 12), orders_percent = (uint32_t)pick(c, 12);
+	uint32_t n_turns = 200 + (uint32_t)pick(c, 200), ios_max = 2 + (uint32_t)pick(c, 8);
+	for (uint32_t i = 0; i < n_turns; i++)
+		turn(c, ios_max, trouble_percent, orders_percent);
+	cluster_judge(c);
+	struct cluster_totals totals = c->totals;
+	cluster_close(c);
+	free(c);
+	return totals;
+}
