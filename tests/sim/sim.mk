@@ -24,7 +24,7 @@ CHECK_CI_TESTS += '$(BUILD)/sim-copy --seeds 100 --first 5000'
 SOAK_TESTS     += '$(BUILD)/sim-copy --seeds $(or $(SEEDS),100000) --jobs 2 --first $(shell date +%s)'
 
 CHECK_TESTS    += '@900! $(BUILD)/sim-history --seeds 2000'
-CHECK_CI_TESTS += '$(BUILD)/sim-history --seeds 300'
+CHECK_CI_TESTS += '@300 $(BUILD)/sim-history --seeds 200'
 SOAK_TESTS     += '$(BUILD)/sim-history --seeds 1000000 --jobs 2'
 
 TEST_PROGRAMS  += $(SIM_PROGRAMS)

@@ -58,8 +58,8 @@ struct sim {
 	struct list partitions;
 	struct list held; /* arrivals that a partition keeps */
 	uint64_t n_connections;
-	struct sim_thing **fds; /* by descriptor; NULL: closed */
-	uint32_t n_fds, n_held; /* held: closed, but for THING_SLOW */
+	struct sim_thing **fds;  /* by descriptor; NULL: closed */
+	uint32_t n_fds, n_held;  /* held: closed, but for THING_SLOW */
 	uint64_t latency_max_ns; /* of new files: the world's character */
 	uint64_t batch_max_ns;   /* how much later a turn may begin than its first event */
 };

@@ -349,7 +349,7 @@ struct volume_set {
 	struct timer drain_timer;
 	struct timer takeover_timer;
 	struct timer return_timer;
-	uint64_t return_delay_ns; /* before the next attempt */
+	uint64_t return_delay_ns;   /* before the next attempt */
 	uint64_t takeovers_from_ns; /* what is lost is taken over from then on */
 	bool is_seen_wanted;        /* a command that tells the store how far the disks are is in line */
 	bool is_stopping;
