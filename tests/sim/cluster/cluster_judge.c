@@ -1,7 +1,7 @@
 /*
  * cluster_judge.c: the end of a seed: what was wrong is over, the cluster heals by itself, and everything is compared.
  *
- *   heal     nodes start, disks that failed are opened anew, volumes are attached
+ *   heal     nodes start, disks that failed are opened anew, what is still to be drained stays, volumes are attached
  *   settle   within SETTLE_NS: every volume has one head, all its copies are current, nothing moves, nothing is freed
  *   compare  every cell of every volume and snapshot, at its head, and on each disk by itself; the rest of each copy
  *   leave    nodes stop; each disk is checked as `quarry disk check` does; the store holds nothing that nobody names
@@ -59,6 +59,8 @@ static const char *node_trouble(const struct cluster_node *n)
 			continue;
 		if (n->set->disks[i]->state != SET_DISK_RUNNING)
 			return "a disk does not run";
+		if (n->set->disks[i]->facts.is_draining)
+			return "a disk is being drained";
 		if (!n->set->disks[i]->disk)
 			continue;
 		disk_stats(n->set->disks[i]->disk, &stats);
@@ -111,6 +113,7 @@ static void tend(struct cluster *c)
 	if (orders_are_idle(c))
 		doubts_end(c);
 	order_return_disks(c);
+	order_cancel_drains(c);
 	order_detach_broken(c);
 	order_attach_lost(c);
 	for (uint32_t i = 0; i < c->n_nodes; i++)

@@ -379,6 +379,21 @@ void order_return_disks(struct cluster *c)
 	}
 }
 
+void order_cancel_drains(struct cluster *c)
+{
+	for (uint32_t i = 0; i < c->n_disks; i++) {
+		struct cluster_disk *d = &c->disks[i];
+		struct cluster_node *n = &c->nodes[d->node];
+		const struct set_disk *mine = d->is_away ? NULL : node_disk(n, d);
+		struct cluster_order *o = order_free(c);
+		if (!o || !mine || !node_is_awake(n) || !mine->facts.is_draining)
+			continue;
+		*o = (struct cluster_order){.node = n, .disk = d, .command = {.kind = SET_DISK_DRAIN, .cancel = true}};
+		text_print(o->command.object, sizeof(o->command.object), "%s", d->name);
+		order_give(c, o);
+	}
+}
+
 void order_detach_broken(struct cluster *c)
 {
 	for (uint32_t i = 0; i < VOLUMES_MAX; i++) {

@@ -249,6 +249,7 @@ struct model_volume *order_create_volume(struct cluster *c, uint32_t replicas, u
 void volume_forget(struct model_volume *v);  /* the test knows it no more */
 void order_act(struct cluster *c);           /* some command */
 void order_attach_lost(struct cluster *c);   /* what nobody has attached is attached somewhere */
+void order_cancel_drains(struct cluster *c); /* nothing shall move while it is compared */
 void order_detach_broken(struct cluster *c); /* what has one copy, on a disk that failed meanwhile, is attached anew */
 void order_return_disks(struct cluster *c);  /* what has failed is opened anew */
 void orders_forget(struct cluster *c, const struct cluster_node *n);
