@@ -58,6 +58,21 @@ void cluster_tell_events(struct cluster *c)
 	}
 }
 
+void cluster_count_events(struct cluster *c)
+{
+	static struct log_event_view views[64];
+	for (uint32_t i = 0; i < c->n_nodes; i++) {
+		uint64_t after = 0;
+		size_t n;
+		while ((n = log_events(c->nodes[i].log, after, views, array_size(views))) > 0)
+			for (size_t j = 0; j < n; j++) {
+				after = views[j].sequence;
+				c->totals.takeovers += strcmp(views[j].code, "volume-taken-over") == 0;
+				c->totals.resyncs += strcmp(views[j].code, "copy-current") == 0;
+			}
+	}
+}
+
 _Noreturn void cluster_fail(struct cluster *c, const char *format, ...)
 {
 	va_list args;

@@ -74,6 +74,7 @@ struct cluster_totals cluster_run(uint64_t seed, bool is_traced)
 	for (uint32_t i = 0; i < n_turns; i++)
 		turn(c, ios_max, trouble_percent, orders_percent);
 	cluster_judge(c);
+	cluster_count_events(c);
 	struct cluster_totals totals = c->totals;
 	cluster_close(c);
 	free(c);

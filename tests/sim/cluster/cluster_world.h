@@ -42,7 +42,6 @@ struct cluster;
 	X(partitions)                                                                                                  \
 	X(outages)                                                                                                     \
 	X(disk_failures)                                                                                               \
-	X(flips)                                                                                                       \
 	X(takeovers)                                                                                                   \
 	X(snapshots)                                                                                                   \
 	X(clones)                                                                                                      \
@@ -198,6 +197,7 @@ static inline bool one_in(struct cluster *c, uint64_t n)
 
 void cluster_open(struct cluster *c, uint64_t seed, bool is_traced);
 void cluster_close(struct cluster *c);
+void cluster_count_events(struct cluster *c); /* into the totals */
 /* Lets time pass; nodes whose crash is due crash, and those whose time has come are started. */
 void cluster_pass(struct cluster *c, uint64_t duration_ns);
 /* The same until the claim holds, at most so long; false: it does not. */
