@@ -13,6 +13,7 @@
  *  5. One transaction at a time. What is lost meanwhile has the next.
  *  6. With fewer current copies than min_replicas a change is not begun, and one that was on its way does not complete: it
  *     waits SHORT_NS for more, then fails. It keeps no range locked meanwhile: the resync that it waits for copies there.
+ *  7. None is marked while an attach still joins disks, which seem lost until they have answered: it sees to that itself.
  *
  * Owner: the volume.
  */
@@ -253,7 +254,7 @@ static uint64_t stale_left_alone(const struct volume *v)
 void stale_run(struct volume *v)
 {
 	struct stale *s = &v->stale;
-	if (s->update || timer_is_running(&s->retry))
+	if (s->update || timer_is_running(&s->retry) || v->is_greeting)
 		return;
 	if (stale_marked(v) != 0) {
 		s->is_told = false;

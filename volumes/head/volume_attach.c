@@ -355,6 +355,7 @@ static void attach_join(struct attach *a)
 {
 	struct volume *v = a->entry->head;
 	const struct volume_facts *facts = &a->entry->facts;
+	v->is_greeting = true;
 	for (uint32_t i = 0; i < facts->n_disks; i++) {
 		struct set_disk *d = set_disk_known(v->set, &facts->disks[i].uuid);
 		if (!d) {
@@ -612,6 +613,7 @@ static void attach_run(struct attach *a)
 		case ATTACH_JOIN:
 			if (a->owed > 0 || attach_judge_lacking(a) == FLOW_WAIT)
 				return;
+			entry->head->is_greeting = false;
 			a->stage = a->err ? ATTACH_END : ATTACH_MARK;
 			if (a->err == 0 && attach_mark(a) == FLOW_WAIT)
 				return;
