@@ -35,6 +35,18 @@ static struct cluster_placement *placement_of(struct cluster *c, const struct uu
 	cluster_fail(c, "more volumes than the test was made for");
 }
 
+const char *facts_left_over(struct cluster *c)
+{
+	for (uint32_t i = 0; i < PLACEMENTS_MAX && c->placements[i].is_used; i++) {
+		const struct cluster_placement *p = &c->placements[i];
+		if (p->has_record && !volume_by_uuid(c, &p->volume))
+			return "a volume's record is left over";
+		if (p->has_key && !p->has_record)
+			return "a placement is left over";
+	}
+	return NULL;
+}
+
 uint64_t facts_placed(struct cluster *c, const struct model_volume *v, uint32_t segment)
 {
 	return v->facts.exists ? placement_of(c, &v->facts.record.uuid)->disks[segment] : 0;
@@ -75,9 +87,11 @@ static void facts_take_volume(struct cluster *c, const char *uuid, const struct 
 	struct volume_facts record;
 	struct uuid id;
 	char why[WHY_BYTES];
+	if (uuid_from_text(uuid, &id) != 0)
+		cluster_fail(c, "the store has a record of no volume");
+	placement_of(c, &id)->has_record = item->value != NULL;
 	if (!item->value) {
-		bool is_uuid = uuid_from_text(uuid, &id) == 0;
-		struct model_volume *gone = is_uuid ? volume_by_uuid(c, &id) : NULL;
+		struct model_volume *gone = volume_by_uuid(c, &id);
 		if (gone)
 			volume_facts_clear(&gone->facts.record);
 		if (gone)
@@ -91,6 +105,12 @@ static void facts_take_volume(struct cluster *c, const char *uuid, const struct 
 		v = volume_by_name(c, record.name);
 	if (!v)
 		cluster_fail(c, "the store has a volume %s that nobody made", record.name);
+	/* of a clone that was begun twice, one is removed */
+	if (v->facts.exists && !uuid_equal(&v->facts.record.uuid, &record.uuid) && record.is_deleting &&
+	    !v->facts.record.is_deleting) {
+		volume_facts_clear(&record);
+		return;
+	}
 	if (v->facts.exists)
 		volume_facts_clear(&v->facts.record);
 	v->facts.exists = true;
@@ -126,6 +146,7 @@ static void facts_take_placement(struct cluster *c, const char *rest, const stru
 		cluster_fail(c, "a placement is of no volume");
 	struct cluster_placement *p = placement_of(c, &uuid);
 	memset(p->disks, 0, sizeof(p->disks));
+	p->has_key = item->value != NULL;
 	json_t *root = item->value ? json_loads(item->value, 0, NULL) : NULL, *disks;
 	const char *name;
 	json_object_foreach(json_object_get(root, "segments"), name, disks)

@@ -85,6 +85,10 @@ static const char *trouble(struct cluster *c, const char **who)
 			why = volume_trouble(c, v);
 		*who = v->facts.exists ? v->facts.record.name : v->name;
 	}
+	if (!why) {
+		why = facts_left_over(c);
+		*who = "the store";
+	}
 	if (!why && (!orders_are_idle(c) || !clients_are_idle(c))) {
 		why = "requests do not end";
 		*who = "";

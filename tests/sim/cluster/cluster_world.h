@@ -101,6 +101,7 @@ struct cluster_facts {
 };
 struct cluster_placement {
 	bool is_used;
+	bool has_record, has_key; /* in the store: of the volume, of where it lies */
 	struct uuid volume;
 	uint64_t disks[SEGMENTS_MAX]; /* the same, of each segment */
 };
@@ -221,6 +222,8 @@ struct set_disk *node_disk(const struct cluster_node *n, const struct cluster_di
 void facts_watch(struct cluster *c);
 void facts_close(struct cluster *c);
 struct model_volume *volume_by_uuid(struct cluster *c, const struct uuid *uuid);
+/* Something in the store that belongs to no volume the test knows; NULL: nothing does. */
+const char *facts_left_over(struct cluster *c);
 /* Where the segment lies, bit per disk of the cluster. */
 uint64_t facts_placed(struct cluster *c, const struct model_volume *v, uint32_t segment);
 void facts_power_lost(struct cluster *c, uint64_t disks);
