@@ -133,19 +133,30 @@ static enum status prune_forget(struct prune *x)
 	return status;
 }
 
+/* "backups/NAME" or "backups/NAME.copy" and nothing else: what somebody laid beside them ("NAME.old") may begin like a
+ * backup that is whole. */
+static bool unreadable_name(const char *file, char name[static FILE_NAME_BYTES])
+{
+	static const char folder[] = "backups/";
+	uint8_t bytes[(FILE_NAME_BYTES - 1) / 2];
+	if (strncmp(file, folder, strlen(folder)) != 0)
+		return false;
+	file += strlen(folder);
+	size_t n = strcspn(file, ".");
+	if (n >= FILE_NAME_BYTES || (file[n] && strcmp(file + n, ".copy") != 0))
+		return false;
+	snprintf(name, FILE_NAME_BYTES, "%.*s", (int)n, file);
+	return hex_read(bytes, sizeof(bytes), name);
+}
+
 /* With --force: the files of backups that cannot be read. */
 static enum status unreadable_forget(struct prune *x)
 {
 	struct repository *r = &x->repository;
 	enum status status = DONE;
 	for (uint32_t i = 0; status == DONE && i < r->n_problems && x->is_forced && !x->is_trial; i++) {
-		const char *file = r->problems[i].file;
-		uint8_t bytes[(FILE_NAME_BYTES - 1) / 2];
 		char name[FILE_NAME_BYTES];
-		if (!r->problems[i].is_lost || strncmp(file, "backups/", strlen("backups/")) != 0)
-			continue;
-		snprintf(name, sizeof(name), "%s", file + strlen("backups/"));
-		if (hex_read(bytes, sizeof(bytes), name))
+		if (r->problems[i].is_lost && unreadable_name(r->problems[i].file, name))
 			status = repository_forget(r, name);
 	}
 	return status;
