@@ -13,8 +13,9 @@
  *
  * 1. Only blocks that are data and have changed are read.
  * 2. A leaf is finished when all its pieces are; one that is as it was in the base keeps its chunk.
- * 3. The base is used only when every chunk that it needs is there: a backup never inherits a damage. Otherwise all is
- *    read, and what the repository has is not stored again.
+ * 3. The base is used only when every chunk that it needs is there, as far as the maps and the packs' tables say.
+ *    Otherwise all is read, and what the repository has is not stored again. Chunks of data are not read for it: that is
+ *    verify's, and `prune --force` leaves out what is damaged, so that it is stored again.
  * 4. The backup is recorded when all of its chunks are durable. Whatever ends the command before leaves chunks that the
  *    next one finds.
  * 5. After the first failure nothing more is begun; what is under way is waited for, since its buffers belong to libnbd

@@ -11,6 +11,8 @@
  * 4. A pack's name says which chunks it has: one that was just written may have the name of an older one, which it has
  *    replaced. No name that was written is removed.
  * 5. So a crash at any point leaves every kept backup whole; what it leaves over, the next prune removes.
+ * 6. With --force all packs are read, and what is damaged in them is left out of them: as long as its name is in a pack's
+ *    table, no backup stores it again, and each that has these bytes is hurt, too.
  */
 #include "cli/backup/files.h"
 #include "cli/backup/policy.h"
@@ -32,7 +34,7 @@ struct prune {
 	struct store store;
 	bool *is_kept;     /* for each record */
 	bool *is_unneeded; /* for each pack: to be removed */
-	uint64_t n_forgotten, removed_bytes, n_removed, n_temporary;
+	uint64_t n_forgotten, removed_bytes, n_removed, n_temporary, n_given_up;
 	bool is_trial, is_forced;
 };
 
@@ -188,18 +190,45 @@ static void wait_for_room(struct prune *x)
 	}
 }
 
-/* Puts what is needed of a pack into another; a chunk that cannot be read keeps the pack as it is. */
+/* A chunk does not say whether it is data or a leaf; its seal does. */
+static int chunk_read(struct prune *x, const struct chunk_id *id, uint8_t *out, size_t *n_sealed)
+{
+	const struct repository *r = &x->repository;
+	size_t n_bytes = 0;
+	if (repository_chunk(r, &x->here, KIND_DATA, id, out, LEAF_PLAIN_MAX, &n_bytes, n_sealed) == 0)
+		return 0;
+	return repository_chunk(r, &x->here, KIND_LEAF, id, out, LEAF_PLAIN_MAX, &n_bytes, n_sealed);
+}
+
+static bool pack_is_hurt(struct prune *x, uint32_t pack, const struct pack_table *table, uint8_t *out)
+{
+	struct index_place place;
+	size_t n_sealed = 0;
+	bool is_hurt = false;
+	for (uint32_t i = 0; i < table->n_entries && !is_hurt; i++) {
+		const struct chunk_id *id = &table->entries[i].id;
+		is_hurt = index_find(x->repository.index, id, &place) && place.pack == pack &&
+			  chunk_read(x, id, out, &n_sealed) == -EBADMSG;
+	}
+	return is_hurt;
+}
+
+/* Puts what is needed of a pack into another; a chunk that cannot be read keeps the pack as it is, unless it is to be
+ * given up. */
 static bool pack_rewrite(struct prune *x, uint32_t pack, const struct pack_table *table, uint8_t *out)
 {
 	struct repository *r = &x->repository;
 	struct index_place place;
-	size_t n_bytes = 0, n_sealed = 0;
+	size_t n_sealed = 0;
 	for (uint32_t i = 0; i < table->n_entries; i++) {
 		const struct chunk_id *id = &table->entries[i].id;
 		if (index_marked(r->index, id) != MARK_USED || !index_find(r->index, id, &place) || place.pack != pack)
 			continue;
-		if (repository_chunk(r, &x->here, KIND_DATA, id, out, LEAF_PLAIN_MAX, &n_bytes, &n_sealed) < 0 &&
-		    repository_chunk(r, &x->here, KIND_LEAF, id, out, LEAF_PLAIN_MAX, &n_bytes, &n_sealed) < 0)
+		int error = chunk_read(x, id, out, &n_sealed);
+		x->n_given_up += error == -EBADMSG && x->is_forced;
+		if (error == -EBADMSG && x->is_forced)
+			continue;
+		if (error)
 			return false;
 		wait_for_room(x);
 		store_move(&x->store, id, x->here.room, n_sealed);
@@ -212,7 +241,9 @@ static enum status pack_look_at(struct prune *x, uint32_t pack, uint8_t *out)
 	struct repository *r = &x->repository;
 	struct pack_table table = {0};
 	if (r->packs[pack].is_damaged) {
-		x->is_unneeded[pack] = x->is_forced;
+		/* not one that is just out of reach */
+		x->is_unneeded[pack] = x->is_forced && repository_table(r, pack, &table) == -EBADMSG;
+		pack_table_free(&table);
 		return DONE;
 	}
 	int error = repository_table(r, pack, &table);
@@ -221,7 +252,7 @@ static enum status pack_look_at(struct prune *x, uint32_t pack, uint8_t *out)
 	uint64_t all_bytes = 0, needed_bytes = pack_needed(x, pack, &table, &all_bytes);
 	if (needed_bytes == 0)
 		x->is_unneeded[pack] = true;
-	else if (needed_bytes < all_bytes / 2 && !x->is_trial)
+	else if (!x->is_trial && (needed_bytes < all_bytes / 2 || (x->is_forced && pack_is_hurt(x, pack, &table, out))))
 		x->is_unneeded[pack] = pack_rewrite(x, pack, &table, out);
 	pack_table_free(&table);
 	return DONE;
@@ -276,9 +307,9 @@ static void prune_print(struct prune *x)
 		auto_free char *title = record_title(r->records[i]);
 		json_array_append_new(x->is_kept[i] ? kept : forgotten, json_string(title));
 	}
-	json_auto_t *value =
-	    json_pack("{sssbsOsOsIsI}", "repository", r->path, "dry_run", x->is_trial, "kept", kept, "forgotten",
-		      forgotten, "removed_packs", (json_int_t)x->n_removed, "freed_bytes", (json_int_t)freed_bytes);
+	json_auto_t *value = json_pack("{sssbsOsOsIsIsI}", "repository", r->path, "dry_run", x->is_trial, "kept", kept,
+				       "forgotten", forgotten, "removed_packs", (json_int_t)x->n_removed, "freed_bytes",
+				       (json_int_t)freed_bytes, "given_up_chunks", (json_int_t)x->n_given_up);
 	if (cli_print_json(x->cli, value))
 		return;
 	size_to_text(freed_bytes, freed);
@@ -287,6 +318,10 @@ static void prune_print(struct prune *x)
 		printf("%s '%s'\n", x->is_kept[i] ? "kept" : x->is_trial ? "would forget" : "forgot", title);
 	}
 	printf("%s %s\n", x->is_trial ? "would free at least" : "freed", freed);
+	if (x->n_given_up > 0)
+		printf("gave up %llu damaged pieces: the next backup reads all, and stores those again that its volume "
+		       "has\n",
+		       (unsigned long long)x->n_given_up);
 }
 
 static enum status prune_run(struct prune *x)

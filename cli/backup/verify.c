@@ -178,7 +178,8 @@ static enum status verify_result(struct verify *x)
 		return DONE;
 	uint32_t n_hurt = x->n_hurt + r->n_unreadable, n = r->n_records + r->n_unreadable;
 	const char *advice = n_hurt == 0  ? "; no backup is hurt: the next backup or prune mends a second copy"
-			     : n_hurt < n ? "; the others can be restored"
+			     : n_hurt < n ? "; the others can be restored; 'backup prune --force' lets the next backup "
+					    "store again what is damaged"
 					  : "; 'backup restore --lazy --wait --zero-damaged' saves what is left of one";
 	return cli_refuse(x->cli, "damaged", "repository '%s' is damaged: %u file%s, %u of %u backups hurt%s", r->path,
 			  r->n_problems, r->n_problems == 1 ? "" : "s", n_hurt, n, advice);

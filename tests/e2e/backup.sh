@@ -304,6 +304,52 @@ backup d@s4 "$victim" 2>/dev/null
 holds restores d@s4 "$victim"
 is "files with a problem" "$(q --json backup verify "$victim" 2>/dev/null | jq '.files | length')" 0
 
+say "what is damaged in a pack: nothing is built on it, once it has been given up"
+rotten=$dir/rotten
+# Flips a bit of a file: of a byte from its begin, or (-N) from the end of a pack's chunks.
+flip() {
+	/usr/bin/python3 - "$1" "$2" <<-'END'
+		import struct, sys
+		f = open(sys.argv[1], "r+b")
+		data, at = bytearray(f.read()), int(sys.argv[2])
+		at += (len(data) - 16 - struct.unpack("<I", data[-16:-12])[0]) * (at < 0)
+		data[at] ^= 4
+		f.seek(0)
+		f.write(data)
+	END
+}
+states() {
+	may_answer=$(q --json backup verify "$rotten" 2>/dev/null || true)
+	jq -r '[.backups[].state] | join(" ")' <<<"$may_answer"
+}
+give_up() { q --json backup prune "$rotten" --keep-last 9 --force >"$dir/answer"; }
+q volume create r --size 8M >/dev/null
+for at in 1000 -20; do # in a chunk of data; in the leaf, which is the last
+	rm -rf "$rotten"
+	put r 0 900
+	snapshot r s1
+	backup r@s1 "$rotten"
+	flip "$rotten/packs/$(ls "$rotten/packs")" "$at"
+	snapshot r s2
+	backup r@s2 "$rotten"
+	is "verified" "$(states)" "hurt hurt"
+	record=$(ls "$rotten/backups" | head -n 1)
+	cp "$rotten/backups/$record" "$rotten/backups/$record.old"
+	give_up
+	is "pieces given up" "$(told given_up_chunks)" $((at > 0))
+	is "backups kept" "$(told kept)" "$(jq -n '["r@s1", "r@s2"]')"
+	rm "$rotten/backups/$record.old"
+	is "verified" "$(states)" "hurt hurt"
+	snapshot r s3
+	backup r@s3 "$rotten"
+	is "verified" "$(states)" "whole whole whole"
+	for s in s1 s2 s3; do
+		holds restores "r@$s" "$rotten"
+		snapshot_delete r $s
+	done
+done
+expect 0 'freed 0' q backup prune "$rotten" --keep-last 9 --force
+
 say "pruned by rules, what is left restores"
 q volume create p --size 50M >/dev/null
 n=0
