@@ -364,6 +364,46 @@ static void what_is_not_there_is_no_hole(void)
 	close_world();
 }
 
+static struct volume_extent changed[8], scratch[VOLUME_CHANGES_SCRATCH];
+static int compared_res;
+
+static void compared(struct volume_changes *changes, int res)
+{
+	compared_res = res;
+}
+
+static bool is_compared(void *context)
+{
+	return compared_res != 1;
+}
+
+/* Compared with a snapshot of another volume: what is yet to be brought differs, whatever it will be. */
+static void what_is_not_there_has_changed(void)
+{
+	struct volume *v = open_world(15, 8 * UNIT);
+	struct volume_base *base = NULL;
+	CU_ASSERT_PTR_NOT_NULL_FATAL(world_volume(&w, "vm2", 8 * UNIT));
+	CU_ASSERT_EQUAL(world_snapshot(&w, "vm2@s"), 0);
+	CU_ASSERT_EQUAL(settle(v, 1, 2), 0);
+	CU_ASSERT_EQUAL_FATAL(volume_base_open(v, "vm2@s", &base), 0);
+	struct volume_changes changes = {.base = base,
+					 .len_bytes = 8 * UNIT,
+					 .extents = changed,
+					 .extents_max = array_size(changed),
+					 .scratch = scratch,
+					 .done = compared};
+	compared_res = 1;
+	volume_changes_submit(&changes);
+	world_until(&w, is_compared, NULL);
+	CU_ASSERT_EQUAL(compared_res, 0);
+	CU_ASSERT_EQUAL_FATAL(changes.n_extents, 3);
+	CU_ASSERT_TRUE(changed[0].is_changed && changed[0].len_bytes == UNIT);
+	CU_ASSERT_TRUE(!changed[1].is_changed && changed[1].len_bytes == 2 * UNIT);
+	CU_ASSERT_TRUE(changed[2].is_changed && changed[2].is_data && changed[2].len_bytes == 5 * UNIT);
+	volume_base_close(base);
+	close_world();
+}
+
 static void what_cannot_be_had_is_an_error_there_alone(void)
 {
 	struct volume *v = open_world(6, 4 * UNIT);
@@ -654,6 +694,7 @@ int main(void)
 	CU_add_test(suite, "a trimmed unit is no reason to leave out another",
 		    a_trimmed_unit_is_no_reason_to_leave_out_another);
 	CU_add_test(suite, "what is not there is no hole", what_is_not_there_is_no_hole);
+	CU_add_test(suite, "what is not there has changed", what_is_not_there_has_changed);
 	CU_add_test(suite, "what cannot be had", what_cannot_be_had_is_an_error_there_alone);
 	CU_add_test(suite, "what cannot be had is told exactly", what_cannot_be_had_is_told_exactly);
 	CU_add_test(suite, "nobody waits for ever", nobody_waits_for_ever);

@@ -138,7 +138,7 @@ static void fill_do_without(struct volume_io *io)
 		io->own.err = -EIO;
 }
 
-/* Units that are not there yet are told as data: nobody may take them for holes. */
+/* Units that are not there yet are told as data: nobody may take them for holes, nor for what was there before. */
 static void fill_map(const struct fill *f, struct volume_io *io)
 {
 	uint64_t unit = unit_of(io->own.cursor), last = min_u64(unit_end_of(io->own.end), f->n_units);
@@ -148,7 +148,8 @@ static void fill_map(const struct fill *f, struct volume_io *io)
 		io->own.end = end;
 		return;
 	}
-	io->extents[0] = (struct volume_extent){.len_bytes = end - io->own.cursor, .is_data = true};
+	io->extents[0] =
+	    (struct volume_extent){.len_bytes = end - io->own.cursor, .is_data = true, .is_changed = io->since > 0};
 	io->n_extents = 1;
 	io->own.is_answered = true;
 }

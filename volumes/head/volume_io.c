@@ -687,7 +687,9 @@ static enum volume_io_stage volume_io_aim(struct volume_io *io)
 		if (io->own.cursor >= io->own.end)
 			return VOLUME_IO_REPLY;
 	}
-	return io->own.volume->fill && !io->own.is_internal ? VOLUME_IO_FILL : VOLUME_IO_LOCK;
+	/* who compares asks for a map, too, and is to know what is yet to come */
+	bool is_filled = io->own.volume->fill && (!io->own.is_internal || io->op == VOLUME_MAP);
+	return is_filled ? VOLUME_IO_FILL : VOLUME_IO_LOCK;
 }
 
 static void volume_io_begin(struct volume *v, struct volume_io *io, bool is_internal)
