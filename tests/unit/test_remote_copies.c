@@ -674,6 +674,40 @@ static void what_is_compared_with_goes(uint64_t seed, uint32_t reader)
 	cluster_close(&c);
 }
 
+static bool base_is_being_read(void *context)
+{
+	return ((struct volume_changes *)context)->own.stage == 1; /* SECOND */
+}
+
+/* Another node takes away what is compared with just while it is read. */
+static void what_is_compared_with_goes_while_it_is_read(void)
+{
+	struct cluster c;
+	volume_and_clone(&c, 19);
+	struct head_world *w = &c.nodes[0];
+	struct volume_base *base = NULL;
+	CU_ASSERT_EQUAL_FATAL(world_attach(w, "clone"), 0);
+	CU_ASSERT_EQUAL_FATAL(volume_base_open(world_head(w, "clone"), "v@b", &base), 0);
+	struct set_snapshot *snap = snapshot_find(set_volume_find(w->set, "v"), "b");
+	struct volume_changes changes = {.base = base,
+					 .len_bytes = VOLUME_BYTES,
+					 .extents = compared,
+					 .extents_max = array_size(compared),
+					 .scratch = scratch,
+					 .done = compared_done};
+	compared_res = 1;
+	volume_changes_submit(&changes);
+	world_until(w, base_is_being_read, &changes);
+	CU_ASSERT_EQUAL(compared_res, 1);
+	snap->facts.is_deleting = true;
+	world_until(w, is_compared, NULL);
+	CU_ASSERT_EQUAL(compared_res, -ESTALE);
+	snap->facts.is_deleting = false;
+	CU_ASSERT_EQUAL(compare(w, base), 0);
+	volume_base_close(base);
+	cluster_close(&c);
+}
+
 static void what_is_compared_with_goes_from_here(void)
 {
 	what_is_compared_with_goes(17, 0);
@@ -708,6 +742,7 @@ int main(void)
 	CU_add_test(suite, "compared where both are", compared_where_both_are);
 	CU_add_test(suite, "what is compared with goes from here", what_is_compared_with_goes_from_here);
 	CU_add_test(suite, "what is compared with goes elsewhere", what_is_compared_with_goes_elsewhere);
+	CU_add_test(suite, "what is compared with goes while it is read", what_is_compared_with_goes_while_it_is_read);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();
 	CU_cleanup_registry();

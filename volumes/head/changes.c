@@ -282,7 +282,11 @@ static void changes_run(struct volume_changes *c)
 				return;
 			c->own.stage = CHANGES_MERGE;
 			break;
-		case CHANGES_SECOND: /* the base has, too */
+		case CHANGES_SECOND: /* the base has, too; what it told may have been cut away while it was read */
+			if (base_is_lost(c->base)) {
+				changes_fail(c, -ESTALE);
+				return;
+			}
 			c->own.n_second = c->own.io.n_extents;
 			c->own.stage = CHANGES_MERGE;
 			break;
