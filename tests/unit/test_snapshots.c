@@ -619,6 +619,22 @@ static void a_schedule_takes_and_keeps(void)
 	close_world();
 }
 
+/* The wall clock was a year ahead when the last one was taken. */
+static void a_schedule_survives_a_wrong_clock(void)
+{
+	open_world(21, 1);
+	put(world_volume(&w, "vm1", GIB), 0, 1);
+	struct set_command c = {.kind = SET_VOLUME_SCHEDULE, .object = "vm1", .every_s = 3600, .keep = 9};
+	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
+	world_let_pass(&w, NS_PER_S);
+	struct set_volume *entry = set_volume_find(w.set, "vm1");
+	CU_ASSERT_EQUAL_FATAL(entry->n_snapshots, 1);
+	container_of(entry->snapshots.next, struct set_snapshot, link)->facts.created_ns += 365ull * 86400 * NS_PER_S;
+	world_let_pass(&w, 2ull * 3600 * NS_PER_S + 120 * NS_PER_S);
+	CU_ASSERT_TRUE(entry->n_snapshots == 3 || entry->n_snapshots == 4);
+	close_world();
+}
+
 /* ---- a store far away ---- */
 
 static void a_store_that_loses_replies_changes_nothing(void)
@@ -678,6 +694,7 @@ int main(void)
 	CU_add_test(suite, "crashes leave no debris", crashes_leave_no_debris);
 	CU_add_test(suite, "changes", changes_are_right_after_rollbacks_and_between_clones);
 	CU_add_test(suite, "schedules", a_schedule_takes_and_keeps);
+	CU_add_test(suite, "schedules and a wrong clock", a_schedule_survives_a_wrong_clock);
 	CU_add_test(suite, "lost replies", a_store_that_loses_replies_changes_nothing);
 	CU_basic_set_mode(CU_BRM_NORMAL);
 	CU_basic_run_tests();

@@ -80,9 +80,11 @@ uint64_t schedule_next_ns(const struct set_volume *entry)
 	uint64_t last_ns = 0;
 	if (s->every_s == 0 || entry->facts.is_deleting)
 		return 0;
+	/* a snapshot from further in the future was taken while the wall clock was wrong: none would be taken until then */
+	uint64_t latest_ns = reactor_wall_ns(entry->set->reactor) + s->every_s * NS_PER_S;
 	list_each (node, &entry->snapshots) {
 		const struct snapshot_facts *f = &container_of(node, struct set_snapshot, link)->facts;
-		if (f->is_scheduled)
+		if (f->is_scheduled && f->created_ns <= latest_ns)
 			last_ns = max_u64(last_ns, f->created_ns);
 	}
 	return max_u64(max_u64(last_ns + s->every_s * NS_PER_S, entry->schedule_retry_ns), 1);
