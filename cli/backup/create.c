@@ -528,17 +528,16 @@ static bool snapshot_is(const json_t *facts, const char *name)
 	return strcmp(text_at(facts, "name"), name) == 0 && strcmp(text_at(facts, "state"), "deleting") != 0;
 }
 
-static enum status snapshot_find(struct create *x)
+static enum status snapshot_look(struct create *x)
 {
 	size_t i;
 	json_t *facts;
-	const char *at = strchr(x->title, '@');
-	if (!at)
-		return cli_misuse(x->cli, "'%s' names no snapshot; a backup is made of one: NAME@SNAP", x->title);
-	x->volume = text_format("%.*s", (int)(at - x->title), x->title);
-	x->snapshot = text_format("%s", at + 1);
 	auto_free char *path = api_path("/v1/volumes/", x->volume, "");
 	auto_free char *list = api_path("/v1/volumes/", x->volume, "/snapshots");
+	json_decref(x->volume_facts);
+	json_decref(x->snapshots);
+	x->volume_facts = x->snapshots = NULL;
+	x->snapshot_facts = NULL;
 	enum status status = client_get(x->cli, path, &x->volume_facts);
 	if (status == DONE)
 		status = client_get(x->cli, list, &x->snapshots);
@@ -555,24 +554,60 @@ static enum status snapshot_find(struct create *x)
 			  x->volume);
 }
 
+static enum status snapshot_find(struct create *x)
+{
+	const char *at = strchr(x->title, '@');
+	if (!at)
+		return cli_misuse(x->cli, "'%s' names no snapshot; a backup is made of one: NAME@SNAP", x->title);
+	x->volume = text_format("%.*s", (int)(at - x->title), x->title);
+	x->snapshot = text_format("%s", at + 1);
+	return snapshot_look(x);
+}
+
+/* Is the very snapshot that this backup was made of still there, under its name? */
+static bool base_is_there(const struct create *x, const struct record *record)
+{
+	size_t i;
+	json_t *facts;
+	if (strcmp(record_text(record, RECORD_VOLUME_UUID), text_at(x->volume_facts, "uuid")) != 0)
+		return false;
+	json_array_foreach(json_object_get(x->snapshots, "snapshots"), i, facts)
+	{
+		auto_free char *id = snapshot_id_text(facts);
+		if (snapshot_is(facts, record_text(record, RECORD_SNAPSHOT)) &&
+		    strcmp(id, record_text(record, RECORD_SNAPSHOT_ID)) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* The newest backup of this volume whose snapshot is still there. */
 static const struct record *base_find(const struct create *x)
 {
 	for (uint32_t n = x->repository.n_records; n > 0; n--) {
 		const struct record *record = x->repository.records[n - 1];
-		size_t i;
-		json_t *facts;
-		if (strcmp(record_text(record, RECORD_VOLUME_UUID), text_at(x->volume_facts, "uuid")) != 0)
-			continue;
-		json_array_foreach(json_object_get(x->snapshots, "snapshots"), i, facts)
-		{
-			auto_free char *id = snapshot_id_text(facts);
-			if (snapshot_is(facts, record_text(record, RECORD_SNAPSHOT)) &&
-			    strcmp(id, record_text(record, RECORD_SNAPSHOT_ID)) == 0)
-				return record;
-		}
+		if (base_is_there(x, record))
+			return record;
 	}
 	return NULL;
+}
+
+/* The connection was made by names, and holds what they stand for: is that what was looked up, long ago perhaps? A base
+ * that was taken anew meanwhile would tell only what has changed since then. */
+static enum status snapshot_confirm(struct create *x)
+{
+	auto_free char *uuid = text_format("%s", text_at(x->volume_facts, "uuid"));
+	auto_free char *id = snapshot_id_text(x->snapshot_facts);
+	enum status status = snapshot_look(x);
+	if (status != DONE)
+		return status;
+	auto_free char *id_now = snapshot_id_text(x->snapshot_facts);
+	if (strcmp(uuid, text_at(x->volume_facts, "uuid")) != 0 || strcmp(id, id_now) != 0)
+		return cli_refuse(x->cli, "in-use", "'%s' is another snapshot now than a moment ago; try again",
+				  x->title);
+	if (x->base && !base_is_there(x, x->base))
+		x->base = NULL;
+	return DONE;
 }
 
 /* An incremental backup needs a server that tells what changed, and a base of which nothing is missing. */
@@ -677,7 +712,9 @@ static enum status create_open(struct create *x)
 		x->context = text_format(CONTEXT_PREFIX "%s", record_text(x->base, RECORD_SNAPSHOT));
 	x->transfer.context = x->context;
 	status = interrupt_begin(x->cli, &x->transfer.interrupt);
-	return status == DONE ? transfer_connect(&x->transfer, attachment_over_nbd(x->snapshot_facts), true) : status;
+	if (status == DONE)
+		status = transfer_connect(&x->transfer, attachment_over_nbd(x->snapshot_facts), true);
+	return status == DONE ? snapshot_confirm(x) : status;
 }
 
 /* The daemon and its clients come first, if they run on this machine: naming and compressing takes all that is left. */

@@ -350,6 +350,24 @@ for at in 1000 -20; do # in a chunk of data; in the leaf, which is the last
 done
 expect 0 'freed 0' q backup prune "$rotten" --keep-last 9 --force
 
+say "what gets another meaning while it is attached: no base, and not what was asked for"
+q volume create n --size 4M >/dev/null
+put n 0 100
+snapshot n s1
+backup n@s1 "$dir/anew"
+put n 200 4
+snapshot n s2
+echo n@s1 >"$dir/fake/retaken"
+backup n@s2 "$dir/anew"
+is "the base" "$(told base)" ""
+holds restores n@s2 "$dir/anew"
+snapshot n s3
+echo n@s3 >"$dir/fake/retaken"
+expect 1 "'n@s3' is another snapshot now" q backup create n@s3 "$dir/anew"
+backup n@s3 "$dir/anew"
+is "the base" "$(told base)" s2
+holds restores n@s3 "$dir/anew"
+
 say "pruned by rules, what is left restores"
 q volume create p --size 50M >/dev/null
 n=0

@@ -213,6 +213,11 @@ class State:
         return 200, {}
 
     def snapshot_attach(self, title):
+        if os.path.exists(self.path("retaken")):  # names a snapshot that is deleted now and taken anew
+            with open(self.path("retaken"), encoding="utf-8") as f:
+                self.n_snapshots += 1
+                self.snapshot(f.read().strip())["id"] = self.n_snapshots
+            os.unlink(self.path("retaken"))
         snapshot, socket = self.snapshot(title), self.path(title + ".nbd")
         command = ["setpriv", "--pdeathsig", "TERM", "qemu-nbd", "--read-only", "--format=qcow2", "--persistent",
                    "--shared=16", "-k", socket, "-x", title, "--pid-file", socket + ".pid"]
