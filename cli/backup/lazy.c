@@ -18,7 +18,8 @@
  * 4. Nothing is remembered here: when the daemon or this process ends, the volume's record says from where to go on, and
  *    what is brought a second time changes nothing.
  * 5. Only the volume that was found first is filled: one that has taken its name meanwhile may have another source.
- * 6. While another process fills it, this one stands by, and takes over when that one has ended or does nothing any more.
+ * 6. What prune moves into other packs meanwhile is looked for there, before anything is given up.
+ * 7. While another process fills it, this one stands by, and takes over when that one has ended or does nothing any more.
  */
 #include "cli/backup/lazy.h"
 
@@ -82,7 +83,7 @@ struct range {
 
 struct lazy {
 	struct cli *cli;
-	const struct repository *repository;
+	struct repository *repository;
 	const struct record *record;
 	struct transfer *transfer;
 	struct workers *workers;
@@ -104,6 +105,8 @@ struct lazy {
 	bool is_broken;        /* the connection: an operation failed */
 	bool is_standing_by;   /* another process fills it */
 	bool is_damage_zeroed; /* --zero-damaged */
+	bool has_moved;        /* a pack has gone: prune has put what was in it elsewhere, or */
+	bool is_gone;          /* what is missing is nowhere */
 	struct lane lanes[N_LANES];
 	enum status status;
 };
@@ -266,10 +269,20 @@ static void lane_find_lost(struct lazy *z, struct lane *lane)
 		lost_add(&lane->lost, begin, end < size_bytes ? end : size_bytes);
 }
 
+static bool lane_has_moved(const struct lane *lane)
+{
+	bool has_moved = lane->fetch.error == -ESTALE;
+	for (uint32_t i = 0; i < lane->fetch.n_parts; i++)
+		has_moved |= lane->fetch.parts[i].error == -ESTALE;
+	return has_moved;
+}
+
 static void lane_write(struct lazy *z, struct lane *lane)
 {
 	uint32_t i = 0, block, n_blocks;
 	lane->n_ops = 0;
+	if (!z->is_gone && lane_has_moved(lane))
+		z->has_moved = z->is_broken = true; /* all over again, when no worker is at work */
 	if (lazy_is_ending(z))
 		return;
 	lane_find_lost(z, lane);
@@ -612,6 +625,9 @@ static enum status lazy_run(struct lazy *z)
 		}
 		endpoint_close(&z->transfer->volume);
 		z->transfer->volume = (struct endpoint){.fd = -1};
+		if (z->has_moved)
+			z->is_gone = !repository_look_again(z->repository);
+		z->has_moved = false;
 		if (z->status == DONE && !is_over && now_ms() - z->progress_ms > PATIENCE_MS)
 			z->status = REFUSED; /* with what failed last */
 		if (z->status == DONE && !is_over)
@@ -676,7 +692,7 @@ static enum status lazy_leave(struct lazy *z)
 	_exit((int)lazy_run(z));
 }
 
-enum status lazy_restore(struct cli *c, const struct repository *r, const struct record *record, struct transfer *t)
+enum status lazy_restore(struct cli *c, struct repository *r, const struct record *record, struct transfer *t)
 {
 	json_auto_t *body = json_pack("{ss}", "frontend", "nbd"), *attachment = NULL;
 	auto_free char *source = lazy_source(c, r, record);

@@ -8,5 +8,5 @@
 
 /* Makes the volume (or goes on with one that is being filled from this backup), attaches it, says where, and fills it: in
  * a process of its own, or, with --wait, before it returns. What it makes stays, whatever happens. */
-must_check enum status lazy_restore(struct cli *c, const struct repository *r, const struct record *record,
+must_check enum status lazy_restore(struct cli *c, struct repository *r, const struct record *record,
 				    struct transfer *t);

@@ -247,7 +247,7 @@ int repository_table(const struct repository *r, uint32_t pack, struct pack_tabl
 	return error;
 }
 
-static int pack_look(struct repository *r, const char *name)
+static int pack_look(struct repository *r, const char *name, bool is_again)
 {
 	struct stat stat;
 	struct pack_table table = {0};
@@ -258,7 +258,9 @@ static int pack_look(struct repository *r, const char *name)
 	r->packs[number].is_damaged = error != 0;
 	for (uint32_t i = 0; i < table.n_entries; i++) {
 		const struct pack_entry *entry = &table.entries[i];
-		index_add(r->index, &entry->id, (struct index_place){number, entry->offset, entry->n_bytes});
+		struct index_place place = {number, entry->offset, entry->n_bytes};
+		if (!index_add(r->index, &entry->id, place) && is_again)
+			index_move(r->index, &entry->id, place);
 	}
 	pack_table_free(&table);
 	return error;
@@ -270,12 +272,42 @@ static enum status packs_look(struct repository *r)
 	int error = names_read(r->packs_fd, &names);
 	for (size_t i = 0; !error && i < names.n; i++) {
 		const char *name = names.list[i];
-		int bad = is_temporary(name) ? 0 : is_file_name(name) ? pack_look(r, name) : -EBADMSG;
+		int bad = is_temporary(name) ? 0 : is_file_name(name) ? pack_look(r, name, false) : -EBADMSG;
 		if (bad)
 			repository_note(r, true, FOLDER_PACKS, name, reading_text(bad));
 	}
 	names_free(&names);
 	return error ? repository_refuse(r, "list '" FOLDER_PACKS "'", error) : DONE;
+}
+
+static int pack_compare(const void *a, const void *b)
+{
+	return strcmp(((const struct repository_pack *)a)->name, ((const struct repository_pack *)b)->name);
+}
+
+bool repository_look_again(struct repository *r)
+{
+	struct names names;
+	bool has_found = false;
+	size_t n_known = r->n_packs;
+	struct repository_pack *known = calloc(n_known + 1, sizeof(*known));
+	if (!known)
+		abort();
+	if (n_known > 0)
+		memcpy(known, r->packs, n_known * sizeof(*known));
+	qsort(known, n_known, sizeof(*known), pack_compare);
+	int error = names_read(r->packs_fd, &names);
+	for (size_t i = 0; !error && i < names.n; i++) {
+		struct repository_pack wanted;
+		if (!is_file_name(names.list[i]))
+			continue;
+		snprintf(wanted.name, sizeof(wanted.name), "%s", names.list[i]);
+		if (!bsearch(&wanted, known, n_known, sizeof(*known), pack_compare))
+			has_found |= pack_look(r, names.list[i], true) == 0;
+	}
+	names_free(&names);
+	free(known);
+	return has_found;
 }
 
 /* ---- backups ---- */

@@ -56,6 +56,28 @@ q snapshot create new@x >/dev/null
 q volume detach new >/dev/null
 q volume delete new --snapshots >/dev/null
 
+say "packs that a prune writes again meanwhile are found again"
+repo=$dir/pruned
+volume_make p 160M
+fio --name=w --ioengine=nbd --uri="$(uri p)" --rw=write --bs=128k --size=160M --refill_buffers >/dev/null
+q snapshot create p@s >/dev/null
+q backup create p@s "$repo" >/dev/null
+fio --name=w --ioengine=nbd --uri="$(uri p)" --rw=write:128k --bs=384k --size=159M --io_size=118M --refill_buffers >/dev/null
+q snapshot create p@t >/dev/null
+q volume attach p@t --nbd >/dev/null
+q backup create p@t "$repo" >/dev/null
+filler_begin new p@t
+filler_catch
+before=$(ls "$repo/packs")
+q backup prune "$repo" --keep-last 1 >/dev/null
+holds test "$(comm -12 <(echo "$before") <(ls "$repo/packs") | wc -l)" -lt "$(wc -l <<<"$before")"
+kill -CONT "$filler"
+holds wait "$filler"
+is "left to fill" "$(fill new)" null
+holds same new p@t
+drop new
+repo=$dir/repo
+
 say "answers that come while it records are not overlooked"
 for round in 1 2; do
 	filler_begin new
