@@ -190,6 +190,18 @@ static enum status identity_missing(struct repository *r, enum repository_use us
 			  r->path);
 }
 
+/* Both copies can be read: they say the same, or one of them is another repository's, and nothing here tells which. */
+static enum status identity_compare(struct repository *r, const struct identity *copy)
+{
+	auto_free char *text = identity_encode(&r->identity), *copy_text = identity_encode(copy);
+	if (strcmp(text, copy_text) == 0)
+		return DONE;
+	return cli_refuse(r->cli, "damaged",
+			  "'%s/" IDENTITY_FILE "' and '" IDENTITY_FILE COPY
+			  "' are of two repositories; take away the one that was put there by mistake",
+			  r->path);
+}
+
 static enum status identity_find(struct repository *r, enum repository_use use)
 {
 	struct identity copy;
@@ -198,6 +210,8 @@ static enum status identity_find(struct repository *r, enum repository_use use)
 	int copy_error = identity_read(r, IDENTITY_FILE COPY, &copy, copy_why);
 	if (error && copy_error)
 		return identity_missing(r, use, error, copy_error, error == -ENOTSUP ? why : copy_why);
+	if (!error && !copy_error && identity_compare(r, &copy) != DONE)
+		return REFUSED;
 	if (error)
 		r->identity = copy;
 	if (error || copy_error) {

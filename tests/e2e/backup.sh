@@ -146,6 +146,11 @@ expect 1 "needs 'teleport', which this release does not know" q backup restore "
 line=$(head -n 1 "$repo/repository")
 seal_line "$line" | tee "$later/repository" >"$later/repository.copy"
 expect 0 'v@s7 +whole' q backup verify "$later"
+seal_line "$(head -n 1 "$repo/repository" | jq -c '.id |= .[1:] + .[:1]')" >"$later/repository"
+expect 1 "are of two repositories; take away the one" q backup restore "$later/v@s1" x
+expect 1 "are of two repositories" q backup prune "$later" --keep-last 1 --force
+rm "$later/repository"
+holds restores v@s1 "$later" 2>/dev/null
 rm -r "$later"
 
 say "one writer at a time; a lock left behind is taken over"
