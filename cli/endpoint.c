@@ -240,6 +240,7 @@ static int op_completed(void *context, int *error)
 	quarry_assert(!op->is_done);
 	op->error = *error;
 	op->is_done = true;
+	op->endpoint->has_news = true;
 	return 1; /* libnbd forgets the command */
 }
 
@@ -264,7 +265,7 @@ static nbd_completion_callback op_callback(struct endpoint_op *op)
 void endpoint_read(struct endpoint *e, struct endpoint_op *op, void *data, size_t len_bytes, uint64_t pos_bytes)
 {
 	quarry_assert(len_bytes <= e->size_bytes && pos_bytes <= e->size_bytes - len_bytes);
-	*op = (struct endpoint_op){0};
+	*op = (struct endpoint_op){.endpoint = e};
 	if (e->nbd) {
 		if (nbd_aio_pread(e->nbd, data, len_bytes, pos_bytes, op_callback(op), 0) < 0)
 			op_refused(op);
@@ -300,7 +301,7 @@ static int file_write(struct endpoint *e, const void *data, size_t len_bytes, ui
 void endpoint_write(struct endpoint *e, struct endpoint_op *op, const void *data, size_t len_bytes, uint64_t pos_bytes)
 {
 	quarry_assert(len_bytes > 0);
-	*op = (struct endpoint_op){0};
+	*op = (struct endpoint_op){.endpoint = e};
 	if (!e->nbd)
 		op_end(op, file_write(e, data, len_bytes, pos_bytes));
 	else if (nbd_aio_pwrite(e->nbd, data, len_bytes, pos_bytes, op_callback(op), 0) < 0)
@@ -327,7 +328,7 @@ static int file_zero(struct endpoint *e, uint64_t len_bytes, uint64_t pos_bytes)
 void endpoint_zero(struct endpoint *e, struct endpoint_op *op, uint64_t len_bytes, uint64_t pos_bytes)
 {
 	quarry_assert(e->can_zero);
-	*op = (struct endpoint_op){0};
+	*op = (struct endpoint_op){.endpoint = e};
 	if (!e->nbd)
 		op_end(op, file_zero(e, len_bytes, pos_bytes));
 	else if (nbd_aio_zero(e->nbd, len_bytes, pos_bytes, op_callback(op), 0) < 0)
@@ -337,7 +338,7 @@ void endpoint_zero(struct endpoint *e, struct endpoint_op *op, uint64_t len_byte
 void endpoint_trim(struct endpoint *e, struct endpoint_op *op, uint64_t len_bytes, uint64_t pos_bytes)
 {
 	quarry_assert(e->nbd);
-	*op = (struct endpoint_op){0};
+	*op = (struct endpoint_op){.endpoint = e};
 	if (nbd_aio_trim(e->nbd, len_bytes, pos_bytes, op_callback(op), 0) < 0)
 		op_refused(op);
 }
@@ -345,7 +346,7 @@ void endpoint_trim(struct endpoint *e, struct endpoint_op *op, uint64_t len_byte
 void endpoint_flush_begin(struct endpoint *e, struct endpoint_op *op)
 {
 	quarry_assert(e->nbd);
-	*op = (struct endpoint_op){0};
+	*op = (struct endpoint_op){.endpoint = e};
 	if (nbd_aio_flush(e->nbd, op_callback(op), 0) < 0)
 		op_refused(op);
 }
@@ -465,6 +466,10 @@ struct pollfd endpoint_pollfd(struct endpoint *e)
 		return wait;
 	if (nbd_aio_is_dead(e->nbd) || nbd_aio_is_closed(e->nbd))
 		return ended_pollfd(e);
+	e->is_news_told = e->has_news;
+	e->has_news = false;
+	if (e->is_news_told)
+		return (struct pollfd){.fd = e->fd, .events = POLLIN};
 	unsigned direction = nbd_aio_get_direction(e->nbd);
 	wait.fd = nbd_aio_get_fd(e->nbd);
 	if (direction & LIBNBD_AIO_DIRECTION_READ)
@@ -477,11 +482,12 @@ struct pollfd endpoint_pollfd(struct endpoint *e)
 /* What fails here fails every op of the connection; their errors tell. */
 void endpoint_polled(struct endpoint *e, short events)
 {
-	if (!e->nbd || events == 0)
+	if (!e->nbd || events == 0 || e->is_news_told) /* libnbd must not be told of bytes that are not there */
 		return;
 	unsigned direction = nbd_aio_get_direction(e->nbd);
 	if ((events & (POLLIN | POLLHUP | POLLERR)) && (direction & LIBNBD_AIO_DIRECTION_READ))
 		(void)nbd_aio_notify_read(e->nbd);
 	else if ((events & POLLOUT) && (direction & LIBNBD_AIO_DIRECTION_WRITE))
 		(void)nbd_aio_notify_write(e->nbd);
+	e->has_news = false; /* whoever polls looks at his ops now */
 }

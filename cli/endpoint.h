@@ -11,6 +11,7 @@ struct nbd_handle;
 
 /* One read, write or zeroing under way. Owner: the copy; the endpoint sets it when it is done. */
 struct endpoint_op {
+	struct endpoint *endpoint; /* of a connection */
 	bool is_done;
 	int error; /* 0 or an errno */
 };
@@ -27,7 +28,8 @@ struct endpoint {
 	uint64_t size_bytes;
 	struct nbd_handle *nbd;             /* NULL: a file */
 	int fd;                             /* of a file; beside a connection: always readable */
-	bool is_end_told;                   /* of the connection: see endpoint_pollfd() */
+	bool is_end_told;                   /* of the connection: see endpoint_pollfd(), */
+	bool has_news, is_news_told;        /* as for these */
 	bool is_fresh;                      /* reads as zeros where nothing was written: holes need not be written */
 	bool is_device;                     /* fd is a block device */
 	bool knows_holes;                   /* cleared when it turns out not to */
@@ -64,6 +66,8 @@ void endpoint_forget(struct endpoint *e);
 /* What begins at pos_bytes, at most to the end of the endpoint. Blocks. 0 or an errno. */
 must_check int endpoint_extent(struct endpoint *e, uint64_t pos_bytes, struct extent *out);
 
-/* What poll() must wait for, and what to do when it has come. A file waits for nothing (fd -1). */
+/* What poll() must wait for, and what to do when it has come. A file waits for nothing (fd -1). What was done outside of
+ * endpoint_polled(), by a call that began another operation or blocked, is news: poll() returns at once, so that whoever
+ * has looked at his ops before that call looks again. */
 struct pollfd endpoint_pollfd(struct endpoint *e);
 void endpoint_polled(struct endpoint *e, short events);

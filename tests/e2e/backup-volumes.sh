@@ -117,4 +117,17 @@ holds test "$kept" -gt $((30 << 20))
 holds test "$(told stored_bytes)" -lt $((whole - kept * 9 / 10))
 repo=$dir/other
 holds restores v@s6
+
+say "holes of more than one question: nothing is waited for that has come already"
+volume_make thin 3G
+for i in 1 2 3 4 5 6 7 8; do
+	nbd "$(uri thin)" "h.pwrite(bytes([$i]) * 4096, 1 << 20); h.flush()"
+	q snapshot create "thin@n$i" >/dev/null
+	expect 0 '' timeout 60 "$BUILD/quarry" backup create "thin@n$i" "$dir/thin"
+done
+for i in 1 2 3 4; do
+	expect 0 '' timeout 60 "$BUILD/quarry" volume import "$(uri thin)" "copy$i"
+	expect 0 '' timeout 60 "$BUILD/quarry" volume export thin@n8 "$dir/thin$i.raw"
+	rm "$dir/thin$i.raw"
+done
 passed
