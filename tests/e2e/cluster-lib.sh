@@ -10,6 +10,8 @@
 #   qn NAME ARGUMENTS ...      the command, to that node;   jsonn NAME FILTER ARGUMENTS ...   a value of its JSON
 #   node_uri NAME VOLUME       the NBD URI of a volume there
 #   node_event NAME CODE       has it told this event?
+#   client_begin NODE ...      a client that writes v, checks what it reads, and looks for it at these nodes; client_end;
+#   pause_of_client            sets $pause, its longest since the last time, in ms
 #   places NAME N              does a volume of that node get N copies? A disk of another node does when it has been told of
 # shellcheck shell=bash
 require etcd jq curl
@@ -163,4 +165,30 @@ places() { # NAME N
 	qn "$1" volume detach probe >/dev/null
 	qn "$1" volume delete probe >/dev/null
 	[ "$n" = "$2" ]
+}
+
+# ---- a client that looks for its volume, v, at every node: roaming_client.py ----
+
+client_begin() { # NODE ...
+	local words="'client', '$dir'" n
+	for n; do
+		words+=", '$n'"
+	done
+	nbdsh -c "import sys; sys.argv = [$words]" -c "$(cat "$here/roaming_client.py")" 7>&- 8<&- &
+	client_pid=$!
+	others+=("$client_pid")
+	until_true 10 grep -q begun "$dir/client"
+}
+
+pause_of_client() { # sets $pause: its longest since the last time, in ms
+	: >"$dir/reset"
+	until_true 30 test ! -e "$dir/reset"
+	pause=$(grep pause "$dir/client" | tail -n 1 | cut -d' ' -f2)
+}
+
+client_end() { # all that it wrote is there
+	pause_of_client
+	: >"$dir/enough"
+	holds wait "$client_pid"
+	say "$(tail -n 1 "$dir/client")"
 }

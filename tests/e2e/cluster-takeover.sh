@@ -27,81 +27,7 @@ for v in v alone; do
 	nbd "$(node_uri n1 $v)" 'h.pwrite(b"x" * 4096, 0)'
 done
 
-# Writes one block after the other, and reads one back. A write whose connection was lost may be there or not, once.
-client='
-import os, random, sys, threading, time
-d, nodes = sys.argv[1], sys.argv[2:]
-out = open(d + "/client", "w", buffering=1)
-done, doubt = {}, {}
-class Late(Exception):
-    pass
-def await_until(c, is_done): # a node that stands still says nothing
-    end = time.monotonic() + 1
-    while not is_done():
-        if time.monotonic() > end or c.poll(100) < 0:
-            raise Late
-def connect():
-    while True:
-        for n in nodes:
-            c = nbd.NBD()
-            try:
-                c.aio_connect_uri("nbd+unix:///v?socket=%s/%s/nbd.sock" % (d, n))
-                await_until(c, lambda: not c.aio_is_connecting())
-                if c.aio_is_ready():
-                    return c
-            except (nbd.Error, Late):
-                pass
-        threading.Event().wait(0.02)
-def write(block, data):
-    cookie = c.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(data)), block * 4096)
-    await_until(c, lambda: c.aio_command_completed(cookie))
-def read(block):
-    to = nbd.Buffer(4096)
-    cookie = c.aio_pread(to, block * 4096)
-    await_until(c, lambda: c.aio_command_completed(cookie))
-    return bytes(to.to_bytearray())
-def judge(block, data):
-    got = int.from_bytes(data[:8], "little")
-    if data != got.to_bytes(8, "little") * 512 or got not in {done.get(block, 0)} | doubt.get(block, set()):
-        out.write("wrong: block %d is %d, not %d or %s\n" % (block, got, done.get(block, 0), doubt.get(block)))
-        os._exit(1)
-    done[block] = got
-    doubt.pop(block, None)
-c, n, last, worst = connect(), 0, time.monotonic(), 0
-out.write("begun\n")
-while not os.path.exists(d + "/enough"):
-    n += 1
-    block, looked = 256 + random.randrange(2048), 256 + random.randrange(2048)
-    try:
-        write(block, n.to_bytes(8, "little") * 512)
-        done[block] = n
-        doubt.pop(block, None)
-        judge(looked, read(looked))
-    except (nbd.Error, Late):
-        if done.get(block) != n:
-            doubt.setdefault(block, set()).add(n)
-        c = connect()
-        continue
-    now = time.monotonic()
-    worst, last = max(worst, now - last), now
-    if os.path.exists(d + "/reset"):
-        out.write("pause %d\n" % (worst * 1000))
-        worst = 0
-        os.unlink(d + "/reset")
-for block in range(256, 256 + 2048):
-    judge(block, read(block))
-out.write("good %d\n" % n)
-'
-nbdsh -c "import sys; sys.argv = ['client', '$dir', 'n1', 'n2', 'n3']" -c "$client" 7>&- 8<&- &
-client_pid=$!
-others+=("$client_pid")
-until_true 10 grep -q begun "$dir/client"
-
-pause_of_client() { # sets $pause: its longest since the last time, in ms
-	: >"$dir/reset"
-	until_true 30 test ! -e "$dir/reset"
-	pause=$(grep pause "$dir/client" | tail -n 1 | cut -d' ' -f2)
-}
+client_begin $nodes
 another_of() { # NODE: one that is not it
 	[ "$1" = n1 ] && echo n2 || echo n1
 }
@@ -164,10 +90,7 @@ read -r -t 4 <> <(:) || true # longer than a lease: nothing must happen
 is "whose it is" "$(head_of "$other" v)" "$from"
 node_start "$from"
 until_true 20 serves "$from" v
-pause_of_client
-: >"$dir/enough"
-holds wait "$client_pid"
-say "$(tail -n 1 "$dir/client")"
+client_end
 holds grep -q '^good' "$dir/client"
 until_true 60 current n1 3
 until_true 20 serves n1 alone
