@@ -88,7 +88,12 @@ const struct command commands[] = {
 	{.noun = "node", .verb = "list", .run = node_list, .summary = "list the nodes"},
 	{.noun = "node", .verb = "show", .run = node_show, .arguments = {WORD("NODE", VALUE_NODE)},
 	 .summary = "show one node"},
-	{.noun = "node", .verb = "drain", .is_later = true},
+	{.noun = "node", .verb = "drain", .run = node_drain, .arguments = {WORD("NODE", VALUE_NODE)},
+	 .summary = "move all that a node holds and serves to the other nodes",
+	 .more = "Its disks are drained, and what is attached there over NBD is served by other nodes. Runs in the background,\n"
+		 "behind clients; 'quarry node show' tells how far it is, and what cannot go.",
+	 .options = OPTIONS(OPTION("cancel", NO_VALUE, "drain it no more; what has left it stays where it is"),
+			    OPTION("wait", NO_VALUE, "wait for the end; exit 1 if something cannot go"))},
 
 	/* ---- pool ---- */
 	{.noun = "pool", .verb = "create", .run = pool_create, .arguments = {WORD("NAME", VALUE_NAME)},

@@ -21,6 +21,7 @@ enum status disk_show(struct cli *c);
 
 enum status node_list(struct cli *c);
 enum status node_show(struct cli *c);
+enum status node_drain(struct cli *c);
 
 enum status pool_create(struct cli *c);
 enum status pool_delete(struct cli *c);

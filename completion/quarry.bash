@@ -6,7 +6,7 @@ _quarry_nouns() {
 _quarry_verbs() {
 	case "$1" in
 	disk) echo 'add list show drain remove scrub check' ;;
-	node) echo 'list show' ;;
+	node) echo 'list show drain' ;;
 	pool) echo 'create list show set delete' ;;
 	volume) echo 'create list show set resize rename move clone delete attach detach import export' ;;
 	snapshot) echo 'create list show delete rollback schedule diff' ;;
@@ -20,6 +20,7 @@ _quarry_options() {
 	'disk drain') echo ' --cancel --wait ' ;;
 	'disk remove') echo ' --force ' ;;
 	'disk scrub') echo ' --wait ' ;;
+	'node drain') echo ' --cancel --wait ' ;;
 	'pool create') echo ' --replicas:text --min-replicas:text --failure-domain:=disk,node,rack,zone ' ;;
 	'pool set') echo ' --replicas:text --min-replicas:text --failure-domain:=disk,node,rack,zone ' ;;
 	'volume create') echo ' --size:text --pool:pool --replicas:text ' ;;
@@ -51,6 +52,7 @@ _quarry_arguments() {
 	'disk scrub') echo 'disk' ;;
 	'disk check') echo 'path' ;;
 	'node show') echo 'node' ;;
+	'node drain') echo 'node' ;;
 	'pool create') echo 'text' ;;
 	'pool show') echo 'pool' ;;
 	'pool set') echo 'pool' ;;

@@ -68,11 +68,27 @@ static uint64_t attached_on(const struct snapshot *s, const char *node)
 	return n;
 }
 
+/* null: it is not being drained. How far it is only the node itself knows. */
+static json_t *drain_json(const struct node_drain_view *v, bool is_self)
+{
+	if (!v->is_wanted)
+		return json_null();
+	json_t *o = json_object();
+	put(o, "done", json_boolean(v->is_done));
+	put(o, "left_bytes", is_self || v->is_done ? number(v->left_bytes) : json_null());
+	put(o, "attached_volumes", number(v->n_attached));
+	put(o, "eta_s", v->eta_s > 0 ? number(v->eta_s) : json_null());
+	put(o, "why", json_string(v->why));
+	return o;
+}
+
 /* ---- this node ---- */
 
-static json_t *own_json(const struct answer_context *c, const struct snapshot *s, const struct member_view *m)
+/* n is NULL where the store is this node's alone. */
+static json_t *own_json(const struct answer_context *c, const struct snapshot *s, const struct snapshot_node *n)
 {
 	const struct config *config = c->config;
+	const struct member_view *m = n ? &n->view : NULL;
 	quarry_assert(!m || strcmp(m->name, config->node.name) == 0);
 	json_t *o = json_object(), *labels = json_object(), *nbd = json_object();
 	uint64_t memory = memory_bytes();
@@ -94,6 +110,7 @@ static json_t *own_json(const struct answer_context *c, const struct snapshot *s
 	put(o, "memory_bytes", memory > 0 ? number(memory) : json_null());
 	put(o, "nbd", nbd);
 	put(o, "peer", json_pack("{s:s,s:n}", "listen", config->peer.listen, "answers"));
+	put(o, "drain", n ? drain_json(&n->drain, true) : json_null());
 	return o;
 }
 
@@ -151,6 +168,7 @@ static json_t *other_json(const struct answer_context *c, const struct snapshot 
 	put(o, "memory_bytes", json_null());
 	put(o, "nbd", nbd);
 	put(o, "peer", peer_of(about, n->answer));
+	put(o, "drain", drain_json(&n->drain, false));
 	json_decref(about);
 	return o;
 }
@@ -159,7 +177,7 @@ static json_t *other_json(const struct answer_context *c, const struct snapshot 
 
 static json_t *member_json(const struct answer_context *c, const struct snapshot *s, const struct snapshot_node *n)
 {
-	return n->view.is_self ? own_json(c, s, &n->view) : other_json(c, s, n);
+	return n->view.is_self ? own_json(c, s, n) : other_json(c, s, n);
 }
 
 json_t *nodes_json(const struct answer_context *c, const struct snapshot *s)

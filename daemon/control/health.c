@@ -102,7 +102,7 @@ static void tell_of_drain(const struct telling *t, const struct disk_view *v)
 	snprintf(object, sizeof(object), "disk %s", v->name);
 	if (v->drain.eta_s > 0)
 		snprintf(eta, sizeof(eta), ", for about %llu min more", (unsigned long long)(v->drain.eta_s / 60 + 1));
-	if (!v->drain.is_wanted || v->is_elsewhere)
+	if (!v->drain.is_wanted || v->drain.is_with_node || v->is_elsewhere)
 		return;
 	if (v->drain.is_done)
 		tell(t, "disk-drained", object,
@@ -240,6 +240,28 @@ static void tell_of_node(const struct telling *t, const struct snapshot *s, cons
 		     "disk remove DISK --force for each of its disks");
 }
 
+static void tell_of_node_drain(const struct telling *t, const struct snapshot_node *n)
+{
+	const struct node_drain_view *d = &n->drain;
+	char object[SET_TEXT_MAX + 16], eta[64] = "";
+	snprintf(object, sizeof(object), "node %s", n->view.name);
+	if (!d->is_wanted || !n->view.is_self)
+		return; /* it tells itself */
+	if (d->eta_s > 0)
+		snprintf(eta, sizeof(eta), ", for about %llu min more", (unsigned long long)(d->eta_s / 60 + 1));
+	if (d->is_done)
+		tell(t, "node-drained", object,
+		     "it is drained: it holds nothing and serves nothing; stop it, or use it again (quarry node drain "
+		     "%s "
+		     "--cancel)",
+		     n->view.name);
+	else if (d->why[0])
+		tell(t, "node-drain-stalled", object, "not all of it can go: %s", d->why);
+	else
+		tell(t, "node-draining", object, "it is being drained: %llu MiB and %u attached volumes are to go%s",
+		     (unsigned long long)(d->left_bytes / MIB), d->n_attached, eta);
+}
+
 void health_each(const struct snapshot *s, void (*each)(const struct problem *p, void *context), void *context)
 {
 	struct telling t = {.each = each, .context = context};
@@ -248,8 +270,10 @@ void health_each(const struct snapshot *s, void (*each)(const struct problem *p,
 		     "writing it failed, so no command can be carried out; make sure that its disk has space and is "
 		     "sound, "
 		     "then restart the daemon");
-	for (size_t i = 0; i < s->n_nodes; i++)
+	for (size_t i = 0; i < s->n_nodes; i++) {
 		tell_of_node(&t, s, &s->nodes[i].view);
+		tell_of_node_drain(&t, &s->nodes[i]);
+	}
 	for (size_t i = 0; i < s->n_disks; i++) {
 		tell_of_disk(&t, &s->disks[i].view);
 		tell_of_drain(&t, &s->disks[i].view);

@@ -49,6 +49,15 @@ static const char *node_of(const struct snapshot *s)
 	return d && d->is_elsewhere && !d->why[0] ? d->node : NULL;
 }
 
+/* How far its draining is a node knows itself. */
+static bool node_is_elsewhere(const char *name, const struct snapshot_sources *from)
+{
+	struct member_view m;
+	struct node_drain_view drain;
+	volume_set_node_drain(from->volumes, name, &drain);
+	return drain.is_wanted && members_find(from->members, name, &m) && !m.is_self && m.state == MEMBER_SERVING;
+}
+
 bool look_is_elsewhere(const struct order *o, const struct snapshot_sources *from, char node[static SET_TEXT_MAX])
 {
 	struct snapshot s = {0};
@@ -57,8 +66,10 @@ bool look_is_elsewhere(const struct order *o, const struct snapshot_sources *fro
 		       o->show == ORDER_SNAPSHOTS) &&
 		      o->object[0];
 	node[0] = '\0';
+	if (o->show == ORDER_NODE && !o->is_command && from->members && node_is_elsewhere(o->object, from))
+		snprintf(node, SET_TEXT_MAX, "%s", o->object);
 	if (!is_look || !is_one || !from->members)
-		return false;
+		return node[0] != '\0';
 	s.only_parts = o->show == ORDER_DISK ? SNAPSHOT_DISKS : SNAPSHOT_VOLUMES;
 	s.parts = s.only_parts;
 	snprintf(s.only, sizeof(s.only), "%.*s", (int)strcspn(o->object, o->show == ORDER_DISK ? "" : "@"), o->object);

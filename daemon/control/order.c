@@ -486,6 +486,8 @@ static const struct route routes[] = {
     {"GET", "/v1/status", ORDER_STATUS, 200, read_plain, LOOK},
     {"GET", "/v1/nodes", ORDER_NODES, 200, read_plain, LOOK},
     {"GET", "/v1/nodes/*", ORDER_NODE, 200, read_plain, LOOK},
+    {"POST", "/v1/nodes/*/drain", ORDER_NODE, 202, read_drain, SET_NODE_DRAIN},
+    {"DELETE", "/v1/nodes/*/drain", ORDER_NODE, 200, read_drain, SET_NODE_DRAIN},
     {"GET", "/v1/pools", ORDER_POOLS, 200, read_plain, LOOK},
     {"POST", "/v1/pools", ORDER_POOL, 201, read_pool_create, SET_POOL_CREATE},
     {"GET", "/v1/pools/*", ORDER_POOL, 200, read_plain, LOOK},
@@ -526,7 +528,7 @@ static const struct route routes[] = {
 };
 
 /* What later releases bring; a client of theirs learns that it is not its mistake. */
-static const char *const later[] = {"/v1/peers", "/v1/nodes/*/drain"};
+static const char *const later[] = {"/v1/peers"};
 
 /* False: no path of ours looks like that. */
 static bool parts_split(const char *path, struct parts *p)
@@ -583,7 +585,7 @@ static const struct route *route_find(const struct order_text *t, const struct p
 	}
 	for (size_t i = 0; i < array_size(later); i++) {
 		if (pattern_matches(later[i], p)) {
-			order_refuse(why, 501, "not-available", "this release has no drains of nodes, and no peers");
+			order_refuse(why, 501, "not-available", "this release has no peers");
 			return NULL;
 		}
 	}

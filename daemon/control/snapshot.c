@@ -194,6 +194,8 @@ void snapshot_take(struct snapshot *s, const struct snapshot_sources *from)
 		volume_set_snapshots(from->volumes, take_snapshot, s);
 	if ((s->parts & SNAPSHOT_NODES) && from->members)
 		members_each(from->members, take_node, s);
+	for (size_t i = 0; i < s->n_nodes; i++)
+		volume_set_node_drain(from->volumes, s->nodes[i].view.name, &s->nodes[i].drain);
 	for (size_t i = 0; i < s->n_nodes && from->peers; i++)
 		s->nodes[i].answer = from->peer_answer(from->peers, s->nodes[i].view.name);
 	if (s->parts & SNAPSHOT_SLOW) {

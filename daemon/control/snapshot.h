@@ -33,6 +33,7 @@ struct snapshot_volume {
 struct snapshot_node {
 	struct member_view view; /* about: a copy that the snapshot owns */
 	enum peer_answer answer;
+	struct node_drain_view drain;
 };
 
 struct snapshot {

@@ -171,6 +171,11 @@ void volume_set_disks(struct volume_set *set, void (*each)(const struct disk_vie
 	each(&v, context);
 }
 
+void volume_set_node_drain(const struct volume_set *set, const char *node, struct node_drain_view *view)
+{
+	*view = (struct node_drain_view){0};
+}
+
 void volume_set_disks_adding(struct volume_set *set, void (*each)(const struct disk_adding_view *v, void *context),
 			     void *context)
 {

@@ -144,22 +144,6 @@ static void test_wrong_usage_names_the_word(void)
 	}
 }
 
-static void test_what_comes_later_is_refused_whatever_follows(void)
-{
-	static const char *const lines[] = {
-	    "node drain n1",
-	    "node drain",
-	};
-	for (size_t i = 0; i < array_size(lines); i++) {
-		struct cli c;
-		struct line l;
-		CU_ASSERT_EQUAL(parse(&c, &l, lines[i]), REFUSED);
-		CU_ASSERT_STRING_EQUAL(c.failure.code, "not-available");
-		CU_ASSERT_PTR_NOT_NULL(strstr(c.failure.text, "not in this release"));
-		call_destroy(c.call);
-	}
-}
-
 static void test_help_needs_nothing_else(void)
 {
 	static const char *const lines[] = {"--help",
@@ -276,7 +260,6 @@ int main(void)
 	CU_ADD_TEST(suite, test_arguments_and_options_are_found);
 	CU_ADD_TEST(suite, test_options_stand_anywhere);
 	CU_ADD_TEST(suite, test_wrong_usage_names_the_word);
-	CU_ADD_TEST(suite, test_what_comes_later_is_refused_whatever_follows);
 	CU_ADD_TEST(suite, test_help_needs_nothing_else);
 	CU_ADD_TEST(suite, test_json_is_known_however_wrong_the_line_is);
 	CU_ADD_TEST(suite, test_names);

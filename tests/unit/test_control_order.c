@@ -59,6 +59,10 @@ static void test_looks(void)
 	CU_ASSERT_EQUAL(order.status, 200);
 	CU_ASSERT_EQUAL(read_order("GET", "/metrics", NULL), 0);
 	CU_ASSERT_EQUAL(order.show, ORDER_METRICS);
+	CU_ASSERT_EQUAL(read_order("POST", "/v1/nodes/n1/drain", NULL), 0);
+	CU_ASSERT(order.show == ORDER_NODE && order.command.kind == SET_NODE_DRAIN && !order.command.cancel);
+	CU_ASSERT_EQUAL(read_order("DELETE", "/v1/nodes/n1/drain", NULL), 0);
+	CU_ASSERT_TRUE(order.command.cancel);
 	CU_ASSERT_EQUAL(read_order("GET", "/v1/volumes/vm7", NULL), 0);
 	CU_ASSERT_EQUAL(order.show, ORDER_VOLUME);
 	CU_ASSERT_STRING_EQUAL(order.object, "vm7");
@@ -111,7 +115,6 @@ static void test_wrong_methods(void)
 static void test_later_releases(void)
 {
 	expect_refusal("POST", "/v1/peers", NULL, 501, "not-available", "no peers");
-	expect_refusal("POST", "/v1/nodes/a/drain", NULL, 501, "not-available", "drains");
 }
 
 static void test_history(void)

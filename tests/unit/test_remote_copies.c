@@ -70,11 +70,11 @@ static void domains_are_nodes_and_racks(void)
 	struct pool_facts pool = {.name = "default", .failure_domain = DOMAIN_NODE};
 	cluster_open(&c, 3, 3);
 	struct head_world *w = &c.nodes[0];
-	CU_ASSERT_EQUAL(placement_domains(w->set, &pool, NULL), 3);
+	CU_ASSERT_EQUAL(placement_domains(w->set, &pool, 0), 3);
 	pool.failure_domain = DOMAIN_RACK; /* two nodes are in one, the third in none */
-	CU_ASSERT_EQUAL(placement_domains(w->set, &pool, NULL), 2);
+	CU_ASSERT_EQUAL(placement_domains(w->set, &pool, 0), 2);
 	pool.failure_domain = DOMAIN_ZONE; /* nobody says: each for itself */
-	CU_ASSERT_EQUAL(placement_domains(w->set, &pool, NULL), 3);
+	CU_ASSERT_EQUAL(placement_domains(w->set, &pool, 0), 3);
 	struct set_command create = order(SET_VOLUME_CREATE, "four");
 	create.size_bytes = VOLUME_BYTES;
 	create.replicas = 4;

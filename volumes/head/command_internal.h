@@ -27,7 +27,7 @@ struct command {
 	struct volume_io io;
 	struct volume_extent extent;
 	bool was_running;      /* DISK_REMOVE: the disk */
-	uint64_t seen_disks;   /* DISKS_SEEN: bit per disk */
+	uint64_t seen_disks;   /* DISKS_SEEN, NODE_DISKS: bit per disk */
 	bool is_attached_here; /* the command attached the volume for itself */
 	struct disk_maker *maker;
 	bool has_loaded; /* the store was read again for it */
@@ -47,12 +47,12 @@ struct command_kind {
 	int (*decide)(struct command *c);
 	void (*apply)(struct command *c, uint64_t revision); /* the store has it: so do the copies */
 };
-extern const struct command_kind command_disk_add, command_disk_drain, command_rehome, command_disk_remove,
-    command_disk_scrub, command_pool_create, command_pool_set, command_pool_delete, command_volume_create,
-    command_volume_delete, command_volume_resize, command_volume_rename, command_volume_set, command_release,
-    command_return, command_seen, command_takeover, command_volume_move, command_volume_attach, command_volume_detach,
-    command_snapshot_create, command_snapshot_rollback, command_snapshot_delete, command_sweep, command_clone,
-    command_export, command_unexport, command_schedule, command_measure, command_changes;
+extern const struct command_kind command_disk_add, command_disk_drain, command_node_drain, command_node_disks,
+    command_rehome, command_disk_remove, command_disk_scrub, command_pool_create, command_pool_set, command_pool_delete,
+    command_volume_create, command_volume_delete, command_volume_resize, command_volume_rename, command_volume_set,
+    command_release, command_return, command_seen, command_takeover, command_volume_move, command_volume_attach,
+    command_volume_detach, command_snapshot_create, command_snapshot_rollback, command_snapshot_delete, command_sweep,
+    command_clone, command_export, command_unexport, command_schedule, command_measure, command_changes;
 
 /* Sets the error, its stable code and the sentence; returns err. */
 int command_refuse(struct command *c, int err, const char *code, const char *format, ...) printf_like(4, 5);
@@ -106,6 +106,19 @@ void changes_work_free(struct changes_work *w);
 /* The set's own attachment of the volume ends first, for a command that needs it detached. FLOW_WAIT: kind->run is
  * called again. */
 must_check enum flow command_end_rehoming(struct command *c, struct set_volume *entry);
+
+/* Is the node given anything new? 0, or refused: it is being drained. */
+must_check int command_check_node_takes(struct command *c, const char *node);
+
+/* ---- set_drain.c ---- */
+
+/* What is to be left: a disk, or all of a node. */
+struct leaving {
+	uint64_t disks; /* bit per disk */
+	const char *noun, *name;
+};
+/* Have the other disks room for what lies there, and are they in failure domains enough? 0, or refused. */
+must_check int drain_check_rest(struct command *c, const struct leaving *leaving);
 
 /* ---- set_older.c ---- */
 

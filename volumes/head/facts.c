@@ -259,6 +259,7 @@ int disk_from_json(const char *uuid, const char *text, struct disk_facts *out, c
 	out->is_removed = read_two_words(&r, "state", "ok", "removed");
 	out->is_reserved = read_bool(&r, "reserved");
 	out->is_draining = json_object_get(r.object, "draining") && read_bool(&r, "draining");
+	out->drains_with_node = json_object_get(r.object, "drains_with_node") && read_bool(&r, "drains_with_node");
 	if (json_object_get(r.object, "cluster"))
 		out->cluster = read_uuid(&r, "cluster");
 	if (json_object_get(r.object, "checkpoint")) {
@@ -278,6 +279,8 @@ char *disk_to_json(const struct disk_facts *d)
 				   d->pool, "name", d->name, "size_bytes", json_number(d->size_bytes), "state",
 				   d->is_removed ? "removed" : "ok", "reserved", (int)d->is_reserved, "draining",
 				   (int)d->is_draining, "cluster", has_cluster ? cluster : NULL);
+	if (object && d->drains_with_node)
+		json_object_set_new(object, "drains_with_node", json_true());
 	if (object && d->checkpoint > 0) {
 		json_object_set_new(object, "checkpoint", json_number(d->checkpoint));
 		json_object_set_new(object, "seen_ns", json_number(d->seen_ns));

@@ -32,8 +32,9 @@ struct disk_facts {
 	bool
 	    is_removed; /* by force, while volumes had data on it: kept so that their placements still name something */
 	bool is_reserved;
-	bool is_draining;    /* nothing is placed on it, and what lies there goes elsewhere */
-	struct uuid cluster; /* that its superblock names, when that is another than this store's; else zero */
+	bool is_draining;      /* nothing is placed on it, and what lies there goes elsewhere */
+	bool drains_with_node; /* because its node is being drained */
+	struct uuid cluster;   /* that its superblock names, when that is another than this store's; else zero */
 	/* It has been at this checkpoint, when the clock said so: at an earlier one it is an older copy. 0: not known. */
 	uint64_t checkpoint, seen_ns;
 	uint64_t revision;

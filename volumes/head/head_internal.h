@@ -25,7 +25,7 @@
  *   ahead.c          from change to change                      set_nodes.c    which node does what
  *   set_watch.c      what other nodes change                    set_lease.c    what happens without a lease
  *   set_peers.c      the disks of other nodes                   set_takeover.c what a lost node had attached
- *   set_hand_over.c  another node serves a volume
+ *   set_hand_over.c  another node serves a volume       set_node_drain.c  nodes that are drained
  *
  * One reactor owns everything here; there are no locks.
  */
@@ -33,6 +33,7 @@
 
 #include "replication/replica.h"
 #include "volumes/head/copies_internal.h"
+#include "volumes/head/drain_internal.h"
 #include "volumes/head/history.h"
 #include "volumes/head/part_internal.h"
 #include "volumes/head/record_update.h"
@@ -333,6 +334,9 @@ struct volume_set {
 	uint64_t cache_share; /* of each disk, while the set starts; 0: half of what is left */
 	struct uuid cluster;
 	struct list pools, volumes;
+	struct list node_drains;
+	bool is_marking_disks;   /* a command that marks this node's disks as drained with it, or no more, is in line */
+	bool is_node_drain_told; /* that this node is empty */
 	struct set_disk *disks[SET_DISKS_MAX];
 	struct deleted_list deleted;
 	struct list peers;    /* other nodes that can be asked: set_peers.c */
@@ -531,8 +535,8 @@ uint64_t placement_revision(const struct set_disk *d);
 uint32_t placement_narrowest(const struct volume *v, uint64_t disks);
 /* Of the pool's disks, those that run and may take a copy: in how many domains are they? */
 uint32_t placement_domains_running(struct volume_set *s, const struct pool_facts *pool);
-/* That the pool's disks are in, but for those being drained, and for this one (NULL: none). */
-uint32_t placement_domains(struct volume_set *s, const struct pool_facts *pool, const struct set_disk *except);
+/* That the pool's disks are in, but for those being drained, and for these (bit per disk). */
+uint32_t placement_domains(struct volume_set *s, const struct pool_facts *pool, uint64_t except);
 /* Blocks that a disk that runs can still take; what is freed and waits for a checkpoint counts. */
 uint64_t set_disk_room(const struct set_disk *d);
 void placer_init(struct volume *v);
@@ -792,15 +796,6 @@ void schedules_stop(struct volume_set *s);
 uint64_t schedule_next_ns(const struct set_volume *entry); /* wall clock; 0: it has none */
 /* Snapshots of the volume that were attached here are served again. */
 void exports_return(struct set_volume *entry);
-
-/* ---- set_drain.c ---- */
-
-void drains_init(struct volume_set *s);
-void drains_look(struct volume_set *s); /* is a disk to be left? Soon it is seen to that its volumes do */
-void drains_stop(struct volume_set *s);
-/* Is it given up: removed by force, or away for long enough? Then its copies are made anew elsewhere. */
-bool set_disk_is_gone(const struct set_disk *d);
-void drain_view(const struct set_disk *d, struct disk_view *view);
 
 /* ---- set_start.c, set_stop.c ---- */
 

@@ -134,7 +134,8 @@ bool leave_is_needed(const struct set_volume *entry)
 
 const char *leave_why(const struct set_volume *entry)
 {
-	return entry->leave_why[0] && leave_is_needed(entry) ? entry->leave_why : NULL;
+	bool is_here = entry->head != NULL; /* else another node does it, and knows */
+	return is_here && entry->leave_why[0] && leave_is_needed(entry) ? entry->leave_why : NULL;
 }
 
 /* ---- doors ---- */

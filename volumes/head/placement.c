@@ -97,13 +97,12 @@ static uint32_t candidates_domains(const struct candidates *c)
 	return n;
 }
 
-static uint32_t pool_domains(struct volume_set *s, const struct pool_facts *pool, const struct set_disk *except,
-			     bool must_run)
+static uint32_t pool_domains(struct volume_set *s, const struct pool_facts *pool, uint64_t except, bool must_run)
 {
 	struct candidates c = {.set = s, .domain = pool->failure_domain};
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
 		const struct set_disk *d = s->disks[i];
-		if (!disk_is_of_pool(d, pool->name) || d->facts.is_draining || d == except)
+		if (!disk_is_of_pool(d, pool->name) || d->facts.is_draining || except >> i & 1)
 			continue;
 		if (must_run ? set_disk_is_running(d) : s->has_peers || set_disk_is_ours(d))
 			candidates_add(&c, i);
@@ -111,14 +110,14 @@ static uint32_t pool_domains(struct volume_set *s, const struct pool_facts *pool
 	return candidates_domains(&c);
 }
 
-uint32_t placement_domains(struct volume_set *s, const struct pool_facts *pool, const struct set_disk *except)
+uint32_t placement_domains(struct volume_set *s, const struct pool_facts *pool, uint64_t except)
 {
 	return pool_domains(s, pool, except, false);
 }
 
 uint32_t placement_domains_running(struct volume_set *s, const struct pool_facts *pool)
 {
-	return pool_domains(s, pool, NULL, true);
+	return pool_domains(s, pool, 0, true);
 }
 
 uint32_t placement_narrowest(const struct volume *v, uint64_t disks)

@@ -147,6 +147,8 @@ static int add_check(struct command *c)
 		return command_refuse(c, -ENOENT, "not-found",
 				      "%s is no disk that is known here: there is nothing that it could be older than",
 				      o->path);
+	if (command_check_node_takes(c, c->set->node_name) != 0)
+		return c->err;
 	if (path_is_being_added(c->set, o->path))
 		return command_refuse(c, -EAGAIN, "busy",
 				      "%s is being added by another command: wait until quarry disk list shows it",

@@ -30,7 +30,7 @@ static void drain_count(const struct tree_record *t, void *context)
 		*(uint64_t *)context += t->n_data_blocks * BLOCK_BYTES;
 }
 
-static uint64_t drain_bytes(const struct set_disk *d)
+uint64_t drain_bytes(const struct set_disk *d)
 {
 	uint64_t bytes = 0;
 	if (set_disk_runs_here(d))
@@ -39,7 +39,7 @@ static uint64_t drain_bytes(const struct set_disk *d)
 }
 
 /* The first thing that is known to keep a volume from leaving it. */
-static const char *drain_why(const struct set_disk *d)
+const char *drain_why(const struct set_disk *d)
 {
 	if (!set_disk_is_running(d))
 		return "it does not run: bring it back, or remove it with --force";
@@ -54,10 +54,19 @@ static const char *drain_why(const struct set_disk *d)
 	return "";
 }
 
+uint64_t drain_eta_s(uint64_t from_bytes, uint64_t left_bytes, uint64_t took_ns)
+{
+	if (from_bytes <= left_bytes)
+		return 0;
+	double left = (double)left_bytes / (double)(from_bytes - left_bytes);
+	return (uint64_t)(left * (double)took_ns / (double)NS_PER_S) + 1;
+}
+
 void drain_view(const struct set_disk *d, struct disk_view *view)
 {
 	quarry_assert(d->set && !view->drain.is_wanted);
 	view->drain.is_wanted = d->facts.is_draining;
+	view->drain.is_with_node = d->facts.drains_with_node;
 	if (!d->facts.is_draining || !set_disk_is_ours(d)) /* that node knows how far it is */
 		return;
 	uint64_t took_ns = reactor_now_ns(d->set->reactor) - d->drain_ns;
@@ -66,54 +75,90 @@ void drain_view(const struct set_disk *d, struct disk_view *view)
 	if (view->drain.is_done)
 		return;
 	text_print(view->drain.why, sizeof(view->drain.why), "%s", drain_why(d));
-	uint64_t done = d->drain_bytes > view->drain.left_bytes ? d->drain_bytes - view->drain.left_bytes : 0;
-	if (done > 0 && d->drain_ns > 0)
-		view->drain.eta_s =
-		    (uint64_t)((double)view->drain.left_bytes / (double)done * (double)took_ns / (double)NS_PER_S) + 1;
+	if (d->drain_ns > 0)
+		view->drain.eta_s = drain_eta_s(d->drain_bytes, view->drain.left_bytes, took_ns);
 }
 
 /* ---- drain ---- */
 
-/* Have the others room for what lies there? */
-static int drain_check_room(struct command *c)
+/* Have the others of the pool room for what lies there? */
+static int drain_check_room(struct command *c, const struct leaving *l, const char *pool)
 {
-	const struct set_disk *d = c->disk;
-	uint64_t room = 0, bytes = drain_bytes(d);
+	uint64_t room = 0, bytes = 0;
 	char needed[SIZE_TEXT_BYTES], there[SIZE_TEXT_BYTES];
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
-		const struct set_disk *other = c->set->disks[i];
-		if (set_disk_is_running(other) && other != d && !other->facts.is_draining &&
-		    strcmp(other->facts.pool, d->facts.pool) == 0)
-			room += set_disk_room(other) * BLOCK_BYTES;
+		const struct set_disk *d = c->set->disks[i];
+		if (!d || strcmp(d->facts.pool, pool) != 0)
+			continue;
+		if (l->disks >> i & 1)
+			bytes += drain_bytes(d);
+		else if (set_disk_is_running(d) && !d->facts.is_draining)
+			room += set_disk_room(d) * BLOCK_BYTES;
 	}
 	if (bytes <= room)
 		return 0;
 	return command_refuse(c, -ENOSPC, "no-space",
-			      "disk %s holds %s of data, and the other disks of pool %s have room for %s: add a disk",
-			      d->facts.name, size_text(bytes, needed), d->facts.pool, size_text(room, there));
+			      "%s %s holds %s of data, and the other disks of pool %s have room for %s: add a disk",
+			      l->noun, l->name, size_text(bytes, needed), pool, size_text(room, there));
+}
+
+static bool volume_is_on(const struct set_volume *v, uint64_t disks)
+{
+	for (uint32_t i = 0; i < v->facts.n_disks; i++) {
+		const struct set_disk *d = set_disk_by_uuid(v->set, &v->facts.disks[i].uuid);
+		if (d && disks >> d->index & 1)
+			return true;
+	}
+	return false;
 }
 
 /* Can the copies of every volume there still lie apart without it? */
-static int drain_check_domains(struct command *c)
+static int drain_check_domains(struct command *c, const struct leaving *l, const struct pool_facts *pool)
 {
-	const struct set_disk *d = c->disk;
-	const struct set_pool *pool = set_pool_find(c->set, d->facts.pool);
-	if (!pool)
-		return 0;
-	uint32_t n = placement_domains(c->set, &pool->facts, d);
+	uint32_t n = placement_domains(c->set, pool, l->disks);
 	list_each (node, &c->set->volumes) {
-		struct set_volume *v = container_of(node, struct set_volume, link);
-		if (v->facts.is_deleting || !volume_facts_disk(&v->facts, &d->facts.uuid) || v->facts.replicas <= n ||
-		    v->facts.replicas == 1)
+		const struct volume_facts *f = &container_of(node, struct set_volume, link)->facts;
+		if (f->is_deleting || strcmp(f->pool, pool->name) != 0 || f->replicas <= n || f->replicas == 1 ||
+		    !volume_is_on(container_of(node, struct set_volume, link), l->disks))
 			continue;
 		return command_refuse(
 		    c, -ENOSPC, "no-space",
-		    "volume %s has %u copies in failure domains of their own (%s), and without disk %s pool %s has %u: "
+		    "volume %s has %u copies in failure domains of their own (%s), and without %s %s pool %s has %u: "
 		    "add a disk, or lower its --replicas",
-		    v->facts.name, v->facts.replicas, failure_domain_name(pool->facts.failure_domain), d->facts.name,
-		    d->facts.pool, n);
+		    f->name, f->replicas, failure_domain_name(pool->failure_domain), l->noun, l->name, pool->name, n);
 	}
 	return 0;
+}
+
+int drain_check_rest(struct command *c, const struct leaving *l)
+{
+	list_each (node, &c->set->pools) {
+		const struct pool_facts *pool = &container_of(node, struct set_pool, link)->facts;
+		if (drain_check_domains(c, l, pool) != 0 || drain_check_room(c, l, pool->name) != 0)
+			return c->err;
+	}
+	return 0;
+}
+
+static int drain_check(struct command *c)
+{
+	const struct set_disk *d = c->disk;
+	if (!set_disk_is_running(d))
+		return command_refuse(c, -EIO, "failed",
+				      "disk %s does not run (%s): bring it back, or remove it with --force",
+				      d->facts.name, d->why);
+	struct leaving leaving = {.disks = 1ull << d->index, .noun = "disk", .name = d->facts.name};
+	return drain_check_rest(c, &leaving);
+}
+
+static int drain_check_cancel(struct command *c)
+{
+	const struct disk_facts *f = &c->disk->facts;
+	if (!f->drains_with_node)
+		return 0;
+	return command_refuse(c, -EBUSY, "in-use",
+			      "disk %s is drained with all of node %s: quarry node drain %s --cancel ends that",
+			      f->name, f->node, f->node);
 }
 
 static int drain_decide(struct command *c)
@@ -123,11 +168,7 @@ static int drain_decide(struct command *c)
 		return c->err;
 	if (c->disk->facts.is_draining != c->order->cancel)
 		return 0;
-	if (!c->order->cancel && !set_disk_is_running(c->disk))
-		return command_refuse(c, -EIO, "failed",
-				      "disk %s does not run (%s): bring it back, or remove it with --force",
-				      c->disk->facts.name, c->disk->why);
-	if (!c->order->cancel && (drain_check_domains(c) != 0 || drain_check_room(c) != 0))
+	if ((c->order->cancel ? drain_check_cancel(c) : drain_check(c)) != 0)
 		return c->err;
 	c->disk_facts = c->disk->facts;
 	c->disk_facts.is_draining = !c->order->cancel;
@@ -250,7 +291,7 @@ static void drain_look_disk(struct set_disk *d)
 		d->drain_ns = reactor_now_ns(d->set->reactor);
 		d->drain_bytes = drain_bytes(d);
 	}
-	if (d->is_drain_told || set_disk_users(d, NULL, 0) > 0)
+	if (d->is_drain_told || d->facts.drains_with_node || set_disk_users(d, NULL, 0) > 0)
 		return;
 	d->is_drain_told = true;
 	log_event(
@@ -263,7 +304,7 @@ static void drain_look_disk(struct set_disk *d)
 static void drains_fired(struct timer *t)
 {
 	struct volume_set *s = container_of(t, struct volume_set, drain_timer);
-	bool is_needed = false;
+	bool is_needed = node_drain_look(s);
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
 		if (!s->disks[i])
 			continue;

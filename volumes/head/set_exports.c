@@ -117,7 +117,7 @@ static int export_check(struct command *c)
 	uint32_t queues = c->order->queues;
 	bool is_attached = order_is_vhost(c) ? snapshot_has_door(snap) : snapshot_has_export(snap);
 	if (!is_attached || !snap->is_served) /* the second: it could not be brought back */
-		return 1;
+		return is_attached || command_check_node_takes(c, c->set->node_name) == 0 ? 1 : c->err;
 	if (queues > 0 && queues != snapshot_vhost_queues(snap))
 		return command_refuse(c, -EEXIST, "exists", "snapshot %s is attached with %u queues: detach it first",
 				      c->order->object, snapshot_vhost_queues(snap));

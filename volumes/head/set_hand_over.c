@@ -6,6 +6,8 @@
  *   DETACH   as a detach, but for its record: it stays attached, and the other node owns it, which hears of that and attaches
  *            it by itself (set_nodes.c: return)
  *
+ * A node that is being drained orders it for itself (set_node_drain.c).
+ *
  * Invariant: from the record on, whatever dies, one node has it: the new owner, which had its lease then, or who takes it
  * over from that. Without the record it is this node's as before, and is attached again.
  *
@@ -28,7 +30,13 @@ static int hand_over_check_node(struct command *c)
 	if (c->set->members && !set_node_is_alive(c->set, node))
 		return command_refuse(c, -EIO, "failed",
 				      "node %s is not alive: start it, or choose another (quarry node list)", node);
-	return 0;
+	return command_check_node_takes(c, node);
+}
+
+/* The set's own: this node is being drained. 1: go on; 0: not as things are by now. */
+static int hand_over_check_own(struct command *c)
+{
+	return command_find_own(c) && node_drain_choose(c->volume, c->order->other, sizeof(c->order->other));
 }
 
 /* 1: go on; 0: it is there already; -errno. */
@@ -77,7 +85,7 @@ static void hand_over_run(struct command *c)
 {
 	if (c->stage == HAND_OVER_CHECK) {
 		c->stage = HAND_OVER_DETACH;
-		int verdict = hand_over_check(c);
+		int verdict = c->order->is_internal ? hand_over_check_own(c) : hand_over_check(c);
 		c->order->is_unchanged = verdict == 0;
 		if (verdict == 1)
 			return volume_hand_over(c->volume, c->order->other, hand_over_done, c);

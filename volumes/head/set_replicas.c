@@ -37,7 +37,7 @@ static bool becomes_replicated(const struct command *c)
 
 int command_check_domains(struct command *c, const struct set_pool *pool, uint32_t replicas)
 {
-	uint32_t n = placement_domains(c->set, &pool->facts, NULL);
+	uint32_t n = placement_domains(c->set, &pool->facts, 0);
 	if (replicas == 1 || n >= replicas)
 		return 0;
 	return command_refuse(
@@ -167,6 +167,7 @@ static void replicas_tell(struct command *c)
 	const struct volume_facts *f = &c->volume->facts;
 	if (!f->is_uneven)
 		return;
+	c->volume->leave_why[0] = 0; /* that may be what was missing */
 	log_event(c->set->log, LOG_NOTICE, "replicas-changed", f->name,
 		  "volume %s is to have %u cop%s: what it has more is dropped, what it has fewer is made", f->name,
 		  f->replicas, f->replicas == 1 ? "y" : "ies");

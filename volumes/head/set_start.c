@@ -395,6 +395,7 @@ static int set_create(const struct volume_set_options *o, struct volume_set **ou
 	text_print(s->node_name, sizeof(s->node_name), "%s", o->node_name);
 	list_init(&s->peers);
 	list_init(&s->pools);
+	list_init(&s->node_drains);
 	list_init(&s->volumes);
 	list_init(&s->chunks.used);
 	commands_init(s);
@@ -663,6 +664,7 @@ void set_free(struct volume_set *s)
 		set_free_volume(container_of(node, struct set_volume, link));
 	for (struct list *node; (node = list_pop(&s->pools)) != NULL;)
 		free(container_of(node, struct set_pool, link));
+	node_drains_fini(s);
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
 		free(s->disks[i]);
 	set_peers_abandon(s);

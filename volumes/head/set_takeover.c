@@ -52,7 +52,7 @@ static bool volume_is_orphaned(const struct set_volume *entry)
 /* ---- whose turn ---- */
 
 struct turn {
-	const char *nodes[SET_DISKS_MAX]; /* alive, with a copy that the record calls current */
+	const char *nodes[SET_DISKS_MAX]; /* alive and not being drained, with a copy that the record calls current */
 	uint32_t n;
 	bool reaches_any, reaches_all; /* of these copies, from here */
 };
@@ -61,6 +61,8 @@ static void turn_add(struct turn *t, const struct set_disk *d)
 {
 	t->reaches_any |= set_disk_is_running(d);
 	t->reaches_all &= set_disk_is_running(d);
+	if (set_node_is_draining(d->set, d->facts.node)) /* it goes last */
+		return;
 	for (uint32_t i = 0; i < t->n; i++)
 		if (strcmp(t->nodes[i], d->facts.node) == 0)
 			return;

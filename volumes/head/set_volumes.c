@@ -339,7 +339,7 @@ static int attach_check(struct command *c)
 	if (o->read_only && command_check_whole(c, c->volume, "attached read-only") != 0)
 		return c->err;
 	if (!c->volume->head)
-		return ATTACH_NEW;
+		return command_check_node_takes(c, c->set->node_name) != 0 ? c->err : ATTACH_NEW;
 	if (f->is_read_only != o->read_only)
 		return command_refuse(c, -EEXIST, "exists", "volume %s is attached %s already: detach it first",
 				      o->object, f->is_read_only ? "read-only" : "for writing");
@@ -347,7 +347,9 @@ static int attach_check(struct command *c)
 	    o->queues != volume_vhost_queues(c->volume->head))
 		return command_refuse(c, -EEXIST, "exists", "volume %s is attached with %u queues: detach it first",
 				      o->object, volume_vhost_queues(c->volume->head));
-	return (order_is_vhost(c) ? f->is_attached_vhost : f->is_attached_nbd) ? ATTACH_IS_DONE : ATTACH_BESIDE;
+	if (order_is_vhost(c) ? f->is_attached_vhost : f->is_attached_nbd)
+		return ATTACH_IS_DONE;
+	return command_check_node_takes(c, c->set->node_name) != 0 ? c->err : ATTACH_BESIDE;
 }
 
 static int attach_beside_change(struct record_update *u, struct volume_facts *facts)

@@ -42,3 +42,4 @@ struct transaction *transaction_of(struct metadata_request *q);
 #define CHUNK_PREFIX    "placement/%s/"
 #define SNAPSHOT_KEY    "snapshots/%s/%llu"
 #define SNAPSHOT_PREFIX "snapshots/%s/"
+#define NODE_DRAIN_KEY  "drains/%s"

@@ -8,8 +8,8 @@
  * Keys in the store (values JSON):
  *   cluster                     {uuid}
  *   pools/NAME                  {uuid, replicas, min_replicas, failure_domain}
- *   disks/UUID                  {node, path, pool, name, size_bytes, state: "ok" | "removed", reserved, draining, cluster,
- *                                checkpoint, seen_ns}
+ *   disks/UUID                  {node, path, pool, name, size_bytes, state: "ok" | "removed", reserved, draining,
+ *                                drains_with_node, cluster, checkpoint, seen_ns}
  *   volumes/UUID                {name, pool, size_bytes, replicas, generation, owner, epoch_base, live_tree, next_tree,
  *                                trees: [{id, parent, epoch, state}], state: "ok" | "deleting", attachments: [...],
  *                                created_ns, replicas_state: {DISK: ...}, requests: [...], min_replicas, live_from, history,
@@ -17,6 +17,7 @@
  *   snapshots/UUID/TREE         {name, branch, epoch, size_bytes, created_ns, state, scheduled, attached_nbd,
  *                                attached_vhost, vhost_queues}
  *   volume-names/NAME           {uuid}
+ *   drains/NODE                 {}     the node is being drained
  *   deleted                     {deleted: [[KIND, NAME, ...], ...]}     the last 32, so that a repeat is recognised
  *   placement/UUID/CHUNK        {segments: {"3": ["DISK-UUID", ...], ...}}   256 segments a chunk
  *
@@ -81,6 +82,7 @@ enum set_command_kind {
 	SET_DISK_REMOVE, /* object, force */
 	SET_DISK_DRAIN,  /* object, cancel */
 	SET_DISK_SCRUB,
+	SET_NODE_DRAIN, /* object, cancel */
 	SET_POOL_CREATE,
 	SET_POOL_SET,
 	SET_POOL_DELETE,
@@ -91,7 +93,7 @@ enum set_command_kind {
 	SET_VOLUME_SET,
 	SET_VOLUME_ATTACH,
 	SET_VOLUME_DETACH,
-	SET_VOLUME_MOVE,       /* other: the node that serves it from then on */
+	SET_VOLUME_MOVE, /* other: the node that serves it from then on; the set's own: because this one is drained */
 	SET_VOLUME_MEASURE,    /* object: NAME, or NAME@SNAP */
 	SET_VOLUME_SCHEDULE,   /* every_s (0: no more), keep */
 	SET_VOLUME_CLONE,      /* targets[0]; other: the new volume's name */
@@ -102,6 +104,7 @@ enum set_command_kind {
 	SET_SWEEP,             /* the set's own */
 	SET_REHOME,            /* the same */
 	SET_DISKS_SEEN,        /* the same */
+	SET_NODE_DISKS,        /* the same: this node's disks are marked as drained with it, or no more */
 	SET_RELEASE,           /* the same: a head that another node has taken over is let go */
 	SET_TAKEOVER,          /* the same: what a lost node had attached is attached here */
 	SET_RETURN,            /* the same: what is recorded as attached here, and could not be, is tried again */
@@ -150,7 +153,7 @@ struct set_command {
 	uint32_t queues; /* ATTACH over vhost-user; 0: not given */
 	bool force, reserve, read_only;
 	bool takeover;       /* ATTACH */
-	bool cancel;         /* DISK_DRAIN: it is drained no more */
+	bool cancel;         /* DISK_DRAIN, NODE_DRAIN: it is drained no more */
 	bool accept_older;   /* DISK_ADD: of a disk that is known, even an older copy */
 	bool with_snapshots; /* VOLUME_DELETE: they are deleted, too */
 	bool is_scheduled;   /* SNAPSHOT_CREATE: by the clock */
@@ -198,11 +201,21 @@ struct disk_view {
 	bool is_reserved;
 	struct {
 		bool is_wanted; /* it is being drained, or is empty: */
+		bool is_with_node;
 		bool is_done;
 		uint64_t left_bytes;     /* of data there */
 		uint64_t eta_s;          /* 0: not known */
 		char why[SET_WHY_BYTES]; /* why it does not go on, else "" */
 	} drain;
+};
+struct node_drain_view {
+	bool is_wanted; /* the node is being drained, or is empty: */
+	bool is_done;
+	uint32_t n_attached; /* volumes that it serves */
+	/* Of another node it is not known here: */
+	uint64_t left_bytes;     /* of data on its disks */
+	uint64_t eta_s;          /* 0: not known */
+	char why[SET_WHY_BYTES]; /* what cannot go, and what to do, else "" */
 };
 /* A disk that is being formatted, and with reserve written through. */
 struct disk_adding_view {
@@ -278,6 +291,7 @@ struct snapshot_view {
 void volume_set_snapshots(struct volume_set *s, void (*each)(const struct snapshot_view *v, void *context),
 			  void *context);
 void volume_set_disks(struct volume_set *s, void (*each)(const struct disk_view *v, void *context), void *context);
+void volume_set_node_drain(const struct volume_set *s, const char *node, struct node_drain_view *view);
 /* In the order in which they were begun. */
 void volume_set_disks_adding(struct volume_set *s, void (*each)(const struct disk_adding_view *v, void *context),
 			     void *context);
