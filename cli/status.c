@@ -58,6 +58,20 @@ static void reclaiming_print(const json_t *reclaiming)
 		printf("reclaiming what was deleted: %s left to look at, %s a second\n", bytes, per_s);
 }
 
+static void balance_print(const json_t *balance)
+{
+	char moved[SIZE_TEXT_BYTES];
+	if (!json_is_object(balance))
+		return;
+	size_to_text(number_at(balance, "moved_bytes"), moved);
+	auto_free char *node = text_printable(text_at(balance, "node"));
+	auto_free char *volume = text_printable(text_at(balance, "volume"));
+	if (*volume)
+		printf("rebalancing: segments of volume '%s' move to emptier disks, %s until now\n", volume, moved);
+	else
+		printf("rebalancing: node '%s' moves segments to emptier disks\n", node);
+}
+
 /* "1 pool", "3 pools". */
 static char *counted(const json_t *answer, const char *key, const char *noun)
 {
@@ -78,6 +92,7 @@ static void status_print(const json_t *answer, bool is_healthy)
 	schedules_print(json_object_get(answer, "schedules"));
 	fills_print(json_object_get(answer, "fills"));
 	reclaiming_print(json_object_get(answer, "reclaiming"));
+	balance_print(json_object_get(answer, "balance"));
 	if (is_healthy)
 		return;
 	auto_table struct table *table = table_create(headers, array_size(headers));

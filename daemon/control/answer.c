@@ -407,6 +407,18 @@ static uint64_t attached_volumes(const struct snapshot *s)
 	return n;
 }
 
+/* Null: no node moves segments to emptier disks. */
+static json_t *balance_json(const struct balance_view *v)
+{
+	if (!v->node[0])
+		return json_null();
+	json_t *o = json_object();
+	put_text(o, "node", v->node);
+	put_text(o, "volume", v->volume);
+	put_number(o, "moved_bytes", v->moved_bytes);
+	return o;
+}
+
 static json_t *status_json(const struct answer_context *c, const struct snapshot *s)
 {
 	json_t *o = json_object(), *problems = json_array();
@@ -424,6 +436,7 @@ static json_t *status_json(const struct answer_context *c, const struct snapshot
 	put(o, "schedules", schedules_json(s));
 	put(o, "fills", fills_json(c, s));
 	put(o, "reclaiming", reclaiming_json(s));
+	put(o, "balance", balance_json(&s->balance));
 	return o;
 }
 

@@ -186,8 +186,10 @@ void snapshot_take(struct snapshot *s, const struct snapshot_sources *from)
 		volume_set_volumes(from->volumes, take_volume, s);
 	if (s->only_parts & SNAPSHOT_VOLUMES) /* of each volume it would be too much to ask */
 		count_clients(s, from);
-	if (s->parts & SNAPSHOT_POOLS)
+	if (s->parts & SNAPSHOT_POOLS) {
 		volume_set_pools(from->volumes, take_pool, s);
+		volume_set_balance(from->volumes, &s->balance);
+	}
 	if ((s->parts & SNAPSHOT_POOLS) && from->peers)
 		volume_set_disks(from->volumes, add_room, &(struct pools_and_sources){s, from});
 	if (s->parts & SNAPSHOT_HISTORY)

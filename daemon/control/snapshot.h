@@ -52,7 +52,8 @@ struct snapshot {
 	struct snapshot_node *nodes; /* none where the store is this node's alone */
 	char **lines;
 	size_t n_disks, n_adding, n_volumes, n_pools, n_snapshots, n_nodes, n_lines;
-	struct nbd_counters nbd; /* zeros when there is no server */
+	struct balance_view balance; /* with SNAPSHOT_POOLS */
+	struct nbd_counters nbd;     /* zeros when there is no server */
 	struct vhost_counters vhost;
 	bool is_metadata_broken;
 	uint64_t buffers_used_bytes, buffers_budget_bytes;

@@ -176,6 +176,11 @@ void volume_set_node_drain(const struct volume_set *set, const char *node, struc
 	*view = (struct node_drain_view){0};
 }
 
+void volume_set_balance(const struct volume_set *set, struct balance_view *view)
+{
+	*view = (struct balance_view){.node = "n1", .volume = "vm1", .moved_bytes = MIB};
+}
+
 void volume_set_disks_adding(struct volume_set *set, void (*each)(const struct disk_adding_view *v, void *context),
 			     void *context)
 {

@@ -48,11 +48,12 @@ struct command_kind {
 	void (*apply)(struct command *c, uint64_t revision); /* the store has it: so do the copies */
 };
 extern const struct command_kind command_disk_add, command_disk_drain, command_node_drain, command_node_disks,
-    command_rehome, command_disk_remove, command_disk_scrub, command_pool_create, command_pool_set, command_pool_delete,
-    command_volume_create, command_volume_delete, command_volume_resize, command_volume_rename, command_volume_set,
-    command_release, command_return, command_seen, command_takeover, command_volume_move, command_volume_attach,
-    command_volume_detach, command_snapshot_create, command_snapshot_rollback, command_snapshot_delete, command_sweep,
-    command_clone, command_export, command_unexport, command_schedule, command_measure, command_changes;
+    command_balance, command_rehome, command_disk_remove, command_disk_scrub, command_pool_create, command_pool_set,
+    command_pool_delete, command_volume_create, command_volume_delete, command_volume_resize, command_volume_rename,
+    command_volume_set, command_release, command_return, command_seen, command_takeover, command_volume_move,
+    command_volume_attach, command_volume_detach, command_snapshot_create, command_snapshot_rollback,
+    command_snapshot_delete, command_sweep, command_clone, command_export, command_unexport, command_schedule,
+    command_measure, command_changes;
 
 /* Sets the error, its stable code and the sentence; returns err. */
 int command_refuse(struct command *c, int err, const char *code, const char *format, ...) printf_like(4, 5);

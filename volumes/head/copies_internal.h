@@ -84,6 +84,11 @@ must_check bool placement_walk_next(struct placement_walk *w);
 void placement_walk_abandon(struct placement_walk *w);
 must_check int layout_take(struct volume *v, const struct placement_walk *w); /* a chunk more: 0 or -ENOMEM */
 
+/* ---- placement.c: of disks by index ---- */
+
+/* Could a copy beside those on `others` be placed on it? */
+bool placement_is_free(struct volume *v, uint32_t disk, uint64_t others);
+
 /* ---- reconcile.c: the copies of a volume become equal before it is served ---- */
 
 struct reconcile;
@@ -136,6 +141,7 @@ struct move_order {
 	uint32_t out;        /* of these, the one that goes; SET_DISKS_MAX: none */
 	uint32_t source;     /* of these, the one that is read; without a target it is not used */
 	uint32_t target;     /* the one that comes; SET_DISKS_MAX: none */
+	uint64_t max_bytes;  /* it ends with -EFBIG, and nothing has moved, when more is to be copied; 0: no limit */
 	bool is_tidying;     /* only what an earlier move of them has left is dropped; disks and source are not used */
 	/* 0; -ECANCELED: something else was first, it may begin again; or -errno. */
 	void (*done)(void *context, int res, const struct move_order *order);
@@ -180,7 +186,7 @@ bool even_concerns(const struct volume *v, uint64_t disks);
  * done without now. */
 must_check int even_plan(struct volume *v, uint64_t refused, struct move_order *order);
 
-/* ---- leave.c: all segments of a volume leave a disk, or each gets as many copies as it is to have ---- */
+/* ---- leave.c: a volume leaves a disk, its segments get as many copies as they are to have, or one an emptier disk ---- */
 
 void leave_init(struct volume *v);
 /* Is something to be done? Then it begins soon, or goes on. */
@@ -189,4 +195,5 @@ void leave_stop(struct volume *v); /* volume_check_drained() when it is over */
 void leave_abandon(struct volume *v);
 bool leave_has(const struct volume *v, uint32_t disk); /* the record says that nothing of it counts any more */
 bool leave_is_needed(const struct set_volume *entry);  /* there is something to be done, and it can be */
+bool leave_is_urgent(const struct set_volume *entry);  /* the same, but for rebalancing */
 const char *leave_why(const struct set_volume *entry); /* why it does not go on; NULL: it does, or is not needed */

@@ -8,6 +8,7 @@
  *   reconcile.c      copies become equal at attach              resync.c, resync_copy.c  a stale disk becomes current
  *   move.c, move_cut.c  segments go to another disk             leave.c        a volume leaves a disk
  *   even.c           how many copies a segment is to have       set_replicas.c the command that changes it
+ *   balance.c        which segment leaves a full disk           set_balance.c  whose turn it is
  *   set_drain.c      disks that are drained                     set_older.c    disks that are older than they were
  *   slice.c          scattered memory                           barrier.c      closing epochs
  *   placement.c      chooses disks, and records it              chunk.c        the cached records of it
@@ -294,6 +295,8 @@ struct set_volume {
 	uint32_t orders;       /* bit per kind: such a command of the set's own is in line */
 	uint64_t orphaned_ns;  /* since when its node is known to be lost; 0: it is not */
 	uint64_t schedule_retry_ns;
+	uint64_t balance_after_ns;     /* not before that again */
+	uint32_t balance_chunk;        /* where it goes on */
 	bool is_rehoming;              /* the set has attached it for itself, so that its segments can leave a disk */
 	char why[SET_WHY_BYTES];       /* recorded as attached and could not be */
 	char leave_why[SET_WHY_BYTES]; /* why its segments do not leave a disk; "": nothing is known against it */
@@ -335,6 +338,7 @@ struct volume_set {
 	struct uuid cluster;
 	struct list pools, volumes;
 	struct list node_drains;
+	struct set_balance balance;
 	bool is_marking_disks;   /* a command that marks this node's disks as drained with it, or no more, is in line */
 	bool is_node_drain_told; /* that this node is empty */
 	struct set_disk *disks[SET_DISKS_MAX];
@@ -759,11 +763,6 @@ void set_disk_returned(struct set_disk *d);
 must_check int command_find_disk(struct command *c);
 /* By name, path or UUID. */
 struct set_disk *set_disk_find(struct volume_set *s, const char *object);
-
-/* ---- set_peers.c ---- */
-
-void set_disk_lose(struct set_disk *d, const char *why); /* another node's cannot be asked any more */
-void set_peers_abandon(struct volume_set *s);
 
 /* ---- reaper.c: deletes volumes in the background ---- */
 

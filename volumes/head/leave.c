@@ -1,7 +1,7 @@
 /*
  * leave.c: all segments of a volume leave a disk: one that is being drained, or one that is gone, of whose segments others
  * have copies (rebuild). Then the volume has nothing to do with it any more. Or, where there is no such disk, each segment
- * gets as many copies as it is to have (even.c).
+ * gets as many copies as it is to have (even.c), or one of them goes to an emptier disk (balance.c).
  *
  *   FIND -> WALK -> PICK -> MOVE -> PICK ... -> LEFT -> QUIET -> (NAME -> FENCE) -> DROP -> ERASE -> END
  *            ^--------+  chunk by chunk        |       +- the disk is not there: END, until it is back -^
@@ -9,6 +9,7 @@
  *   FIND     the first disk of the record that is to be left
  *   WALK     reads the next chunk's placements; PICK takes the next segments there that lie on the disk, or have too few
  *            or too many copies, and chooses where they go; MOVE does it (move.c)
+ *            to rebalance, one segment and no more: who plans looks anew after it (set_balance.c)
  *   EVEN     each segment has as many copies as it is to have: the record says so
  *   LEFT     no segment lies there any more: the record says so, and nothing of the disk counts from now on
  *   QUIET    who still reads there has his answer
@@ -44,6 +45,8 @@ enum leave_stage { LEAVE_STAGES(X) };
 /* After one that something else was first to: a snapshot, a command. */
 #define LEAVE_AGAIN_NS (50 * NS_PER_MS)
 #define LEAVE_POLL_NS  (10 * NS_PER_MS)
+/* So many segments are begun to move and found too large; a part of each was copied in vain. */
+#define LEAVE_LARGE_MAX 3u
 
 struct leave_update {
 	struct record_update update;
@@ -55,7 +58,8 @@ struct leave {
 	int err;
 	bool is_stopping, is_told;
 	struct volume *volume;
-	uint32_t disk;     /* SET_DISKS_MAX: none is left, the number of copies is at issue: */
+	bool is_balancing;
+	uint32_t disk;     /* SET_DISKS_MAX: none is left; if it is not balancing, the number of copies is at issue: */
 	uint32_t replicas; /* the number, when it began */
 	uint64_t refused;  /* bit per disk: targets that had no room, or failed, */
 	uint64_t failed;   /* of these, those that failed, */
@@ -63,6 +67,7 @@ struct leave {
 	struct placement_walk walk;
 	uint32_t segment; /* of the walk's chunk: what is before it is done */
 	uint64_t n_moved, copied_bytes;
+	uint32_t n_large;       /* segments that were too much to move, to rebalance */
 	uint64_t disk_revision; /* of its record, when it began */
 	struct leave_update *update;
 	struct replica_io rio;
@@ -76,12 +81,12 @@ static void leave_run(struct leave *l);
 /* Is the number of copies at issue, and no disk? */
 static bool leave_evens(const struct leave *l)
 {
-	return l->disk == SET_DISKS_MAX;
+	return l->disk == SET_DISKS_MAX && !l->is_balancing;
 }
 
 static struct set_disk *leave_disk(const struct leave *l)
 {
-	quarry_assert(!leave_evens(l));
+	quarry_assert(l->disk < SET_DISKS_MAX);
 	return l->volume->set->disks[l->disk];
 }
 
@@ -127,9 +132,14 @@ static const struct volume_disk_facts *leave_find(const struct set_volume *entry
 	return NULL;
 }
 
-bool leave_is_needed(const struct set_volume *entry)
+bool leave_is_urgent(const struct set_volume *entry)
 {
 	return leave_find(entry) || even_is_needed(entry);
+}
+
+bool leave_is_needed(const struct set_volume *entry)
+{
+	return leave_is_urgent(entry) || balance_is_wanted(entry);
 }
 
 const char *leave_why(const struct set_volume *entry)
@@ -234,6 +244,9 @@ static void leave_moved(void *context, int res, const struct move_order *order)
 		for (uint32_t i = 0; i < order->n_segments; i++) /* they may want one more, or one fewer */
 			l->walk.disks[l->segment + i] = move_order_disks(order);
 		l->volume->entry->leave_why[0] = 0;
+	} else if (res == -EFBIG) {
+		l->segment += order->n_segments; /* a smaller one will do */
+		l->n_large++;
 	} else if (res == -ECANCELED || res == -EAGAIN) {
 		l->err = res;
 	} else if (order->is_source_bad) {
@@ -261,6 +274,8 @@ static uint32_t leave_row(const struct leave *l)
 static bool leave_still_wants(const struct leave *l)
 {
 	const struct set_volume *entry = l->volume->entry;
+	if (l->is_balancing)
+		return balance_is_wanted(entry) && !leave_is_urgent(entry);
 	if (leave_evens(l))
 		return entry->facts.replicas == l->replicas;
 	const struct set_disk *d = leave_disk(l);
@@ -292,17 +307,18 @@ static int leave_order(struct leave *l)
 {
 	struct volume *v = l->volume;
 	struct move_order order = {.first = (uint64_t)(l->walk.number - 1) * PLACEMENT_CHUNK + l->segment,
-				   .n_segments = leave_row(l),
+				   .n_segments = l->is_balancing ? 1 : leave_row(l),
 				   .disks = l->walk.disks[l->segment],
 				   .out = l->disk,
 				   .done = leave_moved,
 				   .context = l};
 	if (leave_waits_for_export(l))
 		return -EBUSY;
-	uint64_t sources = volume_good(v, order.disks & ~l->bad), old = leave_evens(l) ? 0 : 1ull << l->disk;
-	int err = sources == 0     ? -EIO
-		  : leave_evens(l) ? even_plan(v, l->refused, &order)
-				   : placement_choose_other(v, order.disks & ~old, l->refused, &order.target);
+	uint64_t sources = volume_good(v, order.disks & ~l->bad), old = disk_bit(l->disk);
+	int err = sources == 0      ? -EIO
+		  : l->is_balancing ? balance_plan(v, l->refused, &order)
+		  : leave_evens(l)  ? even_plan(v, l->refused, &order)
+				    : placement_choose_other(v, order.disks & ~old, l->refused, &order.target);
 	if (err != 0)
 		return leave_explain(l, l->failed ? -EIO : err);
 	order.source = sources & old ? l->disk : (uint32_t)__builtin_ctzll(sources);
@@ -312,12 +328,22 @@ static int leave_order(struct leave *l)
 /* Are segments that lie on these disks to be moved? */
 static bool leave_concerns(const struct leave *l, uint64_t disks)
 {
+	if (l->is_balancing)
+		return balance_concerns(l->volume, disks, l->refused);
 	return leave_evens(l) ? even_concerns(l->volume, disks) : disks >> l->disk & 1;
+}
+
+/* Has one moved, or is it in vain to try more of them? */
+static bool leave_has_balanced(const struct leave *l)
+{
+	return l->is_balancing && (l->n_moved > 0 || l->n_large == LEAVE_LARGE_MAX);
 }
 
 /* FLOW_NEXT: the chunk has none left, or an error. */
 static enum flow leave_pick(struct leave *l)
 {
+	if (leave_has_balanced(l))
+		return FLOW_NEXT;
 	if (!leave_may_go_on(l)) {
 		l->err = l->err ? l->err : -ECANCELED;
 		return FLOW_NEXT;
@@ -345,7 +371,7 @@ static int leave_change_even(struct record_update *u, struct volume_facts *facts
 static enum flow leave_even(struct leave *l)
 {
 	const struct volume_facts *f = &l->volume->entry->facts;
-	if (!f->is_uneven)
+	if (l->is_balancing || !f->is_uneven)
 		return FLOW_NEXT;
 	return leave_record(l, leave_change_even, NULL);
 }
@@ -528,8 +554,19 @@ static void leave_succeeded(struct leave *l)
 	l->volume->entry->leave_why[0] = 0;
 	if (leave_evens(l))
 		leave_evened(l);
-	else
+	else if (!l->is_balancing)
 		leave_erased(l);
+}
+
+/* What cannot be moved to an emptier disk now is no news: it is well where it is. */
+static void leave_end_balancing(struct leave *l)
+{
+	struct set_volume *entry = l->volume->entry;
+	bool is_through = l->err == 0 && (entry->balance_chunk == 0 || l->n_large == LEAVE_LARGE_MAX);
+	entry->leave_why[0] = 0;
+	entry->balance_chunk = l->n_moved > 0 ? l->walk.number - 1 : 0;
+	if (l->n_moved > 0 || is_through || (l->err != 0 && l->err != -ECANCELED && l->err != -EAGAIN))
+		balance_turn_over(entry, l->n_moved, l->copied_bytes);
 }
 
 static void leave_put_off(struct leave *l)
@@ -554,9 +591,11 @@ static void leave_end(struct leave *l)
 		v->leave_delay_ns = 0;
 		v->is_leave_told = false;
 	}
+	if (l->is_balancing)
+		leave_end_balancing(l);
 	if (was_interrupted)
 		v->leave_delay_ns = max_u64(v->leave_delay_ns, LEAVE_AGAIN_NS);
-	else if (l->err != 0)
+	else if (l->err != 0 && !l->is_balancing)
 		leave_put_off(l);
 	timer_stop(v->set->reactor, &l->poll);
 	v->leave = NULL;
@@ -578,7 +617,7 @@ static enum flow leave_walk(struct leave *l)
 		l->err = l->err ? l->err : -ECANCELED;
 		return FLOW_NEXT;
 	}
-	return placement_walk_next(&l->walk) ? FLOW_WAIT : FLOW_NEXT;
+	return !leave_has_balanced(l) && placement_walk_next(&l->walk) ? FLOW_WAIT : FLOW_NEXT;
 }
 
 static void leave_run(struct leave *l)
@@ -589,13 +628,14 @@ static void leave_run(struct leave *l)
 		switch (l->stage) {
 		case LEAVE_FIND:
 			l->walk = (struct placement_walk){.volume = l->volume, .next = leave_walked, .context = l};
-			l->stage = !leave_evens(l) && leave_has(l->volume, l->disk) ? LEAVE_QUIET : LEAVE_WALK;
+			l->walk.number = l->is_balancing ? l->volume->entry->balance_chunk : 0;
+			l->stage = l->disk < SET_DISKS_MAX && leave_has(l->volume, l->disk) ? LEAVE_QUIET : LEAVE_WALK;
 			break;
 		case LEAVE_WALK:
 			l->stage = LEAVE_PICK;
 			if (leave_walk(l) == FLOW_WAIT)
 				return;
-			l->stage = leave_evens(l) ? LEAVE_EVEN : LEAVE_LEFT;
+			l->stage = l->disk == SET_DISKS_MAX ? LEAVE_EVEN : LEAVE_LEFT;
 			break;
 		case LEAVE_PICK:
 			l->stage = LEAVE_MOVE;
@@ -656,7 +696,7 @@ static void leave_run(struct leave *l)
 static void leave_tell_begin(const struct leave *l)
 {
 	struct volume *v = l->volume;
-	const struct set_disk *d = leave_evens(l) ? NULL : leave_disk(l);
+	const struct set_disk *d = l->disk == SET_DISKS_MAX ? NULL : leave_disk(l);
 	if (!d || !set_disk_is_gone(d) || leave_has(v, l->disk) || v->is_rebuild_told)
 		return;
 	v->is_rebuild_told = true;
@@ -682,6 +722,7 @@ static void leave_timer_fired(struct timer *t)
 	l->disk = known ? set_disk_by_uuid(v->set, &known->uuid)->index : SET_DISKS_MAX;
 	l->disk_revision = known ? leave_disk(l)->facts.revision : 0;
 	l->replicas = v->entry->facts.replicas;
+	l->is_balancing = !leave_is_urgent(v->entry);
 	timer_init(&l->poll, leave_polled);
 	op_init(&l->op, leave_turn);
 	v->leave = l;

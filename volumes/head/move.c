@@ -40,6 +40,7 @@
 #define MOVE_RELOAD_NS NS_PER_S /* before the chunk is read once more */
 
 static void move_run(struct move *m);
+static void move_fail(struct volume *v, int err);
 
 static struct volume_disk *move_disk(const struct move *m)
 {
@@ -373,18 +374,27 @@ static void move_release(struct copy *c, unsigned lane, void *context)
 	range_lock_release(&m->volume->locks, &m->holds[lane].lock);
 }
 
+static bool move_is_too_large(const struct move *m)
+{
+	return m->order.max_bytes > 0 && move_copied_bytes(m->volume) > m->order.max_bytes;
+}
+
 static void move_copied(int res, const struct copy_progress *p, void *context)
 {
 	struct move *m = context;
 	m->copy = NULL;
 	m->copied_bytes += p->copied_bytes;
 	m->order.is_source_bad = res != 0 && p->failed == COPY_SOURCE;
+	if (res == 0 && move_is_too_large(m))
+		res = -EFBIG;
 	move_complete(m, res);
 }
 
 static void move_pace(struct timer *t)
 {
 	struct move *m = container_of(t, struct move, pace);
+	if (move_is_too_large(m))
+		return move_fail(m->volume, -EFBIG);
 	if (m->copy)
 		copy_set_rate(m->copy, resync_rate(m->volume, &m->seen_requests));
 	timer_start(m->volume->set->reactor, &m->pace, NS_PER_S);

@@ -65,24 +65,10 @@ struct candidates {
 	uint64_t rooms[SET_DISKS_MAX];   /* 0: it is full, excluded, or shares its domain with one that was chosen */
 };
 
-/* Racks and zones are made of nodes: the disks of one node share both. A node that is in none is one of its own. */
-static bool disks_share_domain(const struct candidates *c, uint32_t a, uint32_t b)
-{
-	const char *one = c->set->disks[a]->facts.node, *other = c->set->disks[b]->facts.node;
-	char label[MEMBER_LABEL_BYTES], same[MEMBER_LABEL_BYTES];
-	if (c->domain == DOMAIN_DISK || strcmp(one, other) == 0)
-		return a == b || c->domain != DOMAIN_DISK;
-	if (c->domain == DOMAIN_NODE)
-		return false;
-	const char *kind = failure_domain_name(c->domain);
-	return set_node_label(c->set, one, kind, label) && set_node_label(c->set, other, kind, same) &&
-	       strcmp(label, same) == 0;
-}
-
 static void candidates_add(struct candidates *c, uint32_t disk)
 {
 	uint32_t first = 0;
-	while (first < disk && !(c->disks >> first & 1 && disks_share_domain(c, first, disk)))
+	while (first < disk && !(c->disks >> first & 1 && set_disks_share_domain(c->set, c->domain, first, disk)))
 		first++;
 	c->domains[disk] = first;
 	c->disks |= 1ull << disk;
@@ -188,6 +174,16 @@ int placement_choose(struct volume *v, uint64_t full, uint64_t failed, uint64_t 
 	return 0;
 }
 
+bool placement_is_free(struct volume *v, uint32_t disk, uint64_t others)
+{
+	const struct set_pool *pool = set_pool_find(v->set, v->entry->facts.pool);
+	bool is_free = pool && disk_may_take(v, v->set->disks[disk]);
+	for (uint64_t left = others; left != 0 && is_free; left &= left - 1)
+		is_free =
+		    !set_disks_share_domain(v->set, pool->facts.failure_domain, disk, (uint32_t)__builtin_ctzll(left));
+	return is_free;
+}
+
 int placement_choose_other(struct volume *v, uint64_t others, uint64_t refused, uint32_t *disk)
 {
 	const struct set_pool *pool = set_pool_find(v->set, v->entry->facts.pool);
@@ -195,10 +191,7 @@ int placement_choose_other(struct volume *v, uint64_t others, uint64_t refused, 
 	uint64_t taken = 0;
 	bool has_here = false;
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
-		bool is_free = disk_may_take(v, v->set->disks[i]) && !(refused >> i & 1);
-		for (uint64_t left = others; left != 0 && is_free; left &= left - 1)
-			is_free = !disks_share_domain(&c, i, (uint32_t)__builtin_ctzll(left));
-		if (!is_free)
+		if (refused >> i & 1 || !placement_is_free(v, i, others))
 			continue;
 		candidates_add(&c, i);
 		c.rooms[i] = set_disk_room(v->set->disks[i]);

@@ -7,6 +7,7 @@
 
 #include "daemon/metadata/members.h"
 #include "volumes/head/volume.h"
+#include "volumes/head/volume_set.h"
 
 struct command;
 struct set_disk;
@@ -45,6 +46,8 @@ bool set_node_is_alive(const struct volume_set *s, const char *node);
 /* The node's label of this kind ("rack", "zone"), as it tells of itself; false: it has none. */
 bool set_node_label(const struct volume_set *s, const char *node, const char *kind,
 		    char out[static MEMBER_LABEL_BYTES]);
+/* Can no two copies lie on both disks (by index)? */
+bool set_disks_share_domain(const struct volume_set *s, enum failure_domain domain, uint32_t a, uint32_t b);
 bool volume_facts_are_attached(const struct volume_facts *facts);
 /* Where the volume is attached, else where its data are: of several copies, the first node of these that is alive. "":
  * nowhere, any node may have it. */
@@ -105,3 +108,8 @@ bool set_lease_is_patient(const struct volume *v);
 void set_lease_drain(struct volume *v);
 void set_lease_sure(struct volume_set *s);             /* all that others did is known */
 const char *set_lease_why(const struct volume_set *s); /* what is wrong with it; NULL: nothing */
+
+/* ---- set_peers.c ---- */
+
+void set_disk_lose(struct set_disk *d, const char *why); /* another node's cannot be asked any more */
+void set_peers_abandon(struct volume_set *s);

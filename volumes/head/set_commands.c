@@ -40,6 +40,7 @@ static const struct command_kind *const kinds[] = {
     [SET_DISK_SCRUB] = &command_disk_scrub,
     [SET_NODE_DRAIN] = &command_node_drain,
     [SET_NODE_DISKS] = &command_node_disks,
+    [SET_BALANCE] = &command_balance,
     [SET_POOL_CREATE] = &command_pool_create,
     [SET_POOL_SET] = &command_pool_set,
     [SET_POOL_DELETE] = &command_pool_delete,

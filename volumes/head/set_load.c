@@ -1,7 +1,7 @@
 /*
  * set_load.c: this node's copy of what the metadata store holds of pools, disks and volumes.
  *
- *   POOLS -> DISKS -> VOLUMES -> SNAPSHOTS -> DRAINS -> DELETED -> END
+ *   POOLS -> DISKS -> VOLUMES -> SNAPSHOTS -> DRAINS -> BALANCE -> DELETED -> END
  *
  * The copy is made at start, and again when a transaction was refused or its outcome is unknown; in a cluster, changes
  * by other nodes are applied one by one (set_watch.c). Commands decide by the copy; the store decides whether that was
@@ -21,14 +21,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LOAD_STAGES(X) X(POOLS) X(DISKS) X(VOLUMES) X(SNAPSHOTS) X(DRAINS) X(DELETED) X(END)
+#define LOAD_STAGES(X) X(POOLS) X(DISKS) X(VOLUMES) X(SNAPSHOTS) X(DRAINS) X(BALANCE) X(DELETED) X(END)
 #define X(name)        LOAD_##name,
 enum load_stage { LOAD_STAGES(X) };
 #undef X
 
 static const char *const prefixes[] = {
     [LOAD_POOLS] = "pools/",         [LOAD_DISKS] = "disks/",   [LOAD_VOLUMES] = "volumes/",
-    [LOAD_SNAPSHOTS] = "snapshots/", [LOAD_DRAINS] = "drains/", [LOAD_DELETED] = DELETED_KEY};
+    [LOAD_SNAPSHOTS] = "snapshots/", [LOAD_DRAINS] = "drains/", [LOAD_BALANCE] = BALANCE_KEY,
+    [LOAD_DELETED] = DELETED_KEY};
 
 /* ---- finding ---- */
 
@@ -271,6 +272,14 @@ static int merge_drain(struct volume_set *s, const char *name, const struct meta
 	return err;
 }
 
+static int merge_balance(struct volume_set *s, const char *name, const struct metadata_item *item, char *why)
+{
+	if (balance_put(s, item->value, item->revision))
+		return 0;
+	text_print(why, WHY_BYTES, "it names no node");
+	return -EINVAL;
+}
+
 static void load_tell_damage(struct volume_set *s, const struct metadata_item *item, const char *why)
 {
 	log_event(s->log, LOG_ERROR, "record-damaged", item->key,
@@ -291,6 +300,8 @@ static int load_merge_item(struct set_load *l, const struct metadata_item *item,
 		return merge_snapshot(l->set, name, item, why);
 	case LOAD_DRAINS:
 		return merge_drain(l->set, name, item, why);
+	case LOAD_BALANCE:
+		return merge_balance(l->set, name, item, why);
 	case LOAD_DELETED:
 		return deleted_from_json(item->value, &l->set->deleted, why);
 	case LOAD_END:
@@ -364,6 +375,8 @@ static void load_drop_missing(struct set_load *l)
 	if (l->stage == LOAD_SNAPSHOTS)
 		list_each (node, &l->set->volumes)
 			load_drop_missing_snapshots(l, container_of(node, struct set_volume, link));
+	if (l->stage == LOAD_BALANCE && l->request.n_items == 0)
+		l->set->balance.is_locked = false;
 	if (l->stage == LOAD_DRAINS)
 		list_each_safe (node, &l->set->node_drains) {
 			const struct set_node_drain *n = container_of(node, struct set_node_drain, link);
@@ -480,14 +493,18 @@ static void apply_drain(struct volume_set *s, const char *name, const struct met
 		node_drain_take_out(s, name, item->revision);
 }
 
+static void apply_balance(struct volume_set *s, const char *name, const struct metadata_item *item, char *why)
+{
+	if (merge_balance(s, name, item, why) != 0)
+		load_tell_damage(s, item, why);
+}
+
 void set_load_apply(struct volume_set *s, const struct metadata_item *item)
 {
 	static void (*const appliers[])(struct volume_set * s, const char *name, const struct metadata_item *item,
-					char *why) = {[LOAD_POOLS] = apply_pool,
-						      [LOAD_DISKS] = apply_disk,
-						      [LOAD_VOLUMES] = apply_volume,
-						      [LOAD_SNAPSHOTS] = apply_snapshot,
-						      [LOAD_DRAINS] = apply_drain};
+					char *why) = {
+	    [LOAD_POOLS] = apply_pool,         [LOAD_DISKS] = apply_disk,   [LOAD_VOLUMES] = apply_volume,
+	    [LOAD_SNAPSHOTS] = apply_snapshot, [LOAD_DRAINS] = apply_drain, [LOAD_BALANCE] = apply_balance};
 	char why[WHY_BYTES] = "no memory";
 	if (strcmp(item->key, DELETED_KEY) == 0 && item->value && deleted_from_json(item->value, &s->deleted, why) != 0)
 		load_tell_damage(s, item, why);
@@ -519,6 +536,7 @@ static void load_run(struct set_load *l)
 	case LOAD_VOLUMES:
 	case LOAD_SNAPSHOTS:
 	case LOAD_DRAINS:
+	case LOAD_BALANCE:
 	case LOAD_DELETED:
 		l->request =
 		    (struct metadata_request){.op = METADATA_LIST, .key = prefixes[l->stage], .done = load_listed};

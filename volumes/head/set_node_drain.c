@@ -1,16 +1,17 @@
 /*
  * set_node_drain.c: the command that has a whole node drained, or no more, and what sees to it that it comes about.
  *
- *   drain    one transaction: a key of the store says so. From then on the node is given nothing new: no attachment, no disk
- *   look     now and then, on that node alone: its disks are marked as being drained, by a command of the set's own, and are
- *            left like others (set_drain.c); what is attached there over NBD is handed over (set_hand_over.c)
+ *   drain    one transaction: a key of the store says so. From then on the node is given nothing new: no attachment, no
+ *            disk
+ *   look     now and then, on that node alone: its disks are marked as being drained, by a command of the set's own, and
+ *            are left like others (set_drain.c); what is attached there over NBD is handed over (set_hand_over.c)
  *   marks    one transaction for some of the disks: those of a node that is drained no more lose the mark again
  *
  * Invariants
- *  1. The key alone decides. The marks of the disks follow it, however often the node dies between the two; a disk that was
- *     drained by itself before stays so.
- *  2. What cannot go, a volume with one copy, a client over vhost-user, stays where it is and serves: it is named, with what
- *     can be done.
+ *  1. The key alone decides. The marks of the disks follow it, however often the node dies between the two; a disk that
+ *     was drained by itself before stays so.
+ *  2. What cannot go, a volume with one copy, a client over vhost-user, stays where it is and serves: it is named, with
+ *     what can be done.
  *
  * Owner: the set.
  */

@@ -57,6 +57,19 @@ bool set_node_label(const struct volume_set *s, const char *node, const char *ki
 	return has_label;
 }
 
+/* Racks and zones are made of nodes: the disks of one node share both. A node that is in none is one of its own. */
+bool set_disks_share_domain(const struct volume_set *s, enum failure_domain domain, uint32_t a, uint32_t b)
+{
+	const char *one = s->disks[a]->facts.node, *other = s->disks[b]->facts.node;
+	char label[MEMBER_LABEL_BYTES], same[MEMBER_LABEL_BYTES];
+	if (domain == DOMAIN_DISK || strcmp(one, other) == 0)
+		return a == b || domain != DOMAIN_DISK;
+	if (domain == DOMAIN_NODE)
+		return false;
+	const char *kind = failure_domain_name(domain);
+	return set_node_label(s, one, kind, label) && set_node_label(s, other, kind, same) && strcmp(label, same) == 0;
+}
+
 const char *set_volume_node(const struct set_volume *entry)
 {
 	const struct volume_facts *f = &entry->facts;

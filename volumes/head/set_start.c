@@ -289,6 +289,7 @@ static void start_histories(struct volume_set *s)
 	}
 	schedules_plan(s);
 	drains_look(s);
+	balance_start(s);
 	set_seen_want(s);
 }
 
@@ -401,6 +402,7 @@ static int set_create(const struct volume_set_options *o, struct volume_set **ou
 	commands_init(s);
 	schedules_init(s);
 	drains_init(s);
+	balance_init(s);
 	takeovers_init(s);
 	returns_init(s);
 	set_lease_start(s);
@@ -620,6 +622,7 @@ static void stop_begin(struct volume_set *s)
 	s->is_stopping = true;
 	schedules_stop(s);
 	drains_stop(s);
+	balance_stop(s);
 	takeovers_stop(s);
 	returns_stop(s);
 }

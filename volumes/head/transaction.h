@@ -43,3 +43,4 @@ struct transaction *transaction_of(struct metadata_request *q);
 #define SNAPSHOT_KEY    "snapshots/%s/%llu"
 #define SNAPSHOT_PREFIX "snapshots/%s/"
 #define NODE_DRAIN_KEY  "drains/%s"
+#define BALANCE_KEY     "balance"

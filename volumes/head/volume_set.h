@@ -18,6 +18,7 @@
  *                                attached_vhost, vhost_queues}
  *   volume-names/NAME           {uuid}
  *   drains/NODE                 {}     the node is being drained
+ *   balance                     {node}     that has segments move to emptier disks
  *   deleted                     {deleted: [[KIND, NAME, ...], ...]}     the last 32, so that a repeat is recognised
  *   placement/UUID/CHUNK        {segments: {"3": ["DISK-UUID", ...], ...}}   256 segments a chunk
  *
@@ -105,6 +106,7 @@ enum set_command_kind {
 	SET_REHOME,            /* the same */
 	SET_DISKS_SEEN,        /* the same */
 	SET_NODE_DISKS,        /* the same: this node's disks are marked as drained with it, or no more */
+	SET_BALANCE,           /* the same: the lock of who rebalances is taken, or given up */
 	SET_RELEASE,           /* the same: a head that another node has taken over is let go */
 	SET_TAKEOVER,          /* the same: what a lost node had attached is attached here */
 	SET_RETURN,            /* the same: what is recorded as attached here, and could not be, is tried again */
@@ -217,6 +219,12 @@ struct node_drain_view {
 	uint64_t eta_s;          /* 0: not known */
 	char why[SET_WHY_BYTES]; /* what cannot go, and what to do, else "" */
 };
+/* Segments move to emptier disks. */
+struct balance_view {
+	char node[VOLUME_NAME_MAX + 1]; /* that has them move; "": none does */
+	char volume[SET_TEXT_MAX];      /* of this node, whose segments move; "": none now */
+	uint64_t moved_bytes;           /* by this node, since it has begun */
+};
 /* A disk that is being formatted, and with reserve written through. */
 struct disk_adding_view {
 	char path[SET_TEXT_MAX], pool[SET_TEXT_MAX];
@@ -291,6 +299,7 @@ struct snapshot_view {
 void volume_set_snapshots(struct volume_set *s, void (*each)(const struct snapshot_view *v, void *context),
 			  void *context);
 void volume_set_disks(struct volume_set *s, void (*each)(const struct disk_view *v, void *context), void *context);
+void volume_set_balance(const struct volume_set *s, struct balance_view *view);
 void volume_set_node_drain(const struct volume_set *s, const char *node, struct node_drain_view *view);
 /* In the order in which they were begun. */
 void volume_set_disks_adding(struct volume_set *s, void (*each)(const struct disk_adding_view *v, void *context),
