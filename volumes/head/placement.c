@@ -405,8 +405,8 @@ static enum flow placer_join(struct volume *v)
 	if (disk == SET_DISKS_MAX)
 		return FLOW_NEXT;
 	quarry_assert(p->is_joining && !p->join);
-	int err = -EIO; /* it has failed while another was being joined */
-	if (set_disk_is_running(v->set->disks[disk]))
+	int err = -EIO; /* it has failed, and may be in a resync, while another was being joined */
+	if (disk_may_take(v, v->set->disks[disk]))
 		err = join_start(v, disk, v->complete_epoch, placer_joined, NULL, &p->join);
 	if (err == 0)
 		return FLOW_WAIT;
