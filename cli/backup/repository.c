@@ -312,7 +312,7 @@ bool repository_look_again(struct repository *r)
 	qsort(known, n_known, sizeof(*known), pack_compare);
 	int error = names_read(r->packs_fd, &names);
 	for (size_t i = 0; !error && i < names.n; i++) {
-		struct repository_pack wanted;
+		struct repository_pack wanted = {0};
 		if (!is_file_name(names.list[i]))
 			continue;
 		snprintf(wanted.name, sizeof(wanted.name), "%s", names.list[i]);

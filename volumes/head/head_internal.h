@@ -224,7 +224,7 @@ struct volume {
 	char name[SNAPSHOT_NAME_BYTES]; /* of a snapshot */
 	enum volume_state state;
 	bool is_read_only, is_fenced;
-	bool is_greeting; /* its disks are being joined by the attach: one that seems lost may have been asked */
+	bool is_greeting;        /* its disks are being joined by the attach: one that seems lost may have been asked */
 	char why[SET_WHY_BYTES]; /* what is wrong with it, else "" */
 	uint64_t size_bytes;     /* what clients may address; less than the record's while it shrinks */
 	uint64_t generation;

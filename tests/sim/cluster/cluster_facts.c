@@ -104,7 +104,7 @@ static void facts_take_volume(struct cluster *c, const char *uuid, const struct 
 	if (!v)
 		v = volume_by_name(c, record.name);
 	if (!v)
-		cluster_fail(c, "the store has a volume %s that nobody made", record.name);
+		return cluster_fail(c, "the store has a volume %s that nobody made", record.name);
 	/* of a clone that was begun twice, one is removed */
 	if (v->facts.exists && !uuid_equal(&v->facts.record.uuid, &record.uuid) && record.is_deleting &&
 	    !v->facts.record.is_deleting) {
