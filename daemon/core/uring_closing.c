@@ -79,13 +79,29 @@ bool fd_is_event(int fd)
 	return n > 0 && (strcmp(name, "anon_inode:[eventfd]") == 0 || strncmp(name, "pipe:[", 6) == 0);
 }
 
-/* Nothing more comes into it, and nothing lies in it that would be closed with it. */
-static bool socket_is_empty(int fd)
+bool fd_is_unix_stream(int fd)
+{
+	int family = 0, type = 0, is_listening = 1;
+
+	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &(socklen_t){sizeof family}) == 0 && family == AF_UNIX &&
+	       getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &(socklen_t){sizeof type}) == 0 && type == SOCK_STREAM &&
+	       getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &(socklen_t){sizeof is_listening}) == 0 &&
+	       !is_listening;
+}
+
+/* Nothing more comes into it, and nothing lies in it that would be closed with it. how: of shutdown(). */
+static bool socket_is_empty(int fd, int how)
 {
 	int n_unread = 0;
 
-	shutdown(fd, SHUT_RDWR);
+	shutdown(fd, how);
 	return ioctl(fd, SIOCINQ, &n_unread) == 0 && n_unread == 0;
+}
+
+/* One end of a socket may be known under several numbers: the others can still be written to. */
+static bool fd_closes_at_once(struct reactor *r, int fd)
+{
+	return uring_fd_is_memory(r, fd) || fd_is_event(fd) || (fd_is_unix_stream(fd) && socket_is_empty(fd, SHUT_RD));
 }
 
 /* ---- what may not ---- */
@@ -148,7 +164,7 @@ void uring_fds_close(struct reactor *r, const int *fds, uint32_t n)
 
 	quarry_assert(n <= FDS_SENT_MAX);
 	for (uint32_t i = 0; i < n; i++)
-		if (uring_fd_is_memory(r, fds[i]) || fd_is_event(fds[i]))
+		if (fd_closes_at_once(r, fds[i]))
 			close(fds[i]);
 		else
 			held[n_held++] = fds[i];
@@ -158,7 +174,7 @@ void uring_fds_close(struct reactor *r, const int *fds, uint32_t n)
 
 void uring_socket_close(struct reactor *r, int fd)
 {
-	if (socket_is_empty(fd))
+	if (socket_is_empty(fd, SHUT_RDWR))
 		close(fd);
 	else
 		fds_hold(uring_of(r), &fd, 1);

@@ -165,7 +165,8 @@ void uring_fds_close(struct reactor *r, const int *fds, uint32_t n);
 uint32_t uring_fds_held(struct reactor *r);
 /* A unix socket of ours that nobody reads any more: what lies unread in it is somebody else's. */
 void uring_socket_close(struct reactor *r, int fd);
-bool fd_is_event(int fd); /* an eventfd or a pipe without a name */
+bool fd_is_event(int fd);       /* an eventfd or a pipe without a name */
+bool fd_is_unix_stream(int fd); /* that does not listen */
 
 /* uring_shared.c */
 bool uring_fd_is_memory(struct reactor *r, int fd);

@@ -15,8 +15,9 @@
  *  3. The poll of an event goes on by itself and fires at each signal; so nobody reads the counter until the event is
  *     closed. It is read then, since the next one who listens shall not hear of what was meant for us.
  *  4. Writes go through the ring: one to a pipe that is full, or to a counter at its end, must not hold up the reactor.
- *  5. An event is an eventfd or a pipe. Anything else might wait where these do not: the kernel asks a FUSE server when
- *     its file is polled, and a write to a file that does not come back would keep us from ever ending.
+ *  5. An event is an eventfd or a pipe; one that we only signal may be a unix stream, as User Mode Linux has them.
+ *     Anything else might wait where these do not: the kernel asks a FUSE server when its file is polled, and a write
+ *     to a file that does not come back would keep us from ever ending.
  *  6. The SIGBUS handler looks at its own thread's mappings only; a mapping is in the list while it is mapped.
  *
  * Owner: the reactor.
@@ -242,12 +243,12 @@ static void event_write(struct turn_hook *h)
 
 int uring_event_open(struct reactor *r, int fd, void (*signalled)(void *context), void *context, struct event **out)
 {
-	struct uring_event *e = fd_is_event(fd) ? calloc(1, sizeof *e) : NULL;
+	bool is_fit = fd_is_event(fd) || (signalled == NULL && fd_is_unix_stream(fd));
+	struct uring_event *e = is_fit ? calloc(1, sizeof *e) : NULL;
 
 	if (e == NULL) {
-		int res = fd_is_event(fd) ? -ENOMEM : -EINVAL;
 		uring_fds_close(r, &fd, 1);
-		return res;
+		return is_fit ? -ENOMEM : -EINVAL;
 	}
 	e->base = (struct event){.reactor = r, .signalled = signalled, .context = context};
 	e->fd = fd;
@@ -280,7 +281,7 @@ static void event_free_when_over(struct uring_event *e)
 	quarry_assert(n <= (ssize_t)sizeof n_signals);
 	uring_of(e->base.reactor)->n_closing--;
 	list_remove(&e->hook.link);
-	close(e->fd);
+	uring_fds_close(e->base.reactor, &e->fd, 1);
 	free(e);
 }
 

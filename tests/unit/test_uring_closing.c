@@ -193,7 +193,7 @@ static void only_counters_and_pipes_are_events(void)
 	turn_take(&w);
 	CU_ASSERT(now_s() - began_s < AT_ONCE_S);
 	close(far);
-	CU_ASSERT_EQUAL_FATAL(pipe2(ends, O_CLOEXEC), 0); /* User Mode Linux has pipes */
+	CU_ASSERT_EQUAL_FATAL(pipe2(ends, O_CLOEXEC), 0);
 	CU_ASSERT_EQUAL_FATAL(reactor_event_open(w.reactor, ends[0], listen_to_nothing, NULL, &e), 0);
 	event_close(e);
 	turn_take(&w);
@@ -220,6 +220,51 @@ static void fds_send(int socket, const int *fds, uint32_t n)
 	memcpy(CMSG_DATA(&control.header), fds, n * sizeof(int));
 	CU_ASSERT_EQUAL(sendmsg(socket, &m, MSG_NOSIGNAL), 1);
 }
+
+/* User Mode Linux is called over one. Its other end may have sent what does not close at once. */
+static void a_unix_stream_can_be_signalled(void)
+{
+	struct world w;
+	struct event *e;
+	int near, far, pair[2];
+	uint64_t n = 0;
+
+	world_open(&w);
+	linger_make(&near, &far);
+	CU_ASSERT_EQUAL_FATAL(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	CU_ASSERT_EQUAL_FATAL(reactor_event_open(w.reactor, pair[0], NULL, NULL, &e), 0);
+	event_signal(e);
+	turn_take(&w);
+	event_close(e); /* the write that is under way comes to its end */
+	turn_take(&w);
+	CU_ASSERT_EQUAL(recv(pair[1], &n, sizeof n, MSG_DONTWAIT), sizeof n);
+	CU_ASSERT_EQUAL(n, 1);
+	CU_ASSERT_EQUAL(reactor_fds_held(w.reactor), 0);
+	close(pair[1]);
+
+	CU_ASSERT_EQUAL_FATAL(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	CU_ASSERT_EQUAL(reactor_event_open(w.reactor, dup(pair[0]), listen_to_nothing, NULL, &e), -EINVAL);
+	CU_ASSERT_EQUAL(reactor_fds_held(w.reactor), 0);
+	CU_ASSERT_EQUAL_FATAL(reactor_event_open(w.reactor, pair[0], NULL, NULL, &e), 0);
+	event_close(e);
+	turn_take(&w);
+	close(pair[1]);
+
+	CU_ASSERT_EQUAL_FATAL(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	CU_ASSERT_EQUAL_FATAL(reactor_event_open(w.reactor, pair[0], NULL, NULL, &e), 0);
+	fds_send(pair[1], &near, 1);
+	close(near);
+	time_t began_s = now_s();
+	event_close(e);
+	turn_take(&w);
+	CU_ASSERT(now_s() - began_s < AT_ONCE_S);
+	CU_ASSERT_EQUAL(reactor_fds_held(w.reactor), 1);
+	close(far);
+	wait_for_none_held(&w);
+	close(pair[1]);
+	world_close(&w);
+}
+
 
 static struct stream *stream_open(struct world *w, int *far)
 {
@@ -294,6 +339,7 @@ int main(void)
 	static const struct world_test tests[] = {
 	    {"ordinary ones are closed at once", ordinary_ones_are_closed_at_once},
 	    {"others are closed soon", others_are_closed_soon},
+	    {"a unix stream can be signalled", a_unix_stream_can_be_signalled},
 	    {"a socket that lingers holds nobody up", a_socket_that_lingers_holds_nobody_up},
 	    {"a FUSE file holds nobody up", a_fuse_file_holds_nobody_up},
 	    {"the reactor ends before what it holds", the_reactor_ends_before_what_it_holds},
