@@ -2,11 +2,10 @@
  * call.c: understands a command line.
  *
  * 1. Options may stand anywhere behind their noun and verb, the global ones anywhere at all; "--" ends them.
- *    2. Words are never shortened: a script that says --rep would change its meaning when an option is added. What is
+ * 2. Words are never shortened: a script that says --rep would change its meaning when an option is added. What is
  *    nearly right is answered with a suggestion.
  * 3. A word that begins with '-' and a digit is an argument, so that a negative size is called a bad size.
- *    4. Every message names the word that is wrong.
- * 5. What is not in this release is refused as soon as it is named, whatever follows.
+ * 4. Every message names the word that is wrong.
  */
 #include "cli/call.h"
 
@@ -215,7 +214,7 @@ static enum status verb_take(struct cli *c, const char *text)
 			c->call->command = &commands[i];
 			return DONE;
 		}
-		if (!commands[i].is_later)
+		if (!commands[i].is_hidden)
 			nearest_offer(&nearest, commands[i].verb);
 	}
 	const char *meant = verb_meant(c->call->noun, text);
@@ -225,23 +224,13 @@ static enum status verb_take(struct cli *c, const char *text)
 	return cli_misuse(c, "there is no '%s %s'; see 'quarry %s --help'", c->call->noun, text, c->call->noun);
 }
 
-static enum status refuse_if_later(struct cli *c)
-{
-	const struct command *command = c->call->command;
-	if (!command || !command->is_later)
-		return DONE;
-	return cli_refuse(c, "not-available", "'%s %s' is not in this release", command->noun, command->verb);
-}
-
 static enum status argument_take(struct cli *c, const char *text)
 {
 	struct call *call = c->call;
 	if (!call->noun)
 		return noun_take(c, text);
-	if (!call->command) {
-		enum status status = verb_take(c, text);
-		return status == DONE ? refuse_if_later(c) : status;
-	}
+	if (!call->command)
+		return verb_take(c, text);
 	auto_free char *title = command_title(call->command);
 	size_t n = command_n_arguments(call->command);
 	const struct word *last = n > 0 ? &call->command->arguments[n - 1] : NULL;
@@ -287,9 +276,6 @@ static enum status option_take(struct cli *c, int argc, char *const *argv, int *
 	if (!option)
 		return option_unknown(c, text);
 	auto_free char *shown = text_format("--%s", option->name);
-	if (option->is_later)
-		return cli_refuse(c, "not-available", "'%s %s %s' is not in this release", c->call->noun,
-				  c->call->command->verb, shown);
 	if (given->text)
 		return cli_misuse(c, "option '%s' is given twice", shown);
 	if (!option->value.shown) {
@@ -303,19 +289,17 @@ static enum status option_take(struct cli *c, int argc, char *const *argv, int *
 
 /* ---- the whole ---- */
 
-/* Names the verbs of a noun that stands alone, or says that none is in this release. */
+/* Names the verbs of a noun that stands alone. */
 static enum status verb_missing(struct cli *c)
 {
 	auto_free char *verbs = text_format("%s", "");
 	for (size_t i = 0; i < n_commands; i++) {
-		if (strcmp(commands[i].noun, c->call->noun) != 0 || !command_is_shown(&commands[i]))
+		if (strcmp(commands[i].noun, c->call->noun) != 0 || commands[i].is_hidden)
 			continue;
 		char *longer = text_format("%s%s%s", verbs, *verbs ? ", " : "", commands[i].verb);
 		free(verbs);
 		verbs = longer;
 	}
-	if (*verbs == '\0')
-		return cli_refuse(c, "not-available", "'%s' is not in this release", c->call->noun);
 	return cli_misuse(c, "'%s' needs one of these behind it: %s", c->call->noun, verbs);
 }
 

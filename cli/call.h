@@ -7,8 +7,8 @@
 
 struct call;
 
-/* Reads the command line against the table. DONE, or WRONG_USAGE or REFUSED (not in this release) with the reason in
- * c->failure. c->call and c->is_json are set in any case. */
+/* Reads the command line against the table. DONE, or WRONG_USAGE with the reason in c->failure. c->call and c->is_json are set
+ * in any case. */
 must_check enum status call_parse(struct cli *c, int argc, char *const *argv);
 void call_destroy(struct call *call);
 

@@ -39,7 +39,6 @@ struct option {
 	const char *name; /* without the dashes; NULL ends a list */
 	struct word value;
 	const char *help;
-	bool is_later; /* known, not in this release: refused, and in no help */
 	bool is_needed;
 };
 
@@ -50,11 +49,10 @@ struct command {
 	const char *noun, *verb; /* verb NULL: the noun stands alone */
 	struct word arguments[ARGUMENTS_MAX];
 	const struct option *options; /* NULL: none but the global ones */
-	const char *summary;          /* one line; NULL for what is later */
+	const char *summary;          /* one line; NULL for what is hidden */
 	const char *more;             /* further lines for --help; NULL: none */
 	enum status (*run)(struct cli *c);
-	bool is_later;  /* known, not in this release */
-	bool is_hidden; /* works; for the shells' completion, in no help */
+	bool is_hidden; /* works; for the shells' completion: in no help, manual or suggestion */
 };
 
 extern const struct command commands[];
@@ -73,15 +71,6 @@ static inline const struct option *command_options(const struct command *command
 {
 	static const struct option none[1];
 	return command->options ? command->options : none;
-}
-/* Does it appear in help, manual and completion? */
-static inline bool command_is_shown(const struct command *command)
-{
-	return !command->is_later && !command->is_hidden;
-}
-static inline bool option_is_shown(const struct option *option)
-{
-	return !option->is_later;
 }
 /* Is this the first command of its noun in the table? */
 bool command_begins_noun(const struct command *command);

@@ -2,8 +2,7 @@
  * commands.c: the table of everything that can be said to `quarry`.
  *
  * 1. The commands of a noun stand together, in the order in which help shows them.
- * 2. What is_later is recognised, so that the message can say that it is not in this release; it is never shown.
- *    3. A command with verb NULL is the only one of its noun.
+ * 2. A command with verb NULL is the only one of its noun.
  */
 #include "cli/command.h"
 
@@ -30,7 +29,6 @@ static const char *const name_kinds[] = {"volume", "pool", "disk", "node", "snap
 #define NO_VALUE		  {.shown = NULL}
 #define OPTION(NAME, VALUE, HELP) {.name = NAME, .value = VALUE, .help = HELP}
 #define NEEDED(NAME, VALUE, HELP) {.name = NAME, .value = VALUE, .help = HELP, .is_needed = true}
-#define LATER(NAME, VALUE)	  {.name = NAME, .value = VALUE, .is_later = true}
 #define END			  {.name = NULL}
 #define OPTIONS(...)		  (const struct option[]) { __VA_ARGS__, END }
 
@@ -284,10 +282,8 @@ char *command_synopsis(const struct command *command)
 		const struct word *word = &command->arguments[i];
 		fprintf(out, word->is_many ? " [%s ...]" : word->is_optional ? " [%s]" : " %s", word->shown);
 	}
-	for (const struct option *o = command_options(command); o->name; o++) {
-		if (option_is_shown(o))
-			option_synopsis(o, out);
-	}
+	for (const struct option *o = command_options(command); o->name; o++)
+		option_synopsis(o, out);
 	if (fclose(out) != 0)
 		abort();
 	return text;

@@ -61,8 +61,6 @@ static void kind_print(const struct word *word)
 static void option_list_print(const struct option *list)
 {
 	for (const struct option *o = list; o->name; o++) {
-		if (!option_is_shown(o))
-			continue;
 		printf(" --%s", o->name);
 		if (!o->value.shown)
 			continue;
@@ -75,7 +73,7 @@ static void nouns_function(void)
 {
 	fputs("_quarry_nouns() {\n\techo '", stdout);
 	for (const struct command *command = commands; command < commands + n_commands; command++) {
-		if (command_is_shown(command) && command_begins_noun(command))
+		if (!command->is_hidden && command_begins_noun(command))
 			printf("%s%s", command == commands ? "" : " ", command->noun);
 	}
 	puts("'\n}");
@@ -85,11 +83,11 @@ static void verbs_function(void)
 {
 	puts("_quarry_verbs() {\n\tcase \"$1\" in");
 	for (const struct command *command = commands; command < commands + n_commands; command++) {
-		if (!command_is_shown(command) || !command_begins_noun(command) || !command->verb)
+		if (command->is_hidden || !command_begins_noun(command) || !command->verb)
 			continue;
 		printf("\t%s) echo '", command->noun);
 		for (const struct command *verb = command; verb < commands + n_commands; verb++) {
-			if (strcmp(verb->noun, command->noun) == 0 && command_is_shown(verb))
+			if (strcmp(verb->noun, command->noun) == 0 && !verb->is_hidden)
 				printf("%s%s", verb == command ? "" : " ", verb->verb);
 		}
 		puts("' ;;");
@@ -101,7 +99,7 @@ static void options_function(void)
 {
 	puts("_quarry_options() {\n\tcase \"$1\" in");
 	for (const struct command *command = commands; command < commands + n_commands; command++) {
-		if (!command_is_shown(command) || !command->options)
+		if (command->is_hidden || !command->options)
 			continue;
 		auto_free char *title = command_title(command);
 		printf("\t'%s') echo '", title);
@@ -117,7 +115,7 @@ static void arguments_function(void)
 {
 	puts("_quarry_arguments() {\n\tcase \"$1\" in");
 	for (const struct command *command = commands; command < commands + n_commands; command++) {
-		if (!command_is_shown(command) || command_n_arguments(command) == 0)
+		if (command->is_hidden || command_n_arguments(command) == 0)
 			continue;
 		auto_free char *title = command_title(command);
 		printf("\t'%s') echo '", title);

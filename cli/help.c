@@ -1,5 +1,5 @@
 /*
- * help.c: what --help prints, made from the table of commands. What is not in this release is not in here.
+ * help.c: what --help prints, made from the table of commands.
  */
 #include "cli/help.h"
 
@@ -24,8 +24,6 @@ static void summary_print(const char *left, int column, const char *right)
 static void options_print(const struct option *list)
 {
 	for (const struct option *o = list; o->name; o++) {
-		if (!option_is_shown(o))
-			continue;
 		auto_free char *left =
 		    o->value.shown ? text_format("  --%s %s", o->name, o->value.shown) : text_format("  --%s", o->name);
 		summary_print(left, OPTION_COLUMN, o->help);
@@ -52,7 +50,7 @@ static void nouns_print(const char *only)
 {
 	const char *heading = NULL;
 	for (const struct command *command = commands; command < commands + n_commands; command++) {
-		if (!command_is_shown(command) || (only && strcmp(only, command->noun) != 0))
+		if (command->is_hidden || (only && strcmp(only, command->noun) != 0))
 			continue;
 		const char *wanted = command->verb ? command->noun : "";
 		if (!heading || strcmp(heading, wanted) != 0)
@@ -60,15 +58,6 @@ static void nouns_print(const char *only)
 		heading = wanted;
 		command_line_print(command);
 	}
-}
-
-static bool noun_is_shown(const char *noun)
-{
-	for (const struct command *command = commands; command < commands + n_commands; command++) {
-		if (strcmp(command->noun, noun) == 0 && command_is_shown(command))
-			return true;
-	}
-	return false;
 }
 
 static void command_print(const struct command *command)
@@ -90,12 +79,10 @@ enum status help_print(struct cli *c)
 {
 	const struct command *command = call_command(c->call);
 	const char *noun = call_noun(c->call);
-	if (command && command_is_shown(command)) {
+	if (command && !command->is_hidden) {
 		command_print(command);
 		return DONE;
 	}
-	if ((command && command->is_later) || (noun && !noun_is_shown(noun)))
-		return cli_refuse(c, "not-available", "'%s' is not in this release", command ? command->noun : noun);
 	if (noun) {
 		printf("usage: quarry %s VERB ...\n", noun);
 		nouns_print(noun);

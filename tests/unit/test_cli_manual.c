@@ -95,7 +95,7 @@ static void test_every_command_is_in_both_pages(void)
 	char *main_page = page_read("");
 	CU_ASSERT_PTR_NOT_NULL_FATAL(main_page);
 	for (const struct command *command = commands; command < commands + n_commands; command++) {
-		if (!command_is_shown(command))
+		if (command->is_hidden)
 			continue;
 		char *synopsis = command_synopsis(command), *text = text_format("quarry %s ", synopsis);
 		expect_text(main_page, text);
@@ -106,8 +106,7 @@ static void test_every_command_is_in_both_pages(void)
 		for (const struct option *o = command_options(command); o->name; o++) {
 			char *shown = text_format(" --%s%s%s ", o->name, o->value.shown ? " " : "",
 						  o->value.shown ? o->value.shown : "");
-			if (option_is_shown(o))
-				expect_text(page ? page : main_page, shown);
+			expect_text(page ? page : main_page, shown);
 			free(shown);
 		}
 		free(page);
@@ -130,7 +129,7 @@ static bool option_is_known(const char *name, size_t length)
 	}
 	for (const struct command *command = commands; command < commands + n_commands; command++) {
 		for (const struct option *o = command_options(command); o->name; o++) {
-			if (option_is_shown(o) && strlen(o->name) == length && strncmp(o->name, name, length) == 0)
+			if (strlen(o->name) == length && strncmp(o->name, name, length) == 0)
 				return true;
 		}
 	}
@@ -141,7 +140,7 @@ static bool word_is_noun_or_verb(const char *word, size_t length, const char *no
 {
 	for (const struct command *command = commands; command < commands + n_commands; command++) {
 		const char *known = noun ? command->verb : command->noun;
-		if (!known || !command_is_shown(command))
+		if (!known || command->is_hidden)
 			continue;
 		if (noun && (strlen(command->noun) != noun_length || strncmp(command->noun, noun, noun_length) != 0))
 			continue;
@@ -206,7 +205,7 @@ static void test_nothing_else_is_in_the_pages(void)
 {
 	nothing_else_is_in(page_read(""));
 	for (const struct command *command = commands; command < commands + n_commands; command++) {
-		if (command->verb && command_is_shown(command) && command_begins_noun(command))
+		if (command->verb && !command->is_hidden && command_begins_noun(command))
 			nothing_else_is_in(page_read(command->noun));
 	}
 }
@@ -240,8 +239,6 @@ static void expect_rows(const char *section, const struct option *options)
 {
 	size_t n_rows = 0;
 	for (const struct option *o = options; o->name; o++) {
-		if (!option_is_shown(o))
-			continue;
 		char *row = text_format("\n| `--%s%s%s` | ", o->name, o->value.shown ? " " : "",
 					o->value.shown ? o->value.shown : "");
 		expect_text(section, row);
@@ -257,7 +254,7 @@ static void test_every_command_is_in_the_reference(void)
 	CU_ASSERT_PTR_NOT_NULL_FATAL(reference);
 	size_t n_shown = 0;
 	for (const struct command *command = commands; command < commands + n_commands; command++) {
-		if (!command_is_shown(command))
+		if (command->is_hidden)
 			continue;
 		char *synopsis = command_synopsis(command), *heading = text_format("\n### `quarry %s`\n", synopsis);
 		char *section = section_copy(reference, heading);
