@@ -2,9 +2,9 @@
  * client.c: requests to the daemon's control API.
  *
  * 1. The way to the daemon is decided once: --server, else --socket, else QUARRY_SOCKET, else the usual socket.
- *    2. A token is read only for --server and is sent only over TLS or to this machine.
+ * 2. A token is read only for --server and is sent only over TLS or to this machine.
  * 3. An answer is a JSON object of at most ANSWER_BYTES_MAX, or the call fails; its texts are not trusted by printers.
- *    4. Whoever fails here says what the user can do about it.
+ * 4. Whoever fails here says what the user can do about it.
  */
 #include "cli/client.h"
 
@@ -22,6 +22,7 @@
 #define SOCKET_DEFAULT     "/run/quarry/control.sock"
 #define CONNECT_TIMEOUT_MS 5000L
 #define TIMEOUT_S          60u
+#define WATCH_MS           500
 #define ANSWER_BYTES_MAX   (64u << 20)
 #define TOKEN_BYTES_MAX    4096u
 
@@ -378,4 +379,19 @@ enum status client_call(struct cli *c, const struct request *request, json_t **o
 enum status client_get(struct cli *c, const char *path, json_t **out)
 {
 	return client_call(c, &(struct request){.method = "GET", .path = path}, out);
+}
+
+enum status client_watch(struct cli *c, const char *path, char *(*going_on)(const json_t *answer, const void *context),
+			 const void *context, json_t **answer)
+{
+	enum status status = DONE;
+	for (char *text; status == DONE && (text = going_on(*answer, context)) != NULL; free(text)) {
+		progress_show("%s", text);
+		pause_ms(WATCH_MS);
+		json_decref(*answer);
+		*answer = NULL;
+		status = client_get(c, path, answer);
+	}
+	progress_end();
+	return status;
 }

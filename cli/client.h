@@ -24,6 +24,11 @@ struct request {
 must_check enum status client_call(struct cli *c, const struct request *request, json_t **out);
 /* As client_call() with a method and path alone. */
 must_check enum status client_get(struct cli *c, const char *path, json_t **out);
+/* Gets it again and again, and shows how far it is, until going_on() has no text, to be freed, any more; *answer is the
+ * newest one, and at the beginning the first. */
+must_check enum status client_watch(struct cli *c, const char *path,
+				    char *(*going_on)(const json_t *answer, const void *context), const void *context,
+				    json_t **answer);
 /* prefix + the percent-encoded name + suffix; to be freed. */
 char *api_path(const char *prefix, const char *name, const char *suffix);
 /* Is the daemon reached over the network (--server)? */

@@ -6,8 +6,8 @@
  */
 #include "cli/call.h"
 #include "cli/client.h"
+#include "cli/drain.h"
 #include "cli/handlers.h"
-#include "cli/progress.h"
 #include "cli/size.h"
 #include "cli/table.h"
 #include "cli/text.h"
@@ -17,8 +17,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-
-#define DISK_POLL_MS 500
 
 /* ---- which disk ---- */
 
@@ -185,9 +183,7 @@ enum status disk_list(struct cli *c)
 	{
 		table_text(table, text_at(disk, "name"));
 		table_text(table, text_at(disk, "pool"));
-		const json_t *drain = json_object_get(disk, "drain");
-		const char *drains = bool_at(drain, "done") ? "drained" : "draining";
-		table_text(table, json_is_object(drain) ? drains : text_at(disk, "state"));
+		table_text(table, drain_state(disk));
 		table_size(table, json_object_get(disk, "size_bytes"));
 		table_size(table, json_object_get(disk, "used_bytes"));
 		table_size(table, json_object_get(disk, "free_bytes"));
@@ -212,21 +208,15 @@ static char *scrub_text(const json_t *scrub)
 	return text_format("never");
 }
 
-/* "2.5G to go, about 13 min", "2.5G to go, cannot go on: ...", "done, it holds nothing". */
-static char *drain_text(const json_t *drain)
+static char *disk_left(const json_t *drain)
 {
 	char size[SIZE_TEXT_BYTES];
 	size_to_text(number_at(drain, "left_bytes"), size);
-	auto_free char *why = text_printable(text_at(drain, "why"));
-	if (bool_at(drain, "done"))
-		return text_format("done, it holds nothing");
-	if (*why)
-		return text_format("%s to go, cannot go on: %s", size, why);
-	if (json_is_integer(json_object_get(drain, "eta_s")))
-		return text_format("%s to go, about %llu min", size,
-				   (unsigned long long)(number_at(drain, "eta_s") / 60 + 1));
-	return text_format("%s to go", size);
+	return text_format("%s", size);
 }
+
+static const struct drain_kind disk_kind = {
+    .noun = "disk", .when_done = "it holds nothing", .when_stalled = "cannot go on", .left = disk_left};
 
 static void counters_print(const json_t *counters)
 {
@@ -270,7 +260,7 @@ enum status disk_show(struct cli *c)
 	field_size(stdout, "waiting", json_object_get(disk, "waiting_bytes"));
 	field_size(stdout, "reserve", json_object_get(disk, "reserve_bytes"));
 	if (json_is_object(json_object_get(disk, "drain"))) {
-		auto_free char *drain = drain_text(json_object_get(disk, "drain"));
+		auto_free char *drain = drain_text(&disk_kind, json_object_get(disk, "drain"));
 		field_text(stdout, "drain", drain);
 	}
 	field_text(stdout, "scrub", scrub);
@@ -299,61 +289,18 @@ enum status disk_remove(struct cli *c)
 	return DONE;
 }
 
-/* ---- what takes long ---- */
-
-/* Asks again and again, and shows how far it is, until going_on() has no text, to be freed, any more; *disk is the newest
- * answer. */
-static enum status disk_wait(struct cli *c, const char *path, char *(*going_on)(const json_t *disk), json_t **disk)
-{
-	enum status status = DONE;
-	for (char *text; status == DONE && (text = going_on(*disk)) != NULL; free(text)) {
-		progress_show("%s", text);
-		pause_ms(DISK_POLL_MS);
-		json_decref(*disk);
-		*disk = NULL;
-		status = client_get(c, path, disk);
-	}
-	progress_end();
-	return status;
-}
-
 /* ---- drain ---- */
-
-/* NULL: it is done, or cannot go on. */
-static char *drain_going_on(const json_t *disk)
-{
-	const json_t *drain = json_object_get(disk, "drain");
-	bool is_over = !json_is_object(drain) || bool_at(drain, "done") || *text_at(drain, "why");
-	return is_over ? NULL : drain_text(drain);
-}
 
 enum status disk_drain(struct cli *c)
 {
-	json_auto_t *disk = NULL;
-	auto_free char *path = NULL, *path_drain = NULL;
-	bool is_cancel = call_has(c->call, "cancel");
+	auto_free char *path = NULL;
 	enum status status = disk_path(c, "", false, &path);
-	if (status != DONE)
-		return status;
-	path_drain = text_format("%s/drain", path);
-	status = client_call(c, &(struct request){.method = is_cancel ? "DELETE" : "POST", .path = path_drain}, &disk);
-	if (status == DONE && !is_cancel && call_has(c->call, "wait"))
-		status = disk_wait(c, path, drain_going_on, &disk);
-	if (status != DONE)
-		return status;
-	const json_t *drain = json_object_get(disk, "drain");
-	auto_free char *name = text_printable(text_at(disk, "name"));
-	auto_free char *text = json_is_object(drain) ? drain_text(drain) : text_format("it is drained no more");
-	if (!cli_print_json(c, disk))
-		printf("disk '%s': %s\n", name, text);
-	if (call_has(c->call, "wait") && json_is_object(drain) && !bool_at(drain, "done"))
-		return cli_refuse(c, "failed", "disk '%s': %s", name, text);
-	return DONE;
+	return status == DONE ? drain_order(c, &disk_kind, path) : status;
 }
 
 /* ---- scrub ---- */
 
-static char *scrub_going_on(const json_t *disk)
+static char *scrub_going_on(const json_t *disk, const void *context)
 {
 	const json_t *scrub = json_object_get(disk, "scrub");
 	return bool_at(scrub, "running") ? scrub_text(scrub) : NULL;
@@ -369,7 +316,7 @@ enum status disk_scrub(struct cli *c)
 	path_scrub = text_format("%s/scrub", path);
 	status = client_call(c, &(struct request){.method = "POST", .path = path_scrub}, &disk);
 	if (status == DONE && call_has(c->call, "wait"))
-		status = disk_wait(c, path, scrub_going_on, &disk);
+		status = client_watch(c, path, scrub_going_on, NULL, &disk);
 	if (status != DONE)
 		return status;
 	auto_free char *name = text_printable(text_at(disk, "name"));

@@ -3,8 +3,8 @@
  */
 #include "cli/call.h"
 #include "cli/client.h"
+#include "cli/drain.h"
 #include "cli/handlers.h"
-#include "cli/progress.h"
 #include "cli/size.h"
 #include "cli/table.h"
 #include "cli/text.h"
@@ -37,27 +37,19 @@ static const char *peer_text(const json_t *peer)
 	return json_is_true(answers) ? "answers" : "silent";
 }
 
-#define NODE_POLL_MS 500
-
-/* "2.5G and 3 attached volumes to go, about 13 min", "..., cannot go on: ...", "done, ..."; to be freed. */
-static char *drain_text(const json_t *drain)
+static char *node_left(const json_t *drain)
 {
-	char size[SIZE_TEXT_BYTES] = "its data";
+	char size[SIZE_TEXT_BYTES] = "its data"; /* only the node itself knows how much */
 	unsigned long long n_attached = number_at(drain, "attached_volumes");
-	auto_free char *why = text_printable(text_at(drain, "why"));
 	if (json_is_integer(json_object_get(drain, "left_bytes")))
 		size_to_text(number_at(drain, "left_bytes"), size);
-	if (bool_at(drain, "done"))
-		return text_format("done, it holds nothing and serves nothing");
-	auto_free char *left =
-	    text_format("%s and %llu attached volume%s to go", size, n_attached, n_attached == 1 ? "" : "s");
-	if (*why)
-		return text_format("%s, not all can go: %s", left, why);
-	if (json_is_integer(json_object_get(drain, "eta_s")))
-		return text_format("%s, about %llu min", left,
-				   (unsigned long long)(number_at(drain, "eta_s") / 60 + 1));
-	return text_format("%s", left);
+	return text_format("%s and %llu attached volume%s", size, n_attached, n_attached == 1 ? "" : "s");
 }
+
+static const struct drain_kind node_kind = {.noun = "node",
+					    .when_done = "it holds nothing and serves nothing",
+					    .when_stalled = "not all can go",
+					    .left = node_left};
 
 enum status node_list(struct cli *c)
 {
@@ -74,10 +66,8 @@ enum status node_list(struct cli *c)
 	{
 		auto_free char *labels = labels_text(json_object_get(node, "labels"));
 		table_text(table, text_at(node, "name"));
-		const json_t *drain = json_object_get(node, "drain");
-		const char *drains = bool_at(drain, "done") ? "drained" : "draining";
 		bool is_running = strcmp(text_at(node, "state"), "running") == 0;
-		table_text(table, json_is_object(drain) && is_running ? drains : text_at(node, "state"));
+		table_text(table, is_running ? drain_state(node) : text_at(node, "state"));
 		table_number(table, json_object_get(node, "disks"));
 		table_number(table, json_object_get(node, "attached_volumes"));
 		table_text(table, text_at(node, "version"));
@@ -126,7 +116,7 @@ enum status node_show(struct cli *c)
 	field_text(stdout, "name", text_at(node, "name"));
 	field_text(stdout, "state", text_at(node, "state"));
 	if (json_is_object(json_object_get(node, "drain"))) {
-		auto_free char *drain = drain_text(json_object_get(node, "drain"));
+		auto_free char *drain = drain_text(&node_kind, json_object_get(node, "drain"));
 		field_text(stdout, "drain", drain);
 	}
 	field_text(stdout, "labels", labels);
@@ -146,45 +136,8 @@ enum status node_show(struct cli *c)
 
 /* ---- drain ---- */
 
-/* Is it done, does it not go on, or is it not wanted any more? */
-static bool drain_is_over(const json_t *drain)
-{
-	return !json_is_object(drain) || bool_at(drain, "done") || *text_at(drain, "why");
-}
-
-/* Asks again and again, and shows how far it is; *node is the newest answer. */
-static enum status drain_wait(struct cli *c, const char *path, json_t **node)
-{
-	enum status status = DONE;
-	while (status == DONE && !drain_is_over(json_object_get(*node, "drain"))) {
-		auto_free char *text = drain_text(json_object_get(*node, "drain"));
-		progress_show("%s", text);
-		pause_ms(NODE_POLL_MS);
-		json_decref(*node);
-		*node = NULL;
-		status = client_get(c, path, node);
-	}
-	progress_end();
-	return status;
-}
-
 enum status node_drain(struct cli *c)
 {
-	json_auto_t *node = NULL;
 	auto_free char *path = api_path("/v1/nodes/", call_text(c->call, "NODE"), "");
-	auto_free char *path_drain = text_format("%s/drain", path);
-	const char *method = call_has(c->call, "cancel") ? "DELETE" : "POST";
-	enum status status = client_call(c, &(struct request){.method = method, .path = path_drain}, &node);
-	if (status == DONE && call_has(c->call, "wait"))
-		status = drain_wait(c, path, &node);
-	if (status != DONE)
-		return status;
-	const json_t *drain = json_object_get(node, "drain");
-	auto_free char *name = text_printable(text_at(node, "name"));
-	auto_free char *text = json_is_object(drain) ? drain_text(drain) : text_format("it is drained no more");
-	if (!cli_print_json(c, node))
-		printf("node '%s': %s\n", name, text);
-	if (call_has(c->call, "wait") && json_is_object(drain) && !bool_at(drain, "done"))
-		return cli_refuse(c, "failed", "node '%s': %s", name, text);
-	return DONE;
+	return drain_order(c, &node_kind, path);
 }
