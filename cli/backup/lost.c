@@ -23,26 +23,14 @@ static void lost_make_room(struct lost *l)
 		abort();
 }
 
-/* The first that ends at or behind this byte; n: there is none. */
-static uint32_t lost_at(const struct lost *l, uint64_t pos_bytes)
-{
-	uint32_t low = 0, high = l->n;
-	while (low < high) {
-		uint32_t middle = low + (high - low) / 2;
-		if (l->ranges[middle].end < pos_bytes)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
-}
-
 void lost_add(struct lost *l, uint64_t begin, uint64_t end)
 {
 	if (begin >= end)
 		return;
 	lost_make_room(l);
-	uint32_t i = lost_at(l, begin), n = 0;
+	uint32_t i = l->n, n = 0;
+	while (i > 0 && l->ranges[i - 1].end >= begin) /* from the end: most are found in order */
+		i--;
 	struct lost_range whole = {begin, end}, *at = l->ranges + i;
 	for (; i + n < l->n && at[n].begin <= end; n++) { /* they become one */
 		whole.begin = at[n].begin < whole.begin ? at[n].begin : whole.begin;
