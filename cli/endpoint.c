@@ -2,7 +2,7 @@
  * endpoint.c: one side of a copy.
  *
  * 1. A file's operations are done when the call returns; those over NBD when endpoint_polled() has met their replies.
- *    2. libnbd's callbacks only mark the op: they run inside libnbd, from where it must not be called.
+ * 2. libnbd's callbacks only mark the op: they run inside libnbd, from where it must not be called.
  *       3. Nothing a server says about holes is believed beyond what was asked, and an answer without progress is an
  *          error.
  */

@@ -2,7 +2,7 @@
  * events.c: `quarry events [--follow]`.
  *
  * 1. Following asks again with the last sequence seen and lets the daemon hold the answer until something happens.
- *    2. When the daemon goes away it is waited for: following is most wanted when a daemon restarts. Another started_at
+ * 2. When the daemon goes away it is waited for: following is most wanted when a daemon restarts. Another started_at
  *    means another daemon, whose events begin again at 1; so the first question after a silence does not wait for
  *    events beyond those of the daemon before.
  */

@@ -4,7 +4,7 @@
  * 1. Exit status 0 means done, 1 refused or failed, 2 wrong usage; with 1 and 2 exactly one line on standard error says
  *    why, and with --json an {"error": ...} is the one value on standard output.
  * 2. Output that could not be written is a failure: `quarry volume list > /dev/full` does not end with 0.
- *    3. Nothing is left in memory at the end, so that leak checkers can watch every command.
+ * 3. Nothing is left in memory at the end, so that leak checkers can watch every command.
  */
 #include "cli/call.h"
 #include "cli/client.h"

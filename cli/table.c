@@ -2,7 +2,7 @@
  * table.c: aligned columns with headers.
  *
  * 1. Every cell is made printable when it comes in: it may be a name or message that someone else chose.
- *    2. The last column is not padded, so that lines do not end in blanks.
+ * 2. The last column is not padded, so that lines do not end in blanks.
  * 3. A table is printed only when its last row is full.
  */
 #include "cli/table.h"

@@ -2,7 +2,7 @@
  * top.c: `quarry top`: rates of every attached volume and disk, from two readings of the daemon's counters.
  *
  * 1. The time between two readings is the daemon's own (monotonic_ns), so that a slow answer does not look like speed.
- *    2. An object that was not in the earlier reading counts from zero; counters that went back (attached anew) count
+ * 2. An object that was not in the earlier reading counts from zero; counters that went back (attached anew) count
  *       from
  *    zero too.
  */
