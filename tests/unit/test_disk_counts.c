@@ -6,8 +6,7 @@
  * should, a measurement says what is shared, the offline check finds every count right, and when all trees are dropped
  * every block is free.
  */
-#include "tests/sim/sim.h"
-#include "volumes/disk/disk.h"
+#include "tests/sim/sim_check.h"
 
 #include <CUnit/Basic.h>
 #include <errno.h>
@@ -259,25 +258,17 @@ static bool is_freed(void *context)
 	return stats.dying_trees == 0;
 }
 
-static int check_read(void *context, uint64_t block, void *out)
-{
-	sim_file_peek(sim_file_find(((struct tiny *)context)->machine, "d1"), block, out);
-	return 0;
-}
-
-static void check_say(void *context, const char *line) {}
-
 static void tiny_check(struct tiny *t, uint32_t n_trees)
 {
-	struct disk_check c = {
-	    .read = check_read, .say = check_say, .context = t, .n_blocks = DISK_BYTES / BLOCK_BYTES};
+	struct sim_check c;
 	disk_close(t->disk, closed, t);
 	wait_done(t);
-	CU_ASSERT_EQUAL_FATAL(disk_check_run(&c), 0);
-	CU_ASSERT_EQUAL_FATAL(c.errors + c.warnings, 0);
-	CU_ASSERT_EQUAL_FATAL(c.trees, n_trees);
+	sim_check_init(&c, sim_file_find(t->machine, "d1"));
+	CU_ASSERT_EQUAL_FATAL(disk_check_run(&c.check), 0);
+	CU_ASSERT_EQUAL_FATAL(c.check.errors + c.check.warnings, 0);
+	CU_ASSERT_EQUAL_FATAL(c.check.trees, n_trees);
 	if (n_trees == 0)
-		CU_ASSERT_EQUAL_FATAL(c.data_blocks + c.pages, 0);
+		CU_ASSERT_EQUAL_FATAL(c.check.data_blocks + c.check.pages, 0);
 }
 
 static void run_sequence(uint32_t number)

@@ -9,6 +9,7 @@
  * Owner: the test.
  */
 #include "tests/sim/cluster/cluster_world.h"
+#include "tests/sim/sim_check.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -332,35 +333,13 @@ static void compare_volume(struct cluster *c, struct model_volume *v)
 
 /* ---- leave ---- */
 
-struct findings {
-	struct sim_file *medium;
-	char first[300];
-	uint32_t n;
-};
-
-static int findings_read(void *context, uint64_t block, void *out)
-{
-	sim_file_peek(((struct findings *)context)->medium, block, out);
-	return 0;
-}
-
-static void findings_say(void *context, const char *line)
-{
-	struct findings *f = context;
-	if (f->n++ == 0)
-		snprintf(f->first, sizeof(f->first), "%s", line);
-}
-
 static void check_disk(struct cluster *c, const struct cluster_disk *d)
 {
-	struct findings f = {.medium = d->file};
-	struct disk_check check = {.read = findings_read,
-				   .say = findings_say,
-				   .context = &f,
-				   .n_blocks = sim_file_size_bytes(d->file) / BLOCK_BYTES};
-	int res = disk_check_run(&check);
-	if (res != 0 || check.errors > 0)
-		cluster_fail(c, "%s: the check answers %d: %s", d->name, res, f.first);
+	struct sim_check offline;
+	sim_check_init(&offline, d->file);
+	int res = disk_check_run(&offline.check);
+	if (res != 0 || offline.check.errors > 0)
+		cluster_fail(c, "%s: the check answers %d: %s", d->name, res, offline.findings[0]);
 }
 
 static bool all_are_down(struct cluster *c)

@@ -3,82 +3,59 @@
  * a recovery, by the oracle.
  */
 #include "tests/sim/disk/disk_world.h"
+#include "tests/sim/sim_check.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 
-#define FINDINGS_SHOWN_MAX 12u
-
 /* ---- the offline check ---- */
 
-struct findings {
-	char lines[FINDINGS_SHOWN_MAX][200];
-	uint32_t n;
-	struct disk_world *world;
-};
-
-static int check_read_block(void *context, uint64_t block, void *out)
-{
-	sim_file_peek(((struct findings *)context)->world->medium, block, out);
-	return 0;
-}
-
-static void check_say(void *context, const char *line)
-{
-	struct findings *f = context;
-
-	if (f->n < FINDINGS_SHOWN_MAX)
-		snprintf(f->lines[f->n], sizeof(f->lines[0]), "%s", line);
-	f->n++;
-}
-
-static struct disk_check check_prepare(struct disk_world *w, struct findings *f)
+static int check(struct disk_world *w, struct sim_check *c, bool skip_data)
 {
 	w->totals.checks++;
-	*f = (struct findings){.world = w};
-	return (struct disk_check){.read = check_read_block,
-				   .say = check_say,
-				   .context = f,
-				   .n_blocks = sim_file_size_bytes(w->medium) / BLOCK_BYTES};
+	sim_check_init(c, w->medium);
+	c->check.skip_data = skip_data;
+	return disk_check_run(&c->check);
 }
 
 void world_check(struct disk_world *w, bool is_closed_clean)
 {
-	struct findings f;
-	struct disk_check c = check_prepare(w, &f);
+	struct sim_check c;
+	int res = check(w, &c, w->has_bad_cells);
+	const struct disk_check *found = &c.check;
 
-	c.skip_data = w->has_bad_cells;
-	int res = disk_check_run(&c);
 	if (w->is_lenient)
 		return;
-	if (res == 0 && c.errors == 0 && (!is_closed_clean || (c.is_clean && c.journal_blocks_to_replay == 0)))
+	if (res == 0 && found->errors == 0 &&
+	    (!is_closed_clean || (found->is_clean && found->journal_blocks_to_replay == 0)))
 		return;
-	for (uint32_t i = 0; i < f.n && i < FINDINGS_SHOWN_MAX; i++)
-		printf("  check: %s\n", f.lines[i]);
+	for (uint32_t i = 0; i < FINDINGS_KEPT_MAX && c.findings[i][0]; i++)
+		printf("  check: %s\n", c.findings[i]);
 	world_fail(w, "check answered %d with %" PRIu64 " errors; clean %d, %" PRIu64 " journal blocks to replay", res,
-		   c.errors, c.is_clean, c.journal_blocks_to_replay);
+		   found->errors, found->is_clean, found->journal_blocks_to_replay);
 }
 
 void world_check_finds(struct disk_world *w)
 {
-	struct findings f;
-	struct disk_check c = check_prepare(w, &f);
-	int res = disk_check_run(&c);
+	struct sim_check c;
+	int res = check(w, &c, false);
+	const struct disk_check *found = &c.check;
 
-	if (res != -EUCLEAN || c.errors == 0 || f.n == 0)
-		world_fail(w, "check answered %d with %" PRIu64 " errors where a data block is damaged", res, c.errors);
+	if (res != -EUCLEAN || found->errors == 0 || c.n_findings == 0)
+		world_fail(w, "check answered %d with %" PRIu64 " errors where a data block is damaged", res,
+			   found->errors);
 }
 
 void world_check_empty(struct disk_world *w)
 {
-	struct findings f;
-	struct disk_check c = check_prepare(w, &f);
-	int res = disk_check_run(&c);
+	struct sim_check c;
+	int res = check(w, &c, false);
+	const struct disk_check *found = &c.check;
 
-	if (res != 0 || c.data_blocks > 0 || c.trees > 0)
+	if (res != 0 || found->data_blocks > 0 || found->trees > 0)
 		world_fail(w, "check of an empty disk answered %d, with %" PRIu64 " data blocks and %" PRIu64 " trees",
-			   res, c.data_blocks, c.trees);
+			   res, found->data_blocks, found->trees);
 }
 
 /* ---- judging ---- */

@@ -2,6 +2,7 @@
  * history_world.c: the machine, its disks and its store; life and death of the volume set; waiting.
  */
 #include "tests/sim/history/history_world.h"
+#include "tests/sim/sim_check.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -234,44 +235,22 @@ void world_stop(struct history_world *w)
 
 /* ---- checking the disks ---- */
 
-struct findings {
-	struct sim_file *medium;
-	char first[300];
-	uint32_t n;
-};
-
-static int findings_read(void *context, uint64_t block, void *out)
-{
-	sim_file_peek(((struct findings *)context)->medium, block, out);
-	return 0;
-}
-
-static void findings_say(void *context, const char *line)
-{
-	struct findings *f = context;
-	if (f->n++ == 0)
-		snprintf(f->first, sizeof(f->first), "%s", line);
-}
-
 void world_check_disks(struct history_world *w, bool is_empty)
 {
 	for (uint32_t i = 1; i <= w->n_disks; i++) {
 		char path[16];
 		text_print(path, sizeof(path), "d%u", i);
-		struct findings f = {.medium = sim_file_find(w->machine, path)};
-		struct disk_check c = {.read = findings_read,
-				       .say = findings_say,
-				       .context = &f,
-				       .n_blocks = sim_file_size_bytes(f.medium) / BLOCK_BYTES};
-		int res = disk_check_run(&c);
+		struct sim_check c;
+		sim_check_init(&c, sim_file_find(w->machine, path));
+		int res = disk_check_run(&c.check);
 		w->totals.checks++;
-		if (res != 0 || c.errors > 0)
-			world_fail(w, "disk %u: the check answers %d: %s", i, res, f.first);
+		if (res != 0 || c.check.errors > 0)
+			world_fail(w, "disk %u: the check answers %d: %s", i, res, c.findings[0]);
 		/* a disk that fails while it is joined keeps an empty tree, when the volume is deleted before it is back */
-		bool has_trees = c.trees > 0 && w->totals.disk_failures == 0;
-		if (is_empty && (has_trees || c.data_blocks > 0))
-			world_fail(w, "disk %u: %" PRIu64 " trees and %" PRIu64 " data blocks are left", i, c.trees,
-				   c.data_blocks);
+		bool has_trees = c.check.trees > 0 && w->totals.disk_failures == 0;
+		if (is_empty && (has_trees || c.check.data_blocks > 0))
+			world_fail(w, "disk %u: %" PRIu64 " trees and %" PRIu64 " data blocks are left", i,
+				   c.check.trees, c.check.data_blocks);
 	}
 }
 
