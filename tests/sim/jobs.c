@@ -157,8 +157,7 @@ uint64_t jobs_read_kept(const struct jobs *j, const char *path, uint64_t kept[st
 
 int jobs_main(int argc, char **argv, struct jobs j)
 {
-	static const struct option options[] = {
-	    {"replay", required_argument, NULL, 'r'}, {"trace", no_argument, NULL, 'v'}, JOBS_OPTIONS, {0}};
+	static const struct option options[] = {{"replay", required_argument, NULL, 'r'}, JOBS_OPTIONS, {0}};
 	static uint64_t kept[JOBS_KEPT_MAX];
 	j.usage = " [--replay FILE]";
 	j.repeat_option = "";

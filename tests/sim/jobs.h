@@ -44,5 +44,5 @@ bool jobs_run(const struct jobs *j);
 /* The seeds of a file, one a line, the rest of the line says why it is kept; returns how many, or ends with 2. */
 uint64_t jobs_read_kept(const struct jobs *j, const char *path, uint64_t kept[static JOBS_KEPT_MAX]);
 /* The main() of a simulation without options of its own: j names it, its run() and its counters. --replay FILE runs kept
- * seeds before, --trace is --verbose. */
+ * seeds before. */
 int jobs_main(int argc, char **argv, struct jobs j);

@@ -1,9 +1,9 @@
 /*
  * main_cluster.c: sim-cluster: runs whole clusters on the simulator, seed after seed, until one fails.
  *
- *     sim-cluster [--seeds N] [--first S] [--jobs J] [--replay FILE] [--trace]
+ *     sim-cluster [--seeds N] [--first S] [--jobs J] [--replay FILE] [--verbose]
  *
- * With --trace it tells everything that happens: time, node, event. With --replay, the seeds in the file are run before.
+ * With --verbose it tells everything that happens: time, node, event. With --replay, the seeds in the file are run before.
  * Exit status: 0 all seeds held, 1 one failed, 2 wrong usage.
  */
 #include "tests/sim/cluster/cluster_world.h"

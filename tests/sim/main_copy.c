@@ -1,7 +1,7 @@
 /*
  * main_copy.c: sim-copy: copies between the disks of a volume on the simulator, seed after seed, until one fails.
  *
- *     sim-copy [--seeds N] [--first S] [--jobs J] [--verbose]
+ *     sim-copy [--seeds N] [--first S] [--jobs J] [--replay FILE] [--verbose]
  *
  * Exit status: 0 all seeds held, 1 one failed, 2 wrong usage.
  */

@@ -2,7 +2,7 @@
  * main_history.c: sim-history: runs volume sets with snapshots, clones and rollbacks on the simulator, seed after seed,
  * until one fails.
  *
- *     sim-history [--seeds N] [--first S] [--jobs J] [--verbose]
+ *     sim-history [--seeds N] [--first S] [--jobs J] [--replay FILE] [--verbose]
  *
  * Exit status: 0 all seeds held, 1 one failed, 2 wrong usage.
  */
