@@ -1,7 +1,8 @@
 /*
- * test_sim.c: the simulator keeps its own promises: the fault model of files and streams, time, crashes, repetition.
+ * test_sim.c: the simulator keeps its own promises: the fault model of files, time, crashes, repetition. Streams are in
+ * test_sim_net.c.
  */
-#include "tests/sim/sim.h"
+#include "tests/unit/sim_attempt.h"
 
 #include <CUnit/Basic.h>
 #include <errno.h>
@@ -10,18 +11,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define STEPS_MAX 100000u
-#define N_BLOCKS  64u
+#define N_BLOCKS 64u
 
-/* ---- a world with one file, and operations that remember their result ---- */
-
-struct
-try {
-	struct op op;
-	struct iovec iov;
-	bool is_done;
-	int res;
-};
+/* ---- a world with one file ---- */
 
 struct stage {
 	struct sim *sim;
@@ -30,14 +22,6 @@ struct stage {
 	struct file *file;
 	uint8_t *memory; /* N_BLOCKS blocks */
 };
-
-static void try_done(struct op *op, int res)
-{
-	struct try *t = container_of(op, struct try, op);
-
-	t->is_done = true;
-	t->res = res;
-}
 
 static void stage_open(struct stage *g)
 {
@@ -69,71 +53,66 @@ static void stage_crash(struct stage *g, enum sim_crash_kind kind)
 	stage_open(g);
 }
 
-static bool try_is_done(void *context)
-{
-	return ((struct try *)context)->is_done;
-}
-
 static uint8_t *block_memory(struct stage *g, uint64_t block)
 {
 	return g->memory + block * BLOCK_BYTES;
 }
 
-static void write_start(struct stage *g, struct try *t, uint64_t first, uint64_t n, uint8_t fill)
+static void write_start(struct stage *g, struct attempt *t, uint64_t first, uint64_t n, uint8_t fill)
 {
-	*t = (struct try){0};
-	op_init(&t->op, try_done);
+	*t = (struct attempt){0};
+	op_init(&t->op, attempt_done);
 	memset(block_memory(g, first), fill, n * BLOCK_BYTES);
 	t->iov = (struct iovec){block_memory(g, first), n * BLOCK_BYTES};
 	file_write(g->file, &t->op, &t->iov, 1, first * BLOCK_BYTES);
 }
 
-static int try_wait(struct stage *g, struct try *t)
+static int attempt_wait(struct stage *g, struct attempt *t)
 {
-	CU_ASSERT_EQUAL_FATAL(sim_run(g->sim, try_is_done, t, STEPS_MAX), SIM_DONE);
+	CU_ASSERT_EQUAL_FATAL(sim_run(g->sim, attempt_is_done, t, STEPS_MAX), SIM_DONE);
 	return t->res;
 }
 
 static int write_now(struct stage *g, uint64_t first, uint64_t n, uint8_t fill)
 {
-	struct try t;
+	struct attempt t;
 
 	write_start(g, &t, first, n, fill);
-	return try_wait(g, &t);
+	return attempt_wait(g, &t);
 }
 
-static void read_start(struct stage *g, struct try *t, uint64_t first, uint64_t n)
+static void read_start(struct stage *g, struct attempt *t, uint64_t first, uint64_t n)
 {
-	*t = (struct try){0};
-	op_init(&t->op, try_done);
+	*t = (struct attempt){0};
+	op_init(&t->op, attempt_done);
 	t->iov = (struct iovec){block_memory(g, first), n * BLOCK_BYTES};
 	file_read(g->file, &t->op, &t->iov, 1, first * BLOCK_BYTES);
 }
 
 static int read_now(struct stage *g, uint64_t first, uint64_t n)
 {
-	struct try t;
+	struct attempt t;
 
 	read_start(g, &t, first, n);
-	return try_wait(g, &t);
+	return attempt_wait(g, &t);
 }
 
 static int flush_now(struct stage *g)
 {
-	struct try t = {0};
+	struct attempt t = {0};
 
-	op_init(&t.op, try_done);
+	op_init(&t.op, attempt_done);
 	file_flush(g->file, &t.op);
-	return try_wait(g, &t);
+	return attempt_wait(g, &t);
 }
 
 static int punch_now(struct stage *g, uint64_t first, uint64_t n)
 {
-	struct try t = {0};
+	struct attempt t = {0};
 
-	op_init(&t.op, try_done);
+	op_init(&t.op, attempt_done);
 	file_punch(g->file, &t.op, first * BLOCK_BYTES, n * BLOCK_BYTES);
-	return try_wait(g, &t);
+	return attempt_wait(g, &t);
 }
 
 static bool block_is(const void *block, uint8_t fill)
@@ -177,16 +156,16 @@ static void file_keeps_what_is_written(void)
 static void vectors_and_sectors(void)
 {
 	struct stage g = stage_make(2);
-	struct try t = {0};
+	struct attempt t = {0};
 	struct iovec iov[3] = {{g.memory, 512}, {g.memory + 8192, 4096}, {g.memory + 20480, 1024}};
 
 	CU_ASSERT_EQUAL(write_now(&g, 10, 3, 9), 0);
 	memset(g.memory, 1, 512);
 	memset(g.memory + 8192, 2, 4096);
 	memset(g.memory + 20480, 3, 1024);
-	op_init(&t.op, try_done);
+	op_init(&t.op, attempt_done);
 	file_write(g.file, &t.op, iov, 3, 10 * BLOCK_BYTES + 512);
-	CU_ASSERT_EQUAL(try_wait(&g, &t), 0);
+	CU_ASSERT_EQUAL(attempt_wait(&g, &t), 0);
 	memset(g.memory, 0, N_BLOCKS * BLOCK_BYTES);
 	CU_ASSERT_EQUAL(read_now(&g, 10, 3), 0);
 	const uint8_t *got = block_memory(&g, 10);
@@ -253,12 +232,12 @@ static void flush_covers_only_what_was_delivered(void)
 
 	for (uint64_t seed = 1; seed < 100; seed++) {
 		struct stage g = stage_make(seed);
-		struct try flush = {0}, write;
+		struct attempt flush = {0}, write;
 		write_start(&g, &write, 0, 1, 6);
-		op_init(&flush.op, try_done);
+		op_init(&flush.op, attempt_done);
 		file_flush(g.file, &flush.op);
-		CU_ASSERT_EQUAL(try_wait(&g, &flush), 0);
-		CU_ASSERT_EQUAL(try_wait(&g, &write), 0);
+		CU_ASSERT_EQUAL(attempt_wait(&g, &flush), 0);
+		CU_ASSERT_EQUAL(attempt_wait(&g, &write), 0);
 		stage_crash(&g, SIM_POWER_LOSS);
 		lost += medium_is(&g, 0, 0);
 		stage_end(&g);
@@ -272,7 +251,7 @@ static void kill_keeps_what_completed(void)
 
 	for (uint64_t seed = 1; seed < 100; seed++) {
 		struct stage g = stage_make(seed);
-		struct try t;
+		struct attempt t;
 		CU_ASSERT_EQUAL(write_now(&g, 0, 4, 1), 0);
 		CU_ASSERT_EQUAL(file_lock(g.file), 0);
 		write_start(&g, &t, 8, 4, 2);
@@ -396,7 +375,7 @@ static void opening_files(void)
 static void overlapping_writes_are_caught(void)
 {
 	struct stage g = stage_make(7);
-	struct try a, b;
+	struct attempt a, b;
 	int status;
 	pid_t child = fork();
 
@@ -414,7 +393,7 @@ static void overlapping_writes_are_caught(void)
 static void changed_memory_in_flight_is_caught(void)
 {
 	struct stage g = stage_make(8);
-	struct try t;
+	struct attempt t;
 	int status;
 	pid_t child = fork();
 
@@ -437,7 +416,7 @@ static void crash_at_every_index(void)
 {
 	for (uint64_t index = 1; index <= 9; index++) {
 		struct stage g = stage_make(100 + index);
-		struct try t[4];
+		struct attempt t[4];
 		uint32_t n_done = 0;
 		sim_crash_at(g.machine, index);
 		for (uint32_t i = 0; i < 4; i++)
@@ -535,7 +514,7 @@ static void paused_machines_wait(void)
 static uint64_t order_of_completions(uint64_t seed)
 {
 	struct stage g = stage_make(seed);
-	struct try t[16];
+	struct attempt t[16];
 	uint64_t order = 0, n_done = 0;
 
 	for (uint32_t i = 0; i < 16; i++)
@@ -601,219 +580,6 @@ static void messages_arrive_in_order(void)
 	sim_destroy(s);
 }
 
-/* ---- streams ---- */
-
-struct pair {
-	struct sim *sim;
-	struct sim_machine *a, *b;
-	struct listener *listener;
-	struct stream *near, *far;
-};
-
-static struct pair pair_make(uint64_t seed)
-{
-	struct pair p = {.sim = sim_create(seed)};
-	struct try accepted = {0}, connected = {0};
-
-	p.a = sim_machine_create(p.sim, "a");
-	p.b = sim_machine_create(p.sim, "b");
-	op_init(&accepted.op, try_done);
-	op_init(&connected.op, try_done);
-	CU_ASSERT_EQUAL_FATAL(reactor_listen(sim_reactor(p.b), "b:1", &p.listener), 0);
-	listener_accept(p.listener, &accepted.op, &p.far);
-	reactor_connect(sim_reactor(p.a), &connected.op, "b:1", &p.near);
-	CU_ASSERT_EQUAL(sim_run(p.sim, NULL, NULL, STEPS_MAX), SIM_IDLE);
-	CU_ASSERT_TRUE(accepted.is_done && connected.is_done);
-	CU_ASSERT_EQUAL_FATAL(accepted.res | connected.res, 0);
-	return p;
-}
-
-static void transfer_start(struct try *t, struct stream *s, enum op_kind kind, void *memory, size_t len)
-{
-	*t = (struct try){.iov = {memory, len}};
-	op_init(&t->op, try_done);
-	if (kind == OP_SEND)
-		stream_send(s, &t->op, &t->iov, 1);
-	else if (kind == OP_RECV)
-		stream_recv(s, &t->op, &t->iov, 1);
-	else
-		stream_recv_all(s, &t->op, &t->iov, 1);
-}
-
-static void stream_carries_bytes_in_order(void)
-{
-	const size_t len = 1000003;
-	uint8_t *sent = malloc(len), *got = calloc(1, len + 1);
-
-	for (size_t i = 0; i < len; i++)
-		sent[i] = (uint8_t)(i * 7 + i / 251);
-	for (uint64_t seed = 1; seed < 10; seed++) {
-		struct pair p = pair_make(seed);
-		struct try send, recv, last;
-		size_t at = 0;
-		bool has_ended = false;
-		transfer_start(&send, p.near, OP_SEND, sent, len);
-		while (at < len && !has_ended) {
-			size_t room = seed % 2 ? 65536 : 100000;
-			transfer_start(&recv, p.far, OP_RECV, got + at, room < len - at ? room : len - at);
-			CU_ASSERT_EQUAL_FATAL(sim_run(p.sim, try_is_done, &recv, STEPS_MAX), SIM_DONE);
-			has_ended = recv.res <= 0;
-			at += (size_t)recv.res;
-		}
-		CU_ASSERT_EQUAL(at, len);
-		CU_ASSERT_EQUAL(memcmp(sent, got, len), 0);
-		CU_ASSERT_EQUAL(sim_run(p.sim, try_is_done, &send, STEPS_MAX), SIM_DONE);
-		CU_ASSERT_EQUAL(send.res, 0);
-		stream_close(p.near);
-		transfer_start(&last, p.far, OP_RECV, got, 10);
-		CU_ASSERT_EQUAL(sim_run(p.sim, try_is_done, &last, STEPS_MAX), SIM_DONE);
-		CU_ASSERT_EQUAL(last.res, 0); /* the end */
-		stream_close(p.far);
-		listener_close(p.listener);
-		sim_destroy(p.sim);
-	}
-	free(sent);
-	free(got);
-}
-
-static void stream_ends_and_breaks(void)
-{
-	char memory[64] = "hello";
-
-	for (uint64_t seed = 1; seed < 30; seed++) {
-		struct pair p = pair_make(seed);
-		struct try all, send;
-		transfer_start(&all, p.far, OP_RECV_ALL, memory + 32, 10);
-		transfer_start(&send, p.near, OP_SEND, memory, 5);
-		CU_ASSERT_EQUAL(sim_run(p.sim, NULL, NULL, STEPS_MAX), SIM_IDLE);
-		CU_ASSERT_FALSE(all.is_done);
-		if (seed % 3 == 0)
-			stream_shutdown(p.near);
-		else if (seed % 3 == 1)
-			sim_crash(p.a, seed % 2 ? SIM_KILL : SIM_POWER_LOSS);
-		else
-			sim_net_cut(p.a, p.b);
-		CU_ASSERT_EQUAL(sim_run(p.sim, NULL, NULL, STEPS_MAX), SIM_IDLE);
-		CU_ASSERT_TRUE(all.is_done);
-		CU_ASSERT_EQUAL(all.res, -ECONNRESET);
-		transfer_start(&send, p.far, OP_SEND, memory, 5);
-		CU_ASSERT_EQUAL(sim_run(p.sim, NULL, NULL, STEPS_MAX), SIM_IDLE);
-		CU_ASSERT_TRUE(send.is_done && send.res < 0);
-		stream_close(p.far);
-		stream_close(p.near);
-		listener_close(p.listener);
-		sim_destroy(p.sim);
-	}
-}
-
-/* Bytes and the end are there before anybody asks: fewer than wanted, and then none. */
-static void stream_has_ended_before_it_is_read(void)
-{
-	char memory[64] = "hello";
-
-	for (uint64_t seed = 1; seed < 10; seed++) {
-		struct pair p = pair_make(seed);
-		struct try all, send;
-		transfer_start(&send, p.near, OP_SEND, memory, 5);
-		CU_ASSERT_EQUAL(sim_run(p.sim, try_is_done, &send, STEPS_MAX), SIM_DONE);
-		stream_shutdown(p.near);
-		CU_ASSERT_EQUAL(sim_run(p.sim, NULL, NULL, STEPS_MAX), SIM_IDLE);
-		transfer_start(&all, p.far, OP_RECV_ALL, memory + 32, 10);
-		CU_ASSERT_EQUAL(sim_run(p.sim, NULL, NULL, STEPS_MAX), SIM_IDLE);
-		CU_ASSERT_TRUE_FATAL(all.is_done);
-		CU_ASSERT_EQUAL(all.res, -ECONNRESET);
-		stream_close(p.far);
-		stream_close(p.near);
-		listener_close(p.listener);
-		sim_destroy(p.sim);
-	}
-}
-
-static void partition_holds_bytes(void)
-{
-	for (uint64_t seed = 1; seed < 30; seed++) {
-		struct pair p = pair_make(seed);
-		struct try all, first, second, connect = {0};
-		char memory[64] = "0123456789", got[11] = {0};
-		struct stream *late;
-		transfer_start(&first, p.near, OP_SEND, memory, 5);
-		CU_ASSERT_EQUAL(sim_run(p.sim, try_is_done, &first, STEPS_MAX), SIM_DONE);
-		sim_net_partition(p.a, p.b, true);
-		transfer_start(&second, p.near, OP_SEND, memory + 5, 5);
-		transfer_start(&all, p.far, OP_RECV_ALL, got, 10);
-		op_init(&connect.op, try_done);
-		reactor_connect(sim_reactor(p.a), &connect.op, "b:1", &late);
-		sim_run_for(p.sim, seed % 2 ? 100 * NS_PER_S : sim_below(p.sim, 200) * NS_PER_US);
-		CU_ASSERT_FALSE(all.is_done);
-		CU_ASSERT_TRUE(seed % 2 == 0 || connect.res == -ETIMEDOUT);
-		sim_net_partition(p.a, p.b, false);
-		CU_ASSERT_EQUAL(sim_run(p.sim, NULL, NULL, STEPS_MAX), SIM_IDLE);
-		CU_ASSERT_TRUE(all.is_done);
-		CU_ASSERT_EQUAL(all.res, 0);
-		CU_ASSERT_STRING_EQUAL(got, "0123456789");
-		if (connect.res == 0)
-			stream_close(late);
-		stream_close(p.far);
-		stream_close(p.near);
-		listener_close(p.listener);
-		sim_destroy(p.sim);
-	}
-}
-
-static void partition_in_one_direction(void)
-{
-	for (uint64_t seed = 1; seed < 30; seed++) {
-		struct pair p = pair_make(seed);
-		struct try there, back, send, answer;
-		char memory[32] = "0123456789", got[32] = {0};
-		transfer_start(&there, p.far, OP_RECV_ALL, got, 5);
-		transfer_start(&back, p.near, OP_RECV_ALL, got + 16, 5);
-		sim_net_block(p.a, p.b, true);
-		transfer_start(&send, p.near, OP_SEND, memory, 5);
-		transfer_start(&answer, p.far, OP_SEND, memory + 5, 5);
-		CU_ASSERT_EQUAL(sim_run(p.sim, try_is_done, &back, STEPS_MAX), SIM_DONE);
-		CU_ASSERT_STRING_EQUAL(got + 16, "56789");
-		CU_ASSERT_EQUAL(sim_run(p.sim, NULL, NULL, STEPS_MAX), SIM_IDLE);
-		CU_ASSERT_FALSE(there.is_done);
-		CU_ASSERT_TRUE(sim_net_is_blocked(p.a, p.b) && !sim_net_is_blocked(p.b, p.a));
-		sim_net_block(p.a, p.b, false);
-		CU_ASSERT_EQUAL(sim_run(p.sim, NULL, NULL, STEPS_MAX), SIM_IDLE);
-		CU_ASSERT_TRUE(there.is_done);
-		CU_ASSERT_STRING_EQUAL(got, "01234");
-		stream_close(p.far);
-		stream_close(p.near);
-		listener_close(p.listener);
-		sim_destroy(p.sim);
-	}
-}
-
-static void addresses(void)
-{
-	struct sim *s = sim_create(20);
-	struct sim_machine *a = sim_machine_create(s, "a"), *b = sim_machine_create(s, "b");
-	struct listener *l[3];
-	struct stream *st;
-	struct try t = {0}, canceled = {0};
-
-	CU_ASSERT_EQUAL(reactor_listen(sim_reactor(a), "/run/x", &l[0]), 0);
-	CU_ASSERT_EQUAL(reactor_listen(sim_reactor(b), "/run/x", &l[1]), 0); /* its own file system */
-	CU_ASSERT_EQUAL(reactor_listen(sim_reactor(a), "10.0.0.1:1", &l[2]), 0);
-	struct listener *refused;
-	CU_ASSERT_EQUAL(reactor_listen(sim_reactor(b), "10.0.0.1:1", &refused), -EADDRINUSE);
-	op_init(&t.op, try_done);
-	reactor_connect(sim_reactor(a), &t.op, "10.0.0.1:2", &st);
-	CU_ASSERT_EQUAL(sim_run(s, NULL, NULL, STEPS_MAX), SIM_IDLE);
-	CU_ASSERT_EQUAL(t.res, -ECONNREFUSED);
-	op_init(&canceled.op, try_done);
-	listener_accept(l[2], &canceled.op, &st);
-	for (uint32_t i = 0; i < 3; i++)
-		listener_close(l[i]);
-	CU_ASSERT_FALSE(canceled.is_done);
-	CU_ASSERT_EQUAL(sim_run(s, NULL, NULL, STEPS_MAX), SIM_IDLE);
-	CU_ASSERT_EQUAL(canceled.res, -ECANCELED);
-	sim_destroy(s);
-}
-
 int main(void)
 {
 	CU_initialize_registry();
@@ -837,13 +603,6 @@ int main(void)
 	CU_ADD_TEST(world, paused_machines_wait);
 	CU_ADD_TEST(world, seeds_repeat);
 	CU_ADD_TEST(world, messages_arrive_in_order);
-	CU_pSuite streams = CU_add_suite("sim: streams", NULL, NULL);
-	CU_ADD_TEST(streams, stream_carries_bytes_in_order);
-	CU_ADD_TEST(streams, stream_ends_and_breaks);
-	CU_ADD_TEST(streams, stream_has_ended_before_it_is_read);
-	CU_ADD_TEST(streams, partition_holds_bytes);
-	CU_ADD_TEST(streams, partition_in_one_direction);
-	CU_ADD_TEST(streams, addresses);
 	CU_basic_set_mode(CU_BRM_NORMAL);
 	CU_basic_run_tests();
 	bool has_failed = CU_get_number_of_failures() > 0;
