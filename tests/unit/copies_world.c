@@ -166,26 +166,12 @@ uint32_t bench_disk_of(struct bench *b, uint32_t segment)
 	return (uint32_t)__builtin_ctzll(disks);
 }
 
-static void late_done(struct volume_io *io, int res)
+void bench_request_start(struct bench *b, struct world_request *r, enum volume_op op, uint64_t pos)
 {
-	struct late *l = container_of(io, struct late, io);
-	l->is_done = true;
-	l->res = res;
-}
-
-bool late_is_done(void *context)
-{
-	return ((struct late *)context)->is_done;
-}
-
-void late_submit(struct bench *b, struct late *l, enum volume_op op, uint64_t pos)
-{
-	*l = (struct late){.iov = {op == VOLUME_READ ? b->back : b->data, CELL_BYTES}};
-	l->io = (struct volume_io){
-	    .op = op, .pos_bytes = pos, .len_bytes = CELL_BYTES, .iov = &l->iov, .n_iov = 1, .done = late_done};
-	if (op == VOLUME_FLUSH)
-		l->io.len_bytes = 0;
-	volume_submit(b->v, &l->io);
+	uint64_t len = op == VOLUME_FLUSH ? 0 : CELL_BYTES;
+	*r = (struct world_request){.io = {.op = op, .pos_bytes = pos, .len_bytes = len},
+				    .iov = {op == VOLUME_READ ? b->back : b->data, len}};
+	world_request_start(b->v, r);
 }
 
 bool all_are_current(void *context)

@@ -53,15 +53,8 @@ uint32_t bench_disk_of(struct bench *b, uint32_t segment);
 
 /* ---- requests that are not waited for at once ---- */
 
-struct late {
-	struct volume_io io;
-	struct iovec iov;
-	bool is_done;
-	int res;
-};
-bool late_is_done(void *context);
-/* Without waiting for it. */
-void late_submit(struct bench *b, struct late *l, enum volume_op op, uint64_t pos);
+/* On a cell, as world_request_start(). */
+void bench_request_start(struct bench *b, struct world_request *r, enum volume_op op, uint64_t pos);
 
 /* ---- disks that come back ---- */
 

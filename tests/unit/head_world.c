@@ -620,6 +620,28 @@ int world_op(struct head_world *w, struct volume *v, enum volume_op op, uint64_t
 	return world_io(w, v, &one);
 }
 
+static void world_request_done(struct volume_io *io, int res)
+{
+	struct world_request *r = container_of(io, struct world_request, io);
+	r->is_done = true;
+	r->res = res;
+}
+
+void world_request_start(struct volume *v, struct world_request *r)
+{
+	r->is_done = false;
+	r->io.iov = &r->iov;
+	r->io.n_iov = 1;
+	r->io.done = world_request_done;
+	volume_submit(v, &r->io);
+	CU_ASSERT_FALSE(r->is_done); /* never inside the call */
+}
+
+bool world_request_is_done(void *context)
+{
+	return ((struct world_request *)context)->is_done;
+}
+
 uint32_t world_map(struct head_world *w, struct volume *v, uint64_t pos, uint64_t len, struct volume_extent *out,
 		   uint32_t max)
 {
@@ -628,6 +650,31 @@ uint32_t world_map(struct head_world *w, struct volume *v, uint64_t pos, uint64_
 	CU_ASSERT_EQUAL_FATAL(world_io(w, v, &one), 0);
 	CU_ASSERT(one.io.n_extents > 0);
 	return one.io.n_extents;
+}
+
+static void world_compared(struct volume_changes *changes, int res)
+{
+	struct world_comparison *c = container_of(changes, struct world_comparison, changes);
+	c->is_done = true;
+	c->res = res;
+}
+
+void world_comparison_start(struct world_comparison *c, struct volume_base *base, uint64_t len_bytes)
+{
+	c->is_done = false;
+	c->changes = (struct volume_changes){.base = base,
+					     .len_bytes = len_bytes,
+					     .extents = c->extents,
+					     .extents_max = array_size(c->extents),
+					     .scratch = c->scratch,
+					     .done = world_compared};
+	volume_changes_submit(&c->changes);
+	CU_ASSERT_FALSE(c->is_done); /* never inside the call */
+}
+
+bool world_comparison_is_done(void *context)
+{
+	return ((struct world_comparison *)context)->is_done;
 }
 
 uint32_t world_events(struct head_world *w, const char *code)

@@ -119,6 +119,24 @@ int world_read(struct head_world *w, struct volume *v, uint64_t pos, void *data,
 int world_write_cut(struct head_world *w, struct volume *v, uint64_t pos, void *data, uint64_t len, uint32_t n_iov);
 int world_read_cut(struct head_world *w, struct volume *v, uint64_t pos, void *data, uint64_t len, uint32_t n_iov);
 int world_op(struct head_world *w, struct volume *v, enum volume_op op, uint64_t pos, uint64_t len, unsigned flags);
+/* The same without waiting: `io` says what is asked, `iov` of which memory. */
+struct world_request {
+	struct volume_io io;
+	struct iovec iov;
+	bool is_done;
+	int res;
+};
+void world_request_start(struct volume *v, struct world_request *r);
+bool world_request_is_done(void *context);
+/* What may differ between a base and its volume, from the start; without waiting. */
+struct world_comparison {
+	struct volume_changes changes;
+	struct volume_extent extents[8], scratch[VOLUME_CHANGES_SCRATCH];
+	bool is_done;
+	int res;
+};
+void world_comparison_start(struct world_comparison *c, struct volume_base *base, uint64_t len_bytes);
+bool world_comparison_is_done(void *context);
 /* The extents of a range; returns how many. */
 uint32_t world_map(struct head_world *w, struct volume *v, uint64_t pos, uint64_t len, struct volume_extent *out,
 		   uint32_t max);

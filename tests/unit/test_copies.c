@@ -187,24 +187,24 @@ static void a_disk_that_fails_is_marked(void)
 static void nothing_completes_before_the_mark(void)
 {
 	struct bench b;
-	struct late write, read, flush;
+	struct world_request write, read, flush;
 	struct metadata_faults away = {.lost_percent = 0, .delay_max_ns = 20 * NS_PER_S}, here = {0};
 	bench_open(&b, 20, 2, 2);
 	CU_ASSERT_EQUAL(bench_put(&b, 0, 0, 1, VOLUME_FUA), 0);
 	metadata_memory_set_faults(b.w.metadata, &away);
 	sim_file_fail(world_disk_file(&b.w, 1), OP_WRITE, 0, EIO);
 	memset(b.data, 2, CELL_BYTES);
-	late_submit(&b, &write, VOLUME_WRITE, cell_pos(0, 0));
-	late_submit(&b, &read, VOLUME_READ, cell_pos(0, 0));
+	bench_request_start(&b, &write, VOLUME_WRITE, cell_pos(0, 0));
+	bench_request_start(&b, &read, VOLUME_READ, cell_pos(0, 0));
 	world_let_pass(&b.w, 100 * NS_PER_MS);
-	late_submit(&b, &flush, VOLUME_FLUSH, 0);
+	bench_request_start(&b, &flush, VOLUME_FLUSH, 0);
 	while (!write.is_done) {
 		CU_ASSERT_FATAL(sim_step(b.w.sim));
 		CU_ASSERT(!(write.is_done || read.is_done || flush.is_done) || bench_facts(&b, 0)->is_stale);
 	}
 	metadata_memory_set_faults(b.w.metadata, &here);
-	world_until(&b.w, late_is_done, &read);
-	world_until(&b.w, late_is_done, &flush);
+	world_until(&b.w, world_request_is_done, &read);
+	world_until(&b.w, world_request_is_done, &flush);
 	CU_ASSERT_EQUAL(write.res | read.res | flush.res, 0);
 	CU_ASSERT(is_all(b.back, 2, CELL_BYTES));
 	bench_close(&b);
@@ -213,17 +213,17 @@ static void nothing_completes_before_the_mark(void)
 static void the_mark_is_tried_until_it_lands(void)
 {
 	struct bench b;
-	struct late write;
+	struct world_request write;
 	struct metadata_faults away = {.lost_percent = 100}, here = {0};
 	bench_open(&b, 21, 3, 3);
 	CU_ASSERT_EQUAL(bench_put(&b, 0, 0, 1, VOLUME_FUA), 0);
 	metadata_memory_set_faults(b.w.metadata, &away);
 	sim_file_fail(world_disk_file(&b.w, 1), OP_WRITE, 0, EIO);
 	memset(b.data, 2, CELL_BYTES);
-	late_submit(&b, &write, VOLUME_WRITE, cell_pos(0, 0));
+	bench_request_start(&b, &write, VOLUME_WRITE, cell_pos(0, 0));
 	world_let_pass(&b.w, 5 * NS_PER_S);
 	metadata_memory_set_faults(b.w.metadata, &here);
-	world_until(&b.w, late_is_done, &write);
+	world_until(&b.w, world_request_is_done, &write);
 	CU_ASSERT_EQUAL(write.res, 0);
 	CU_ASSERT(bench_facts(&b, 0)->is_stale);
 	bench_close(&b);
@@ -374,7 +374,7 @@ static void a_full_disk_costs_no_copy(void)
 /* Many at once, of which some find room on one disk and not on the other: afterwards all copies that count are equal. */
 static void a_race_for_the_last_room_leaves_copies_equal(void)
 {
-	static struct late lates[100];
+	static struct world_request lates[100];
 	for (uint64_t seed = 0; seed < 20; seed++) {
 		struct bench b;
 		struct look l;
@@ -382,9 +382,10 @@ static void a_race_for_the_last_room_leaves_copies_equal(void)
 		for (uint32_t round = 0; round < 20; round++) {
 			memset(b.data, (int)round + 1, CELL_BYTES);
 			for (uint32_t i = 0; i < array_size(lates); i++)
-				late_submit(&b, &lates[i], VOLUME_WRITE, (round * array_size(lates) + i) * CELL_BYTES);
+				bench_request_start(&b, &lates[i], VOLUME_WRITE,
+						    (round * array_size(lates) + i) * CELL_BYTES);
 			for (uint32_t i = 0; i < array_size(lates); i++) {
-				world_until(&b.w, late_is_done, &lates[i]);
+				world_until(&b.w, world_request_is_done, &lates[i]);
 				CU_ASSERT(lates[i].res == 0 || lates[i].res == -ENOSPC);
 			}
 		}
@@ -405,7 +406,7 @@ static void a_race_for_the_last_room_leaves_copies_equal(void)
 static void with_too_few_copies_writes_wait_then_fail(void)
 {
 	struct bench b;
-	struct late write;
+	struct world_request write;
 	bench_open(&b, 27, 3, 3);
 	bench_change(&b, 50);
 	b.v->entry->facts.min_replicas = 2;
@@ -414,14 +415,14 @@ static void with_too_few_copies_writes_wait_then_fail(void)
 	sim_file_fail(world_disk_file(&b.w, 2), OP_WRITE, 0, EIO);
 	CU_ASSERT_EQUAL(bench_put(&b, 0, 1, 2, 0), -EIO); /* it was under way: the only copy that is left may have it */
 	b.model[0][1] = 2;
-	late_submit(&b, &write, VOLUME_WRITE, cell_pos(0, 2));
+	bench_request_start(&b, &write, VOLUME_WRITE, cell_pos(0, 2));
 	world_let_pass(&b.w, 15 * NS_PER_S);
 	CU_ASSERT_FALSE(write.is_done);
 	CU_ASSERT_EQUAL(world_events(&b.w, "copies-too-few"), 1);
-	world_until(&b.w, late_is_done, &write);
+	world_until(&b.w, world_request_is_done, &write);
 	CU_ASSERT_EQUAL(write.res, -EIO);
 	bench_check(&b); /* reads go on */
-	late_submit(&b, &write, VOLUME_WRITE, cell_pos(0, 2));
+	bench_request_start(&b, &write, VOLUME_WRITE, cell_pos(0, 2));
 	sim_step(b.w.sim);
 	volume_fence(b.v, "the test says so"); /* who waits is told */
 	world_let_pass(&b.w, NS_PER_S);        /* at once, not when it has waited long enough */

@@ -33,7 +33,7 @@ static void a_placement_beside_a_move(void)
 {
 	for (uint64_t seed = 0; seed < 80; seed++) {
 		struct bench b;
-		struct late write;
+		struct world_request write;
 		bench_open(&b, 1200 + seed, 2, 1);
 		for (uint32_t cell = 0; cell < CELLS; cell++)
 			CU_ASSERT_EQUAL(bench_put(&b, 0, cell, (uint8_t)(1 + cell), 0), 0);
@@ -42,11 +42,11 @@ static void a_placement_beside_a_move(void)
 		world_hide_store(&b.w, true);
 		world_let_pass(&b.w, (1 + seed % 4) * 300 * NS_PER_MS);
 		memset(b.data, 222, CELL_BYTES);
-		late_submit(&b, &write, VOLUME_WRITE, cell_pos(1, 0));
+		bench_request_start(&b, &write, VOLUME_WRITE, cell_pos(1, 0));
 		b.model[1][0] = 222;
 		world_let_pass(&b.w, seed % 5 * 250 * NS_PER_MS);
 		world_hide_store(&b.w, false);
-		world_until(&b.w, late_is_done, &write);
+		world_until(&b.w, world_request_is_done, &write);
 		CU_ASSERT_EQUAL(write.res, 0);
 		world_until(&b.w, is_left, &b);
 		bench_check(&b);

@@ -91,44 +91,19 @@ static int record(struct volume *v)
 
 /* ---- requests that wait ---- */
 
-struct waiting {
-	struct volume_io io;
-	struct iovec iov;
-	bool is_done;
-	int res;
-};
-
-static void waiting_done(struct volume_io *io, int res)
-{
-	struct waiting *x = container_of(io, struct waiting, io);
-	x->is_done = true;
-	x->res = res;
-}
-
-static void waiting_start(struct waiting *x, struct volume *v, enum volume_op op, uint64_t pos, uint64_t len,
+static void waiting_start(struct world_request *x, struct volume *v, enum volume_op op, uint64_t pos, uint64_t len,
 			  unsigned flags)
 {
 	void *memory = world_memory(len);
 	memset(memory, 0x55, len);
-	*x = (struct waiting){.iov = {memory, len}};
-	x->io = (struct volume_io){.op = op,
-				   .flags = flags,
-				   .pos_bytes = pos,
-				   .len_bytes = len,
-				   .iov = &x->iov,
-				   .n_iov = 1,
-				   .done = waiting_done};
-	volume_submit(v, &x->io);
+	*x = (struct world_request){.io = {.op = op, .flags = flags, .pos_bytes = pos, .len_bytes = len},
+				    .iov = {memory, len}};
+	world_request_start(v, x);
 }
 
-static bool waiting_is_done(void *context)
+static int waiting_end(struct world_request *x)
 {
-	return ((struct waiting *)context)->is_done;
-}
-
-static int waiting_end(struct waiting *x)
-{
-	world_until(&w, waiting_is_done, x);
+	world_until(&w, world_request_is_done, x);
 	free(x->iov.iov_base);
 	return x->res;
 }
@@ -136,10 +111,10 @@ static int waiting_end(struct waiting *x)
 /* What the filler is told; returns how many ranges. */
 static uint32_t wanted(struct volume *v, uint64_t *pos, uint64_t *len)
 {
-	struct waiting ask;
+	struct world_request ask;
 	uint32_t n = 0;
 	waiting_start(&ask, v, VOLUME_READ, 0, VOLUME_FILL_WANTED_BYTES, VOLUME_FILL);
-	world_until(&w, waiting_is_done, &ask);
+	world_until(&w, world_request_is_done, &ask);
 	CU_ASSERT_EQUAL(ask.res, 0);
 	const uint8_t *pairs = ask.iov.iov_base;
 	*pos = get_le64(pairs);
@@ -155,7 +130,7 @@ static uint32_t wanted(struct volume *v, uint64_t *pos, uint64_t *len)
 static void a_read_waits_for_its_unit(void)
 {
 	struct volume *v = open_world(1, 8 * UNIT);
-	struct waiting read;
+	struct world_request read;
 	uint64_t pos, len;
 	CU_ASSERT_EQUAL(wanted(v, &pos, &len), 0); /* after a while, and nobody wants anything */
 	waiting_start(&read, v, VOLUME_READ, 3 * UNIT + BLOCK, BLOCK, 0);
@@ -167,7 +142,7 @@ static void a_read_waits_for_its_unit(void)
 	CU_ASSERT_EQUAL(put(v, 3 * UNIT_BLOCKS, 2, 7, VOLUME_FILL), 0);
 	CU_ASSERT_FALSE(read.is_done);
 	CU_ASSERT_EQUAL(settle(v, 3, 1), 0);
-	world_until(&w, waiting_is_done, &read);
+	world_until(&w, world_request_is_done, &read);
 	CU_ASSERT_EQUAL(((uint8_t *)read.iov.iov_base)[0], 7);
 	CU_ASSERT_EQUAL(waiting_end(&read), 0);
 	CU_ASSERT_EQUAL(get(v, 3 * UNIT_BLOCKS + 2), 0); /* a hole of the source */
@@ -177,10 +152,10 @@ static void a_read_waits_for_its_unit(void)
 static void who_asks_first_is_told_at_once(void)
 {
 	struct volume *v = open_world(2, 8 * UNIT);
-	struct waiting ask, read;
+	struct world_request ask, read;
 	waiting_start(&ask, v, VOLUME_READ, 0, VOLUME_FILL_WANTED_BYTES, VOLUME_FILL);
 	waiting_start(&read, v, VOLUME_READ, 6 * UNIT, BLOCK, 0);
-	world_until(&w, waiting_is_done, &ask);
+	world_until(&w, world_request_is_done, &ask);
 	CU_ASSERT_EQUAL(get_le64(ask.iov.iov_base), 6 * UNIT);
 	CU_ASSERT_EQUAL(waiting_end(&ask), 0);
 	CU_ASSERT_EQUAL(settle(v, 0, 8), 0);
@@ -209,7 +184,7 @@ static void a_clients_write_wins(void)
 static void what_keeps_part_of_a_block_waits(void)
 {
 	struct volume *v = open_world(4, 4 * UNIT);
-	struct waiting write, zero;
+	struct world_request write, zero;
 	uint64_t pos, len;
 	waiting_start(&write, v, VOLUME_WRITE, UNIT + 512, 512, 0);
 	waiting_start(&zero, v, VOLUME_ZERO, 3 * UNIT + 512, BLOCK, 0);
@@ -364,42 +339,23 @@ static void what_is_not_there_is_no_hole(void)
 	close_world();
 }
 
-static struct volume_extent changed[8], scratch[VOLUME_CHANGES_SCRATCH];
-static int compared_res;
-
-static void compared(struct volume_changes *changes, int res)
-{
-	compared_res = res;
-}
-
-static bool is_compared(void *context)
-{
-	return compared_res != 1;
-}
-
 /* Compared with a snapshot of another volume: what is yet to be brought differs, whatever it will be. */
 static void what_is_not_there_has_changed(void)
 {
 	struct volume *v = open_world(15, 8 * UNIT);
 	struct volume_base *base = NULL;
+	struct world_comparison c;
 	CU_ASSERT_PTR_NOT_NULL_FATAL(world_volume(&w, "vm2", 8 * UNIT));
 	CU_ASSERT_EQUAL(world_snapshot(&w, "vm2@s"), 0);
 	CU_ASSERT_EQUAL(settle(v, 1, 2), 0);
 	CU_ASSERT_EQUAL_FATAL(volume_base_open(v, "vm2@s", &base), 0);
-	struct volume_changes changes = {.base = base,
-					 .len_bytes = 8 * UNIT,
-					 .extents = changed,
-					 .extents_max = array_size(changed),
-					 .scratch = scratch,
-					 .done = compared};
-	compared_res = 1;
-	volume_changes_submit(&changes);
-	world_until(&w, is_compared, NULL);
-	CU_ASSERT_EQUAL(compared_res, 0);
-	CU_ASSERT_EQUAL_FATAL(changes.n_extents, 3);
-	CU_ASSERT_TRUE(changed[0].is_changed && changed[0].len_bytes == UNIT);
-	CU_ASSERT_TRUE(!changed[1].is_changed && changed[1].len_bytes == 2 * UNIT);
-	CU_ASSERT_TRUE(changed[2].is_changed && changed[2].is_data && changed[2].len_bytes == 5 * UNIT);
+	world_comparison_start(&c, base, 8 * UNIT);
+	world_until(&w, world_comparison_is_done, &c);
+	CU_ASSERT_EQUAL(c.res, 0);
+	CU_ASSERT_EQUAL_FATAL(c.changes.n_extents, 3);
+	CU_ASSERT_TRUE(c.extents[0].is_changed && c.extents[0].len_bytes == UNIT);
+	CU_ASSERT_TRUE(!c.extents[1].is_changed && c.extents[1].len_bytes == 2 * UNIT);
+	CU_ASSERT_TRUE(c.extents[2].is_changed && c.extents[2].is_data && c.extents[2].len_bytes == 5 * UNIT);
 	volume_base_close(base);
 	close_world();
 }
@@ -407,7 +363,7 @@ static void what_is_not_there_has_changed(void)
 static void what_cannot_be_had_is_an_error_there_alone(void)
 {
 	struct volume *v = open_world(6, 4 * UNIT);
-	struct waiting read;
+	struct world_request read;
 	CU_ASSERT_EQUAL(put(v, 1, 1, 9, 0), 0);
 	waiting_start(&read, v, VOLUME_READ, 0, BLOCK, 0);
 	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_TRIM, 0, UNIT, VOLUME_FILL), 0);
@@ -477,7 +433,7 @@ static void nobody_waits_for_ever(void)
 	CU_ASSERT_EQUAL(world_events(&w, "fill-stalled"), 1);
 	CU_ASSERT_EQUAL(settle(v, 0, 1), 0);
 	CU_ASSERT_EQUAL(get(v, 0), 0);
-	struct waiting read;
+	struct world_request read;
 	waiting_start(&read, v, VOLUME_READ, UNIT, BLOCK, 0);
 	CU_ASSERT_EQUAL(world_detach(&w, "vm1"), 0); /* ends who waits */
 	CU_ASSERT_EQUAL(waiting_end(&read), -ESHUTDOWN);
@@ -487,7 +443,7 @@ static void nobody_waits_for_ever(void)
 static void who_goes_on_to_wait_is_sent_away_too(void)
 {
 	struct volume *v = open_world(13, 4 * UNIT);
-	struct waiting read, whole;
+	struct world_request read, whole;
 	uint64_t start = reactor_now_ns(w.set->reactor);
 	waiting_start(&read, v, VOLUME_READ, UNIT - BLOCK, 2 * BLOCK, 0);
 	waiting_start(&whole, v, VOLUME_ZERO, 0, UNIT, VOLUME_FILL); /* the read is on its way to the next unit */
@@ -503,7 +459,7 @@ static void who_goes_on_to_wait_is_sent_away_too(void)
 static void flushes_share_a_record(void)
 {
 	struct volume *v = open_world(14, 4 * UNIT);
-	struct waiting flushes[4];
+	struct world_request flushes[4];
 	CU_ASSERT_EQUAL(settle(v, 0, 2), 0);
 	for (unsigned i = 0; i < array_size(flushes); i++)
 		waiting_start(&flushes[i], v, VOLUME_FLUSH, 0, 0, VOLUME_FILL);

@@ -427,48 +427,25 @@ static void a_disk_that_is_away_is_waited_for(void)
 	}
 }
 
-struct late {
-	struct volume_io io;
-	struct iovec iov;
-	bool is_done;
-	int res;
-};
-
-static void late_done(struct volume_io *io, int res)
-{
-	struct late *l = container_of(io, struct late, io);
-	l->is_done = true;
-	l->res = res;
-}
-
-static bool late_is_done(void *context)
-{
-	return ((struct late *)context)->is_done;
-}
-
 /* The disk is chosen for a segment, and begins to be drained before that is recorded: nothing is placed there. */
 static void a_disk_that_was_chosen_is_drained(void)
 {
 	for (uint64_t seed = 0; seed < 90; seed++) {
 		struct bench b;
-		struct late write;
+		struct world_request write;
 		uint64_t disks;
 		uint32_t disk = (uint32_t)(seed % 3);
 		bench_open(&b, 1500 + seed, 4, 3);
 		memset(b.data, 1, CELL_BYTES);
-		write = (struct late){.iov = {b.data, CELL_BYTES}};
-		write.io = (struct volume_io){.op = VOLUME_WRITE,
-					      .pos_bytes = cell_pos(1, 0),
-					      .len_bytes = CELL_BYTES,
-					      .iov = &write.iov,
-					      .n_iov = 1,
-					      .done = late_done};
+		write = (struct world_request){
+		    .io = {.op = VOLUME_WRITE, .pos_bytes = cell_pos(1, 0), .len_bytes = CELL_BYTES},
+		    .iov = {b.data, CELL_BYTES}};
 		b.model[1][0] = 1;
-		volume_submit(b.v, &write.io);
+		world_request_start(b.v, &write);
 		for (uint64_t n = 0; n < seed; n++)
 			sim_step(b.w.sim);
 		CU_ASSERT_EQUAL(bench_drain(&b, disk, false), 0);
-		world_until(&b.w, late_is_done, &write);
+		world_until(&b.w, world_request_is_done, &write);
 		CU_ASSERT_EQUAL(write.res, 0);
 		bench_until_left(&b, disk);
 		CU_ASSERT_EQUAL(chunk_find(b.v, 1, &disks), PLACED_ON_DISKS);

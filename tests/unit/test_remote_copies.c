@@ -601,33 +601,12 @@ static void compared_where_both_are(void)
 	cluster_close(&c);
 }
 
-static struct volume_extent compared[8], scratch[VOLUME_CHANGES_SCRATCH];
-static int compared_res;
-
-static void compared_done(struct volume_changes *changes, int res)
-{
-	(void)changes;
-	compared_res = res;
-}
-
-static bool is_compared(void *context)
-{
-	(void)context;
-	return compared_res != 1;
-}
-
 static int compare(struct head_world *w, struct volume_base *base)
 {
-	struct volume_changes changes = {.base = base,
-					 .len_bytes = VOLUME_BYTES,
-					 .extents = compared,
-					 .extents_max = array_size(compared),
-					 .scratch = scratch,
-					 .done = compared_done};
-	compared_res = 1;
-	volume_changes_submit(&changes);
-	world_until(w, is_compared, NULL);
-	return compared_res;
+	struct world_comparison comparison;
+	world_comparison_start(&comparison, base, VOLUME_BYTES);
+	world_until(w, world_comparison_is_done, &comparison);
+	return comparison.res;
 }
 
 static void hand_to(struct cluster *c, const char *name, struct head_world *from, const char *node)
@@ -689,19 +668,13 @@ static void what_is_compared_with_goes_while_it_is_read(void)
 	CU_ASSERT_EQUAL_FATAL(world_attach(w, "clone"), 0);
 	CU_ASSERT_EQUAL_FATAL(volume_base_open(world_head(w, "clone"), "v@b", &base), 0);
 	struct set_snapshot *snap = snapshot_find(set_volume_find(w->set, "v"), "b");
-	struct volume_changes changes = {.base = base,
-					 .len_bytes = VOLUME_BYTES,
-					 .extents = compared,
-					 .extents_max = array_size(compared),
-					 .scratch = scratch,
-					 .done = compared_done};
-	compared_res = 1;
-	volume_changes_submit(&changes);
-	world_until(w, base_is_being_read, &changes);
-	CU_ASSERT_EQUAL(compared_res, 1);
+	struct world_comparison comparison;
+	world_comparison_start(&comparison, base, VOLUME_BYTES);
+	world_until(w, base_is_being_read, &comparison.changes);
+	CU_ASSERT_FALSE(comparison.is_done);
 	snap->facts.is_deleting = true;
-	world_until(w, is_compared, NULL);
-	CU_ASSERT_EQUAL(compared_res, -ESTALE);
+	world_until(w, world_comparison_is_done, &comparison);
+	CU_ASSERT_EQUAL(comparison.res, -ESTALE);
 	snap->facts.is_deleting = false;
 	CU_ASSERT_EQUAL(compare(w, base), 0);
 	volume_base_close(base);

@@ -14,32 +14,12 @@ static struct set_volume *volume_or_what_is_left(struct head_world *w, const cha
 	return NULL;
 }
 
-struct late {
-	struct volume_io io;
-	struct iovec iov;
-	bool is_done;
-	int res;
-};
-
-static void late_done(struct volume_io *io, int res)
-{
-	struct late *l = container_of(io, struct late, io);
-	l->is_done = true;
-	l->res = res;
-}
-
-static bool late_is_done(void *context)
-{
-	return ((struct late *)context)->is_done;
-}
-
 /* It is not known whether the mark of a disk that failed has been made, and the watch is the first to tell that it has. */
 static void a_mark_that_the_watch_tells(void)
 {
 	for (uint64_t seed = 60; seed < 90; seed++) {
 		struct cluster c;
-		struct late write = {
-		    .io = {.op = VOLUME_WRITE, .len_bytes = BLOCK_BYTES, .n_iov = 1, .done = late_done}};
+		struct world_request write = {.io = {.op = VOLUME_WRITE, .len_bytes = BLOCK_BYTES}};
 		cluster_open(&c, seed, 2);
 		struct head_world *w = &c.nodes[0];
 		volume_with_copies(w, "v", 2);
@@ -48,12 +28,11 @@ static void a_mark_that_the_watch_tells(void)
 		sim_file_fail(world_disk_file(w, 11), OP_WRITE, 0, EIO);
 		memset(c.data, 2, BLOCK_BYTES);
 		write.iov = (struct iovec){c.data, BLOCK_BYTES};
-		write.io.iov = &write.iov;
-		volume_submit(world_head(w, "v"), &write.io);
+		world_request_start(world_head(w, "v"), &write);
 		world_let_pass(w, (1 + seed % 5) * 200 * NS_PER_MS);
 		world_hide_store(w, false);
 		commands_wake(w->set); /* what the store has told meanwhile is taken in */
-		world_until(w, late_is_done, &write);
+		world_until(w, world_request_is_done, &write);
 		CU_ASSERT_EQUAL(write.res, 0);
 		uint32_t far = disk_of(w, "n2-d11")->index;
 		CU_ASSERT_EQUAL(world_head(w, "v")->disks[far].state, VOLUME_DISK_STALE);

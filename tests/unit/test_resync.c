@@ -93,7 +93,7 @@ static void clients_go_on_while_it_does(void)
 {
 	for (uint64_t seed = 0; seed < 10; seed++) {
 		struct bench b;
-		struct late late;
+		struct world_request late;
 		bench_open(&b, 340 + seed, 3, 3);
 		bench_change(&b, 150);
 		sim_file_fail(world_disk_file(&b.w, 3), OP_WRITE, 0, EIO);
@@ -104,11 +104,11 @@ static void clients_go_on_while_it_does(void)
 		for (uint32_t i = 0; !all_are_current(&b) && i < 2000; i++) {
 			uint32_t cell = (uint32_t)(sim_split(&b.random) % CELLS);
 			memset(b.data, (int)(i % 250 + 1), CELL_BYTES);
-			late_submit(&b, &late, VOLUME_WRITE, cell_pos(0, cell));
+			bench_request_start(&b, &late, VOLUME_WRITE, cell_pos(0, cell));
 			b.model[0][cell] = (uint8_t)(i % 250 + 1);
 			for (uint32_t k = 0; k < 20 && !late.is_done; k++)
 				sim_step(b.w.sim);
-			world_until(&b.w, late_is_done, &late);
+			world_until(&b.w, world_request_is_done, &late);
 			CU_ASSERT_EQUAL(late.res, 0);
 			if (i == 3 + seed)
 				CU_ASSERT_EQUAL(world_snapshot(&b.w, "vm1@meanwhile"), 0);
@@ -187,17 +187,17 @@ static void in_doubt_the_disk_counts(void)
 {
 	for (uint64_t seed = 400; seed < 424; seed++) {
 		struct bench b;
-		struct late write;
+		struct world_request write;
 		bench_open_in_doubt(&b, seed);
 		world_let_pass(&b.w, seed % 3 * NS_PER_S);
 		sim_file_fail(world_disk_file(&b.w, 2), OP_WRITE, 0, EIO);
 		b.model[0][0] = 201;
 		memset(b.data, 201, CELL_BYTES);
-		late_submit(&b, &write, VOLUME_WRITE, cell_pos(0, 0));
+		bench_request_start(&b, &write, VOLUME_WRITE, cell_pos(0, 0));
 		world_let_pass(&b.w, 5 * NS_PER_S);
 		CU_ASSERT_FALSE(write.is_done); /* the record may say that this disk has all */
 		world_hide_store(&b.w, false);
-		world_until(&b.w, late_is_done, &write);
+		world_until(&b.w, world_request_is_done, &write);
 		CU_ASSERT_EQUAL(write.res, 0);
 		CU_ASSERT(store_says_stale(&b, 1));
 		world_let_pass(&b.w, 5 * NS_PER_S);

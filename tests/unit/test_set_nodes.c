@@ -177,36 +177,17 @@ static void test_race_to_attach(void)
 
 /* ---- without a lease ---- */
 
-struct asked_io {
-	struct volume_io io;
-	struct iovec iov;
-	bool is_done;
-	int res;
-};
-static void asked_io_done(struct volume_io *io, int res)
+static void block_start(struct world_request *r, struct volume *v, enum volume_op op, void *data)
 {
-	struct asked_io *a = container_of(io, struct asked_io, io);
-	a->is_done = true;
-	a->res = res;
-}
-static bool asked_io_is_done(void *context)
-{
-	return ((struct asked_io *)context)->is_done;
-}
-
-static void ask_io(struct asked_io *a, struct volume *v, enum volume_op op, void *data)
-{
-	*a = (struct asked_io){.iov = {data, BLOCK_BYTES}};
-	a->io =
-	    (struct volume_io){.op = op, .len_bytes = BLOCK_BYTES, .iov = &a->iov, .n_iov = 1, .done = asked_io_done};
-	volume_submit(v, &a->io);
+	*r = (struct world_request){.io = {.op = op, .len_bytes = BLOCK_BYTES}, .iov = {data, BLOCK_BYTES}};
+	world_request_start(v, r);
 }
 
 /* It has run out and cannot be renewed: no answer, until it is back; then the same answer as ever. */
 static void test_waits_for_its_lease(void)
 {
 	struct cluster c;
-	struct asked_io read, write;
+	struct world_request read, write;
 	cluster_open(&c, 4);
 	struct volume *v = world_volume(&c.n1, "v", VOLUME_BYTES);
 	void *data = world_memory(BLOCK_BYTES), *back = world_memory(BLOCK_BYTES);
@@ -217,16 +198,16 @@ static void test_waits_for_its_lease(void)
 	for (uint32_t i = 0; i < 100 && !c.n1.set->lease.is_lapsed; i++)
 		world_let_pass(&c.n1, 100 * NS_PER_MS);
 	CU_ASSERT_FATAL(c.n1.set->lease.is_lapsed);
-	ask_io(&write, v, VOLUME_WRITE, data);
-	ask_io(&read, v, VOLUME_READ, back);
+	block_start(&write, v, VOLUME_WRITE, data);
+	block_start(&read, v, VOLUME_READ, back);
 	world_let_pass(&c.n1, 500 * NS_PER_MS);
 	if (c.n1.set->lease.is_lapsed) {
 		CU_ASSERT_FALSE(read.is_done || write.is_done);
 		CU_ASSERT_PTR_NOT_NULL(strstr(v->why, "no lease"));
 	}
 	metadata_memory_set_faults(c.n1.metadata, &(struct metadata_faults){0});
-	world_until(&c.n1, asked_io_is_done, &read);
-	world_until(&c.n1, asked_io_is_done, &write);
+	world_until(&c.n1, world_request_is_done, &read);
+	world_until(&c.n1, world_request_is_done, &write);
 	CU_ASSERT_EQUAL(read.res, 0);
 	CU_ASSERT_EQUAL(write.res, 0);
 	CU_ASSERT_EQUAL(memcmp(data, back, BLOCK_BYTES), 0);
@@ -259,7 +240,7 @@ static void test_lease_ended_and_nobody_came(void)
 static void test_taken_over(void)
 {
 	struct cluster c;
-	struct asked_io read;
+	struct world_request read;
 	cluster_open(&c, 6);
 	struct volume *v = world_volume(&c.n1, "v", VOLUME_BYTES); /* nothing is written: any node can have it */
 	void *data = world_memory(BLOCK_BYTES);
@@ -269,8 +250,8 @@ static void test_taken_over(void)
 	CU_ASSERT_EQUAL(world_attach(&c.n2, "v"), -EREMOTE);
 	v->refs++; /* a client, which is slow to go */
 	CU_ASSERT_EQUAL(world_takeover(&c.n2, "v"), 0);
-	ask_io(&read, v, VOLUME_READ, data);
-	world_until(&c.n1, asked_io_is_done, &read);
+	block_start(&read, v, VOLUME_READ, data);
+	world_until(&c.n1, world_request_is_done, &read);
 	CU_ASSERT_EQUAL(read.res, -EIO);
 	volume_put(v);
 	world_let_pass(&c.n1, 2 * WORLD_LEASE_NS);
@@ -286,27 +267,27 @@ static void test_taken_over(void)
 static void test_patience_ends(void)
 {
 	struct cluster c;
-	struct asked_io read, later;
+	struct world_request read, later;
 	cluster_open(&c, 7);
 	struct volume *v = world_volume(&c.n1, "v", VOLUME_BYTES);
 	void *data = world_memory(BLOCK_BYTES);
 	metadata_memory_set_faults(c.n1.metadata, &(struct metadata_faults){.delay_max_ns = 2000 * NS_PER_S});
 	world_let_pass(&c.n1, 2 * WORLD_LEASE_NS);
 	CU_ASSERT_FATAL(c.n1.set->lease.is_lapsed);
-	ask_io(&read, v, VOLUME_READ, data);
+	block_start(&read, v, VOLUME_READ, data);
 	world_let_pass(&c.n1, LEASE_PATIENCE_NS - 3 * WORLD_LEASE_NS);
 	CU_ASSERT_FALSE(read.is_done);
-	world_until(&c.n1, asked_io_is_done, &read);
+	world_until(&c.n1, world_request_is_done, &read);
 	CU_ASSERT_EQUAL(read.res, -EIO);
-	ask_io(&later, v, VOLUME_READ, data);
+	block_start(&later, v, VOLUME_READ, data);
 	world_let_pass(&c.n1, NS_PER_MS);
 	CU_ASSERT(later.is_done);
 	CU_ASSERT_EQUAL(later.res, -EIO);
 	CU_ASSERT_EQUAL(world_events(&c.n1, "lease-waited"), 2); /* both nodes */
 	metadata_memory_set_faults(c.n1.metadata, &(struct metadata_faults){0});
 	world_let_pass(&c.n1, 4000 * NS_PER_S);
-	ask_io(&later, v, VOLUME_READ, data);
-	world_until(&c.n1, asked_io_is_done, &later);
+	block_start(&later, v, VOLUME_READ, data);
+	world_until(&c.n1, world_request_is_done, &later);
 	CU_ASSERT_EQUAL(later.res, 0);
 	free(data);
 	cluster_close(&c);

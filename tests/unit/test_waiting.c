@@ -14,18 +14,11 @@
 #define WRITES_MAX 600u /* more than there are requests of disks */
 _Static_assert(WRITES_MAX > PARTS_DEFAULT, "all of them could be taken");
 
-struct late {
-	struct volume_io io;
-	struct iovec iov;
-	bool is_done;
-	int res;
-};
-
 struct bench {
 	struct head_world w;
 	struct volume *v; /* two copies, and both must be current */
 	uint8_t *data, *back;
-	struct late first, writes[WRITES_MAX];
+	struct world_request first, writes[WRITES_MAX];
 };
 
 static struct bench *bench_open(uint64_t seed, uint32_t n_disks, uint32_t replicas)
@@ -56,31 +49,18 @@ static void bench_close(struct bench *b)
 	free(b);
 }
 
-static void late_done(struct volume_io *io, int res)
+static void write_start(struct bench *b, struct world_request *r, uint64_t pos, uint64_t len)
 {
-	struct late *l = container_of(io, struct late, io);
-	l->is_done = true;
-	l->res = res;
-}
-
-static bool late_is_done(void *context)
-{
-	return ((struct late *)context)->is_done;
-}
-
-static void late_write(struct volume *v, struct late *l, uint8_t *data, uint64_t pos, uint64_t len)
-{
-	*l = (struct late){.iov = {data, len}};
-	l->io = (struct volume_io){
-	    .op = VOLUME_WRITE, .pos_bytes = pos, .len_bytes = len, .iov = &l->iov, .n_iov = 1, .done = late_done};
-	volume_submit(v, &l->io);
+	*r = (struct world_request){.io = {.op = VOLUME_WRITE, .pos_bytes = pos, .len_bytes = len},
+				    .iov = {b->data, len}};
+	world_request_start(b->v, r);
 }
 
 /* The n writes, side by side; of each what the bench's data say. */
 static void bench_write(struct bench *b, uint32_t n)
 {
 	for (uint32_t i = 0; i < n; i++)
-		late_write(b->v, &b->writes[i], b->data, i * IO_BYTES, IO_BYTES);
+		write_start(b, &b->writes[i], i * IO_BYTES, IO_BYTES);
 }
 
 static uint32_t bench_done(const struct bench *b, uint32_t n, int res)
@@ -125,15 +105,15 @@ static void writes_succeed_when_the_disk_is_back_in_time(void)
 		uint64_t began_ns = bench_now_ns(b);
 		sim_file_fail(world_disk_file(&b->w, 2), OP_WRITE, 0, EIO);
 		memset(b->data, 2, MIB);
-		late_write(b->v, &b->writes[0], b->data, 0, IO_BYTES);
-		late_write(b->v, &b->writes[1], b->data, 256 * KIB + 512, IO_BYTES); /* merged */
+		write_start(b, &b->writes[0], 0, IO_BYTES);
+		write_start(b, &b->writes[1], 256 * KIB + 512, IO_BYTES); /* merged */
 		world_let_pass(&b->w, NS_PER_S);
 		CU_ASSERT_EQUAL(b->v->disks[1].state, VOLUME_DISK_STALE);
-		late_write(b->v, &b->writes[2], b->data, 0, IO_BYTES);
-		late_write(b->v, &b->writes[3], b->data, 8 * KIB + 512, IO_BYTES);
-		late_write(b->v, &b->writes[4], b->data, 512 * KIB, 512 * KIB);
-		late_write(b->v, &b->writes[5], b->data, GIB - 256 * KIB, 512 * KIB); /* into a segment of its own */
-		late_write(b->v, &b->first, b->data, GIB + MIB, IO_BYTES);            /* the same, where nothing lies */
+		write_start(b, &b->writes[2], 0, IO_BYTES);
+		write_start(b, &b->writes[3], 8 * KIB + 512, IO_BYTES);
+		write_start(b, &b->writes[4], 512 * KIB, 512 * KIB);
+		write_start(b, &b->writes[5], GIB - 256 * KIB, 512 * KIB); /* into a segment of its own */
+		write_start(b, &b->first, GIB + MIB, IO_BYTES);            /* the same, where nothing lies */
 		world_let_pass(&b->w, NS_PER_S);
 		CU_ASSERT_FALSE(b->first.is_done);
 		CU_ASSERT_EQUAL(bench_done(b, 6, 0) + bench_done(b, 6, -EIO), 0);
@@ -141,10 +121,10 @@ static void writes_succeed_when_the_disk_is_back_in_time(void)
 		CU_ASSERT_EQUAL(world_events(&b->w, "copies-too-few"), 1);
 		bench_return(b, 1);
 		for (uint32_t i = 0; i < 6; i++) {
-			world_until(&b->w, late_is_done, &b->writes[i]);
+			world_until(&b->w, world_request_is_done, &b->writes[i]);
 			CU_ASSERT_EQUAL(b->writes[i].res, 0);
 		}
-		world_until(&b->w, late_is_done, &b->first);
+		world_until(&b->w, world_request_is_done, &b->first);
 		CU_ASSERT_EQUAL(b->first.res, 0);
 		CU_ASSERT(bench_now_ns(b) - began_ns < 10 * NS_PER_S);
 		bench_check(b, 0, 24 * KIB, 2);
@@ -162,7 +142,7 @@ static void a_write_fails_when_it_has_waited_long_enough(void)
 {
 	struct bench *b = bench_open(20, 2, 2);
 	sim_file_fail(world_disk_file(&b->w, 2), OP_WRITE, 0, EIO);
-	late_write(b->v, &b->first, b->data, MIB, IO_BYTES);
+	write_start(b, &b->first, MIB, IO_BYTES);
 	world_let_pass(&b->w, NS_PER_S);
 	bench_write(b, 3);
 	for (uint32_t i = 0; i < 6; i++) {
@@ -188,7 +168,7 @@ static void a_volume_that_waits_for_copies_stops_no_other(void)
 	CU_ASSERT_EQUAL_FATAL(chunk_find(b->v, 0, &disks), PLACED_ON_DISKS);
 	uint32_t disk = (uint32_t)__builtin_ctzll(disks);
 	sim_file_fail(world_disk_file(&b->w, disk + 1), OP_WRITE, 0, EIO);
-	late_write(b->v, &b->first, b->data, MIB, IO_BYTES);
+	write_start(b, &b->first, MIB, IO_BYTES);
 	world_let_pass(&b->w, NS_PER_S);
 	bench_write(b, WRITES_MAX);
 	uint64_t began_ns = bench_now_ns(b);
@@ -198,10 +178,10 @@ static void a_volume_that_waits_for_copies_stops_no_other(void)
 	CU_ASSERT(bench_now_ns(b) - began_ns < 2 * NS_PER_S);
 	CU_ASSERT_EQUAL(bench_done(b, WRITES_MAX, 0) + bench_done(b, WRITES_MAX, -EIO), 0);
 	bench_return(b, disk);
-	world_until(&b->w, late_is_done, &b->first);
+	world_until(&b->w, world_request_is_done, &b->first);
 	CU_ASSERT_EQUAL(b->first.res, 0);
 	for (uint32_t i = 0; i < WRITES_MAX; i++) {
-		world_until(&b->w, late_is_done, &b->writes[i]);
+		world_until(&b->w, world_request_is_done, &b->writes[i]);
 		CU_ASSERT_EQUAL(b->writes[i].res, 0);
 	}
 	bench_close(b);
@@ -232,7 +212,7 @@ static void a_volume_that_waits_for_a_mark_stops_no_other(void)
 	CU_ASSERT_EQUAL(bench_done(b, WRITES_MAX, 0) + bench_done(b, WRITES_MAX, -EIO), 0); /* (P2) */
 	metadata_memory_set_faults(b->w.metadata, &here);
 	for (uint32_t i = 0; i < WRITES_MAX; i++) {
-		world_until(&b->w, late_is_done, &b->writes[i]);
+		world_until(&b->w, world_request_is_done, &b->writes[i]);
 		CU_ASSERT_EQUAL(b->writes[i].res, 0);
 	}
 	bench_close(b);
