@@ -24,8 +24,8 @@ static inline void let_settle(struct cluster *c)
 	world_let_pass(&c->nodes[0], 200 * NS_PER_MS);
 }
 
-/* The last nodes have no disk. */
-static inline void cluster_open(struct cluster *c, uint64_t seed, uint32_t n_with_disks)
+/* The nodes, of which the last have no disk; nothing runs. */
+static inline void cluster_make(struct cluster *c, uint64_t seed, uint32_t n_with_disks)
 {
 	static const char *const names[] = {"n1", "n2", "n3"};
 	static const char *const about[] = {"{\"labels\":{\"rack\":\"r1\"}}", "{\"labels\":{\"rack\":\"r1\"}}", "{}"};
@@ -40,16 +40,39 @@ static inline void cluster_open(struct cluster *c, uint64_t seed, uint32_t n_wit
 		if (i < n_with_disks)
 			world_add_disk(w, DISK_BYTES);
 	}
+	c->data = world_memory(BLOCK_BYTES);
+	c->back = world_memory(BLOCK_BYTES);
+}
+
+/* They reach each other, unless they let no peers in; no two copies share a node. */
+static inline void cluster_start(struct cluster *c)
+{
 	for (uint32_t i = 0; i < N_NODES; i++)
 		CU_ASSERT_EQUAL_FATAL(world_start(&c->nodes[i]), 0);
 	for (uint32_t i = 0; i < N_NODES; i++)
-		for (uint32_t j = 0; j < N_NODES; j++)
+		for (uint32_t j = 0; c->nodes[i].has_peers && j < N_NODES; j++)
 			if (i != j)
 				world_connect(&c->nodes[i], &c->nodes[j]);
+	struct set_command domain = order(SET_POOL_SET, "default");
+	domain.failure_domain = DOMAIN_NODE;
+	domain.has_failure_domain = true;
+	CU_ASSERT_EQUAL_FATAL(world_command(&c->nodes[0], &domain), 0);
 	let_settle(c);
-	set_pool_find(c->nodes[0].set, "default")->facts.failure_domain = DOMAIN_NODE;
-	c->data = world_memory(BLOCK_BYTES);
-	c->back = world_memory(BLOCK_BYTES);
+}
+
+static inline void cluster_open(struct cluster *c, uint64_t seed, uint32_t n_with_disks)
+{
+	cluster_make(c, seed, n_with_disks);
+	cluster_start(c);
+}
+
+/* A node that was stopped. */
+static inline void cluster_start_again(struct cluster *c, uint32_t node)
+{
+	CU_ASSERT_EQUAL_FATAL(world_start(&c->nodes[node]), 0);
+	for (uint32_t i = 0; i < N_NODES; i++)
+		if (i != node && c->nodes[i].set)
+			world_connect(&c->nodes[node], &c->nodes[i]);
 }
 
 static inline void cluster_close(struct cluster *c)
@@ -89,6 +112,18 @@ static inline void expect_one(struct cluster *c, struct head_world *w, const cha
 	memset(c->data, value, BLOCK_BYTES);
 	CU_ASSERT_EQUAL(world_read(w, world_head(w, name), segment * SEGMENT_BYTES, c->back, BLOCK_BYTES), 0);
 	CU_ASSERT_EQUAL(memcmp(c->data, c->back, BLOCK_BYTES), 0);
+}
+
+/* The only node that has a head of it; NULL: none. */
+static inline struct head_world *only_head(struct cluster *c, const char *name)
+{
+	struct head_world *w = NULL;
+	for (uint32_t i = 0; i < N_NODES; i++)
+		if (c->nodes[i].set && world_head(&c->nodes[i], name)) {
+			CU_ASSERT_PTR_NULL(w);
+			w = &c->nodes[i];
+		}
+	return w;
 }
 
 static inline uint32_t stale_copies(struct head_world *w, const char *name)

@@ -2,86 +2,32 @@
  * test_node_drain.c: a node of three is drained: what lies on its disks and what is attached there goes to the others, what
  * cannot go is named, and neither a stop nor a crash leaves it half drained.
  */
-#include "tests/unit/head_world.h"
+#include "tests/unit/remote_world.h"
 
-#include <CUnit/Basic.h>
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
+#define N_WRITTEN 4u /* segments of each volume */
 
-#define DISK_BYTES   (64 * MIB)
-#define VOLUME_BYTES (4 * GIB)
-#define N_NODES      3u
-
-struct cluster {
-	struct head_world nodes[N_NODES];
-	uint8_t *data, *back;
-};
-
-static void start_again(struct cluster *c, uint32_t node)
+/* n1 has a second disk. */
+static void drain_open(struct cluster *c, uint64_t seed, bool has_peers)
 {
-	CU_ASSERT_EQUAL_FATAL(world_start(&c->nodes[node]), 0);
+	cluster_make(c, seed, N_NODES);
+	world_add_disk(&c->nodes[0], DISK_BYTES);
 	for (uint32_t i = 0; i < N_NODES; i++)
-		if (i != node && c->nodes[i].set)
-			world_connect(&c->nodes[node], &c->nodes[i]);
-}
-
-static void cluster_open(struct cluster *c, uint64_t seed, bool has_peers)
-{
-	static const char *const names[] = {"n1", "n2", "n3"};
-	world_open(&c->nodes[0], seed);
-	for (uint32_t i = 0; i < N_NODES; i++) {
-		struct head_world *w = &c->nodes[i];
-		if (i > 0)
-			world_open_beside(w, &c->nodes[0], names[i]);
-		w->n_disks = 10 * i;
-		w->has_peers = has_peers;
-		world_add_disk(w, DISK_BYTES);
-		if (i == 0)
-			world_add_disk(w, DISK_BYTES);
-	}
-	for (uint32_t i = 0; i < N_NODES; i++)
-		CU_ASSERT_EQUAL_FATAL(world_start(&c->nodes[i]), 0);
-	for (uint32_t i = 0; has_peers && i < N_NODES; i++)
-		for (uint32_t j = 0; j < N_NODES; j++)
-			if (i != j)
-				world_connect(&c->nodes[i], &c->nodes[j]);
-	struct set_command domain = order(SET_POOL_SET, "default");
-	domain.failure_domain = DOMAIN_NODE;
-	domain.has_failure_domain = true;
-	CU_ASSERT_EQUAL_FATAL(world_command(&c->nodes[0], &domain), 0);
-	world_let_pass(&c->nodes[0], 200 * NS_PER_MS);
-	c->data = world_memory(BLOCK_BYTES);
-	c->back = world_memory(BLOCK_BYTES);
-}
-
-static void cluster_close(struct cluster *c)
-{
-	for (uint32_t i = N_NODES; i-- > 0;)
-		world_close(&c->nodes[i]);
-	free(c->data);
-	free(c->back);
+		c->nodes[i].has_peers = has_peers;
+	cluster_start(c);
 }
 
 static void volume_make(struct cluster *c, struct head_world *w, const char *name, uint32_t replicas)
 {
-	CU_ASSERT_EQUAL_FATAL(world_create_copies(w, name, VOLUME_BYTES, replicas), 0);
-	CU_ASSERT_EQUAL_FATAL(world_attach(w, name), 0);
-	for (uint64_t segment = 0; segment < VOLUME_BYTES / SEGMENT_BYTES; segment++) {
-		memset(c->data, (int)segment + 1, BLOCK_BYTES);
-		CU_ASSERT_EQUAL(
-		    world_write(w, world_head(w, name), segment * SEGMENT_BYTES, c->data, BLOCK_BYTES, VOLUME_FUA), 0);
-	}
+	volume_with_copies(w, name, replicas);
+	for (uint64_t segment = 0; segment < N_WRITTEN; segment++)
+		write_one(c, w, name, segment, (uint8_t)(segment + 1));
 	world_let_pass(w, 100 * NS_PER_MS);
 }
 
 static void volume_check(struct cluster *c, struct head_world *w, const char *name)
 {
-	for (uint64_t segment = 0; segment < VOLUME_BYTES / SEGMENT_BYTES; segment++) {
-		memset(c->data, (int)segment + 1, BLOCK_BYTES);
-		CU_ASSERT_EQUAL(world_read(w, world_head(w, name), segment * SEGMENT_BYTES, c->back, BLOCK_BYTES), 0);
-		CU_ASSERT_EQUAL(memcmp(c->data, c->back, BLOCK_BYTES), 0);
-	}
+	for (uint64_t segment = 0; segment < N_WRITTEN; segment++)
+		expect_one(c, w, name, segment, (uint8_t)(segment + 1));
 }
 
 static int node_drain(struct head_world *w, const char *node, bool cancel)
@@ -98,18 +44,6 @@ static struct node_drain_view drain_of(struct head_world *w, const char *node)
 	return v;
 }
 
-/* The only head of it; NULL: none. */
-static struct head_world *head_of(struct cluster *c, const char *name)
-{
-	struct head_world *w = NULL;
-	for (uint32_t i = 0; i < N_NODES; i++)
-		if (c->nodes[i].set && set_volume_find(c->nodes[i].set, name)->head) {
-			CU_ASSERT_PTR_NULL(w);
-			w = &c->nodes[i];
-		}
-	return w;
-}
-
 static bool is_drained(void *context)
 {
 	struct head_world *w = context;
@@ -121,7 +55,7 @@ static bool is_drained(void *context)
 static void all_of_it_goes(void)
 {
 	struct cluster c;
-	cluster_open(&c, 1, true);
+	drain_open(&c, 1, true);
 	struct head_world *w = &c.nodes[0];
 	volume_make(&c, w, "used", 2);
 	volume_make(&c, w, "idle", 2);
@@ -140,7 +74,7 @@ static void all_of_it_goes(void)
 	world_until(w, is_drained, &c.nodes[1]); /* others know, too */
 	CU_ASSERT_STRING_EQUAL(drain_of(w, "n1").why, "");
 	CU_ASSERT_EQUAL(world_events(w, "volume-moved"), 1);
-	struct head_world *to = head_of(&c, "used");
+	struct head_world *to = only_head(&c, "used");
 	CU_ASSERT_FATAL(to && to != w);
 	volume_check(&c, to, "used");
 	world_let_pass(w, 5 * NS_PER_S);
@@ -155,7 +89,7 @@ static void all_of_it_goes(void)
 static void nothing_new_comes_meanwhile(void)
 {
 	struct cluster c;
-	cluster_open(&c, 2, true);
+	drain_open(&c, 2, true);
 	struct head_world *w = &c.nodes[0];
 	volume_make(&c, &c.nodes[1], "v", 2);
 	CU_ASSERT_EQUAL(world_snapshot(&c.nodes[1], "v@s"), 0);
@@ -186,7 +120,7 @@ static void nothing_new_comes_meanwhile(void)
 static void what_stays_is_named(void)
 {
 	struct cluster c;
-	cluster_open(&c, 3, true);
+	drain_open(&c, 3, true);
 	struct head_world *w = &c.nodes[0];
 	volume_make(&c, w, "alone", 1);
 	volume_make(&c, w, "v", 2);
@@ -204,17 +138,17 @@ static void what_stays_is_named(void)
 	CU_ASSERT_PTR_NOT_NULL(strstr(drain_of(w, "n1").why, "snapshot v@s is attached on this node"));
 	CU_ASSERT_EQUAL(world_detach(w, "v@s"), 0);
 	world_until(w, is_drained, w);
-	struct head_world *to = head_of(&c, "alone");
+	struct head_world *to = only_head(&c, "alone");
 	CU_ASSERT_FATAL(to && to != w);
 	volume_check(&c, to, "alone");
-	volume_check(&c, head_of(&c, "v"), "v");
+	volume_check(&c, only_head(&c, "v"), "v");
 	cluster_close(&c);
 }
 
 static void what_cannot_be_is_refused(void)
 {
 	struct cluster c;
-	cluster_open(&c, 4, true);
+	drain_open(&c, 4, true);
 	struct head_world *w = &c.nodes[0];
 	volume_make(&c, w, "three", 3);
 	struct set_command drain = order(SET_NODE_DRAIN, "n1");
@@ -228,7 +162,7 @@ static void what_cannot_be_is_refused(void)
 	drain = order(SET_NODE_DRAIN, "n3");
 	CU_ASSERT_EQUAL(world_command(w, &drain), -EIO);
 	CU_ASSERT_PTR_NOT_NULL(strstr(drain.why, "is not alive"));
-	start_again(&c, 2);
+	cluster_start_again(&c, 2);
 	cluster_close(&c);
 
 	struct head_world one;
@@ -246,7 +180,7 @@ static void a_stop_anywhere_is_gone_on_from(void)
 	for (uint64_t seed = 0; seed < 40; seed++) {
 		struct cluster c;
 		struct world_order drain = {.command = order(SET_NODE_DRAIN, "n1")};
-		cluster_open(&c, 100 + seed, true);
+		drain_open(&c, 100 + seed, true);
 		struct head_world *w = &c.nodes[0];
 		volume_make(&c, w, "v", 2);
 		world_order_start(w, &drain);
@@ -257,13 +191,13 @@ static void a_stop_anywhere_is_gone_on_from(void)
 		uint32_t node = seed % N_NODES;
 		world_stop(&c.nodes[node]);
 		world_let_pass(&c.nodes[(node + 1) % N_NODES], seed % 5 * NS_PER_S);
-		start_again(&c, node);
+		cluster_start_again(&c, node);
 		for (uint32_t i = 0; i < N_NODES; i++)
 			if (i != node)
 				world_let_pass(&c.nodes[i], 5 * NS_PER_S);
 		world_until(w, is_drained, w);
 		world_let_pass(w, NS_PER_S);
-		struct head_world *to = head_of(&c, "v");
+		struct head_world *to = only_head(&c, "v");
 		CU_ASSERT_FATAL(to && to != w);
 		volume_check(&c, to, "v");
 		cluster_close(&c);
@@ -277,7 +211,7 @@ static void a_crash_leaves_no_mark_alone(void)
 	for (uint64_t seed = 0; seed < 60; seed++) {
 		struct cluster c;
 		struct world_order drain = {.command = order(SET_NODE_DRAIN, "n1")};
-		cluster_open(&c, 200 + seed, false);
+		drain_open(&c, 200 + seed, false);
 		struct head_world *w = &c.nodes[0];
 		if (seed % 2) {
 			CU_ASSERT_EQUAL(node_drain(w, "n1", false), 0);
@@ -301,9 +235,9 @@ static void a_crash_leaves_no_mark_alone(void)
 		n_wanted += is_wanted;
 		for (uint32_t i = 0; i < N_NODES; i++)
 			CU_ASSERT_EQUAL(drain_of(&c.nodes[i], "n1").is_wanted, is_wanted);
-		CU_ASSERT_EQUAL(set_disk_find(w->set, "n1-d1")->facts.is_draining, is_wanted);
-		CU_ASSERT_EQUAL(set_disk_find(w->set, "n1-d2")->facts.is_draining, is_wanted);
-		CU_ASSERT_FALSE(set_disk_find(c.nodes[1].set, "n2-d11")->facts.is_draining);
+		CU_ASSERT_EQUAL(disk_of(w, "n1-d1")->facts.is_draining, is_wanted);
+		CU_ASSERT_EQUAL(disk_of(w, "n1-d2")->facts.is_draining, is_wanted);
+		CU_ASSERT_FALSE(disk_of(&c.nodes[1], "n2-d11")->facts.is_draining);
 		cluster_close(&c);
 	}
 	CU_ASSERT(n_wanted > 0 && n_wanted < 60);
@@ -313,17 +247,17 @@ static void a_crash_leaves_no_mark_alone(void)
 static void a_disk_keeps_its_own_drain(void)
 {
 	struct cluster c;
-	cluster_open(&c, 6, true);
+	drain_open(&c, 6, true);
 	struct head_world *w = &c.nodes[0];
 	struct set_command one = order(SET_DISK_DRAIN, "n1-d2");
 	CU_ASSERT_EQUAL(world_command(w, &one), 0);
 	CU_ASSERT_EQUAL(node_drain(w, "n1", false), 0);
 	world_let_pass(w, NS_PER_S);
-	CU_ASSERT_TRUE(set_disk_find(w->set, "n1-d1")->facts.is_draining);
+	CU_ASSERT_TRUE(disk_of(w, "n1-d1")->facts.is_draining);
 	CU_ASSERT_EQUAL(node_drain(w, "n1", true), 0);
 	world_let_pass(w, NS_PER_S);
-	CU_ASSERT_FALSE(set_disk_find(w->set, "n1-d1")->facts.is_draining);
-	CU_ASSERT_TRUE(set_disk_find(w->set, "n1-d2")->facts.is_draining);
+	CU_ASSERT_FALSE(disk_of(w, "n1-d1")->facts.is_draining);
+	CU_ASSERT_TRUE(disk_of(w, "n1-d2")->facts.is_draining);
 	cluster_close(&c);
 }
 
