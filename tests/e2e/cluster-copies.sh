@@ -10,14 +10,13 @@ require_daemon
 etcd_start
 nodes_start n1 n2 n3 n4
 for n in n1 n2 n3; do
-	qn $n disk add "$dir/$n/disks/a.img" --size 1G >/dev/null
+	node_add_disk $n
 done
 
 copies() { # NODE VOLUME STATE: how many of its copies are so, as NODE says
 	jsonn "$1" "[.copies[] | select(.state == \"$3\")] | length" volume show "$2"
 }
 current() { [ "$(copies "$1" "$2" current)" = "$3" ]; }
-serves() { [ "$(jsonn "$1" .state volume show "$2")" = serving ]; }
 head_is() { ln -sfn "$dir/$1/nbd.sock" "$dir/$2.sock"; } # NODE VOLUME: where clients find it
 at() { echo "nbd+unix:///$1?socket=$dir/$1.sock"; }
 pass_s() { read -r -t "$1" <> <(:) || true; } # the one place where time passes on purpose: a load runs meanwhile
@@ -113,7 +112,7 @@ node_kill n1
 load_hear lost
 begun=$(date +%s%N)
 taken() {
-	to=$(jsonn n2 .node volume show v)
+	to=$(head_of n2 v)
 	[ "$to" != n1 ] && serves "$to" v
 }
 until_true 20 taken

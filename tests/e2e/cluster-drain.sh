@@ -6,15 +6,8 @@
 . "$here/cluster-lib.sh"
 require nbdsh
 require_daemon
-etcd_start
 nodes="n1 n2 n3"
-nodes_start $nodes
-for n in $nodes; do
-	qn "$n" disk add "$dir/$n/disks/a.img" --size 1G >/dev/null
-done
-for n in $nodes; do
-	until_true 30 places "$n" 3
-done
+cluster_begin $nodes
 for v in v idle; do
 	expect 0 '' qn n1 volume create $v --size 3G --replicas 2
 	expect 0 '^nbd' qn n1 volume attach $v --nbd
@@ -35,7 +28,11 @@ holds node_event n1 node-draining
 node_kill n1
 is "its state" "$(jsonn n2 '.nodes[] | select(.name == "n1") | .drain.done' node list)" false
 node_start n1
-served_elsewhere() { [ "$(jsonn n2 .node volume show v)" != n1 ] && [ "$(jsonn n2 .state volume show v)" = serving ]; }
+served_elsewhere() {
+	local by
+	by=$(head_of n2 v)
+	[ "$by" != n1 ] && serves "$by" v
+}
 until_true 40 served_elsewhere
 pause_of_client
 say "the client's longest pause: $pause ms"
@@ -59,22 +56,17 @@ expect 1 'node n1.*it is drained' qn n1 status
 is "its disk's users" "$(jsonn n2 '[.volumes[] | select(.copies[]?.name | startswith("n1"))] | length' volume list)" 0
 told() { node_event n1 node-drained; }
 until_true 10 told
-for v in idle alone; do
-	by=$(jsonn n2 .node volume show $v)
-	case $v in
-	idle) expect 0 '^nbd' qn "${by:-n2}" volume attach idle --nbd && by=$(jsonn n2 .node volume show idle) ;;
-	esac
-	holds test "$by" != n1
-done
-nbd "$(node_uri "$(jsonn n2 .node volume show idle)" idle)" 'assert all(h.pread(512, (2 * i + 1) << 29)[0] == i + 1 for i in range(3))'
-nbd "$(node_uri "$(jsonn n2 .node volume show alone)" alone)" 'assert h.pread(4096, 0) == b"a" * 4096'
+by=$(head_of n2 alone)
+holds test "$by" != n1
+nbd "$(node_uri "$by" alone)" 'assert h.pread(4096, 0) == b"a" * 4096'
+expect 0 '^nbd' qn n2 volume attach idle --nbd
+nbd "$(node_uri n2 idle)" 'assert all(h.pread(512, (2 * i + 1) << 29)[0] == i + 1 for i in range(3))'
 node_stop n1
 read -r -t 3 <> <(:) || true # nobody misses it
 node_start n1
 
 say "it is drained no more"
-answers() { [ "$(jsonn n2 '.nodes[] | select(.name == "n1") | .peer.answers' node list)" = true ]; }
-until_true 15 answers
+until_true 15 answers n2 n1 true
 expect 0 'drained no more' qn n2 node drain n1 --cancel
 state_is_running() { [ "$(jsonn n2 '.nodes[] | select(.name == "n1") | .drain' node list)" = null ]; }
 holds state_is_running

@@ -120,13 +120,12 @@ done
 load_begin tests/e2e/loadgen --seed $((RANDOM + 1)) --depth 4 --window-mib 12 "$(node_uri n1 v-n1)" "$(node_uri n2 v-n2)"
 load_tell load
 load_hear loading
-serves() { [ "$(jsonn "$1" .state volume show "v-$1")" = serving ]; }
 done_of() { jsonn "$1" '.counters | .writes + .reads' volume show "v-$1"; }
 has_more() { [ "$(done_of "$1")" -gt "$2" ]; }
 all_move() {
 	local n
 	for n in n1 n2; do
-		until_true 20 serves $n
+		until_true 20 serves $n "v-$n"
 		until_true 20 has_more $n "$(done_of $n)"
 	done
 }
@@ -164,7 +163,7 @@ node_kill n2
 load_hear lost
 node_start n1
 node_start n2
-all_serve() { serves n1 && serves n2; }
+all_serve() { serves n1 v-n1 && serves n2 v-n2; }
 until_true 10 all_serve
 load_tell verify
 load_hear verified

@@ -12,9 +12,6 @@ for n in n1 n2 n3; do
 	node_start $n
 	qn $n disk add "$dir/$n/disks/a.img" --size 512M >/dev/null
 done
-answers() { # NODE OF WHAT
-	[ "$(jsonn "$1" ".nodes[] | select(.name == \"$2\") | .peer.answers" node list)" = "$3" ]
-}
 sees() { [ "$(jsonn "$1" "$2" "${@:4}")" = "$3" ]; }
 api() { curl -s --unix-socket "$dir/$1/control.sock" "http://localhost/v1/$2" "${@:3}"; }
 for n in n1 n2 n3; do

@@ -24,7 +24,6 @@ load_on() { # until its connections break: see `load_hear lost`
 	load_hear loading
 }
 done_of() { jsonn "$1" '.counters | .writes + .reads' volume show "$2"; }
-serves() { [ "$(jsonn "$1" .state volume show "$2")" = serving ]; }
 stalled() { [ "$(jsonn "$1" .state volume show "$2")" = failing ]; }
 moves() { # NODE VOLUME: requests are being completed
 	local before

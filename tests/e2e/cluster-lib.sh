@@ -3,15 +3,21 @@
 #   etcd_start                 an etcd; $etcd_url, $etcd_pid.   etcd_kill, etcd_run: it dies, and is started with its data
 #   node_configure NAME [TEXT] writes $dir/NAME/quarry.conf
 #   node_start NAME            starts it and waits until it serves
-#   nodes_start NAME ...       both, of nodes that reach each other's disks, slow ones too
 #   node_try_start NAME        the same; $node_said tells how it went, $dir/NAME/log why
+#   nodes_start NAME ...       configures and starts nodes that reach each other's disks, slow ones too
+#   cluster_begin NAME ...     an etcd, and such nodes with a disk of 1 GiB each, which volumes of all of them use;
+#   cluster_passed             the nodes that are there stop, and the test has passed
 #   node_stop NAME             SIGTERM, must exit 0
 #   node_kill, node_pause, node_continue NAME       SIGKILL, SIGSTOP, SIGCONT
 #   qn NAME ARGUMENTS ...      the command, to that node;   jsonn NAME FILTER ARGUMENTS ...   a value of its JSON
 #   node_uri NAME VOLUME       the NBD URI of a volume there
 #   node_event NAME CODE       has it told this event?
+#   state_is NAME OF STATE     does NAME say this of the node OF?   node_state NAME OF   what it says
+#   answers NAME OF WHAT       does it say this of the node OF's peer server: true, false, null?
+#   head_of NAME VOLUME        whose it is, as that node says;   serves NAME VOLUME   does it serve it itself?
 #   client_begin NODE ...      a client that writes v, checks what it reads, and looks for it at these nodes; client_end;
 #   pause_of_client            sets $pause, its longest since the last time, in ms
+#   node_add_disk NAME         a disk of 1 GiB
 #   places NAME N              does a volume of that node get N copies? A disk of another node does when it has been told of
 # shellcheck shell=bash
 require etcd jq curl
@@ -101,6 +107,22 @@ nodes_start() { # NAME ...
 	done
 }
 
+node_add_disk() { # NAME
+	qn "$1" disk add "$dir/$1/disks/a.img" --size 1G >/dev/null
+}
+
+cluster_begin() { # NAME ...
+	local name
+	etcd_start
+	nodes_start "$@"
+	for name; do
+		node_add_disk "$name"
+	done
+	for name; do
+		until_true 30 places "$name" $#
+	done
+}
+
 node_failed() { # NAME MESSAGE
 	tail -n 15 "$dir/$1/log" | sed 's/^/    /'
 	fail "$2"
@@ -146,6 +168,18 @@ node_state() { # NAME OF: what NAME says of the node OF
 
 state_is() { # NAME OF STATE
 	[ "$(node_state "$1" "$2")" = "$3" ]
+}
+
+answers() { # NAME OF WHAT
+	[ "$(jsonn "$1" ".nodes[] | select(.name == \"$2\") | .peer.answers" node list)" = "$3" ]
+}
+
+head_of() { # NAME VOLUME
+	jsonn "$1" .node volume show "$2"
+}
+
+serves() { # NAME VOLUME
+	[ "$(jsonn "$1" .state volume show "$2")" = serving ]
 }
 
 cluster_passed() {

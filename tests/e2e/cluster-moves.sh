@@ -9,17 +9,11 @@ require nbdsh
 require_daemon
 etcd_start
 REBUILD_S=12 nodes_start n1 n2 n3 n4
-answers() { # NODE OF
-	[ "$(jsonn "$1" ".nodes[] | select(.name == \"$2\") | .peer.answers" node list)" = true ]
-}
-disk_add() { # NODE: and it is known to the head
-	qn "$1" disk add "$dir/$1/disks/a.img" --size 1G >/dev/null
-}
 for n in n1 n2; do
-	disk_add $n
+	node_add_disk $n
 done
-until_true 15 answers n1 n2
-until_true 15 answers n2 n1
+until_true 15 answers n1 n2 true
+until_true 15 answers n2 n1 true
 lies_on() { # NODES: are the current copies of both volumes there, as n1 says?
 	local v
 	for v in v w; do
@@ -68,8 +62,8 @@ put 4 3
 older "3 2 0 4"
 
 say "a disk is drained: the copies go to another node"
-disk_add n3
-until_true 15 answers n1 n3
+node_add_disk n3
+until_true 15 answers n1 n3 true
 load_begin tests/e2e/loadgen --seed $((RANDOM + 1)) --depth 4 --window-mib 12 "$(node_uri n1 w)"
 load_tell load 20000
 load_hear loading
@@ -87,8 +81,8 @@ expect 0 '' qn n1 disk remove "$disk_n2"
 expect 0 '' qn n1 status
 
 say "a node is gone for good: its copies are made anew on another one"
-disk_add n4
-until_true 15 answers n1 n4
+node_add_disk n4
+until_true 15 answers n1 n4 true
 load_tell load 20000
 load_hear loading
 node_kill n3

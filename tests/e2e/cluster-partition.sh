@@ -48,9 +48,6 @@ for k in 1 2 3; do
 	node_start n$k
 	qn n$k disk add "$dir/n$k/disks/a.img" --size 512M >/dev/null
 done
-answers() { # NODE OF WHAT
-	[ "$(jsonn "$1" ".nodes[] | select(.name == \"$2\") | .peer.answers" node list)" = "$3" ]
-}
 sees() { [ "$(jsonn "$1" "$2" "${@:4}")" = "$3" ]; }
 all_answer() {
 	local n of

@@ -30,9 +30,6 @@ for n in n1 n2 n3 n4; do
 	node_start $n
 	qn $n disk add "$dir/$n/disks/a.img" --size 256M >/dev/null
 done
-answers() { # NODE OF WHAT
-	[ "$(jsonn "$1" ".nodes[] | select(.name == \"$2\") | .peer.answers" node list)" = "$3" ]
-}
 for n in n1 n2 n3; do
 	for of in n1 n2 n3; do
 		[ $n = $of ] || until_true 15 answers $n $of true

@@ -8,18 +8,11 @@
 require nbdsh
 rounds=${1:-4}
 require_daemon
-etcd_start
 nodes="n1 n2 n3"
-nodes_start $nodes
-for n in $nodes; do
-	qn $n disk add "$dir/$n/disks/a.img" --size 1G >/dev/null
-done
-head_of() { jsonn "$1" .node volume show "$2"; } # NODE VOLUME: who has it, as NODE says
+cluster_begin $nodes
 current() { # NODE N: has v so many current copies?
 	[ "$(jsonn "$1" '[.copies[] | select(.state == "current")] | length' volume show v)" = "$2" ]
 }
-serves() { [ "$(jsonn "$1" .state volume show "$2")" = serving ]; }
-until_true 30 places n1 3
 expect 0 '' qn n1 volume create v --size 2G --replicas 3
 qn n1 volume create alone --size 64M >/dev/null
 for v in v alone; do
