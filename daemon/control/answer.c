@@ -13,76 +13,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* ---- small values ---- */
 
-static void put(json_t *object, const char *key, json_t *value)
-{
-	json_object_set_new(object, key, value);
-}
-
-/* A text that was cut inside a character is shown with question marks, not left out. */
-static void put_text(json_t *object, const char *key, const char *text)
-{
-	char plain[SET_TEXT_MAX + SET_WHY_BYTES];
-	json_t *value = json_string(text);
-	if (!value) {
-		size_t n = 0;
-		for (; text[n] && n + 1 < sizeof(plain); n++)
-			plain[n] = (unsigned char)text[n] < 0x80 ? text[n] : '?';
-		plain[n] = '\0';
-		value = json_string(plain);
-	}
-	put(object, key, value);
-}
-
-static void put_number(json_t *object, const char *key, uint64_t n)
-{
-	put(object, key, json_integer((json_int_t)n));
-}
-static void put_bool(json_t *object, const char *key, bool is_true)
-{
-	put(object, key, json_boolean(is_true));
-}
 static void put_counter(json_t *object, const char *key, const counter *c)
 {
 	put_number(object, key, counter_get(c));
-}
-
-/* A number that is known only when the disk is open. */
-static void put_number_if(json_t *object, const char *key, bool is_known, uint64_t n)
-{
-	put(object, key, is_known ? json_integer((json_int_t)n) : json_null());
-}
-
-static void put_uuid(json_t *object, const char *key, const struct uuid *u)
-{
-	char text[UUID_TEXT_BYTES];
-	uuid_to_text(u, text);
-	put_text(object, key, text);
-}
-
-void answer_time(uint64_t wall_ns, char text[static ANSWER_TIME_BYTES])
-{
-	time_t seconds = (time_t)(wall_ns / NS_PER_S);
-	struct tm utc;
-	gmtime_r(&seconds, &utc);
-	size_t n = strftime(text, ANSWER_TIME_BYTES, "%Y-%m-%dT%H:%M:%S", &utc);
-	quarry_assert(n > 0);
-	snprintf(text + n, ANSWER_TIME_BYTES - n, ".%03uZ", (unsigned)(wall_ns / NS_PER_MS % 1000));
-}
-
-/* Zero: it has not happened. */
-static void put_time(json_t *object, const char *key, uint64_t wall_ns)
-{
-	char text[ANSWER_TIME_BYTES];
-	if (wall_ns == 0) {
-		put(object, key, json_null());
-		return;
-	}
-	answer_time(wall_ns, text);
-	put_text(object, key, text);
 }
 
 static void put_latency(json_t *object, const char *key, const struct histogram *h)
@@ -92,7 +28,7 @@ static void put_latency(json_t *object, const char *key, const struct histogram 
 	put_counter(o, "sum_ns", &h->sum_ns);
 	put_number(o, "p50_ns", histogram_quantile_ns(h, 0.5));
 	put_number(o, "p99_ns", histogram_quantile_ns(h, 0.99));
-	put(object, key, o);
+	put_json(object, key, o);
 }
 
 static const char *domain_name(enum failure_domain d)
@@ -230,13 +166,13 @@ static json_t *disk_json(const struct answer_context *c, const struct disk_view 
 	put_room(o, v);
 	put_number_if(o, "waiting_bytes", is_known, bytes_of(v->stats.waiting_blocks));
 	put_number_if(o, "reserve_bytes", is_known, bytes_of(v->stats.reserve_blocks));
-	put(o, "cache", is_known ? cache_json(&v->stats) : json_null());
-	put(o, "journal", is_known ? journal_json(&v->stats) : json_null());
+	put_json(o, "cache", is_known ? cache_json(&v->stats) : json_null());
+	put_json(o, "journal", is_known ? journal_json(&v->stats) : json_null());
 	put_number_if(o, "checkpoints", is_known, v->stats.checkpoints);
 	put_number_if(o, "recovery_ns", is_known, v->stats.recovery_ns);
-	put(o, "scrub", is_known ? scrub_json(&v->scrub) : json_null());
-	put(o, "drain", v->drain.is_wanted ? drain_json(v) : json_null());
-	put(o, "counters", disk_counters_json(v->counters));
+	put_json(o, "scrub", is_known ? scrub_json(&v->scrub) : json_null());
+	put_json(o, "drain", v->drain.is_wanted ? drain_json(v) : json_null());
+	put_json(o, "counters", disk_counters_json(v->counters));
 	return o;
 }
 
@@ -279,7 +215,7 @@ json_t *attachment_json(const struct answer_context *c, const struct attachment 
 	const char *first = json_string_value(json_array_get(uris, 0));
 	put_text(o, "frontend", a->frontend);
 	put_text(o, "uri", first ? first : "");
-	put(o, "uris", uris);
+	put_json(o, "uris", uris);
 	put_bool(o, "read_only", a->is_read_only);
 	if (!is_nbd)
 		put_number(o, "queues", a->queues);
@@ -297,7 +233,7 @@ static json_t *attachment_with_clients(const struct answer_context *c, const str
 	bool is_nbd = strcmp(frontend, "nbd") == 0;
 	if (v->is_elsewhere) { /* where it listens is that node's to say */
 		put_text(o, "uri", "");
-		put(o, "uris", json_array());
+		put_json(o, "uris", json_array());
 	}
 	put_number_if(o, "clients", !v->is_elsewhere && s->only_parts & SNAPSHOT_VOLUMES,
 		      is_nbd ? of->n_nbd_clients : of->n_vhost_clients);
@@ -341,7 +277,7 @@ static json_t *volume_json(const struct answer_context *c, const struct snapshot
 	put_text(o, "name", v->name);
 	put_uuid(o, "uuid", &v->uuid);
 	put_text(o, "pool", v->pool);
-	put(o, "node", v->node[0] ? json_string(v->node) : json_null());
+	put_json(o, "node", v->node[0] ? json_string(v->node) : json_null());
 	put_number(o, "size_bytes", v->size_bytes);
 	put_number_if(o, "allocated_bytes", !v->is_elsewhere, v->allocated_bytes);
 	volume_history_json(o, v, measure);
@@ -349,22 +285,22 @@ static json_t *volume_json(const struct answer_context *c, const struct snapshot
 	if (v->fill_source[0])
 		put_number_if(fill, "clients", s->only_parts & SNAPSHOT_VOLUMES,
 			      container_of(v, const struct snapshot_volume, view)->n_fillers);
-	put(o, "fill", fill);
+	put_json(o, "fill", fill);
 	put_number(o, "replicas", v->replicas);
 	put_number(o, "min_replicas", v->min_replicas);
-	put(o, "copies", volume_copies_json(s, v));
+	put_json(o, "copies", volume_copies_json(s, v));
 	put_number(o, "degraded_bytes", v->degraded_bytes);
 	put_number(o, "surplus_bytes", v->surplus_bytes);
 	put_text(o, "copies_why", v->copies_why);
 	put_text(o, "state", volume_state(v));
 	put_text(o, "why", v->why);
 	put_bool(o, "read_only", v->is_read_only);
-	put(o, "attachments", attachments);
-	put(o, "disks", volume_disks_json(s, v));
+	put_json(o, "attachments", attachments);
+	put_json(o, "disks", volume_disks_json(s, v));
 	put_number(o, "generation", v->generation);
 	put_number(o, "epoch", v->epoch);
 	put_time(o, "created_at", v->created_ns);
-	put(o, "counters", volume_counters_json(v->counters));
+	put_json(o, "counters", volume_counters_json(v->counters));
 	return o;
 }
 
@@ -428,15 +364,15 @@ static json_t *status_json(const struct answer_context *c, const struct snapshot
 	put_text(o, "version", QUARRY_VERSION);
 	put_time(o, "started_at", c->started_wall_ns);
 	put_number(o, "uptime_s", answer_uptime_s(c));
-	put(o, "problems", problems);
+	put_json(o, "problems", problems);
 	put_number(o, "pools", s->n_pools);
 	put_number(o, "disks", s->n_disks);
 	put_number(o, "volumes", s->n_volumes);
 	put_number(o, "attached_volumes", attached_volumes(s));
-	put(o, "schedules", schedules_json(s));
-	put(o, "fills", fills_json(c, s));
-	put(o, "reclaiming", reclaiming_json(s));
-	put(o, "balance", balance_json(&s->balance));
+	put_json(o, "schedules", schedules_json(s));
+	put_json(o, "fills", fills_json(c, s));
+	put_json(o, "reclaiming", reclaiming_json(s));
+	put_json(o, "balance", balance_json(&s->balance));
 	return o;
 }
 
@@ -461,7 +397,7 @@ static json_t *events_json(const struct answer_context *c, const struct order *o
 		json_array_append_new(array, e);
 	}
 	free(events);
-	put(o, "events", array);
+	put_json(o, "events", array);
 	put_time(o, "started_at", c->started_wall_ns);
 	return o;
 }
@@ -510,12 +446,12 @@ static json_t *usage_json(const struct snapshot *s)
 		put_number(one, "snapshots", v->n_snapshots);
 		put_number(one, "snapshots_bytes", v->snapshots_bytes);
 		put_number(one, "reclaiming_bytes", v->reclaiming_bytes);
-		put(one, "disks", volume_disks_json(s, v));
+		put_json(one, "disks", volume_disks_json(s, v));
 		json_array_append_new(volumes, one);
 	}
-	put(o, "pools", usage_pools_json(s));
-	put(o, "disks", usage_disks_json(s));
-	put(o, "volumes", volumes);
+	put_json(o, "pools", usage_pools_json(s));
+	put_json(o, "disks", usage_disks_json(s));
+	put_json(o, "volumes", volumes);
 	return o;
 }
 
@@ -528,7 +464,7 @@ static json_t *top_json(const struct snapshot *s)
 			continue;
 		json_t *one = json_object();
 		put_text(one, "name", v->name);
-		put(one, "counters", volume_counters_json(v->counters));
+		put_json(one, "counters", volume_counters_json(v->counters));
 		json_array_append_new(volumes, one);
 	}
 	for (size_t i = 0; i < s->n_disks; i++) {
@@ -537,12 +473,12 @@ static json_t *top_json(const struct snapshot *s)
 			continue;
 		json_t *one = json_object();
 		put_text(one, "name", v->name);
-		put(one, "counters", disk_counters_json(v->counters));
+		put_json(one, "counters", disk_counters_json(v->counters));
 		json_array_append_new(disks, one);
 	}
 	put_number(o, "monotonic_ns", s->now_ns);
-	put(o, "volumes", volumes);
-	put(o, "disks", disks);
+	put_json(o, "volumes", volumes);
+	put_json(o, "disks", disks);
 	return o;
 }
 
@@ -551,7 +487,7 @@ static json_t *slow_json(const struct snapshot *s)
 	json_t *o = json_object(), *array = json_array();
 	for (size_t i = 0; i < s->n_lines; i++)
 		json_array_append_new(array, json_string(s->lines[i]));
-	put(o, "requests", array);
+	put_json(o, "requests", array);
 	return o;
 }
 
@@ -606,7 +542,7 @@ static json_t *refuse_missing(const char *noun, const struct order *o, struct re
 static json_t *list_json(const char *key, json_t *array)
 {
 	json_t *o = json_object();
-	put(o, key, array);
+	put_json(o, key, array);
 	return o;
 }
 
@@ -626,8 +562,8 @@ static json_t *disks_json(const struct answer_context *c, const struct snapshot 
 		put_number(one, "written_bytes", v->written_bytes);
 		json_array_append_new(adding, one);
 	}
-	put(o, "disks", disks);
-	put(o, "adding", adding);
+	put_json(o, "disks", disks);
+	put_json(o, "adding", adding);
 	return o;
 }
 
@@ -762,6 +698,6 @@ char *answer_refusal(const struct refusal *why)
 	quarry_assert(why->status >= 400 && why->code[0]);
 	put_text(error, "code", why->code);
 	put_text(error, "message", why->message);
-	put(o, "error", error);
+	put_json(o, "error", error);
 	return text_of(o);
 }

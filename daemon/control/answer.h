@@ -25,7 +25,7 @@ unsigned answer_parts(const struct order *o);
 char *answer_make(const struct answer_context *c, const struct order *o, const struct snapshot *s, struct refusal *why);
 /* The body of a refusal; NULL: no memory. */
 char *answer_refusal(const struct refusal *why);
-/* "2031-05-07T03:00:12.345Z" */
+/* answer_put.c: "2031-05-07T03:00:12.345Z" */
 #define ANSWER_TIME_BYTES 32
 void answer_time(uint64_t wall_ns, char text[static ANSWER_TIME_BYTES]);
 

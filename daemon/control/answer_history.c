@@ -8,35 +8,19 @@
 #include <stdio.h>
 #include <string.h>
 
-static void set_number(json_t *o, const char *key, uint64_t n)
-{
-	json_object_set_new(o, key, json_integer((json_int_t)n));
-}
-
-static void set_time(json_t *o, const char *key, uint64_t wall_ns)
-{
-	char text[ANSWER_TIME_BYTES];
-	if (wall_ns == 0) {
-		json_object_set_new(o, key, json_null());
-		return;
-	}
-	answer_time(wall_ns, text);
-	json_object_set_new(o, key, json_string(text));
-}
-
 /* What only a measurement knows; NULL: there was none. */
-static void set_measure(json_t *o, const struct set_measure *m)
+static void put_measure(json_t *o, const struct set_measure *m)
 {
 	if (!m) {
-		json_object_set_new(o, "unique_bytes", json_null());
-		json_object_set_new(o, "shared_bytes", json_null());
-		json_object_set_new(o, "frees_bytes", json_null());
+		put_json(o, "unique_bytes", json_null());
+		put_json(o, "shared_bytes", json_null());
+		put_json(o, "frees_bytes", json_null());
 		return;
 	}
 	quarry_assert(m->unique_bytes <= m->data_bytes && m->unique_bytes <= m->frees_bytes);
-	set_number(o, "unique_bytes", m->unique_bytes);
-	set_number(o, "shared_bytes", m->data_bytes - m->unique_bytes);
-	set_number(o, "frees_bytes", m->frees_bytes);
+	put_number(o, "unique_bytes", m->unique_bytes);
+	put_number(o, "shared_bytes", m->data_bytes - m->unique_bytes);
+	put_number(o, "frees_bytes", m->frees_bytes);
 }
 
 const struct set_measure *order_measure(const struct order *o)
@@ -49,20 +33,20 @@ json_t *schedule_json(const struct volume_view *v)
 	if (v->every_s == 0)
 		return json_null();
 	json_t *o = json_object();
-	set_number(o, "every_s", v->every_s);
-	set_number(o, "keep", v->keep);
-	set_time(o, "next_at", v->next_snapshot_ns);
+	put_number(o, "every_s", v->every_s);
+	put_number(o, "keep", v->keep);
+	put_time(o, "next_at", v->next_snapshot_ns);
 	return o;
 }
 
 void volume_history_json(json_t *o, const struct volume_view *v, const struct set_measure *m)
 {
-	set_number(o, "snapshots", v->n_snapshots);
-	set_number(o, "snapshots_bytes", v->snapshots_bytes);
-	set_number(o, "reclaiming_bytes", v->reclaiming_bytes);
-	set_measure(o, v->is_elsewhere ? NULL : m);
-	json_object_set_new(o, "cloned_from", v->cloned_from[0] ? json_string(v->cloned_from) : json_null());
-	json_object_set_new(o, "schedule", schedule_json(v));
+	put_number(o, "snapshots", v->n_snapshots);
+	put_number(o, "snapshots_bytes", v->snapshots_bytes);
+	put_number(o, "reclaiming_bytes", v->reclaiming_bytes);
+	put_measure(o, v->is_elsewhere ? NULL : m);
+	put_json(o, "cloned_from", v->cloned_from[0] ? json_string(v->cloned_from) : json_null());
+	put_json(o, "schedule", schedule_json(v));
 }
 
 json_t *schedules_json(const struct snapshot *s)
@@ -73,7 +57,7 @@ json_t *schedules_json(const struct snapshot *s)
 		if (v->every_s == 0)
 			continue;
 		json_t *o = schedule_json(v);
-		json_object_set_new(o, "volume", json_string(v->name));
+		put_text(o, "volume", v->name);
 		json_array_append_new(array, o);
 	}
 	return array;
@@ -99,13 +83,13 @@ json_t *fill_json(const struct answer_context *c, const struct volume_view *v)
 	snprintf(name, sizeof(name), "%s%s", v->name, VOLUME_FILL_ENDING);
 	json_t *o = json_object();
 	json_t *export = attachment_json(c, &(struct attachment){.frontend = "nbd", .name = name});
-	json_object_set_new(o, "source", json_string(v->fill_source));
-	set_number(o, "filled_bytes", v->filled_bytes);
-	set_number(o, "recorded_bytes", v->recorded_bytes);
-	set_number(o, "unfillable_bytes", v->unfillable_bytes);
-	set_number(o, "unfillable_ranges", v->n_unfillable);
-	json_object_set_new(o, "unfillable", unfillable_json(v));
-	json_object_set_new(o, "active", json_boolean(v->is_filling));
+	put_text(o, "source", v->fill_source);
+	put_number(o, "filled_bytes", v->filled_bytes);
+	put_number(o, "recorded_bytes", v->recorded_bytes);
+	put_number(o, "unfillable_bytes", v->unfillable_bytes);
+	put_number(o, "unfillable_ranges", v->n_unfillable);
+	put_json(o, "unfillable", unfillable_json(v));
+	put_bool(o, "active", v->is_filling);
 	json_object_set(o, "uri", json_object_get(export, "uri"));
 	json_object_set(o, "uris", json_object_get(export, "uris"));
 	json_decref(export);
@@ -120,8 +104,8 @@ json_t *fills_json(const struct answer_context *c, const struct snapshot *s)
 		if (!v->fill_source[0] || v->is_deleting)
 			continue;
 		json_t *o = fill_json(c, v);
-		json_object_set_new(o, "volume", json_string(v->name));
-		set_number(o, "size_bytes", v->size_bytes);
+		put_text(o, "volume", v->name);
+		put_number(o, "size_bytes", v->size_bytes);
 		json_array_append_new(array, o);
 	}
 	return array;
@@ -137,9 +121,9 @@ json_t *reclaiming_json(const struct snapshot *s)
 		blocks += stats->dying_blocks;
 		per_s += stats->dying_blocks_per_s;
 	}
-	set_number(o, "trees", trees);
-	set_number(o, "bytes", blocks * BLOCK_BYTES);
-	set_number(o, "bytes_per_s", per_s * BLOCK_BYTES);
+	put_number(o, "trees", trees);
+	put_number(o, "bytes", blocks * BLOCK_BYTES);
+	put_number(o, "bytes_per_s", per_s * BLOCK_BYTES);
 	return o;
 }
 
@@ -161,16 +145,16 @@ static json_t *snapshot_json(const struct answer_context *c, const struct snapsh
 		json_array_append_new(attachments, attached_json(c, v, "nbd"));
 	if (v->is_attached_vhost)
 		json_array_append_new(attachments, attached_json(c, v, "vhost-user"));
-	json_object_set_new(o, "volume", json_string(v->volume));
-	json_object_set_new(o, "name", json_string(v->name));
-	json_object_set_new(o, "state", json_string(v->is_deleting ? "deleting" : "ok"));
-	set_time(o, "created_at", v->created_ns);
-	set_number(o, "size_bytes", v->size_bytes);
-	json_object_set_new(o, "data_bytes", v->is_elsewhere ? json_null() : json_integer((json_int_t)v->data_bytes));
-	set_measure(o, v->is_elsewhere ? NULL : m);
-	set_number(o, "epoch", v->epoch);
-	json_object_set_new(o, "scheduled", json_boolean(v->is_scheduled));
-	json_object_set_new(o, "attachments", attachments);
+	put_text(o, "volume", v->volume);
+	put_text(o, "name", v->name);
+	put_text(o, "state", v->is_deleting ? "deleting" : "ok");
+	put_time(o, "created_at", v->created_ns);
+	put_number(o, "size_bytes", v->size_bytes);
+	put_number_if(o, "data_bytes", !v->is_elsewhere, v->data_bytes);
+	put_measure(o, v->is_elsewhere ? NULL : m);
+	put_number(o, "epoch", v->epoch);
+	put_bool(o, "scheduled", v->is_scheduled);
+	put_json(o, "attachments", attachments);
 	return o;
 }
 
@@ -251,16 +235,14 @@ json_t *volume_copies_json(const struct snapshot *s, const struct volume_view *v
 	quarry_assert(v->n_copies <= array_size(v->copies));
 	for (uint32_t i = 0; i < v->n_copies; i++) {
 		const char *name = snapshot_disk_name(s, &v->copies[i].disk);
-		char uuid[UUID_TEXT_BYTES];
-		uuid_to_text(&v->copies[i].disk, uuid);
-		json_t *copy =
-		    json_pack("{s:s,s:s,s:s}", "uuid", uuid, "name", name ? name : "", "state", copy_state(v, i));
+		json_t *copy = json_object();
+		put_uuid(copy, "uuid", &v->copies[i].disk);
+		put_text(copy, "name", name ? name : "");
+		put_text(copy, "state", copy_state(v, i));
 		if (v->copies[i].is_resyncing) {
-			json_object_set_new(copy, "copied_bytes", json_integer((json_int_t)v->resync.copied_bytes));
-			json_object_set_new(copy, "percent", json_integer((json_int_t)v->resync.percent));
-			json_object_set_new(copy, "eta_s",
-					    v->resync.eta_s > 0 ? json_integer((json_int_t)v->resync.eta_s)
-								: json_null());
+			put_number(copy, "copied_bytes", v->resync.copied_bytes);
+			put_number(copy, "percent", v->resync.percent);
+			put_number_if(copy, "eta_s", v->resync.eta_s > 0, v->resync.eta_s);
 		}
 		json_array_append_new(array, copy);
 	}

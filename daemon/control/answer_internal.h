@@ -3,9 +3,7 @@
  */
 #pragma once
 
-#include "daemon/control/answer.h"
-
-#include <jansson.h>
+#include "daemon/control/answer_put.h"
 
 /* answer.c */
 struct attachment {

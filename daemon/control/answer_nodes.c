@@ -12,26 +12,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static void put(json_t *object, const char *key, json_t *value)
-{
-	json_object_set_new(object, key, value);
-}
-
-static json_t *number(uint64_t n)
-{
-	return json_integer((json_int_t)n);
-}
-
-/* Zero: it is not known. */
-static json_t *moment(uint64_t wall_ns)
-{
-	char text[ANSWER_TIME_BYTES];
-	if (wall_ns == 0)
-		return json_null();
-	answer_time(wall_ns, text);
-	return json_string(text);
-}
-
 static uint64_t memory_bytes(void)
 {
 	unsigned long long total = 0, resident = 0;
@@ -74,11 +54,11 @@ static json_t *drain_json(const struct node_drain_view *v, bool is_self)
 	if (!v->is_wanted)
 		return json_null();
 	json_t *o = json_object();
-	put(o, "done", json_boolean(v->is_done));
-	put(o, "left_bytes", is_self || v->is_done ? number(v->left_bytes) : json_null());
-	put(o, "attached_volumes", number(v->n_attached));
-	put(o, "eta_s", v->eta_s > 0 ? number(v->eta_s) : json_null());
-	put(o, "why", json_string(v->why));
+	put_bool(o, "done", v->is_done);
+	put_number_if(o, "left_bytes", is_self || v->is_done, v->left_bytes);
+	put_number(o, "attached_volumes", v->n_attached);
+	put_number_if(o, "eta_s", v->eta_s > 0, v->eta_s);
+	put_text(o, "why", v->why);
 	return o;
 }
 
@@ -93,34 +73,34 @@ static json_t *own_json(const struct answer_context *c, const struct snapshot *s
 	json_t *o = json_object(), *labels = json_object(), *nbd = json_object();
 	uint64_t memory = memory_bytes();
 	for (uint32_t i = 0; i < config->node.n_labels; i++)
-		put(labels, config->node.labels[i].key, json_string(config->node.labels[i].value));
-	put(nbd, "socket", json_string(config->nbd.socket));
-	put(nbd, "listen", json_string(config->nbd.listen));
-	put(nbd, "connections", number(counter_get(&s->nbd.n_connections)));
-	put(o, "name", json_string(config->node.name));
-	put(o, "state", json_string(m && m->state != MEMBER_SERVING ? "lost" : "running"));
-	put(o, "since", moment(c->started_wall_ns));
-	put(o, "labels", labels);
-	put(o, "version", json_string(QUARRY_VERSION));
-	put(o, "started_at", moment(c->started_wall_ns));
-	put(o, "uptime_s", number(answer_uptime_s(c)));
-	put(o, "disks", number(disks_of(s, config->node.name)));
-	put(o, "attached_volumes", number(attached_on(s, config->node.name)));
-	put(o, "cache_bytes", number(config->node.cache_mb * MIB));
-	put(o, "memory_bytes", memory > 0 ? number(memory) : json_null());
-	put(o, "nbd", nbd);
-	put(o, "peer", json_pack("{s:s,s:n}", "listen", config->peer.listen, "answers"));
-	put(o, "drain", n ? drain_json(&n->drain, true) : json_null());
+		put_text(labels, config->node.labels[i].key, config->node.labels[i].value);
+	put_text(nbd, "socket", config->nbd.socket);
+	put_text(nbd, "listen", config->nbd.listen);
+	put_number(nbd, "connections", counter_get(&s->nbd.n_connections));
+	put_text(o, "name", config->node.name);
+	put_text(o, "state", m && m->state != MEMBER_SERVING ? "lost" : "running");
+	put_time(o, "since", c->started_wall_ns);
+	put_json(o, "labels", labels);
+	put_text(o, "version", QUARRY_VERSION);
+	put_time(o, "started_at", c->started_wall_ns);
+	put_number(o, "uptime_s", answer_uptime_s(c));
+	put_number(o, "disks", disks_of(s, config->node.name));
+	put_number(o, "attached_volumes", attached_on(s, config->node.name));
+	put_number(o, "cache_bytes", config->node.cache_mb * MIB);
+	put_number_if(o, "memory_bytes", memory > 0, memory);
+	put_json(o, "nbd", nbd);
+	put_json(o, "peer", json_pack("{s:s,s:n}", "listen", config->peer.listen, "answers"));
+	put_json(o, "drain", n ? drain_json(&n->drain, true) : json_null());
 	return o;
 }
 
 /* ---- another ---- */
 
-/* A copy of what is a text; else an empty one. */
-static json_t *text_of(const json_t *about, const char *key)
+/* What is a text; else an empty one. */
+static const char *text_of(const json_t *about, const char *key)
 {
 	const char *text = json_string_value(json_object_get(about, key));
-	return json_string(text ? text : "");
+	return text ? text : "";
 }
 
 static json_t *labels_of(const json_t *about)
@@ -139,8 +119,8 @@ static json_t *labels_of(const json_t *about)
 static json_t *peer_of(const json_t *about, enum peer_answer answer)
 {
 	json_t *peer = json_object();
-	put(peer, "listen", text_of(about, "peer"));
-	put(peer, "answers", answer == PEER_NOT_ASKED ? json_null() : json_boolean(answer == PEER_ANSWERS));
+	put_text(peer, "listen", text_of(about, "peer"));
+	put_json(peer, "answers", answer == PEER_NOT_ASKED ? json_null() : json_boolean(answer == PEER_ANSWERS));
 	return peer;
 }
 
@@ -152,23 +132,23 @@ static json_t *other_json(const struct answer_context *c, const struct snapshot 
 	quarry_assert(!m->is_self && m->about);
 	uint64_t now_ns = c->wall_ns();
 	bool is_known = is_running && m->since_ns > 0 && now_ns >= m->since_ns;
-	put(nbd, "socket", json_null());
-	put(nbd, "listen", text_of(about, "nbd"));
-	put(nbd, "connections", json_null());
-	put(o, "name", json_string(m->name));
-	put(o, "state", json_string(is_running ? "running" : member_state_name(m->state)));
-	put(o, "since", moment(m->since_ns));
-	put(o, "labels", labels_of(about));
-	put(o, "version", text_of(about, "version"));
-	put(o, "started_at", moment(is_running ? m->since_ns : 0));
-	put(o, "uptime_s", is_known ? number((now_ns - m->since_ns) / NS_PER_S) : json_null());
-	put(o, "disks", number(disks_of(s, m->name)));
-	put(o, "attached_volumes", number(attached_on(s, m->name)));
-	put(o, "cache_bytes", json_null());
-	put(o, "memory_bytes", json_null());
-	put(o, "nbd", nbd);
-	put(o, "peer", peer_of(about, n->answer));
-	put(o, "drain", drain_json(&n->drain, false));
+	put_json(nbd, "socket", json_null());
+	put_text(nbd, "listen", text_of(about, "nbd"));
+	put_json(nbd, "connections", json_null());
+	put_text(o, "name", m->name);
+	put_text(o, "state", is_running ? "running" : member_state_name(m->state));
+	put_time(o, "since", m->since_ns);
+	put_json(o, "labels", labels_of(about));
+	put_text(o, "version", text_of(about, "version"));
+	put_time(o, "started_at", is_running ? m->since_ns : 0);
+	put_number_if(o, "uptime_s", is_known, (now_ns - m->since_ns) / NS_PER_S);
+	put_number(o, "disks", disks_of(s, m->name));
+	put_number(o, "attached_volumes", attached_on(s, m->name));
+	put_json(o, "cache_bytes", json_null());
+	put_json(o, "memory_bytes", json_null());
+	put_json(o, "nbd", nbd);
+	put_json(o, "peer", peer_of(about, n->answer));
+	put_json(o, "drain", drain_json(&n->drain, false));
 	json_decref(about);
 	return o;
 }
