@@ -96,12 +96,21 @@ static void tell_of_disk(const struct telling *t, const struct disk_view *v)
 		     (unsigned long long)v->stats.lost_parts);
 }
 
+#define ETA_BYTES 64
+
+/* ", for about 13 min more"; empty: it is not known. */
+static void drain_eta_text(uint64_t eta_s, char text[static ETA_BYTES])
+{
+	text[0] = '\0';
+	if (eta_s > 0)
+		snprintf(text, ETA_BYTES, ", for about %llu min more", (unsigned long long)(eta_s / 60 + 1));
+}
+
 static void tell_of_drain(const struct telling *t, const struct disk_view *v)
 {
-	char object[DISK_LABEL_BYTES + 8], eta[64] = "";
+	char object[DISK_LABEL_BYTES + 8], eta[ETA_BYTES];
 	snprintf(object, sizeof(object), "disk %s", v->name);
-	if (v->drain.eta_s > 0)
-		snprintf(eta, sizeof(eta), ", for about %llu min more", (unsigned long long)(v->drain.eta_s / 60 + 1));
+	drain_eta_text(v->drain.eta_s, eta);
 	if (!v->drain.is_wanted || v->drain.is_with_node || v->is_elsewhere)
 		return;
 	if (v->drain.is_done)
@@ -231,29 +240,25 @@ static void tell_of_node(const struct telling *t, const struct snapshot *s, cons
 	if (m->state == MEMBER_LOST && m->is_self)
 		tell(t, "lease-lost", object,
 		     "it has no lease of the metadata store, so its volumes answer nothing; it goes on by itself when "
-		     "it has one "
-		     "again: is etcd reachable from here?");
+		     "it has one again: is etcd reachable from here?");
 	else if (m->state == MEMBER_LOST && n > 0)
 		tell(t, "node-lost", object,
 		     "it does not renew its lease: start it, or see whether it can reach the metadata store; for good: "
-		     "quarry "
-		     "disk remove DISK --force for each of its disks");
+		     "quarry disk remove DISK --force for each of its disks");
 }
 
 static void tell_of_node_drain(const struct telling *t, const struct snapshot_node *n)
 {
 	const struct node_drain_view *d = &n->drain;
-	char object[SET_TEXT_MAX + 16], eta[64] = "";
+	char object[SET_TEXT_MAX + 16], eta[ETA_BYTES];
 	snprintf(object, sizeof(object), "node %s", n->view.name);
+	drain_eta_text(d->eta_s, eta);
 	if (!d->is_wanted || !n->view.is_self)
 		return; /* it tells itself */
-	if (d->eta_s > 0)
-		snprintf(eta, sizeof(eta), ", for about %llu min more", (unsigned long long)(d->eta_s / 60 + 1));
 	if (d->is_done)
 		tell(t, "node-drained", object,
-		     "it is drained: it holds nothing and serves nothing; stop it, or use it again (quarry node drain "
-		     "%s "
-		     "--cancel)",
+		     "it is drained: it holds nothing and serves nothing; stop it, or use it again "
+		     "(quarry node drain %s --cancel)",
 		     n->view.name);
 	else if (d->why[0])
 		tell(t, "node-drain-stalled", object, "not all of it can go: %s", d->why);
@@ -268,8 +273,7 @@ void health_each(const struct snapshot *s, void (*each)(const struct problem *p,
 	if (s->is_metadata_broken)
 		tell(&t, "metadata-failed", "metadata store",
 		     "writing it failed, so no command can be carried out; make sure that its disk has space and is "
-		     "sound, "
-		     "then restart the daemon");
+		     "sound, then restart the daemon");
 	for (size_t i = 0; i < s->n_nodes; i++) {
 		tell_of_node(&t, s, &s->nodes[i].view);
 		tell_of_node_drain(&t, &s->nodes[i]);

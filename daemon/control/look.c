@@ -58,18 +58,10 @@ static bool node_is_elsewhere(const char *name, const struct snapshot_sources *f
 	return drain.is_wanted && members_find(from->members, name, &m) && !m.is_self && m.state == MEMBER_SERVING;
 }
 
-bool look_is_elsewhere(const struct order *o, const struct snapshot_sources *from, char node[static SET_TEXT_MAX])
+/* Of a disk, a volume or a snapshot. */
+static void find_elsewhere(const struct order *o, const struct snapshot_sources *from, char node[static SET_TEXT_MAX])
 {
 	struct snapshot s = {0};
-	bool is_look = !o->is_command || o->command.kind == SET_VOLUME_MEASURE;
-	bool is_one = (o->show == ORDER_VOLUME || o->show == ORDER_DISK || o->show == ORDER_SNAPSHOT ||
-		       o->show == ORDER_SNAPSHOTS) &&
-		      o->object[0];
-	node[0] = '\0';
-	if (o->show == ORDER_NODE && !o->is_command && from->members && node_is_elsewhere(o->object, from))
-		snprintf(node, SET_TEXT_MAX, "%s", o->object);
-	if (!is_look || !is_one || !from->members)
-		return node[0] != '\0';
 	s.only_parts = o->show == ORDER_DISK ? SNAPSHOT_DISKS : SNAPSHOT_VOLUMES;
 	s.parts = s.only_parts;
 	snprintf(s.only, sizeof(s.only), "%.*s", (int)strcspn(o->object, o->show == ORDER_DISK ? "" : "@"), o->object);
@@ -78,5 +70,20 @@ bool look_is_elsewhere(const struct order *o, const struct snapshot_sources *fro
 	if (name)
 		snprintf(node, SET_TEXT_MAX, "%s", name);
 	snapshot_clear(&s);
+}
+
+bool look_is_elsewhere(const struct order *o, const struct snapshot_sources *from, char node[static SET_TEXT_MAX])
+{
+	bool is_look = !o->is_command || o->command.kind == SET_VOLUME_MEASURE;
+	bool is_one = (o->show == ORDER_VOLUME || o->show == ORDER_DISK || o->show == ORDER_SNAPSHOT ||
+		       o->show == ORDER_SNAPSHOTS) &&
+		      o->object[0];
+	node[0] = '\0';
+	if (!is_look || !from->members)
+		return false;
+	if (o->show == ORDER_NODE && node_is_elsewhere(o->object, from))
+		snprintf(node, SET_TEXT_MAX, "%s", o->object);
+	if (is_one)
+		find_elsewhere(o, from, node);
 	return node[0] != '\0';
 }
