@@ -527,9 +527,6 @@ static const struct route routes[] = {
     {"GET", "/metrics", ORDER_METRICS, 200, read_plain, LOOK},
 };
 
-/* What later releases bring; a client of theirs learns that it is not its mistake. */
-static const char *const later[] = {"/v1/peers"};
-
 /* False: no path of ours looks like that. */
 static bool parts_split(const char *path, struct parts *p)
 {
@@ -582,12 +579,6 @@ static const struct route *route_find(const struct order_text *t, const struct p
 		order_refuse(why, 405, "method-not-allowed", "this resource knows: %s", allow);
 		snprintf(why->allow, sizeof(why->allow), "%s", allow);
 		return NULL;
-	}
-	for (size_t i = 0; i < array_size(later); i++) {
-		if (pattern_matches(later[i], p)) {
-			order_refuse(why, 501, "not-available", "this release has no peers");
-			return NULL;
-		}
 	}
 	order_refuse(why, 404, "not-found", "there is no such resource; docs/openapi.yaml lists them");
 	return NULL;

@@ -39,7 +39,7 @@ is "its JSON" "$(may_fail q --json disk scrub bad --wait | jq .scrub.bad_blocks)
 expect 0 "^created pool 'p1'$" q pool create p1 --failure-domain disk
 is "the request" "$(asked)" 'POST /v1/pools {"name":"p1","failure_domain":"disk"}'
 expect 2 'say what to change' q pool set p1
-expect 1 'replication is not in this release' q pool set p1 --replicas 2
+expect 1 'a volume has at most 3 copies' q pool set p1 --replicas 4
 expect 0 "^changed pool 'p1'$" q pool set p1 --min-replicas 1
 expect 0 "^deleted pool 'p1'$" q pool delete p1
 expect 1 "no pool 'p1'" q pool show p1

@@ -324,8 +324,8 @@ class State:
         return self.pools[name]
 
     def pool_change(self, name, body):
-        if body.get("replicas", 1) > 1:
-            raise Refusal(501, "not-available", "replication is not in this release")
+        if body.get("replicas", 1) > 3:
+            raise Refusal(400, "invalid", "a volume has at most 3 copies")
         self.pool(name).update(body)
         return 200, self.pool(name)
 

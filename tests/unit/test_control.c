@@ -322,7 +322,6 @@ static void script_refusals(struct bench *b)
 	expect_error(ask(b, "POST", "/v1/volumes", "{\"name\":\"full\",\"size_bytes\":512}"), 507, "no-space");
 	expect_error(ask(b, "POST", "/v1/volumes", "{\"name\":\"taken\",\"size_bytes\":512}"), 409, "exists");
 	expect_error(ask(b, "DELETE", "/v1/volumes/none", NULL), 404, "not-found");
-	expect_error(ask(b, "POST", "/v1/peers", "{}"), 501, "not-available");
 	expect_error(ask(b, "GET", "/v1/volumes/none/snapshots", NULL), 404, "not-found");
 	expect_error(ask(b, "GET", "/v1/volumes?a=1&b=1&c=1&d=1&e=1&f=1&g=1&h=1&i=1", NULL), 400, "invalid");
 	size_t len = 70000;

@@ -112,11 +112,6 @@ static void test_wrong_methods(void)
 	expect_refusal("DELETE", "/metrics", NULL, 405, "method-not-allowed", "GET");
 }
 
-static void test_later_releases(void)
-{
-	expect_refusal("POST", "/v1/peers", NULL, 501, "not-available", "no peers");
-}
-
 static void test_history(void)
 {
 	struct order o;
@@ -354,7 +349,6 @@ int main(void)
 	CU_add_test(suite, "percent-encoding", test_percent_encoding);
 	CU_add_test(suite, "unknown paths", test_unknown_paths);
 	CU_add_test(suite, "wrong methods", test_wrong_methods);
-	CU_add_test(suite, "later releases", test_later_releases);
 	CU_add_test(suite, "history", test_history);
 	CU_add_test(suite, "disk add", test_disk_add);
 	CU_add_test(suite, "disk commands", test_disk_commands);
