@@ -278,8 +278,8 @@ static inline void image_tree_list(struct image *g, struct tree_record t[6])
 		t[3].fork_epoch = 6;
 	if (image_breaks(g, BROKEN_TREE_NUMBER))
 		t[0].n_data_blocks = 15;
-	if (image_breaks(g,
-			 BROKEN_TREE_TWICE)) { /* and one between them that is being freed, which may have a namesake */
+	if (image_breaks(g, BROKEN_TREE_TWICE)) {
+		/* and one between them that is being freed, which may have a namesake */
 		t[4].tree_id = t[5].tree_id = 3;
 		t[4].volume = t[5].volume;
 	}

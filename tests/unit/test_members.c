@@ -343,8 +343,8 @@ static void test_lease_ends(void)
 	world_close(&w);
 }
 
-/* Answers so late that leases run out, and another daemon that takes the name then: never may both serve. */
-/* The store answers so late that the first lease has run out by then: whoever waits for it hears of that, and that it is back. */
+/* The store answers so late that the first lease has run out by then: whoever waits for it hears of that, and that it
+ * is back. */
 static void test_slow_join(void)
 {
 	uint32_t n_over = 0;
@@ -367,6 +367,7 @@ static void test_slow_join(void)
 	CU_ASSERT(n_over > 3);
 }
 
+/* Answers so late that leases run out, and another daemon that takes the name then: never may both serve. */
 static void test_slow_store(void)
 {
 	uint32_t n_lapsed = 0, n_served = 0, n_taken = 0;
