@@ -5,7 +5,7 @@
 #
 # Each page has a daemon of its own, except where it starts one itself. /run/quarry, /var/lib/quarry, /etc/quarry and the ports
 # of the documentation become a folder and ports of the test. See docs.py for what a page may say about its blocks, and
-# docs_links.py for what a link must keep; docs_events.py holds the reference of events against the source.
+# docs_links.py for what a link must keep; docs_events.py holds the reference of events and problems against the source.
 . "$(dirname "$0")/lib.sh"
 require nbdinfo nbdcopy nbdsh qemu-img fio jq curl certtool etcd
 require_daemon
