@@ -265,7 +265,6 @@ static void a_unix_stream_can_be_signalled(void)
 	world_close(&w);
 }
 
-
 static struct stream *stream_open(struct world *w, int *far)
 {
 	struct stream *s;

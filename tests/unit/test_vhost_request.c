@@ -484,6 +484,21 @@ static void memory_that_is_cut_off_ends_the_connection(void)
 
 /* ---- a machine that moves ---- */
 
+/* Changed pages are told from now on, in so many bytes of a log that has 4,096. */
+static int log_begin(struct request_world *m, uint64_t len_bytes)
+{
+	uint8_t where[VHOST_LOG_BYTES] = {0}, payload[8];
+	int log = sim_memory_create(m->w.sim, 4096);
+
+	put_le64(where, len_bytes);
+	vmm_tell(&m->v, VHOST_SET_LOG_BASE, 0, where, sizeof(where), &(struct fds){.fd = {log}, .n = 1});
+	CU_ASSERT_PTR_NOT_NULL(vmm_hear(&m->v, VHOST_SET_LOG_BASE, NULL));
+	put_le64(payload, VHOST_F_LOG_ALL | VHOST_F_PROTOCOL_FEATURES | VIRTIO_F_VERSION_1 | VIRTIO_BLK_F_FLUSH |
+			      VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX);
+	CU_ASSERT_EQUAL(vmm_ask(&m->v, VHOST_SET_FEATURES, payload, sizeof(payload), NULL), 0);
+	return log;
+}
+
 static bool is_logged(struct request_world *m, int log, uint64_t guest)
 {
 	const uint8_t *bits = sim_memory_at(m->w.sim, log, NULL);
@@ -496,16 +511,9 @@ static bool is_logged(struct request_world *m, int log, uint64_t guest)
 static void changed_pages_are_logged(void)
 {
 	struct request_world m;
-	uint8_t where[VHOST_LOG_BYTES] = {0}, payload[8];
 
 	world_open(&m, false);
-	int log = sim_memory_create(m.w.sim, 4096);
-	put_le64(where, 4096);
-	vmm_tell(&m.v, VHOST_SET_LOG_BASE, 0, where, sizeof(where), &(struct fds){.fd = {log}, .n = 1});
-	CU_ASSERT_PTR_NOT_NULL(vmm_hear(&m.v, VHOST_SET_LOG_BASE, NULL));
-	put_le64(payload, VHOST_F_LOG_ALL | VHOST_F_PROTOCOL_FEATURES | VIRTIO_F_VERSION_1 | VIRTIO_BLK_F_FLUSH |
-			      VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX);
-	CU_ASSERT_EQUAL(vmm_ask(&m.v, VHOST_SET_FEATURES, payload, sizeof(payload), NULL), 0);
+	int log = log_begin(&m, 4096);
 	CU_ASSERT_EQUAL(write_at(&m, 0, VMM_DATA, 4096), BLK_S_OK);
 	CU_ASSERT_FALSE(is_logged(&m, log, VMM_DATA));
 	CU_ASSERT_EQUAL(read_at(&m, 0, VMM_DATA + 4096, 8192), BLK_S_OK);
@@ -523,15 +531,9 @@ static void changed_pages_are_logged(void)
 static void a_log_that_is_too_short_is_not_left(void)
 {
 	struct request_world m;
-	uint8_t where[VHOST_LOG_BYTES] = {1}, payload[8];
 
 	world_open(&m, false);
-	int log = sim_memory_create(m.w.sim, 4096);
-	vmm_tell(&m.v, VHOST_SET_LOG_BASE, 0, where, sizeof(where), &(struct fds){.fd = {log}, .n = 1});
-	CU_ASSERT_PTR_NOT_NULL(vmm_hear(&m.v, VHOST_SET_LOG_BASE, NULL));
-	put_le64(payload, VHOST_F_LOG_ALL | VHOST_F_PROTOCOL_FEATURES | VIRTIO_F_VERSION_1 | VIRTIO_BLK_F_FLUSH |
-			      VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX);
-	CU_ASSERT_EQUAL(vmm_ask(&m.v, VHOST_SET_FEATURES, payload, sizeof(payload), NULL), 0);
+	int log = log_begin(&m, 1);
 	CU_ASSERT_EQUAL(read_at(&m, 0, VMM_DATA, 8192), BLK_S_OK);
 	const uint8_t *bytes = sim_memory_at(m.w.sim, log, NULL);
 	for (uint32_t i = 1; i < 4096; i++)
