@@ -569,10 +569,21 @@ static void leave_end_balancing(struct leave *l)
 		balance_turn_over(entry, l->n_moved, l->copied_bytes);
 }
 
+static uint64_t leave_longer_delay(const struct volume *v)
+{
+	return min_u64(max_u64(2 * v->leave_delay_ns, LEAVE_RETRY_NS), LEAVE_RETRY_MAX_NS);
+}
+
+/* Has it looked at all segments, and at each in vain? What counts as lying there may not do so (layout.c, 1). */
+static bool leave_has_found_nothing(const struct leave *l)
+{
+	return leave_evens(l) && l->err == 0 && l->n_moved == 0;
+}
+
 static void leave_put_off(struct leave *l)
 {
 	struct volume *v = l->volume;
-	v->leave_delay_ns = min_u64(max_u64(2 * v->leave_delay_ns, LEAVE_RETRY_NS), LEAVE_RETRY_MAX_NS);
+	v->leave_delay_ns = leave_longer_delay(v);
 	if (v->entry->leave_why[0] == 0)
 		(void)leave_explain(l, l->err);
 	if (v->is_leave_told)
@@ -588,7 +599,7 @@ static void leave_end(struct leave *l)
 	struct volume *v = l->volume;
 	bool was_interrupted = l->err == -ECANCELED || l->err == -EAGAIN;
 	if (l->n_moved > 0 || l->err == 0) {
-		v->leave_delay_ns = 0;
+		v->leave_delay_ns = leave_has_found_nothing(l) ? leave_longer_delay(v) : 0;
 		v->is_leave_told = false;
 	}
 	if (l->is_balancing)
