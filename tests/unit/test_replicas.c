@@ -265,6 +265,11 @@ static void all_placements_must_be_known(void)
 	CU_ASSERT_EQUAL(bench_set_replicas(&b, 2), -EIO);
 	CU_ASSERT(strstr(b.w.why, "could not be read") != NULL);
 	CU_ASSERT_EQUAL(b.v->entry->facts.replicas, 1);
+	CU_ASSERT_EQUAL(world_detach(&b.w, "vm1"), 0);
+	CU_ASSERT_EQUAL(bench_set_replicas(&b, 2), -EIO);
+	world_let_pass(&b.w, 5 * NS_PER_S);
+	CU_ASSERT_PTR_NULL(world_head(&b.w, "vm1")); /* it was attached for that, and is no more */
+	CU_ASSERT_EQUAL(world_attach(&b.w, "vm1"), 0);
 	world_stop(&b.w);
 	world_put(&b.w, key, chunk);
 	bench_start_again(&b);
