@@ -342,6 +342,10 @@ static void what_only_counts_is_not_looked_for_without_end(void)
 	bench_change(&b, 20);
 	CU_ASSERT_EQUAL_FATAL(layout_reserve(b.v, 1), 0);
 	layout_add(b.v, 1);
+	leave_obstruct(b.v->entry, LEAVE_FOR_COPIES, "there is no room");
+	CU_ASSERT_STRING_EQUAL(leave_why(b.v->entry, LEAVE_FOR_COPIES), "there is no room");
+	CU_ASSERT_PTR_NULL(leave_why(b.v->entry, LEAVE_FOR_DISK)); /* it keeps nothing on a disk */
+	CU_ASSERT_STRING_EQUAL(drain_why(b.w.set->disks[0]), "");
 	leave_want(b.v);
 	for (uint64_t end_ns = reactor_now_ns(b.w.set->reactor) + 60 * NS_PER_S;
 	     reactor_now_ns(b.w.set->reactor) < end_ns; n_steps++)

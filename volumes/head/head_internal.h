@@ -6,7 +6,8 @@
  *   volume_disk.c    who of the disks is asked                  heal.c         what a disk cannot read
  *   stale.c          marks a disk that failed                   layout.c       which disks have segments together
  *   reconcile.c      copies become equal at attach              resync.c, resync_copy.c  a stale disk becomes current
- *   move.c, move_cut.c  segments go to another disk             leave.c        a volume leaves a disk
+ *   move.c, move_cut.c  segments go to another disk             leave.c        which, one after the other
+ *   leave_purpose.c  what for, and what keeps them from it
  *   even.c           how many copies a segment is to have       set_replicas.c the command that changes it
  *   balance.c        which segment leaves a full disk           set_balance.c  whose turn it is
  *   set_drain.c      disks that are drained                     set_older.c    disks that are older than they were
@@ -295,11 +296,11 @@ struct set_volume {
 	uint32_t orders;       /* bit per kind: such a command of the set's own is in line */
 	uint64_t orphaned_ns;  /* since when its node is known to be lost; 0: it is not */
 	uint64_t schedule_retry_ns;
-	uint64_t balance_after_ns;     /* not before that again */
-	uint32_t balance_chunk;        /* where it goes on */
-	bool is_rehoming;              /* the set has attached it for itself, so that its segments can leave a disk */
-	char why[SET_WHY_BYTES];       /* recorded as attached and could not be */
-	char leave_why[SET_WHY_BYTES]; /* why its segments do not leave a disk; "": nothing is known against it */
+	uint64_t balance_after_ns; /* not before that again */
+	uint32_t balance_chunk;    /* where it goes on */
+	bool is_rehoming;          /* the set has attached it for itself, so that its segments can leave a disk */
+	char why[SET_WHY_BYTES];   /* recorded as attached and could not be */
+	struct leave_obstacle obstacle;
 };
 
 struct set_pool {

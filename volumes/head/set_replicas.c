@@ -167,7 +167,7 @@ static void replicas_tell(struct command *c)
 	const struct volume_facts *f = &c->volume->facts;
 	if (!f->is_uneven)
 		return;
-	c->volume->leave_why[0] = 0; /* that may be what was missing */
+	leave_forget_why(c->volume); /* that may be what was missing */
 	log_event(c->set->log, LOG_NOTICE, "replicas-changed", f->name,
 		  "volume %s is to have %u cop%s: what it has more is dropped, what it has fewer is made", f->name,
 		  f->replicas, f->replicas == 1 ? "y" : "ies");
