@@ -574,6 +574,8 @@ void snapshots_mark_lines(const struct set_volume *entry, const struct volume_fa
 /* Its head, made when there is none; the set's own use of it, until snapshot_close(). 0 or -ENOMEM. */
 must_check int snapshot_open(struct set_snapshot *snap);
 void snapshot_close(struct set_snapshot *snap);
+/* The store has others than are here: they are read, and until then no tree is dropped, no copy resynced, and none moves. */
+void snapshots_missed(struct set_volume *entry);
 bool snapshots_are_read(const struct set_volume *entry);    /* has one of them a head? */
 void snapshot_gone(struct set_snapshot *snap);              /* the store does not hold it any more */
 bool snapshot_is_attached(const struct set_snapshot *snap); /* in whatever way, by any node */
