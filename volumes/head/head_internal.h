@@ -340,7 +340,6 @@ struct volume_set {
 	struct list pools, volumes;
 	struct list node_drains;
 	struct set_balance balance;
-	bool is_marking_disks;   /* a command that marks this node's disks as drained with it, or no more, is in line */
 	bool is_node_drain_told; /* that this node is empty */
 	struct set_disk *disks[SET_DISKS_MAX];
 	struct deleted_list deleted;
@@ -361,7 +360,7 @@ struct volume_set {
 	struct timer return_timer;
 	uint64_t return_delay_ns;   /* before the next attempt */
 	uint64_t takeovers_from_ns; /* what is lost is taken over from then on */
-	bool is_seen_wanted;        /* a command that tells the store how far the disks are is in line */
+	uint32_t orders;            /* bit per kind: such a command of the set's own, about no volume, is in line */
 	bool is_stopping;
 	struct set_start *start;
 	struct set_stop *stop;
@@ -789,6 +788,9 @@ void sweep_want(struct set_volume *entry);
 /* A command of the set's own about the volume, unless one of the kind is in line. Without memory there is none: who wants it
  * looks again some time. */
 void order_own(struct set_volume *entry, enum set_command_kind kind);
+/* The same about no volume; done() calls set_own_ended(), which frees it. */
+void set_order_own(struct volume_set *s, enum set_command_kind kind, void (*done)(struct set_command *o, int res));
+struct volume_set *set_own_ended(struct set_command *o);
 /* Gives up what was ordered by the set itself and has not begun. */
 void order_free_internal(struct set_command *o);
 /* The schedules are looked at when the next is due. */
