@@ -130,6 +130,19 @@ static void what_nobody_uses_moves_too(void)
 	bench_close(&b);
 }
 
+/* It goes on from the chunk where it was; the volume has shrunk since, and has no such chunk any more. */
+static void a_volume_that_has_shrunk_moves_from_its_start(void)
+{
+	struct bench b;
+	bench_open(&b, 7, 3, 16, 1);
+	set_volume_find(b.w.set, "vm1")->balance_chunk = 3;
+	CU_ASSERT_EQUAL(drain(&b, 2, true), 0);
+	world_let_pass(&b.w, LONG_NS);
+	CU_ASSERT(gap(&b) < BALANCE_START && moves(&b) > 0);
+	bench_check(&b);
+	bench_close(&b);
+}
+
 static void clients_go_on_meanwhile(void)
 {
 	struct bench b;
@@ -293,6 +306,8 @@ int main(void)
 	CU_pSuite suite = CU_add_suite("balance", NULL, NULL);
 	CU_add_test(suite, "a new disk gets its part", a_new_disk_gets_its_part);
 	CU_add_test(suite, "what nobody uses moves, too", what_nobody_uses_moves_too);
+	CU_add_test(suite, "a volume that has shrunk moves from its start",
+		    a_volume_that_has_shrunk_moves_from_its_start);
 	CU_add_test(suite, "clients go on meanwhile", clients_go_on_meanwhile);
 	CU_add_test(suite, "a crash anywhere is gone on from", a_crash_anywhere_is_gone_on_from);
 	CU_add_test(suite, "copies stay apart", copies_stay_apart);

@@ -566,6 +566,11 @@ static void compared_where_both_are(void)
 	CU_ASSERT_PTR_NOT_NULL(strstr(o.why, "quarry volume move clone n1"));
 	CU_ASSERT_STRING_EQUAL(o.node, ""); /* n1 would refuse it, too */
 	CU_ASSERT_EQUAL(volume_base_open(world_head(w, "clone"), "v@b", &base), -EREMOTE);
+	struct set_command one = order(SET_VOLUME_SET, "clone");
+	one.replicas = 1;
+	CU_ASSERT_EQUAL(world_command(w, &one), 0);
+	CU_ASSERT_EQUAL(world_command(w, &o), -EREMOTE);
+	CU_ASSERT_PTR_NOT_NULL(strstr(o.why, "quarry volume move clone n1")); /* it had several copies: any node can */
 	struct set_command move = order_other(SET_VOLUME_MOVE, "clone", "n1");
 	CU_ASSERT_EQUAL(world_command(w, &move), 0);
 	let_settle(&c);

@@ -105,6 +105,39 @@ static void attached_again_after_another_has_detached_it(void)
 	cluster_close(&c);
 }
 
+/* The same, and another node attaches it at the same time: one of the two has it, and the record says which. */
+static void attached_again_while_another_attaches_it(void)
+{
+	uint32_t n_first = 0;
+	for (uint64_t seed = 40; seed < 60; seed++) {
+		struct cluster c;
+		cluster_open(&c, seed, 2);
+		struct head_world *w = &c.nodes[0], *other = &c.nodes[1];
+		volume_with_copies(w, "v", 2);
+		write_one(&c, w, "v", 0, 1);
+		let_settle(&c);
+		world_end_lease(w);
+		world_let_pass(w, 10 * NS_PER_MS);
+		CU_ASSERT_EQUAL(world_detach(other, "v"), 0);
+		world_let_pass(w, 5 * NS_PER_S);
+		struct world_order again = {.command = order_other(SET_VOLUME_ATTACH, "v", "nbd")}, there = again;
+		world_order_start(other, &there);
+		for (uint64_t n = seed % 20; n > 0; n--)
+			sim_step(w->sim);
+		world_order_start(w, &again);
+		world_until(w, world_order_is_done, &again);
+		world_until(w, world_order_is_done, &there);
+		CU_ASSERT((again.res == 0) != (there.res == 0));
+		n_first += again.res == 0;
+		world_let_pass(w, 20 * NS_PER_S);
+		CU_ASSERT_PTR_NOT_NULL(world_head(again.res == 0 ? w : other, "v"));
+		CU_ASSERT_PTR_NULL(world_head(again.res == 0 ? other : w, "v"));
+		CU_ASSERT_STRING_EQUAL(set_volume_find(w->set, "v")->facts.owner, again.res == 0 ? "n1" : "n2");
+		cluster_close(&c);
+	}
+	CU_ASSERT(n_first < 20);
+}
+
 static void order_returns(struct head_world *w)
 {
 	list_each (node, &w->set->volumes)
@@ -239,6 +272,7 @@ int main(void)
 	CU_add_test(suite, "a clone in doubt", a_clone_in_doubt);
 	CU_add_test(suite, "attached again after another has detached it",
 		    attached_again_after_another_has_detached_it);
+	CU_add_test(suite, "attached again while another attaches it", attached_again_while_another_attaches_it);
 	CU_add_test(suite, "commands wait for the start", commands_wait_for_the_start);
 	CU_add_test(suite, "attached when a slow disk is not slow any more",
 		    attached_when_a_slow_disk_is_not_slow_any_more);

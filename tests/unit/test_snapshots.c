@@ -675,12 +675,37 @@ static void a_store_that_loses_replies_changes_nothing(void)
 	}
 }
 
+/* The record tells of snapshots that this node does not know: they are read without anybody's asking, also by a node with a
+ * store of its own. */
+static void what_the_record_knows_of_is_read(void)
+{
+	open_world(70, 1);
+	struct volume *v = world_volume(&w, "v", GIB);
+	put(v, 0, 1);
+	struct set_volume *entry = set_volume_find(w.set, "v");
+	char uuid[UUID_TEXT_BYTES], key[KEY_BYTES];
+	struct volume_facts facts;
+	CU_ASSERT_EQUAL_FATAL(volume_facts_copy(&entry->facts, &facts), 0);
+	facts.history++;
+	uuid_to_text(&facts.uuid, uuid);
+	text_print(key, sizeof(key), VOLUME_KEY, uuid);
+	world_put(&w, key, volume_to_json(&facts));
+	volume_facts_clear(&facts);
+	struct set_command rename = order_other(SET_VOLUME_RENAME, "v", "vm1");
+	CU_ASSERT_EQUAL(world_command(&w, &rename), 0);
+	CU_ASSERT_EQUAL(entry->facts.history, 1);
+	world_let_pass(&w, NS_PER_S);
+	CU_ASSERT_FALSE(entry->is_history_short);
+	close_world();
+}
+
 int main(void)
 {
 	if (CU_initialize_registry() != CUE_SUCCESS)
 		return 1;
 	CU_pSuite suite = CU_add_suite("snapshots", NULL, NULL);
 	CU_add_test(suite, "a snapshot stays as it was", a_snapshot_stays_as_it_was);
+	CU_add_test(suite, "what the record knows of is read", what_the_record_knows_of_is_read);
 	CU_add_test(suite, "deleting gives the space back", deleting_gives_the_space_back);
 	CU_add_test(suite, "interrupted deletes", what_an_interrupted_delete_left_goes_at_the_start);
 	CU_add_test(suite, "commands may be repeated", commands_may_be_repeated);

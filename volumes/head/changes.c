@@ -368,12 +368,12 @@ static int diff_check_base(struct command *c)
 		return 0;
 	const struct volume_facts *f = &c->volume->facts, *other = &base->entry->facts;
 	const char *node = set_volume_node(base->entry);
-	if (f->replicas > 1 && !volume_facts_are_attached(f))
+	if (volume_facts_are_replicated(f) && !volume_facts_are_attached(f))
 		return command_refuse_elsewhere(c, node, "snapshot %s is of a volume of node %s: run this there", name,
 						node);
-	if (f->replicas > 1)
+	if (volume_facts_are_replicated(f))
 		text_print(how, sizeof(how), "quarry volume move %s %s", f->name, node);
-	else if (other->replicas > 1)
+	else if (volume_facts_are_replicated(other))
 		text_print(how, sizeof(how), "quarry volume move %s %s", other->name, c->set->node_name);
 	return command_refuse(
 	    c, -EREMOTE, "elsewhere",

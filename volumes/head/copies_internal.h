@@ -186,6 +186,28 @@ bool even_concerns(const struct volume *v, uint64_t disks);
  * done without now. */
 must_check int even_plan(struct volume *v, uint64_t refused, struct move_order *order);
 
+/* ---- leave_purpose.c: what segments are to move for, and what keeps them from it ---- */
+
+enum leave_purpose {
+	LEAVE_FOR_DISK,    /* all of a disk is left */
+	LEAVE_FOR_COPIES,  /* each has as many copies as it is to have */
+	LEAVE_FOR_BALANCE, /* one goes to an emptier disk */
+};
+struct leave_obstacle {
+	enum leave_purpose purpose;
+	char text[SET_WHY_BYTES]; /* for people; "": nothing is known */
+};
+/* The first disk of the record that is to be left, and can be; NULL: there is none. Is this one? */
+const struct volume_disk_facts *leave_find_disk(const struct set_volume *entry);
+bool leave_wants_disk(const struct set_volume *entry, const struct volume_disk_facts *known);
+bool leave_is_needed(const struct set_volume *entry); /* there is something to be done, and it can be */
+bool leave_is_urgent(const struct set_volume *entry); /* the same, but for rebalancing */
+/* What was met on the way; and that something has changed, and it may be gone. */
+void leave_obstruct(struct set_volume *entry, enum leave_purpose purpose, const char *format, ...) printf_like(3, 4);
+void leave_forget_why(struct set_volume *entry);
+/* Why it does not go on; NULL: it does, or is not needed. */
+const char *leave_why(const struct set_volume *entry, enum leave_purpose purpose);
+
 /* ---- leave.c: a volume leaves a disk, its segments get as many copies as they are to have, or one an emptier disk ---- */
 
 void leave_init(struct volume *v);
@@ -194,6 +216,3 @@ void leave_want(struct volume *v);
 void leave_stop(struct volume *v); /* volume_check_drained() when it is over */
 void leave_abandon(struct volume *v);
 bool leave_has(const struct volume *v, uint32_t disk); /* the record says that nothing of it counts any more */
-bool leave_is_needed(const struct set_volume *entry);  /* there is something to be done, and it can be */
-bool leave_is_urgent(const struct set_volume *entry);  /* the same, but for rebalancing */
-const char *leave_why(const struct set_volume *entry); /* why it does not go on; NULL: it does, or is not needed */

@@ -64,11 +64,11 @@ bool balance_may_help(const struct set_volume *entry); /* could a segment of it 
 struct set_balance {
 	char node[VOLUME_NAME_MAX + 1]; /* that has the lock, as the store says; "": none that is known */
 	bool is_locked;
-	uint64_t revision;          /* of its key, or of its end */
-	bool is_wanted, is_ordered; /* this node wants it; a command that takes it or gives it up is in line */
-	bool is_seen;               /* at the last look there was something to do */
-	bool is_on, has_volume;     /* this node moves; this volume has its turn: */
-	bool is_without_head;       /* that volume had none at the last look */
+	uint64_t revision;      /* of its key, or of its end */
+	bool is_wanted;         /* this node wants it */
+	bool is_seen;           /* at the last look there was something to do */
+	bool is_on, has_volume; /* this node moves; this volume has its turn: */
+	bool is_without_head;   /* that volume had none at the last look */
 	struct uuid volume;
 	uint64_t n_moved, moved_bytes; /* since it is on */
 	struct timer timer;

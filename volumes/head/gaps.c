@@ -11,15 +11,10 @@
 /* The first that ends at or behind this block; n: there is none. */
 static uint32_t gaps_at(const struct gaps *g, uint64_t block)
 {
-	uint32_t low = 0, high = g->n;
-	while (low < high) {
-		uint32_t middle = low + (high - low) / 2;
-		if (g->all[middle].end < block)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	uint32_t i = 0;
+	while (i < g->n && g->all[i].end < block)
+		i++;
+	return i;
 }
 
 /* These n from i on become those n_new. */

@@ -6,7 +6,8 @@
  *   volume_disk.c    who of the disks is asked                  heal.c         what a disk cannot read
  *   stale.c          marks a disk that failed                   layout.c       which disks have segments together
  *   reconcile.c      copies become equal at attach              resync.c, resync_copy.c  a stale disk becomes current
- *   move.c, move_cut.c  segments go to another disk             leave.c        a volume leaves a disk
+ *   move.c, move_cut.c  segments go to another disk             leave.c        which, one after the other
+ *   leave_purpose.c  what for, and what keeps them from it
  *   even.c           how many copies a segment is to have       set_replicas.c the command that changes it
  *   balance.c        which segment leaves a full disk           set_balance.c  whose turn it is
  *   set_drain.c      disks that are drained                     set_older.c    disks that are older than they were
@@ -295,11 +296,11 @@ struct set_volume {
 	uint32_t orders;       /* bit per kind: such a command of the set's own is in line */
 	uint64_t orphaned_ns;  /* since when its node is known to be lost; 0: it is not */
 	uint64_t schedule_retry_ns;
-	uint64_t balance_after_ns;     /* not before that again */
-	uint32_t balance_chunk;        /* where it goes on */
-	bool is_rehoming;              /* the set has attached it for itself, so that its segments can leave a disk */
-	char why[SET_WHY_BYTES];       /* recorded as attached and could not be */
-	char leave_why[SET_WHY_BYTES]; /* why its segments do not leave a disk; "": nothing is known against it */
+	uint64_t balance_after_ns; /* not before that again */
+	uint32_t balance_chunk;    /* where it goes on */
+	bool is_rehoming;          /* the set has attached it for itself, so that its segments can leave a disk */
+	char why[SET_WHY_BYTES];   /* recorded as attached and could not be */
+	struct leave_obstacle obstacle;
 };
 
 struct set_pool {
@@ -339,7 +340,6 @@ struct volume_set {
 	struct list pools, volumes;
 	struct list node_drains;
 	struct set_balance balance;
-	bool is_marking_disks;   /* a command that marks this node's disks as drained with it, or no more, is in line */
 	bool is_node_drain_told; /* that this node is empty */
 	struct set_disk *disks[SET_DISKS_MAX];
 	struct deleted_list deleted;
@@ -360,7 +360,7 @@ struct volume_set {
 	struct timer return_timer;
 	uint64_t return_delay_ns;   /* before the next attempt */
 	uint64_t takeovers_from_ns; /* what is lost is taken over from then on */
-	bool is_seen_wanted;        /* a command that tells the store how far the disks are is in line */
+	uint32_t orders;            /* bit per kind: such a command of the set's own, about no volume, is in line */
 	bool is_stopping;
 	struct set_start *start;
 	struct set_stop *stop;
@@ -573,6 +573,8 @@ void snapshots_mark_lines(const struct set_volume *entry, const struct volume_fa
 /* Its head, made when there is none; the set's own use of it, until snapshot_close(). 0 or -ENOMEM. */
 must_check int snapshot_open(struct set_snapshot *snap);
 void snapshot_close(struct set_snapshot *snap);
+/* The store has others than are here: they are read, and until then no tree is dropped, no copy resynced, and none moves. */
+void snapshots_missed(struct set_volume *entry);
 bool snapshots_are_read(const struct set_volume *entry);    /* has one of them a head? */
 void snapshot_gone(struct set_snapshot *snap);              /* the store does not hold it any more */
 bool snapshot_is_attached(const struct set_snapshot *snap); /* in whatever way, by any node */
@@ -786,6 +788,9 @@ void sweep_want(struct set_volume *entry);
 /* A command of the set's own about the volume, unless one of the kind is in line. Without memory there is none: who wants it
  * looks again some time. */
 void order_own(struct set_volume *entry, enum set_command_kind kind);
+/* The same about no volume; done() calls set_own_ended(), which frees it. */
+void set_order_own(struct volume_set *s, enum set_command_kind kind, void (*done)(struct set_command *o, int res));
+struct volume_set *set_own_ended(struct set_command *o);
 /* Gives up what was ordered by the set itself and has not begun. */
 void order_free_internal(struct set_command *o);
 /* The schedules are looked at when the next is due. */

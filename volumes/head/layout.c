@@ -127,7 +127,7 @@ bool placement_walk_next(struct placement_walk *w)
 {
 	char uuid[UUID_TEXT_BYTES];
 	quarry_assert(w->next && !w->is_under_way);
-	if (w->number == w->volume->n_chunks)
+	if (w->number >= w->volume->n_chunks) /* more, if it began where the volume had chunks before it shrank */
 		return false;
 	memset(w->disks, 0, sizeof(w->disks));
 	uuid_to_text(&w->volume->entry->facts.uuid, uuid);

@@ -58,9 +58,9 @@ struct leave {
 	int err;
 	bool is_stopping, is_told;
 	struct volume *volume;
-	bool is_balancing;
-	uint32_t disk;     /* SET_DISKS_MAX: none is left; if it is not balancing, the number of copies is at issue: */
-	uint32_t replicas; /* the number, when it began */
+	enum leave_purpose purpose;
+	uint32_t disk;     /* FOR_DISK: that is left; else SET_DISKS_MAX */
+	uint32_t replicas; /* FOR_COPIES: the number of them, when it began */
 	uint64_t refused;  /* bit per disk: targets that had no room, or failed, */
 	uint64_t failed;   /* of these, those that failed, */
 	uint64_t bad;      /* and sources that could not be read */
@@ -78,15 +78,9 @@ struct leave {
 
 static void leave_run(struct leave *l);
 
-/* Is the number of copies at issue, and no disk? */
-static bool leave_evens(const struct leave *l)
-{
-	return l->disk == SET_DISKS_MAX && !l->is_balancing;
-}
-
 static struct set_disk *leave_disk(const struct leave *l)
 {
-	quarry_assert(l->disk < SET_DISKS_MAX);
+	quarry_assert(l->purpose == LEAVE_FOR_DISK && l->disk < SET_DISKS_MAX);
 	return l->volume->set->disks[l->disk];
 }
 
@@ -95,57 +89,10 @@ static struct volume_disk_facts *leave_facts(const struct leave *l, struct volum
 	return volume_facts_disk(facts, &leave_disk(l)->facts.uuid);
 }
 
-/* ---- which disk ---- */
-
 bool leave_has(const struct volume *v, uint32_t disk)
 {
 	const struct volume_disk_facts *known = volume_facts_disk(&v->entry->facts, &v->set->disks[disk]->facts.uuid);
 	return known && known->is_left;
-}
-
-/* Its copies are to be made anew, and there are disks for them: of a volume that nobody serves, the record need not know
- * yet that they are stale. */
-static bool disk_is_to_be_replaced(const struct set_volume *entry, const struct volume_disk_facts *known,
-				   const struct set_disk *d)
-{
-	const struct set_pool *pool = set_pool_find(entry->set, entry->facts.pool);
-	return set_disk_is_gone(d) && entry->facts.replicas > 1 && (known->is_stale || !entry->head) && pool &&
-	       placement_domains_running(entry->set, &pool->facts) >= entry->facts.replicas;
-}
-
-/* Can something be done about it now? */
-static bool disk_is_to_be_left(const struct set_volume *entry, const struct volume_disk_facts *known)
-{
-	const struct set_disk *d = set_disk_by_uuid(entry->set, &known->uuid);
-	if (!d)
-		return false;
-	if (known->is_left)
-		return set_disk_is_running(d) || d->state == SET_DISK_REMOVED;
-	return (d->facts.is_draining && set_disk_is_running(d)) || disk_is_to_be_replaced(entry, known, d);
-}
-
-static const struct volume_disk_facts *leave_find(const struct set_volume *entry)
-{
-	for (uint32_t i = 0; i < entry->facts.n_disks; i++)
-		if (disk_is_to_be_left(entry, &entry->facts.disks[i]))
-			return &entry->facts.disks[i];
-	return NULL;
-}
-
-bool leave_is_urgent(const struct set_volume *entry)
-{
-	return leave_find(entry) || even_is_needed(entry);
-}
-
-bool leave_is_needed(const struct set_volume *entry)
-{
-	return leave_is_urgent(entry) || balance_is_wanted(entry);
-}
-
-const char *leave_why(const struct set_volume *entry)
-{
-	bool is_here = entry->head != NULL; /* else another node does it, and knows */
-	return is_here && entry->leave_why[0] && leave_is_needed(entry) ? entry->leave_why : NULL;
 }
 
 /* ---- doors ---- */
@@ -215,22 +162,24 @@ static void leave_walked(struct placement_walk *w, int res)
 	leave_complete(l, res);
 }
 
-/* Why a segment cannot go anywhere, for people. */
+/* Why a segment cannot go anywhere. */
 static int leave_explain(struct leave *l, int err)
 {
 	struct set_volume *entry = l->volume->entry;
+	const struct volume_facts *f = &entry->facts;
 	if (l->bad != 0)
-		text_print(entry->leave_why, sizeof(entry->leave_why),
-			   "a part of volume %s cannot be read from any disk: the events name the blocks; restore them",
-			   entry->facts.name);
+		leave_obstruct(
+		    entry, l->purpose,
+		    "a part of volume %s cannot be read from any disk: the events name the blocks; restore them",
+		    f->name);
 	else if (err == -ENOSPC)
-		text_print(entry->leave_why, sizeof(entry->leave_why),
-			   "no other disk of pool %s has room for a part of volume %s, in a failure domain of its own: "
-			   "add a disk",
-			   entry->facts.pool, entry->facts.name);
+		leave_obstruct(entry, l->purpose,
+			       "no other disk of pool %s has room for a part of volume %s, in a failure domain of its "
+			       "own: add a disk",
+			       f->pool, f->name);
 	else
-		text_print(entry->leave_why, sizeof(entry->leave_why), "a part of volume %s could not be moved: %s",
-			   entry->facts.name, strerror(-err));
+		leave_obstruct(entry, l->purpose, "a part of volume %s could not be moved: %s", f->name,
+			       strerror(-err));
 	return err;
 }
 
@@ -243,7 +192,7 @@ static void leave_moved(void *context, int res, const struct move_order *order)
 		l->n_moved += order->n_segments;
 		for (uint32_t i = 0; i < order->n_segments; i++) /* they may want one more, or one fewer */
 			l->walk.disks[l->segment + i] = move_order_disks(order);
-		l->volume->entry->leave_why[0] = 0;
+		leave_forget_why(l->volume->entry);
 	} else if (res == -EFBIG) {
 		l->segment += order->n_segments; /* a smaller one will do */
 		l->n_large++;
@@ -274,13 +223,13 @@ static uint32_t leave_row(const struct leave *l)
 static bool leave_still_wants(const struct leave *l)
 {
 	const struct set_volume *entry = l->volume->entry;
-	if (l->is_balancing)
+	if (l->purpose == LEAVE_FOR_BALANCE)
 		return balance_is_wanted(entry) && !leave_is_urgent(entry);
-	if (leave_evens(l))
+	if (l->purpose == LEAVE_FOR_COPIES)
 		return entry->facts.replicas == l->replicas;
 	const struct set_disk *d = leave_disk(l);
 	const struct volume_disk_facts *known = volume_facts_disk(&l->volume->entry->facts, &d->facts.uuid);
-	return d->facts.revision == l->disk_revision && known && disk_is_to_be_left(entry, known);
+	return d->facts.revision == l->disk_revision && known && leave_wants_disk(entry, known);
 }
 
 static bool leave_may_go_on(const struct leave *l)
@@ -297,46 +246,62 @@ static bool leave_waits_for_export(struct leave *l)
 	const char *node;
 	const struct set_snapshot *snap = snapshot_served_elsewhere(entry, &node);
 	if (snap)
-		text_print(entry->leave_why, sizeof(entry->leave_why),
-			   "snapshot %s of volume %s is attached on node %s, and would lose what moves: detach it",
-			   snap->facts.name, entry->facts.name, node);
+		leave_obstruct(entry, l->purpose,
+			       "snapshot %s of volume %s is attached on node %s, and would lose what moves: detach it",
+			       snap->facts.name, entry->facts.name, node);
 	return snap != NULL;
+}
+
+static int leave_plan(struct leave *l, struct move_order *order)
+{
+	switch (l->purpose) {
+	case LEAVE_FOR_BALANCE:
+		return balance_plan(l->volume, l->refused, order);
+	case LEAVE_FOR_COPIES:
+		return even_plan(l->volume, l->refused, order);
+	case LEAVE_FOR_DISK:
+		break;
+	}
+	return placement_choose_other(l->volume, order->disks & ~disk_bit(l->disk), l->refused, &order->target);
 }
 
 static int leave_order(struct leave *l)
 {
 	struct volume *v = l->volume;
 	struct move_order order = {.first = (uint64_t)(l->walk.number - 1) * PLACEMENT_CHUNK + l->segment,
-				   .n_segments = l->is_balancing ? 1 : leave_row(l),
+				   .n_segments = l->purpose == LEAVE_FOR_BALANCE ? 1 : leave_row(l),
 				   .disks = l->walk.disks[l->segment],
 				   .out = l->disk,
 				   .done = leave_moved,
 				   .context = l};
 	if (leave_waits_for_export(l))
 		return -EBUSY;
-	uint64_t sources = volume_good(v, order.disks & ~l->bad), old = disk_bit(l->disk);
-	int err = sources == 0      ? -EIO
-		  : l->is_balancing ? balance_plan(v, l->refused, &order)
-		  : leave_evens(l)  ? even_plan(v, l->refused, &order)
-				    : placement_choose_other(v, order.disks & ~old, l->refused, &order.target);
+	uint64_t sources = volume_good(v, order.disks & ~l->bad);
+	int err = sources ? leave_plan(l, &order) : -EIO;
 	if (err != 0)
 		return leave_explain(l, l->failed ? -EIO : err);
-	order.source = sources & old ? l->disk : (uint32_t)__builtin_ctzll(sources);
+	order.source = sources & disk_bit(l->disk) ? l->disk : (uint32_t)__builtin_ctzll(sources);
 	return move_start(v, &order);
 }
 
 /* Are segments that lie on these disks to be moved? */
 static bool leave_concerns(const struct leave *l, uint64_t disks)
 {
-	if (l->is_balancing)
+	switch (l->purpose) {
+	case LEAVE_FOR_BALANCE:
 		return balance_concerns(l->volume, disks, l->refused);
-	return leave_evens(l) ? even_concerns(l->volume, disks) : disks >> l->disk & 1;
+	case LEAVE_FOR_COPIES:
+		return even_concerns(l->volume, disks);
+	case LEAVE_FOR_DISK:
+		break;
+	}
+	return disks & disk_bit(l->disk);
 }
 
 /* Has one moved, or is it in vain to try more of them? */
 static bool leave_has_balanced(const struct leave *l)
 {
-	return l->is_balancing && (l->n_moved > 0 || l->n_large == LEAVE_LARGE_MAX);
+	return l->purpose == LEAVE_FOR_BALANCE && (l->n_moved > 0 || l->n_large == LEAVE_LARGE_MAX);
 }
 
 /* FLOW_NEXT: the chunk has none left, or an error. */
@@ -371,7 +336,7 @@ static int leave_change_even(struct record_update *u, struct volume_facts *facts
 static enum flow leave_even(struct leave *l)
 {
 	const struct volume_facts *f = &l->volume->entry->facts;
-	if (l->is_balancing || !f->is_uneven)
+	if (l->purpose != LEAVE_FOR_COPIES || !f->is_uneven)
 		return FLOW_NEXT;
 	return leave_record(l, leave_change_even, NULL);
 }
@@ -551,10 +516,10 @@ static void leave_erased(struct leave *l)
 
 static void leave_succeeded(struct leave *l)
 {
-	l->volume->entry->leave_why[0] = 0;
-	if (leave_evens(l))
+	leave_forget_why(l->volume->entry);
+	if (l->purpose == LEAVE_FOR_COPIES)
 		leave_evened(l);
-	else if (!l->is_balancing)
+	else if (l->purpose == LEAVE_FOR_DISK)
 		leave_erased(l);
 }
 
@@ -563,24 +528,36 @@ static void leave_end_balancing(struct leave *l)
 {
 	struct set_volume *entry = l->volume->entry;
 	bool is_through = l->err == 0 && (entry->balance_chunk == 0 || l->n_large == LEAVE_LARGE_MAX);
-	entry->leave_why[0] = 0;
+	leave_forget_why(entry);
 	entry->balance_chunk = l->n_moved > 0 ? l->walk.number - 1 : 0;
 	if (l->n_moved > 0 || is_through || (l->err != 0 && l->err != -ECANCELED && l->err != -EAGAIN))
 		balance_turn_over(entry, l->n_moved, l->copied_bytes);
 }
 
+static uint64_t leave_longer_delay(const struct volume *v)
+{
+	return min_u64(max_u64(2 * v->leave_delay_ns, LEAVE_RETRY_NS), LEAVE_RETRY_MAX_NS);
+}
+
+/* Has it looked at all segments, and at each in vain? What counts as lying there may not do so (layout.c, 1). */
+static bool leave_has_found_nothing(const struct leave *l)
+{
+	return l->purpose == LEAVE_FOR_COPIES && l->err == 0 && l->n_moved == 0;
+}
+
 static void leave_put_off(struct leave *l)
 {
 	struct volume *v = l->volume;
-	v->leave_delay_ns = min_u64(max_u64(2 * v->leave_delay_ns, LEAVE_RETRY_NS), LEAVE_RETRY_MAX_NS);
-	if (v->entry->leave_why[0] == 0)
+	v->leave_delay_ns = leave_longer_delay(v);
+	if (!leave_why(v->entry, l->purpose))
 		(void)leave_explain(l, l->err);
 	if (v->is_leave_told)
 		return;
 	v->is_leave_told = true;
+	bool is_disk = l->purpose == LEAVE_FOR_DISK;
 	log_event(v->set->log, LOG_WARNING, "leave-stalled", v->entry->facts.name, "%s%s: %s; it is tried again",
-		  leave_evens(l) ? "the number of copies" : "disk ", leave_evens(l) ? "" : leave_disk(l)->facts.name,
-		  v->entry->leave_why);
+		  is_disk ? "disk " : "the number of copies", is_disk ? leave_disk(l)->facts.name : "",
+		  v->entry->obstacle.text);
 }
 
 static void leave_end(struct leave *l)
@@ -588,14 +565,14 @@ static void leave_end(struct leave *l)
 	struct volume *v = l->volume;
 	bool was_interrupted = l->err == -ECANCELED || l->err == -EAGAIN;
 	if (l->n_moved > 0 || l->err == 0) {
-		v->leave_delay_ns = 0;
+		v->leave_delay_ns = leave_has_found_nothing(l) ? leave_longer_delay(v) : 0;
 		v->is_leave_told = false;
 	}
-	if (l->is_balancing)
+	if (l->purpose == LEAVE_FOR_BALANCE)
 		leave_end_balancing(l);
 	if (was_interrupted)
 		v->leave_delay_ns = max_u64(v->leave_delay_ns, LEAVE_AGAIN_NS);
-	else if (l->err != 0 && !l->is_balancing)
+	else if (l->err != 0 && l->purpose != LEAVE_FOR_BALANCE)
 		leave_put_off(l);
 	timer_stop(v->set->reactor, &l->poll);
 	v->leave = NULL;
@@ -620,6 +597,12 @@ static enum flow leave_walk(struct leave *l)
 	return !leave_has_balanced(l) && placement_walk_next(&l->walk) ? FLOW_WAIT : FLOW_NEXT;
 }
 
+/* Has all of the disk been left before, and the end did not come? */
+static bool leave_is_left(const struct leave *l)
+{
+	return l->purpose == LEAVE_FOR_DISK && leave_has(l->volume, l->disk);
+}
+
 static void leave_run(struct leave *l)
 {
 	for (;;) {
@@ -628,14 +611,14 @@ static void leave_run(struct leave *l)
 		switch (l->stage) {
 		case LEAVE_FIND:
 			l->walk = (struct placement_walk){.volume = l->volume, .next = leave_walked, .context = l};
-			l->walk.number = l->is_balancing ? l->volume->entry->balance_chunk : 0;
-			l->stage = l->disk < SET_DISKS_MAX && leave_has(l->volume, l->disk) ? LEAVE_QUIET : LEAVE_WALK;
+			l->walk.number = l->purpose == LEAVE_FOR_BALANCE ? l->volume->entry->balance_chunk : 0;
+			l->stage = leave_is_left(l) ? LEAVE_QUIET : LEAVE_WALK;
 			break;
 		case LEAVE_WALK:
 			l->stage = LEAVE_PICK;
 			if (leave_walk(l) == FLOW_WAIT)
 				return;
-			l->stage = l->disk == SET_DISKS_MAX ? LEAVE_EVEN : LEAVE_LEFT;
+			l->stage = l->purpose == LEAVE_FOR_DISK ? LEAVE_LEFT : LEAVE_EVEN;
 			break;
 		case LEAVE_PICK:
 			l->stage = LEAVE_MOVE;
@@ -696,7 +679,7 @@ static void leave_run(struct leave *l)
 static void leave_tell_begin(const struct leave *l)
 {
 	struct volume *v = l->volume;
-	const struct set_disk *d = l->disk == SET_DISKS_MAX ? NULL : leave_disk(l);
+	const struct set_disk *d = l->purpose == LEAVE_FOR_DISK ? leave_disk(l) : NULL;
 	if (!d || !set_disk_is_gone(d) || leave_has(v, l->disk) || v->is_rebuild_told)
 		return;
 	v->is_rebuild_told = true;
@@ -709,7 +692,7 @@ static void leave_tell_begin(const struct leave *l)
 static void leave_timer_fired(struct timer *t)
 {
 	struct volume *v = container_of(t, struct volume, leave_timer);
-	const struct volume_disk_facts *known = leave_find(v->entry);
+	const struct volume_disk_facts *known = leave_find_disk(v->entry);
 	if (v->state != VOLUME_SERVING || v->is_fenced || v->leave || v->move || v->resync ||
 	    !leave_is_needed(v->entry))
 		return; /* the end of any of these asks again */
@@ -719,10 +702,10 @@ static void leave_timer_fired(struct timer *t)
 		return;
 	}
 	l->volume = v;
+	l->purpose = known ? LEAVE_FOR_DISK : leave_is_urgent(v->entry) ? LEAVE_FOR_COPIES : LEAVE_FOR_BALANCE;
 	l->disk = known ? set_disk_by_uuid(v->set, &known->uuid)->index : SET_DISKS_MAX;
 	l->disk_revision = known ? leave_disk(l)->facts.revision : 0;
 	l->replicas = v->entry->facts.replicas;
-	l->is_balancing = !leave_is_urgent(v->entry);
 	timer_init(&l->poll, leave_polled);
 	op_init(&l->op, leave_turn);
 	v->leave = l;

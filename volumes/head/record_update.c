@@ -212,10 +212,8 @@ static void member_take_over(struct record_member *m)
 		volume_facts_clear(&m->found);
 		return;
 	}
-	if (m->found.history != facts->history) { /* somebody has made or deleted snapshots that we do not know of */
-		m->entry->is_history_short = true;
-		set_watch_missed(m->entry->set); /* until they are read no copy is resynced, and none moves */
-	}
+	if (m->found.history != facts->history) /* somebody has made or deleted snapshots that we do not know of */
+		snapshots_missed(m->entry);
 	volume_facts_clear(facts);
 	*facts = m->found;
 	facts->revision = m->found_revision;

@@ -97,27 +97,16 @@ const struct command_kind command_balance = {
 
 static void lock_over(struct set_command *o, int res)
 {
-	o->set->balance.is_ordered = false;
-	if (res == 0 && o->set->balance.is_wanted && balance_has_lock(o->set))
-		balance_look(o->set);
-	order_free_internal(o);
+	struct volume_set *s = set_own_ended(o);
+	if (res == 0 && s->balance.is_wanted && balance_has_lock(s))
+		balance_look(s);
 }
 
 static void lock_want(struct volume_set *s, bool is_wanted)
 {
-	struct set_balance *b = &s->balance;
-	b->is_wanted = is_wanted;
-	if (!s->members || b->is_ordered || balance_has_lock(s) == is_wanted)
-		return;
-	struct set_command *o = calloc(1, sizeof(*o));
-	if (!o) /* the next look wants it again */
-		return;
-	b->is_ordered = true;
-	o->kind = SET_BALANCE;
-	o->is_internal = true;
-	o->set = s;
-	o->done = lock_over;
-	volume_set_command(s, o);
+	s->balance.is_wanted = is_wanted;
+	if (s->members && balance_has_lock(s) != is_wanted) /* the next look wants it again, if there is no memory */
+		set_order_own(s, SET_BALANCE, lock_over);
 }
 
 /* ---- whose turn it is ---- */

@@ -253,19 +253,47 @@ static void own_done(struct set_command *o, int res)
 	order_free_internal(o);
 }
 
-void order_own(struct set_volume *entry, enum set_command_kind kind)
+/* NULL: one is in line, by this bit of its kind, or there is no memory. */
+static struct set_command *own_create(uint32_t *orders, enum set_command_kind kind,
+				      void (*done)(struct set_command *o, int res))
 {
-	struct set_command *o = entry->orders >> kind & 1 ? NULL : calloc(1, sizeof(*o));
-	_Static_assert(array_size(kinds) <= 32, "a volume has a bit for each");
+	struct set_command *o = *orders >> kind & 1 ? NULL : calloc(1, sizeof(*o));
+	_Static_assert(array_size(kinds) <= 32, "there is a bit for each");
 	if (!o)
-		return;
-	entry->orders |= 1u << kind;
+		return NULL;
+	*orders |= 1u << kind;
 	o->kind = kind;
 	o->is_internal = true;
+	o->done = done;
+	return o;
+}
+
+void order_own(struct set_volume *entry, enum set_command_kind kind)
+{
+	struct set_command *o = own_create(&entry->orders, kind, own_done);
+	if (!o)
+		return;
 	o->volume = entry->facts.uuid;
 	text_print(o->object, sizeof(o->object), "%s", entry->facts.name);
-	o->done = own_done;
 	volume_set_command(entry->set, o);
+}
+
+void set_order_own(struct volume_set *s, enum set_command_kind kind, void (*done)(struct set_command *o, int res))
+{
+	struct set_command *o = own_create(&s->orders, kind, done);
+	if (!o)
+		return;
+	o->set = s;
+	volume_set_command(s, o);
+}
+
+struct volume_set *set_own_ended(struct set_command *o)
+{
+	struct volume_set *s = o->set;
+	quarry_assert(o->is_internal && s && s->orders >> o->kind & 1);
+	s->orders &= ~(1u << o->kind);
+	order_free_internal(o);
+	return s;
 }
 
 struct set_volume *command_find_own(struct command *c)

@@ -45,7 +45,7 @@ const char *drain_why(const struct set_disk *d)
 		return "it does not run: bring it back, or remove it with --force";
 	list_each (node, &d->set->volumes) {
 		struct set_volume *entry = container_of(node, struct set_volume, link);
-		const char *why = leave_why(entry);
+		const char *why = leave_why(entry, LEAVE_FOR_DISK);
 		if (why && volume_facts_disk(&entry->facts, &d->facts.uuid))
 			return why;
 		if (entry->why[0] && !entry->head && volume_facts_disk(&entry->facts, &d->facts.uuid))

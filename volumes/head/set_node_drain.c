@@ -217,10 +217,9 @@ const struct command_kind command_node_disks = {
 
 static void marks_over(struct set_command *o, int res)
 {
-	o->set->is_marking_disks = false;
+	struct volume_set *s = set_own_ended(o);
 	if (res == 0) /* there may be more than one transaction takes */
-		drains_look(o->set);
-	order_free_internal(o);
+		drains_look(s);
 }
 
 /* true: it is to be looked at again. */
@@ -229,16 +228,9 @@ static bool marks_look(struct volume_set *s)
 	bool is_needed = false;
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
 		is_needed |= marks_concern(s->disks[i]);
-	struct set_command *o = is_needed && !s->is_marking_disks ? calloc(1, sizeof(*o)) : NULL;
-	if (!o)
-		return is_needed;
-	s->is_marking_disks = true;
-	o->kind = SET_NODE_DISKS;
-	o->is_internal = true;
-	o->set = s;
-	o->done = marks_over;
-	volume_set_command(s, o);
-	return true;
+	if (is_needed)
+		set_order_own(s, SET_NODE_DISKS, marks_over);
+	return is_needed;
 }
 
 /* ---- what is attached there ---- */

@@ -21,7 +21,6 @@
 #include "volumes/head/command_internal.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* ---- seen ---- */
@@ -87,10 +86,9 @@ const struct command_kind command_seen = {
 
 static void seen_over(struct set_command *o, int res)
 {
-	o->set->is_seen_wanted = false;
+	struct volume_set *s = set_own_ended(o);
 	if (res == 0) /* there may be more than one transaction takes */
-		set_seen_want(o->set);
-	order_free_internal(o);
+		set_seen_want(s);
 }
 
 void set_seen_want(struct volume_set *s)
@@ -98,17 +96,8 @@ void set_seen_want(struct volume_set *s)
 	bool is_needed = false;
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
 		is_needed |= disk_is_further(s->disks[i]);
-	if (!is_needed || s->is_seen_wanted || s->is_stopping)
-		return;
-	struct set_command *o = calloc(1, sizeof(*o));
-	if (!o) /* the next opening tells it, or the end */
-		return;
-	s->is_seen_wanted = true;
-	o->kind = SET_DISKS_SEEN;
-	o->is_internal = true;
-	o->set = s;
-	o->done = seen_over;
-	volume_set_command(s, o);
+	if (is_needed && !s->is_stopping) /* without memory, the next opening tells it, or the end */
+		set_order_own(s, SET_DISKS_SEEN, seen_over);
 }
 
 /* ---- accept ---- */

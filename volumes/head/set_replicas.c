@@ -167,11 +167,17 @@ static void replicas_tell(struct command *c)
 	const struct volume_facts *f = &c->volume->facts;
 	if (!f->is_uneven)
 		return;
-	c->volume->leave_why[0] = 0; /* that may be what was missing */
+	leave_forget_why(c->volume); /* that may be what was missing */
 	log_event(c->set->log, LOG_NOTICE, "replicas-changed", f->name,
 		  "volume %s is to have %u cop%s: what it has more is dropped, what it has fewer is made", f->name,
 		  f->replicas, f->replicas == 1 ? "y" : "ies");
+}
+
+/* Copies are made or dropped from now on; and a volume that was attached for this in vain is let go. */
+static void replicas_end(struct command *c)
+{
 	drains_look(c->set);
+	command_end(c);
 }
 
 static enum flow replicas_record_start(struct command *c)
@@ -194,7 +200,7 @@ static void volume_set_run(struct command *c)
 		switch ((enum replicas_stage)c->stage) {
 		case REPLICAS_CHECK:
 			if (replicas_check(c) != 1)
-				return command_end(c);
+				return replicas_end(c);
 			c->stage = REPLICAS_ATTACH;
 			if (replicas_attach(c) == FLOW_WAIT)
 				return;
@@ -206,10 +212,10 @@ static void volume_set_run(struct command *c)
 			break;
 		case REPLICAS_RECORD:
 			replicas_tell(c);
-			return command_end(c);
+			return replicas_end(c);
 		}
 	}
-	command_end(c);
+	replicas_end(c);
 }
 
 const struct command_kind command_volume_set = {.name = "volume set", .run = volume_set_run};

@@ -415,7 +415,7 @@ static void snapshot_recorded(struct record_update *u, int res)
 		struct snapshot_point *p = &w->points[i];
 		p->facts.revision = u->revision;
 		if (!snapshot_put(p->entry, &p->facts))
-			p->entry->is_history_short = true; /* read again before anything is dropped */
+			snapshots_missed(p->entry);
 		log_event(c->set->log, LOG_INFO, "snapshot-created", p->entry->facts.name,
 			  "volume %s has the snapshot %s", p->entry->facts.name, p->facts.name);
 	}

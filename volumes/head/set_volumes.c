@@ -133,6 +133,10 @@ static void update_done(struct record_update *u, int res)
 	struct command *c = command_of(u);
 	if (res == -ENOENT)
 		command_refuse(c, -ENOENT, "not-found", "volume %s is gone", c->order->object);
+	else if (res == -ESTALE)
+		command_refuse(c, -EBUSY, "busy",
+			       "another node has attached volume %s meanwhile: quarry volume show %s", c->order->object,
+			       c->order->object);
 	else if (res != 0 && c->err == 0)
 		command_refuse_store(c, res);
 	c->kind->run(c);
@@ -377,6 +381,13 @@ static int detach_change(struct record_update *u, struct volume_facts *facts)
 	return 0;
 }
 
+/* The head that is there is the volume's, or another node has one by now. */
+static void attach_beside(struct command *c)
+{
+	c->update.generation = c->set->members ? c->volume->head->generation : 0;
+	update_start(c, attach_beside_change, NULL);
+}
+
 enum attach_command_stage { ATTACH_CHECK, ATTACH_WAIT, ATTACH_UNDONE };
 
 /* The volume serves and the record has the attachment: now it needs a socket, or the attachment goes again. */
@@ -418,7 +429,7 @@ static void volume_attach_run(struct command *c)
 		if (verdict == ATTACH_NEW)
 			return attach_begin_new(c);
 		if (verdict == ATTACH_BESIDE)
-			return update_start(c, attach_beside_change, NULL);
+			return attach_beside(c);
 		break;
 	case ATTACH_WAIT:
 		if (!attach_has_door(c))

@@ -11,7 +11,8 @@
  *  1. News are applied in the order of the changes, and none before the set has been loaded once.
  *  2. The copies are as new as the store was a moment ago, or is_missed is set and they will be read again.
  *
- * Owner: the set. Without a cluster there is no watch: nobody else changes anything.
+ * Owner: the set. Without a cluster there is no watch, for nobody else changes anything; but what this node has missed of its
+ * own is read again in the same way.
  */
 #include "volumes/head/head_internal.h"
 
@@ -146,7 +147,7 @@ static enum flow watch_reload(struct volume_set *s)
 enum flow set_watch_settle(struct volume_set *s)
 {
 	struct set_watch *w = &s->watch;
-	if (!s->members || s->start || s->is_stopping)
+	if (s->start || s->is_stopping)
 		return FLOW_NEXT;
 	if (w->is_loading)
 		return FLOW_WAIT;

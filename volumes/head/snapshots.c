@@ -184,6 +184,12 @@ void snapshot_close(struct set_snapshot *snap)
 		set_watch_missed(snap->entry->set);
 }
 
+void snapshots_missed(struct set_volume *entry)
+{
+	entry->is_history_short = true;
+	set_watch_missed(entry->set);
+}
+
 bool snapshots_are_read(const struct set_volume *entry)
 {
 	list_each (node, &entry->snapshots)

@@ -33,8 +33,8 @@ static struct volume *volume_of_stale(struct stale *s)
 	return container_of(s, struct volume, stale);
 }
 
-/* Bit per disk: lost, and named by the record as one that has everything. */
-static uint64_t stale_unmarked(const struct volume *v)
+/* Bit per disk: lost, and called stale by the record, or not. What is on its way is decided first: as if it was not. */
+static uint64_t stale_lost(const struct volume *v, bool is_marked)
 {
 	uint64_t disks = 0;
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
@@ -42,22 +42,7 @@ static uint64_t stale_unmarked(const struct volume *v)
 		if (v->disks[i].state != VOLUME_DISK_LOST)
 			continue;
 		known = volume_facts_disk(&v->entry->facts, &v->set->disks[i]->facts.uuid);
-		if (known && (!known->is_stale || v->disks[i].is_switching)) /* what is on its way is decided first */
-			disks |= 1ull << i;
-	}
-	return disks;
-}
-
-/* The same, and the record calls it stale: a mark that was not answered has been made, and the watch has told of it. */
-static uint64_t stale_marked(const struct volume *v)
-{
-	uint64_t disks = 0;
-	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
-		const struct volume_disk_facts *known;
-		if (v->disks[i].state != VOLUME_DISK_LOST || v->disks[i].is_switching)
-			continue;
-		known = volume_facts_disk(&v->entry->facts, &v->set->disks[i]->facts.uuid);
-		if (known && known->is_stale)
+		if (known && (known->is_stale && !v->disks[i].is_switching) == is_marked)
 			disks |= 1ull << i;
 	}
 	return disks;
@@ -65,7 +50,7 @@ static uint64_t stale_marked(const struct volume *v)
 
 bool stale_is_settled(const struct volume *v)
 {
-	return v->is_fenced || stale_unmarked(v) == 0;
+	return v->is_fenced || stale_lost(v, false) == 0;
 }
 
 /* ---- those that wait ---- */
@@ -163,7 +148,7 @@ static int stale_change(struct record_update *u, struct volume_facts *facts)
 		struct volume_disk_facts *known = volume_facts_disk(facts, &v->set->disks[disk]->facts.uuid);
 		if (!known || known->is_stale)
 			continue;
-		bool is_older = v->disks[disk].is_older || known->is_older;
+		bool is_older = v->disks[disk].is_older || known->is_older; /* nothing holds that is known of it */
 		known->is_stale = true;
 		known->is_older = false;
 		known->since = is_older ? 0 : v->disks[disk].since;
@@ -256,11 +241,12 @@ void stale_run(struct volume *v)
 	struct stale *s = &v->stale;
 	if (s->update || timer_is_running(&s->retry) || v->is_greeting)
 		return;
-	if (stale_marked(v) != 0) {
+	uint64_t marked = stale_lost(v, true); /* not answered, but made: the watch has told of it */
+	if (marked != 0) {
 		s->is_told = false;
-		stale_landed(v, stale_marked(v));
+		stale_landed(v, marked);
 	}
-	uint64_t unmarked = stale_unmarked(v), n = stale_left_alone(v);
+	uint64_t unmarked = stale_lost(v, false), n = stale_left_alone(v);
 	if (unmarked != 0 && n > 0 && !v->is_fenced)
 		volume_fence(
 		    v, "the last disk with a current copy of %" PRIu64 " of its segments has failed: mend it first", n);
@@ -289,7 +275,7 @@ void stale_wake(struct volume *v)
 void stale_note(struct volume *v, uint32_t disk)
 {
 	quarry_assert(volume_is_replicated(v) && v->disks[disk].state == VOLUME_DISK_LOST);
-	v->disks[disk].since = v->disks[disk].is_older ? 0 : v->complete_epoch + 1;
+	v->disks[disk].since = v->complete_epoch + 1;
 	stale_wake(v);
 }
 

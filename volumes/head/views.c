@@ -182,6 +182,14 @@ static const struct uuid *volume_view_resync(const struct set_volume *entry, str
 	return &entry->set->disks[p.disk]->facts.uuid;
 }
 
+static void volume_view_copies_why(const struct set_volume *entry, struct volume_view *v)
+{
+	const char *why = leave_why(entry, LEAVE_FOR_DISK);
+	if (!why)
+		why = leave_why(entry, LEAVE_FOR_COPIES);
+	text_print(v->copies_why, sizeof(v->copies_why), "%s", why ? why : "");
+}
+
 /* Of a volume with several copies. */
 static void volume_view_copies(const struct set_volume *entry, struct volume_view *v)
 {
@@ -199,7 +207,7 @@ static void volume_view_copies(const struct set_volume *entry, struct volume_vie
 	v->fewest_copies = f->replicas;
 	v->is_rebuilding = entry->head && entry->head->is_rebuild_told;
 	v->is_evening = even_is_needed(entry);
-	text_print(v->copies_why, sizeof(v->copies_why), "%s", leave_why(entry) ? leave_why(entry) : "");
+	volume_view_copies_why(entry, v);
 	if (!entry->head)
 		return;
 	v->degraded_bytes = layout_degraded(entry->head, volume_joined(entry->head), &v->fewest_copies) * SEGMENT_BYTES;
