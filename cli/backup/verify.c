@@ -1,8 +1,8 @@
 /*
  * verify.c: `quarry backup verify`: reads every file of a repository and says which backups are hurt.
  *
- * 1. Each chunk of each pack is opened, unpacked and held against its name, by the workers, a pack each. What is not
- *    right is marked in the index.
+ * 1. Each chunk of each pack is opened, unpacked and held against its name, by the workers, a pack each. What no pack
+ *    has whole is marked in the index.
  * 2. Then each backup is walked over: what it needs must be there and not be marked.
  * 3. Nothing is changed. Sound means: every file is whole, and every backup can be restored.
  */
@@ -42,14 +42,7 @@ struct verify {
 
 /* ---- packs ---- */
 
-/* A worker's. A chunk does not say whether it is data or a leaf; its seal does. */
-static bool chunk_is_right(const struct repository *r, struct worker *w, const struct chunk_id *id, uint8_t *out)
-{
-	size_t n_bytes = 0;
-	return repository_chunk(r, w, KIND_DATA, id, out, LEAF_PLAIN_MAX, &n_bytes, NULL) == 0 ||
-	       repository_chunk(r, w, KIND_LEAF, id, out, LEAF_PLAIN_MAX, &n_bytes, NULL) == 0;
-}
-
+/* A worker's. */
 static void pack_verify(struct job *job, struct worker *w)
 {
 	struct verify_pack *v = (struct verify_pack *)job;
@@ -59,13 +52,13 @@ static void pack_verify(struct job *job, struct worker *w)
 	v->error = out ? repository_table(r, v->pack, &table) : -ENOMEM;
 	v->n_bad = 0;
 	for (uint32_t i = 0; !v->error && i < table.n_entries; i++) {
-		const struct chunk_id *id = &table.entries[i].id;
-		struct index_place place;
-		/* one that is in another pack as well is read there */
-		if (!index_find(r->index, id, &place) || place.pack != v->pack || chunk_is_right(r, w, id, out))
+		const struct pack_entry *entry = &table.entries[i];
+		struct index_place place = {v->pack, entry->offset, entry->n_bytes};
+		if (repository_chunk_check(r, w, &entry->id, &place, out) == 0)
 			continue;
-		index_mark(r->index, id, MARK_BAD);
 		v->n_bad++;
+		if (!repository_find_whole(r, w, &entry->id, out, &place))
+			index_mark(r->index, &entry->id, MARK_BAD);
 	}
 	if (!v->error)
 		pack_table_free(&table);
@@ -177,7 +170,12 @@ static enum status verify_result(struct verify *x)
 	if (is_sound)
 		return DONE;
 	uint32_t n_hurt = x->n_hurt + r->n_unreadable, n = r->n_records + r->n_unreadable;
-	const char *advice = n_hurt == 0  ? "; no backup is hurt: the next backup or prune mends a second copy"
+	bool is_lost = false;
+	for (uint32_t i = 0; i < r->n_problems; i++)
+		is_lost |= r->problems[i].is_lost;
+	const char *advice = n_hurt == 0 && is_lost
+				 ? "; no backup is hurt: 'backup prune --force' clears away what is damaged"
+			     : n_hurt == 0 ? "; no backup is hurt: the next backup or prune mends a second copy"
 			     : n_hurt < n ? "; the others can be restored; 'backup prune --force' lets the next backup "
 					    "store again what is damaged"
 					  : "; 'backup restore --lazy --wait --zero-damaged' saves what is left of one";

@@ -403,6 +403,42 @@ backup p@n9 "$dir/pruned"
 is "the base" "$(told base)" n8
 holds restores p@n9 "$dir/pruned"
 
+# a prune that is killed before it removes what it has written again: chunks lie in two packs, of which one is damaged
+q volume create h --size 20M >/dev/null
+put h 0 1200
+snapshot h n1
+backup h@n1 "$dir/halfway"
+hole h 0 1000
+snapshot h n2
+backup h@n2 "$dir/halfway"
+cp -r "$dir/halfway/packs" "$dir/before"
+q backup prune "$dir/halfway" --keep-last 1 >/dev/null
+again=$(comm -13 <(ls "$dir/before") <(ls "$dir/halfway/packs"))
+old=$(comm -23 <(ls "$dir/before") <(ls "$dir/halfway/packs"))
+is "packs written again" "$(wc -w <<<"$again")" 1
+holds test -n "$old"
+cp "$dir"/before/* "$dir/halfway/packs"
+for hurt in "$again" $old; do
+	rm -rf "$dir/half"
+	cp -r "$dir/halfway" "$dir/half"
+	/usr/bin/python3 - "$dir/half/packs/$hurt" <<-'END'
+		import struct, sys
+		f = open(sys.argv[1], "r+b")
+		data = bytearray(f.read())
+		end = len(data) - 16 - struct.unpack("<I", data[-16:-12])[0]
+		data[24:end:64] = bytes(b ^ 1 for b in data[24:end:64]) # in every chunk
+		f.seek(0)
+		f.write(data)
+	END
+	expect 1 "no backup is hurt: 'backup prune --force'" q backup verify "$dir/half"
+	holds restores h@n2 "$dir/half"
+	expect 0 "kept 'h@n2'" q backup prune "$dir/half" --keep-last 1
+	holds restores h@n2 "$dir/half"
+	expect 0 "kept 'h@n2'" q backup prune "$dir/half" --keep-last 1 --force
+	expect 0 'h@n2 +whole' q backup verify "$dir/half"
+	holds restores h@n2 "$dir/half"
+done
+
 # packs that are hardly more than their tables: what is written again may be the same pack under the same name
 q volume create t --size 1M >/dev/null
 for n in 1 2 3 4; do
