@@ -300,6 +300,25 @@ static void a_discard_is_on_every_copy(void)
 	close_world();
 }
 
+/* A filler that gives up what is damaged settles a unit of which it has brought nothing: when the process ends before that
+ * is recorded, another one may bring it. */
+static void what_is_zeroed_outlives_what_is_not_recorded(void)
+{
+	struct volume *v = open_world(20, 8 * UNIT);
+	CU_ASSERT_EQUAL(settle(v, 0, 2), 0);
+	CU_ASSERT_EQUAL(record(v), 0);
+	CU_ASSERT_EQUAL(settle(v, 2, 2), 0);
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_ZERO, 2 * UNIT, UNIT, 0), 0);
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_TRIM, 3 * UNIT, 4 * BLOCK, VOLUME_FUA), 0);
+	v = restart(true);
+	for (uint64_t block = 2 * UNIT_BLOCKS; block < 4 * UNIT_BLOCKS; block += 64)
+		CU_ASSERT_EQUAL(put(v, block, 64, 7, VOLUME_FILL), 0);
+	CU_ASSERT_EQUAL(settle(v, 2, 2), 0);
+	expect_stamps(v, 2 * UNIT_BLOCKS, UNIT_BLOCKS + 4, 0);
+	expect_stamps(v, 3 * UNIT_BLOCKS + 4, 4, 7);
+	close_world();
+}
+
 /* On a disk that is full a hint is taken as far as it needs no room; what was written goes. */
 static void a_discard_on_a_full_disk(void)
 {
@@ -327,6 +346,41 @@ static void a_discard_on_a_full_disk(void)
 	CU_ASSERT_EQUAL(get(v, 0), 9);
 	CU_ASSERT_EQUAL(get(v, 2 * UNIT_BLOCKS), 0);
 	CU_ASSERT_EQUAL(get(v, 1019 * UNIT_BLOCKS), 8); /* it was never written: the hint was not taken */
+	close_world();
+}
+
+/* Zeros that were to stay fail there, as a write does, and both copies are as current as before. */
+static void zeros_on_a_full_disk_cost_no_copy(void)
+{
+	world_open(&w, 21);
+	world_add_disk(&w, 64 * MIB);
+	world_add_disk(&w, DISK_BYTES);
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	data = world_memory(256 * KIB);
+	back = world_memory(256 * KIB);
+	set_pool_find(w.set, "default")->facts.failure_domain = DOMAIN_DISK;
+	struct set_command create = fill_order(GIB, SOURCE);
+	create.replicas = 2;
+	CU_ASSERT_EQUAL_FATAL(world_command(&w, &create), 0);
+	CU_ASSERT_EQUAL_FATAL(world_attach(&w, "vm1"), 0);
+	struct volume *v = world_head(&w, "vm1");
+	uint64_t n = 0, n_failed = 0;
+	while (put(v, n, 64, 9, 0) == 0)
+		n += 64;
+	while (put(v, n, 1, 9, 0) == 0)
+		n++;
+	CU_ASSERT(n > 32 * UNIT_BLOCKS);
+	for (uint64_t unit = 64; unit < 1000; unit++) { /* each takes a page, and there are not as many */
+		int res = world_op(&w, v, VOLUME_ZERO, unit * UNIT, BLOCK, 0);
+		CU_ASSERT(res == 0 || res == -ENOSPC);
+		n_failed += res != 0;
+	}
+	CU_ASSERT(n_failed > 0);
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_ZERO, UNIT, 999 * UNIT, 0), -ENOSPC);
+	CU_ASSERT_EQUAL(v->disks[0].state, VOLUME_DISK_JOINED);
+	CU_ASSERT_EQUAL(v->disks[1].state, VOLUME_DISK_JOINED);
+	CU_ASSERT_EQUAL(get(v, 0), 9);
+	expect_stamps(v, UNIT_BLOCKS, 4, 0); /* what was written has gone all the same */
 	close_world();
 }
 
@@ -709,3 +763,6 @@ int main(void)
 	CU_cleanup_registry();
 	return failures == 0 ? 0 : 1;
 }
+	CU_add_test(suite, "zeros on a full disk cost no copy", zeros_on_a_full_disk_cost_no_copy);
+	CU_add_test(suite, "what is zeroed outlives what is not recorded",
+		    what_is_zeroed_outlives_what_is_not_recorded);

@@ -404,7 +404,7 @@ static enum disk_op part_op(const struct part *p)
 /* While the volume is filled, a trim must be remembered where nobody wrote, too. */
 static bool part_marks(const struct part *p)
 {
-	return p->kind == PART_TRIM && !p->is_too_full && fill_awaits(p->volume, p->pos_bytes, p->len_bytes);
+	return p->kind == PART_TRIM && !p->is_too_full && fill_may_bring(p->volume, p->pos_bytes, p->len_bytes);
 }
 
 /* Counts a change in its epoch, and in its chunk while the segment is fresh. */
@@ -585,8 +585,9 @@ static bool part_may_move(const struct part *p)
 /* A disk had no room to remember a trim. A hint is carried once more, and only what was written goes, which needs none. */
 static bool part_trims_again(struct part *p)
 {
-	p->is_too_full = p->is_marking && p->full != 0 && p->request->op == VOLUME_TRIM;
-	return p->is_too_full;
+	bool is_again = p->is_marking && p->full != 0;
+	p->is_too_full |= is_again;
+	return is_again;
 }
 
 void part_moved(struct part *p, int res)
@@ -704,6 +705,8 @@ static void part_run(struct part *p)
 			p->stage = part_after_survey(p);
 			break;
 		case PART_FETCH:
+	if (err == 0 && p->is_too_full && io->op == VOLUME_ZERO)
+		err = -ENOSPC;
 			if (part_fetch(p) == FLOW_WAIT)
 				return;
 			p->stage = p->err ? PART_END : PART_MERGE;

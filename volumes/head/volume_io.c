@@ -268,7 +268,7 @@ static bool piece_leaves_hole(const struct volume_io *io, const struct piece *pi
 	case PART_ZEROS:
 		return !(io->flags & VOLUME_NO_HOLE);
 	case PART_TRIM:
-		return !fill_awaits(io->own.volume, piece->pos_bytes, piece->len_bytes);
+		return !fill_may_bring(io->own.volume, piece->pos_bytes, piece->len_bytes);
 	case PART_WRITE: /* while the volume is filled, zeros are written: a hole there means that nobody wrote */
 		return !io->own.volume->fill && slice_is_zero(volume_io_slice(io), piece->len_bytes);
 	case PART_AHEAD:
