@@ -484,6 +484,44 @@ static void what_cannot_be_had_is_an_error_there_alone(void)
 	close_world();
 }
 
+/* A write that keeps a part of a block needs that one alone, whatever else of its unit is hurt. */
+static void what_cannot_be_had_hurts_no_other_block(void)
+{
+	struct volume *v = open_world(22, 2 * GIB);
+	uint64_t hurt = 5 * BLOCK;
+	CU_ASSERT_EQUAL(put(v, 0, 5, 7, VOLUME_FILL), 0);
+	CU_ASSERT_EQUAL(put(v, 6, 64, 7, VOLUME_FILL), 0);
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_TRIM, hurt, BLOCK, VOLUME_FILL), 0);
+	CU_ASSERT_EQUAL(settle(v, 1, 1), 0); /* all hole */
+	memset(data, 9, 256 * KIB);
+	CU_ASSERT_EQUAL(world_write(&w, v, hurt + 512, data, 512, 0), -EIO);
+	CU_ASSERT_EQUAL(world_write(&w, v, hurt - BLOCK + 512, data, BLOCK, 0), -EIO); /* its end lies there */
+	CU_ASSERT_EQUAL(world_write(&w, v, hurt + 512, data, BLOCK, 0), -EIO);         /* its begin */
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_ZERO, hurt + 512, 512, 0), -EIO);
+	CU_ASSERT_EQUAL(world_write(&w, v, 512, data, 512, 0), 0);
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_ZERO, 2 * BLOCK - 512, 1024, 0), 0);
+	CU_ASSERT_EQUAL(world_write(&w, v, 4 * BLOCK + 512, data, 2 * BLOCK, 0), 0); /* over it as a whole */
+	CU_ASSERT_EQUAL(world_write(&w, v, hurt + 1024, data + BLOCK, 512, 0), 0);   /* it was written since */
+	CU_ASSERT_EQUAL(world_write(&w, v, hurt + 512, data, 256 * KIB, 0), 0);      /* 65 blocks */
+	CU_ASSERT_EQUAL(world_read(&w, v, 0, back, 64 * BLOCK), 0);
+	CU_ASSERT_EQUAL(back[511], 7);
+	CU_ASSERT_EQUAL(back[512], 9);
+	CU_ASSERT_EQUAL(back[1024], 7);
+	CU_ASSERT_EQUAL(back[2 * BLOCK - 513], 7);
+	CU_ASSERT_EQUAL(back[2 * BLOCK - 512], 0);
+	CU_ASSERT_EQUAL(back[2 * BLOCK + 512], 7);
+	CU_ASSERT_EQUAL(get(v, 5), 9);
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_TRIM, UNIT - BLOCK, BLOCK, VOLUME_FILL), 0);
+	CU_ASSERT_EQUAL(put(v, UNIT_BLOCKS - 1, 1, 8, 0), 0);
+	CU_ASSERT_EQUAL(world_read(&w, v, UNIT - BLOCK, back, 2 * BLOCK), 0); /* the other one is a hole */
+	CU_ASSERT_EQUAL(back[0], 8);
+	CU_ASSERT_EQUAL(back[BLOCK], 0);
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_TRIM, GIB, UNIT, VOLUME_FILL), 0); /* in a segment that lies nowhere */
+	CU_ASSERT_EQUAL(world_write(&w, v, GIB + 512, data, 512, 0), -EIO);
+	CU_ASSERT_EQUAL(put(v, 3, 1, 6, 0), 0);
+	close_world();
+}
+
 /* Of a unit with hurt blocks the rest has been written; what is told are these blocks, however often. */
 static void what_cannot_be_had_is_told_exactly(void)
 {
@@ -745,11 +783,15 @@ int main(void)
 	CU_add_test(suite, "what is discarded waits for nobody", what_is_discarded_waits_for_nobody);
 	CU_add_test(suite, "a discard is on every copy", a_discard_is_on_every_copy);
 	CU_add_test(suite, "a discard on a full disk", a_discard_on_a_full_disk);
+	CU_add_test(suite, "zeros on a full disk cost no copy", zeros_on_a_full_disk_cost_no_copy);
+	CU_add_test(suite, "what is zeroed outlives what is not recorded",
+		    what_is_zeroed_outlives_what_is_not_recorded);
 	CU_add_test(suite, "a trimmed unit is no reason to leave out another",
 		    a_trimmed_unit_is_no_reason_to_leave_out_another);
 	CU_add_test(suite, "what is not there is no hole", what_is_not_there_is_no_hole);
 	CU_add_test(suite, "what is not there has changed", what_is_not_there_has_changed);
 	CU_add_test(suite, "what cannot be had", what_cannot_be_had_is_an_error_there_alone);
+	CU_add_test(suite, "what cannot be had hurts no other block", what_cannot_be_had_hurts_no_other_block);
 	CU_add_test(suite, "what cannot be had is told exactly", what_cannot_be_had_is_told_exactly);
 	CU_add_test(suite, "nobody waits for ever", nobody_waits_for_ever);
 	CU_add_test(suite, "who goes on to wait is sent away, too", who_goes_on_to_wait_is_sent_away_too);
@@ -763,6 +805,3 @@ int main(void)
 	CU_cleanup_registry();
 	return failures == 0 ? 0 : 1;
 }
-	CU_add_test(suite, "zeros on a full disk cost no copy", zeros_on_a_full_disk_cost_no_copy);
-	CU_add_test(suite, "what is zeroed outlives what is not recorded",
-		    what_is_zeroed_outlives_what_is_not_recorded);

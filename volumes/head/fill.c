@@ -22,7 +22,7 @@
  *     it is brought again, and what was lost to the source then may be there now.
  *  3. A unit of the recorded prefix was settled before the flush that went before the record.
  *  4. Nobody waits longer than FILL_PATIENCE_NS for a filler that is silent, nor for a unit that it gave up: then a read
- *     gets what was written since, else -EIO [is_strict], and a change that needs what is missing gets -EIO.
+ *     gets what was written, else -EIO, and a change that keeps part of a block goes by that block alone [is_strict].
  *
  * Owner: the volume's head; volumes that are whole have none.
  */
@@ -139,9 +139,7 @@ bool fill_may_bring(const struct volume *v, uint64_t pos_bytes, uint64_t len_byt
 /* What is missing will not come: who does not need just that goes on (part.c, SURVEY). */
 static void fill_do_without(struct volume_io *io)
 {
-	io->own.is_strict = io->op == VOLUME_READ;
-	if (!io->own.is_strict && io->own.err == 0)
-		io->own.err = -EIO;
+	io->own.is_strict = true;
 }
 
 /* Units that are not there yet are told as data: nobody may take them for holes, nor for what was there before. */
