@@ -299,6 +299,24 @@ while read -r file; do
 done < <(cd "$victim" && find . -type f -printf '%P\n')
 holds test "$n_files" -ge 11
 expect 0 'd@s3 +whole' q backup verify "$victim"
+say "what is lost is told exactly: data, and not the holes that a lost map may have had"
+q volume create x --size 64M >/dev/null
+put x 0 400
+put x 40000 100
+snapshot x s1
+backup x@s1 "$dir/exact"
+pack=$(ls "$dir/exact/packs")
+mv "$dir/exact/packs/$pack" "$dir/saved"
+expect 1 "is damaged: a pack is missing, 1 of 1 backups hurt" q backup verify "$dir/exact"
+expect 1 "^x@s1 +hurt +500K$" q backup verify "$dir/exact"
+expect 1 "^backup 'x@s1' has lost 512000 bytes of data, somewhere in 67108864 bytes: 0\\+67108864$" q backup verify "$dir/exact"
+expect 1 "^a pack is missing" q backup verify "$dir/exact"
+q --json backup verify "$dir/exact" >"$dir/answer" 2>/dev/null || true
+is "told" "$(told 'pack_missing, .backups[0].lost_bytes' | xargs)" "true 512000"
+mv "$dir/saved" "$dir/exact/packs/$pack"
+printf x >>"$dir/exact/packs/$pack"
+expect 1 "is damaged: 1 file, 1 of 1 backups hurt" q backup verify "$dir/exact"
+
 say "a writer mends a second copy; a damaged pack is not built on"
 rm "$victim/repository" "$victim/backups/$(ls "$victim/backups" | head -n 1)"
 pack=$(ls -S "$victim/packs" | tail -n 1)
