@@ -91,6 +91,17 @@ static enum status key_file_read(struct cli *c, const char *path, uint8_t **data
 			  path, KEY_FILE_BYTES_MIN);
 }
 
+/* That of a repository that is to be made: nothing of it is made for a key that cannot be had. */
+static enum status key_file_check(struct cli *c)
+{
+	const char *path = call_text(c->call, "key-file");
+	uint8_t *key = NULL;
+	size_t n_key = 0;
+	enum status status = path ? key_file_read(c, path, &key, &n_key) : DONE;
+	free(key);
+	return status;
+}
+
 static enum status repository_unlock(struct repository *r)
 {
 	const char *path = call_text(r->cli->call, "key-file");
@@ -521,7 +532,9 @@ enum status repository_open(struct cli *c, struct repository *r, const char *pat
 	r->path = text_format("%s", path);
 	r->index = index_create();
 	vault_library_begin();
-	enum status status = dir_open(r, use);
+	enum status status = use == REPOSITORY_CREATE ? key_file_check(c) : DONE;
+	if (status == DONE)
+		status = dir_open(r, use);
 	/* not to put a lock into a directory that is something else */
 	if (status == DONE && (use == REPOSITORY_WRITE || (use == REPOSITORY_CREATE && !dir_is_blank(r->dir_fd))))
 		status = identity_find(r, use);

@@ -218,6 +218,7 @@ echo short >"$dir/short-key"
 secret=$dir/secret
 expect 1 'fewer than 32 bytes' q backup create v@s1 "$secret" --key-file "$dir/short-key"
 expect 1 'cannot read the key file' q backup create v@s1 "$secret" --key-file "$dir/nothing"
+holds test ! -e "$secret"
 for s in s1 s2; do
 	backup "v@$s" "$secret" --key-file "$dir/key"
 done
