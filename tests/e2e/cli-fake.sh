@@ -204,7 +204,9 @@ for filter in '' --filter=nozero; do
 	server=$!
 	others+=("$server")
 	until_true 10 test -s "$dir/t.pid"
-	expect 0 '' q volume export i1 "nbd+unix:///?socket=$dir/t.sock"
+	expect 1 "t.sock' has data, from byte 0 on; .* with --force" q volume export i1 "nbd+unix:///?socket=$dir/t.sock"
+	is "left as it was" "$(head -c 4 "$dir/target" | tr -d '\n')" yy
+	expect 0 '' q volume export i1 "nbd+unix:///?socket=$dir/t.sock" --force
 	holds cmp -n 9000448 "$dir/target" "$dir/out.raw"
 	is "what lies behind" "$(tail -c 4 "$dir/target" | tr -d '\n')" yy
 	name=n${#filter}
