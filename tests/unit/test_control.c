@@ -742,6 +742,7 @@ static void test_health(void)
 	volumes[0].view.is_serving = false;
 	pools[0].free_bytes = 0;
 	pools[1].free_bytes = GIB;
+	pools[3].n_full = 1; /* once; there is room again */
 	pools[2].n_disks = pools[2].n_disks_here = 0;
 	pools[2].n_volumes = 1;
 	health_each(&s, tell, NULL);
@@ -749,6 +750,10 @@ static void test_health(void)
 	    told, "metadata-failed(metadata store) disk-failed(disk d0) disk-failed(disk d1) disk-recovering(disk d2) "
 		  "disk-damaged(disk d3) disk-damaged(disk d3) volume-failing(volume v0) pool-full(pool p0) "
 		  "pool-nearly-full(pool p1) pool-empty(pool p2) ");
+	pools[1].n_full = 1; /* what is free is the reserve */
+	told[0] = '\0';
+	health_each(&s, tell, NULL);
+	CU_ASSERT_PTR_NOT_NULL(strstr(told, "pool-full(pool p0) pool-full(pool p1) pool-empty(pool p2) "));
 }
 
 int main(void)
