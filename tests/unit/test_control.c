@@ -291,6 +291,10 @@ static void script_lists(struct bench *b)
 	CU_ASSERT_EQUAL(json_integer_value(json_object_get(adding, "written_bytes")), (json_int_t)(3 * MIB));
 	r = ask(b, "GET", "/v1/disks/%2Fsrv%2Fd%201", NULL); /* by its path */
 	CU_ASSERT_STRING_EQUAL(text_at(r, "name"), "d1");
+	uint64_t free_bytes = (uint64_t)json_integer_value(json_object_get(r->json, "free_bytes"));
+	uint64_t used_bytes = (uint64_t)json_integer_value(json_object_get(r->json, "used_bytes"));
+	CU_ASSERT_EQUAL(free_bytes, 201000 * 4096ull); /* with what waits for a checkpoint */
+	CU_ASSERT_EQUAL(free_bytes + used_bytes, GIB);
 	r = ask(b, "GET", "/v1/disks/00000000-0000-0000-0000-000000000000", NULL); /* by its UUID */
 	CU_ASSERT_STRING_EQUAL(text_at(r, "name"), "d1");
 	r = ask(b, "GET", "/v1/requests?older_than_ms=10", NULL);
