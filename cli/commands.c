@@ -163,7 +163,7 @@ const struct command commands[] = {
 	 .summary = "copy a volume or a snapshot into a raw or qcow2 file or to an NBD URI",
 	 .more = "Of a volume that is in use export a snapshot: what changes meanwhile is copied as it comes.",
 	 .options = OPTIONS(OPTION("format", CHOICE("FORMAT", image_formats), "raw or qcow2; else qcow2 for names in .qcow2"),
-			    OPTION("force", NO_VALUE, "overwrite a file or device that is there"), NO_VERIFY)},
+			    OPTION("force", NO_VALUE, "overwrite a file or device that is there, or what a server has"), NO_VERIFY)},
 
 	/* ---- snapshot ---- */
 	{.noun = "snapshot", .verb = "create", .run = snapshot_create,
@@ -184,7 +184,7 @@ const struct command commands[] = {
 	{.noun = "snapshot", .verb = "schedule", .run = snapshot_schedule, .arguments = {WORD("NAME", VALUE_VOLUME)},
 	 .summary = "take snapshots of a volume by the clock",
 	 .more = "Snapshots that were not taken by the schedule are never deleted by it.",
-	 .options = OPTIONS(OPTION("every", WORD("TIME", VALUE_TIME), "such as 15m, 1h or 7d"),
+	 .options = OPTIONS(OPTION("every", WORD("TIME", VALUE_TIME), "such as 15m, 1h or 7d; at least 10s"),
 			    OPTION("keep", NUMBER("N", 1, 16383), "how many of them stay; older ones are deleted"),
 			    OPTION("off", NO_VALUE, "end the schedule; its snapshots stay"))},
 	{.noun = "snapshot", .verb = "diff", .run = snapshot_diff,

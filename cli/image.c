@@ -3,7 +3,9 @@
  *
  * 1. A raw file is read and written here; a qcow2 file is served by qemu-nbd, which is asked for only then.
  *    2. An image is not trusted: a qcow2 header that names another file (a backing file, a data file) is refused, since
- *       that name was chosen by whoever made the image and the file would be read with our rights.
+ *       that name was chosen by whoever made the image and the file would be read with our rights. That holds for what is
+ *       read, too: qemu-nbd gets the very file that was looked at, whatever has its name by then, and is told to open no
+ *       backing file; and the header is looked at once more when qemu-nbd has opened it.
  * 3. A file in a format that is not known as such is not taken for raw data when its first bytes say otherwise.
  *    4. A target that is there is left alone unless the user insists.
  */
@@ -39,6 +41,8 @@ extern char **environ;
 #define QCOW2_BYTES_2           72u  /* header of version 2 */
 #define QCOW2_BYTES_3           104u /* of version 3, at least */
 #define QCOW2_FEATURE_DATA_FILE 4u
+
+#define INHERITED_FD_MIN 10 /* the first few are the program's own: what it is told to serve, and where to complain */
 
 bool is_nbd_uri(const char *text)
 {
@@ -142,22 +146,44 @@ static enum status program_run(struct cli *c, char **argv, const char *what)
 	return DONE;
 }
 
-/* qemu-nbd on a file; the path is made absolute, since a name like "nbd:x" means something else to qemu. */
-static enum status qemu_open(struct cli *c, struct endpoint *e, const char *path, bool is_source)
+/* ---- source ---- */
+
+static enum status qcow2_look(struct cli *c, int fd, const char *path)
 {
-	auto_free char *absolute = realpath(path, NULL);
-	if (!absolute)
-		return cli_refuse(c, "local", "cannot open '%s': %s", path, strerror(errno));
-	char *reading[] = {"qemu-nbd", "--read-only", "--format=qcow2", absolute, NULL};
-	char *writing[] = {"qemu-nbd", "--discard=unmap", "--format=qcow2", absolute, NULL};
-	return endpoint_open_program(c, e, path, is_source ? reading : writing);
+	char header[IMAGE_HEADER_BYTES], why[IMAGE_WHY_BYTES];
+	ssize_t n = pread(fd, header, sizeof(header), 0);
+	if (n < 0)
+		return cli_refuse(c, "local", "cannot read '%s': %s", path, strerror(errno));
+	if (qcow2_check(header, (size_t)n, why) < 0)
+		return cli_refuse(c, "invalid", "'%s' %s", path, why);
+	return DONE;
 }
 
-/* ---- source ---- */
+/* qemu-nbd on a file that is open: on a descriptor of its own, behind those that a program is given. */
+static enum status qcow2_open_source(struct cli *c, struct endpoint *e, int file_fd, const char *path)
+{
+	int fd = fcntl(file_fd, F_DUPFD, INHERITED_FD_MIN);
+	if (fd < 0)
+		return cli_refuse(c, "local", "cannot open '%s': %s", path, strerror(errno));
+	auto_free char *image = text_format("json:{\"driver\":\"qcow2\",\"backing\":null,\"file\":{\"driver\":\"%s\","
+					    "\"filename\":\"/proc/self/fd/%d\"}}",
+					    e->is_device ? "host_device" : "file", fd);
+	char *argv[] = {"qemu-nbd", "--read-only", image, NULL};
+	endpoint_close(e);
+	enum status status = qcow2_look(c, fd, path);
+	if (status == DONE)
+		status = program_find(c, "qemu-nbd");
+	if (status == DONE)
+		status = endpoint_open_program(c, e, path, argv);
+	if (status == DONE)
+		status = qcow2_look(c, fd, path);
+	close(fd);
+	return status;
+}
 
 enum status image_open_source(struct cli *c, struct endpoint *e, const char *path, const char *format)
 {
-	char header[IMAGE_HEADER_BYTES], why[IMAGE_WHY_BYTES];
+	char header[IMAGE_HEADER_BYTES];
 	enum status status = endpoint_open_file(c, e, path, O_RDONLY);
 	if (status != DONE)
 		return status;
@@ -175,11 +201,7 @@ enum status image_open_source(struct cli *c, struct endpoint *e, const char *pat
 		format = seen ? seen : "raw";
 	if (strcmp(format, "raw") == 0)
 		return DONE;
-	if (qcow2_check(header, (size_t)n, why) < 0)
-		return cli_refuse(c, "invalid", "'%s' %s", path, why);
-	endpoint_close(e);
-	status = program_find(c, "qemu-nbd");
-	return status == DONE ? qemu_open(c, e, path, true) : status;
+	return qcow2_open_source(c, e, e->fd, path);
 }
 
 /* ---- target ---- */
@@ -205,14 +227,16 @@ static enum status qcow2_open(struct cli *c, struct endpoint *e, struct image_ta
 	auto_free char *absolute = realpath(t->path, NULL);
 	if (!absolute)
 		return cli_refuse(c, "local", "cannot open '%s': %s", t->path, strerror(errno));
+	/* the path is absolute, since a name like "nbd:x" means something else to qemu */
 	char *argv[] = {"qemu-img", "create", "-q", "-f", "qcow2", absolute, size, NULL};
+	char *serving[] = {"qemu-nbd", "--discard=unmap", "--format=qcow2", absolute, NULL};
 	enum status status = program_find(c, "qemu-img");
 	if (status == DONE)
 		status = program_find(c, "qemu-nbd");
 	if (status == DONE)
 		status = program_run(c, argv, t->path);
 	if (status == DONE)
-		status = qemu_open(c, e, t->path, false);
+		status = endpoint_open_program(c, e, t->path, serving);
 	e->is_fresh = true;
 	return status;
 }

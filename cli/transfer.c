@@ -7,7 +7,7 @@
  * 1. What runs a program (qemu-nbd) is opened before signals are held back, so that the program is born with none held.
  *    What must be undone (a volume, an attachment) is done after, so that Ctrl-C leaves nothing behind.
  * 2. An import makes its volume. One that fails deletes it again; an export that fails removes the file that it made.
- * 3. A volume that was attached before stays attached.
+ * 3. A volume that was attached before stays attached. What is there already is overwritten only when the user insists.
  * 4. What was copied is read back and verified, unless the user does without: a copy that is not looked at is only a
  *    hope, and whoever makes one often deletes what it was made of.
  */
@@ -22,10 +22,12 @@
 #include "cli/values.h"
 #include "cli/volume.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #define SECTOR_BYTES 512u
+#define LOOK_BYTES   (1u << 20) /* of each run of data on a server */
 
 void transfer_begin(struct transfer *t, struct cli *c, const char *name)
 {
@@ -184,6 +186,50 @@ static const char *export_format_name(struct cli *c)
 	return export_format(c, target) == IMAGE_QCOW2 ? "qcow2" : "raw";
 }
 
+/* 0 or an errno. */
+static int server_read(struct endpoint *e, void *data, size_t len_bytes, uint64_t pos_bytes)
+{
+	struct endpoint_op op = {0};
+	endpoint_read(e, &op, data, len_bytes, pos_bytes);
+	while (!op.is_done) {
+		struct pollfd wait = endpoint_pollfd(e);
+		if (poll(&wait, 1, -1) < 0 && errno != EINTR)
+			return errno;
+		endpoint_polled(e, wait.revents);
+	}
+	return op.error;
+}
+
+/* Is something there that would be overwritten? Of each run of data that the server tells of the first bytes are looked
+ * at: what has only been given its space is taken for nothing. */
+static enum status server_check_empty(struct transfer *t, uint64_t size_bytes)
+{
+	struct endpoint *e = &t->other;
+	enum status status = DONE;
+	uint8_t *data = malloc(LOOK_BYTES);
+	if (!data)
+		abort();
+	for (uint64_t pos = 0; status == DONE && pos < size_bytes;) {
+		struct extent extent = {.end_bytes = size_bytes};
+		int error = endpoint_extent(e, pos, &extent);
+		uint64_t n = size_bytes - pos < LOOK_BYTES ? size_bytes - pos : LOOK_BYTES;
+		n = !error && extent.end_bytes - pos < n ? extent.end_bytes - pos : n;
+		if (error || !extent.is_hole)
+			error = server_read(e, data, n, pos);
+		if (error)
+			status = cli_refuse(t->cli, "io-error", "cannot read '%s': %s", e->name, strerror(error));
+		else if (!extent.is_hole && (data[0] != 0 || memcmp(data, data + 1, n - 1) != 0))
+			status =
+			    cli_refuse(t->cli, "exists",
+				       "'%s' has data, from byte %llu on; choose another one, or overwrite it with "
+				       "--force",
+				       e->name, (unsigned long long)pos);
+		pos = extent.end_bytes;
+	}
+	free(data);
+	return status;
+}
+
 static enum status export_open(struct transfer *t, uint64_t size_bytes)
 {
 	struct cli *c = t->cli;
@@ -201,6 +247,8 @@ static enum status export_open(struct transfer *t, uint64_t size_bytes)
 		status = cli_refuse(c, "no-space", "'%s' has %s, too little for the %s of volume '%s'", target, has,
 				    wanted, t->name);
 	}
+	if (status == DONE && !call_has(c->call, "force"))
+		status = server_check_empty(t, size_bytes);
 	return status;
 }
 

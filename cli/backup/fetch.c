@@ -74,6 +74,19 @@ bool fetch_error_is_damage(int error)
 	return error == -ENOENT || error == -EBADMSG;
 }
 
+static bool error_may_pass(int error)
+{
+	return error && error != -ESTALE && !fetch_error_is_damage(error);
+}
+
+int fetch_passing_error(const struct fetch *f)
+{
+	int error = error_may_pass(f->error) ? f->error : 0;
+	for (uint32_t i = 0; i < f->n_parts && !error; i++)
+		error = error_may_pass(f->parts[i].error) ? f->parts[i].error : 0;
+	return error;
+}
+
 bool fetch_next_run(const struct fetch *f, uint32_t *i, uint32_t *block, uint32_t *n_blocks)
 {
 	while (*i < f->n_parts && f->parts[*i].error)

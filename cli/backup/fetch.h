@@ -33,5 +33,7 @@ void fetch_plan(struct fetch *f, const struct leaf *leaf, uint32_t first_block);
 void fetch_submit(struct fetch *f, struct workers *workers);
 /* Is it lost, and not just out of reach now? */
 bool fetch_error_is_damage(int error);
+/* An error of it that may pass: neither damage, nor a pack that has gone; 0: there is none. */
+int fetch_passing_error(const struct fetch *f);
 /* The next run of parts that touch each other, from part *i on, which is moved behind it; false: there is none. */
 bool fetch_next_run(const struct fetch *f, uint32_t *i, uint32_t *block, uint32_t *n_blocks);

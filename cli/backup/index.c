@@ -4,14 +4,22 @@
  *
  * 1. Ids are hashes already: their first bytes choose the slot. Slots are probed in a row; at most 3 in 4 are taken.
  * 2. Nothing is ever taken out.
+ * 3. A chunk that lies in several packs, as after a prune that was killed, has several places: one of the packs may be
+ *    damaged, and the others serve. This is rare, so the further ones are in a list of their own.
  */
 #include "cli/backup/index.h"
 
 #include <pthread.h>
 
+struct other {
+	struct index_place place;
+	struct other *next;
+};
+
 struct slot {
 	struct chunk_id id;
 	struct index_place place; /* n_bytes 0: free */
+	struct other *others;
 	uint8_t mark;
 };
 
@@ -46,6 +54,12 @@ void index_destroy(struct index *index)
 {
 	if (!index)
 		return;
+	for (uint64_t i = 0; i < index->n_slots; i++) {
+		for (struct other *next, *other = index->slots[i].others; other; other = next) {
+			next = other->next;
+			free(other);
+		}
+	}
 	pthread_mutex_destroy(&index->lock);
 	free(index->slots);
 	free(index);
@@ -76,6 +90,24 @@ static void grow_locked(struct index *index)
 	free(old);
 }
 
+/* Where the pointer to the place in this pack is, or the end of the list. */
+static struct other **other_of_locked(struct slot *slot, uint32_t pack)
+{
+	struct other **at = &slot->others;
+	while (*at && (*at)->place.pack != pack)
+		at = &(*at)->next;
+	return at;
+}
+
+static void other_insert_locked(struct other **at, struct index_place place)
+{
+	struct other *other = malloc(sizeof(*other));
+	if (!other)
+		abort();
+	*other = (struct other){.place = place, .next = *at};
+	*at = other;
+}
+
 bool index_add(struct index *index, const struct chunk_id *id, struct index_place place)
 {
 	quarry_assert(place.n_bytes > 0);
@@ -87,6 +119,10 @@ bool index_add(struct index *index, const struct chunk_id *id, struct index_plac
 	if (is_new) {
 		*slot = (struct slot){.id = *id, .place = place};
 		index->n_taken++;
+	} else if (slot->place.pack != place.pack && place.pack != PACK_IN_WORK) {
+		struct other **at = other_of_locked(slot, place.pack);
+		if (!*at)
+			other_insert_locked(at, place);
 	}
 	pthread_mutex_unlock(&index->lock);
 	return is_new;
@@ -97,8 +133,34 @@ void index_move(struct index *index, const struct chunk_id *id, struct index_pla
 	pthread_mutex_lock(&index->lock);
 	struct slot *slot = slot_of_locked(index, id);
 	quarry_assert(slot->place.n_bytes > 0 && place.n_bytes > 0);
+	if (slot->place.pack != place.pack) {
+		struct other **at = other_of_locked(slot, place.pack), *old = *at;
+		if (old) {
+			*at = old->next;
+			free(old);
+		}
+		other_insert_locked(&slot->others, slot->place);
+	}
 	slot->place = place;
 	pthread_mutex_unlock(&index->lock);
+}
+
+bool index_find_other(struct index *index, const struct chunk_id *id, uint32_t n, struct index_place *place)
+{
+	pthread_mutex_lock(&index->lock);
+	const struct slot *slot = slot_of_locked(index, id);
+	const struct other *other = slot->others;
+	bool is_found = slot->place.n_bytes > 0;
+	*place = slot->place;
+	for (; is_found && n > 0; n--) {
+		is_found = other != NULL;
+		if (other) {
+			*place = other->place;
+			other = other->next;
+		}
+	}
+	pthread_mutex_unlock(&index->lock);
+	return is_found;
 }
 
 bool index_find(struct index *index, const struct chunk_id *id, struct index_place *place)
@@ -107,6 +169,16 @@ bool index_find(struct index *index, const struct chunk_id *id, struct index_pla
 	*place = slot_of_locked(index, id)->place;
 	pthread_mutex_unlock(&index->lock);
 	return place->n_bytes > 0;
+}
+
+bool index_next_shared(const struct index *index, uint64_t *at, struct chunk_id *id)
+{
+	while (*at < index->n_slots && !index->slots[*at].others)
+		++*at;
+	if (*at == index->n_slots)
+		return false;
+	*id = index->slots[(*at)++].id;
+	return true;
 }
 
 bool index_mark(struct index *index, const struct chunk_id *id, uint8_t mark)

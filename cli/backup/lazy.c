@@ -6,8 +6,11 @@
  * by unit (1 MiB), each by a lane:
  *
  *   FREE -> FETCH -> WRITE -> SETTLE -> FREE
+ *            ^  v
+ *            PAUSE
  *
  *   FETCH    a worker reads the unit's chunks and holds each against its name
+ *   PAUSE    the repository could not be read, as one on a network at times: a while later it is tried again
  *   WRITE    the runs of blocks that the backup has
  *   SETTLE   ZERO: the unit is complete; or, if a chunk is hurt, TRIM of its blocks: they cannot be had. With
  *            --zero-damaged what is damaged or missing is zeros, and the unit complete
@@ -19,7 +22,8 @@
  *    what is brought a second time changes nothing.
  * 5. Only the volume that was found first is filled: one that has taken its name meanwhile may have another source.
  * 6. What prune moves into other packs meanwhile is looked for there, before anything is given up.
- * 7. While another process fills it, this one stands by, and takes over when that one has ended or does nothing any more.
+ * 7. What could not be read TRIES_MAX times in a row is lost for now, but never made zeros. When that lasts, two do.
+ * 8. While another process fills it, this one stands by, and takes over when that one has ended or does nothing any more.
  */
 #include "cli/backup/lazy.h"
 
@@ -55,10 +59,13 @@
 #define RECORD_MS        5000u
 #define PROGRESS_MS      200u
 #define RETRY_MS         500
+#define TRIES_MAX        6u                /* of a unit, */
+#define TRY_MS           500               /* with pauses of this, doubled each time: */
+#define FAILING_MS_MAX   15000u            /* less than the daemon waits for a filler */
 #define PATIENCE_MS      (10u * 60 * 1000) /* for a daemon that is away, or a volume that is detached */
 #define SOURCE_BYTES_MAX 255u
 
-#define LANE_STAGES(X) X(FREE) X(FETCH) X(WRITE) X(SETTLE)
+#define LANE_STAGES(X) X(FREE) X(FETCH) X(PAUSE) X(WRITE) X(SETTLE)
 enum lane_stage {
 #define LANE_STAGE(name) LANE_##name,
 	LANE_STAGES(LANE_STAGE)
@@ -70,6 +77,8 @@ struct lane {
 	enum lane_stage stage;
 	uint64_t unit, n_units; /* more than one: all hole */
 	bool is_wanted;
+	uint32_t n_tries;
+	uint64_t again_ms;                /* the end of PAUSE */
 	struct lost lost;                 /* what of it cannot be had */
 	struct endpoint_op ops[RUNS_MAX]; /* of WRITE, then of SETTLE */
 	uint32_t n_ops;
@@ -107,6 +116,8 @@ struct lazy {
 	bool is_damage_zeroed; /* --zero-damaged */
 	bool has_moved;        /* a pack has gone: prune has put what was in it elsewhere, or */
 	bool is_gone;          /* what is missing is nowhere */
+	uint64_t failing_ms;   /* since when the repository cannot be read, which was told; 0: it can */
+	int read_error;        /* what was given up cannot be read because of this */
 	struct lane lanes[N_LANES];
 	enum status status;
 };
@@ -204,17 +215,58 @@ static int lane_plan(struct lazy *z, struct lane *lane)
 
 /* ---- the lanes ---- */
 
-static enum flow lane_begin(struct lazy *z, struct lane *lane)
+static void lane_fetch(struct lazy *z, struct lane *lane)
 {
-	if (lazy_is_ending(z) || !unit_take(z, lane))
-		return FLOW_WAIT;
 	int error = lane_plan(z, lane);
-	memset(z->units + lane->unit, UNIT_IN_HAND, lane->n_units);
+	lane->n_tries++;
 	lane->fetch.error = error;
 	lane->fetch.is_done = error || lane->fetch.n_parts == 0;
 	if (!lane->fetch.is_done)
 		fetch_submit(&lane->fetch, z->workers);
+}
+
+static enum flow lane_begin(struct lazy *z, struct lane *lane)
+{
+	if (lazy_is_ending(z) || !unit_take(z, lane))
+		return FLOW_WAIT;
+	lane->n_tries = 0;
+	lane_fetch(z, lane);
+	memset(z->units + lane->unit, UNIT_IN_HAND, lane->n_units);
 	return FLOW_NEXT;
+}
+
+/* FLOW_WAIT: it is to be tried again, after a while. */
+static enum flow lane_judge(struct lazy *z, struct lane *lane)
+{
+	int error = fetch_passing_error(&lane->fetch);
+	if (!error) {
+		if (lane->n_tries > 1) /* it could not be read, and can now */
+			z->failing_ms = 0;
+		return FLOW_NEXT;
+	}
+	if (lazy_is_ending(z))
+		return FLOW_NEXT;
+	bool is_lasting = z->failing_ms && now_ms() - z->failing_ms >= FAILING_MS_MAX;
+	if (lane->n_tries == TRIES_MAX || (is_lasting && lane->n_tries > 1)) {
+		z->read_error = error;
+		return FLOW_NEXT;
+	}
+	if (!z->failing_ms)
+		fprintf(stderr, "quarry: warning: '%s' cannot be read: %s; trying again\n", z->transfer->fill,
+			strerror(-error));
+	z->failing_ms = z->failing_ms ? z->failing_ms : now_ms();
+	lane->again_ms = now_ms() + (TRY_MS << (lane->n_tries - 1));
+	return FLOW_WAIT;
+}
+
+/* Of those that pause, how long the first one still does; -1: none. */
+static int lanes_pause_ms(const struct lazy *z)
+{
+	uint64_t first = UINT64_MAX, now = now_ms();
+	for (unsigned i = 0; i < N_LANES; i++)
+		if (z->lanes[i].stage == LANE_PAUSE && z->lanes[i].again_ms < first)
+			first = z->lanes[i].again_ms;
+	return first == UINT64_MAX ? -1 : first > now ? (int)(first - now) : 0;
 }
 
 static void lane_write_run(struct lazy *z, struct lane *lane, uint32_t block, uint32_t n_blocks)
@@ -366,8 +418,19 @@ static void lane_run(struct lazy *z, struct lane *lane)
 		case LANE_FETCH:
 			if (!lane->fetch.is_done)
 				return;
+			if (lane_judge(z, lane) == FLOW_WAIT) {
+				lane->stage = LANE_PAUSE;
+				break;
+			}
 			lane_write(z, lane);
 			lane->stage = LANE_WRITE;
+			break;
+		case LANE_PAUSE:
+			if (now_ms() < lane->again_ms && !lazy_is_ending(z))
+				return;
+			if (!lazy_is_ending(z))
+				lane_fetch(z, lane);
+			lane->stage = LANE_FETCH;
 			break;
 		case LANE_WRITE:
 			if (lane_gather(z, lane) == FLOW_WAIT)
@@ -463,7 +526,7 @@ static void lazy_wait(struct lazy *z)
 	struct pollfd waits[] = {endpoint_pollfd(&z->transfer->volume),
 				 {.fd = workers_fd(z->workers), .events = POLLIN},
 				 {.fd = z->status == DONE ? z->transfer->interrupt.fd : -1, .events = POLLIN}};
-	if (poll(waits, array_size(waits), -1) < 0 && errno != EINTR && z->status == DONE)
+	if (poll(waits, array_size(waits), lanes_pause_ms(z)) < 0 && errno != EINTR && z->status == DONE)
 		z->status = cli_refuse(z->cli, "local", "cannot wait: %s", strerror(errno));
 	endpoint_polled(&z->transfer->volume, waits[0].revents);
 	for (struct job *job = workers_take(z->workers); job; job = workers_take(z->workers))
@@ -501,6 +564,7 @@ static void units_begin(struct lazy *z, const json_t *fill)
 	memset(z->units, UNIT_TODO, z->n_units);
 	memset(z->units, UNIT_DONE, filled < z->n_units ? filled : z->n_units);
 	z->settled_units = filled;
+	z->read_error = 0;
 	lost_fini(&z->hurt);
 }
 
@@ -589,6 +653,11 @@ static enum status lazy_end(struct lazy *z)
 		fprintf(stderr,
 			"quarry: warning: backup '%s' is hurt: what it has lost of volume '%s' is zeros now, %s\n",
 			title, z->transfer->name, zeroed);
+	if (z->hurt.n > 0 && z->status == DONE && z->read_error)
+		return cli_refuse(z->cli, "io-error",
+				  "backup '%s' cannot be read (%s): of volume '%s' cannot be had %s; when the "
+				  "repository can be read again, repeat this command",
+				  title, strerror(-z->read_error), z->transfer->name, hurt);
 	if (z->hurt.n > 0 && z->status == DONE)
 		return cli_refuse(z->cli, "damaged",
 				  "backup '%s' is hurt: of volume '%s' cannot be had %s; when the repository is whole "

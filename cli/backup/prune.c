@@ -11,7 +11,9 @@
  * 4. A pack's name says which chunks it has: one that was just written may have the name of an older one, which it has
  *    replaced. No name that was written is removed.
  * 5. So a crash at any point leaves every kept backup whole; what it leaves over, the next prune removes.
- * 6. With --force all packs are read, and what is damaged in them is left out of them: as long as its name is in a pack's
+ * 6. Of a chunk that several packs have, after a prune that was killed, the one that can be read counts; where none can,
+ *    all stay.
+ * 7. With --force all packs are read, and what is damaged in them is left out of them: as long as its name is in a pack's
  *    table, no backup stores it again, and each that has these bytes is hurt, too.
  */
 #include "cli/backup/files.h"
@@ -166,17 +168,39 @@ static enum status unreadable_forget(struct prune *x)
 
 /* ---- packs ---- */
 
+/* Of a chunk that is needed and lies in several packs, the one that is whole is to stay. */
+static void shared_choose(struct prune *x, uint8_t *out)
+{
+	struct index *index = x->repository.index;
+	struct index_place place;
+	struct chunk_id id;
+	for (uint64_t at = 0; index_next_shared(index, &at, &id);) {
+		if (index_marked(index, &id) != MARK_USED)
+			continue;
+		if (repository_find_whole(&x->repository, &x->here, &id, out, &place))
+			index_move(index, &id, place);
+		else
+			index_mark(index, &id, MARK_BAD);
+	}
+}
+
+/* What is in no pack as it should be is kept wherever it is. */
+static bool is_needed_here(const struct prune *x, uint32_t pack, const struct chunk_id *id)
+{
+	struct index_place place;
+	uint8_t mark = index_marked(x->repository.index, id);
+	return mark == MARK_BAD ||
+	       (mark == MARK_USED && index_find(x->repository.index, id, &place) && place.pack == pack);
+}
+
 /* Bytes of a pack's chunks that are needed from here, and of all. */
 static uint64_t pack_needed(const struct prune *x, uint32_t pack, const struct pack_table *table, uint64_t *all_bytes)
 {
 	uint64_t n_bytes = 0;
 	*all_bytes = 0;
-	struct index_place place;
 	for (uint32_t i = 0; i < table->n_entries; i++) {
-		const struct chunk_id *id = &table->entries[i].id;
 		*all_bytes += table->entries[i].n_bytes;
-		if (index_marked(x->repository.index, id) == MARK_USED && index_find(x->repository.index, id, &place) &&
-		    place.pack == pack)
+		if (is_needed_here(x, pack, &table->entries[i].id))
 			n_bytes += table->entries[i].n_bytes;
 	}
 	return n_bytes;
@@ -190,7 +214,7 @@ static void wait_for_room(struct prune *x)
 	}
 }
 
-/* A chunk does not say whether it is data or a leaf; its seal does. */
+/* Whichever it is, data or a leaf. */
 static int chunk_read(struct prune *x, const struct chunk_id *id, uint8_t *out, size_t *n_sealed)
 {
 	const struct repository *r = &x->repository;
@@ -200,15 +224,14 @@ static int chunk_read(struct prune *x, const struct chunk_id *id, uint8_t *out, 
 	return repository_chunk(r, &x->here, KIND_LEAF, id, out, LEAF_PLAIN_MAX, &n_bytes, n_sealed);
 }
 
+/* Also where another pack has it whole. */
 static bool pack_is_hurt(struct prune *x, uint32_t pack, const struct pack_table *table, uint8_t *out)
 {
-	struct index_place place;
-	size_t n_sealed = 0;
 	bool is_hurt = false;
 	for (uint32_t i = 0; i < table->n_entries && !is_hurt; i++) {
-		const struct chunk_id *id = &table->entries[i].id;
-		is_hurt = index_find(x->repository.index, id, &place) && place.pack == pack &&
-			  chunk_read(x, id, out, &n_sealed) == -EBADMSG;
+		const struct pack_entry *entry = &table->entries[i];
+		struct index_place place = {pack, entry->offset, entry->n_bytes};
+		is_hurt = repository_chunk_check(&x->repository, &x->here, &entry->id, &place, out) == -EBADMSG;
 	}
 	return is_hurt;
 }
@@ -217,12 +240,10 @@ static bool pack_is_hurt(struct prune *x, uint32_t pack, const struct pack_table
  * given up. */
 static bool pack_rewrite(struct prune *x, uint32_t pack, const struct pack_table *table, uint8_t *out)
 {
-	struct repository *r = &x->repository;
-	struct index_place place;
 	size_t n_sealed = 0;
 	for (uint32_t i = 0; i < table->n_entries; i++) {
 		const struct chunk_id *id = &table->entries[i].id;
-		if (index_marked(r->index, id) != MARK_USED || !index_find(r->index, id, &place) || place.pack != pack)
+		if (!is_needed_here(x, pack, id))
 			continue;
 		int error = chunk_read(x, id, out, &n_sealed);
 		x->n_given_up += error == -EBADMSG && x->is_forced;
@@ -266,6 +287,7 @@ static enum status prune_rewrite(struct prune *x)
 	x->is_unneeded = calloc(r->n_packs + 1, sizeof(*x->is_unneeded));
 	if (!out || !x->is_unneeded)
 		abort();
+	shared_choose(x, out);
 	for (uint32_t pack = 0; status == DONE && pack < r->n_packs; pack++) {
 		status = x->is_trial ? DONE : lock_check(x->cli, &r->lock, r->path);
 		if (status == DONE)

@@ -5,7 +5,8 @@
  *    writer makes the missing one again.
  * 2. A backup's file is written after all packs that it needs are durable, and removed before any of them is.
  * 3. A pack whose table cannot be read is as good as not there: what needs it is found by what it lacks.
- * 4. A directory with anything in it but a repository is never made one.
+ * 4. A chunk that several packs have is read from the first of them that has it whole.
+ * 5. A directory with anything in it but a repository is never made one.
  */
 #include "cli/backup/repository.h"
 
@@ -88,6 +89,17 @@ static enum status key_file_read(struct cli *c, const char *path, uint8_t **data
 	return cli_refuse(c, "local",
 			  "the key file '%s' has fewer than %u bytes; make one with 'head -c 32 /dev/urandom > FILE'",
 			  path, KEY_FILE_BYTES_MIN);
+}
+
+/* That of a repository that is to be made: nothing of it is made for a key that cannot be had. */
+static enum status key_file_check(struct cli *c)
+{
+	const char *path = call_text(c->call, "key-file");
+	uint8_t *key = NULL;
+	size_t n_key = 0;
+	enum status status = path ? key_file_read(c, path, &key, &n_key) : DONE;
+	free(key);
+	return status;
 }
 
 static enum status repository_unlock(struct repository *r)
@@ -273,7 +285,7 @@ static int pack_look(struct repository *r, const char *name, bool is_again)
 	for (uint32_t i = 0; i < table.n_entries; i++) {
 		const struct pack_entry *entry = &table.entries[i];
 		struct index_place place = {number, entry->offset, entry->n_bytes};
-		if (!index_add(r->index, &entry->id, place) && is_again)
+		if (!index_add(r->index, &entry->id, place) && is_again) /* the new pack is the one that stays */
 			index_move(r->index, &entry->id, place);
 	}
 	pack_table_free(&table);
@@ -520,7 +532,9 @@ enum status repository_open(struct cli *c, struct repository *r, const char *pat
 	r->path = text_format("%s", path);
 	r->index = index_create();
 	vault_library_begin();
-	enum status status = dir_open(r, use);
+	enum status status = use == REPOSITORY_CREATE ? key_file_check(c) : DONE;
+	if (status == DONE)
+		status = dir_open(r, use);
 	/* not to put a lock into a directory that is something else */
 	if (status == DONE && (use == REPOSITORY_WRITE || (use == REPOSITORY_CREATE && !dir_is_blank(r->dir_fd))))
 		status = identity_find(r, use);
@@ -557,34 +571,92 @@ void repository_close(struct repository *r)
 
 /* ---- chunks ---- */
 
+static void worker_close(struct worker *w)
+{
+	if (w->fd >= 0)
+		close(w->fd);
+	w->fd = -1;
+}
+
 static int worker_open(const struct repository *r, struct worker *w, uint32_t pack)
 {
 	if (w->fd >= 0 && w->pack == pack)
 		return 0;
-	if (w->fd >= 0)
-		close(w->fd);
+	worker_close(w);
 	w->pack = pack;
 	w->fd = openat(r->packs_fd, r->packs[pack].name, O_RDONLY | O_CLOEXEC);
 	/* it was there when the repository was opened */
 	return w->fd >= 0 ? 0 : errno == ENOENT ? -ESTALE : -errno;
 }
 
+/* Into w->room, as it stands in the pack. */
+static int chunk_read(const struct repository *r, struct worker *w, const struct index_place *place)
+{
+	if (place->pack == PACK_IN_WORK)
+		return -ENOENT;
+	quarry_assert(place->pack < r->n_packs && place->n_bytes <= PACK_BYTES_MAX);
+	int error = worker_open(r, w, place->pack);
+	uint8_t *sealed = worker_room(w, place->n_bytes);
+	if (!error)
+		error = file_read_at(w->fd, sealed, place->n_bytes, place->offset);
+	if (error) /* whoever tries again opens it anew: on a network that may be what helps */
+		worker_close(w);
+	return error;
+}
+
+/* Of two places that failed, the reason that leaves more hope. */
+static int chunk_error(int a, int b)
+{
+	static const int hopeless[] = {-ENOENT, -EBADMSG};
+	for (size_t i = 0; i < array_size(hopeless); i++) {
+		if (a == hopeless[i])
+			return b;
+		if (b == hopeless[i])
+			return a;
+	}
+	return a;
+}
+
 int repository_chunk(const struct repository *r, struct worker *w, enum kind kind, const struct chunk_id *id, void *out,
 		     size_t room_bytes, size_t *n_bytes, size_t *sealed_bytes)
 {
 	struct index_place place;
-	if (!index_find(r->index, id, &place) || place.pack == PACK_IN_WORK)
-		return -ENOENT;
-	quarry_assert(place.pack < r->n_packs && place.n_bytes <= PACK_BYTES_MAX);
-	int error = worker_open(r, w, place.pack);
-	uint8_t *sealed = worker_room(w, place.n_bytes);
+	int reason = -ENOENT;
+	for (uint32_t i = 0; index_find_other(r->index, id, i, &place); i++) {
+		int error = chunk_read(r, w, &place);
+		if (!error)
+			error = chunk_decode(w->packer, &r->vault, kind, id, w->room, place.n_bytes, out, room_bytes,
+					     n_bytes);
+		if (sealed_bytes)
+			*sealed_bytes = place.n_bytes;
+		if (!error)
+			return 0;
+		reason = chunk_error(reason, error);
+	}
+	return reason;
+}
+
+int repository_chunk_check(const struct repository *r, struct worker *w, const struct chunk_id *id,
+			   const struct index_place *place, uint8_t *out)
+{
+	size_t n_bytes = 0;
+	int error = chunk_read(r, w, place);
 	if (!error)
-		error = file_read_at(w->fd, sealed, place.n_bytes, place.offset);
-	if (error)
-		return error;
-	if (sealed_bytes)
-		*sealed_bytes = place.n_bytes;
-	return chunk_decode(w->packer, &r->vault, kind, id, sealed, place.n_bytes, out, room_bytes, n_bytes);
+		error = chunk_decode(w->packer, &r->vault, KIND_DATA, id, w->room, place->n_bytes, out, LEAF_PLAIN_MAX,
+				     &n_bytes);
+	if (error == -EBADMSG)
+		error = chunk_decode(w->packer, &r->vault, KIND_LEAF, id, w->room, place->n_bytes, out, LEAF_PLAIN_MAX,
+				     &n_bytes);
+	return error;
+}
+
+bool repository_find_whole(const struct repository *r, struct worker *w, const struct chunk_id *id, uint8_t *out,
+			   struct index_place *place)
+{
+	uint32_t i = 0;
+	while (index_find_other(r->index, id, i, place) && repository_chunk_check(r, w, id, place, out) != 0)
+		i++;
+	return index_find_other(r->index, id, i, place);
 }
 
 struct leaf *repository_leaf(const struct repository *r, struct worker *w, const struct chunk_id *id, int *error)

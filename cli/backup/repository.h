@@ -68,11 +68,17 @@ must_check int repository_table(const struct repository *r, uint32_t pack, struc
 must_check bool repository_look_again(struct repository *r);
 /* Removes what writers that were killed have left. */
 must_check enum status repository_tidy(struct repository *r, uint64_t *n_removed);
-/* Reads one chunk. 0; -ENOENT: no pack has it; -ESTALE: its pack has gone since; -EBADMSG: damaged; another -errno. Any
+/* Reads one chunk, from whichever pack has it whole. 0; -ENOENT: no pack has it; -ESTALE: its pack has gone since; -EBADMSG: damaged; another -errno. Any
  * thread, with a worker of its own.
  * *sealed_bytes, if wanted: how much there is in w->room, as it stands in the pack. */
 must_check int repository_chunk(const struct repository *r, struct worker *w, enum kind kind, const struct chunk_id *id,
 				void *out, size_t room_bytes, size_t *n_bytes, size_t *sealed_bytes);
+/* Is a chunk, of data or a leaf, whole at this place? 0 or as above. `out` has LEAF_PLAIN_MAX bytes. */
+must_check int repository_chunk_check(const struct repository *r, struct worker *w, const struct chunk_id *id,
+				      const struct index_place *place, uint8_t *out);
+/* The first place where it is. */
+bool repository_find_whole(const struct repository *r, struct worker *w, const struct chunk_id *id, uint8_t *out,
+			   struct index_place *place);
 /* A new leaf from its chunk, or NULL with *error as above. */
 struct leaf *repository_leaf(const struct repository *r, struct worker *w, const struct chunk_id *id, int *error);
 

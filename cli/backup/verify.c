@@ -1,8 +1,8 @@
 /*
  * verify.c: `quarry backup verify`: reads every file of a repository and says which backups are hurt.
  *
- * 1. Each chunk of each pack is opened, unpacked and held against its name, by the workers, a pack each. What is not
- *    right is marked in the index.
+ * 1. Each chunk of each pack is opened, unpacked and held against its name, by the workers, a pack each. What no pack
+ *    has whole is marked in the index.
  * 2. Then each backup is walked over: what it needs must be there and not be marked.
  * 3. Nothing is changed. Sound means: every file is whole, and every backup can be restored.
  */
@@ -37,19 +37,13 @@ struct verify {
 	struct verify_pack jobs[PACKS_AHEAD];
 	uint64_t read_bytes, total_bytes;
 	uint32_t n_hurt;
-	json_t *backups; /* what was found, for --json */
+	bool is_pack_missing; /* what backups need is in none of the packs */
+	json_t *backups;      /* what was found, for --json */
 };
 
 /* ---- packs ---- */
 
-/* A worker's. A chunk does not say whether it is data or a leaf; its seal does. */
-static bool chunk_is_right(const struct repository *r, struct worker *w, const struct chunk_id *id, uint8_t *out)
-{
-	size_t n_bytes = 0;
-	return repository_chunk(r, w, KIND_DATA, id, out, LEAF_PLAIN_MAX, &n_bytes, NULL) == 0 ||
-	       repository_chunk(r, w, KIND_LEAF, id, out, LEAF_PLAIN_MAX, &n_bytes, NULL) == 0;
-}
-
+/* A worker's. */
 static void pack_verify(struct job *job, struct worker *w)
 {
 	struct verify_pack *v = (struct verify_pack *)job;
@@ -59,13 +53,13 @@ static void pack_verify(struct job *job, struct worker *w)
 	v->error = out ? repository_table(r, v->pack, &table) : -ENOMEM;
 	v->n_bad = 0;
 	for (uint32_t i = 0; !v->error && i < table.n_entries; i++) {
-		const struct chunk_id *id = &table.entries[i].id;
-		struct index_place place;
-		/* one that is in another pack as well is read there */
-		if (!index_find(r->index, id, &place) || place.pack != v->pack || chunk_is_right(r, w, id, out))
+		const struct pack_entry *entry = &table.entries[i];
+		struct index_place place = {v->pack, entry->offset, entry->n_bytes};
+		if (repository_chunk_check(r, w, &entry->id, &place, out) == 0)
 			continue;
-		index_mark(r->index, id, MARK_BAD);
 		v->n_bad++;
+		if (!repository_find_whole(r, w, &entry->id, out, &place))
+			index_mark(r->index, &entry->id, MARK_BAD);
 	}
 	if (!v->error)
 		pack_table_free(&table);
@@ -127,15 +121,19 @@ static void backups_verify(struct verify *x)
 {
 	for (uint32_t i = 0; i < x->repository.n_records; i++) {
 		const struct record *record = x->repository.records[i];
-		struct lost lost = {0};
-		survey_lost(&x->repository, &x->here, record, &lost);
-		x->n_hurt += lost.n > 0;
-		json_array_append_new(
-		    x->backups, json_pack("{sssssssIso}", "volume", record_text(record, RECORD_VOLUME), "snapshot",
-					  record_text(record, RECORD_SNAPSHOT), "state", lost.n > 0 ? "hurt" : "whole",
-					  "lost_bytes", (json_int_t)lost.n_bytes, "lost", lost_json(&lost)));
-		lost_fini(&lost);
+		struct loss loss;
+		survey_loss(&x->repository, &x->here, record, &loss);
+		x->n_hurt += loss.lost.n > 0;
+		x->is_pack_missing |= loss.n_missing > 0;
+		json_array_append_new(x->backups,
+				      json_pack("{sssssssIso}", "volume", record_text(record, RECORD_VOLUME),
+						"snapshot", record_text(record, RECORD_SNAPSHOT), "state",
+						loss.lost.n > 0 ? "hurt" : "whole", "lost_bytes",
+						(json_int_t)loss.data_bytes, "lost", lost_json(&loss.lost)));
+		lost_fini(&loss.lost);
 	}
+	for (uint32_t i = 0; i < x->repository.n_packs; i++) /* what is in none may be in one whose table is lost */
+		x->is_pack_missing &= !x->repository.packs[i].is_damaged;
 }
 
 static void verify_print(const struct verify *x)
@@ -156,10 +154,41 @@ static void verify_print(const struct verify *x)
 	for (uint32_t i = 0; i < r->n_records; i++) {
 		const json_t *found = json_array_get(x->backups, i), *lost = json_object_get(found, "lost");
 		auto_free char *title = record_title(r->records[i]);
-		auto_free char *text = ranges_text(number_at(found, "lost_bytes"), json_array_size(lost), lost);
-		if (json_array_size(lost) > 0)
+		uint64_t data_bytes = number_at(found, "lost_bytes"), n_bytes = 0;
+		for (size_t k = 0; k < json_array_size(lost); k++)
+			n_bytes += number_at(json_array_get(lost, k), "length_bytes");
+		auto_free char *text = ranges_text(n_bytes, json_array_size(lost), lost);
+		if (n_bytes > data_bytes) /* the map is lost, too */
+			printf("backup '%s' has lost %llu bytes of data, somewhere in %s\n", title,
+			       (unsigned long long)data_bytes, text);
+		else if (n_bytes > 0)
 			printf("backup '%s' has lost %s\n", title, text);
 	}
+	if (x->is_pack_missing)
+		printf("a pack is missing, or several: what is lost is in none of those that are there\n");
+}
+
+static const char *verify_advice(const struct repository *r, uint32_t n_hurt, uint32_t n)
+{
+	bool is_lost = false;
+	for (uint32_t i = 0; i < r->n_problems; i++)
+		is_lost |= r->problems[i].is_lost;
+	if (n_hurt == 0)
+		return is_lost ? "no backup is hurt: 'backup prune --force' clears away what is damaged"
+			       : "no backup is hurt: the next backup or prune mends a second copy";
+	if (n_hurt < n)
+		return "the others can be restored; 'backup prune --force' lets the next backup store again what is "
+		       "damaged";
+	return "'backup restore --lazy --wait --zero-damaged' saves what is left of one";
+}
+
+/* The files that are there and not as they should be, and those that are not there. */
+static char *verify_files(const struct verify *x)
+{
+	uint32_t n = x->repository.n_problems;
+	if (n == 0 && x->is_pack_missing)
+		return text_format("a pack is missing");
+	return text_format("%u file%s%s", n, n == 1 ? "" : "s", x->is_pack_missing ? " and a missing pack" : "");
 }
 
 static enum status verify_result(struct verify *x)
@@ -170,19 +199,17 @@ static enum status verify_result(struct verify *x)
 		json_array_append_new(files,
 				      json_pack("{ssss}", "file", r->problems[i].file, "problem", r->problems[i].text));
 	bool is_sound = r->n_problems == 0 && x->n_hurt == 0;
-	json_auto_t *value = json_pack("{sssbsIsOsO}", "repository", r->path, "sound", is_sound, "verified_bytes",
-				       (json_int_t)x->read_bytes, "files", files, "backups", x->backups);
+	json_auto_t *value = json_pack("{sssbsIsbsOsO}", "repository", r->path, "sound", is_sound, "verified_bytes",
+				       (json_int_t)x->read_bytes, "pack_missing", x->is_pack_missing, "files", files,
+				       "backups", x->backups);
 	if (!cli_print_json(x->cli, value))
 		verify_print(x);
 	if (is_sound)
 		return DONE;
 	uint32_t n_hurt = x->n_hurt + r->n_unreadable, n = r->n_records + r->n_unreadable;
-	const char *advice = n_hurt == 0  ? "; no backup is hurt: the next backup or prune mends a second copy"
-			     : n_hurt < n ? "; the others can be restored; 'backup prune --force' lets the next backup "
-					    "store again what is damaged"
-					  : "; 'backup restore --lazy --wait --zero-damaged' saves what is left of one";
-	return cli_refuse(x->cli, "damaged", "repository '%s' is damaged: %u file%s, %u of %u backups hurt%s", r->path,
-			  r->n_problems, r->n_problems == 1 ? "" : "s", n_hurt, n, advice);
+	auto_free char *wrong = verify_files(x);
+	return cli_refuse(x->cli, "damaged", "repository '%s' is damaged: %s, %u of %u backups hurt; %s", r->path,
+			  wrong, n_hurt, n, verify_advice(r, n_hurt, n));
 }
 
 enum status backup_verify(struct cli *c)

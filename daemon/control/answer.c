@@ -63,9 +63,16 @@ static uint64_t bytes_of(uint64_t blocks)
 {
 	return blocks * BLOCK_BYTES;
 }
+
+/* What waits for a checkpoint is free: a write that finds nothing else waits for it. The same of disks and of pools. */
+static uint64_t not_used_blocks(const struct disk_stats *s)
+{
+	return s->free_blocks + s->waiting_blocks;
+}
+
 static uint64_t used_blocks(const struct disk_stats *s)
 {
-	uint64_t not_used = s->free_blocks + s->waiting_blocks;
+	uint64_t not_used = not_used_blocks(s);
 	return s->n_blocks > not_used ? s->n_blocks - not_used : 0;
 }
 
@@ -146,7 +153,7 @@ static void put_room(json_t *o, const struct disk_view *v)
 	put_number_if(o, "used_bytes", v->is_open || is_told,
 		      is_told ? room->used_bytes : bytes_of(used_blocks(&v->stats)));
 	put_number_if(o, "free_bytes", v->is_open || is_told,
-		      is_told ? room->free_bytes : bytes_of(v->stats.free_blocks));
+		      is_told ? room->free_bytes : bytes_of(not_used_blocks(&v->stats)));
 	put_time(o, "sampled_at", is_told ? room->wall_ns : 0);
 }
 

@@ -215,13 +215,14 @@ static void tell_of_fill(const struct telling *t, const struct volume_view *v)
 static void tell_of_pool(const struct telling *t, const struct pool_view *v)
 {
 	char object[SET_TEXT_MAX + 16];
+	bool is_nearly_full = v->free_bytes < v->size_bytes / NEARLY_FULL_PART;
 	snprintf(object, sizeof(object), "pool %s", v->name);
 	if (v->n_disks == 0 && v->n_volumes > 0)
 		tell(t, "pool-empty", object, "it has volumes and no disk: quarry disk add PATH --pool %s", v->name);
-	else if (v->n_disks_here > 0 && v->free_bytes == 0)
+	else if (v->n_disks_here > 0 && (v->free_bytes == 0 || (v->n_full > 0 && is_nearly_full)))
 		tell(t, "pool-full", object,
 		     "writes to new places fail; add a disk, trim or delete: quarry disk add PATH --pool %s", v->name);
-	else if (v->n_disks_here > 0 && v->free_bytes < v->size_bytes / NEARLY_FULL_PART)
+	else if (v->n_disks_here > 0 && is_nearly_full)
 		tell(t, "pool-nearly-full", object,
 		     "less than %d %% of it is free; add a disk: quarry disk add PATH --pool %s",
 		     100 / NEARLY_FULL_PART, v->name);

@@ -1,5 +1,5 @@
 #!/bin/bash
-# limit: 240
+# limit: 270
 # backup-lazy.sh [ROUNDS]: `backup restore --lazy`: a volume is read and written while it is filled; the daemon and the filler are
 # killed at random meanwhile; a damaged repository costs the blocks that are hurt, and no others.
 . "$(dirname "$0")/lib.sh"
@@ -215,6 +215,39 @@ expect 0 "" q backup restore "$repo/v@s" new --lazy --wait
 holds is_whole new
 holds same new
 drop new
+
+say "packs that cannot be read for a while are tried again; for longer, what is in them is an error until they can"
+repo=$dir/pruned
+mkdir "$dir/away"
+for way in passes lasts; do
+	filler_begin new p@t
+	filler_catch
+	mv "$repo"/packs/* "$dir/away"
+	for pack in "$dir"/away/*; do # leads to itself: it cannot be opened, and is neither damaged nor gone
+		ln -s "${pack##*/}" "$repo/packs/${pack##*/}"
+	done
+	kill -CONT "$filler"
+	until_true 20 grep -q "cannot be read: .*; trying again" "$dir/filler"
+	if [ $way = lasts ]; then
+		status=0
+		wait "$filler" || status=$?
+		is "the end of the filler" "$status" 1
+		holds grep -qE "cannot be read \(.*\): of volume 'new' cannot be had [0-9]+ bytes: .* when the repository can be read" \
+			"$dir/filler"
+		holds test "$(fill new unfillable_bytes)" -gt 0
+	fi
+	mv "$dir"/away/* "$repo/packs"
+	if [ $way = lasts ]; then
+		expect 0 "^volume 'new' is whole$" q backup restore "$repo/p@t" new --lazy --wait
+	else
+		holds wait "$filler"
+		holds test -z "$(sed -n '/cannot be had/p' "$dir/filler")"
+	fi
+	holds is_whole new
+	holds same new p@t
+	drop new
+done
+repo=$dir/repo
 
 say "a filler that was left behind does not fill another volume of that name"
 volume_make u 600M

@@ -218,6 +218,7 @@ echo short >"$dir/short-key"
 secret=$dir/secret
 expect 1 'fewer than 32 bytes' q backup create v@s1 "$secret" --key-file "$dir/short-key"
 expect 1 'cannot read the key file' q backup create v@s1 "$secret" --key-file "$dir/nothing"
+holds test ! -e "$secret"
 for s in s1 s2; do
 	backup "v@$s" "$secret" --key-file "$dir/key"
 done
@@ -299,6 +300,24 @@ while read -r file; do
 done < <(cd "$victim" && find . -type f -printf '%P\n')
 holds test "$n_files" -ge 11
 expect 0 'd@s3 +whole' q backup verify "$victim"
+say "what is lost is told exactly: data, and not the holes that a lost map may have had"
+q volume create x --size 64M >/dev/null
+put x 0 400
+put x 40000 100
+snapshot x s1
+backup x@s1 "$dir/exact"
+pack=$(ls "$dir/exact/packs")
+mv "$dir/exact/packs/$pack" "$dir/saved"
+expect 1 "is damaged: a pack is missing, 1 of 1 backups hurt" q backup verify "$dir/exact"
+expect 1 "^x@s1 +hurt +500K$" q backup verify "$dir/exact"
+expect 1 "^backup 'x@s1' has lost 512000 bytes of data, somewhere in 67108864 bytes: 0\\+67108864$" q backup verify "$dir/exact"
+expect 1 "^a pack is missing" q backup verify "$dir/exact"
+q --json backup verify "$dir/exact" >"$dir/answer" 2>/dev/null || true
+is "told" "$(told 'pack_missing, .backups[0].lost_bytes' | xargs)" "true 512000"
+mv "$dir/saved" "$dir/exact/packs/$pack"
+printf x >>"$dir/exact/packs/$pack"
+expect 1 "is damaged: 1 file, 1 of 1 backups hurt" q backup verify "$dir/exact"
+
 say "a writer mends a second copy; a damaged pack is not built on"
 rm "$victim/repository" "$victim/backups/$(ls "$victim/backups" | head -n 1)"
 pack=$(ls -S "$victim/packs" | tail -n 1)
@@ -402,6 +421,42 @@ snapshot p n9
 backup p@n9 "$dir/pruned"
 is "the base" "$(told base)" n8
 holds restores p@n9 "$dir/pruned"
+
+# a prune that is killed before it removes what it has written again: chunks lie in two packs, of which one is damaged
+q volume create h --size 20M >/dev/null
+put h 0 1200
+snapshot h n1
+backup h@n1 "$dir/halfway"
+hole h 0 1000
+snapshot h n2
+backup h@n2 "$dir/halfway"
+cp -r "$dir/halfway/packs" "$dir/before"
+q backup prune "$dir/halfway" --keep-last 1 >/dev/null
+again=$(comm -13 <(ls "$dir/before") <(ls "$dir/halfway/packs"))
+old=$(comm -23 <(ls "$dir/before") <(ls "$dir/halfway/packs"))
+is "packs written again" "$(wc -w <<<"$again")" 1
+holds test -n "$old"
+cp "$dir"/before/* "$dir/halfway/packs"
+for hurt in "$again" $old; do
+	rm -rf "$dir/half"
+	cp -r "$dir/halfway" "$dir/half"
+	/usr/bin/python3 - "$dir/half/packs/$hurt" <<-'END'
+		import struct, sys
+		f = open(sys.argv[1], "r+b")
+		data = bytearray(f.read())
+		end = len(data) - 16 - struct.unpack("<I", data[-16:-12])[0]
+		data[24:end:64] = bytes(b ^ 1 for b in data[24:end:64]) # in every chunk
+		f.seek(0)
+		f.write(data)
+	END
+	expect 1 "no backup is hurt: 'backup prune --force'" q backup verify "$dir/half"
+	holds restores h@n2 "$dir/half"
+	expect 0 "kept 'h@n2'" q backup prune "$dir/half" --keep-last 1
+	holds restores h@n2 "$dir/half"
+	expect 0 "kept 'h@n2'" q backup prune "$dir/half" --keep-last 1 --force
+	expect 0 'h@n2 +whole' q backup verify "$dir/half"
+	holds restores h@n2 "$dir/half"
+done
 
 # packs that are hardly more than their tables: what is written again may be the same pack under the same name
 q volume create t --size 1M >/dev/null

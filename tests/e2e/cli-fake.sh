@@ -204,7 +204,9 @@ for filter in '' --filter=nozero; do
 	server=$!
 	others+=("$server")
 	until_true 10 test -s "$dir/t.pid"
-	expect 0 '' q volume export i1 "nbd+unix:///?socket=$dir/t.sock"
+	expect 1 "t.sock' has data, from byte 0 on; .* with --force" q volume export i1 "nbd+unix:///?socket=$dir/t.sock"
+	is "left as it was" "$(head -c 4 "$dir/target" | tr -d '\n')" yy
+	expect 0 '' q volume export i1 "nbd+unix:///?socket=$dir/t.sock" --force
 	holds cmp -n 9000448 "$dir/target" "$dir/out.raw"
 	is "what lies behind" "$(tail -c 4 "$dir/target" | tr -d '\n')" yy
 	name=n${#filter}
@@ -275,6 +277,29 @@ expect 1 "is empty" q volume import "$dir/empty" x
 expect 1 'cannot connect' q volume import "nbd+unix:///?socket=$dir/nothing" x
 qemu-img create -q -f qcow2 -b "$dir/out.raw" -F raw "$dir/backed.qcow2"
 expect 1 'has a backing file' q volume import "$dir/backed.qcow2" x
+# nor may it have one when qemu-nbd opens it: what else is put in its place is not read, and what is put into it neither
+mkdir "$dir/swapping"
+cat >"$dir/swapping/qemu-nbd" <<-END
+	#!/bin/bash
+	[ \$SWAP = place ] && mv "$dir/swapped.qcow2" "$dir/victim.qcow2" || cat "$dir/swapped.qcow2" >"$dir/victim.qcow2"
+	exec "$(command -v qemu-nbd)" "\$@"
+END
+chmod +x "$dir/swapping/qemu-nbd"
+qemu-img create -q -f qcow2 -o data_file="$dir/data.raw" "$dir/split.qcow2" 1M
+for swap in place content; do
+	for other in backed split; do
+		cp "$dir/out.qcow2" "$dir/victim.qcow2"
+		cp "$dir/$other.qcow2" "$dir/swapped.qcow2"
+		if [ $swap = place ]; then
+			expect 0 '' env SWAP=place PATH="$dir/swapping:$PATH" "$BUILD/quarry" volume import "$dir/victim.qcow2" swapped
+			holds cmp "$dir/out.raw" "$dir/fake/swapped.data"
+			q volume delete swapped >/dev/null
+		else
+			expect 1 "victim.qcow2' has " env SWAP=content PATH="$dir/swapping:$PATH" \
+				"$BUILD/quarry" volume import "$dir/victim.qcow2" x
+		fi
+	done
+done
 qemu-img create -q -f vmdk "$dir/x.vmdk" 1M
 expect 1 'looks like a vmdk image' q volume import "$dir/x.vmdk" x
 expect 1 'is no qcow2 image' q volume import "$dir/out.raw" x --format qcow2

@@ -41,7 +41,7 @@ echo "$n MiB went in"
 holds test "$n" -gt 160
 holds test "$n" -lt 256
 verify "$(uri fat)" 0 "$n"
-expect 1 'space|full' q status
+expect 1 'pool-full .*pool default .*writes .* fail' q status
 is "told once" "$(q --json events | jq '[.events[] | select(.code == "pool-full")] | length')" 1
 
 say "what a full pool still does"

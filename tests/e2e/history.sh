@@ -91,10 +91,11 @@ for how in stop kill kill; do
 done
 
 say "a schedule"
-expect 0 '' q snapshot schedule log --every 1s --keep 2
+expect 1 'every 10 s to 68 years' q snapshot schedule log --every 9s --keep 2
+expect 0 '' q snapshot schedule log --every 10s --keep 2
 has_kept() { [ "$(json '[.snapshots[] | select(.scheduled and .state == "ok")] | length' snapshot list log)" = 2 ]; }
-until_true 10 has_kept
-expect 0 'log +1s +2' q status
+until_true 20 has_kept
+expect 0 'log +10s +2' q status
 expect 0 'ends|no schedule' q snapshot schedule log --off
 
 say "exact figures"

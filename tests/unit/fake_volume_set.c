@@ -168,6 +168,7 @@ void volume_set_disks(struct volume_set *set, void (*each)(const struct disk_vie
 	};
 	v.stats.n_blocks = 262144;
 	v.stats.free_blocks = 200000;
+	v.stats.waiting_blocks = 1000;
 	each(&v, context);
 }
 

@@ -291,6 +291,10 @@ static void script_lists(struct bench *b)
 	CU_ASSERT_EQUAL(json_integer_value(json_object_get(adding, "written_bytes")), (json_int_t)(3 * MIB));
 	r = ask(b, "GET", "/v1/disks/%2Fsrv%2Fd%201", NULL); /* by its path */
 	CU_ASSERT_STRING_EQUAL(text_at(r, "name"), "d1");
+	uint64_t free_bytes = (uint64_t)json_integer_value(json_object_get(r->json, "free_bytes"));
+	uint64_t used_bytes = (uint64_t)json_integer_value(json_object_get(r->json, "used_bytes"));
+	CU_ASSERT_EQUAL(free_bytes, 201000 * 4096ull); /* with what waits for a checkpoint */
+	CU_ASSERT_EQUAL(free_bytes + used_bytes, GIB);
 	r = ask(b, "GET", "/v1/disks/00000000-0000-0000-0000-000000000000", NULL); /* by its UUID */
 	CU_ASSERT_STRING_EQUAL(text_at(r, "name"), "d1");
 	r = ask(b, "GET", "/v1/requests?older_than_ms=10", NULL);
@@ -741,6 +745,7 @@ static void test_health(void)
 	volumes[0].view.is_serving = false;
 	pools[0].free_bytes = 0;
 	pools[1].free_bytes = GIB;
+	pools[3].n_full = 1; /* once; there is room again */
 	pools[2].n_disks = pools[2].n_disks_here = 0;
 	pools[2].n_volumes = 1;
 	health_each(&s, tell, NULL);
@@ -748,6 +753,10 @@ static void test_health(void)
 	    told, "metadata-failed(metadata store) disk-failed(disk d0) disk-failed(disk d1) disk-recovering(disk d2) "
 		  "disk-damaged(disk d3) disk-damaged(disk d3) volume-failing(volume v0) pool-full(pool p0) "
 		  "pool-nearly-full(pool p1) pool-empty(pool p2) ");
+	pools[1].n_full = 1; /* what is free is the reserve */
+	told[0] = '\0';
+	health_each(&s, tell, NULL);
+	CU_ASSERT_PTR_NOT_NULL(strstr(told, "pool-full(pool p0) pool-full(pool p1) pool-empty(pool p2) "));
 }
 
 int main(void)

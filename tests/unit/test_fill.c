@@ -275,6 +275,25 @@ static void a_discard_is_on_every_copy(void)
 	close_world();
 }
 
+/* A filler that gives up what is damaged settles a unit of which it has brought nothing: when the process ends before that
+ * is recorded, another one may bring it. */
+static void what_is_zeroed_outlives_what_is_not_recorded(void)
+{
+	struct volume *v = open_world(20, 8 * UNIT);
+	CU_ASSERT_EQUAL(settle(v, 0, 2), 0);
+	CU_ASSERT_EQUAL(record(v), 0);
+	CU_ASSERT_EQUAL(settle(v, 2, 2), 0);
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_ZERO, 2 * UNIT, UNIT, 0), 0);
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_TRIM, 3 * UNIT, 4 * BLOCK, VOLUME_FUA), 0);
+	v = restart(true);
+	for (uint64_t block = 2 * UNIT_BLOCKS; block < 4 * UNIT_BLOCKS; block += 64)
+		CU_ASSERT_EQUAL(put(v, block, 64, 7, VOLUME_FILL), 0);
+	CU_ASSERT_EQUAL(settle(v, 2, 2), 0);
+	expect_stamps(v, 2 * UNIT_BLOCKS, UNIT_BLOCKS + 4, 0);
+	expect_stamps(v, 3 * UNIT_BLOCKS + 4, 4, 7);
+	close_world();
+}
+
 /* On a disk that is full a hint is taken as far as it needs no room; what was written goes. */
 static void a_discard_on_a_full_disk(void)
 {
@@ -302,6 +321,41 @@ static void a_discard_on_a_full_disk(void)
 	CU_ASSERT_EQUAL(get(v, 0), 9);
 	CU_ASSERT_EQUAL(get(v, 2 * UNIT_BLOCKS), 0);
 	CU_ASSERT_EQUAL(get(v, 1019 * UNIT_BLOCKS), 8); /* it was never written: the hint was not taken */
+	close_world();
+}
+
+/* Zeros that were to stay fail there, as a write does, and both copies are as current as before. */
+static void zeros_on_a_full_disk_cost_no_copy(void)
+{
+	world_open(&w, 21);
+	world_add_disk(&w, 64 * MIB);
+	world_add_disk(&w, DISK_BYTES);
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	data = world_memory(256 * KIB);
+	back = world_memory(256 * KIB);
+	set_pool_find(w.set, "default")->facts.failure_domain = DOMAIN_DISK;
+	struct set_command create = fill_order(GIB, SOURCE);
+	create.replicas = 2;
+	CU_ASSERT_EQUAL_FATAL(world_command(&w, &create), 0);
+	CU_ASSERT_EQUAL_FATAL(world_attach(&w, "vm1"), 0);
+	struct volume *v = world_head(&w, "vm1");
+	uint64_t n = 0, n_failed = 0;
+	while (put(v, n, 64, 9, 0) == 0)
+		n += 64;
+	while (put(v, n, 1, 9, 0) == 0)
+		n++;
+	CU_ASSERT(n > 32 * UNIT_BLOCKS);
+	for (uint64_t unit = 64; unit < 1000; unit++) { /* each takes a page, and there are not as many */
+		int res = world_op(&w, v, VOLUME_ZERO, unit * UNIT, BLOCK, 0);
+		CU_ASSERT(res == 0 || res == -ENOSPC);
+		n_failed += res != 0;
+	}
+	CU_ASSERT(n_failed > 0);
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_ZERO, UNIT, 999 * UNIT, 0), -ENOSPC);
+	CU_ASSERT_EQUAL(v->disks[0].state, VOLUME_DISK_JOINED);
+	CU_ASSERT_EQUAL(v->disks[1].state, VOLUME_DISK_JOINED);
+	CU_ASSERT_EQUAL(get(v, 0), 9);
+	expect_stamps(v, UNIT_BLOCKS, 4, 0); /* what was written has gone all the same */
 	close_world();
 }
 
@@ -383,6 +437,44 @@ static void what_cannot_be_had_is_an_error_there_alone(void)
 	CU_ASSERT_EQUAL(get(v, 1), 9);
 	CU_ASSERT_EQUAL(record(v), 0);
 	CU_ASSERT_PTR_NULL(v->fill);
+	close_world();
+}
+
+/* A write that keeps a part of a block needs that one alone, whatever else of its unit is hurt. */
+static void what_cannot_be_had_hurts_no_other_block(void)
+{
+	struct volume *v = open_world(22, 2 * GIB);
+	uint64_t hurt = 5 * BLOCK;
+	CU_ASSERT_EQUAL(put(v, 0, 5, 7, VOLUME_FILL), 0);
+	CU_ASSERT_EQUAL(put(v, 6, 64, 7, VOLUME_FILL), 0);
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_TRIM, hurt, BLOCK, VOLUME_FILL), 0);
+	CU_ASSERT_EQUAL(settle(v, 1, 1), 0); /* all hole */
+	memset(data, 9, 256 * KIB);
+	CU_ASSERT_EQUAL(world_write(&w, v, hurt + 512, data, 512, 0), -EIO);
+	CU_ASSERT_EQUAL(world_write(&w, v, hurt - BLOCK + 512, data, BLOCK, 0), -EIO); /* its end lies there */
+	CU_ASSERT_EQUAL(world_write(&w, v, hurt + 512, data, BLOCK, 0), -EIO);         /* its begin */
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_ZERO, hurt + 512, 512, 0), -EIO);
+	CU_ASSERT_EQUAL(world_write(&w, v, 512, data, 512, 0), 0);
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_ZERO, 2 * BLOCK - 512, 1024, 0), 0);
+	CU_ASSERT_EQUAL(world_write(&w, v, 4 * BLOCK + 512, data, 2 * BLOCK, 0), 0); /* over it as a whole */
+	CU_ASSERT_EQUAL(world_write(&w, v, hurt + 1024, data + BLOCK, 512, 0), 0);   /* it was written since */
+	CU_ASSERT_EQUAL(world_write(&w, v, hurt + 512, data, 256 * KIB, 0), 0);      /* 65 blocks */
+	CU_ASSERT_EQUAL(world_read(&w, v, 0, back, 64 * BLOCK), 0);
+	CU_ASSERT_EQUAL(back[511], 7);
+	CU_ASSERT_EQUAL(back[512], 9);
+	CU_ASSERT_EQUAL(back[1024], 7);
+	CU_ASSERT_EQUAL(back[2 * BLOCK - 513], 7);
+	CU_ASSERT_EQUAL(back[2 * BLOCK - 512], 0);
+	CU_ASSERT_EQUAL(back[2 * BLOCK + 512], 7);
+	CU_ASSERT_EQUAL(get(v, 5), 9);
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_TRIM, UNIT - BLOCK, BLOCK, VOLUME_FILL), 0);
+	CU_ASSERT_EQUAL(put(v, UNIT_BLOCKS - 1, 1, 8, 0), 0);
+	CU_ASSERT_EQUAL(world_read(&w, v, UNIT - BLOCK, back, 2 * BLOCK), 0); /* the other one is a hole */
+	CU_ASSERT_EQUAL(back[0], 8);
+	CU_ASSERT_EQUAL(back[BLOCK], 0);
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_TRIM, GIB, UNIT, VOLUME_FILL), 0); /* in a segment that lies nowhere */
+	CU_ASSERT_EQUAL(world_write(&w, v, GIB + 512, data, 512, 0), -EIO);
+	CU_ASSERT_EQUAL(put(v, 3, 1, 6, 0), 0);
 	close_world();
 }
 
@@ -647,11 +739,15 @@ int main(void)
 	CU_add_test(suite, "what is discarded waits for nobody", what_is_discarded_waits_for_nobody);
 	CU_add_test(suite, "a discard is on every copy", a_discard_is_on_every_copy);
 	CU_add_test(suite, "a discard on a full disk", a_discard_on_a_full_disk);
+	CU_add_test(suite, "zeros on a full disk cost no copy", zeros_on_a_full_disk_cost_no_copy);
+	CU_add_test(suite, "what is zeroed outlives what is not recorded",
+		    what_is_zeroed_outlives_what_is_not_recorded);
 	CU_add_test(suite, "a trimmed unit is no reason to leave out another",
 		    a_trimmed_unit_is_no_reason_to_leave_out_another);
 	CU_add_test(suite, "what is not there is no hole", what_is_not_there_is_no_hole);
 	CU_add_test(suite, "what is not there has changed", what_is_not_there_has_changed);
 	CU_add_test(suite, "what cannot be had", what_cannot_be_had_is_an_error_there_alone);
+	CU_add_test(suite, "what cannot be had hurts no other block", what_cannot_be_had_hurts_no_other_block);
 	CU_add_test(suite, "what cannot be had is told exactly", what_cannot_be_had_is_told_exactly);
 	CU_add_test(suite, "nobody waits for ever", nobody_waits_for_ever);
 	CU_add_test(suite, "who goes on to wait is sent away, too", who_goes_on_to_wait_is_sent_away_too);

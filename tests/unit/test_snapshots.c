@@ -597,7 +597,10 @@ static void a_schedule_takes_and_keeps(void)
 	open_world(9, 1);
 	struct volume *v = world_volume(&w, "vm1", GIB);
 	put(v, 0, 1);
-	struct set_command c = {.kind = SET_VOLUME_SCHEDULE, .object = "vm1", .every_s = 3600, .keep = 3};
+	struct set_command c = {.kind = SET_VOLUME_SCHEDULE, .object = "vm1", .every_s = 9, .keep = 3};
+	CU_ASSERT_EQUAL(world_command(&w, &c), -EINVAL);
+	CU_ASSERT_PTR_NOT_NULL(strstr(w.why, "every 10 s"));
+	c.every_s = 3600;
 	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
 	CU_ASSERT_EQUAL(world_snapshot(&w, "vm1@mine"), 0);
 	world_let_pass(&w, 10ull * 3600 * NS_PER_S + NS_PER_S);

@@ -343,6 +343,28 @@ static void a_deletion_goes_on_after_a_crash(void)
 
 /* ---- pools and disks ---- */
 
+/* Thin volumes may promise more than a number holds. */
+static void what_a_pool_promises_has_a_bound(void)
+{
+	struct head_world w;
+	char name[] = "v0";
+	world_open(&w, 31);
+	world_add_disk(&w, DISK_BYTES);
+	CU_ASSERT_EQUAL(world_start(&w), 0);
+	for (; name[1] < '5'; name[1]++) {
+		CU_ASSERT_PTR_NOT_NULL_FATAL(world_volume(&w, name, GIB));
+		set_volume_find(w.set, name)->facts.size_bytes = 1ull << 62;
+	}
+	CU_ASSERT_EQUAL(look_pools(&w).pools[0].provisioned_bytes, INT64_MAX);
+	CU_ASSERT_EQUAL(look_pools(&w).pools[0].n_full, 0);
+	for (name[1] = '0'; name[1] < '5'; name[1]++)
+		set_volume_find(w.set, name)->facts.size_bytes = GIB;
+	CU_ASSERT_EQUAL(look_pools(&w).pools[0].provisioned_bytes, 5 * GIB);
+	set_volume_find(w.set, "v1")->head->full_ns = 1;
+	CU_ASSERT_EQUAL(look_pools(&w).pools[0].n_full, 1);
+	world_close(&w);
+}
+
 static void pools_are_kept_in_order(void)
 {
 	struct head_world w;
@@ -720,6 +742,7 @@ int main(void)
 	CU_add_test(suite, "clients are told of a detach", clients_are_told_of_a_detach);
 	CU_add_test(suite, "a deleted volume gives its space back", a_deleted_volume_gives_its_space_back);
 	CU_add_test(suite, "a deletion goes on after a crash", a_deletion_goes_on_after_a_crash);
+	CU_add_test(suite, "what a pool promises", what_a_pool_promises_has_a_bound);
 	CU_add_test(suite, "pools are kept in order", pools_are_kept_in_order);
 	CU_add_test(suite, "a disk with data is removed only by force", a_disk_with_data_is_removed_only_by_force);
 	CU_add_test(suite, "a disk that does not open keeps nobody waiting",

@@ -17,11 +17,12 @@
  *  1. A client's write is never overwritten by the filler: it has an epoch, and their ranges exclude each other.
  *  2. A client reads a block that nobody wrote only in a settled unit; a change that leaves such a block partly as it was
  *     waits for its unit, too. So a request may be carried out behind a later one, here and where it waits for copies
- *     (volume_io.c). What is trimmed or zeroed before its unit is settled gets an epoch also where it was a hole (part.c,
- *     is_marking): so it is there for good, and waits for nobody.
+ *     (volume_io.c). What is trimmed or zeroed before its unit is recorded gets an epoch also where it was a hole (part.c,
+ *     is_marking): so it is there for good, and waits for nobody. That it is settled does not do: when this process ends,
+ *     it is brought again, and what was lost to the source then may be there now.
  *  3. A unit of the recorded prefix was settled before the flush that went before the record.
  *  4. Nobody waits longer than FILL_PATIENCE_NS for a filler that is silent, nor for a unit that it gave up: then a read
- *     gets what was written since, else -EIO [is_strict], and a change that needs what is missing gets -EIO.
+ *     gets what was written, else -EIO, and a change that keeps part of a block goes by that block alone [is_strict].
  *
  * Owner: the volume's head; volumes that are whole have none.
  */
@@ -130,12 +131,15 @@ bool fill_awaits(const struct volume *v, uint64_t pos_bytes, uint64_t len_bytes)
 	return f && next_unit(f, unit_of(pos_bytes), end, false) < end;
 }
 
-/* What is missing will not come: a read goes on and gets what was written since; what needs it fails. */
+bool fill_may_bring(const struct volume *v, uint64_t pos_bytes, uint64_t len_bytes)
+{
+	return v->fill && pos_bytes + len_bytes > v->entry->facts.fill.filled_bytes;
+}
+
+/* What is missing will not come: who does not need just that goes on (part.c, SURVEY). */
 static void fill_do_without(struct volume_io *io)
 {
-	io->own.is_strict = io->op == VOLUME_READ;
-	if (!io->own.is_strict && io->own.err == 0)
-		io->own.err = -EIO;
+	io->own.is_strict = true;
 }
 
 /* Units that are not there yet are told as data: nobody may take them for holes, nor for what was there before. */

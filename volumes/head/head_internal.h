@@ -487,6 +487,8 @@ must_check int fill_check(const struct volume *v, const struct volume_io *io);
 must_check enum flow fill_admit(struct volume_io *io);
 /* Is anything of this range yet to be brought? */
 must_check bool fill_awaits(const struct volume *v, uint64_t pos_bytes, uint64_t len_bytes);
+/* Is it not recorded that it was, so that the filler may bring something here after a restart? */
+must_check bool fill_may_bring(const struct volume *v, uint64_t pos_bytes, uint64_t len_bytes);
 uint64_t fill_prefix_bytes(const struct volume *v); /* all before it is there */
 must_check enum flow fill_record(struct volume_io *io);
 void fill_view(const struct set_volume *entry, struct volume_view *view);

@@ -7,7 +7,8 @@
  *                       +- MOVE <-+                     a disk was full, and nothing lies in the segment yet
  *
  *   SURVEY   (before FETCH, only while the volume is being filled) looks which blocks nobody has written: a filler's write
- *            is cut into runs of these, each carried like a write of its own; a strict read fails if there is one
+ *            is cut into runs of these, each carried like a write of its own; a strict read fails if one of them is yet
+ *            to be brought, and a strict write if its first or last block is, of which it keeps a part
  *   FETCH    reads the first and the last block of the range, if they lie partly outside of it
  *   HELD     (from CARRY) a snapshot is being taken: a change waits until the trees are forked [SNAPHOLD]
  *   MERGE    lays the client's bytes over them, lays out the memory of the whole, sums and looks for zeros
@@ -204,6 +205,12 @@ static uint64_t part_bits(const struct part *p, uint64_t first, uint64_t end)
 	return (n == 64 ? UINT64_MAX : (1ull << n) - 1) << (first - p->block);
 }
 
+/* Is it a client's change, of which only the edges are looked at? */
+static bool part_surveys_edges(const struct part *p)
+{
+	return part_writes(p) && !(p->request->flags & VOLUME_FILL);
+}
+
 /* Asks the disk what was written from survey_end on. */
 static enum flow part_survey(struct part *p)
 {
@@ -217,12 +224,23 @@ static enum flow part_survey(struct part *p)
 	struct disk_io *io = &p->first.rio.io;
 	io->op = DISK_MAP;
 	io->first = p->survey_end;
-	io->n_blocks = end - p->survey_end;
+	io->n_blocks = part_surveys_edges(p) ? 1 : end - p->survey_end;
 	io->since = 1; /* what has an epoch */
 	io->extents = p->extents;
 	io->extents_max = PART_EXTENTS_MAX;
 	part_look(p);
 	return FLOW_WAIT;
+}
+
+/* The disk has answered of one edge: the other one is next. */
+static void part_surveyed_edge(struct part *p)
+{
+	uint64_t block = p->survey_end, last = p->block + p->n_blocks - 1;
+	bool is_missing = p->first.rio.io.n_extents == 0 && fill_awaits(p->volume, block * BLOCK_BYTES, SECTOR_BYTES);
+	if (is_missing)
+		p->err = -EIO;
+	p->survey_end = block < last && p->has_tail ? last : last + 1;
+	part_find_again(p);
 }
 
 /* The disk has answered: of what the extents cover, or all that was asked for when there was room for more. */
@@ -232,6 +250,10 @@ static void part_surveyed(struct part *p)
 	uint32_t n_extents = p->first.rio.io.n_extents;
 	if (p->err != 0)
 		return;
+	if (part_surveys_edges(p)) {
+		part_surveyed_edge(p);
+		return;
+	}
 	if (n_extents == PART_EXTENTS_MAX)
 		end = p->extents[n_extents - 1].first + p->extents[n_extents - 1].n_blocks;
 	p->untouched |= part_bits(p, p->survey_end, end);
@@ -260,13 +282,26 @@ static bool part_next_run(struct part *p)
 	return true;
 }
 
+/* Nobody wrote it, and it is still to be brought. */
+static bool part_lacks(const struct part *p)
+{
+	bool is_missing = false;
+	for (uint64_t left = p->untouched; left != 0 && !is_missing; left &= left - 1) {
+		uint64_t block = p->block + (uint64_t)__builtin_ctzll(left);
+		is_missing = fill_awaits(p->volume, block * BLOCK_BYTES, SECTOR_BYTES);
+	}
+	return is_missing;
+}
+
 /* What becomes of a part once it is known what was written. */
 static enum part_stage part_after_survey(struct part *p)
 {
 	if (p->err == 0 && p->kind == PART_READ) {
-		p->err = p->untouched ? -EIO : 0;
+		p->err = part_lacks(p) ? -EIO : 0;
 		return p->err ? PART_END : PART_MERGE;
 	}
+	if (p->err == 0 && part_surveys_edges(p))
+		return PART_FETCH;
 	return part_next_run(p) ? PART_FETCH : PART_END;
 }
 
@@ -404,7 +439,7 @@ static enum disk_op part_op(const struct part *p)
 /* While the volume is filled, a trim must be remembered where nobody wrote, too. */
 static bool part_marks(const struct part *p)
 {
-	return p->kind == PART_TRIM && !p->is_too_full && fill_awaits(p->volume, p->pos_bytes, p->len_bytes);
+	return p->kind == PART_TRIM && !p->is_too_full && fill_may_bring(p->volume, p->pos_bytes, p->len_bytes);
 }
 
 /* Counts a change in its epoch, and in its chunk while the segment is fresh. */
@@ -582,11 +617,13 @@ static bool part_may_move(const struct part *p)
 	       chunk_get(p->volume, p->segment) == p->fresh && chunk_bit(p->fresh->fresh, p->segment);
 }
 
-/* A disk had no room to remember a trim. A hint is carried once more, and only what was written goes, which needs none. */
+/* A disk had no room to remember a trim. It is carried once more, and only what was written goes, which needs none: of a
+ * hint that is enough, and zeros that were to stay have failed, on all copies alike. */
 static bool part_trims_again(struct part *p)
 {
-	p->is_too_full = p->is_marking && p->full != 0 && p->request->op == VOLUME_TRIM;
-	return p->is_too_full;
+	bool is_again = p->is_marking && p->full != 0;
+	p->is_too_full |= is_again;
+	return is_again;
 }
 
 void part_moved(struct part *p, int res)
@@ -668,6 +705,8 @@ static void part_end(struct part *p)
 {
 	struct volume_io *io = p->request;
 	int err = p->kind == PART_AHEAD ? ahead_told(p) : p->err;
+	if (err == 0 && p->is_too_full && io->op == VOLUME_ZERO)
+		err = -ENOSPC;
 	if (part_changes(p))
 		io->own.disks |= p->sent;
 	part_put(p);
@@ -777,7 +816,9 @@ static void part_aim(struct part *p)
 static bool part_needs_survey(const struct part *p)
 {
 	const struct volume_io *io = p->request;
-	return p->kind == PART_READ ? io->own.is_strict : p->kind == PART_WRITE && io->flags & VOLUME_FILL;
+	if (p->kind == PART_WRITE && io->flags & VOLUME_FILL)
+		return true;
+	return io->own.is_strict && (p->kind == PART_READ || (part_writes(p) && (p->has_head || p->has_tail)));
 }
 
 static enum part_stage part_first_stage(struct part *p)
@@ -785,7 +826,7 @@ static enum part_stage part_first_stage(struct part *p)
 	p->is_surveyed = part_needs_survey(p);
 	if (p->is_surveyed) {
 		p->untouched = 0;
-		p->survey_end = p->block;
+		p->survey_end = part_surveys_edges(p) && !p->has_head ? p->block + p->n_blocks - 1 : p->block;
 		p->whole.pos_bytes = p->pos_bytes;
 		p->whole.len_bytes = p->len_bytes;
 		p->whole.slice = p->slice;

@@ -21,7 +21,7 @@
 
 #define SCHEDULE_RETRY_S 60u
 #define SCHEDULE_LOOK_S  60u /* at least this often, since the wall clock may be set */
-#define SCHEDULE_MIN_S   1u
+#define SCHEDULE_MIN_S   10u /* each is flushed, recorded, and deleted again in the background */
 
 /* ---- the command ---- */
 
@@ -53,7 +53,8 @@ static int schedule_check(struct command *c)
 	    (o->every_s >= SCHEDULE_MIN_S && o->every_s <= INT32_MAX && o->keep > 0 && o->keep < SNAPSHOTS_MAX))
 		return 0;
 	return command_refuse(c, -EINVAL, "invalid",
-			      "a schedule takes a snapshot every 1 s to 68 years and keeps 1 to %u", SNAPSHOTS_MAX - 1);
+			      "a schedule takes a snapshot every %u s to 68 years and keeps 1 to %u", SCHEDULE_MIN_S,
+			      SNAPSHOTS_MAX - 1);
 }
 
 static void schedule_run(struct command *c)

@@ -333,7 +333,9 @@ static void pool_view_count(struct volume_set *s, struct pool_view *v)
 		if (volume->facts.is_deleting || strcmp(volume->facts.pool, v->name) != 0)
 			continue;
 		v->n_volumes++;
-		v->provisioned_bytes += volume->facts.size_bytes;
+		v->n_full += volume->head && volume->head->full_ns != 0;
+		/* thin volumes may promise more than a number of JSON can say */
+		v->provisioned_bytes = min_u64(v->provisioned_bytes + volume->facts.size_bytes, INT64_MAX);
 	}
 }
 

@@ -109,7 +109,7 @@ struct volume_io {
 		bool has_missed;         /* a disk has missed something of it, which is to be recorded first (P2) */
 		bool is_short;           /* too few copies are current for what comes next of it */
 		bool is_answered;        /* in FILL or RECORD: nothing is left to do */
-		bool is_strict;          /* a READ: what nobody has written is -EIO */
+		bool is_strict;          /* where it needs what is yet to be brought and nobody wrote: -EIO */
 		uint64_t unit, unit_end; /* FILL: what it waits for, and the end of what it needs */
 		uint64_t fill_bytes;     /* RECORD: filled so far */
 		struct {

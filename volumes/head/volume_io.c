@@ -258,6 +258,13 @@ static void volume_io_advance(struct volume_io *io, uint64_t len_bytes)
 	io->own.iov_skip = s.skip;
 }
 
+/* Does it need what lies there? Nobody wrote it. */
+static bool piece_needs_all(const struct piece *piece)
+{
+	bool is_look = piece->kind == PART_READ || piece->kind == PART_MAP;
+	return is_look || piece->pos_bytes % BLOCK_BYTES != 0 || piece->len_bytes % BLOCK_BYTES != 0;
+}
+
 /* Does this piece change nothing where there is nothing? */
 static bool piece_leaves_hole(const struct volume_io *io, const struct piece *piece)
 {
@@ -268,7 +275,7 @@ static bool piece_leaves_hole(const struct volume_io *io, const struct piece *pi
 	case PART_ZEROS:
 		return !(io->flags & VOLUME_NO_HOLE);
 	case PART_TRIM:
-		return !fill_awaits(io->own.volume, piece->pos_bytes, piece->len_bytes);
+		return !fill_may_bring(io->own.volume, piece->pos_bytes, piece->len_bytes);
 	case PART_WRITE: /* while the volume is filled, zeros are written: a hole there means that nobody wrote */
 		return !io->own.volume->fill && slice_is_zero(volume_io_slice(io), piece->len_bytes);
 	case PART_AHEAD:
@@ -337,7 +344,7 @@ static enum flow volume_io_issue_next(struct volume_io *io)
 	case PLACED_MOVING:
 		break;
 	}
-	if (io->own.is_strict) { /* and nobody wrote here */
+	if (io->own.is_strict && piece_needs_all(&piece) && fill_awaits(v, piece.pos_bytes, piece.len_bytes)) {
 		io->own.err = -EIO;
 		return FLOW_NEXT;
 	}

@@ -284,9 +284,10 @@ struct pool_view {
 	char name[SET_TEXT_MAX];
 	struct uuid uuid;
 	uint32_t replicas, min_replicas, n_disks, n_volumes;
+	uint32_t n_full; /* volumes of which a write failed here for want of space, and none has succeeded since */
 	uint32_t n_disks_here; /* of this node; sizes are theirs, until who shows it adds what others have told */
 	enum failure_domain failure_domain;
-	uint64_t size_bytes, free_bytes, used_bytes, provisioned_bytes;
+	uint64_t size_bytes, free_bytes, used_bytes, provisioned_bytes; /* provisioned: at most INT64_MAX */
 };
 struct snapshot_view {
 	char volume[SET_TEXT_MAX], name[SET_TEXT_MAX];
