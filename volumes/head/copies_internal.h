@@ -173,6 +173,8 @@ bool move_has(const struct volume *v, uint64_t segment); /* does one move it? */
 uint64_t move_target(const struct volume *v, uint64_t segment);
 /* The target has not done a change as the others have. */
 void move_missed(struct volume *v, uint64_t segment, int res);
+/* Is it where segments go, or are to go? Its place among the disks is kept. */
+bool move_uses_disk(const struct volume *v, uint32_t disk);
 bool move_is_switching(const struct volume *v); /* nobody forks or drops a tree meanwhile */
 bool move_is_naming(const struct volume *v);    /* a disk is being joined [PLACEBAR] */
 uint64_t move_copied_bytes(const struct volume *v);

@@ -286,8 +286,8 @@ int command_find_disk(struct command *c)
 static bool volume_uses(struct set_volume *v, const struct set_disk *d)
 {
 	return volume_facts_disk(&v->facts, &d->facts.uuid) ||
-	       (v->head &&
-		(v->head->disks[d->index].state != VOLUME_DISK_UNUSED || placer_uses_disk(v->head, d->index)));
+	       (v->head && (v->head->disks[d->index].state != VOLUME_DISK_UNUSED ||
+			    placer_uses_disk(v->head, d->index) || move_uses_disk(v->head, d->index)));
 }
 
 uint32_t set_disk_users(const struct set_disk *d, char *names, size_t room)
