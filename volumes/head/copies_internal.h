@@ -184,6 +184,8 @@ bool volume_disk_is_quiet(struct volume *v, uint32_t disk); /* nobody waits for 
 
 bool even_is_needed(const struct set_volume *entry); /* some may have more, or fewer, and that can be mended */
 bool even_concerns(const struct volume *v, uint64_t disks);
+/* Has a segment more copies than it is to have, and can do without this one? */
+bool even_has_enough(const struct volume *v, uint64_t disks, uint32_t disk);
 /* Of segments that lie on order->disks: sets out, or target, which is none of the refused. 0, -ENOSPC; -EIO: no copy can be
  * done without now. */
 must_check int even_plan(struct volume *v, uint64_t refused, struct move_order *order);

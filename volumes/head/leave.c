@@ -304,6 +304,16 @@ static bool leave_waits_for_export(struct leave *l)
 	return snap != NULL;
 }
 
+/* Where there are more copies than wanted, it goes without another in its place: there may be no domain for one. */
+static int leave_choose(struct leave *l, struct move_order *order)
+{
+	struct volume *v = l->volume;
+	order->target = SET_DISKS_MAX;
+	if (even_has_enough(v, order->disks, l->disk))
+		return 0;
+	return placement_choose_other(v, order->disks & ~disk_bit(l->disk), l->refused, &order->target);
+}
+
 static int leave_order(struct leave *l)
 {
 	struct volume *v = l->volume;
@@ -319,7 +329,7 @@ static int leave_order(struct leave *l)
 	int err = sources == 0      ? -EIO
 		  : l->is_balancing ? balance_plan(v, l->refused, &order)
 		  : leave_evens(l)  ? even_plan(v, l->refused, &order)
-				    : placement_choose_other(v, order.disks & ~old, l->refused, &order.target);
+				    : leave_choose(l, &order);
 	if (err != 0)
 		return leave_explain(l, l->failed ? -EIO : err);
 	order.source = sources & old ? l->disk : (uint32_t)__builtin_ctzll(sources);
