@@ -360,6 +360,76 @@ static void what_only_counts_is_not_looked_for_without_end(void)
 	bench_close(&b);
 }
 
+static void bench_remove_by_force(struct bench *b, uint32_t disk)
+{
+	struct set_command c = order(SET_DISK_REMOVE, disk_name(b, disk));
+	c.force = true;
+	CU_ASSERT_EQUAL_FATAL(world_command(&b->w, &c), 0);
+}
+
+/* As many copies as disks, and one of these is gone for good: with one copy fewer all is well again. */
+static void fewer_copies_are_the_way_out(void)
+{
+	for (uint32_t disk = 0; disk < 3; disk++) {
+		struct bench b;
+		bench_open(&b, 810 + disk, 3, 3);
+		bench_change(&b, 40);
+		const struct uuid gone = b.w.set->disks[disk]->facts.uuid;
+		bench_remove_by_force(&b, disk);
+		bench_change(&b, 40);
+		CU_ASSERT_EQUAL_FATAL(bench_set_replicas(&b, 2), 0);
+		world_until(&b.w, copies_are_even, &b);
+		world_let_pass(&b.w, 5 * NS_PER_S);
+		CU_ASSERT_PTR_NULL(volume_facts_disk(&b.v->entry->facts, &gone));
+		CU_ASSERT_EQUAL(world_events(&b.w, "leave-stalled"), 0);
+		bench_check(&b);
+		bench_check_copies(&b);
+		bench_close(&b);
+	}
+}
+
+/* It was told of on disks that have nothing of it any more, but its trees. */
+static void a_single_copy_forgets_disks_that_are_gone(void)
+{
+	struct bench b;
+	bench_open(&b, 820, 3, 3);
+	bench_change(&b, 40);
+	CU_ASSERT_EQUAL_FATAL(bench_set_replicas(&b, 1), 0);
+	world_until(&b.w, copies_are_even, &b);
+	for (uint32_t disk = 0; disk < 3; disk++) {
+		const struct uuid gone = b.w.set->disks[disk]->facts.uuid;
+		uint64_t disks = 0;
+		for (uint32_t i = 0; i < b.v->layout.n; i++)
+			disks |= b.v->layout.sets[i].disks;
+		if (disks >> disk & 1)
+			continue;
+		CU_ASSERT_PTR_NOT_NULL(volume_facts_disk(&b.v->entry->facts, &gone));
+		bench_remove_by_force(&b, disk);
+		bench_change(&b, 10);
+		world_let_pass(&b.w, 5 * NS_PER_S);
+		CU_ASSERT_PTR_NULL(volume_facts_disk(&b.v->entry->facts, &gone));
+	}
+	bench_check(&b);
+	bench_close(&b);
+}
+
+/* What had several copies has been on any disks: so has what comes of it. */
+static void a_clone_is_of_its_kind(void)
+{
+	struct bench b;
+	bench_open(&b, 830, 3, 2);
+	bench_change(&b, 40);
+	bench_snapshot(&b, "vm1@before");
+	CU_ASSERT_EQUAL_FATAL(bench_set_replicas(&b, 1), 0);
+	world_until(&b.w, copies_are_even, &b);
+	CU_ASSERT_EQUAL_FATAL(world_clone(&b.w, "vm1@before", "vm2"), 0);
+	const struct set_volume *entry = set_volume_find(b.w.set, "vm2");
+	CU_ASSERT_PTR_NOT_NULL_FATAL(entry);
+	CU_ASSERT_EQUAL(entry->facts.replicas, 1);
+	CU_ASSERT_TRUE(volume_facts_are_replicated(&entry->facts));
+	bench_close(&b);
+}
+
 int main(void)
 {
 	CU_initialize_registry();
@@ -377,6 +447,9 @@ int main(void)
 	CU_add_test(suite, "what was placed with too few gets the rest", what_was_placed_with_too_few_gets_the_rest);
 	CU_add_test(suite, "what only counts is not looked for without end",
 		    what_only_counts_is_not_looked_for_without_end);
+	CU_add_test(suite, "fewer copies are the way out", fewer_copies_are_the_way_out);
+	CU_add_test(suite, "a single copy forgets disks that are gone", a_single_copy_forgets_disks_that_are_gone);
+	CU_add_test(suite, "a clone is of its kind", a_clone_is_of_its_kind);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();

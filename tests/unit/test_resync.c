@@ -275,6 +275,29 @@ static void a_bad_source_is_turned_away(void)
 	}
 }
 
+/* While pieces of the segment before are under way: they are not forgotten. */
+static void what_lies_before_a_bad_block_is_copied(void)
+{
+	for (uint64_t seed = 480; seed < 500; seed++) {
+		struct bench b;
+		struct look l;
+		bench_open(&b, seed, 3, 3);
+		bench_change(&b, 40);
+		sim_file_fail(world_disk_file(&b.w, 3), OP_WRITE, 0, EIO);
+		for (uint32_t cell = 0; cell < CELLS; cell++)
+			CU_ASSERT_EQUAL(bench_put(&b, 0, cell, (uint8_t)(100 + cell), 0), 0);
+		CU_ASSERT_EQUAL(bench_put(&b, 1, 0, 92, VOLUME_FUA), 0);
+		sim_file_flip(world_disk_file(&b.w, 1), cell_block(&b, 0, 1, 0, 1), 78);
+		bench_return(&b, 2);
+		world_until(&b.w, all_are_current, &b);
+		for (uint32_t cell = 0; cell < CELLS; cell++) {
+			CU_ASSERT_EQUAL(look_at(&b, 2, cell_pos(0, cell), b.back, &l), 0);
+			CU_ASSERT(is_all(b.back, b.model[0][cell], CELL_BYTES));
+		}
+		bench_close(&b);
+	}
+}
+
 static bool has_failed(void *context)
 {
 	return world_events(context, "resync-blocked") > 0;
@@ -331,6 +354,7 @@ int main(void)
 	CU_add_test(suite, "in doubt clients go on", in_doubt_clients_go_on);
 	CU_add_test(suite, "in doubt the daemon can end", in_doubt_the_daemon_can_end);
 	CU_add_test(suite, "a bad source is turned away", a_bad_source_is_turned_away);
+	CU_add_test(suite, "what lies before a bad block is copied", what_lies_before_a_bad_block_is_copied);
 	CU_add_test(suite, "one that cannot keeps none from it", one_that_cannot_keeps_none_from_it);
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();

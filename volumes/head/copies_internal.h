@@ -173,6 +173,8 @@ bool move_has(const struct volume *v, uint64_t segment); /* does one move it? */
 uint64_t move_target(const struct volume *v, uint64_t segment);
 /* The target has not done a change as the others have. */
 void move_missed(struct volume *v, uint64_t segment, int res);
+/* Is it where segments go, or are to go? Its place among the disks is kept. */
+bool move_uses_disk(const struct volume *v, uint32_t disk);
 bool move_is_switching(const struct volume *v); /* nobody forks or drops a tree meanwhile */
 bool move_is_naming(const struct volume *v);    /* a disk is being joined [PLACEBAR] */
 uint64_t move_copied_bytes(const struct volume *v);
@@ -182,6 +184,8 @@ bool volume_disk_is_quiet(struct volume *v, uint32_t disk); /* nobody waits for 
 
 bool even_is_needed(const struct set_volume *entry); /* some may have more, or fewer, and that can be mended */
 bool even_concerns(const struct volume *v, uint64_t disks);
+/* Has a segment more copies than it is to have, and can do without this one? */
+bool even_has_enough(const struct volume *v, uint64_t disks, uint32_t disk);
 /* Of segments that lie on order->disks: sets out, or target, which is none of the refused. 0, -ENOSPC; -EIO: no copy can be
  * done without now. */
 must_check int even_plan(struct volume *v, uint64_t refused, struct move_order *order);

@@ -56,6 +56,12 @@ static bool even_may_drop(const struct volume *v, uint64_t disks, uint32_t disk)
 	return n_then > 0 && (n_then == n_now || n_then >= v->entry->facts.min_replicas);
 }
 
+bool even_has_enough(const struct volume *v, uint64_t disks, uint32_t disk)
+{
+	quarry_assert(disks >> disk & 1);
+	return n_copies(disks) > v->entry->facts.replicas && even_may_drop(v, disks, disk);
+}
+
 /* How gladly it is done without. */
 static uint64_t even_rank(const struct volume *v, uint64_t disks, uint32_t disk)
 {

@@ -262,6 +262,10 @@ static int leave_plan(struct leave *l, struct move_order *order)
 	case LEAVE_FOR_DISK:
 		break;
 	}
+	/* Where there are more copies than wanted, it goes without another in its place: there may be no domain for one. */
+	order->target = SET_DISKS_MAX;
+	if (even_has_enough(l->volume, order->disks, l->disk))
+		return 0;
 	return placement_choose_other(l->volume, order->disks & ~disk_bit(l->disk), l->refused, &order->target);
 }
 

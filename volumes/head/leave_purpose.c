@@ -17,13 +17,14 @@
 
 /* ---- what for ---- */
 
-/* Its copies are to be made anew, and there are disks for them: of a volume that nobody serves, the record need not know
- * yet that they are stale. */
+/* Its copies are to be made anew, or forgotten, and there are disks for them: of a volume that nobody serves, the record need
+ * not know yet that they are stale, unless one may be the only one. */
 static bool disk_is_to_be_replaced(const struct set_volume *entry, const struct volume_disk_facts *known,
 				   const struct set_disk *d)
 {
 	const struct set_pool *pool = set_pool_find(entry->set, entry->facts.pool);
-	return set_disk_is_gone(d) && entry->facts.replicas > 1 && (known->is_stale || !entry->head) && pool &&
+	bool is_stale = known->is_stale || (entry->facts.replicas > 1 && !entry->head);
+	return set_disk_is_gone(d) && volume_facts_are_replicated(&entry->facts) && is_stale && pool &&
 	       placement_domains_running(entry->set, &pool->facts) >= entry->facts.replicas;
 }
 

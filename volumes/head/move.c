@@ -104,6 +104,11 @@ uint64_t move_target(const struct volume *v, uint64_t segment)
 		   : 0;
 }
 
+bool move_uses_disk(const struct volume *v, uint32_t disk)
+{
+	return v->move && move_has_target(v->move) && v->move->order.target == disk;
+}
+
 bool move_is_switching(const struct volume *v)
 {
 	return v->move && v->move->is_switching;

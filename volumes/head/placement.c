@@ -489,12 +489,19 @@ static struct volume *volume_of_update(struct record_update *u)
 	return container_of(u, struct placer_update, update)->volume;
 }
 
+/* One that was joined in vain, and removed since, holds nothing that counts, and the store may know it no more. */
+static bool placer_names(const struct volume *v, uint32_t disk)
+{
+	const struct set_disk *d = v->set->disks[disk];
+	return v->placer.new_disks >> disk & 1 && d && !d->facts.is_removed;
+}
+
 /* The record names every disk that holds a tree of the volume. */
 static int placer_change(struct record_update *u, struct volume_facts *facts)
 {
 	struct volume *v = volume_of_update(u);
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
-		if (!(v->placer.new_disks >> i & 1))
+		if (!placer_names(v, i))
 			continue;
 		const struct uuid *uuid = &v->set->disks[i]->facts.uuid;
 		if (!volume_facts_name_disk(facts, uuid, v->generation))
@@ -529,6 +536,12 @@ static void placer_extend(struct record_update *u, struct transaction *t)
 		const struct set_disk *d = v->set->disks[__builtin_ctzll(disks)];
 		uuid_to_text(&d->facts.uuid, uuid);
 		transaction_condition(t, placement_revision(d), DISK_KEY, uuid);
+	}
+	for (uint32_t i = 0; i < SET_DISKS_MAX && t->request.n_conditions < METADATA_CONDITIONS_MAX; i++) {
+		if (!placer_names(v, i) || picks_disks(p) >> i & 1)
+			continue;
+		uuid_to_text(&v->set->disks[i]->facts.uuid, uuid);
+		transaction_condition(t, v->set->disks[i]->facts.revision, DISK_KEY, uuid);
 	}
 }
 

@@ -53,7 +53,8 @@ static bool resync_turns_away(struct resync *r, const struct copy_progress *p)
 		r->bad = 0;
 	r->bad_segment = segment;
 	r->bad |= 1ull << r->source;
-	r->segment = segment;
+	/* from the first again: the lanes are at several segments, and those before the bad one may not be done */
+	r->segment = (uint32_t)(r->copy_first / SEGMENT_BLOCKS % PLACEMENT_CHUNK);
 	if (volume_good(r->volume, r->walk.disks[segment] & ~r->bad) != 0)
 		return true;
 	r->lost_first = p->failed_first;

@@ -110,6 +110,8 @@ static int clone_facts(struct command *c)
 	*f = (struct volume_facts){.uuid = set_random_uuid(c->set),
 				   .size_bytes = c->snapshot->facts.size_bytes,
 				   .replicas = source->replicas,
+				   .was_replicated =
+				       source->was_replicated, /* its one copy may lie on any node's disks */
 				   .min_replicas = source->min_replicas,
 				   .epoch_base = c->volume->head->epoch,
 				   .live_tree = 1,

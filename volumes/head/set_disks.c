@@ -286,8 +286,8 @@ int command_find_disk(struct command *c)
 static bool volume_uses(struct set_volume *v, const struct set_disk *d)
 {
 	return volume_facts_disk(&v->facts, &d->facts.uuid) ||
-	       (v->head &&
-		(v->head->disks[d->index].state != VOLUME_DISK_UNUSED || placer_uses_disk(v->head, d->index)));
+	       (v->head && (v->head->disks[d->index].state != VOLUME_DISK_UNUSED ||
+			    placer_uses_disk(v->head, d->index) || move_uses_disk(v->head, d->index)));
 }
 
 uint32_t set_disk_users(const struct set_disk *d, char *names, size_t room)
@@ -320,6 +320,20 @@ static bool disk_is_of_lost_node(const struct command *c)
 	return c->order->force && !set_disk_is_ours(c->disk) && !set_node_is_alive(c->set, c->disk->facts.node);
 }
 
+static void live_tree_count(const struct tree_record *t, void *context)
+{
+	*(uint32_t *)context += t->state == TREE_LIVE;
+}
+
+/* Is a volume about to be placed there? The store may not have told of it yet, but the disk was joined before. */
+static bool disk_has_live_trees(const struct set_disk *d)
+{
+	uint32_t n = 0;
+	if (d->disk && disk_state(d->disk) == DISK_RUNNING)
+		disk_trees_each(d->disk, live_tree_count, &n);
+	return n > 0;
+}
+
 /* 1: go on; 0: it is done already; -errno. */
 static int disk_remove_check(struct command *c)
 {
@@ -340,6 +354,12 @@ static int disk_remove_check(struct command *c)
 		    "disk %s holds data of %u volume%s (%s): drain it first (quarry disk drain), delete them, or lose "
 		    "what lies there with --force",
 		    c->disk->facts.name, n, n == 1 ? "" : "s", names);
+	if (!c->order->force && disk_has_live_trees(c->disk))
+		return command_refuse(
+		    c, -EBUSY, "in-use",
+		    "disk %s has maps of a volume, which may be about to be placed there, or are dropped "
+		    "soon: try again, or drain it first (quarry disk drain)",
+		    c->disk->facts.name);
 	c->was_running = c->disk->state == SET_DISK_RUNNING;
 	if (c->was_running)
 		c->disk->state = SET_DISK_CLOSING; /* nothing is placed on it from now on */
@@ -363,7 +383,7 @@ static int disk_remove_decide(struct command *c)
 		transaction_condition(&c->transaction, 0, LEASE_KEY, c->disk->facts.node);
 	c->disk_facts = c->disk->facts;
 	c->disk_facts.is_removed = true;
-	if (set_disk_users(c->disk, NULL, 0) > 0)
+	if (set_disk_users(c->disk, NULL, 0) > 0 || disk_has_live_trees(c->disk))
 		transaction_put(&c->transaction, disk_to_json(&c->disk_facts), DISK_KEY, uuid);
 	else
 		transaction_delete(&c->transaction, DISK_KEY, uuid);
