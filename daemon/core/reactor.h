@@ -171,9 +171,9 @@ must_check int reactor_map(struct reactor *r, int fd, uint64_t pos_bytes, uint64
 must_check int reactor_share(struct reactor *r, uint64_t len_bytes, int *fd, struct mapping **out);
 void mapping_close(struct mapping *m);
 
-/* An eventfd or pipe of another process, or, without signalled(), a unix stream; -EINVAL: it is none of these, and to
- * poll it or write to it might wait. With signalled() it is listened to: called once or more after others have signalled it, soon when they had before it was
- * opened. The descriptor is taken over, also on failure. */
+/* An eventfd or pipe of another process, or, without signalled(), a unix stream; -EINVAL: it is none of these, and to poll it
+ * or write to it might wait. With signalled() it is listened to: called once or more after others have signalled it, soon when
+ * they had before it was opened. The descriptor is taken over, also on failure. */
 struct event;
 must_check int reactor_event_open(struct reactor *r, int fd, void (*signalled)(void *context), void *context,
 				  struct event **out);

@@ -34,14 +34,11 @@
 #include "daemon/core/uring_internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <linux/falloc.h>
 #include <poll.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
-#include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 #if __has_include(<valgrind/valgrind.h>)
@@ -63,54 +60,6 @@
 #define SPIN_PREEMPTED_NS (20 * NS_PER_US)
 
 static const struct reactor_ops uring_ops;
-
-/* ---- clocks and randomness ---- */
-
-static uint64_t clock_ns(clockid_t clock)
-{
-	struct timespec now;
-
-	clock_gettime(clock, &now);
-	return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
-}
-
-uint64_t uring_now_ns(struct reactor *r)
-{
-	return clock_ns(CLOCK_BOOTTIME);
-}
-
-static uint64_t uring_wall_ns(struct reactor *r)
-{
-	return clock_ns(CLOCK_REALTIME);
-}
-
-/* The kernel's own numbers, fetched by the dozen: they end up in UUIDs and session numbers. */
-static uint64_t uring_random(struct reactor *r)
-{
-	struct uring *u = uring_of(r);
-
-	if (u->n_random == 0) {
-		ssize_t n = getrandom(u->random, sizeof u->random, 0);
-		quarry_assert(n == (ssize_t)sizeof u->random); /* up to 256 bytes are never cut short */
-		u->n_random = RANDOM_NUMBERS;
-	}
-	return u->random[--u->n_random];
-}
-
-/* The kernel makes it anew at each start of the machine. A disk asks for it when it is opened. */
-static struct uuid uring_boot(struct reactor *r)
-{
-	char text[UUID_TEXT_BYTES] = "";
-	struct uuid boot = {0};
-	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
-
-	if (fd >= 0)
-		close(fd);
-	if (n != (ssize_t)sizeof(text) - 1 || uuid_from_text(text, &boot) != 0)
-		memset(&boot, 0, sizeof(boot));
-	return boot;
-}
 
 /* ---- life ---- */
 
@@ -610,12 +559,12 @@ static void ring_reap(struct uring *u)
 	ring_drain(u);
 	if (!ring_has_task_work(u))
 		return;
-	uint64_t until_ns = clock_ns(CLOCK_BOOTTIME) + GATHER_MAX_NS;
+	uint64_t until_ns = uring_now_ns(&u->base) + GATHER_MAX_NS;
 	do {
 		counter_add(&u->counters.enters, 1);
 		check_entered(io_uring_get_events(&u->ring));
 		ring_drain(u);
-	} while (ring_has_task_work(u) && clock_ns(CLOCK_BOOTTIME) < until_ns);
+	} while (ring_has_task_work(u) && uring_now_ns(&u->base) < until_ns);
 }
 
 /* ---- messages from other threads ---- */
@@ -686,7 +635,7 @@ static void cpu_relax(void)
 /* Looks for work until it is there or the time is over. */
 static enum spin_outcome spin(struct uring *u, uint64_t limit_ns, uint64_t until_ns)
 {
-	uint64_t began_ns = clock_ns(CLOCK_BOOTTIME), now_ns = began_ns, before_ns;
+	uint64_t began_ns = uring_now_ns(&u->base), now_ns = began_ns, before_ns;
 	bool is_hit = false;
 
 	until_ns = min_u64(until_ns, began_ns + limit_ns);
@@ -696,7 +645,7 @@ static enum spin_outcome spin(struct uring *u, uint64_t limit_ns, uint64_t until
 			is_hit = is_work_visible(u);
 		}
 		before_ns = now_ns;
-		now_ns = clock_ns(CLOCK_BOOTTIME);
+		now_ns = uring_now_ns(&u->base);
 		/* A jump of the clock: another thread has a use for this CPU. */
 	} while (!is_hit && now_ns < until_ns && now_ns - before_ns < SPIN_PREEMPTED_NS);
 	counter_add(&u->counters.spins, 1);
@@ -718,7 +667,7 @@ static void ring_sleep(struct uring *u, uint64_t now_ns, uint64_t until_ns)
 /* Nothing is left to do until something completes or a timer is due. */
 static void ring_wait(struct uring *u, uint64_t until_ns)
 {
-	uint64_t began_ns = clock_ns(CLOCK_BOOTTIME);
+	uint64_t began_ns = uring_now_ns(&u->base);
 	uint64_t limit_ns = spin_limit_ns(&u->spin, began_ns, u->disk_load);
 	enum spin_outcome outcome = SPIN_NONE;
 
@@ -731,7 +680,7 @@ static void ring_wait(struct uring *u, uint64_t until_ns)
 		ring_sleep(u, began_ns, until_ns);
 	else if (ring_has_task_work(u))
 		ring_enter(u);
-	spin_learn(&u->spin, clock_ns(CLOCK_BOOTTIME), outcome);
+	spin_learn(&u->spin, uring_now_ns(&u->base), outcome);
 }
 
 static void turn_submit(struct uring *u)
@@ -753,7 +702,7 @@ static void uring_run(struct reactor *r)
 	ring_own(u);
 	/* Spares a look-up in each call. It is the thread's, so it ends with the run; older kernels lack it. */
 	io_uring_register_ring_fd(&u->ring);
-	u->spin.turn_began_ns = clock_ns(CLOCK_BOOTTIME);
+	u->spin.turn_began_ns = uring_now_ns(&u->base);
 	for (;;) {
 		ring_reap(u);
 		messages_deliver(u);

@@ -2,6 +2,7 @@
  * uring_internal.h: what the files of the io_uring reactor share.
  *
  *   reactor_uring.c   life, the turn, submission and completion
+ *   uring_clock.c     time, chance, and the run of the machine
  *   uring_spin.c      whether to look for completions before sleeping
  *   uring_files.c     opening, locking and sizing files and devices
  *   uring_streams.c   addresses, listeners, streams
@@ -120,8 +121,13 @@ static inline struct uring *uring_of(struct reactor *r)
 	return container_of(r, struct uring, base);
 }
 
-/* reactor_uring.c */
+/* uring_clock.c */
 uint64_t uring_now_ns(struct reactor *r);
+uint64_t uring_wall_ns(struct reactor *r);
+uint64_t uring_random(struct reactor *r);
+struct uuid uring_boot(struct reactor *r);
+
+/* reactor_uring.c */
 /* Hands an op to the kernel, or queues it. */
 void uring_submit(struct reactor *r, struct op *op);
 /* Asks for an accept back early; its completion still comes, unless the kernel had not seen it: then it is deferred. */

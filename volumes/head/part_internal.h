@@ -121,6 +121,21 @@ void part_to_text(const struct part *p, char *text, size_t room);
 void part_ask(struct part *p, uint32_t disk);
 void part_find_again(struct part *p); /* before another one is asked for the same */
 
+bool part_writes(const struct part *p);   /* data, or zeros */
+uint64_t part_good(const struct part *p); /* bit per disk: those of its disks that can still be asked */
+void part_look(struct part *p);           /* asks one of these; there must be one */
+void part_aim(struct part *p);            /* its range is another: what follows from it */
+
+/* ---- part_survey.c ---- */
+
+/* Is it to be known what was written? Then the stage is SURVEY. */
+must_check bool part_survey_begin(struct part *p);
+must_check enum flow part_survey(struct part *p);
+void part_surveyed(struct part *p);                /* a disk has answered */
+enum part_stage part_after_survey(struct part *p); /* it is known */
+/* The next run of blocks that nobody wrote becomes what the part carries; false: there is none. */
+must_check bool part_next_run(struct part *p);
+
 void part_map_extents(struct part *p); /* a MAP has been answered: part_map.c */
 
 /* ---- heal.c ---- */
