@@ -163,7 +163,7 @@ const struct command commands[] = {
 	 .summary = "copy a volume or a snapshot into a raw or qcow2 file or to an NBD URI",
 	 .more = "Of a volume that is in use export a snapshot: what changes meanwhile is copied as it comes.",
 	 .options = OPTIONS(OPTION("format", CHOICE("FORMAT", image_formats), "raw or qcow2; else qcow2 for names in .qcow2"),
-			    OPTION("force", NO_VALUE, "overwrite a file or device that is there, or what a server has"), NO_VERIFY)},
+			    OPTION("force", NO_VALUE, "overwrite what is there"), NO_VERIFY)},
 
 	/* ---- snapshot ---- */
 	{.noun = "snapshot", .verb = "create", .run = snapshot_create,

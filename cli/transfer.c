@@ -58,8 +58,8 @@ enum status transfer_end(struct transfer *t, enum status status)
 	endpoint_close(&t->other);
 	enum status undone = t->is_attached ? volume_detach_from(c, t->name, "/attachments/nbd", NULL) : DONE;
 	if (undone != DONE && status == DONE)
-		status = cli_refuse(c, c->failure.code, "all is copied, but volume '%s' is still attached: %s", t->name,
-				    c->failure.text);
+		status = cli_refuse(c, c->failure.code, "all is copied, but %s '%s' is still attached: %s",
+				    object_noun(t->name), t->name, c->failure.text);
 	else if (status != DONE && t->is_created) {
 		auto_free char *path = api_path("/v1/volumes/", t->name, "");
 		undone = client_call(c, &(struct request){.method = "DELETE", .path = path}, NULL);
@@ -244,8 +244,8 @@ static enum status export_open(struct transfer *t, uint64_t size_bytes)
 		char has[SIZE_TEXT_BYTES], wanted[SIZE_TEXT_BYTES];
 		size_to_exact_text(t->other.size_bytes, has);
 		size_to_exact_text(size_bytes, wanted);
-		status = cli_refuse(c, "no-space", "'%s' has %s, too little for the %s of volume '%s'", target, has,
-				    wanted, t->name);
+		status = cli_refuse(c, "no-space", "'%s' has %s, too little for the %s of %s '%s'", target, has, wanted,
+				    object_noun(t->name), t->name);
 	}
 	if (status == DONE && !call_has(c->call, "force"))
 		status = server_check_empty(t, size_bytes);
@@ -300,7 +300,7 @@ enum status volume_export(struct cli *c)
 	char copied[SIZE_TEXT_BYTES];
 	size_to_text(transfer.copied_bytes, copied);
 	if (!cli_print_json(c, value))
-		printf("exported volume '%s' to '%s', %s of it data%s\n", transfer.name, target, copied,
-		       transfer_is_verified(&transfer) ? ", verified" : "");
+		printf("exported %s '%s' to '%s', %s of it data%s\n", object_noun(transfer.name), transfer.name, target,
+		       copied, transfer_is_verified(&transfer) ? ", verified" : "");
 	return DONE;
 }

@@ -6,6 +6,8 @@
 #include "cli/call.h"
 #include "cli/text.h"
 
+#include <string.h>
+
 #define RANGES_SHOWN 4u /* as many as the daemon names */
 
 const char *text_at(const json_t *object, const char *key)
@@ -23,6 +25,11 @@ uint64_t number_at(const json_t *object, const char *key)
 bool bool_at(const json_t *object, const char *key)
 {
 	return json_is_true(json_object_get(object, key));
+}
+
+const char *object_noun(const char *name)
+{
+	return strchr(name, '@') ? "snapshot" : "volume";
 }
 
 bool is_unchanged(const json_t *answer)

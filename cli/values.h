@@ -10,6 +10,8 @@ const char *text_at(const json_t *object, const char *key);
 /* The number of a key; 0 when it is not there or negative. */
 uint64_t number_at(const json_t *object, const char *key);
 bool bool_at(const json_t *object, const char *key);
+/* What an object of this name is called: "volume" or, of "NAME@SNAP", "snapshot". */
+const char *object_noun(const char *name);
 /* Was what the command asks for there already, or gone already? The daemon says so of what it answers with success. */
 bool is_unchanged(const json_t *answer);
 /* "12288 bytes: 0+4096, 1048576+4096 and 1 more": how many bytes in n ranges, of which the first are members of the array,

@@ -405,11 +405,10 @@ enum status volume_detach(struct cli *c)
 	if (status != DONE || cli_print_json(c, answer))
 		return status;
 	if (is_nbd != is_vhost && is_still_attached(c, name)) /* over the other, which stays, or was the only one */
-		printf("volume '%s' is not attached over %s; it is over %s\n", name, is_nbd ? "NBD" : "vhost-user",
-		       is_nbd ? "vhost-user" : "NBD");
+		printf("%s '%s' is not attached over %s; it is over %s\n", object_noun(name), name,
+		       is_nbd ? "NBD" : "vhost-user", is_nbd ? "vhost-user" : "NBD");
 	else
-		printf(is_unchanged(answer) ? "volume '%s' is not attached; nothing changed\n"
-					    : "detached volume '%s'\n",
-		       name);
+		printf(is_unchanged(answer) ? "%s '%s' is not attached; nothing changed\n" : "detached %s '%s'\n",
+		       object_noun(name), name);
 	return DONE;
 }

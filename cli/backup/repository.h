@@ -68,8 +68,8 @@ must_check int repository_table(const struct repository *r, uint32_t pack, struc
 must_check bool repository_look_again(struct repository *r);
 /* Removes what writers that were killed have left. */
 must_check enum status repository_tidy(struct repository *r, uint64_t *n_removed);
-/* Reads one chunk, from whichever pack has it whole. 0; -ENOENT: no pack has it; -ESTALE: its pack has gone since; -EBADMSG: damaged; another -errno. Any
- * thread, with a worker of its own.
+/* Reads one chunk, from whichever pack has it whole. 0; -ENOENT: no pack has it; -ESTALE: its pack has gone since;
+ * -EBADMSG: damaged; another -errno. Any thread, with a worker of its own.
  * *sealed_bytes, if wanted: how much there is in w->room, as it stands in the pack. */
 must_check int repository_chunk(const struct repository *r, struct worker *w, enum kind kind, const struct chunk_id *id,
 				void *out, size_t room_bytes, size_t *n_bytes, size_t *sealed_bytes);

@@ -92,21 +92,23 @@ holds qemu-img compare -q "$(cat "$dir/uri")" "$dir/random.raw"
 expect 0 '' q volume create i3 --size 400M
 q volume attach i3 --nbd >/dev/null
 nbd "$(uri i3)" 'h.pwrite(b"3" * (1 << 20), 200 << 20)'
-expect 0 '' q volume export i2 "$(uri i3)"
+expect 1 "has data, .*overwrite it with --force" q volume export i2 "$(uri i3)"
+expect 0 '' q volume export i2 "$(uri i3)" --force
 is "what was a hole is zero, what lies behind is left" "$(nbd "$(uri i3)" '
 print(h.pread(1 << 20, 200 << 20) == bytes(1 << 20), h.get_size())')" "True $((400 << 20))"
 expect 0 '' q snapshot create i3@now
 expect 0 '^i3@now$' q names export # for the completion
 expect 0 '^i3$' q names export
 nbd "$(uri i3)" 'h.pwrite(b"4" * (1 << 20), 0)'
-expect 0 "^exported volume 'i3@now' .*, verified$" w volume export i3@now "$dir/now.raw"
+expect 0 "^exported snapshot 'i3@now' .*, verified$" w volume export i3@now "$dir/now.raw"
 holds cmp -n $((300 << 20)) "$dir/random.raw" "$dir/now.raw"
 is "size" "$(stat -c %s "$dir/now.raw")" $((400 << 20))
 q volume attach i3@now --nbd >/dev/null
 expect 0 '' q volume export i3@now "$dir/now.qcow2"
 holds qemu-img compare -q "$dir/now.qcow2" "$dir/now.raw"
 is "left attached" "$(nbdinfo --size "$(uri i3@now)")" $((400 << 20))
-q volume detach i3@now >/dev/null
+expect 0 "^detached snapshot 'i3@now'$" q volume detach i3@now
+expect 0 "^snapshot 'i3@now' is not attached; nothing changed$" q volume detach i3@now
 expect 1 "no snapshot|not found|there is no" q volume export i3@later "$dir/later.raw"
 holds test ! -e "$dir/later.raw"
 expect 2 'not the name of a snapshot' q volume export i3@ "$dir/later.raw"
