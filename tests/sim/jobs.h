@@ -10,7 +10,7 @@
 #include <getopt.h>
 
 #define JOBS_MAX          64u
-#define JOBS_COUNTERS_MAX 24u
+#define JOBS_COUNTERS_MAX 40u
 #define JOBS_KEPT_MAX     4096u
 
 struct jobs {

@@ -30,7 +30,9 @@
 #define HEAP_SIZE_FIRST      64u
 #define MESSAGES_OF_TURN_MAX 64u
 #define STILL_MAX            1000u /* turns that take no time */
-#define LATENCY_HALVINGS     10u   /* a latency is the longest one divided by up to 2^9 */
+#define PPM                  1000000
+#define CLOCK_MAX_NS         (UINT64_MAX / PPM) /* later is never */
+#define LATENCY_HALVINGS     10u                /* a latency is the longest one divided by up to 2^9 */
 
 /* ---- chance ---- */
 
@@ -158,13 +160,30 @@ static void op_submit(struct reactor *base, struct op *op)
 	quarry_assert(!"an operation of this kind is not submitted");
 }
 
+/* What the machine's clock shows at a moment of the world. */
+static uint64_t clock_at(const struct sim_machine *m, uint64_t world_ns)
+{
+	return world_ns + (uint64_t)((int64_t)world_ns * m->drift_ppm / PPM);
+}
+
+/* The first moment of the world at which its clock shows that, or more. */
+static uint64_t clock_moment(const struct sim_machine *m, uint64_t shown_ns)
+{
+	if (m->drift_ppm == 0 || shown_ns == 0 || shown_ns > CLOCK_MAX_NS)
+		return shown_ns;
+	uint64_t world_ns = shown_ns * PPM / (uint64_t)(PPM + m->drift_ppm);
+	while (clock_at(m, world_ns) < shown_ns)
+		world_ns++;
+	return world_ns;
+}
+
 static uint64_t world_now_ns(struct reactor *r)
 {
-	return sim_of(r)->now_ns;
+	return clock_at(sim_reactor_of(r)->machine, sim_of(r)->now_ns);
 }
 static uint64_t world_wall_ns(struct reactor *r)
 {
-	return WALL_START_NS + sim_of(r)->now_ns;
+	return WALL_START_NS + world_now_ns(r) + (uint64_t)sim_reactor_of(r)->machine->wall_ahead_ns;
 }
 static uint64_t world_random(struct reactor *r)
 {
@@ -253,7 +272,7 @@ static void process_start(struct sim_machine *m)
 
 static uint64_t reactor_next_ns(const struct sim_reactor *r)
 {
-	uint64_t next_ns = r->first_message != NULL ? 0 : reactor_base_next_ns(&r->base);
+	uint64_t next_ns = r->first_message != NULL ? 0 : clock_moment(r->machine, reactor_base_next_ns(&r->base));
 
 	return r->n_events > 0 ? min_u64(next_ns, r->heap[1]->at_ns) : next_ns;
 }
@@ -386,6 +405,19 @@ void sim_crash_at(struct sim_machine *m, uint64_t index)
 	quarry_assert(index == 0 || index > m->io_index);
 	quarry_assert(!m->is_crash_due);
 	m->crash_at = index;
+}
+
+void sim_clock_drift(struct sim_machine *m, int32_t ppm)
+{
+	quarry_assert(ppm > -PPM && ppm < PPM);
+	quarry_assert(m->sim->now_ns == TIME_START_NS && !m->sim->is_stepping);
+	m->drift_ppm = ppm;
+}
+
+void sim_wall_jump(struct sim_machine *m, int64_t ahead_ns)
+{
+	quarry_assert(!m->sim->is_stepping);
+	m->wall_ahead_ns = ahead_ns;
 }
 
 void sim_pause_until(struct sim_machine *m, uint64_t until_ns)

@@ -76,6 +76,11 @@ bool sim_crash_is_due(const struct sim_machine *m);
 /* The process takes no turn until then, as one that was sent SIGSTOP: what comes for it waits. A crash ends that. */
 void sim_pause_until(struct sim_machine *m, uint64_t until_ns);
 
+/* Its clock goes so much faster than the world's time, or slower; before anybody has looked at it. */
+void sim_clock_drift(struct sim_machine *m, int32_t ppm);
+/* Somebody sets its wall clock. reactor_now_ns() goes on as before. */
+void sim_wall_jump(struct sim_machine *m, int64_t ahead_ns);
+
 /* ---- files ---- */
 
 struct sim_file *sim_file_create(struct sim_machine *m, const char *path, uint64_t size_bytes);

@@ -41,6 +41,8 @@ struct sim_machine {
 	bool is_crash_due;
 	struct uuid boot;
 	uint64_t paused_until_ns;
+	int32_t drift_ppm; /* how much faster its clock goes than the world's */
+	int64_t wall_ahead_ns;
 	struct list link;
 };
 

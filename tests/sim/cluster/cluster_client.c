@@ -256,21 +256,87 @@ static void look_done(struct volume_io *io, int res)
 	l->res = res;
 }
 
-int client_read(struct cluster *c, struct volume *head, uint32_t cell, uint64_t *token)
+static int look_wait(struct cluster *c, struct volume *head, struct look *l)
+{
+	l->io.done = look_done;
+	volume_submit(head, &l->io);
+	for (uint32_t i = 0; i < 100000 && !l->is_done; i++)
+		cluster_pass(c, NS_PER_MS);
+	if (!l->is_done)
+		cluster_fail(c, "a request at block %llu is never answered",
+			     (unsigned long long)(l->io.pos_bytes / BLOCK_BYTES));
+	return l->res;
+}
+
+static int block_read(struct cluster *c, struct volume *head, uint64_t block, uint64_t *token)
 {
 	static uint8_t memory[BLOCK_BYTES] __attribute__((aligned(4096)));
 	struct iovec iov = {memory, BLOCK_BYTES};
 	struct look l = {.io = {.op = VOLUME_READ,
-				.pos_bytes = cell_block(cell) * BLOCK_BYTES,
+				.pos_bytes = block * BLOCK_BYTES,
 				.len_bytes = BLOCK_BYTES,
 				.iov = &iov,
-				.n_iov = 1,
-				.done = look_done}};
-	volume_submit(head, &l.io);
-	for (uint32_t i = 0; i < 100000 && !l.is_done; i++)
-		cluster_pass(c, NS_PER_MS);
-	if (!l.is_done)
-		cluster_fail(c, "a read of cell %u is never answered", cell);
+				.n_iov = 1}};
+	int res = look_wait(c, head, &l);
 	*token = content_token(memory);
-	return l.res;
+	return res;
+}
+
+int client_read(struct cluster *c, struct volume *head, uint32_t cell, uint64_t *token)
+{
+	return block_read(c, head, cell_block(cell), token);
+}
+
+/* ---- ballast: what nobody changes, and makes segments worth moving ---- */
+
+static uint64_t ballast_token(uint64_t block)
+{
+	return 1ull << 56 | block;
+}
+
+static void ballast_write(struct cluster *c, struct volume *head, uint64_t first, uint32_t n_blocks)
+{
+	uint8_t *memory = aligned_alloc(BLOCK_BYTES, (size_t)n_blocks * BLOCK_BYTES);
+	quarry_assert(memory);
+	for (uint32_t i = 0; i < n_blocks; i++)
+		content_fill(ballast_token(first + i), memory + (size_t)i * BLOCK_BYTES);
+	struct iovec iov = {memory, (size_t)n_blocks * BLOCK_BYTES};
+	struct look l = {.io = {.op = VOLUME_WRITE,
+				.flags = VOLUME_FUA,
+				.pos_bytes = first * BLOCK_BYTES,
+				.len_bytes = iov.iov_len,
+				.iov = &iov,
+				.n_iov = 1}};
+	int res = look_wait(c, head, &l);
+	if (res != 0)
+		cluster_fail(c, "block %llu cannot be written: %d", (unsigned long long)first, res);
+	free(memory);
+}
+
+static struct volume *any_head(struct cluster *c, const struct model_volume *v)
+{
+	for (uint32_t i = 0; i < c->n_nodes; i++)
+		if (client_head(&c->nodes[i], v))
+			return client_head(&c->nodes[i], v);
+	cluster_fail(c, "%s has no head", v->name);
+}
+
+void client_fill_ballast(struct cluster *c, struct model_volume *v)
+{
+	for (uint32_t segment = 0; segment < v->n_segments; segment++)
+		for (uint32_t at = 0; at < BALLAST_BLOCKS; at += 64)
+			ballast_write(c, any_head(c, v), ballast_block(segment) + at, 64);
+	v->has_ballast = true;
+}
+
+void client_check_ballast(struct cluster *c, struct model_volume *v, struct volume *head)
+{
+	for (uint32_t segment = 0; segment < v->n_segments && v->has_ballast; segment++)
+		for (uint32_t i = 0; i < 4; i++) {
+			uint64_t block = ballast_block(segment) + pick(c, BALLAST_BLOCKS), token;
+			int res = block_read(c, head, block, &token);
+			if (res != 0 || token != ballast_token(block))
+				cluster_fail(c, "block %llu of %s reads as %llx: %d", (unsigned long long)block,
+					     v->name, (unsigned long long)token, res);
+		}
 }

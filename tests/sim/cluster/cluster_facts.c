@@ -67,10 +67,21 @@ static void facts_say(struct cluster *c, struct model_volume *v)
 		    v->name, now[0], now[1], now[2], now[3]);
 }
 
+static void volume_give_up(struct cluster *c, struct model_volume *v)
+{
+	v->is_lost = v->is_quiet = true;
+	c->totals.given_up++;
+	cluster_say(c, NULL, "%s: the last current copy of a part was removed", v->name);
+}
+
 static void volume_judge(struct cluster *c, struct model_volume *v)
 {
-	for (uint32_t s = 0; s < v->n_segments && v->cells; s++)
-		c->totals.open_to_loss += oracle_current(v->cells, s, facts_placed(c, v, s) & v->facts.in_sync);
+	for (uint32_t s = 0; s < v->n_segments && v->cells; s++) {
+		uint64_t current = facts_placed(c, v, s) & v->facts.in_sync, left = current & ~c->removed;
+		c->totals.open_to_loss += oracle_current(v->cells, s, left);
+		if (current && !left && !v->is_lost)
+			volume_give_up(c, v);
+	}
 	facts_say(c, v);
 }
 
@@ -161,6 +172,37 @@ static void facts_take_placement(struct cluster *c, const char *rest, const stru
 		volume_judge(c, v);
 }
 
+/* Where it was removed by force, and is named by volumes, its record stays. */
+static void facts_take_disk(struct cluster *c, const char *text, const struct metadata_item *item)
+{
+	struct disk_facts facts = {.is_removed = true};
+	struct uuid uuid;
+	char why[WHY_BYTES];
+	uint32_t number = uuid_from_text(text, &uuid) == 0 ? cluster_disk_number(c, &uuid) : DISKS_MAX;
+	if (number == DISKS_MAX)
+		cluster_fail(c, "the store has a disk that nobody made");
+	if (item->value && disk_from_json(text, item->value, &facts, why) != 0)
+		cluster_fail(c, "the store has a disk that cannot be read: %s", why);
+	struct cluster_disk *d = &c->disks[number];
+	c->totals.added_disks += d->is_spare;
+	d->is_spare = false;
+	d->is_draining = facts.is_draining;
+	if (!facts.is_removed || c->removed >> number & 1)
+		return;
+	d->is_away = true;
+	c->removed |= 1ull << number;
+	for (uint32_t i = 0; i < VOLUMES_MAX; i++)
+		if (c->volumes[i].facts.exists)
+			volume_judge(c, &c->volumes[i]);
+}
+
+static void facts_take_drain(struct cluster *c, const char *node, const struct metadata_item *item)
+{
+	for (uint32_t i = 0; i < c->n_nodes; i++)
+		if (strcmp(c->nodes[i].name, node) == 0)
+			c->node_is_draining[i] = item->value != NULL;
+}
+
 static const char *after(const char *key, const char *prefix)
 {
 	size_t len = strlen(prefix);
@@ -175,6 +217,10 @@ static void facts_changed(struct metadata_watch *w, const struct metadata_item *
 		facts_take_volume(c, rest, item);
 	else if ((rest = after(item->key, "placement/")))
 		facts_take_placement(c, rest, item);
+	else if ((rest = after(item->key, "disks/")))
+		facts_take_disk(c, rest, item);
+	else if ((rest = after(item->key, "drains/")))
+		facts_take_drain(c, rest, item);
 }
 
 void facts_power_lost(struct cluster *c, uint64_t disks)

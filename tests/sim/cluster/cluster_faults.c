@@ -12,6 +12,7 @@
 
 #define DOWN_MAX_NS  (25 * NS_PER_S)
 #define PAUSE_MAX_NS (8 * NS_PER_S)
+#define JUMP_MAX_NS  (30 * 86400 * NS_PER_S)
 #define LAST_NS      (3 * NS_PER_S) /* what ends by chance takes so long, on the average */
 
 static struct cluster_node *node_pick(struct cluster *c)
@@ -30,7 +31,7 @@ static uint64_t some_ns(struct cluster *c, uint64_t max_ns)
 static void crash(struct cluster *c, enum sim_crash_kind kind)
 {
 	struct cluster_node *n = node_pick(c);
-	if (n->state == NODE_DOWN)
+	if (n->state == NODE_DOWN || sim_crash_is_due(n->machine))
 		return;
 	if (one_in(c, 2))
 		return node_crash(n, kind, some_ns(c, DOWN_MAX_NS));
@@ -125,6 +126,17 @@ static void trouble_store(struct cluster *c)
 	c->totals.outages++;
 	cluster_say(c, NULL, "the store loses %u%% of transactions, doubles %u%%", faults.lost_percent,
 		    faults.doubled_percent);
+}
+
+/* ---- clocks ---- */
+
+void fault_jump(struct cluster *c)
+{
+	struct cluster_node *n = node_pick(c);
+	int64_t ahead_ns = (int64_t)some_ns(c, JUMP_MAX_NS) * (one_in(c, 2) ? 1 : -1);
+	sim_wall_jump(n->machine, ahead_ns);
+	c->totals.clock_jumps++;
+	cluster_say(c, n, "has its clock set: %lld ms ahead", (long long)ahead_ns / (long long)NS_PER_MS);
 }
 
 /* ---- disks ---- */

@@ -1,8 +1,9 @@
 /*
  * cluster_judge.c: the end of a seed: what was wrong is over, the cluster heals by itself, and everything is compared.
  *
- *   heal     nodes start, disks that failed are opened anew, what is still to be drained stays, volumes are attached
- *   settle   within SETTLE_NS: every volume has one head, all its copies are current, nothing moves, nothing is freed
+ *   heal     nodes start, disks that failed are opened anew, volumes are attached
+ *   settle   within SETTLE_NS: every volume has one head, all its copies are current, as many as it is to have, apart from
+ *            each other; nothing moves, nothing is freed; what is drained is empty, and is then drained no more
  *   compare  every cell of every volume and snapshot, at its head, and on each disk by itself; the rest of each copy
  *   leave    nodes stop; each disk is checked as `quarry disk check` does; the store holds nothing that nobody names
  *
@@ -16,11 +17,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SETTLE_NS (300 * NS_PER_S)
+#define SETTLE_NS    (300 * NS_PER_S)
+#define REBALANCE_NS (50 * NS_PER_S)
 
 /* ---- settle ---- */
 
-/* What keeps the volume from being whole; NULL: nothing. */
+/* What keeps the volume from being whole; NULL: nothing. One that was given up is none any more. */
 static const char *volume_trouble(struct cluster *c, const struct model_volume *v)
 {
 	const struct volume *head = NULL;
@@ -30,11 +32,10 @@ static const char *volume_trouble(struct cluster *c, const struct model_volume *
 		head = one ? one : head;
 		n_heads += one != NULL;
 	}
+	if (n_heads == 0 && c->is_keeping_drains && !volume_facts_are_replicated(&v->facts.record))
+		return NULL; /* only its own node can have it, which may be drained */
 	if (n_heads != 1)
 		return n_heads ? "it has two heads" : "it has no head";
-	for (uint32_t i = 0; i < v->facts.record.n_disks; i++)
-		if (v->facts.record.disks[i].is_stale)
-			return "a copy is not current";
 	if (head->why[0])
 		return head->why;
 	if (head->resync)
@@ -43,7 +44,26 @@ static const char *volume_trouble(struct cluster *c, const struct model_volume *
 		return "its segments are still being moved";
 	if (!list_is_empty(&head->requests) && !barrier_is_resting(head))
 		return "its requests do not end";
-	return NULL;
+	return spread_trouble(c, v);
+}
+
+static const char *drain_trouble(struct cluster *c, const char **who)
+{
+	const char *why = NULL;
+	for (uint32_t i = 0; i < c->n_disks && !why; i++) {
+		const struct cluster_disk *d = &c->disks[i];
+		*who = d->name;
+		why = c->is_keeping_drains                 ? spread_drain_trouble(c, d)
+		      : disk_is_there(d) && d->is_draining ? "it is being drained"
+							   : NULL;
+	}
+	for (uint32_t i = 0; i < c->n_nodes && !why; i++) {
+		*who = c->nodes[i].name;
+		why = c->is_keeping_drains     ? spread_node_trouble(c, &c->nodes[i])
+		      : c->node_is_draining[i] ? "it is being drained"
+					       : NULL;
+	}
+	return why;
 }
 
 static const char *node_trouble(const struct cluster_node *n)
@@ -54,14 +74,14 @@ static const char *node_trouble(const struct cluster_node *n)
 		return "it has no lease";
 	if (!list_is_empty(&n->set->commands) || !list_is_empty(&n->set->aside))
 		return "a command does not end";
+	if (n->set->balance.is_on)
+		return "it still rebalances";
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
 		struct disk_stats stats;
 		if (!n->set->disks[i] || n->set->disks[i]->facts.is_removed)
 			continue;
 		if (n->set->disks[i]->state != SET_DISK_RUNNING)
 			return "a disk does not run";
-		if (n->set->disks[i]->facts.is_draining)
-			return "a disk is being drained";
 		if (!n->set->disks[i]->disk)
 			continue;
 		disk_stats(n->set->disks[i]->disk, &stats);
@@ -80,12 +100,14 @@ static const char *trouble(struct cluster *c, const char **who)
 	}
 	for (uint32_t i = 0; i < VOLUMES_MAX && !why; i++) {
 		const struct model_volume *v = &c->volumes[i];
-		if (v->facts.exists && v->facts.record.is_deleting)
+		if (v->facts.exists && (v->facts.record.is_deleting || v->is_lost))
 			why = "it is not deleted";
 		else if (v->cells)
 			why = volume_trouble(c, v);
 		*who = v->facts.exists ? v->facts.record.name : v->name;
 	}
+	if (!why)
+		why = drain_trouble(c, who);
 	if (!why) {
 		why = facts_left_over(c);
 		*who = "the store";
@@ -117,8 +139,11 @@ static void tend(struct cluster *c)
 {
 	if (orders_are_idle(c))
 		doubts_end(c);
-	order_return_disks(c);
-	order_cancel_drains(c);
+	rot_pass(c);
+	upkeep_return_disks(c);
+	upkeep_delete_lost(c);
+	if (!c->is_keeping_drains)
+		upkeep_cancel_drains(c);
 	order_detach_broken(c);
 	order_attach_lost(c);
 	for (uint32_t i = 0; i < c->n_nodes; i++)
@@ -142,13 +167,17 @@ static void explain(struct cluster *c)
 			continue;
 		list_each (node, &n->set->volumes) {
 			const struct set_volume *v = container_of(node, struct set_volume, link);
-			printf("  %s: %s%s%s owned by %s, %s; %s\n", n->name, v->facts.name,
+			printf("  %s: %s%s%s owned by %s, %s; %s %s\n", n->name, v->facts.name,
 			       v->facts.is_deleting ? ", being deleted," : "", v->reap ? " (by us)" : "",
 			       v->facts.owner[0] ? v->facts.owner : "nobody",
-			       v->head ? "served here" : "not served here", v->why);
+			       v->head ? "served here" : "not served here", v->why, v->leave_why);
 			if (v->head && v->head->why[0])
 				printf("    %s\n", v->head->why);
 		}
+		for (uint32_t d = 0; d < SET_DISKS_MAX; d++)
+			if (n->set->disks[d] && n->set->disks[d]->state != SET_DISK_RUNNING)
+				printf("  %s: disk %s does not run: %s\n", n->name, n->set->disks[d]->facts.name,
+				       n->set->disks[d]->why);
 		volume_set_slow_requests(n->set, 0, explain_request, n);
 	}
 }
@@ -195,6 +224,7 @@ static void compare_live(struct cluster *c, struct model_volume *v, uint64_t *to
 	struct volume *head = client_head(head_node(c, v), v);
 	if (v->rollback.point)
 		rollback_decide(v, head);
+	client_check_ballast(c, v, head);
 	for (uint32_t cell = 0; cell < oracle_volume_cells(v->cells); cell++) {
 		struct oracle_mark mark = oracle_now(v->cells);
 		tokens[cell] = must_read(c, head, v->name, cell);
@@ -234,6 +264,10 @@ static void compare_cell(struct cluster *c, const struct cluster_disk *d, struct
 	struct look l = {
 	    .io = {.op = DISK_READ, .tree = tree, .first = cell_block(cell), .n_blocks = 1, .iov = &iov, .n_iov = 1}};
 	look(c, node_disk(&c->nodes[d->node], d)->disk, &l);
+	if (l.res == -EIO && rot_has(c, d, token)) {
+		c->totals.left_rotten++; /* nobody has read it there */
+		return;
+	}
 	if (l.res != 0)
 		cluster_fail(c, "cell %u of %s cannot be read on %s: %d", cell, name, d->name, l.res);
 	if (content_token(memory) != token)
@@ -257,7 +291,9 @@ static void compare_map(struct cluster *c, const struct cluster_disk *d, struct 
 		cluster_fail(c, "%s has no map of %s: %d", d->name, name, l.res);
 	for (uint32_t i = 0; i < l.io.n_extents; i++) {
 		const struct disk_extent *e = &extents[i];
-		uint64_t first = cell_block(segment * CELLS_EACH);
+		uint64_t first = cell_block(segment * CELLS_EACH), ballast = ballast_block(segment);
+		if (e->first >= ballast && e->first + e->n_blocks <= ballast + BALLAST_BLOCKS)
+			continue;
 		if (e->is_data && (e->first < first || e->first + e->n_blocks > first + CELLS_EACH))
 			cluster_fail(c, "%s has data of %s at block %llu, where nobody wrote", d->name, name,
 				     (unsigned long long)e->first);
@@ -268,7 +304,7 @@ static void compare_copies(struct cluster *c, const struct model_volume *v, cons
 			   const uint64_t *tokens)
 {
 	for (uint32_t segment = 0; segment < v->n_segments; segment++) {
-		uint64_t placed = facts_placed(c, v, segment);
+		uint64_t placed = facts_placed(c, v, segment) & ~c->removed;
 		for (uint32_t i = 0; i < c->n_disks; i++) {
 			const struct cluster_disk *d = &c->disks[i];
 			if (!(placed >> i & 1))
@@ -359,14 +395,22 @@ static void leave(struct cluster *c)
 	if (!cluster_until(c, all_are_down, SETTLE_NS))
 		cluster_fail(c, "a node does not stop");
 	for (uint32_t i = 0; i < c->n_disks; i++)
-		if (!c->disks[i].is_away)
+		if (disk_is_there(&c->disks[i]) && !rot_has_disk(c, &c->disks[i]))
 			check_disk(c, &c->disks[i]);
 }
 
 void cluster_judge(struct cluster *c)
 {
 	faults_heal(c);
+	c->is_keeping_drains = c->habits & HABIT_KEEP_DRAINS;
+	if (c->is_keeping_drains)
+		settle(c);
+	c->is_keeping_drains = false;
 	settle(c);
+	if (c->habits & HABIT_BALLAST) { /* disks may have become unlike meanwhile: they are looked at now and then */
+		cluster_pass(c, REBALANCE_NS);
+		settle(c);
+	}
 	c->is_quiet = true;
 	for (uint32_t i = 0; i < VOLUMES_MAX; i++)
 		if (c->volumes[i].cells)

@@ -19,6 +19,7 @@
 #define BUFFERS_BYTES (4 * MIB)
 #define SLICE_NS      (50 * NS_PER_MS) /* at most so late is a crash that is due, or a start */
 #define RETRY_NS      (500 * NS_PER_MS)
+#define DRIFT_PPM     450u /* of each: two of them differ by less than what members_join() is told */
 
 /* ---- saying ---- */
 
@@ -43,7 +44,6 @@ void cluster_say(struct cluster *c, const struct cluster_node *n, const char *fo
 void cluster_tell_events(struct cluster *c)
 {
 	static struct log_event_view views[64];
-	uint64_t wall_ns = reactor_wall_ns(sim_reactor(c->nodes[0].machine)) - sim_now_ns(c->sim);
 	if (!c->is_traced)
 		return;
 	for (uint32_t i = 0; i < c->n_nodes; i++) {
@@ -52,7 +52,7 @@ void cluster_tell_events(struct cluster *c)
 		while ((n_views = log_events(n->log, n->events_told, views, array_size(views))) > 0)
 			for (size_t j = 0; j < n_views; j++) {
 				n->events_told = views[j].sequence;
-				trace_line(c, views[j].wall_ns - wall_ns, n->name);
+				trace_line(c, views[j].wall_ns, n->name);
 				printf("    %s %s: %s\n", views[j].code, views[j].object, views[j].text);
 			}
 	}
@@ -69,6 +69,8 @@ void cluster_count_events(struct cluster *c)
 				after = views[j].sequence;
 				c->totals.takeovers += strcmp(views[j].code, "volume-taken-over") == 0;
 				c->totals.resyncs += strcmp(views[j].code, "copy-current") == 0;
+				c->totals.healed += strcmp(views[j].code, "blocks-healed") == 0;
+				c->totals.rebalances += strcmp(views[j].code, "rebalance-begun") == 0;
 			}
 	}
 }
@@ -93,7 +95,7 @@ uint64_t pick(struct cluster *c, uint64_t n)
 
 /* ---- disks ---- */
 
-struct cluster_disk *cluster_add_disk(struct cluster *c, struct cluster_node *n)
+static struct cluster_disk *disk_add(struct cluster *c, struct cluster_node *n)
 {
 	struct cluster_disk *d = &c->disks[c->n_disks];
 	quarry_assert(c->n_disks < DISKS_MAX);
@@ -138,32 +140,44 @@ static bool waited_is_done(void *context)
 	return ((struct waited *)context)->is_done;
 }
 
-static void store_put(struct cluster *c, const char *key, char *value)
+/* Any faults of the store's own are this one's, too. */
+static int store_put(struct cluster *c, const char *key, char *value)
 {
 	struct waited w = {.q = {.op = METADATA_TRANSACT,
 				 .changes = {{.key = key, .value = value}},
 				 .n_changes = 1,
 				 .done = waited_done}};
 	metadata_submit(cluster_store_memory(c->store), &w.q);
-	enum sim_outcome outcome = sim_run(c->sim, waited_is_done, &w, 100000);
-	quarry_assert(outcome == SIM_DONE && w.res == 0);
+	while (sim_run(c->sim, waited_is_done, &w, 100000) != SIM_DONE)
+		cluster_pass(c, NS_PER_MS); /* a crash that is due must happen */
 	free(value);
+	return w.res;
 }
 
-static void store_put_disk(struct cluster *c, const struct cluster_disk *d)
+static void disk_make(struct cluster *c, struct cluster_node *n, bool is_spare)
+{
+	struct cluster_disk *d = disk_add(c, n);
+	struct disk_format_options o = {.disk = d->uuid, .pool = c->pool, .cluster = c->id, .label = d->name};
+	char why[WHY_BYTES];
+	int res = disk_format(sim_reactor(n->machine), d->path, &o, why);
+	quarry_assert(res == 0);
+	d->is_spare = is_spare;
+	if (!is_spare)
+		res = store_put_disk(c, d);
+	quarry_assert(res == 0);
+}
+
+int store_put_disk(struct cluster *c, const struct cluster_disk *d)
 {
 	const struct cluster_node *n = &c->nodes[d->node];
 	struct disk_facts facts = {.uuid = d->uuid, .pool = "default", .size_bytes = DISK_BYTES};
-	struct disk_format_options o = {.disk = d->uuid, .pool = c->pool, .cluster = c->id, .label = d->name};
-	char why[WHY_BYTES], uuid[UUID_TEXT_BYTES], key[KEY_BYTES];
+	char uuid[UUID_TEXT_BYTES], key[KEY_BYTES];
 	text_print(facts.node, sizeof(facts.node), "%s", n->name);
 	text_print(facts.path, sizeof(facts.path), "%s", d->path);
 	text_print(facts.name, sizeof(facts.name), "%s", d->name);
 	uuid_to_text(&d->uuid, uuid);
 	text_print(key, sizeof(key), DISK_KEY, uuid);
-	int res = disk_format(sim_reactor(n->machine), d->path, &o, why);
-	quarry_assert(res == 0);
-	store_put(c, key, disk_to_json(&facts));
+	return store_put(c, key, disk_to_json(&facts));
 }
 
 /* ---- up ---- */
@@ -214,7 +228,8 @@ static void node_joined(struct members *m, int res, void *context)
 					     .metadata = store_client_metadata(n->store),
 					     .node_name = n->name,
 					     .members = m,
-					     .cache_bytes = CACHE_BYTES,
+					     .cache_bytes =
+						 n->cluster->habits & HABIT_DISKS ? 2 * CACHE_BYTES : CACHE_BYTES,
 					     .n_parts = 32,
 					     .rebuild_after_ns = n->config->cluster.rebuild_after_s * NS_PER_S,
 					     .has_peers = true,
@@ -370,9 +385,10 @@ bool cluster_until(struct cluster *c, bool (*holds)(struct cluster *c), uint64_t
 
 /* ---- the cluster ---- */
 
+/* Of the world, so that the trace can be read whatever a node's own clock shows. */
 static uint64_t log_clock(void *context)
 {
-	return reactor_wall_ns(sim_reactor(context));
+	return sim_now_ns(context);
 }
 
 static void node_open(struct cluster *c, uint32_t number)
@@ -384,26 +400,48 @@ static void node_open(struct cluster *c, uint32_t number)
 	text_print(n->address, sizeof(n->address), "%s:97", n->name);
 	text_print(n->about, sizeof(n->about), "{\"peer\":\"%s\"}", n->address);
 	n->machine = sim_machine_create(c->sim, n->name);
+	if (c->habits & HABIT_CLOCKS)
+		sim_clock_drift(n->machine, (int32_t)pick(c, 2 * DRIFT_PPM + 1) - (int32_t)DRIFT_PPM);
 	text_print(n->config->node.name, sizeof(n->config->node.name), "%s", n->name);
 	text_print(n->config->peer.listen, sizeof(n->config->peer.listen), "%s", n->address);
 	n->config->cluster.replica_timeout_ms = 700;
 	n->config->cluster.rebuild_after_s = one_in(c, 2) ? 15 : 600;
 	int res = log_create(-1, LOG_NOTICE, &n->log);
 	quarry_assert(res == 0);
-	log_set_clock(n->log, log_clock, n->machine);
+	log_set_clock(n->log, log_clock, c->sim);
 }
 
 static void pool_put(struct cluster *c)
 {
 	struct pool_facts pool = {.name = "default", .uuid = c->pool, .replicas = 2, .min_replicas = 1};
 	pool.failure_domain = DOMAIN_NODE;
-	store_put(c, "cluster", cluster_to_json(&c->id));
-	store_put(c, "pools/default", pool_to_json(&pool));
+	int res = store_put(c, "cluster", cluster_to_json(&c->id));
+	quarry_assert(res == 0);
+	res = store_put(c, "pools/default", pool_to_json(&pool));
+	quarry_assert(res == 0);
+}
+
+/* Of a stream of its own: what a seed does beside this is what it did before there were any. */
+static uint32_t habits_choose(uint64_t seed)
+{
+	uint64_t stream = seed;
+	uint32_t habits = seed < SEEDS_PLAIN ? 0 : (uint32_t)sim_split(&stream) % (2 * HABIT_LAST);
+	if (habits & HABIT_ROT) /* a copy that is given up could be the last good one */
+		habits &= ~(uint32_t)(HABIT_REPLICAS | HABIT_DISKS);
+	return habits;
+}
+
+/* Disks that are added in the course of things. */
+static void spares_make(struct cluster *c)
+{
+	for (uint32_t n = c->habits & HABIT_DISKS ? 1 + (uint32_t)pick(c, 3) : 0; n > 0; n--)
+		disk_make(c, &c->nodes[pick(c, c->n_nodes)], true);
 }
 
 void cluster_open(struct cluster *c, uint64_t seed, bool is_traced)
 {
 	*c = (struct cluster){.seed = seed, .is_traced = is_traced, .id = uuid_make(1, 2), .pool = uuid_make(3, 4)};
+	c->habits = habits_choose(seed);
 	c->sim = sim_create(seed);
 	c->store = cluster_store_open(c->sim);
 	c->n_nodes = 3 + (uint32_t)pick(c, NODES_MAX - 2);
@@ -412,7 +450,8 @@ void cluster_open(struct cluster *c, uint64_t seed, bool is_traced)
 	pool_put(c);
 	for (uint32_t i = 0; i < c->n_nodes; i++)
 		for (uint32_t n = 1 + (uint32_t)pick(c, 2); n > 0; n--)
-			store_put_disk(c, cluster_add_disk(c, &c->nodes[i]));
+			disk_make(c, &c->nodes[i], false);
+	spares_make(c);
 	facts_watch(c);
 	clients_open(c);
 }

@@ -264,6 +264,18 @@ bool oracle_read(struct oracle_volume *v, uint32_t cell, struct oracle_mark mark
 	return false;
 }
 
+bool oracle_settled(const struct oracle_volume *v, uint32_t cell, uint64_t *token)
+{
+	const struct cell *c = &v->cells[cell];
+	uint32_t n = c->n;
+	while (n > 0 && c->versions[n - 1].is_gone)
+		n--;
+	quarry_assert(n > 0);
+	const struct version *one = &c->versions[n - 1];
+	*token = one->token;
+	return one->certain_at && one->is_durable && !one->open_at;
+}
+
 /* ---- losses ---- */
 
 void oracle_power_lost(struct oracle_volume *v, uint64_t disks)

@@ -43,6 +43,9 @@ void oracle_flushed(struct oracle_volume *v, struct oracle_mark mark);
 bool oracle_read(struct oracle_volume *v, uint32_t cell, struct oracle_mark mark, uint64_t token,
 		 char why[static ORACLE_WHY_BYTES]);
 
+/* The cell's content, when it can be nothing else and is durable, and nothing is under way there. false: it is not so. */
+bool oracle_settled(const struct oracle_volume *v, uint32_t cell, uint64_t *token);
+
 /* ---- losses ---- */
 
 /* These disks have lost power: bit per disk. */

@@ -1,5 +1,5 @@
 /*
- * cluster_orders.c: commands of all kinds at all nodes, and what they have come to.
+ * cluster_orders.c: commands on volumes of all kinds at all nodes, and what they have come to.
  *
  * A command that succeeded has done what it says; one that was refused has done nothing. Of one that failed otherwise, or
  * whose node died, nobody knows: a snapshot, or a clone, is then in doubt until the store is looked into at the end, and a
@@ -31,17 +31,14 @@ static void snapshot_forget(struct model_snapshot *s)
 	*s = (struct model_snapshot){.name = ""};
 }
 
-static struct model_volume *volume_make(struct cluster *c, uint32_t n_segments, uint32_t replicas,
-					uint32_t min_replicas)
+static struct model_volume *volume_make(struct cluster *c, uint32_t n_segments, uint32_t min_replicas)
 {
 	for (uint32_t i = 0; i < VOLUMES_MAX; i++) {
 		struct model_volume *v = &c->volumes[i];
 		if (v->name[0] || v->facts.exists)
 			continue;
-		*v = (struct model_volume){.number = ++c->next_name,
-					   .n_segments = n_segments,
-					   .replicas = replicas,
-					   .min_replicas = min_replicas};
+		*v = (struct model_volume){
+		    .number = ++c->next_name, .n_segments = n_segments, .min_replicas = min_replicas};
 		text_print(v->name, sizeof(v->name), "v%u", v->number);
 		return v;
 	}
@@ -144,17 +141,6 @@ static void volume_moved(struct cluster_order *o, int res)
 	o->cluster->totals.moves += res == 0;
 }
 
-static void disk_drained(struct cluster_order *o, int res)
-{
-	o->cluster->totals.drains += res == 0 && !o->command.cancel;
-}
-
-static void disk_removed(struct cluster_order *o, int res)
-{
-	o->cluster->totals.removals += res == 0;
-	o->disk->is_away = res == 0;
-}
-
 static void order_end(struct cluster_order *o, int res)
 {
 	o->is_used = false;
@@ -187,7 +173,7 @@ bool orders_are_idle(struct cluster *c)
 
 /* ---- giving them ---- */
 
-static struct cluster_order *order_free(struct cluster *c)
+struct cluster_order *order_free(struct cluster *c)
 {
 	for (uint32_t i = 0; i < ORDERS_MAX; i++)
 		if (!c->orders[i].is_used)
@@ -195,7 +181,7 @@ static struct cluster_order *order_free(struct cluster *c)
 	return NULL;
 }
 
-static void order_give(struct cluster *c, struct cluster_order *o)
+void order_give(struct cluster *c, struct cluster_order *o)
 {
 	cluster_say(c, o->node, "is given command %d on %s %s %s", o->command.kind, o->command.object,
 		    o->command.targets[0].snapshot, o->command.other);
@@ -205,8 +191,7 @@ static void order_give(struct cluster *c, struct cluster_order *o)
 	volume_set_command(o->node->set, &o->command);
 }
 
-/* Where the volume is served, or anywhere. */
-static struct cluster_node *order_node(struct cluster *c, const struct model_volume *v)
+struct cluster_node *order_node(struct cluster *c, const struct model_volume *v)
 {
 	uint32_t from = (uint32_t)pick(c, c->n_nodes);
 	for (uint32_t i = 0; i < c->n_nodes && v; i++)
@@ -233,7 +218,7 @@ static struct set_command command_on(enum set_command_kind kind, const struct mo
 static struct model_volume *volume_pick(struct cluster *c)
 {
 	struct model_volume *v = &c->volumes[pick(c, VOLUMES_MAX)];
-	return v->cells && v->doubt == DOUBT_NONE && !v->rollback.point ? v : NULL;
+	return v->cells && v->doubt == DOUBT_NONE && !v->rollback.point && !v->is_lost ? v : NULL;
 }
 
 static void act_snapshot(struct cluster *c, struct cluster_order *o)
@@ -295,9 +280,10 @@ static void act_detach_and_rollback(struct cluster *c, struct cluster_order *o)
 
 static void act_clone(struct cluster *c, struct cluster_order *o)
 {
+	if (o->volume->has_ballast)
+		return; /* disks would become full when it moves by itself */
 	o->snapshot = snapshot_pick(c, o->volume);
-	o->clone =
-	    o->snapshot ? volume_make(c, o->volume->n_segments, o->volume->replicas, o->volume->min_replicas) : NULL;
+	o->clone = o->snapshot ? volume_make(c, o->volume->n_segments, o->volume->min_replicas) : NULL;
 	if (!o->clone)
 		return;
 	o->snapshot->doubt = DOUBT_EXISTS;
@@ -347,59 +333,14 @@ static void act_move(struct cluster *c, struct cluster_order *o)
 	order_give(c, o);
 }
 
-/* ---- disks ---- */
-
-static void act_disk(struct cluster *c, struct cluster_order *o, enum set_command_kind kind)
-{
-	o->disk = &c->disks[pick(c, c->n_disks)];
-	o->node = &c->nodes[o->disk->node];
-	o->volume = NULL;
-	if (!node_is_awake(o->node) || o->disk->is_away)
-		return;
-	o->command = (struct set_command){.kind = kind};
-	text_print(o->command.object, sizeof(o->command.object), "%s", o->disk->name);
-	o->command.cancel = kind == SET_DISK_DRAIN && one_in(c, 4);
-	o->ended = kind == SET_DISK_DRAIN ? disk_drained : disk_removed;
-	order_give(c, o);
-}
-
-void order_return_disks(struct cluster *c)
-{
-	for (uint32_t i = 0; i < c->n_disks; i++) {
-		struct cluster_disk *d = &c->disks[i];
-		struct cluster_node *n = &c->nodes[d->node];
-		struct set_disk *mine = node_is_awake(n) ? set_disk_by_uuid(n->set, &d->uuid) : NULL;
-		struct cluster_order *o = order_free(c);
-		bool is_broken = mine && (mine->state == SET_DISK_FAILED || mine->state == SET_DISK_ABSENT);
-		if (!o || !is_broken || d->is_away)
-			continue;
-		*o = (struct cluster_order){.node = n, .disk = d, .command = {.kind = SET_DISK_ADD}};
-		text_print(o->command.path, sizeof(o->command.path), "%s", d->path);
-		order_give(c, o);
-	}
-}
-
-void order_cancel_drains(struct cluster *c)
-{
-	for (uint32_t i = 0; i < c->n_disks; i++) {
-		struct cluster_disk *d = &c->disks[i];
-		struct cluster_node *n = &c->nodes[d->node];
-		const struct set_disk *mine = d->is_away ? NULL : node_disk(n, d);
-		struct cluster_order *o = order_free(c);
-		if (!o || !mine || !node_is_awake(n) || !mine->facts.is_draining)
-			continue;
-		*o = (struct cluster_order){.node = n, .disk = d, .command = {.kind = SET_DISK_DRAIN, .cancel = true}};
-		text_print(o->command.object, sizeof(o->command.object), "%s", d->name);
-		order_give(c, o);
-	}
-}
+/* ---- what has nobody ---- */
 
 void order_detach_broken(struct cluster *c)
 {
 	for (uint32_t i = 0; i < VOLUMES_MAX; i++) {
 		struct model_volume *v = &c->volumes[i];
 		struct cluster_order *o = order_free(c);
-		struct cluster_node *n = v->cells && v->replicas == 1 ? order_node(c, v) : NULL;
+		struct cluster_node *n = v->cells && v->facts.record.replicas == 1 ? order_node(c, v) : NULL;
 		struct volume *head = n ? client_head(n, v) : NULL;
 		if (!o || !head || !head->why[0])
 			continue;
@@ -414,8 +355,8 @@ void order_attach_lost(struct cluster *c)
 		struct model_volume *v = &c->volumes[i];
 		struct cluster_order *o = order_free(c);
 		struct cluster_node *n = order_node(c, NULL);
-		if (!o || !n || !v->cells || v->is_quiet || !v->facts.exists || v->facts.record.is_deleting ||
-		    v->facts.record.is_attached_nbd)
+		if (!o || !n || !v->cells || v->is_quiet || v->is_lost || !v->facts.exists ||
+		    v->facts.record.is_deleting || v->facts.record.is_attached_nbd)
 			continue;
 		*o = (struct cluster_order){.node = n, .volume = v};
 		act_attach(c, o, false);
@@ -456,10 +397,10 @@ void order_act(struct cluster *c)
 		return act_move(c, o);
 	case 13:
 	case 14:
-		return act_disk(c, o, SET_DISK_DRAIN);
+		return upkeep_drain_disk(c, o);
 	case 15:
 		if (one_in(c, 3))
-			act_disk(c, o, SET_DISK_REMOVE);
+			upkeep_remove_disk(c, o);
 		return;
 	}
 }
@@ -494,7 +435,7 @@ int order_wait(struct cluster *c, struct cluster_node *n, struct set_command *co
 
 struct model_volume *order_create_volume(struct cluster *c, uint32_t replicas, uint32_t min_replicas)
 {
-	struct model_volume *v = volume_make(c, SEGMENTS_MAX, replicas, min_replicas);
+	struct model_volume *v = volume_make(c, SEGMENTS_MAX, min_replicas);
 	struct cluster_node *n = &c->nodes[pick(c, c->n_nodes)];
 	struct set_command create = command_on(SET_VOLUME_CREATE, v, NULL), attach;
 	create.size_bytes = v->n_segments * GIB;

@@ -259,7 +259,7 @@ static void news_free(struct news *n)
 /* All that has arrived, and what is of this revision or an older one. */
 static void client_tell(struct store_client *c, uint64_t revision)
 {
-	uint64_t now_ns = reactor_now_ns(c->base.reactor);
+	uint64_t now_ns = sim_now_ns(c->store->sim);
 	if (c->store->is_blocked[c->node][STORE_FROM])
 		return;
 	while (!list_is_empty(&c->news)) {

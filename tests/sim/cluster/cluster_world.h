@@ -4,10 +4,12 @@
  *
  *   cluster_schedule.c   the story of a seed: who does what, and what befalls whom
  *   cluster_faults.c     what may befall a cluster
- *   cluster_client.c     requests of volumes                    cluster_orders.c   commands
- *   cluster_oracle.c     what every block may hold              cluster_facts.c    what the store says
+ *   cluster_client.c     requests of volumes                    cluster_orders.c   commands on volumes
+ *   cluster_oracle.c     what every block may hold              cluster_upkeep.c   commands on disks and nodes
+ *   cluster_facts.c      what the store says                    cluster_store.c    the store, far away
+ *   cluster_node.c       life and death of a node               cluster_spread.c   where copies are to lie
+ *   cluster_rot.c        bits that turn over
  *   cluster_judge.c      the end: all heals, then everything is compared
- *   cluster_node.c       life and death of a node               cluster_store.c    the store, far away
  *
  * Owner: the thread of the test.
  */
@@ -50,6 +52,16 @@ struct cluster;
 	X(moves)                                                                                                       \
 	X(drains)                                                                                                      \
 	X(removals)                                                                                                    \
+	X(forced_removals)                                                                                             \
+	X(added_disks)                                                                                                 \
+	X(node_drains)                                                                                                 \
+	X(replica_changes)                                                                                             \
+	X(rebalances)                                                                                                  \
+	X(given_up)                                                                                                    \
+	X(clock_jumps)                                                                                                 \
+	X(rotten)                                                                                                      \
+	X(healed)                                                                                                      \
+	X(left_rotten)                                                                                                 \
 	X(resyncs)                                                                                                     \
 	X(open_to_loss)                                                                                                \
 	X(checks)
@@ -87,7 +99,9 @@ struct cluster_disk {
 	uint32_t node;
 	char name[16], path[8];
 	struct sim_file *file;
-	bool is_away; /* removed from the cluster */
+	bool is_spare;    /* formatted, and never added yet */
+	bool is_away;     /* removed from the cluster */
+	bool is_draining; /* as the store says */
 };
 
 /* ---- what the store says of a volume, right now ---- */
@@ -121,11 +135,14 @@ struct model_snapshot {
 struct model_volume {
 	char name[8]; /* "": none */
 	enum doubt doubt;
-	uint32_t number, replicas, min_replicas, n_segments;
+	uint32_t number, min_replicas, n_segments; /* min_replicas: when it was made */
 	struct oracle_volume *cells;
 	struct model_snapshot snapshots[SNAPSHOTS_EACH];
 	uint32_t n_ios; /* under way */
 	bool is_quiet;  /* a command needs it without requests */
+	bool has_ballast;
+	uint32_t rotten[SEGMENTS_MAX]; /* 1 + the disk whose copy of it may rot: the others are good; 0: none yet */
+	bool is_lost;                  /* the last current copy of a part of it was removed by force */
 	struct {
 		struct point *point; /* that it may have been rolled back to; NULL: no doubt of that kind */
 		uint64_t live_tree;  /* before */
@@ -164,6 +181,35 @@ struct cluster_order {
 	void (*ended)(struct cluster_order *o, int res); /* what it has come to; NULL: nothing that matters */
 };
 
+#define ROT_MAX       64u
+#define ROT_FLIPS_MAX 8u
+/* A block of a disk, with this content wherever it has it. */
+struct rot {
+	enum rot_state { ROT_NONE, ROT_WAITS, ROT_DONE } state;
+	struct cluster_disk *disk;
+	struct model_volume *volume;
+	uint32_t cell, volume_number;
+	uint64_t token, checkpoint;
+	struct {
+		uint64_t block;
+		uint32_t bit;
+	} flips[ROT_FLIPS_MAX];
+	uint32_t n_flips;
+};
+
+/* What else happens in a seed, a bit each. Those below tell the stories that they told before there were any. */
+#define SEEDS_PLAIN 10000u
+enum habit {
+	HABIT_REPLICAS = 1,     /* volumes get more copies, and fewer */
+	HABIT_NODES = 2,        /* whole nodes are drained */
+	HABIT_DISKS = 4,        /* disks are added, and removed by force */
+	HABIT_BALLAST = 8,      /* volumes are large enough to rebalance disks that are added */
+	HABIT_CLOCKS = 16,      /* clocks differ, and wall clocks jump */
+	HABIT_ROT = 32,         /* bits of blocks at rest turn over */
+	HABIT_KEEP_DRAINS = 64, /* what is to be drained at the end must become empty */
+	HABIT_LAST = HABIT_KEEP_DRAINS
+};
+
 struct cluster {
 	uint64_t seed;
 	bool is_traced;
@@ -180,7 +226,12 @@ struct cluster {
 	struct cluster_io ios[IOS_MAX];
 	struct cluster_order orders[ORDERS_MAX];
 	uint32_t next_name;
-	bool is_quiet; /* nothing more is to go wrong: every error is one */
+	bool is_quiet;          /* nothing more is to go wrong: every error is one */
+	bool is_keeping_drains; /* at the end: what is drained is to become empty */
+	uint32_t habits;
+	uint64_t removed; /* bit per disk: by force, or otherwise, as the store says */
+	struct rot rot[ROT_MAX];
+	bool node_is_draining[NODES_MAX]; /* as the store says */
 	struct cluster_totals totals;
 };
 
@@ -210,10 +261,14 @@ static inline bool node_is_awake(const struct cluster_node *n)
 {
 	return n->state == NODE_UP && !n->paused_until_ns;
 }
-struct cluster_disk *cluster_add_disk(struct cluster *c,
-				      struct cluster_node *n); /* its file alone: not yet formatted */
+/* The store gets a record of it, at once or never. Time passes. 0 or -errno: then it may have one. */
+int store_put_disk(struct cluster *c, const struct cluster_disk *d);
 /* The disk of the cluster with this UUID; DISKS_MAX: there is none. */
 uint32_t cluster_disk_number(const struct cluster *c, const struct uuid *uuid);
+static inline bool disk_is_there(const struct cluster_disk *d)
+{
+	return !d->is_spare && !d->is_away;
+}
 /* The node's own view of its disk; NULL: it does not run. */
 struct set_disk *node_disk(const struct cluster_node *n, const struct cluster_disk *d);
 
@@ -245,6 +300,15 @@ struct volume *client_head(const struct cluster_node *n, const struct model_volu
 /* Reads a cell of a head; waits. 0 or -errno. */
 int client_read(struct cluster *c, struct volume *head, uint32_t cell, uint64_t *token);
 uint64_t cell_block(uint32_t cell);
+/* Makes every segment large, at the head that serves; waits. */
+void client_fill_ballast(struct cluster *c, struct model_volume *v);
+/* Is it still there? */
+void client_check_ballast(struct cluster *c, struct model_volume *v, struct volume *head);
+#define BALLAST_BLOCKS 448u
+static inline uint64_t ballast_block(uint32_t segment)
+{
+	return segment * SEGMENT_BLOCKS + 1024;
+}
 
 /* ---- cluster_orders.c ---- */
 
@@ -252,21 +316,52 @@ struct model_volume *order_create_volume(struct cluster *c, uint32_t replicas, u
 void volume_forget(struct model_volume *v);  /* the test knows it no more */
 void order_act(struct cluster *c);           /* some command */
 void order_attach_lost(struct cluster *c);   /* what nobody has attached is attached somewhere */
-void order_cancel_drains(struct cluster *c); /* nothing shall move while it is compared */
 void order_detach_broken(struct cluster *c); /* what has one copy, on a disk that failed meanwhile, is attached anew */
-void order_return_disks(struct cluster *c);  /* what has failed is opened anew */
 void orders_forget(struct cluster *c, const struct cluster_node *n);
 bool orders_are_idle(struct cluster *c);
+struct cluster_order *order_free(struct cluster *c); /* NULL: none is */
+void order_give(struct cluster *c, struct cluster_order *o);
+/* Where the volume is served, or, or without a volume, any that is awake; NULL: none is. */
+struct cluster_node *order_node(struct cluster *c, const struct model_volume *v);
 /* What a rollback has come to is seen at the head that serves now. */
 void rollback_decide(struct model_volume *v, const struct volume *head);
 /* Waits for its answer: 0 or -errno, with the reason in command->why. */
 int order_wait(struct cluster *c, struct cluster_node *n, struct set_command *command);
+
+/* ---- cluster_upkeep.c ---- */
+
+void upkeep_drain_disk(struct cluster *c, struct cluster_order *o);
+void upkeep_remove_disk(struct cluster *c, struct cluster_order *o);
+void upkeep_add_spares(struct cluster *c);    /* all of them */
+void upkeep_act(struct cluster *c);           /* some command of those that only some seeds have */
+void upkeep_return_disks(struct cluster *c);  /* what has failed is opened anew */
+void upkeep_cancel_drains(struct cluster *c); /* nothing shall move while it is compared */
+void upkeep_delete_lost(struct cluster *c);   /* what was given up is detached, and deleted */
+
+/* ---- cluster_spread.c ---- */
+
+/* What of the volume lies otherwise than it is to; NULL: nothing. */
+const char *spread_trouble(struct cluster *c, const struct model_volume *v);
+/* Something is left on the disk, which is drained, that has another place; NULL: nothing. */
+const char *spread_drain_trouble(struct cluster *c, const struct cluster_disk *d);
+const char *spread_node_trouble(struct cluster *c, const struct cluster_node *n); /* the same of a node */
+/* Bit per disk where each of its segments has another current copy: volumes can do without any one of them. */
+uint64_t spread_spare(struct cluster *c);
 
 /* ---- cluster_faults.c ---- */
 
 void fault_act(struct cluster *c);                       /* something goes wrong */
 void faults_pass(struct cluster *c, uint64_t passed_ns); /* what lasts may end */
 void faults_heal(struct cluster *c);
+
+void fault_jump(struct cluster *c); /* somebody sets a clock */
+
+/* ---- cluster_rot.c ---- */
+
+void rot_act(struct cluster *c);  /* a block is chosen */
+void rot_pass(struct cluster *c); /* those chosen rot when a checkpoint holds them */
+bool rot_has(const struct cluster *c, const struct cluster_disk *d, uint64_t token);
+bool rot_has_disk(const struct cluster *c, const struct cluster_disk *d);
 
 /* ---- cluster_judge.c ---- */
 
