@@ -170,7 +170,7 @@ static void explain(struct cluster *c)
 			printf("  %s: %s%s%s owned by %s, %s; %s %s\n", n->name, v->facts.name,
 			       v->facts.is_deleting ? ", being deleted," : "", v->reap ? " (by us)" : "",
 			       v->facts.owner[0] ? v->facts.owner : "nobody",
-			       v->head ? "served here" : "not served here", v->why, v->leave_why);
+			       v->head ? "served here" : "not served here", v->why, v->obstacle.text);
 			if (v->head && v->head->why[0])
 				printf("    %s\n", v->head->why);
 		}
