@@ -140,6 +140,7 @@ static void mark_done(struct metadata_request *q, int res)
 {
 	struct members *m = container_of(q, struct members, mark);
 	struct member *n = member_find(&m->all, m->mark_name);
+	quarry_assert(m->is_marking);
 	m->is_marking = false;
 	free(m->mark_text);
 	m->mark_text = NULL;
@@ -164,6 +165,7 @@ static void members_mark(struct members *m)
 	n->is_mark_wanted = false;
 	if (n->revision == 0 || n->state != MEMBER_SERVING)
 		return members_mark(m);
+	quarry_assert(m->mark_text == NULL); /* invariant 2 */
 	uint64_t since_ns = n->since_ns ? n->since_ns : reactor_wall_ns(m->reactor);
 	m->mark_text = member_to_text(MEMBER_LOST, since_ns, n->about ? n->about : "{}");
 	if (!m->mark_text)

@@ -12,7 +12,7 @@
  *   balance.c        which segment leaves a full disk           set_balance.c  whose turn it is
  *   set_drain.c      disks that are drained                     set_older.c    disks that are older than they were
  *   slice.c          scattered memory                           barrier.c      closing epochs
- *   placement.c      chooses disks, and records it              chunk.c        the cached records of it
+ *   placement.c, placement_choose.c  gives segments their disks  chunk.c        the cached records of it
  *   join.c           a volume's first words to a disk           volume_attach.c  and detach; attach_older.c  older copies
  *   facts.c          JSON of the store                          record_update.c, transaction.c
  *   set_start.c      load, open, bring back; stop               set_commands.c the queue of commands
@@ -526,7 +526,7 @@ static inline bool chunk_bit(const uint64_t *bits, uint64_t segment)
 }
 void chunk_bit_set(uint64_t *bits, uint64_t segment, bool is_set);
 
-/* ---- placement.c ---- */
+/* ---- placement_choose.c ---- */
 
 /* Chooses the disks for a segment's copies by chance, weighted by free space, each in a failure domain of its own, the first
  * on this node if there is room; as many as the volume has replicas, or as there are domains with disks that run. Masks:
@@ -536,14 +536,18 @@ must_check int placement_choose(struct volume *v, uint64_t full, uint64_t failed
 /* For a copy beside those on `others`: a disk in another failure domain, by chance, weighted by free space; none of
  * `refused`. 0; -ENOSPC: there is none with room. */
 must_check int placement_choose_other(struct volume *v, uint64_t others, uint64_t refused, uint32_t *disk);
-/* Of the disk's key, for who records that something lies there: one that it does not have, if nothing may be placed there. */
-uint64_t placement_revision(const struct set_disk *d);
+/* May segments of the volume be placed there now? */
+bool placement_may_take(struct volume *v, const struct set_disk *d);
 /* Of these disks the one with the least room, if it is nearly full; else SET_DISKS_MAX. */
 uint32_t placement_narrowest(const struct volume *v, uint64_t disks);
 /* Of the pool's disks, those that run and may take a copy: in how many domains are they? */
 uint32_t placement_domains_running(struct volume_set *s, const struct pool_facts *pool);
 /* That the pool's disks are in, but for those being drained, and for these (bit per disk). */
 uint32_t placement_domains(struct volume_set *s, const struct pool_facts *pool, uint64_t except);
+/* ---- placement.c ---- */
+
+/* Of the disk's key, for who records that something lies there: one that it does not have, if nothing may be placed there. */
+uint64_t placement_revision(const struct set_disk *d);
 /* Blocks that a disk that runs can still take; what is freed and waits for a checkpoint counts. */
 uint64_t set_disk_room(const struct set_disk *d);
 void placer_init(struct volume *v);
