@@ -1,7 +1,8 @@
 /*
  * cluster_spread.c: where the copies of volumes lie, as the store says, and whether that is where they are to lie.
  *
- * The failure domain is the node. Disks have room for everything, so only domains can be wanting.
+ * The failure domain is the node. Where too few of them have a disk that takes a copy, and has room for one, copies may be
+ * wanting.
  *
  * Owner: the test.
  */
@@ -12,13 +13,45 @@ static bool disk_takes(const struct cluster *c, const struct cluster_disk *d)
 	return disk_is_there(d) && !d->is_draining && !c->node_is_draining[d->node];
 }
 
-/* Nodes that copies can lie on. */
-static uint32_t spread_domains(const struct cluster *c)
+struct taken {
+	struct uuid volume;
+	uint64_t n_blocks;
+};
+
+static void tree_add(const struct tree_record *t, void *context)
 {
-	uint64_t nodes = 0;
+	struct taken *taken = context;
+	if (uuid_equal(&t->volume, &taken->volume))
+		taken->n_blocks += t->n_data_blocks;
+}
+
+/* Blocks of all trees that a volume has on a disk; what several of them point to counts several times. */
+static uint64_t volume_blocks(const struct set_disk *d, const struct uuid *volume)
+{
+	struct taken taken = {.volume = *volume};
+	if (d && d->disk)
+		disk_trees_each(d->disk, tree_add, &taken);
+	return taken.n_blocks;
+}
+
+/* As its own node knows it; NULL: it does not run. */
+static const struct set_disk *disk_of_node(const struct cluster *c, const struct cluster_disk *d)
+{
+	const struct cluster_node *n = &c->nodes[d->node];
+	return n->state == NODE_UP ? set_disk_by_uuid(n->set, &d->uuid) : NULL;
+}
+
+/* Nodes that copies of the volume can lie on. */
+static uint32_t spread_domains(const struct cluster *c, const struct uuid *volume)
+{
+	uint64_t nodes = 0, needed = 0;
 	for (uint32_t i = 0; i < c->n_disks; i++)
-		if (disk_takes(c, &c->disks[i]))
+		needed = max_u64(needed, volume_blocks(disk_of_node(c, &c->disks[i]), volume));
+	for (uint32_t i = 0; i < c->n_disks; i++) {
+		const struct set_disk *d = disk_takes(c, &c->disks[i]) ? disk_of_node(c, &c->disks[i]) : NULL;
+		if (d && set_disk_room(d) + volume_blocks(d, volume) >= needed)
 			nodes |= 1ull << c->disks[i].node;
+	}
 	return (uint32_t)__builtin_popcountll(nodes);
 }
 
@@ -33,7 +66,7 @@ static bool shares_a_node(const struct cluster *c, uint64_t disks)
 const char *spread_trouble(struct cluster *c, const struct model_volume *v)
 {
 	const struct volume_facts *f = &v->facts.record;
-	bool has_domains = spread_domains(c) >= f->replicas;
+	bool has_domains = spread_domains(c, &f->uuid) >= f->replicas;
 	for (uint32_t i = 0; i < f->n_disks; i++) {
 		bool is_removed = c->removed >> cluster_disk_number(c, &f->disks[i].uuid) & 1;
 		if (is_removed && has_domains)
@@ -65,7 +98,7 @@ static bool volume_is_named(const struct model_volume *v, const struct cluster_d
 static bool volume_has_elsewhere(const struct cluster *c, const struct model_volume *v, const struct cluster_disk *d)
 {
 	if (volume_facts_are_replicated(&v->facts.record))
-		return spread_domains(c) >= v->facts.record.replicas;
+		return spread_domains(c, &v->facts.record.uuid) >= v->facts.record.replicas;
 	for (uint32_t i = 0; i < c->n_disks; i++)
 		if (c->disks[i].node == d->node && disk_takes(c, &c->disks[i]))
 			return true;
