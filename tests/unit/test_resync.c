@@ -149,6 +149,7 @@ static void a_disk_that_fails_again_is_stale_as_before(void)
 		bench_close(&b);
 	}
 }
+
 /* ---- the outcome of SWITCH ---- */
 
 /* What the store says of a disk, whatever the head takes for true. */
@@ -224,6 +225,32 @@ static void in_doubt_clients_go_on(void)
 		CU_ASSERT_EQUAL(world_events(&b.w, "resync-failed"), 0);
 		CU_ASSERT_FALSE(store_says_stale(&b, 1));
 		bench_change(&b, 20);
+		bench_check(&b);
+		bench_check_copies(&b);
+		bench_close(&b);
+	}
+}
+
+/* The transaction is carried out twice, refused the second time, and the record cannot be read: it may say either. */
+static void in_doubt_when_refused(void)
+{
+	struct metadata_faults faults = {.doubled_percent = 100, .unread_percent = 100};
+	for (uint64_t seed = 450; seed < 460; seed++) {
+		struct bench b;
+		bench_open(&b, seed, 2, 2);
+		bench_change(&b, 100);
+		sim_file_fail(world_disk_file(&b.w, 2), OP_WRITE, 0, EIO);
+		bench_change(&b, 50);
+		bench_return(&b, 1);
+		world_until(&b.w, is_switching, &b);
+		metadata_memory_set_faults(b.w.metadata, &faults);
+		world_let_pass(&b.w, NS_PER_S);
+		CU_ASSERT(resync_is_switching(b.v));
+		bench_change(&b, 20);
+		world_hide_store(&b.w, false);
+		world_until(&b.w, all_are_current, &b);
+		CU_ASSERT_EQUAL(world_events(&b.w, "copy-current"), 1);
+		CU_ASSERT_EQUAL(world_events(&b.w, "resync-failed"), 0);
 		bench_check(&b);
 		bench_check_copies(&b);
 		bench_close(&b);
@@ -353,6 +380,7 @@ int main(void)
 	CU_add_test(suite, "in doubt the disk counts", in_doubt_the_disk_counts);
 	CU_add_test(suite, "in doubt clients go on", in_doubt_clients_go_on);
 	CU_add_test(suite, "in doubt the daemon can end", in_doubt_the_daemon_can_end);
+	CU_add_test(suite, "in doubt when refused, too", in_doubt_when_refused);
 	CU_add_test(suite, "a bad source is turned away", a_bad_source_is_turned_away);
 	CU_add_test(suite, "what lies before a bad block is copied", what_lies_before_a_bad_block_is_copied);
 	CU_add_test(suite, "one that cannot keeps none from it", one_that_cannot_keeps_none_from_it);

@@ -12,7 +12,9 @@
  *  2. entry->facts changes only here, and only to what the store is known to hold.
  *  3. Nothing is resent blindly: after a failed condition or an unknown outcome the record is read, and if it already
  *     is what was wanted (a reply was lost, or the transaction doubled), that is success. One that was not answered can
- *     take effect as long as the record is what it was then, so only another that has changed it ends the doubt.
+ *     take effect as long as the record is what it was then, so only another that has changed it ends the doubt. One that
+ *     was refused may have taken effect before, when it was carried out twice: that, too, is in doubt until the record is
+ *     read.
  *  4. An update of several volumes stands in the lines of all from the start, so that two such never wait for each
  *     other.
  *
@@ -164,7 +166,7 @@ static enum flow update_judge(struct record_update *u)
 		u->own.err = res;
 	} else {
 		u->own.is_refused = res == -EAGAIN;
-		u->own.is_open |= res == -ETIMEDOUT;
+		u->own.is_open = true; /* refused may be its double */
 		u->own.at = 0;
 		transaction_clear(&u->own.transaction);
 		return FLOW_WAIT;
