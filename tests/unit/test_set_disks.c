@@ -310,6 +310,37 @@ static void a_disk_is_not_removed_under_its_first_write(void)
 /* ---- a disk that has failed comes back, or is given up ---- */
 
 /* The next write fails it, and with it the command or request that it was for. */
+/* The command cannot tell; what the store says in the end is acted on all the same. */
+static void a_removal_of_unknown_outcome_is_carried_through(void)
+{
+	const struct metadata_faults faults = {.lost_percent = 100, .unread_percent = 20}, none = {0};
+	uint32_t n_removed = 0, n_kept = 0;
+	for (uint64_t seed = 70; seed < 100; seed++) {
+		struct head_world w;
+		struct set_command c = order(SET_DISK_REMOVE, "n1-d1");
+		uint8_t *data = world_memory(4096);
+		memset(data, 7, 4096);
+		world_open(&w, seed);
+		world_add_disk(&w, DISK_BYTES);
+		CU_ASSERT_EQUAL(world_start(&w), 0);
+		struct volume *v = world_volume(&w, "vm1", GIB);
+		CU_ASSERT_EQUAL(world_write(&w, v, 0, data, 4096, 0), 0);
+		c.force = true;
+		metadata_memory_set_faults(w.metadata, &faults);
+		(void)!world_command(&w, &c);
+		metadata_memory_set_faults(w.metadata, &none);
+		world_let_pass(&w, 60 * NS_PER_S);
+		const struct set_disk *d = w.set->disks[0];
+		CU_ASSERT_PTR_NOT_NULL_FATAL(d);
+		CU_ASSERT_EQUAL(d->state, d->facts.is_removed ? SET_DISK_REMOVED : SET_DISK_RUNNING);
+		n_removed += d->facts.is_removed;
+		n_kept += !d->facts.is_removed;
+		world_close(&w);
+		free(data);
+	}
+	CU_ASSERT(n_removed > 0 && n_kept > 0);
+}
+
 static void fail_disk(struct head_world *w, struct volume *v)
 {
 	uint8_t *data = world_memory(4096);
@@ -428,6 +459,8 @@ int main(void)
 	CU_add_test(suite, "an older store, and a disk that it does not name",
 		    an_older_store_is_noticed_at_a_disk_that_it_does_not_name);
 	CU_add_test(suite, "a disk is not removed under its first write", a_disk_is_not_removed_under_its_first_write);
+	CU_add_test(suite, "a removal of unknown outcome is carried through",
+		    a_removal_of_unknown_outcome_is_carried_through);
 	CU_add_test(suite, "a failed disk is opened again", a_failed_disk_is_opened_again);
 	CU_add_test(suite, "a deletion waits for a failed disk", a_deletion_waits_for_a_failed_disk);
 	CU_add_test(suite, "a renamed node does not start", a_renamed_node_does_not_start);

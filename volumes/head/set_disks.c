@@ -370,6 +370,8 @@ static void disk_remove_undo(struct command *c)
 {
 	if (c->was_running && c->disk->state == SET_DISK_CLOSING)
 		c->disk->state = SET_DISK_RUNNING;
+	if (c->disk->facts.is_removed) /* it came about all the same, as the store says */
+		set_disk_take_out(c->disk);
 }
 
 static int disk_remove_decide(struct command *c)

@@ -439,12 +439,12 @@ static void apply_disk(struct volume_set *s, const char *name, const struct meta
 {
 	struct uuid uuid = {0};
 	struct set_disk *d = uuid_from_text(name, &uuid) == 0 ? set_disk_by_uuid(s, &uuid) : NULL;
-	if (d && d->facts.revision >= item->revision)
-		return;
-	if (item->value && merge_disk(s, name, item, why) != 0)
+	bool is_newer =
+	    !d || d->facts.revision < item->revision; /* else a command has read it, and did nothing about it */
+	if (is_newer && item->value && merge_disk(s, name, item, why) != 0)
 		load_tell_damage(s, item, why);
 	d = d ? d : set_disk_by_uuid(s, &uuid);
-	if (d && (!item->value || d->facts.is_removed))
+	if (d && (d->facts.is_removed || (is_newer && !item->value)))
 		set_disk_take_out(d);
 }
 
