@@ -1,5 +1,5 @@
 #!/bin/bash
-# limit: 270
+# limit: 400
 # backup-lazy.sh [ROUNDS]: `backup restore --lazy`: a volume is read and written while it is filled; the daemon and the filler are
 # killed at random meanwhile; a damaged repository costs the blocks that are hurt, and no others.
 . "$(dirname "$0")/lib.sh"
