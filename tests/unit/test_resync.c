@@ -276,12 +276,21 @@ static void in_doubt_the_daemon_can_end(void)
 
 /* ---- sources, and turns ---- */
 
+/* The disk itself has what the model has of a segment. */
+static void bench_check_segment_on(struct bench *b, uint32_t disk, uint32_t segment)
+{
+	struct look l;
+	for (uint32_t cell = 0; cell < CELLS; cell++) {
+		CU_ASSERT_EQUAL(look_at(b, disk, cell_pos(segment, cell), b->back, &l), 0);
+		CU_ASSERT(is_all(b->back, b->model[segment][cell], CELL_BYTES));
+	}
+}
+
 /* A block cannot be read from the first source: there is another. */
 static void a_bad_source_is_turned_away(void)
 {
 	for (uint64_t seed = 460; seed < 464; seed++) {
 		struct bench b;
-		struct look l;
 		bench_open(&b, seed, 3, 3);
 		bench_change(&b, 100);
 		sim_file_fail(world_disk_file(&b.w, 3), OP_WRITE, 0, EIO);
@@ -293,10 +302,7 @@ static void a_bad_source_is_turned_away(void)
 		world_until(&b.w, all_are_current, &b);
 		CU_ASSERT_EQUAL(world_events(&b.w, "resync-blocked"), 0);
 		for (uint32_t segment = 0; segment < 2; segment++)
-			for (uint32_t cell = 0; cell < CELLS; cell++) {
-				CU_ASSERT_EQUAL(look_at(&b, 2, cell_pos(segment, cell), b.back, &l), 0);
-				CU_ASSERT(is_all(b.back, b.model[segment][cell], CELL_BYTES));
-			}
+			bench_check_segment_on(&b, 2, segment);
 		bench_check(&b);
 		bench_close(&b);
 	}
@@ -307,7 +313,6 @@ static void what_lies_before_a_bad_block_is_copied(void)
 {
 	for (uint64_t seed = 480; seed < 500; seed++) {
 		struct bench b;
-		struct look l;
 		bench_open(&b, seed, 3, 3);
 		bench_change(&b, 40);
 		sim_file_fail(world_disk_file(&b.w, 3), OP_WRITE, 0, EIO);
@@ -317,10 +322,7 @@ static void what_lies_before_a_bad_block_is_copied(void)
 		sim_file_flip(world_disk_file(&b.w, 1), cell_block(&b, 0, 1, 0, 1), 78);
 		bench_return(&b, 2);
 		world_until(&b.w, all_are_current, &b);
-		for (uint32_t cell = 0; cell < CELLS; cell++) {
-			CU_ASSERT_EQUAL(look_at(&b, 2, cell_pos(0, cell), b.back, &l), 0);
-			CU_ASSERT(is_all(b.back, b.model[0][cell], CELL_BYTES));
-		}
+		bench_check_segment_on(&b, 2, 0);
 		bench_close(&b);
 	}
 }

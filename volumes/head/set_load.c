@@ -439,8 +439,8 @@ static void apply_disk(struct volume_set *s, const char *name, const struct meta
 {
 	struct uuid uuid = {0};
 	struct set_disk *d = uuid_from_text(name, &uuid) == 0 ? set_disk_by_uuid(s, &uuid) : NULL;
-	bool is_newer =
-	    !d || d->facts.revision < item->revision; /* else a command has read it, and did nothing about it */
+	/* else a command has read it, and did nothing about it */
+	bool is_newer = !d || d->facts.revision < item->revision;
 	if (is_newer && item->value && merge_disk(s, name, item, why) != 0)
 		load_tell_damage(s, item, why);
 	d = d ? d : set_disk_by_uuid(s, &uuid);
