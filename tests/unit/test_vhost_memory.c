@@ -11,6 +11,13 @@ static int region_add(struct world *w, struct vhost_memory *m, int fd, uint64_t 
 	return memory_add(m, w->reactor, fd, &(struct vhost_region){.guest = at, .user = at, .len_bytes = len_bytes});
 }
 
+/* ThreadSanitizer leaves a process 1.5 TiB of addresses: the share of one client does not fit there. */
+#ifdef __SANITIZE_THREAD__
+#define SHARE_FITS 0
+#else
+#define SHARE_FITS 1
+#endif
+
 /* A file of no content and any size costs its owner nothing; addresses are ours. */
 static void one_client_has_its_share_of_addresses(void)
 {
@@ -23,11 +30,13 @@ static void one_client_has_its_share_of_addresses(void)
 	world_open(&w);
 	CU_ASSERT_EQUAL(region_add(&w, m, fd, 0, VHOST_MEMORY_BYTES_MAX + 4096), -E2BIG);
 	CU_ASSERT_EQUAL(region_add(&w, m, fd, 0, UINT64_MAX), -E2BIG);
-	CU_ASSERT_EQUAL(region_add(&w, m, fd, 0, VHOST_MEMORY_BYTES_MAX / 2), 0);
-	CU_ASSERT_EQUAL(region_add(&w, m, fd, 8 * TIB, VHOST_MEMORY_BYTES_MAX / 2 + 4096), -E2BIG);
-	CU_ASSERT_EQUAL(region_add(&w, m, fd, 8 * TIB, VHOST_MEMORY_BYTES_MAX / 2), 0);
-	CU_ASSERT_EQUAL(region_add(&w, m, fd, 16 * TIB, 4096), -E2BIG);
-	memory_clear(m);
+	if (SHARE_FITS) {
+		CU_ASSERT_EQUAL(region_add(&w, m, fd, 0, VHOST_MEMORY_BYTES_MAX / 2), 0);
+		CU_ASSERT_EQUAL(region_add(&w, m, fd, 8 * TIB, VHOST_MEMORY_BYTES_MAX / 2 + 4096), -E2BIG);
+		CU_ASSERT_EQUAL(region_add(&w, m, fd, 8 * TIB, VHOST_MEMORY_BYTES_MAX / 2), 0);
+		CU_ASSERT_EQUAL(region_add(&w, m, fd, 16 * TIB, 4096), -E2BIG);
+		memory_clear(m);
+	}
 	CU_ASSERT_EQUAL(region_add(&w, m, fd, 16 * TIB, 4096), 0);
 	memory_clear(m);
 	world_close(&w);
