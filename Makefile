@@ -130,9 +130,12 @@ check: deps programs
 # Parts of check, for the one who is at work on them.
 unit: $(UNIT)
 	@$(RUN) $(UNIT)
-# Of these the ones that can start a thread: in the others ThreadSanitizer has nothing to find.
-unit-threads: $(UNIT)
-	@$(RUN) $$(for t in $(UNIT); do ! nm -u $$t | grep -q ' pthread_create' || echo $$t; done)
+# What starts threads, for ThreadSanitizer: the unit tests that do, and the daemon under clients, in a cluster, started again.
+# Everything else is simulated, on one thread.
+THREADED := $(patsubst %,$(BUILD)/tests/unit/test_%,control forward log metadata metadata_etcd reactor_uring uring_closing \
+              uring_files uring_shared uring_streams vhost_memory volume_set cli_backup_files)
+threads: $(PROGRAMS) $(LOADGEN) $(TEST_PROGRAMS) $(THREADED)
+	@$(RUN) $(THREADED) $(patsubst %,tests/e2e/%.sh,nbd-clients vhost-basic restart cluster-copies)
 e2e: programs
 	@$(RUN) $(E2E)
 fuzz-replay: $(FUZZERS:%=$(BUILD)/tests/fuzz/%)
@@ -211,7 +214,7 @@ clean:
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
-.PHONY: all deps deps-ci deps-guest programs check unit unit-threads e2e fuzz-replay tidy tests-of-build check-ci check-guest \
+.PHONY: all deps deps-ci deps-guest programs check unit threads e2e fuzz-replay tidy tests-of-build check-ci check-guest \
         check-fresh soak fuzz fuzz-tests fuzz-minute lint demo demo-vm bench bench-history bench-replication \
         install clean FORCE
 .SECONDARY:

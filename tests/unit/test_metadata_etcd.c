@@ -281,6 +281,7 @@ static void test_hang(void)
 	world_start(&e, &b);
 	CU_ASSERT(put(&b, "h", "before") > 0);
 	kill(e.pid, SIGSTOP);
+	CU_ASSERT_EQUAL(waitpid(e.pid, NULL, WUNTRACED), e.pid); /* until its last thread stands still */
 	struct asked a = {.q = {.op = METADATA_TRANSACT, .n_changes = 1}};
 	a.q.changes[0] = (struct metadata_change){.key = "h", .value = "after"};
 	uint64_t from_ns = reactor_now_ns(b.reactor);
