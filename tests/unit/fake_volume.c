@@ -23,7 +23,7 @@ struct volume {
 	struct volume_set *set;
 	char name[2 * VOLUME_NAME_MAX + 2];
 	struct uuid uuid;
-	uint64_t size_bytes;
+	uint64_t size_bytes, largest_bytes; /* largest_bytes: that it ever had */
 	uint64_t snapshot_number;
 	bool is_read_only, is_null, holds, is_detached;
 	uint8_t **blocks;
@@ -112,7 +112,7 @@ static void check_io(const struct volume *v, const struct volume_io *io)
 
 	quarry_assert(io->done != NULL);
 	quarry_assert(io->pos_bytes % SECTOR_BYTES == 0 && io->len_bytes % SECTOR_BYTES == 0);
-	quarry_assert(io->pos_bytes <= v->size_bytes && io->len_bytes <= v->size_bytes - io->pos_bytes);
+	quarry_assert(io->pos_bytes <= v->largest_bytes && io->len_bytes <= v->largest_bytes - io->pos_bytes);
 	quarry_assert(!v->is_read_only || io->op == VOLUME_READ || io->op == VOLUME_MAP || io->op == VOLUME_FLUSH);
 	quarry_assert(io->op == VOLUME_FLUSH || io->len_bytes > 0);
 	if (io->op != VOLUME_READ && io->op != VOLUME_WRITE)
@@ -150,6 +150,8 @@ static int wanted_result(const struct volume *v, const struct volume_io *io)
 {
 	if (v->is_detached)
 		return -ESHUTDOWN;
+	if (io->pos_bytes + io->len_bytes > v->size_bytes) /* it was checked by who sent it, and has shrunk since */
+		return -EINVAL;
 	if (io->op == VOLUME_ZERO && (io->flags & VOLUME_FAST_ZERO) && (io->flags & VOLUME_NO_HOLE))
 		return -ENOTSUP;
 	uint64_t at = v->fail_at[io->op];
@@ -367,7 +369,7 @@ struct volume *fake_volume_add(struct volume_set *set, const struct fake_options
 	v->set = set;
 	memcpy(v->name, o->name, strlen(o->name) + 1);
 	v->uuid = uuid_make(1, set->n_volumes);
-	v->size_bytes = o->size_bytes;
+	v->size_bytes = v->largest_bytes = o->size_bytes;
 	v->is_read_only = o->is_read_only;
 	v->is_null = o->is_null;
 	v->snapshot_number = o->snapshot_number;
@@ -431,6 +433,7 @@ void fake_volume_resize(struct volume *v, uint64_t size_bytes)
 {
 	quarry_assert(size_bytes <= v->n_blocks * BLOCK_BYTES);
 	v->size_bytes = size_bytes;
+	v->largest_bytes = max_u64(v->largest_bytes, size_bytes);
 	tell(v, VOLUME_RESIZED);
 }
 
