@@ -26,11 +26,13 @@ snapshot() { # VOLUME SNAPSHOT [CREATED_AT]
 snapshot_delete() { curl -sf --unix-socket "$QUARRY_SOCKET" -X DELETE "http://localhost/v1/volumes/$1/snapshots/$2" >/dev/null; }
 backup() { q --json backup create "$@" >"$dir/answer"; }
 told() { jq -r ".$1" "$dir/answer"; }
+# Two files of the same size and bytes; nobody reads their holes.
+same() { [ "$(stat -c %s "$1")" = "$(stat -c %s "$2")" ] && qemu-img compare -q -f raw -F raw "$1" "$2"; }
 # Restores a backup, compares, deletes the volume again. restores TITLE [REPOSITORY [OPTIONS ...]]
 restores() {
 	local title=$1 from=${2:-$repo}
 	q backup restore "$from/$title" restored "${@:3}" >/dev/null || return 1
-	cmp "$(data restored)" "$dir/$title" || return 1
+	same "$(data restored)" "$dir/$title" || return 1
 	q volume delete restored >/dev/null
 }
 
@@ -60,7 +62,7 @@ is "backups" "$(q --json backup list "$repo" | jq -c '[.backups[].snapshot]')" '
 q --json backup verify "$repo" >"$dir/answer"
 is "sound" "$(told sound)" true
 q backup restore "$repo" newest >/dev/null
-holds cmp "$(data newest)" "$dir/v@s2"
+holds same "$(data newest)" "$dir/v@s2"
 holds test "$(stat -c %b "$(data newest)")" -lt 8000
 q volume delete newest >/dev/null
 
