@@ -126,11 +126,11 @@ static void request_sent(struct peer_out *out, int res)
 
 void peer_request_init(struct peer_request *r, struct peer_client_connection *c)
 {
-	r->stage = PEER_REQUEST_FREE;
-	r->connection = c;
-	r->io.done = request_answered;
-	r->waiter.ready = request_has_memory;
-	r->out.sent = request_sent;
+	*r = (struct peer_request){.stage = PEER_REQUEST_FREE,
+				   .connection = c,
+				   .io.done = request_answered,
+				   .waiter.ready = request_has_memory,
+				   .out.sent = request_sent};
 	op_init(&r->op, request_again);
 	list_init(&r->link);
 }

@@ -236,7 +236,7 @@ static const struct peer_connection_calls client_calls = {
 
 static int client_create(struct peer_server *s, struct stream *stream)
 {
-	struct peer_client_connection *c = calloc(1, sizeof(*c));
+	struct peer_client_connection *c = malloc(sizeof(*c));
 	struct peer_connection_options o = {.reactor = s->options.reactor,
 					    .stream = stream,
 					    .calls = &client_calls,
@@ -245,6 +245,7 @@ static int client_create(struct peer_server *s, struct stream *stream)
 					    .side = TLS_SERVER};
 	if (!c)
 		return -ENOMEM;
+	memset(c, 0, offsetof(struct peer_client_connection, requests)); /* a request is set when it is first needed */
 	c->server = s;
 	c->waiter.ready = client_has_memory;
 	timer_init(&c->silence, client_silent);
