@@ -52,7 +52,7 @@ enum metadata_op {
 	METADATA_REVOKE, /* ends the lease and deletes its keys; -ENOENT: it has run out */
 };
 
-#define METADATA_CONDITIONS_MAX 16
+#define METADATA_CONDITIONS_MAX 80 /* etcd takes 128 of each, unless told otherwise */
 #define METADATA_CHANGES_MAX    32
 
 struct metadata_request {

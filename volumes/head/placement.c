@@ -31,6 +31,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* On as many the record of a placement is conditional for the sake of its picks; one more is the volume's record, and one each
+ * the disks that it names anew. */
+#define PICKS_CONDITIONS_MAX 16u
+_Static_assert(PICKS_CONDITIONS_MAX + SET_DISKS_MAX <= METADATA_CONDITIONS_MAX,
+	       "a transaction has room for all of them");
+
 enum placer_stage { PLACER_REST, PLACER_CHOOSE, PLACER_JOIN, PLACER_CLEAR, PLACER_RECORD };
 
 /* ---- CHOOSE ---- */
@@ -68,12 +74,12 @@ static uint64_t picks_disks(const struct placer *p)
 	return disks;
 }
 
-/* Room for one more pick, whatever its chunk and its disks? One condition is the record's. */
+/* Room for one more pick, whatever its chunk and its disks? */
 static bool picks_have_room(const struct volume *v)
 {
 	const struct placer *p = &v->placer;
 	uint32_t n_disks = (uint32_t)__builtin_popcountll(picks_disks(p)) + v->entry->facts.replicas;
-	return p->n_picks < PLACE_PICKS_MAX && picks_chunks(p) + n_disks + 1 < METADATA_CONDITIONS_MAX;
+	return p->n_picks < PLACE_PICKS_MAX && picks_chunks(p) + n_disks < PICKS_CONDITIONS_MAX;
 }
 
 bool placer_uses_disk(const struct volume *v, uint32_t disk)
@@ -366,7 +372,7 @@ static void placer_extend(struct record_update *u, struct transaction *t)
 		uuid_to_text(&d->facts.uuid, uuid);
 		transaction_condition(t, placement_revision(d), DISK_KEY, uuid);
 	}
-	for (uint32_t i = 0; i < SET_DISKS_MAX && t->request.n_conditions < METADATA_CONDITIONS_MAX; i++) {
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
 		if (!placer_names(v, i) || picks_disks(p) >> i & 1)
 			continue;
 		uuid_to_text(&v->set->disks[i]->facts.uuid, uuid);

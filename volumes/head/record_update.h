@@ -24,7 +24,7 @@ struct record_member {
 	uint64_t found_revision;
 	bool has_changed, is_as_wanted;
 };
-#define RECORD_MEMBERS_MAX METADATA_CONDITIONS_MAX
+#define RECORD_MEMBERS_MAX 16u
 
 struct record_update {
 	/* set by the caller */

@@ -23,6 +23,9 @@
 #include <errno.h>
 #include <string.h>
 
+/* In one transaction, beside what else is in it; of more, the others are told of the next time. */
+#define SEEN_DISKS_MAX 24u
+
 /* ---- seen ---- */
 
 void set_disk_look(struct set_disk *d)
@@ -42,7 +45,7 @@ uint64_t set_seen_tell(struct volume_set *s, struct transaction *t)
 {
 	uint64_t disks = 0;
 	uint32_t n = 0;
-	for (uint32_t i = 0; i < SET_DISKS_MAX && n < METADATA_CONDITIONS_MAX; i++) {
+	for (uint32_t i = 0; i < SET_DISKS_MAX && n < SEEN_DISKS_MAX; i++) {
 		const struct set_disk *d = s->disks[i];
 		char uuid[UUID_TEXT_BYTES];
 		if (!disk_is_further(d))
