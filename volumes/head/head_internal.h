@@ -486,6 +486,7 @@ void fill_abandon(struct volume *v);
 must_check int fill_check(const struct volume *v, const struct volume_io *io);
 /* The stage FILL. FLOW_WAIT: volume_io_wake() follows. */
 must_check enum flow fill_admit(struct volume_io *io);
+void fill_brought(const struct volume_io *io); /* a request ends: what the filler has written is there */
 /* Is anything of this range yet to be brought? */
 must_check bool fill_awaits(const struct volume *v, uint64_t pos_bytes, uint64_t len_bytes);
 /* Is it not recorded that it was, so that the filler may bring something here after a restart? */
