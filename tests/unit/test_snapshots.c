@@ -220,6 +220,30 @@ static void thousands_of_one_volume(void)
 	close_world();
 }
 
+static void more_than_there_can_be_are_refused(void)
+{
+	open_world(21, 1);
+	struct volume *v = world_volume(&w, "vm1", GIB);
+	struct set_volume *entry = set_volume_find(w.set, "vm1");
+	struct volume_facts *f = &entry->facts;
+	CU_ASSERT_EQUAL(world_snapshot(&w, "vm1@a"), 0);
+	put(v, 0, 1);
+	entry->n_snapshots = SNAPSHOTS_MAX;
+	CU_ASSERT_EQUAL(world_snapshot(&w, "vm1@b"), -EMFILE);
+	CU_ASSERT_PTR_NOT_NULL(strstr(w.why, "delete some"));
+	entry->n_snapshots = 1;
+	f->trees = realloc(f->trees, LINES_MAX * sizeof(*f->trees));
+	CU_ASSERT_PTR_NOT_NULL_FATAL(f->trees);
+	for (; f->n_trees < LINES_MAX; f->n_trees++)
+		f->trees[f->n_trees] =
+		    (struct tree_facts){.id = 1000 + f->n_trees, .parent = 1, .epoch = 1, .state = TREE_IS_DELETED};
+	CU_ASSERT_EQUAL(world_detach(&w, "vm1"), 0);
+	CU_ASSERT_EQUAL(world_rollback(&w, "vm1@a"), -EMFILE);
+	CU_ASSERT_PTR_NOT_NULL(strstr(w.why, "rollbacks"));
+	CU_ASSERT_EQUAL(world_snapshot(&w, "vm1@c"), 0);
+	close_world();
+}
+
 static void commands_may_be_repeated(void)
 {
 	open_world(4, 1);
@@ -840,6 +864,7 @@ int main(void)
 	CU_add_test(suite, "deleting gives the space back", deleting_gives_the_space_back);
 	CU_add_test(suite, "interrupted deletes", what_an_interrupted_delete_left_goes_at_the_start);
 	CU_add_test(suite, "thousands of one volume", thousands_of_one_volume);
+	CU_add_test(suite, "more than there can be", more_than_there_can_be_are_refused);
 	CU_add_test(suite, "commands may be repeated", commands_may_be_repeated);
 	CU_add_test(suite, "much is flushed before writes wait", much_is_flushed_before_writes_wait);
 	CU_add_test(suite, "several volumes have one point", several_volumes_have_one_point);

@@ -416,6 +416,8 @@ static int snapshot_change(struct record_update *u, struct volume_facts *facts)
 static int rollback_change(struct record_update *u, struct volume_facts *facts)
 {
 	struct snapshot_point *p = point_of(u, facts);
+	static const char *const too_many_lines = "volume %s has snapshots from between %u rollbacks, and no room for "
+						  "one more: delete those of some";
 	bool used[LINES_MAX];
 	if (facts->is_attached_nbd || facts->is_attached_vhost)
 		return command_refuse(p->command, -EBUSY, "in-use", "volume %s is attached: detach it first",
@@ -423,9 +425,11 @@ static int rollback_change(struct record_update *u, struct volume_facts *facts)
 	if (!fork_covers(&p->fork, facts))
 		return command_refuse(p->command, -EAGAIN, "busy", returned, facts->name);
 	int err = history_roll_back(facts, p->facts.tree, &p->command->snapshot->facts);
-	facts->live_from = p->command->snapshot->facts.tree;
+	if (err == -EMFILE)
+		return command_refuse(p->command, err, "in-use", too_many_lines, facts->name, LINES_MAX);
 	if (err != 0)
 		return err;
+	facts->live_from = p->command->snapshot->facts.tree;
 	facts->history++;
 	snapshots_mark_lines(p->entry, facts, used);
 	history_prune(facts, used);
