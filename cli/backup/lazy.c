@@ -43,7 +43,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #define UNIT_BLOCKS      FETCH_BLOCKS_MAX
@@ -128,13 +127,6 @@ struct lazy {
 };
 
 enum flow { FLOW_NEXT, FLOW_WAIT };
-
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 static bool lazy_is_ending(const struct lazy *z)
 {
