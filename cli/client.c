@@ -56,10 +56,10 @@ static bool is_this_machine(const char *url)
 static enum status token_check(struct cli *c, const char *token, const char *from)
 {
 	if (*token == '\0')
-		return cli_refuse(c, "local", "the token in %s is empty", from);
+		return cli_refuse(c, "local", "the token in '%s' is empty", from);
 	for (const char *p = token; *p; p++) {
 		if (*p <= ' ' || *p > '~')
-			return cli_refuse(c, "local", "the token in %s has a blank or a character that is not ASCII",
+			return cli_refuse(c, "local", "the token in '%s' has a blank or a character that is not ASCII",
 					  from);
 	}
 	return DONE;

@@ -28,7 +28,6 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/signalfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #define N_SLOTS        16u
@@ -241,13 +240,6 @@ static void slot_run(struct copy *copy, struct slot *slot)
 }
 
 /* ---- the whole ---- */
-
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 static void copy_show(struct copy *copy)
 {

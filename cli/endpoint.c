@@ -192,7 +192,7 @@ enum status endpoint_open_program(struct cli *c, struct endpoint *e, const char 
 	if (status != DONE)
 		return status;
 	if (nbd_connect_systemd_socket_activation(e->nbd, argv) < 0)
-		return cli_refuse(c, "io-error", "%s could not open '%s': %s", argv[0], name, nbd_get_error());
+		return cli_refuse(c, "io-error", "'%s' could not open '%s': %s", argv[0], name, nbd_get_error());
 	return nbd_look(c, e);
 }
 

@@ -2,12 +2,14 @@
  * image.c: image files: what format a file has, and opening one as an endpoint.
  *
  * 1. A raw file is read and written here; a qcow2 file is served by qemu-nbd, which is asked for only then.
- *    2. An image is not trusted: a qcow2 header that names another file (a backing file, a data file) is refused, since
- *       that name was chosen by whoever made the image and the file would be read with our rights. That holds for what is
- *       read, too: qemu-nbd gets the very file that was looked at, whatever has its name by then, and is told to open no
- *       backing file; and the header is looked at once more when qemu-nbd has opened it.
+ * 2. An image is not trusted: a qcow2 header that names another file (a backing file, a data file) is refused, since
+ *    that name was chosen by whoever made the image and the file would be read with our rights. That holds for what is
+ *    read, too: qemu-nbd gets the very file that was looked at, whatever has its name by then, and is told to open no
+ *    backing file; and the header is looked at once more when qemu-nbd has opened it. Whoever can write into that very
+ *    file while it is being opened can change its header, and change it back, between the two looks: nothing here can
+ *    hold him off, and people are told to import what only they can write (docs/how-to/back-up-an-image.md).
  * 3. A file in a format that is not known as such is not taken for raw data when its first bytes say otherwise.
- *    4. A target that is there is left alone unless the user insists.
+ * 4. A target that is there is left alone unless the user insists.
  */
 #include "cli/image.h"
 

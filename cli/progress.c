@@ -33,6 +33,13 @@ void progress_end(void)
 		fprintf(stderr, "\r%*s\r", LINE_WIDTH, "");
 }
 
+uint64_t now_ms(void)
+{
+	struct timespec now;
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
 void pause_ms(long ms)
 {
 	struct timespec delay = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};

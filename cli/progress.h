@@ -9,4 +9,5 @@ void progress_show(const char *format, ...) printf_like(1, 2);
 /* Wipes the line, so that what is printed next begins at the left. */
 void progress_end(void);
 bool progress_is_seen(void); /* does somebody look? */
+uint64_t now_ms(void);       /* of a clock that nobody sets */
 void pause_ms(long ms);

@@ -129,7 +129,8 @@ enum status snapshot_rollback(struct cli *c)
 	auto_free char *path = snapshot_path(name, "/rollback");
 	enum status status = client_call(c, &(struct request){.method = "POST", .path = path}, &answer);
 	if (status == DONE && !cli_print_json(c, answer))
-		printf("volume '%s' is as it was at snapshot '%s'\n", text_at(answer, "name"), name);
+		printf("volume '%s' is as it was at snapshot '%s'%s\n", text_at(answer, "name"), name,
+		       is_unchanged(answer) ? " already; nothing changed" : "");
 	return status;
 }
 

@@ -41,7 +41,6 @@
 #include <stdio.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #define N_SLOTS        32u
@@ -110,13 +109,6 @@ struct create {
 };
 
 enum flow { FLOW_NEXT, FLOW_WAIT };
-
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 /* ---- leaves ---- */
 

@@ -43,7 +43,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #define UNIT_BLOCKS      FETCH_BLOCKS_MAX
@@ -59,11 +58,16 @@
 #define RECORD_MS        5000u
 #define PROGRESS_MS      200u
 #define RETRY_MS         500
-#define TRIES_MAX        6u                /* of a unit, */
-#define TRY_MS           500               /* with pauses of this, doubled each time: */
-#define FAILING_MS_MAX   15000u            /* less than the daemon waits for a filler */
 #define PATIENCE_MS      (10u * 60 * 1000) /* for a daemon that is away, or a volume that is detached */
 #define SOURCE_BYTES_MAX 255u
+
+/* What cannot be read is tried again after 0.5, 1, 2, 4 and 8 s, 15.5 in all: enough for a server that is started again or
+ * a network that blinks. Not longer, since a client may wait for it, whose patience is not a backup's: a guest takes its
+ * disk for lost after 30 s, and so does the daemon its filler, which says nothing to it in PAUSE. So once FAILING_MS_MAX
+ * are over everything is given up at its second try: 15 + 8 s after the first failure, and what that try itself takes. */
+#define TRIES_MAX      6u
+#define TRY_MS         500
+#define FAILING_MS_MAX 15000u
 
 #define LANE_STAGES(X) X(FREE) X(FETCH) X(PAUSE) X(WRITE) X(SETTLE)
 enum lane_stage {
@@ -123,13 +127,6 @@ struct lazy {
 };
 
 enum flow { FLOW_NEXT, FLOW_WAIT };
-
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 static bool lazy_is_ending(const struct lazy *z)
 {

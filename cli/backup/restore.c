@@ -28,7 +28,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #define N_SLOTS     32u
@@ -69,13 +68,6 @@ struct restore {
 };
 
 enum flow { FLOW_NEXT, FLOW_WAIT };
-
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 /* ---- one piece ---- */
 

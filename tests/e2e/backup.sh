@@ -4,7 +4,7 @@
 # snapshots qemu-nbd serves: full and incremental, restored and compared; every file of a repository damaged and removed
 # in turn; killed at random moments; encrypted; pruned; with limits.
 . "$(dirname "$0")/lib.sh"
-require jq nbdkit qemu-img qemu-nbd nbdsh
+require jq nbdkit qemu-img qemu-nbd nbdsh script
 [ -x "$BUILD/quarry" ] || skip "quarry is not built"
 rounds=${1:-10}
 mkdir "$dir/fake"
@@ -246,6 +246,11 @@ holds test "$(told read_bytes)" -ge $((30000 << 10))
 holds test "$took_ms" -ge 2600
 holds test "$took_ms" -le 8000
 holds restores big@s1 "$dir/rated"
+# a pseudo-terminal is looked at
+rate='at [0-9.]+M of 300M: [0-9.]+M read, [0-9.]+[KM] stored, [0-9.]+M a second'
+expect 0 "$rate" script -qec "'$BUILD/quarry' backup create big@s1 '$dir/shown' --rate-limit 20M" /dev/null
+expect 0 '[0-9.]+M? of [0-9.]+M restored, [0-9.]+[KM]? a second' \
+	script -qec "'$BUILD/quarry' backup restore '$dir/shown/big@s1' again" /dev/null
 
 say "every file, damaged and removed in turn"
 victim=$dir/victim

@@ -1,7 +1,7 @@
 #!/bin/bash
 # limit: 300
-# history-model.sh [ROUNDS]: random writes, snapshots, rollbacks, clones, deletes, lazy restores on a real daemon, held against a
-# model in memory through libnbd; between the rounds it is stopped or killed, and its disks are checked.
+# history-model.sh [ROUNDS]: random writes, snapshots, rollbacks, clones, resizes, deletes, lazy restores on a real daemon,
+# held against a model in memory through libnbd; it is stopped or killed between the rounds, and its disks are checked.
 . "$(dirname "$0")/lib.sh"
 require python3
 python3 -c 'import nbd' 2>/dev/null || skip "python3-libnbd is not installed"

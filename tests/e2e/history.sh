@@ -71,7 +71,9 @@ is "clone and what came later" "$(json '[.extents[] | .offset_bytes] | tostring'
 say "a roll back, and what changed then"
 expect 1 'detach' q snapshot rollback vm1@s1
 q volume detach vm1 >/dev/null
-expect 0 '' q snapshot rollback vm1@s1
+expect 0 "is as it was at snapshot 'vm1@s1'$" q snapshot rollback vm1@s1
+expect 0 "is as it was at snapshot 'vm1@s1' already; nothing changed$" q snapshot rollback vm1@s1
+is "told so" "$(json .unchanged snapshot rollback vm1@s1)" true
 q volume attach vm1 --nbd >/dev/null
 nbd "$(uri vm1)" 'assert h.pread(1 << 20, 0) == b"a" * (1 << 20)'
 is "undone" "$(dirty vm1 s2)" '[[4096,8192],[1073741824,65536]]'

@@ -3,8 +3,8 @@
 
 Writes, trims and reads go through libnbd, everything else through the command. A backup in REPOSITORY is restored into a
 volume that is in use meanwhile, its filler is killed, and another one ends it. The model, kept in STATE between runs, is a
-dictionary of volumes and snapshots, each a list of cells: blocks in different segments and leaves, by the byte they are
-filled with. At the end all of it is read and all differences of one volume are asked for; with 0 operations nothing else is
+dictionary of volumes and their snapshots, each a size and a list of cells: blocks in different segments and leaves, by the byte
+they are filled with. At the end all of it is read and all differences of one volume are asked for; with 0 operations nothing else is
 done.
 """
 import json
@@ -16,12 +16,28 @@ import sys
 
 import nbd
 
-CELLS, BLOCK = 30, 4096
+CELLS, BLOCK, SEGMENTS = 30, 4096, 3
 VOLUMES_MAX, SNAPSHOTS_MAX = 4, 12
 
 
 def place(cell):
-    return (cell % 3 << 30) + cell // 3 * 131 * BLOCK
+    return (cell % SEGMENTS << 30) + cell // SEGMENTS * 131 * BLOCK
+
+
+class Point:
+    """A volume as it is, or as it was."""
+
+    def __init__(self, size, cells):
+        self.size, self.cells = size, list(cells)  # GiB; (value, version) of each
+
+    def copy(self):
+        return Point(self.size, self.cells)
+
+    def has(self, cell):
+        return cell % SEGMENTS < self.size
+
+    def inside(self):
+        return [cell for cell in range(CELLS) if self.has(cell)]
 
 
 class Model:
@@ -67,14 +83,17 @@ class World:
     def create(self):
         if len(self.model.volumes) < VOLUMES_MAX:
             name = self.new_name("v")
-            self.run("volume", "create", name, "--size", "3G")
-            self.model.volumes[name] = {"attached": False, "cells": [(0, 0)] * CELLS, "snapshots": {}}
+            self.run("volume", "create", name, "--size", f"{SEGMENTS}G")
+            self.begin(name, Point(SEGMENTS, [(0, 0)] * CELLS))
+
+    def begin(self, name, point, attached=False):
+        self.model.volumes[name] = {"attached": attached, "live": point.copy(), "snapshots": {}}
 
     def write(self, name):
         self.attach(name)
         h = self.connect(name)
-        cells = self.model.volumes[name]["cells"]
-        for cell in self.chance.sample(range(CELLS), 6):
+        live = self.model.volumes[name]["live"]
+        for cell in self.chance.sample(live.inside(), 6):
             self.model.version += 1
             value = self.model.version % 255 + 1
             if self.chance.random() < 0.33:
@@ -83,16 +102,25 @@ class World:
                 h.pwrite(bytes([value]) * BLOCK, place(cell))
             else:
                 self.chance.choice([h.trim, h.zero])(BLOCK, place(cell))
-            if value or cells[cell][0]:
-                cells[cell] = (value, self.model.version)
+            if value or live.cells[cell][0]:
+                live.cells[cell] = (value, self.model.version)
         h.shutdown()
+
+    def resize(self, name):
+        live = self.model.volumes[name]["live"]
+        live.size = self.chance.randint(1, SEGMENTS)
+        self.run("volume", "resize", name, f"{live.size}G", "--force")
+        for cell in range(CELLS):
+            if not live.has(cell) and live.cells[cell][0]:
+                self.model.version += 1
+                live.cells[cell] = (0, self.model.version)
 
     def snapshot(self, name):
         snapshots = self.model.volumes[name]["snapshots"]
         if len(snapshots) < SNAPSHOTS_MAX:
             snap = self.new_name("s")
             self.run("snapshot", "create", f"{name}@{snap}")
-            snapshots[snap] = list(self.model.volumes[name]["cells"])
+            snapshots[snap] = self.model.volumes[name]["live"].copy()
 
     def delete_snapshot(self, name):
         snapshots = self.model.volumes[name]["snapshots"]
@@ -107,14 +135,16 @@ class World:
             self.detach(name)
             snap = self.chance.choice(sorted(volume["snapshots"]))
             self.run("snapshot", "rollback", f"{name}@{snap}")
-            volume["cells"] = list(volume["snapshots"][snap])
+            volume["live"] = volume["snapshots"][snap].copy()
+            if not self.run("snapshot", "rollback", f"{name}@{snap}").get("unchanged"):
+                sys.exit(f"{name} is rolled back to {snap} twice")
 
     def clone(self, name):
         snapshots = self.model.volumes[name]["snapshots"]
         if snapshots and len(self.model.volumes) < VOLUMES_MAX:
             snap, new = self.chance.choice(sorted(snapshots)), self.new_name("v")
             self.run("volume", "clone", f"{name}@{snap}", new)
-            self.model.volumes[new] = {"attached": False, "cells": list(snapshots[snap]), "snapshots": {}}
+            self.begin(new, snapshots[snap])
 
     def fill(self, snap, new):
         return subprocess.Popen([self.quarry, "backup", "restore", f"{self.repository}/{snap}", new, "--lazy", "--wait"],
@@ -132,7 +162,7 @@ class World:
             self.model.backups.add(f"{name}@{snap}")
         filler = self.fill(f"{name}@{snap}", new)
         filler.stdout.readline()  # it is attached now
-        self.model.volumes[new] = {"attached": True, "cells": list(snapshots[snap]), "snapshots": {}}
+        self.begin(new, snapshots[snap], attached=True)
         if self.chance.random() < 0.7:
             for _ in range(self.chance.randrange(4)):
                 self.write(new)
@@ -152,7 +182,8 @@ class World:
 
     def operate(self):
         names = sorted(self.model.volumes)
-        kinds = [self.write] * 6 + [self.snapshot] * 4 + [self.delete_snapshot, self.rollback, self.clone, self.restore]
+        kinds = [self.write] * 6 + [self.snapshot] * 4
+        kinds += [self.delete_snapshot, self.rollback, self.clone, self.restore, self.resize]
         if not names or self.chance.random() < 0.05:
             return self.create()
         if len(names) > 2 and self.chance.random() < 0.05:
@@ -163,14 +194,17 @@ class World:
 
     # ---- judging ----
 
-    def judge_cells(self, export, cells):
+    def judge_point(self, export, point):
         h = self.connect(export)
-        for cell, (value, _) in enumerate(cells):
+        if h.get_size() != point.size << 30:
+            sys.exit(f"{export} has {h.get_size()} bytes, not {point.size} GiB")
+        for cell in point.inside():
+            value = point.cells[cell][0]
             if h.pread(BLOCK, place(cell)) != bytes([value]) * BLOCK:
                 sys.exit(f"cell {cell} of {export} is not {value}")
         h.shutdown()
 
-    def judge_changes(self, name, export, cells, snap):
+    def judge_changes(self, name, export, point, snap):
         """By the bitmap: what differs is told, and nothing that neither side has touched, but holes."""
         h, since, dirty = nbd.NBD(), self.model.volumes[name]["snapshots"][snap], set()
         h.add_meta_context(f"qemu:dirty-bitmap:{snap}")
@@ -187,8 +221,8 @@ class World:
 
         while at < h.get_size():
             h.block_status(min(h.get_size() - at, 1 << 30), at, take)
-        for cell in range(CELLS):
-            a, b = cells[cell], since[cell]
+        for cell in point.inside():
+            a, b = point.cells[cell], since.cells[cell]
             if a[0] != b[0] and cell not in dirty:
                 sys.exit(f"cell {cell} of {export} differs from {snap} and is not dirty")
             if a[1] == b[1] and cell in dirty and (a[0] or b[0]):
@@ -198,12 +232,12 @@ class World:
     def judge(self):
         for name, volume in self.model.volumes.items():
             self.attach(name)
-            self.judge_cells(name, volume["cells"])
+            self.judge_point(name, volume["live"])
             names = sorted(volume["snapshots"])
             for snap in names:
                 self.run("volume", "attach", f"{name}@{snap}", "--nbd")
-                self.judge_cells(f"{name}@{snap}", volume["snapshots"][snap])
-                self.judge_changes(name, name, volume["cells"], snap)
+                self.judge_point(f"{name}@{snap}", volume["snapshots"][snap])
+                self.judge_changes(name, name, volume["live"], snap)
                 other = self.chance.choice(names)
                 self.judge_changes(name, f"{name}@{snap}", volume["snapshots"][snap], other)
                 self.run("volume", "detach", f"{name}@{snap}")

@@ -514,6 +514,33 @@ static void what_cannot_be_had_is_told_exactly(void)
 	close_world();
 }
 
+/* Of what cannot be had nothing is there because somebody tried to bring it. */
+static void what_could_not_be_brought_is_told_still(void)
+{
+	world_open(&w, 23);
+	world_add_disk(&w, 64 * MIB);
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	data = world_memory(256 * KIB);
+	back = world_memory(256 * KIB);
+	struct volume *v = fill_volume(256 * MIB);
+	struct volume_view view = {.size_bytes = v->size_bytes};
+	uint64_t first = 200 * UNIT_BLOCKS, n = 0;
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_TRIM, 200 * UNIT, UNIT, VOLUME_FILL), 0);
+	while (put(v, n, 64, 9, 0) == 0)
+		n += 64;
+	CU_ASSERT_EQUAL(put(v, first, 64, 7, VOLUME_FILL), -ENOSPC);
+	fill_view(v->entry, &view);
+	CU_ASSERT_EQUAL(view.unfillable_bytes, UNIT);
+	CU_ASSERT_EQUAL(get(v, first), -EIO);
+	CU_ASSERT_EQUAL(world_op(&w, v, VOLUME_TRIM, 0, 8 * UNIT, 0), 0);
+	world_let_pass(&w, 10 * NS_PER_S); /* freed by a checkpoint */
+	CU_ASSERT_EQUAL(put(v, first, 64, 7, VOLUME_FILL), 0);
+	fill_view(v->entry, &view);
+	CU_ASSERT_EQUAL(view.unfillable_bytes, UNIT - 64 * BLOCK);
+	CU_ASSERT_EQUAL(get(v, first), 7);
+	close_world();
+}
+
 static void nobody_waits_for_ever(void)
 {
 	struct volume *v = open_world(7, 4 * UNIT);
@@ -749,6 +776,7 @@ int main(void)
 	CU_add_test(suite, "what cannot be had", what_cannot_be_had_is_an_error_there_alone);
 	CU_add_test(suite, "what cannot be had hurts no other block", what_cannot_be_had_hurts_no_other_block);
 	CU_add_test(suite, "what cannot be had is told exactly", what_cannot_be_had_is_told_exactly);
+	CU_add_test(suite, "what could not be brought is told still", what_could_not_be_brought_is_told_still);
 	CU_add_test(suite, "nobody waits for ever", nobody_waits_for_ever);
 	CU_add_test(suite, "who goes on to wait is sent away, too", who_goes_on_to_wait_is_sent_away_too);
 	CU_add_test(suite, "flushes share a record", flushes_share_a_record);

@@ -178,6 +178,48 @@ static void what_an_interrupted_delete_left_goes_at_the_start(void)
 	close_world();
 }
 
+#define MANY 2000u
+
+static const char *nth(uint32_t n)
+{
+	static char name[16];
+	text_print(name, sizeof(name), "vm1@s%u", n);
+	return name;
+}
+
+/* Each has a block of its own, and they go in another order. */
+static void thousands_of_one_volume(void)
+{
+	world_open(&w, 20);
+	world_add_disk(&w, 512 * MIB);
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	data = world_memory(16 * BLOCK);
+	back = world_memory(16 * BLOCK);
+	struct volume *v = world_volume(&w, "vm1", GIB);
+	struct set_volume *entry = set_volume_find(w.set, "vm1");
+	for (uint32_t i = 0; i < MANY; i++) {
+		put(v, i % 700 * 256, (uint8_t)(i % 250 + 1));
+		CU_ASSERT_EQUAL_FATAL(world_snapshot(&w, nth(i)), 0);
+	}
+	CU_ASSERT_EQUAL(entry->n_snapshots, MANY);
+	world_crash(&w, SIM_KILL);
+	CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+	entry = set_volume_find(w.set, "vm1");
+	for (uint32_t i = 0; i < MANY; i++) { /* 1009 and MANY have no factor in common */
+		uint32_t n = (uint32_t)(i * 1009ull % MANY);
+		struct set_snapshot *snap = snapshot_find(entry, nth(n) + strlen("vm1@"));
+		CU_ASSERT_EQUAL_FATAL(snapshot_open(snap), 0);
+		CU_ASSERT_EQUAL(get(snap->head, n % 700 * 256), n % 250 + 1);
+		CU_ASSERT_EQUAL(get(snap->head, (n + 1) % 700 * 256), n < 699 ? 0 : (n - 699) % 250 + 1);
+		snapshot_close(snap);
+		CU_ASSERT_EQUAL_FATAL(world_snapshot_delete(&w, nth(n)), 0);
+	}
+	sweep();
+	CU_ASSERT_EQUAL(entry->n_snapshots, 0);
+	CU_ASSERT_EQUAL(disk_trees(0, false), 1);
+	close_world();
+}
+
 static void commands_may_be_repeated(void)
 {
 	open_world(4, 1);
@@ -711,6 +753,7 @@ int main(void)
 	CU_add_test(suite, "what the record knows of is read", what_the_record_knows_of_is_read);
 	CU_add_test(suite, "deleting gives the space back", deleting_gives_the_space_back);
 	CU_add_test(suite, "interrupted deletes", what_an_interrupted_delete_left_goes_at_the_start);
+	CU_add_test(suite, "thousands of one volume", thousands_of_one_volume);
 	CU_add_test(suite, "commands may be repeated", commands_may_be_repeated);
 	CU_add_test(suite, "much is flushed before writes wait", much_is_flushed_before_writes_wait);
 	CU_add_test(suite, "several volumes have one point", several_volumes_have_one_point);

@@ -267,7 +267,7 @@ static void explain_superblock(struct check *k)
 
 	uuid_to_text(&sb->disk, disk);
 	uuid_to_text(&sb->pool, pool);
-	check_note(k, "disk \"%s\" %s of pool %s: %" PRIu64 " MiB, journal %" PRIu64 " MiB, checkpoint %" PRIu64 "%s",
+	check_note(k, "disk %s %s of pool %s: %" PRIu64 " MiB, journal %" PRIu64 " MiB, checkpoint %" PRIu64 "%s",
 		   sb->label, disk, pool, mib_of(sb->n_blocks), mib_of(sb->journal_blocks), sb->checkpoint,
 		   sb->is_clean ? ", closed cleanly" : "");
 	if (newer)

@@ -279,7 +279,7 @@ static int refuse_data(struct make *m)
 
 	if (find_quarry(m, &sb)) {
 		uuid_to_text(&sb.pool, pool);
-		return refuse(m, -EEXIST, "%s is an existing quarry disk \"%s\" (pool %s); --force would destroy it",
+		return refuse(m, -EEXIST, "%s is the existing quarry disk %s (pool %s); --force would destroy it",
 			      m->path, sb.label, pool);
 	}
 	if (name)

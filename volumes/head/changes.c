@@ -333,6 +333,8 @@ struct changes_work {
 
 void changes_work_free(struct changes_work *w)
 {
+	if (w)
+		free(w->base); /* abandoned with the heads that it has open */
 	free(w);
 }
 
@@ -451,9 +453,12 @@ static enum flow diff_look(struct command *c)
 static void diff_close(struct command *c)
 {
 	struct changes_work *w = c->changes;
-	if (w && w->base)
+	if (!w)
+		return;
+	if (w->base)
 		volume_base_close(w->base);
-	if (w && w->until)
+	w->base = NULL;
+	if (w->until)
 		snapshot_close(w->until);
 }
 

@@ -23,6 +23,8 @@
  *  3. A unit of the recorded prefix was settled before the flush that went before the record.
  *  4. Nobody waits longer than FILL_PATIENCE_NS for a filler that is silent, nor for a unit that it gave up: then a read
  *     gets what was written, else -EIO, and a change that keeps part of a block goes by that block alone [is_strict].
+ *  5. What is told as not to be had (gaps) is so until the write that brought it was answered: one that failed may have
+ *     brought any part of it.
  *
  * Owner: the volume's head; volumes that are whole have none.
  */
@@ -238,10 +240,8 @@ static enum flow fill_obey(struct fill *f, struct volume_io *io)
 	uint64_t first = unit_of(io->pos_bytes), end = unit_end_of(io->pos_bytes + io->len_bytes);
 	f->seen_ns = reactor_now_ns(f->volume->set->reactor);
 	f->is_stalled = false;
-	if (io->op == VOLUME_WRITE) { /* into its line; part.c leaves out what was written */
-		gaps_remove(&f->gaps, io->pos_bytes / BLOCK_BYTES, blocks_of(io->pos_bytes + io->len_bytes));
+	if (io->op == VOLUME_WRITE) /* into its line; part.c leaves out what was written */
 		return FLOW_NEXT;
-	}
 	if (io->op == VOLUME_READ) {
 		if (!list_is_empty(&f->waiters)) {
 			fill_tell_wanted(f, io);
@@ -258,6 +258,13 @@ static enum flow fill_obey(struct fill *f, struct volume_io *io)
 		fill_give_up(f, io);
 	fill_wake(f, first, end);
 	return FLOW_NEXT;
+}
+
+void fill_brought(const struct volume_io *io)
+{
+	struct fill *f = io->own.volume->fill;
+	if (f && io->own.err == 0 && io->op == VOLUME_WRITE && io->flags & VOLUME_FILL)
+		gaps_remove(&f->gaps, io->pos_bytes / BLOCK_BYTES, blocks_of(io->pos_bytes + io->len_bytes));
 }
 
 int fill_check(const struct volume *v, const struct volume_io *io)

@@ -486,6 +486,7 @@ void fill_abandon(struct volume *v);
 must_check int fill_check(const struct volume *v, const struct volume_io *io);
 /* The stage FILL. FLOW_WAIT: volume_io_wake() follows. */
 must_check enum flow fill_admit(struct volume_io *io);
+void fill_brought(const struct volume_io *io); /* a request ends: what the filler has written is there */
 /* Is anything of this range yet to be brought? */
 must_check bool fill_awaits(const struct volume *v, uint64_t pos_bytes, uint64_t len_bytes);
 /* Is it not recorded that it was, so that the filler may bring something here after a restart? */
@@ -573,7 +574,7 @@ struct set_snapshot *snapshot_find_export(struct volume_set *s, const char *name
 /* Takes the facts over; NULL: no memory. */
 struct set_snapshot *snapshot_put(struct set_volume *entry, const struct snapshot_facts *facts);
 void snapshot_remove(struct set_snapshot *snap); /* it has no head */
-void snapshots_count(struct set_volume *entry);  /* their states have changed */
+void snapshot_mark_deleting(struct set_snapshot *snap);
 void snapshots_fini(struct set_volume *entry);   /* as a crash does */
 /* Which lines of the record have snapshots. */
 void snapshots_mark_lines(const struct set_volume *entry, const struct volume_facts *facts, bool used[LINES_MAX]);

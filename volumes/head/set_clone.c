@@ -69,7 +69,7 @@ static int clone_check(struct command *c)
 	if (command_find_snapshot(c) != 0 || command_check_here(c, c->volume) != 0)
 		return c->err;
 	if (there)
-		return command_refuse(c, -EEXIST, "exists", "a volume \"%s\" exists: choose another name", o->other);
+		return command_refuse(c, -EEXIST, "exists", "volume %s exists: choose another name", o->other);
 	c->clone = calloc(1, sizeof(*c->clone));
 	if (!c->clone)
 		return command_refuse(c, -ENOMEM, "no-memory", "there is no memory for one more volume");
@@ -299,7 +299,7 @@ static void clone_recorded(struct record_update *u, int res)
 {
 	struct command *c = container_of(u, struct command, update);
 	if (res == -EAGAIN)
-		command_refuse(c, -EEXIST, "exists", "a volume \"%s\" exists: choose another name", c->order->other);
+		command_refuse(c, -EEXIST, "exists", "volume %s exists: choose another name", c->order->other);
 	else if (res != 0)
 		command_refuse_store(c, res);
 	c->kind->run(c);

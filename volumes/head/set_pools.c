@@ -38,7 +38,7 @@ int command_check_name(struct command *c, const char *name)
 		return 0;
 	return command_refuse(
 	    c, -EINVAL, "invalid",
-	    "\"%.80s\" is no valid name: 1 to %u letters, digits, '.', '_' or '-', beginning with a letter or "
+	    "'%.80s' is no valid name: 1 to %u letters, digits, '.', '_' or '-', beginning with a letter or "
 	    "digit",
 	    name, VOLUME_NAME_MAX);
 }

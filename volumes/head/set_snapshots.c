@@ -1,10 +1,11 @@
 /*
  * set_snapshots.c: the commands that take snapshots, of one or several volumes at one point, and that roll back.
  *
- *   CHECK -> ATTACH -> RESERVE -> FLUSH -> CLAIM -> FORK -> RECORD -> SWEEP -> DETACH -> END
- *              +---------+------------------+-------+--- on error --^
+ *   CHECK -> ATTACH -> COMPARE -> RESERVE -> FLUSH -> CLAIM -> FORK -> RECORD -> SWEEP -> DETACH -> END
+ *              +---------+-----------+------------------+-------+--- on error --^
  *
  *   ATTACH   volumes that nobody uses are attached for the command's own work, and seen by no frontend
+ *   COMPARE  (rollback) a volume that has what the snapshot has is left as it is: a repeated command changes nothing
  *   RESERVE  a head that has used up its tree ids takes more from the record [TREEID]
  *   FLUSH    if much was written since the last one, and while writes go on: so that the flush for which these wait in
  *            FORK is a short one
@@ -20,7 +21,8 @@
  *  2. A tree id is given out once: the head takes it from the range that its attachment recorded [TREEID].
  *  3. Trees that were forked and not recorded are debris: dropped at the next join of their disk; here only when it is
  *     certain that the store has not recorded them.
- *  4. A rollback is a fork of the snapshot that becomes the live tree. Nobody else uses the volume meanwhile.
+ *  4. A rollback is a fork of the snapshot that becomes the live tree. Nobody else uses the volume meanwhile, so what
+ *     COMPARE has seen stays so.
  */
 #include "volumes/head/command_internal.h"
 
@@ -28,8 +30,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SNAPSHOT_STAGES(X) X(CHECK) X(ATTACH) X(RESERVE) X(FLUSH) X(CLAIM) X(FORK) X(RECORD) X(SWEEP) X(DETACH) X(END)
-#define X(name)            SNAPSHOT_##name,
+#define SNAPSHOT_STAGES(X)                                                                                             \
+	X(CHECK) X(ATTACH) X(COMPARE) X(RESERVE) X(FLUSH) X(CLAIM) X(FORK) X(RECORD) X(SWEEP) X(DETACH) X(END)
+#define X(name) SNAPSHOT_##name,
 enum snapshot_stage { SNAPSHOT_STAGES(X) };
 #undef X
 
@@ -51,6 +54,9 @@ struct snapshot_work {
 	uint32_t n, owed, disk;          /* disk: SWEEP's */
 	bool is_rollback, is_unrecorded; /* is_unrecorded: the store certainly knows nothing of the forks */
 	struct tree_batch *batch;
+	struct volume_base *base; /* COMPARE */
+	struct volume_changes changes;
+	struct volume_extent first, scratch[VOLUME_CHANGES_SCRATCH];
 };
 
 void snapshot_work_free(struct snapshot_work *w)
@@ -60,6 +66,7 @@ void snapshot_work_free(struct snapshot_work *w)
 	for (uint32_t i = 0; i < w->n; i++)
 		fork_abandon(&w->points[i].fork);
 	tree_batch_abandon(w->batch);
+	free(w->base); /* abandoned with the heads that it has open */
 	free(w);
 }
 
@@ -186,6 +193,37 @@ static void snapshot_detach(struct command *c)
 		volume_detach(w->points[i].entry, false, snapshot_detached, &w->points[i]);
 	}
 	snapshot_count_down(c);
+}
+
+/* ---- COMPARE ---- */
+
+/* What cannot be compared is rolled back. */
+static void rollback_compared(struct volume_changes *changes, int res)
+{
+	struct snapshot_work *w = container_of(changes, struct snapshot_work, changes);
+	struct command *c = w->points[0].command;
+	volume_base_close(w->base);
+	w->base = NULL;
+	c->order->is_unchanged = res == 0 && !w->first.is_changed && w->first.len_bytes == changes->len_bytes;
+	snapshot_run(c);
+}
+
+/* What has changed since is not looked for to its end: the first extent is either changed or all of the volume. */
+static enum flow rollback_compare(struct command *c)
+{
+	struct snapshot_work *w = c->snapshots;
+	struct volume *v = w->points[0].entry->head;
+	if (!w->is_rollback || v->size_bytes != c->snapshot->facts.size_bytes ||
+	    volume_base_open(v, c->snapshot->facts.name, &w->base) != 0)
+		return FLOW_NEXT;
+	w->changes = (struct volume_changes){.base = w->base,
+					     .len_bytes = v->size_bytes,
+					     .extents = &w->first,
+					     .extents_max = 1,
+					     .scratch = w->scratch,
+					     .done = rollback_compared};
+	volume_changes_submit(&w->changes);
+	return FLOW_WAIT;
 }
 
 /* ---- RESERVE ---- */
@@ -378,6 +416,8 @@ static int snapshot_change(struct record_update *u, struct volume_facts *facts)
 static int rollback_change(struct record_update *u, struct volume_facts *facts)
 {
 	struct snapshot_point *p = point_of(u, facts);
+	static const char *const too_many_lines = "volume %s has snapshots from between %u rollbacks, and no room for "
+						  "one more: delete those of some";
 	bool used[LINES_MAX];
 	if (facts->is_attached_nbd || facts->is_attached_vhost)
 		return command_refuse(p->command, -EBUSY, "in-use", "volume %s is attached: detach it first",
@@ -385,9 +425,11 @@ static int rollback_change(struct record_update *u, struct volume_facts *facts)
 	if (!fork_covers(&p->fork, facts))
 		return command_refuse(p->command, -EAGAIN, "busy", returned, facts->name);
 	int err = history_roll_back(facts, p->facts.tree, &p->command->snapshot->facts);
-	facts->live_from = p->command->snapshot->facts.tree;
+	if (err == -EMFILE)
+		return command_refuse(p->command, err, "in-use", too_many_lines, facts->name, LINES_MAX);
 	if (err != 0)
 		return err;
+	facts->live_from = p->command->snapshot->facts.tree;
 	facts->history++;
 	snapshots_mark_lines(p->entry, facts, used);
 	history_prune(facts, used);
@@ -519,8 +561,13 @@ static void snapshot_run(struct command *c)
 			snapshot_attach(c);
 			return;
 		case SNAPSHOT_ATTACH:
-			c->stage = c->err ? SNAPSHOT_SWEEP : SNAPSHOT_RESERVE;
-			if (c->err == 0 && snapshot_reserve(c) == FLOW_WAIT)
+			c->stage = SNAPSHOT_COMPARE;
+			if (c->err == 0 && rollback_compare(c) == FLOW_WAIT)
+				return;
+			break;
+		case SNAPSHOT_COMPARE:
+			c->stage = c->err || c->order->is_unchanged ? SNAPSHOT_SWEEP : SNAPSHOT_RESERVE;
+			if (c->stage == SNAPSHOT_RESERVE && snapshot_reserve(c) == FLOW_WAIT)
 				return;
 			break;
 		case SNAPSHOT_RESERVE:

@@ -53,11 +53,10 @@ static void delete_recorded(struct record_update *u, int res)
 	if (res != 0) {
 		command_refuse_store(c, res);
 	} else {
-		c->snapshot->facts.is_deleting = true;
+		snapshot_mark_deleting(c->snapshot);
 		c->snapshot->facts.revision = u->revision;
 		if (!c->order->is_internal)
 			deleted_add(c->set, &c->deleted);
-		snapshots_count(c->volume);
 		log_event(c->set->log, LOG_INFO, "snapshot-deleted", c->volume->facts.name,
 			  "snapshot %s of volume %s is deleted; its space is freed in the background",
 			  c->snapshot->facts.name, c->volume->facts.name);

@@ -189,7 +189,7 @@ static int rename_check(struct command *c)
 	if (command_check_whole(c, c->volume, "renamed") != 0)
 		return c->err;
 	if (there)
-		return command_refuse(c, -EEXIST, "exists", "a volume \"%s\" exists: choose another name", o->other);
+		return command_refuse(c, -EEXIST, "exists", "volume %s exists: choose another name", o->other);
 	return 1;
 }
 
@@ -308,7 +308,7 @@ int command_check_frontend(struct command *c)
 	bool is_attach = o->kind == SET_VOLUME_ATTACH;
 	if (strcmp(o->other, "nbd") != 0 && !order_is_vhost(c) && (is_attach || o->other[0]))
 		return command_refuse(c, -EINVAL, "invalid",
-				      "nothing can be attached as \"%.40s\": give nbd or vhost-user", o->other);
+				      "nothing can be attached as '%.40s': give nbd or vhost-user", o->other);
 	if (o->queues > VOLUME_VHOST_QUEUES_MAX || (o->queues > 0 && !order_is_vhost(c)))
 		return command_refuse(c, -EINVAL, "invalid", "queues: 1 to %u, and only for vhost-user",
 				      VOLUME_VHOST_QUEUES_MAX);

@@ -58,40 +58,40 @@ struct set_snapshot *snapshot_find_export(struct volume_set *s, const char *name
 
 /* ---- taking in ---- */
 
-void snapshots_count(struct set_volume *entry)
-{
-	entry->n_snapshots = 0;
-	list_each (node, &entry->snapshots)
-		entry->n_snapshots += !snapshot_of(node)->facts.is_deleting;
-}
-
 struct set_snapshot *snapshot_put(struct set_volume *entry, const struct snapshot_facts *facts)
 {
-	struct set_snapshot *snap = snapshot_by_tree(entry, facts->tree);
-	if (snap) {
-		if (facts->revision > snap->facts.revision)
-			snap->facts = *facts;
-		snapshots_count(entry);
-		return snap;
-	}
-	snap = calloc(1, sizeof(*snap));
-	if (!snap)
-		return NULL;
-	snap->entry = entry;
-	snap->facts = *facts;
 	struct list *before = &entry->snapshots; /* new ones are the last */
 	while (before->prev != &entry->snapshots && snapshot_of(before->prev)->facts.tree > facts->tree)
 		before = before->prev;
-	list_append(before, &snap->link);
-	snapshots_count(entry);
+	struct set_snapshot *snap = before->prev == &entry->snapshots ? NULL : snapshot_of(before->prev);
+	if (snap && snap->facts.tree == facts->tree) {
+		if (facts->revision <= snap->facts.revision)
+			return snap;
+		entry->n_snapshots -= !snap->facts.is_deleting;
+	} else {
+		snap = calloc(1, sizeof(*snap));
+		if (!snap)
+			return NULL;
+		snap->entry = entry;
+		list_append(before, &snap->link);
+	}
+	snap->facts = *facts;
+	entry->n_snapshots += !facts->is_deleting;
 	return snap;
+}
+
+void snapshot_mark_deleting(struct set_snapshot *snap)
+{
+	quarry_assert(snap->facts.is_deleting || snap->entry->n_snapshots > 0);
+	snap->entry->n_snapshots -= !snap->facts.is_deleting;
+	snap->facts.is_deleting = true;
 }
 
 void snapshot_remove(struct set_snapshot *snap)
 {
 	quarry_assert(!snap->head && snap->uses == 0);
+	snapshot_mark_deleting(snap); /* it counts no more */
 	list_remove(&snap->link);
-	snapshots_count(snap->entry);
 	free(snap);
 }
 
@@ -204,8 +204,7 @@ void snapshot_gone(struct set_snapshot *snap)
 		snapshot_remove(snap);
 		return;
 	}
-	snap->facts.is_deleting = true;
-	snapshots_count(snap->entry);
+	snapshot_mark_deleting(snap);
 }
 
 int snapshot_serve(struct set_snapshot *snap)

@@ -116,23 +116,36 @@ struct tree_batch *tree_batch_missing(struct volume *v, uint32_t disk)
 	return batch_finish(b);
 }
 
-static bool tree_is_named(struct set_volume *entry, uint64_t id)
+/* Ids and snapshots are gone through side by side, both in order: each may be thousands. */
+static void batch_add_orphans(struct tree_batch *b)
 {
-	const struct set_snapshot *snap = snapshot_by_tree(entry, id);
-	return id == entry->facts.live_tree || (snap && !snap->facts.is_deleting);
+	const struct set_volume *entry = b->volume->entry;
+	const struct replica_trees *t = &b->trees;
+	const struct list *node = entry->snapshots.next;
+	for (uint32_t i = 0; i < t->n; i++) {
+		const struct snapshot_facts *f = NULL;
+		quarry_assert(i == 0 || t->ids[i - 1] < t->ids[i]);
+		for (; node != &entry->snapshots; node = node->next) {
+			f = &container_of(node, struct set_snapshot, link)->facts;
+			if (f->tree >= t->ids[i])
+				break;
+		}
+		bool is_kept = node != &entry->snapshots && f->tree == t->ids[i] && !f->is_deleting;
+		if (!is_kept && t->ids[i] != entry->facts.live_tree)
+			batch_add(b, t->ids[i]);
+	}
 }
 
 /* What the record says when they are about to be dropped is what counts. */
 static void batch_listed(struct replica_trees *t, int res)
 {
 	struct tree_batch *b = container_of(t, struct tree_batch, trees);
-	struct set_volume *entry = b->volume->entry;
 	b->is_listing = false;
 	b->err = res;
-	bool may_drop = b->is_all || !entry->is_history_short;
-	for (uint32_t i = 0; i < t->n && res == 0 && may_drop; i++)
-		if (b->is_all || !tree_is_named(entry, t->ids[i]))
-			batch_add(b, t->ids[i]);
+	for (uint32_t i = 0; i < t->n && res == 0 && b->is_all; i++)
+		batch_add(b, t->ids[i]);
+	if (res == 0 && !b->is_all && !b->volume->entry->is_history_short)
+		batch_add_orphans(b);
 	if (b->is_out_of_memory)
 		b->err = -ENOMEM;
 	batch_run(b);

@@ -584,6 +584,7 @@ static enum flow volume_io_reply(struct volume_io *io)
 		io->own.err = -EIO;
 	if (volume_io_hold(io) == FLOW_WAIT)
 		return FLOW_WAIT;
+	fill_brought(io);
 	if (io->own.part)
 		part_put(io->own.part);
 	list_remove(&io->own.link);

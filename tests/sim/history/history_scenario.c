@@ -324,6 +324,16 @@ static bool is_at(struct history_world *w, struct model_volume *m, const struct 
 	return true;
 }
 
+/* Nothing was done since: nothing is to be done (P6). */
+static void repeat_rollback(struct history_world *w, struct model_volume *m, const struct model_snapshot *s)
+{
+	struct set_command c = command_on(SET_SNAPSHOT_ROLLBACK, m, s);
+	if (!must(w, &c))
+		restart(w);
+	else if (!c.is_unchanged)
+		world_fail(w, "%s is rolled back to %s twice", m->name, s->name);
+}
+
 static void do_rollback(struct history_world *w, struct model_volume *m)
 {
 	struct model_snapshot *s = pick_snapshot(w, m);
@@ -334,7 +344,7 @@ static void do_rollback(struct history_world *w, struct model_volume *m)
 	w->totals.rollbacks++;
 	if (must(w, &c)) {
 		m->live = s->point;
-		return;
+		return repeat_rollback(w, m, s);
 	}
 	restart(w);
 	if (is_at(w, m, &s->point))
