@@ -17,8 +17,9 @@
  * Anything that a guest would notice is "WRONG ..." and status 1: an error, a completion of something not in flight,
  * other content than the oracle's (load_oracle.h), no completion for half a minute.
  *
- * --disturb stops and starts queues while requests are in flight, changes the memory table, adds and removes a region,
- * turns the log of dirty pages on and off, and reads the configuration, at random moments.
+ * --disturb stops and starts queues while requests are in flight, gives the memory table again, takes a region away and
+ * brings it back, whatever lies in it, turns the log of dirty pages on and off, and reads the configuration, at random
+ * moments.
  * --no-discard is for servers whose discarded sectors need not read as zeros.
  */
 #include <errno.h>
@@ -247,7 +248,7 @@ static bool is_gone(int res)
 static void disturb(struct load *l, struct vm *m)
 {
 	struct vhost_queue *q = &m->c.queues[oracle_dice(&l->o, m->c.o.n_queues)];
-	unsigned spare = m->c.memory.n - 1;
+	unsigned region = (unsigned)oracle_dice(&l->o, m->c.memory.n);
 	int res = 0;
 
 	switch (oracle_dice(&l->o, 6)) {
@@ -266,9 +267,9 @@ static void disturb(struct load *l, struct vm *m)
 	case 4:
 		if (!(m->c.protocol & VU_BIT(VU_P_CONFIGURE_MEM_SLOTS)))
 			break;
-		res = vhost_client_region_remove(&m->c, spare);
+		res = vhost_client_region_remove(&m->c, region);
 		if (res == 0)
-			res = vhost_client_region_add(&m->c, spare);
+			res = vhost_client_region_add(&m->c, region);
 		break;
 	case 5:
 		if (!(m->c.features_offered & VU_F_LOG_ALL))
@@ -449,11 +450,8 @@ static void options_read(struct load *l, int argc, char **argv)
 	int o;
 
 	l->o = (struct oracle){.window_mib = 8, .random = 1, .next_id = 1};
-	l->options = (struct vhost_options){.queue_size = 256,
-					    .n_slots = 16,
-					    .n_regions = 4,
-					    .has_spare_region = true,
-					    .data_max = REQUEST_SECTORS_MAX * SECTOR};
+	l->options = (struct vhost_options){
+	    .queue_size = 256, .n_slots = 16, .n_regions = 4, .data_max = REQUEST_SECTORS_MAX * SECTOR};
 	while ((o = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (o) {
 		case 's':
@@ -471,8 +469,8 @@ static void options_read(struct load *l, int argc, char **argv)
 		case 'w':
 			l->o.window_mib = load_number(optarg, 1024);
 			break;
-		case 'r': /* and the spare one */
-			l->options.n_regions = load_number(optarg, VHOST_REGIONS_MAX - 1) + 1;
+		case 'r':
+			l->options.n_regions = load_number(optarg, VHOST_REGIONS_MAX);
 			break;
 		case 'n':
 			l->is_without_discard = true;
