@@ -51,7 +51,9 @@ struct vm {
 	bool *owed;               /* in flight when the server was lost */
 	bool is_connected;
 	unsigned n_owed;
-	uint64_t lost_ns, heard_ns;
+	uint64_t lost_ns;
+	uint64_t moved_ns;                   /* memory went and came last */
+	uint64_t heard_ns[VHOST_QUEUES_MAX]; /* of each queue: something was completed, or nothing was in flight */
 };
 
 struct load {
@@ -176,7 +178,7 @@ static void slot_done(struct load *l, struct vm *m, struct vhost_slot *s, uint32
 	m->owed[i] = false;
 	vhost_slot_put(s);
 	l->n_done++;
-	m->heard_ns = now_ns();
+	m->heard_ns[s->queue->index] = now_ns();
 }
 
 static void queue_turn(struct load *l, struct vm *m, struct vhost_queue *q)
@@ -190,6 +192,13 @@ static void queue_turn(struct load *l, struct vm *m, struct vhost_queue *q)
 		snprintf(m->c.why, sizeof(m->c.why), "id %u, queue %u", q->ring.why_id, q->index);
 		wrong(l, m, q->ring.why);
 	}
+}
+
+/* From now on its queues are waited for. */
+static void vm_listen(struct vm *m)
+{
+	for (unsigned i = 0; i < m->c.o.n_queues; i++)
+		m->heard_ns[i] = now_ns();
 }
 
 static unsigned n_in_flight(const struct vm *m)
@@ -227,7 +236,7 @@ static void vm_dial(struct load *l, struct vm *m)
 		res = vhost_client_start(&m->c);
 	if (res == 0) {
 		m->is_connected = true;
-		m->heard_ns = now_ns();
+		vm_listen(m);
 		return;
 	}
 	vhost_client_drop(&m->c);
@@ -253,7 +262,9 @@ static void disturb(struct load *l, struct vm *m)
 
 	switch (oracle_dice(&l->o, 6)) {
 	case 0:
-	case 1:
+	case 1: /* not one that has to go on by itself */
+		if (q->ring.n_in_flight > 0 && m->heard_ns[q->index] < m->moved_ns)
+			break;
 		res = vhost_queue_stop(q);
 		if (res == 0)
 			res = vhost_queue_start(q);
@@ -270,6 +281,7 @@ static void disturb(struct load *l, struct vm *m)
 		res = vhost_client_region_remove(&m->c, region);
 		if (res == 0)
 			res = vhost_client_region_add(&m->c, region);
+		m->moved_ns = now_ns();
 		break;
 	case 5:
 		if (!(m->c.features_offered & VU_F_LOG_ALL))
@@ -304,10 +316,12 @@ static void vm_turn(struct load *l, struct vm *m, int timeout_ms)
 	res = vhost_client_wait(&m->c, is_there ? 0 : timeout_ms);
 	if (is_gone(res))
 		vm_lost(l, m);
-	else if (n_in_flight(m) > 0 && now_ns() - m->heard_ns > SILENCE_S * NS_PER_S)
-		wrong(l, m, "nothing was completed for half a minute");
-	if (n_in_flight(m) == 0)
-		m->heard_ns = now_ns();
+	for (unsigned i = 0; i < m->c.o.n_queues && m->is_connected; i++) {
+		if (m->c.queues[i].ring.n_in_flight == 0)
+			m->heard_ns[i] = now_ns();
+		else if (now_ns() - m->heard_ns[i] > SILENCE_S * NS_PER_S)
+			wrong(l, m, "a queue has completed nothing for half a minute");
+	}
 	if (m->is_connected && l->is_disturbing && !l->o.is_wrong && oracle_dice(&l->o, DISTURB_ONE_IN) == 0)
 		disturb(l, m);
 }
@@ -374,7 +388,7 @@ static void load_run(struct load *l)
 	l->is_told = l->is_stopping = false;
 	l->n_done = 0;
 	for (unsigned i = 0; i < l->o.n_volumes; i++)
-		l->vms[i].heard_ns = now_ns();
+		vm_listen(&l->vms[i]);
 	while (!l->o.is_wrong && !(l->is_stopping && is_idle(l))) {
 		/* several volumes take turns */
 		for (unsigned i = 0; i < l->o.n_volumes && !l->o.is_wrong; i++)
