@@ -70,7 +70,6 @@ struct vmm {
 	uint32_t inflight_bytes;
 	bool is_packed;
 	struct vhost_ring ring; /* queue 0 */
-	uint32_t n_calls;
 };
 void vmm_connect(struct vhost_world *w, struct vmm *v, const char *volume);
 /* Closes the connection; memory, descriptors and ring stay, for vmm_reconnect(). */
