@@ -456,6 +456,9 @@ bool message_drains(struct vhost_connection *c, const struct vhost_queue *q)
 {
 	const struct message_rule *m = message_of(c);
 
+	/* Every VMM that connects again says this, and may ask for something next that it waits for. */
+	if (c->kind == VHOST_SET_VRING_ENABLE && get_le32(c->payload + 4) != 0)
+		return false;
 	return m && (m->drain == DRAIN_ALL || (m->drain == DRAIN_QUEUE && queue_named(c) == q));
 }
 

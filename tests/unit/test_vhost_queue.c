@@ -118,7 +118,7 @@ static void a_ring_stops_when_all_is_taken_up(bool is_packed)
 	CU_ASSERT_EQUAL(vmm_features(&m.v, 0), 0);
 	CU_ASSERT_EQUAL(vmm_memory(&m.v), 0);
 	CU_ASSERT_EQUAL(vmm_inflight(&m.v), 0);
-	CU_ASSERT_EQUAL(vmm_kick(&m.v, vhost_ring_lost_base(&m.v.ring, is_packed ? 0x80008000u : 0)), 0);
+	CU_ASSERT_EQUAL(vmm_ring(&m.v, vhost_ring_lost_base(&m.v.ring, is_packed ? 0x80008000u : 0)), 0);
 	vmm_tell(&m.v, VHOST_GET_VRING_BASE, 0, queue, sizeof(queue), NULL);
 	vhost_world_pass(&m.w, NS_PER_S);
 	let_all_go(&m, others);

@@ -368,7 +368,7 @@ int vmm_inflight(struct vmm *v)
 	return vmm_ask(v, VHOST_SET_INFLIGHT_FD, payload, sizeof(payload), &(struct fds){.fd = {v->inflight}, .n = 1});
 }
 
-int vmm_kick(struct vmm *v, uint32_t base)
+int vmm_ring(struct vmm *v, uint32_t base)
 {
 	uint8_t payload[VHOST_VRING_ADDR_BYTES] = {0}, which[VHOST_VRING_FD_BYTES] = {0};
 	int res = vmm_ask_queue(v, VHOST_SET_VRING_NUM, 0, VMM_RING_SIZE);
@@ -386,13 +386,6 @@ int vmm_kick(struct vmm *v, uint32_t base)
 		res = vmm_ask(v, VHOST_SET_VRING_ERR, which, sizeof(which), &(struct fds){.fd = {v->err}, .n = 1});
 	if (res == 0)
 		res = vmm_ask(v, VHOST_SET_VRING_KICK, which, sizeof(which), &(struct fds){.fd = {v->kick}, .n = 1});
-	return res;
-}
-
-int vmm_ring(struct vmm *v, uint32_t base)
-{
-	int res = vmm_kick(v, base);
-
 	return res == 0 ? vmm_ask_queue(v, VHOST_SET_VRING_ENABLE, 0, 1) : res;
 }
 

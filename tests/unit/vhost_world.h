@@ -101,8 +101,7 @@ int vmm_memory(struct vmm *v);
 void vmm_region_tell(struct vmm *v, uint32_t kind, uint32_t i);
 int vmm_region(struct vmm *v, uint32_t kind, uint32_t i);
 int vmm_inflight(struct vmm *v);            /* asks for an area if it has none, and hands it over */
-int vmm_kick(struct vmm *v, uint32_t base); /* queue 0: size, place, base, call, err, kick */
-int vmm_ring(struct vmm *v, uint32_t base); /* the same, and it is enabled */
+int vmm_ring(struct vmm *v, uint32_t base); /* queue 0: size, place, base, call, err, kick, enabled */
 /* All of it. */
 int vmm_start(struct vmm *v, bool is_packed);
 
