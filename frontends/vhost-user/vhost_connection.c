@@ -4,9 +4,9 @@
  *   HEADER -> PAYLOAD -> DRAIN -> APPLY -> REPLY -> HEADER ...
  *      any stage -------------------------------------> CLOSE -> freed
  *
- * DRAIN is for messages that change what requests in flight use (memory, a ring): no new requests are taken, by this
- * queue or by all, until those in flight are completed. So a ring that is stopped has nothing in flight, and memory that
- * is taken away is used by nobody.
+ * DRAIN is for messages that change what requests in flight use (memory, a ring): no new requests are taken until those
+ * in flight are completed, of this queue or of all, and with them those that were in flight when a former connection
+ * was lost. So a ring that is stopped has nothing in flight, and memory that is taken away is used by nobody.
  *
  * A client that goes away leaves requests in flight. They are carried out, and completed in its memory and its area of
  * requests in flight, which we hold until then: a VMM that connects again finds there what was completed and what was
@@ -221,13 +221,15 @@ static void header_read(struct vhost_connection *c)
 
 static enum flow guest_drain(struct vhost_connection *c)
 {
-	bool all;
-	struct vhost_queue *q = message_drains(c, &all);
+	bool is_drained = true;
 
-	c->is_paused = all || q != NULL;
-	if ((all && c->n_requests > 0) || (q && q->n_requests > 0))
-		return FLOW_WAIT;
-	return FLOW_NEXT;
+	for (uint32_t i = 0; i < c->n_queues; i++) {
+		if (!message_drains(c, &c->queues[i]))
+			continue;
+		c->is_paused = true;
+		is_drained &= queue_is_drained(&c->queues[i]);
+	}
+	return is_drained ? FLOW_NEXT : FLOW_WAIT;
 }
 
 static void reply_finish(struct vhost_connection *c)

@@ -235,8 +235,8 @@ void guest_notice(struct vhost_connection *c); /* the configuration has changed 
 void guest_to_text(const struct vhost_connection *c, char text[static VHOST_TEXT_BYTES]);
 
 /* vhost_message.c: what each message does */
-/* The queue for whose requests it has to wait: NULL with *all false: for none. */
-struct vhost_queue *message_drains(struct vhost_connection *c, bool *all);
+/* Has it to wait for the requests of this queue? */
+bool message_drains(struct vhost_connection *c, const struct vhost_queue *q);
 /* 0, or -errno: refused. Fills the reply if the message has one. */
 must_check int message_apply(struct vhost_connection *c);
 
@@ -254,15 +254,16 @@ void queue_init(struct vhost_queue *q, struct vhost_connection *c, uint32_t inde
 void queue_fini(struct vhost_queue *q);
 /* Begins or ceases to serve it, as its state demands. */
 void queue_judge(struct vhost_queue *q);
-/* Its parts are looked up anew: memory has changed. */
+/* Its parts are looked up anew: memory has changed, or where it lies. One that lacked memory goes on if it has come. */
 void queue_relocate(struct vhost_queue *q);
-must_check int queue_locate(struct vhost_queue *q); /* 0 or -EFAULT */
-void queue_stop(struct vhost_queue *q);             /* nothing is in flight */
+void queue_stop(struct vhost_queue *q); /* nothing is in flight */
 /* The client is gone, without having stopped it: the record stays open, so that it can go on. */
 void queue_abandon(struct vhost_queue *q);
 /* Takes what the guest has made available. */
 void queue_pump(struct vhost_queue *q);
 bool queue_is_due(const struct vhost_queue *q); /* to be pumped at the end of the turn */
+/* Nothing is in flight, nor to be taken up from the client's former connection. */
+bool queue_is_drained(const struct vhost_queue *q);
 void queue_completed(struct vhost_queue *q);
 void queue_call(struct vhost_queue *q);
 bool queue_is_polled(struct vhost_queue *q, uint64_t now_ns);

@@ -113,8 +113,10 @@ static int set_mem_table(struct vhost_connection *c)
 static int add_mem_reg(struct vhost_connection *c)
 {
 	struct vhost_region region = region_read(c->payload + 8);
+	int res = c->fds.n == 1 ? memory_add(&c->memory, reactor_of(c), c->fds.fd[0], &region) : -EINVAL;
 
-	return c->fds.n == 1 ? memory_add(&c->memory, reactor_of(c), c->fds.fd[0], &region) : -EINVAL;
+	queues_each(c, queue_relocate);
+	return res;
 }
 
 static int rem_mem_reg(struct vhost_connection *c)
@@ -277,10 +279,11 @@ static void queue_reset(struct vhost_queue *q)
 static int reset_device(struct vhost_connection *c)
 {
 	queues_each(c, queue_reset);
+	c->wce = true;
+	inflight_keep_wce(c);
 	inflight_drop(c);
 	c->features = 0;
 	c->memory.is_logging = false;
-	c->wce = true;
 	vhost_door_choose(c->door);
 	return 0;
 }
@@ -318,7 +321,7 @@ static int get_config(struct vhost_connection *c)
 	return 0;
 }
 
-/* Only the write cache may be set. VMMs write more than that: the rest has to be what it is. */
+/* Only the write cache may be set. What a VMM writes along with it is not looked at: the size may just have changed. */
 static int set_config(struct vhost_connection *c)
 {
 	uint8_t config[BLK_CONFIG_BYTES];
@@ -449,12 +452,14 @@ static const struct message_rule *message_of(const struct vhost_connection *c)
 	return m && m->apply && c->payload_bytes >= m->payload_min ? m : NULL;
 }
 
-struct vhost_queue *message_drains(struct vhost_connection *c, bool *all)
+bool message_drains(struct vhost_connection *c, const struct vhost_queue *q)
 {
 	const struct message_rule *m = message_of(c);
 
-	*all = m && m->drain == DRAIN_ALL;
-	return m && m->drain == DRAIN_QUEUE ? queue_named(c) : NULL;
+	/* Every VMM that connects again says this, and may ask for something next that it waits for. */
+	if (c->kind == VHOST_SET_VRING_ENABLE && get_le32(c->payload + 4) != 0)
+		return false;
+	return m && (m->drain == DRAIN_ALL || (m->drain == DRAIN_QUEUE && queue_named(c) == q));
 }
 
 /* Are its descriptors mapped? */

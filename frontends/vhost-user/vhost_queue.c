@@ -10,8 +10,11 @@
  *  1. While it is looked at, the guest is asked for no kicks; before we cease to look it is asked for them again and the
  *     ring looked at once more. So nothing is ever left in it unseen.
  *  2. At most one call a turn, at its end.
- *  3. A ring that is running has its three parts in the guest's memory; when memory changes, they are looked up anew.
- *  4. A broken ring is served no more; its guest is told by the err event and, once, the log.
+ *  3. A ring that is running and not broken has its three parts in the guest's memory; when memory changes, they are
+ *     looked up anew.
+ *  4. A broken ring is served no more; its guest is told by the err event and, once, the log. If it lacks memory, its own
+ *     or that of a request, it goes on when memory comes: a VMM whose region grows takes it away and brings a larger one
+ *     (QEMU with CONFIGURE_MEM_SLOTS), while the guest runs.
  */
 #include "frontends/vhost-user/vhost_internal.h"
 
@@ -51,7 +54,7 @@ static uint8_t *part_locate(const struct vhost_queue *q, uint64_t user, uint64_t
 	return (uintptr_t)at % alignment == 0 ? at : NULL;
 }
 
-int queue_locate(struct vhost_queue *q)
+static int queue_locate(struct vhost_queue *q)
 {
 	struct vring *v = &q->ring;
 	struct vring_layout l = vring_layout(v->size, v->is_packed);
@@ -77,14 +80,40 @@ static void queue_broke(struct vhost_queue *q)
 		event_signal(q->err);
 }
 
+/* Without its parts it is broken, if it was not before. 0 or -EFAULT. */
+static int queue_place(struct vhost_queue *q)
+{
+	bool was_broken = q->ring.is_broken;
+	int res = queue_locate(q);
+
+	if (res == 0)
+		return 0;
+	vring_lack(&q->ring, "the ring lies outside of the guest's memory");
+	if (!was_broken)
+		queue_broke(q);
+	return res;
+}
+
+static void queue_mend(struct vhost_queue *q)
+{
+	char text[VHOST_TEXT_BYTES];
+
+	vring_mend(&q->ring);
+	guest_to_text(q->connection, text);
+	log_line(q->connection->door->server->log, LOG_INFO, "vhost",
+		 "%s: queue %u may be served again: memory has come", text, q->index);
+}
+
 void queue_relocate(struct vhost_queue *q)
 {
-	if (!q->is_running || q->ring.is_broken)
+	struct vring *v = &q->ring;
+
+	if (v->is_broken && !v->is_lacking)
 		return;
-	if (queue_locate(q) == 0)
-		return;
-	vring_break(&q->ring, "the ring lies outside of the guest's memory");
-	queue_broke(q);
+	if (!q->is_running)
+		queue_judge(q);
+	else if (queue_place(q) == 0 && v->is_broken)
+		queue_mend(q);
 }
 
 /* ---- start and stop ---- */
@@ -96,13 +125,10 @@ static void queue_start(struct vhost_queue *q)
 	bool is_new;
 
 	quarry_assert(q->n_requests == 0);
-	q->is_running = true;
 	v->is_packed = c->features & VIRTIO_F_RING_PACKED; /* as long as it runs, whatever is agreed on meanwhile */
-	if (queue_locate(q) != 0) {
-		vring_break(v, "the ring lies outside of the guest's memory");
-		queue_broke(q);
+	if (queue_place(q) != 0)
 		return;
-	}
+	q->is_running = true;
 	v->has_event_idx = c->features & VIRTIO_F_EVENT_IDX;
 	v->has_indirect = c->features & VIRTIO_F_INDIRECT_DESC;
 	v->inflight = inflight_of(c, q->index, v->size, v->is_packed, &is_new);
@@ -127,40 +153,45 @@ void queue_judge(struct vhost_queue *q)
 		queue_stop(q);
 }
 
-void queue_stop(struct vhost_queue *q)
+/* Nothing is in flight; the record stays as it is. */
+static void queue_halt(struct vhost_queue *q)
 {
 	quarry_assert(q->n_requests == 0);
+	queue_call(q);
 	list_remove(&q->starving);
-	q->is_starved = false;
-	if (!q->is_running)
-		return;
-	q->is_running = false;
-	if (!q->ring.is_broken) {
-		queue_call(q);
+	q->is_running = q->is_starved = q->ring.is_broken = false;
+	q->ring.inflight = NULL;
+}
+
+void queue_stop(struct vhost_queue *q)
+{
+	if (q->is_running) {
+		q->base = vring_base(&q->ring);
 		vring_stop(&q->ring);
 	}
-	q->base = vring_base(&q->ring);
-	q->ring.inflight = NULL;
+	queue_halt(q);
 }
 
 void queue_abandon(struct vhost_queue *q)
 {
-	quarry_assert(q->n_requests == 0);
-	if (q->is_running)
-		queue_call(q);
-	list_remove(&q->starving);
-	q->is_running = q->is_started = q->is_starved = false;
-	q->ring.inflight = NULL;
+	queue_halt(q);
+	q->is_started = false;
 }
 
 /* ---- taking ---- */
 
+/* While a message waits, only what was in flight before: for that it waits too. */
 static bool queue_takes(const struct vhost_queue *q)
 {
 	const struct vhost_connection *c = q->connection;
 
-	return q->is_running && !q->ring.is_broken && !c->is_paused && !c->is_ending && q->is_started &&
-	       !q->is_disabled;
+	return q->is_running && !q->ring.is_broken && !c->is_ending && q->is_started && !q->is_disabled &&
+	       (!c->is_paused || vring_is_resuming(&q->ring));
+}
+
+bool queue_is_drained(const struct vhost_queue *q)
+{
+	return q->n_requests == 0 && !(q->is_running && vring_is_resuming(&q->ring));
 }
 
 /* True: a request was taken. */
@@ -198,9 +229,9 @@ void queue_pump(struct vhost_queue *q)
 		return;
 	queue_set_kicks(q, false);
 	for (;;) {
-		while (n_taken < VHOST_TAKE_MAX && queue_take(q))
+		while (n_taken < VHOST_TAKE_MAX && queue_takes(q) && queue_take(q))
 			n_taken++;
-		if (q->ring.is_broken || q->is_starved)
+		if (q->is_starved || !queue_takes(q))
 			return;
 		if (n_taken == VHOST_TAKE_MAX) {
 			guest_wake(q->connection); /* goes on in the next turn */

@@ -8,10 +8,28 @@
 
 int vring_break(struct vring *v, const char *why)
 {
-	if (!v->is_broken)
-		v->why = why;
+	if (v->is_broken)
+		return -EPROTO;
 	v->is_broken = true;
+	v->is_lacking = false;
+	v->why = why;
 	return -EPROTO;
+}
+
+int vring_lack(struct vring *v, const char *why)
+{
+	bool was_broken = v->is_broken;
+
+	vring_break(v, why);
+	v->is_lacking |= !was_broken;
+	return -EPROTO;
+}
+
+void vring_mend(struct vring *v)
+{
+	quarry_assert(v->is_broken && v->is_lacking);
+	v->is_broken = v->is_lacking = false;
+	v->why = NULL;
 }
 
 void chain_begin(struct vring_chain *c)
@@ -33,7 +51,7 @@ int chain_add(struct vring *v, struct vring_chain *c, const struct vring_desc *d
 		uint64_t len = left;
 		uint8_t *at = memory_at(v->memory, addr, &len);
 		if (!at)
-			return vring_break(v, "a descriptor lies outside of the guest's memory");
+			return vring_lack(v, "a descriptor lies outside of the guest's memory");
 		if (c->n_pieces == CHAIN_PIECES_MAX)
 			return vring_break(v, "a request has too many pieces");
 		c->pieces[c->n_pieces++] = (struct iovec){at, len};
@@ -67,7 +85,7 @@ int table_read(struct vring *v, const struct vring_desc *table, uint32_t i, uint
 		uint64_t len = VRING_DESC_BYTES - done;
 		const uint8_t *at = memory_at(v->memory, addr + done, &len);
 		if (!at)
-			return vring_break(v, "a table of descriptors lies outside of the guest's memory");
+			return vring_lack(v, "a table of descriptors lies outside of the guest's memory");
 		memcpy(to + done, at, len);
 		done += len;
 	}
@@ -123,7 +141,7 @@ void vring_start(struct vring *v, uint32_t base, bool is_new)
 {
 	quarry_assert(v->size > 0 && v->size <= VRING_SIZE_MAX);
 	quarry_assert(v->desc && v->avail && v->used);
-	v->is_broken = false;
+	v->is_broken = v->is_lacking = false;
 	v->why = NULL;
 	v->arrivals = 0;
 	v->n_resume = v->next_resume = 0;
@@ -160,7 +178,12 @@ bool vring_has_more(const struct vring *v)
 {
 	if (v->is_broken)
 		return false;
-	return v->next_resume < v->n_resume || (v->is_packed ? packed_has_more(v) : split_has_more(v));
+	return vring_is_resuming(v) || (v->is_packed ? packed_has_more(v) : split_has_more(v));
+}
+
+bool vring_is_resuming(const struct vring *v)
+{
+	return !v->is_broken && v->next_resume < v->n_resume;
 }
 
 void vring_complete(struct vring *v, const struct vring_chain *c, uint32_t len_bytes)

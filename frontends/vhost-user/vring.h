@@ -3,7 +3,8 @@
  * flight.
  *
  * Everything in a ring is the guest's: each index, address and length is read once, then checked, then used. A ring that
- * makes no sense is `broken` and stays so until it is set up again; nothing else is touched.
+ * makes no sense is `broken` and stays so until it is set up again, or, if it lacks memory, until that has come; nothing
+ * else is touched.
  */
 #pragma once
 
@@ -29,6 +30,7 @@ struct vring {
 	uint32_t size; /* entries: a power of two for split rings; 0: not set */
 	bool is_packed, has_event_idx, has_indirect;
 	bool is_broken;
+	bool is_lacking; /* broken for want of memory, which may still come: it stands where it stood */
 	const char *why; /* it is broken */
 
 	uint8_t *desc;         /* descriptors; packed: the ring */
@@ -52,9 +54,13 @@ void vring_start(struct vring *v, uint32_t base, bool is_new);
 void vring_stop(struct vring *v);
 /* As GET_VRING_BASE wants it. */
 uint32_t vring_base(const struct vring *v);
+/* There is more memory: a ring that lacked some may go on. */
+void vring_mend(struct vring *v);
 /* 1: a chain; 0: none; -EPROTO: the ring is broken. */
 must_check int vring_next(struct vring *v, struct vring_chain *out);
 bool vring_has_more(const struct vring *v);
+/* Some of what was in flight when we were lost was not given out yet: it comes before all else. */
+bool vring_is_resuming(const struct vring *v);
 /* Gives it back with so many bytes written to it. */
 void vring_complete(struct vring *v, const struct vring_chain *c, uint32_t len_bytes);
 /* Does the guest want to be called for what was completed since it was asked last? */
@@ -71,6 +77,7 @@ struct vring_layout vring_layout(uint32_t size, bool is_packed);
 /* ---- what both kinds share ---- */
 
 int vring_break(struct vring *v, const char *why); /* -EPROTO */
+int vring_lack(struct vring *v, const char *why);  /* the same, for want of memory */
 struct vring_desc {
 	uint64_t addr;
 	uint32_t len_bytes;

@@ -339,7 +339,7 @@ static int ring_take(struct vring *v, struct vring_chain *out)
 /* From the record: record_rebuild_free() has checked the links. */
 static int record_resume(struct vring *v, struct vring_chain *out)
 {
-	uint16_t at = v->resume[v->next_resume++];
+	uint16_t at = v->resume[v->next_resume];
 	uint32_t n = get_le16(record_entry(v, at) + ENTRY_NUM);
 
 	chain_begin(out);
@@ -358,7 +358,10 @@ static int record_resume(struct vring *v, struct vring_chain *out)
 			return -EPROTO;
 		at = get_le16(e + ENTRY_NEXT);
 	}
-	return out->n_descs > 0 ? 1 : vring_break(v, "the record of requests in flight makes no sense");
+	if (out->n_descs == 0)
+		return vring_break(v, "the record of requests in flight makes no sense");
+	v->next_resume++;
+	return 1;
 }
 
 int packed_next(struct vring *v, struct vring_chain *out)

@@ -158,8 +158,12 @@ static void record_take(struct vring *v, uint16_t head)
 
 int split_next(struct vring *v, struct vring_chain *out)
 {
-	if (v->next_resume < v->n_resume)
-		return chain_read(v, v->resume[v->next_resume++], out) == 0 ? 1 : -EPROTO;
+	if (v->next_resume < v->n_resume) {
+		if (chain_read(v, v->resume[v->next_resume], out) != 0)
+			return -EPROTO;
+		v->next_resume++;
+		return 1;
+	}
 	uint16_t n_ready = (uint16_t)(shared_load16(v->avail + RING_IDX) - v->next_avail);
 	if (n_ready == 0)
 		return 0;

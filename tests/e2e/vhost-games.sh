@@ -1,7 +1,8 @@
 #!/bin/bash
 # limit: 300
 # vhost-games.sh [ROUNDS]: clients that lie (messages, rings, requests), that die at any point, and that are disturbed in
-# every way a VMM may; another volume goes on all the while, and nothing is left behind in the daemon.
+# every way a VMM may; another volume goes on all the while, with split rings and then with packed ones, and nothing is left
+# behind in the daemon.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/vhost-lib.sh"
 rounds=${1:-2}
@@ -9,11 +10,21 @@ seed=${SEED:-$((RANDOM + 1))}
 daemon_begin
 disk_make d1 2G
 require_vhost
-vhost_make honest 64M --queues 2
 vhost_make liar 64M --queues 2
-load_begin vhost-loadgen --seed $seed --queues 2 --disturb --window-mib 4 "$(vhost_socket honest)"
-load_tell load
-load_hear loading
+
+honest_begin() { # NAME OPTIONS ...
+	local name=$1
+	shift
+	vhost_make "$name" 64M --queues 2
+	load_begin vhost-loadgen --seed $seed --queues 2 --disturb --window-mib 4 "$@" "$(vhost_socket "$name")"
+	load_tell load
+	load_hear loading
+}
+honest_end() {
+	say "the other volume did not notice"
+	load_verify
+	load_end
+}
 
 play() {
 	local ring
@@ -36,8 +47,11 @@ die_at_any_point() { # N: clients with requests in flight, killed
 }
 
 say "the first time: pools fill, caches grow (seed $seed)"
+honest_begin split
 play 0
 die_at_any_point 20
+honest_end
+honest_begin packed --packed
 read -r fds_before mib_before <<<"$(pressure_now)"
 say "again: $fds_before file descriptors, $mib_before MiB"
 play 1
@@ -48,8 +62,6 @@ say "after that: $fds_after file descriptors, $mib_after MiB"
 holds test "$fds_after" -le $((fds_before + 2))
 holds test "$mib_after" -le $((mib_before + 24))
 
-say "the other volume did not notice"
-load_verify
-load_end
+honest_end
 expect 0 '' q status
 passed

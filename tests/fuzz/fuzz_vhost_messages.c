@@ -129,7 +129,7 @@ static void step_ring(struct story *s)
 /* As an honest VMM says it: what is acknowledged or not is the server's to decide. */
 static void step_honest(struct story *s)
 {
-	switch (take(s, 1) % 8) {
+	switch (take(s, 1) % 10) {
 	case 0:
 		(void)vmm_features(&s->v, take(s, 8));
 		break;
@@ -150,6 +150,12 @@ static void step_honest(struct story *s)
 		break;
 	case 6:
 		(void)vmm_ring(&s->v, vhost_ring_lost_base(&s->v.ring, (uint32_t)take(s, 4)));
+		break;
+	case 7:
+		(void)vmm_region(&s->v, VHOST_REM_MEM_REG, take(s, 1) & 1);
+		break;
+	case 8:
+		(void)vmm_region(&s->v, VHOST_ADD_MEM_REG, take(s, 1) & 1);
 		break;
 	default:
 		(void)vmm_ask_queue(&s->v, VHOST_GET_VRING_BASE, 0, 0);

@@ -164,6 +164,24 @@ static void descriptors_that_do_not_close_are_bounded(void)
 	world_close(&m);
 }
 
+/* Whatever it is, and whether it makes sense: who wants an acknowledgement gets an answer. */
+static void every_message_is_answered(void)
+{
+	struct message_world m;
+	uint8_t payload[64] = {0};
+
+	world_open_agreed(&m);
+	for (uint32_t kind = VHOST_GET_FEATURES; kind <= VHOST_REM_MEM_REG; kind++) {
+		bool is_question = kind == VHOST_GET_INFLIGHT_FD; /* which has a length of its own */
+		put_le64(payload, kind == VHOST_SET_PROTOCOL_FEATURES ? VHOST_PROTOCOL_FEATURES : 0);
+		vmm_tell(&m.v, kind, VHOST_FLAG_NEED_ACK, payload, is_question ? VHOST_INFLIGHT_BYTES : sizeof(payload),
+			 NULL);
+		CU_ASSERT_PTR_NOT_NULL(vmm_hear(&m.v, kind, NULL));
+	}
+	CU_ASSERT_EQUAL(counter_get(&vhost_server_counters(m.w.server)->failed), 0);
+	world_close(&m);
+}
+
 /* ---- features ---- */
 
 static void features_that_are_not_offered_are_refused(void)
@@ -482,19 +500,32 @@ static void an_area_of_a_wrong_shape_is_not_made(void)
 	world_close(&m);
 }
 
-static void an_area_at_an_odd_place_is_refused(void)
+static int area_give(struct vmm *v, uint64_t len_bytes, uint64_t pos_bytes, uint16_t n_queues, uint16_t size)
 {
-	struct message_world m;
 	uint8_t payload[VHOST_INFLIGHT_BYTES_MAX] = {0};
 
+	put_le64(payload, len_bytes);
+	put_le64(payload + 8, pos_bytes);
+	put_le16(payload + 16, n_queues);
+	put_le16(payload + 18, size);
+	return vmm_ask(v, VHOST_SET_INFLIGHT_FD, payload, sizeof(payload), &(struct fds){.fd = {v->memory[0]}, .n = 1});
+}
+
+static void an_area_of_a_wrong_size_or_place_is_refused(void)
+{
+	struct message_world m;
+	uint64_t needed = INFLIGHT_QUEUE_BYTES(VMM_RING_SIZE) + INFLIGHT_TAIL_BYTES, all = VMM_REGION_BYTES;
+
 	world_open_agreed(&m);
-	put_le64(payload, VMM_REGION_BYTES / 2);
-	put_le16(payload + 16, 1);
-	put_le16(payload + 18, VMM_RING_SIZE);
-	struct fds fds = {.fd = {m.v.memory[0]}, .n = 1};
-	CU_ASSERT_EQUAL(vmm_ask(&m.v, VHOST_SET_INFLIGHT_FD, payload, sizeof(payload), &fds), 0);
-	put_le64(payload + 8, 1);
-	CU_ASSERT_EQUAL(vmm_ask(&m.v, VHOST_SET_INFLIGHT_FD, payload, sizeof(payload), &fds), 1);
+	CU_ASSERT_EQUAL(area_give(&m.v, all, 0, 1, VMM_RING_SIZE), 0);
+	CU_ASSERT_EQUAL(area_give(&m.v, all, 1, 1, VMM_RING_SIZE), 1);
+	CU_ASSERT_EQUAL(area_give(&m.v, needed - 1, 0, 1, VMM_RING_SIZE), 1);
+	CU_ASSERT_EQUAL(area_give(&m.v, all, all - 4096, 1, VMM_RING_SIZE), 1); /* behind the end of the file */
+	CU_ASSERT_EQUAL(area_give(&m.v, all, UINT64_MAX - 4095, 1, VMM_RING_SIZE), 1);
+	CU_ASSERT_EQUAL(area_give(&m.v, all, 0, 0, VMM_RING_SIZE), 1);
+	CU_ASSERT_EQUAL(area_give(&m.v, all, 0, 5, VMM_RING_SIZE), 1);
+	CU_ASSERT_EQUAL(area_give(&m.v, all, 0, 1, 0), 1);
+	CU_ASSERT_EQUAL(area_give(&m.v, UINT64_MAX, 0, 0xffff, 0xffff), 1);
 	world_close(&m);
 }
 
@@ -526,6 +557,7 @@ int main(void)
 	    T(descriptors_that_nobody_wants_are_closed),
 	    T(descriptors_that_do_not_close_end_the_connection),
 	    T(descriptors_that_do_not_close_are_bounded),
+	    T(every_message_is_answered),
 	    T(features_that_are_not_offered_are_refused),
 	    T(only_a_read_only_volume_says_so),
 	    T(a_ring_of_a_wrong_size_or_number_is_refused),
@@ -541,7 +573,7 @@ int main(void)
 	    T(a_vmm_is_told_of_a_new_size),
 	    T(an_area_is_made_with_or_without_padding),
 	    T(an_area_of_a_wrong_shape_is_not_made),
-	    T(an_area_at_an_odd_place_is_refused),
+	    T(an_area_of_a_wrong_size_or_place_is_refused),
 	    T(an_over_long_question_for_an_area_is_refused),
 	};
 

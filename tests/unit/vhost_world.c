@@ -42,6 +42,11 @@ void vhost_world_start(struct vhost_world *w, const struct vhost_world_options *
 								     .snapshot_number = 0x1f,
 								     .is_read_only = true});
 	w->vm = fake_volume_add(w->set, &(struct fake_options){.name = "vm1", .size_bytes = size_bytes});
+	for (uint32_t i = 0; i < o->n_more; i++) {
+		char name[] = "more0";
+		name[4] = (char)('0' + i);
+		w->more[i] = fake_volume_add(w->set, &(struct fake_options){.name = name, .size_bytes = size_bytes});
+	}
 	struct vhost_server_options options = {.reactor = w->reactor,
 					       .log = w->log,
 					       .volumes = w->set,
@@ -262,11 +267,17 @@ bool vmm_is_ended(struct vmm *v)
 	return !vmm_take(v, &byte, 1, false);
 }
 
+int vmm_answer(struct vmm *v, uint32_t kind)
+{
+	const uint8_t *reply = vmm_hear(v, kind, NULL);
+
+	return reply ? (int)get_le64(reply) : -1;
+}
+
 int vmm_ask(struct vmm *v, uint32_t kind, const void *payload, uint32_t len_bytes, const struct fds *fds)
 {
 	vmm_tell(v, kind, VHOST_FLAG_NEED_ACK, payload, len_bytes, fds);
-	const uint8_t *reply = vmm_hear(v, kind, NULL);
-	return reply ? (int)get_le64(reply) : -1;
+	return vmm_answer(v, kind);
 }
 
 int vmm_ask_number(struct vmm *v, uint32_t kind, uint64_t number)
@@ -299,18 +310,36 @@ int vmm_features(struct vmm *v, uint64_t without)
 	return vmm_ask_number(v, VHOST_SET_FEATURES, features);
 }
 
+static void region_fill(uint8_t *at, uint32_t i)
+{
+	put_le64(at, VMM_GUEST + i * VMM_REGION_BYTES);
+	put_le64(at + 8, VMM_REGION_BYTES);
+	put_le64(at + 16, VMM_USER + i * USER_GAP);
+}
+
 int vmm_memory(struct vmm *v)
 {
 	uint8_t table[VHOST_TABLE_HEAD_BYTES + 2 * VHOST_REGION_BYTES] = {2};
 	struct fds fds = {.fd = {v->memory[0], v->memory[1]}, .n = 2};
 
-	for (uint32_t i = 0; i < 2; i++) {
-		uint8_t *at = table + VHOST_TABLE_HEAD_BYTES + i * VHOST_REGION_BYTES;
-		put_le64(at, VMM_GUEST + i * VMM_REGION_BYTES);
-		put_le64(at + 8, VMM_REGION_BYTES);
-		put_le64(at + 16, VMM_USER + i * USER_GAP);
-	}
+	for (uint32_t i = 0; i < 2; i++)
+		region_fill(table + VHOST_TABLE_HEAD_BYTES + i * VHOST_REGION_BYTES, i);
 	return vmm_ask(v, VHOST_SET_MEM_TABLE, table, sizeof(table), &fds);
+}
+
+void vmm_region_tell(struct vmm *v, uint32_t kind, uint32_t i)
+{
+	uint8_t payload[VHOST_ONE_REGION_BYTES] = {0};
+	struct fds fds = {.fd = {v->memory[i]}, .n = kind == VHOST_ADD_MEM_REG};
+
+	region_fill(payload + 8, i);
+	vmm_tell(v, kind, VHOST_FLAG_NEED_ACK, payload, sizeof(payload), &fds);
+}
+
+int vmm_region(struct vmm *v, uint32_t kind, uint32_t i)
+{
+	vmm_region_tell(v, kind, i);
+	return vmm_answer(v, kind);
 }
 
 static void inflight_fill(const struct vmm *v, uint8_t payload[static VHOST_INFLIGHT_BYTES_MAX])
@@ -445,4 +474,39 @@ int vmm_do(struct vmm *v, const struct vmm_request *r)
 
 	vmm_request(v, r);
 	return vmm_completion(v, &token, &len_bytes);
+}
+
+int vmm_read(struct vmm *v, uint64_t sector, uint64_t data, uint32_t len_bytes)
+{
+	return vmm_do(v, &(struct vmm_request){BLK_T_IN, 2, sector, data, len_bytes, true, 0});
+}
+
+int vmm_write(struct vmm *v, uint64_t sector, uint64_t data, uint32_t len_bytes)
+{
+	return vmm_do(v, &(struct vmm_request){BLK_T_OUT, 1, sector, data, len_bytes, false, 0});
+}
+
+int vmm_set_cache(struct vmm *v, bool is_on)
+{
+	uint8_t payload[VHOST_CONFIG_HEAD_BYTES + 1] = {0};
+
+	put_le32(payload, BLK_CONFIG_WCE);
+	put_le32(payload + 4, 1);
+	payload[VHOST_CONFIG_HEAD_BYTES] = is_on;
+	return vmm_ask(v, VHOST_SET_CONFIG, payload, sizeof(payload), NULL);
+}
+
+/* ---- a guest that runs ---- */
+
+void guest_world_open(struct guest_world *m, const struct vhost_world_options *o, bool is_packed)
+{
+	vhost_world_start(&m->w, o ? o : &(struct vhost_world_options){0});
+	vmm_connect(&m->w, &m->v, "vm1");
+	quarry_assert(vmm_start(&m->v, is_packed) == 0);
+}
+
+void guest_world_close(struct guest_world *m)
+{
+	vmm_close(&m->v);
+	vhost_world_end(&m->w);
 }

@@ -18,6 +18,7 @@
 #define WORLD_VOLUME_BYTES (64 * MIB)
 #define WORLD_SNAPSHOT                                                                                                 \
 	"a-volume-that-has-a-name-of-some-length@before-the-upgrade-of-its-system" /* more than a name has */
+#define WORLD_MORE_MAX   4u
 #define VMM_RING_SIZE    256u
 #define VMM_REGION_BYTES (512 * KIB)
 #define VMM_GUEST        0x10000ull     /* guest address of the first region; the second follows it */
@@ -33,7 +34,8 @@ struct vhost_world {
 	struct buffers *buffers;
 	struct volume_set *set;
 	struct volume *vm, *readonly; /* "vm1", and WORLD_SNAPSHOT */
-	struct vhost_server *server;  /* NULL: stopped */
+	struct volume *more[WORLD_MORE_MAX];
+	struct vhost_server *server; /* NULL: stopped */
 };
 
 struct vhost_world_options {
@@ -42,6 +44,7 @@ struct vhost_world_options {
 	uint64_t volume_bytes; /* 0: WORLD_VOLUME_BYTES */
 	uint32_t poll_us;
 	bool file_memory;
+	uint32_t n_more; /* volumes beside "vm1" and WORLD_SNAPSHOT: "more0" and so on */
 };
 void vhost_world_start(struct vhost_world *w, const struct vhost_world_options *o);
 /* Stops the server, and asserts that nothing is left of it. */
@@ -67,7 +70,6 @@ struct vmm {
 	uint32_t inflight_bytes;
 	bool is_packed;
 	struct vhost_ring ring; /* queue 0 */
-	uint32_t n_calls;
 };
 void vmm_connect(struct vhost_world *w, struct vmm *v, const char *volume);
 /* Closes the connection; memory, descriptors and ring stay, for vmm_reconnect(). */
@@ -88,14 +90,18 @@ void vmm_tell(struct vmm *v, uint32_t kind, uint32_t flags, const void *payload,
 const uint8_t *vmm_hear(struct vmm *v, uint32_t kind, uint32_t *len_bytes);
 /* A message that wants an acknowledgement: 0 it was carried out, 1 refused, -1 the connection is gone. */
 int vmm_ask(struct vmm *v, uint32_t kind, const void *payload, uint32_t len_bytes, const struct fds *fds);
+int vmm_answer(struct vmm *v, uint32_t kind); /* to one that was told with VHOST_FLAG_NEED_ACK */
 int vmm_ask_number(struct vmm *v, uint32_t kind, uint64_t number);
 int vmm_ask_queue(struct vmm *v, uint32_t kind, uint32_t queue, uint32_t number);
 
 /* What a VMM does before its guest runs, piece by piece; each returns 0, as vmm_ask(). */
 int vmm_features(struct vmm *v, uint64_t without);
 int vmm_memory(struct vmm *v);
+/* One of its two regions, added or removed (VHOST_ADD_MEM_REG, VHOST_REM_MEM_REG): the message, and its answer. */
+void vmm_region_tell(struct vmm *v, uint32_t kind, uint32_t i);
+int vmm_region(struct vmm *v, uint32_t kind, uint32_t i);
 int vmm_inflight(struct vmm *v);            /* asks for an area if it has none, and hands it over */
-int vmm_ring(struct vmm *v, uint32_t base); /* queue 0: size, place, base, call, err, kick */
+int vmm_ring(struct vmm *v, uint32_t base); /* queue 0: size, place, base, call, err, kick, enabled */
 /* All of it. */
 int vmm_start(struct vmm *v, bool is_packed);
 
@@ -117,3 +123,15 @@ void vmm_request(struct vmm *v, const struct vmm_request *r);
 /* The next completion; its status, or -1: none comes. */
 int vmm_completion(struct vmm *v, uint32_t *token, uint32_t *len_bytes);
 int vmm_do(struct vmm *v, const struct vmm_request *r);
+int vmm_read(struct vmm *v, uint64_t sector, uint64_t data, uint32_t len_bytes); /* by an indirect table */
+int vmm_write(struct vmm *v, uint64_t sector, uint64_t data, uint32_t len_bytes);
+int vmm_set_cache(struct vmm *v, bool is_on);
+
+/* ---- all of it: a guest that runs on "vm1" ---- */
+
+struct guest_world {
+	struct vhost_world w;
+	struct vmm v;
+};
+void guest_world_open(struct guest_world *m, const struct vhost_world_options *o, bool is_packed); /* o: NULL: none */
+void guest_world_close(struct guest_world *m);

@@ -17,8 +17,9 @@
  * Anything that a guest would notice is "WRONG ..." and status 1: an error, a completion of something not in flight,
  * other content than the oracle's (load_oracle.h), no completion for half a minute.
  *
- * --disturb stops and starts queues while requests are in flight, changes the memory table, adds and removes a region,
- * turns the log of dirty pages on and off, and reads the configuration, at random moments.
+ * --disturb stops and starts queues while requests are in flight, gives the memory table again, takes a region away and
+ * brings it back, whatever lies in it, turns the log of dirty pages on and off, and reads the configuration, at random
+ * moments.
  * --no-discard is for servers whose discarded sectors need not read as zeros.
  */
 #include <errno.h>
@@ -50,7 +51,9 @@ struct vm {
 	bool *owed;               /* in flight when the server was lost */
 	bool is_connected;
 	unsigned n_owed;
-	uint64_t lost_ns, heard_ns;
+	uint64_t lost_ns;
+	uint64_t moved_ns;                   /* memory went and came last */
+	uint64_t heard_ns[VHOST_QUEUES_MAX]; /* of each queue: something was completed, or nothing was in flight */
 };
 
 struct load {
@@ -175,7 +178,7 @@ static void slot_done(struct load *l, struct vm *m, struct vhost_slot *s, uint32
 	m->owed[i] = false;
 	vhost_slot_put(s);
 	l->n_done++;
-	m->heard_ns = now_ns();
+	m->heard_ns[s->queue->index] = now_ns();
 }
 
 static void queue_turn(struct load *l, struct vm *m, struct vhost_queue *q)
@@ -189,6 +192,13 @@ static void queue_turn(struct load *l, struct vm *m, struct vhost_queue *q)
 		snprintf(m->c.why, sizeof(m->c.why), "id %u, queue %u", q->ring.why_id, q->index);
 		wrong(l, m, q->ring.why);
 	}
+}
+
+/* From now on its queues are waited for. */
+static void vm_listen(struct vm *m)
+{
+	for (unsigned i = 0; i < m->c.o.n_queues; i++)
+		m->heard_ns[i] = now_ns();
 }
 
 static unsigned n_in_flight(const struct vm *m)
@@ -226,7 +236,7 @@ static void vm_dial(struct load *l, struct vm *m)
 		res = vhost_client_start(&m->c);
 	if (res == 0) {
 		m->is_connected = true;
-		m->heard_ns = now_ns();
+		vm_listen(m);
 		return;
 	}
 	vhost_client_drop(&m->c);
@@ -247,12 +257,14 @@ static bool is_gone(int res)
 static void disturb(struct load *l, struct vm *m)
 {
 	struct vhost_queue *q = &m->c.queues[oracle_dice(&l->o, m->c.o.n_queues)];
-	unsigned spare = m->c.memory.n - 1;
+	unsigned region = (unsigned)oracle_dice(&l->o, m->c.memory.n);
 	int res = 0;
 
 	switch (oracle_dice(&l->o, 6)) {
 	case 0:
-	case 1:
+	case 1: /* not one that has to go on by itself */
+		if (q->ring.n_in_flight > 0 && m->heard_ns[q->index] < m->moved_ns)
+			break;
 		res = vhost_queue_stop(q);
 		if (res == 0)
 			res = vhost_queue_start(q);
@@ -266,9 +278,10 @@ static void disturb(struct load *l, struct vm *m)
 	case 4:
 		if (!(m->c.protocol & VU_BIT(VU_P_CONFIGURE_MEM_SLOTS)))
 			break;
-		res = vhost_client_region_remove(&m->c, spare);
+		res = vhost_client_region_remove(&m->c, region);
 		if (res == 0)
-			res = vhost_client_region_add(&m->c, spare);
+			res = vhost_client_region_add(&m->c, region);
+		m->moved_ns = now_ns();
 		break;
 	case 5:
 		if (!(m->c.features_offered & VU_F_LOG_ALL))
@@ -303,10 +316,12 @@ static void vm_turn(struct load *l, struct vm *m, int timeout_ms)
 	res = vhost_client_wait(&m->c, is_there ? 0 : timeout_ms);
 	if (is_gone(res))
 		vm_lost(l, m);
-	else if (n_in_flight(m) > 0 && now_ns() - m->heard_ns > SILENCE_S * NS_PER_S)
-		wrong(l, m, "nothing was completed for half a minute");
-	if (n_in_flight(m) == 0)
-		m->heard_ns = now_ns();
+	for (unsigned i = 0; i < m->c.o.n_queues && m->is_connected; i++) {
+		if (m->c.queues[i].ring.n_in_flight == 0)
+			m->heard_ns[i] = now_ns();
+		else if (now_ns() - m->heard_ns[i] > SILENCE_S * NS_PER_S)
+			wrong(l, m, "a queue has completed nothing for half a minute");
+	}
 	if (m->is_connected && l->is_disturbing && !l->o.is_wrong && oracle_dice(&l->o, DISTURB_ONE_IN) == 0)
 		disturb(l, m);
 }
@@ -373,7 +388,7 @@ static void load_run(struct load *l)
 	l->is_told = l->is_stopping = false;
 	l->n_done = 0;
 	for (unsigned i = 0; i < l->o.n_volumes; i++)
-		l->vms[i].heard_ns = now_ns();
+		vm_listen(&l->vms[i]);
 	while (!l->o.is_wrong && !(l->is_stopping && is_idle(l))) {
 		/* several volumes take turns */
 		for (unsigned i = 0; i < l->o.n_volumes && !l->o.is_wrong; i++)
@@ -449,11 +464,8 @@ static void options_read(struct load *l, int argc, char **argv)
 	int o;
 
 	l->o = (struct oracle){.window_mib = 8, .random = 1, .next_id = 1};
-	l->options = (struct vhost_options){.queue_size = 256,
-					    .n_slots = 16,
-					    .n_regions = 4,
-					    .has_spare_region = true,
-					    .data_max = REQUEST_SECTORS_MAX * SECTOR};
+	l->options = (struct vhost_options){
+	    .queue_size = 256, .n_slots = 16, .n_regions = 4, .data_max = REQUEST_SECTORS_MAX * SECTOR};
 	while ((o = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (o) {
 		case 's':
@@ -471,8 +483,8 @@ static void options_read(struct load *l, int argc, char **argv)
 		case 'w':
 			l->o.window_mib = load_number(optarg, 1024);
 			break;
-		case 'r': /* and the spare one */
-			l->options.n_regions = load_number(optarg, VHOST_REGIONS_MAX - 1) + 1;
+		case 'r':
+			l->options.n_regions = load_number(optarg, VHOST_REGIONS_MAX);
 			break;
 		case 'n':
 			l->is_without_discard = true;

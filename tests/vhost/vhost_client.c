@@ -671,7 +671,7 @@ int vhost_client_init(struct vhost_client *c, const struct vhost_options *o)
 	bytes = (uint64_t)(c->o.n_queues * c->o.n_slots + c->o.n_regions + 1) *
 		    (vhost_slot_area_bytes(c->o.data_max) + 4096) +
 		c->o.n_queues * (32ull * c->o.queue_size + 8192);
-	res = vhost_memory_init(&c->memory, c->o.n_regions, o->has_spare_region, bytes);
+	res = vhost_memory_init(&c->memory, c->o.n_regions, bytes);
 	if (res < 0)
 		return failed(c, res, "no guest memory: %s", strerror(-res));
 	for (unsigned i = 0; i < c->o.n_queues; i++) {

@@ -30,7 +30,6 @@ struct vhost_options {
 	uint32_t data_max;   /* bytes of a request; 0: 1 MiB */
 	unsigned n_regions;  /* 0: 3 */
 	bool is_packed;
-	bool has_spare_region; /* nothing lies in the last region: it may come and go */
 	bool without_event_idx, without_indirect, without_inflight, without_mem_slots, without_reply_ack;
 	unsigned seconds_max; /* that an answer may take; 0: 60 */
 };

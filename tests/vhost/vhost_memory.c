@@ -33,12 +33,12 @@ static int region_map(struct vhost_memory *m, struct vhost_region *r)
 	return 0;
 }
 
-int vhost_memory_init(struct vhost_memory *m, unsigned n_regions, unsigned n_spare, uint64_t size)
+int vhost_memory_init(struct vhost_memory *m, unsigned n_regions, uint64_t size)
 {
-	uint64_t each = round_up(size / (n_regions - n_spare) + PAGE, PAGE), gpa = FIRST_GPA;
+	uint64_t each = round_up(size / n_regions + PAGE, PAGE), gpa = FIRST_GPA;
 	int res;
 
-	*m = (struct vhost_memory){.n = n_regions, .n_usable = n_regions - n_spare};
+	*m = (struct vhost_memory){.n = n_regions};
 	for (unsigned i = 0; i < n_regions; i++) {
 		gpa += i != 0 && i % 2 == 0 ? GAP : 0;
 		m->regions[i] =
@@ -73,14 +73,14 @@ static uint64_t room(const struct vhost_memory *m)
 {
 	uint64_t n = m->regions[m->at].size - m->used;
 
-	if (m->at + 1 < m->n_usable && m->regions[m->at].gpa + m->regions[m->at].size == m->regions[m->at + 1].gpa)
+	if (m->at + 1 < m->n && m->regions[m->at].gpa + m->regions[m->at].size == m->regions[m->at + 1].gpa)
 		n += m->regions[m->at + 1].size;
 	return n;
 }
 
 uint64_t vhost_memory_take(struct vhost_memory *m, uint64_t len, uint64_t align)
 {
-	while (m->at < m->n_usable) {
+	while (m->at < m->n) {
 		uint64_t start = round_up(m->regions[m->at].gpa + m->used, align);
 
 		if (start + len <= m->regions[m->at].gpa + m->used + room(m)) {

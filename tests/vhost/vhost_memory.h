@@ -19,13 +19,13 @@ struct vhost_memory {
 	uint8_t *base;
 	uint64_t span;
 	struct vhost_region regions[VHOST_REGIONS_MAX];
-	unsigned n, n_usable; /* the last ones may be spare: nothing lies in them */
-	unsigned at;          /* region that the next allocation comes from */
-	uint64_t used;        /* bytes of it */
+	unsigned n;
+	unsigned at;   /* region that the next allocation comes from */
+	uint64_t used; /* bytes of it */
 };
 
 /* Regions 0 and 1, 2 and 3 ... touch each other; before every other one there is a gap. */
-int vhost_memory_init(struct vhost_memory *m, unsigned n_regions, unsigned n_spare, uint64_t size);
+int vhost_memory_init(struct vhost_memory *m, unsigned n_regions, uint64_t size);
 void vhost_memory_fini(struct vhost_memory *m);
 
 /* Guest-physical address of zeroed memory; 0 when there is no room (no allocation lies at address 0). */
