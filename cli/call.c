@@ -77,7 +77,8 @@ static const struct option *option_find(struct call *call, const char *name, siz
 static enum status check_name(struct cli *c, const struct word *word, const char *what, const char *text)
 {
 	if (word->kind != VALUE_NAME && strchr(text, '@'))
-		return cli_misuse(c, "%s '%s' names a snapshot; here stands a volume or pool", what, text);
+		return cli_misuse(c, "%s '%s' names a snapshot; name a %s here, without the '@'", what, text,
+				  word->kind == VALUE_POOL ? "pool" : "volume");
 	if (name_is_valid(text))
 		return DONE;
 	return cli_misuse(

@@ -199,7 +199,8 @@ const struct command commands[] = {
 	 .summary = "back up a snapshot into a directory",
 	 .more = "Makes a repository of a new or empty directory. Reads only what has changed since the newest backup\n"
 		 "whose snapshot is still there. One that is interrupted is simply begun again.",
-	 .options = OPTIONS(KEY_FILE, OPTION("rate-limit", WORD("SIZE", VALUE_SIZE), "read at most this much a second"))},
+	 .options = OPTIONS(KEY_FILE, OPTION("rate-limit", WORD("SIZE", VALUE_SIZE),
+					     "read at most this much a second, 64K or more"))},
 	{.noun = "backup", .verb = "list", .run = backup_list, .arguments = {WORD("REPOSITORY", VALUE_PATH)},
 	 .summary = "list the backups in a repository", .options = OPTIONS(KEY_FILE)},
 	{.noun = "backup", .verb = "verify", .run = backup_verify, .arguments = {WORD("REPOSITORY", VALUE_PATH)},

@@ -102,9 +102,9 @@ static void copy_fail(struct copy *copy, const char *what, const struct endpoint
 {
 	if (copy->status != DONE)
 		return;
-	copy->status =
-	    cli_refuse(copy->cli, error == ENOSPC ? "no-space" : "io-error", "cannot %s '%s' at byte %llu: %s", what,
-		       e->name, (unsigned long long)pos_bytes, strerror(error));
+	copy->status = cli_refuse(copy->cli, error == ENOSPC ? "no-space" : "io-error",
+				  "cannot %s '%s' at byte %llu: %s%s", what, e->name, (unsigned long long)pos_bytes,
+				  strerror(error), error == ENOSPC ? ": free space there, then try again" : "");
 }
 
 /* Lets an extent end with a block, or where all ends. */

@@ -8,6 +8,7 @@
  *    backing file; and the header is looked at once more when qemu-nbd has opened it. Whoever can write into that very
  *    file while it is being opened can change its header, and change it back, between the two looks: nothing here can
  *    hold him off, and people are told to import what only they can write (docs/how-to/back-up-an-image.md).
+ *    An image of which a part is missing is refused: qemu-nbd would serve zeros in its place.
  * 3. A file in a format that is not known as such is not taken for raw data when its first bytes say otherwise.
  * 4. A target that is there is left alone unless the user insists.
  */
@@ -43,6 +44,10 @@ extern char **environ;
 #define QCOW2_BYTES_2           72u  /* header of version 2 */
 #define QCOW2_BYTES_3           104u /* of version 3, at least */
 #define QCOW2_FEATURE_DATA_FILE 4u
+
+/* What qemu-img check ends with: something is wrong or missing; there are clusters that nothing points to. */
+#define CHECK_CORRUPTIONS 2
+#define CHECK_LEAKS       3
 
 #define INHERITED_FD_MIN 10 /* the first few are the program's own: what it is told to serve, and where to complain */
 
@@ -133,18 +138,24 @@ static enum status program_find(struct cli *c, const char *program)
 			  program);
 }
 
-static enum status program_run(struct cli *c, char **argv, const char *what)
+/* Runs it to its end; its exit status, -1 when a signal ended it. What a quiet one says is lost. */
+static enum status program_run(struct cli *c, char **argv, bool is_quiet, int *exit_status)
 {
 	pid_t pid = 0;
-	int state = 0, error = posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ);
+	int state = 0;
+	posix_spawn_file_actions_t actions;
+	posix_spawn_file_actions_init(&actions);
+	for (int fd = STDOUT_FILENO; is_quiet && fd <= STDERR_FILENO; fd++)
+		posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", O_WRONLY, 0);
+	int error = posix_spawnp(&pid, argv[0], &actions, NULL, argv, environ);
+	posix_spawn_file_actions_destroy(&actions);
 	if (error)
 		return cli_refuse(c, "local", "cannot run '%s': %s", argv[0], strerror(error));
 	while (waitpid(pid, &state, 0) < 0) {
 		if (errno != EINTR)
 			return cli_refuse(c, "local", "cannot wait for '%s': %s", argv[0], strerror(errno));
 	}
-	if (!WIFEXITED(state) || WEXITSTATUS(state) != 0)
-		return cli_refuse(c, "local", "'%s' could not make '%s'", argv[0], what);
+	*exit_status = WIFEXITED(state) ? WEXITSTATUS(state) : -1;
 	return DONE;
 }
 
@@ -159,6 +170,23 @@ static enum status qcow2_look(struct cli *c, int fd, const char *path)
 	if (qcow2_check(header, (size_t)n, why) < 0)
 		return cli_refuse(c, "invalid", "'%s' %s", path, why);
 	return DONE;
+}
+
+/* Is all there? What a table of the image says and lies behind the file's end reads as zeros, without an error. */
+static enum status qcow2_look_through(struct cli *c, char *image, const char *path)
+{
+	char *argv[] = {"qemu-img", "check", "-q", image, NULL};
+	int exit_status = 0;
+	enum status status = program_run(c, argv, true, &exit_status);
+	if (status != DONE || exit_status == 0 || exit_status == CHECK_LEAKS)
+		return status;
+	if (exit_status != CHECK_CORRUPTIONS)
+		return cli_refuse(c, "local", "qemu-img could not check '%s'; 'qemu-img check' tells why", path);
+	return cli_refuse(
+	    c, "damaged",
+	    "'%s' is damaged, or only a part of it is here; 'qemu-img check' tells more: fetch it again, or "
+	    "take what is left with 'qemu-img convert -O raw'",
+	    path);
 }
 
 /* qemu-nbd on a file that is open: on a descriptor of its own, behind those that a program is given. */
@@ -176,9 +204,13 @@ static enum status qcow2_open_source(struct cli *c, struct endpoint *e, int file
 	if (status == DONE)
 		status = program_find(c, "qemu-nbd");
 	if (status == DONE)
+		status = program_find(c, "qemu-img");
+	if (status == DONE)
 		status = endpoint_open_program(c, e, path, argv);
 	if (status == DONE)
 		status = qcow2_look(c, fd, path);
+	if (status == DONE)
+		status = qcow2_look_through(c, image, path);
 	close(fd);
 	return status;
 }
@@ -235,8 +267,11 @@ static enum status qcow2_open(struct cli *c, struct endpoint *e, struct image_ta
 	enum status status = program_find(c, "qemu-img");
 	if (status == DONE)
 		status = program_find(c, "qemu-nbd");
+	int exit_status = 0;
 	if (status == DONE)
-		status = program_run(c, argv, t->path);
+		status = program_run(c, argv, false, &exit_status);
+	if (status == DONE && exit_status != 0)
+		status = cli_refuse(c, "local", "'%s' could not make '%s'", argv[0], t->path);
 	if (status == DONE)
 		status = endpoint_open_program(c, e, t->path, serving);
 	e->is_fresh = true;

@@ -388,9 +388,9 @@ enum status volume_attach(struct cli *c)
 
 static bool is_still_attached(struct cli *c, const char *name)
 {
-	json_auto_t *volume = NULL;
-	auto_free char *path = volume_path(name, "");
-	return client_get(c, path, &volume) == DONE && json_array_size(json_object_get(volume, "attachments")) > 0;
+	json_auto_t *object = NULL;
+	auto_free char *path = export_path(name);
+	return client_get(c, path, &object) == DONE && json_array_size(json_object_get(object, "attachments")) > 0;
 }
 
 enum status volume_detach(struct cli *c)
@@ -405,8 +405,9 @@ enum status volume_detach(struct cli *c)
 	if (status != DONE || cli_print_json(c, answer))
 		return status;
 	if (is_nbd != is_vhost && is_still_attached(c, name)) /* over the other, which stays, or was the only one */
-		printf("%s '%s' is not attached over %s; it is over %s\n", object_noun(name), name,
-		       is_nbd ? "NBD" : "vhost-user", is_nbd ? "vhost-user" : "NBD");
+		printf(is_unchanged(answer) ? "%s '%s' is not attached over %s; it is over %s\n"
+					    : "detached %s '%s' over %s; it stays attached over %s\n",
+		       object_noun(name), name, is_nbd ? "NBD" : "vhost-user", is_nbd ? "vhost-user" : "NBD");
 	else
 		printf(is_unchanged(answer) ? "%s '%s' is not attached; nothing changed\n" : "detached %s '%s'\n",
 		       object_noun(name), name);

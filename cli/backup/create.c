@@ -49,7 +49,8 @@
 #define PROGRESS_MS    200u
 #define LOCK_CHECK_MS  30000u
 #define RATE_BURST_MS  50u
-#define NICE           10 /* of the scale that nice(1) has */
+#define RATE_BYTES_MIN (64ull << 10) /* what is less is a unit left out: 200 for 200M */
+#define NICE           10            /* of the scale that nice(1) has */
 #define CONTEXT_PREFIX "qemu:dirty-bitmap:"
 
 #define SLOT_STAGES(X) X(FREE) X(READ) X(ENCODE) X(PUT)
@@ -105,6 +106,7 @@ struct create {
 	uint32_t done_room;
 	uint64_t read_bytes, data_blocks, rate_bytes; /* rate_bytes: a second, 0: no limit */
 	uint64_t started_ms, shown_ms, locked_ms;
+	bool is_there;      /* the repository has this very backup: nothing is to be done */
 	enum status status; /* of the first failure */
 };
 
@@ -488,7 +490,6 @@ static void create_copy(struct create *x)
 {
 	x->n_leaves = (uint32_t)leaves_of(x->transfer.volume.size_bytes);
 	x->started_ms = x->locked_ms = now_ms();
-	x->rate_bytes = call_number(x->cli->call, "rate-limit");
 	source_begin(&x->source, &x->transfer.volume, x->base ? x->context : NULL);
 	slots_begin(x);
 	while (create_turn(x))
@@ -684,6 +685,23 @@ static void create_print(struct create *x, const struct record *record)
 	       x->base ? "incremental, " : "", read, stored, elapsed);
 }
 
+/* There is a backup of that name. Of this very snapshot: whoever repeats the command has what was asked for. */
+static enum status create_again(struct create *x, const struct record *record)
+{
+	if (!base_is_there(x, record))
+		return cli_refuse(
+		    x->cli, "exists",
+		    "repository '%s' has a backup '%s' already, of another snapshot of that name; choose another name",
+		    x->repository.path, x->title);
+	x->is_there = true;
+	repository_warn(&x->repository);
+	json_auto_t *value = json_copy(record->description);
+	json_object_set_new(value, "elapsed_ms", json_integer(0));
+	if (!cli_print_json(x->cli, value))
+		printf("backup '%s' is in '%s' already; nothing changed\n", x->title, x->repository.path);
+	return DONE;
+}
+
 /* ---- the whole ---- */
 
 static enum status create_open(struct create *x)
@@ -694,11 +712,9 @@ static enum status create_open(struct create *x)
 		    repository_open(x->cli, &x->repository, call_text(x->cli->call, "REPOSITORY"), REPOSITORY_CREATE);
 	if (status != DONE)
 		return status;
-	if (repository_find(&x->repository, x->title))
-		return cli_refuse(
-		    x->cli, "exists",
-		    "repository '%s' has a backup '%s' already; to back up what has changed since, take a new snapshot",
-		    x->repository.path, x->title);
+	const struct record *record = repository_find(&x->repository, x->title);
+	if (record)
+		return create_again(x, record);
 	x->base = base_find(x);
 	if (x->base)
 		x->context = text_format(CONTEXT_PREFIX "%s", record_text(x->base, RECORD_SNAPSHOT));
@@ -719,6 +735,8 @@ static void create_be_nice(void)
 static enum status create_run(struct create *x)
 {
 	enum status status = create_open(x);
+	if (x->is_there)
+		return status;
 	if (status == DONE && (x->transfer.volume.size_bytes == 0 || x->transfer.volume.size_bytes > VOLUME_BYTES_MAX ||
 			       x->transfer.volume.size_bytes % 512 != 0))
 		status = cli_refuse(x->cli, "invalid", "'%s' has %llu bytes; that cannot be backed up", x->title,
@@ -745,11 +763,16 @@ static enum status create_run(struct create *x)
 
 enum status backup_create(struct cli *c)
 {
+	uint64_t rate_bytes = call_number(c->call, "rate-limit");
+	if (rate_bytes > 0 && rate_bytes < RATE_BYTES_MIN)
+		return cli_misuse(c, "--rate-limit '%s' is %llu bytes a second; give at least 64K, as in 200M",
+				  call_text(c->call, "rate-limit"), (unsigned long long)rate_bytes);
 	struct create *x = calloc(1, sizeof(*x));
 	if (!x)
 		abort();
 	x->cli = c;
 	x->title = call_text(c->call, "NAME@SNAP");
+	x->rate_bytes = rate_bytes;
 	transfer_begin(&x->transfer, c, x->title);
 	worker_begin(&x->here);
 	x->repository = (struct repository){.dir_fd = -1, .packs_fd = -1, .backups_fd = -1};

@@ -190,7 +190,8 @@ static enum status identity_missing(struct repository *r, enum repository_use us
 	if (error != -ENOENT || copy_error != -ENOENT)
 		return cli_refuse(r->cli, "damaged",
 				  "'%s/" IDENTITY_FILE "' %s and '" IDENTITY_FILE COPY
-				  "' %s; without both nothing in it can be read",
+				  "' %s; without either, nothing in it can be read: take one from a copy of the "
+				  "repository, if there is one",
 				  r->path, reading_text(error), reading_text(copy_error));
 	if (!dir_is_blank(r->dir_fd))
 		return cli_refuse(r->cli, "not-a-repository",

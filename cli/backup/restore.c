@@ -168,8 +168,9 @@ static enum flow slot_end(struct restore *x, struct slot *slot)
 		int error = slot->writes[i].error;
 		if (error && x->status == DONE)
 			x->status = cli_refuse(x->cli, error == ENOSPC ? "no-space" : "io-error",
-					       "cannot write volume '%s' at byte %llu: %s", x->transfer.name,
-					       (unsigned long long)slot->pos_bytes, strerror(error));
+					       "cannot write volume '%s' at byte %llu: %s%s", x->transfer.name,
+					       (unsigned long long)slot->pos_bytes, strerror(error),
+					       error == ENOSPC ? ": add a disk to its pool, or free space there" : "");
 	}
 	return FLOW_NEXT;
 }
@@ -297,6 +298,10 @@ static enum status record_choose(struct restore *x)
 
 static enum status restore_run(struct restore *x)
 {
+	if (!x->title && access(x->path, F_OK) < 0 && errno == ENOENT)
+		return cli_refuse(x->cli, "not-found",
+				  "there is no repository '%s'; one backup in a repository is REPOSITORY/NAME@SNAP",
+				  x->path);
 	enum status status = repository_open(x->cli, &x->repository, x->path, REPOSITORY_READ);
 	if (status == DONE)
 		status = record_choose(x);

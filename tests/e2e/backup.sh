@@ -56,7 +56,8 @@ holds restores v@s2
 holds restores v@s1
 is "left attached" "$(curl -sf --unix-socket "$QUARRY_SOCKET" http://localhost/v1/volumes/v/snapshots |
 	jq '[.snapshots[].attachments[]] | length')" 0
-expect 1 "has a backup 'v@s2' already" q backup create v@s2 "$repo"
+expect 0 "backup 'v@s2' is in '$repo' already; nothing changed" q backup create v@s2 "$repo"
+is "told again" "$(q --json backup create v@s2 "$repo" | jq -c '[.snapshot, .read_bytes, .elapsed_ms]')" '["s2",16384,0]'
 expect 0 '^v@s2 +.* s1$' q backup list "$repo"
 is "backups" "$(q --json backup list "$repo" | jq -c '[.backups[].snapshot]')" '["s1","s2"]'
 q --json backup verify "$repo" >"$dir/answer"
@@ -126,6 +127,8 @@ expect 1 "no volume 'nothing'" q backup create nothing@s1 "$dir/never"
 holds test ! -e "$dir/never"
 expect 1 "no repository '$dir/never'" q backup list "$dir/never"
 expect 1 "no backup 'v@nothing' in" q backup restore "$repo/v@nothing" x
+expect 1 "no repository '$repo/v'; one backup in a repository is REPOSITORY/NAME@SNAP" q backup restore "$repo/v" x
+expect 2 "'200' is 200 bytes a second; give at least 64K" q backup create v@s7 "$dir/never" --rate-limit 200
 expect 1 "volume 'v' exists" q backup restore "$repo/v@s1" v
 mkdir "$dir/empty" "$dir/foreign"
 echo hello >"$dir/foreign/mine"
@@ -380,6 +383,11 @@ for at in 1000 -20; do # in a chunk of data; in the leaf, which is the last
 	done
 done
 expect 0 'freed 0' q backup prune "$rotten" --keep-last 9 --force
+
+say "a snapshot of the same name is not the same snapshot"
+snapshot r s1
+expect 1 "has a backup 'r@s1' already, of another snapshot of that name" q backup create r@s1 "$rotten"
+snapshot_delete r s1
 
 say "what gets another meaning while it is attached: no base, and not what was asked for"
 q volume create n --size 4M >/dev/null

@@ -300,6 +300,11 @@ for swap in place content; do
 		fi
 	done
 done
+# one that was cut short is no image: what its tables say is behind its end would be zeros
+for share in 1 2 3; do
+	head -c $(($(stat -c %s "$dir/out.qcow2") * share / 4)) "$dir/out.qcow2" >"$dir/cut.qcow2"
+	expect 1 "'$dir/cut.qcow2' is damaged, or only a part of it is here" q volume import "$dir/cut.qcow2" x
+done
 qemu-img create -q -f vmdk "$dir/x.vmdk" 1M
 expect 1 'looks like a vmdk image' q volume import "$dir/x.vmdk" x
 expect 1 'is no qcow2 image' q volume import "$dir/out.raw" x --format qcow2

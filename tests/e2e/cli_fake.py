@@ -380,7 +380,7 @@ class State:
             ("POST /v1/volumes/(.*)/attachments", lambda name: self.attach(name, body)),
             ("DELETE /v1/volumes/(.*)/attachments", lambda name: self.detach(name)),
             ("DELETE /v1/volumes/(.*)/attachments/nbd", lambda name: self.detach(name)),
-            ("DELETE /v1/volumes/(.*)/attachments/vhost-user", lambda name: (200, {})),
+            ("DELETE /v1/volumes/(.*)/attachments/vhost-user", lambda name: (200, {"unchanged": True})),
             ("GET /v1/volumes/(.*)", lambda name: (200, self.volume(name))),
             ("PATCH /v1/volumes/(.*)", lambda name: self.volume_patch(name, body)),
             ("DELETE /v1/volumes/(.*)", lambda name: self.volume_delete(name)),

@@ -100,7 +100,8 @@ q volume rename v1 other >/dev/null
 expect 0 'checks$' "$probe" "$(vhost_socket other@s1)" same "$dir/image"
 holds test ! -e "$snap"
 q volume rename other v1 >/dev/null
-expect 0 '' q volume detach v1@s1 --nbd
+expect 0 "^detached snapshot 'v1@s1' over NBD; it stays attached over vhost-user$" q volume detach v1@s1 --nbd
+expect 0 "^snapshot 'v1@s1' is not attached over NBD; it is over vhost-user$" q volume detach v1@s1 --nbd
 expect 1 '' nbdinfo "$(uri v1@s1)"
 expect 0 '' q volume export v1@s1 "$dir/export.raw" # attaches it over NBD for its time, and only so
 holds cmp "$dir/image" "$dir/export.raw"

@@ -25,6 +25,17 @@
 #define WAIT_MS     30000
 #define NS_PER_S    1000000000ull
 
+#define LOADS "read, write, randread, randwrite, rw70 and syncwrite"
+
+static const char usage[] =
+    "usage: quarry-vhost-bench --socket PATH --rw LOAD [--bs 4k] [--iodepth 1] [--queues 1]\n"
+    "       [--packed] [--runtime 5] [--size BYTES] [--once]\n"
+    "\n"
+    "Puts a load on a vhost-user-blk socket, without a guest, and prints what it measured, as JSON. The\n"
+    "loads are " LOADS ".\n"
+    "All but read and randread overwrite what is there. --size: the first BYTES alone, 256M for example;\n"
+    "--once: once through it; --runtime: seconds.\n";
+
 enum rw { READ, WRITE, RANDREAD, RANDWRITE, RW70, SYNCWRITE };
 static const char *const rw_names[] = {"read", "write", "randread", "randwrite", "rw70", "syncwrite"};
 
@@ -219,18 +230,23 @@ static enum rw rw_of(const char *text)
 		if (strcmp(text, rw_names[i]) == 0)
 			return (enum rw)i;
 	}
-	fprintf(stderr, "quarry-vhost-bench: there is no load \"%s\"\n", text);
+	fprintf(stderr, "quarry-vhost-bench: there is no load '%s'; there are " LOADS "\n", text);
 	exit(2);
 }
 
 static void options_read(struct bench *b, struct vhost_options *v, int argc, char **argv)
 {
-	static const struct option options[] = {
-	    {"socket", required_argument, NULL, 's'},  {"rw", required_argument, NULL, 'r'},
-	    {"bs", required_argument, NULL, 'b'},      {"iodepth", required_argument, NULL, 'd'},
-	    {"queues", required_argument, NULL, 'q'},  {"packed", no_argument, NULL, 'p'},
-	    {"runtime", required_argument, NULL, 't'}, {"size", required_argument, NULL, 'z'},
-	    {"once", no_argument, NULL, 'o'},          {NULL, 0, NULL, 0}};
+	static const struct option options[] = {{"socket", required_argument, NULL, 's'},
+						{"rw", required_argument, NULL, 'r'},
+						{"bs", required_argument, NULL, 'b'},
+						{"iodepth", required_argument, NULL, 'd'},
+						{"queues", required_argument, NULL, 'q'},
+						{"packed", no_argument, NULL, 'p'},
+						{"runtime", required_argument, NULL, 't'},
+						{"size", required_argument, NULL, 'z'},
+						{"once", no_argument, NULL, 'o'},
+						{"help", no_argument, NULL, 'h'},
+						{NULL, 0, NULL, 0}};
 	int o;
 
 	*b = (struct bench){.bs = 4096, .depth = 1, .runtime_ns = 5 * NS_PER_S, .random = 1};
@@ -264,15 +280,17 @@ static void options_read(struct bench *b, struct vhost_options *v, int argc, cha
 			b->is_once = true;
 			b->runtime_ns = ~0ull;
 			break;
+		case 'h':
+			fputs(usage, stdout);
+			exit(0);
 		default:
+			fputs(usage, stderr);
 			exit(2);
 		}
 	}
 	if (!v->path || optind != argc || b->bs % SECTOR != 0 || b->bs == 0 || b->bs > 16u << 20 || b->depth == 0 ||
 	    b->depth > VHOST_RING_SIZE_MAX / 2) {
-		fprintf(stderr,
-			"usage: quarry-vhost-bench --socket PATH --rw LOAD [--bs 4k] [--iodepth N] [--queues N]\n"
-			"       [--packed] [--runtime S] [--size BYTES] [--once]\n");
+		fputs(usage, stderr);
 		exit(2);
 	}
 }
@@ -327,7 +345,7 @@ int main(int argc, char **argv)
 	v.data_max = (uint32_t)b->bs;
 	if (vhost_client_init(&b->client, &v) < 0 || vhost_client_connect(&b->client) < 0 ||
 	    vhost_client_start(&b->client) < 0)
-		die(b, v.path);
+		die(b, "cannot be used as a disk");
 	b->size =
 	    b->size && b->size < b->client.config.capacity * SECTOR ? b->size : b->client.config.capacity * SECTOR;
 	b->n_blocks = b->size / b->bs;
