@@ -224,6 +224,8 @@ static const struct metric disk_view_metrics[] = {
     {"quarry_disk_scrub_size_bytes", "gauge", "How far it has to go.", K(scrub.total_blocks), .form = BLOCKS},
     {"quarry_disk_scrub_bad_blocks", "gauge", "Blocks that failed their checksums in the last scrub.",
      K(scrub.bad_blocks)},
+    {"quarry_disk_scrub_healed_blocks", "gauge", "Of these, blocks that were healed from another copy since.",
+     K(scrub.healed_blocks)},
     {"quarry_disk_scrub_straightened_leaves", "gauge", "Leaves that the last scrub made contiguous.",
      K(scrub.straightened_leaves)},
 };

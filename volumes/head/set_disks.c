@@ -178,6 +178,11 @@ static void set_disk_name_volume(const struct uuid *volume, char *text, size_t r
 	uuid_to_text(volume, text);
 }
 
+static void set_disk_damaged(const struct uuid *volume, uint64_t tree_id, uint64_t block, void *context)
+{
+	damage_note(context, volume, tree_id, block);
+}
+
 int set_disk_open(struct set_disk *d, void (*changed)(struct set_disk *d, void *context), void *context)
 {
 	struct volume_set *s = d->set;
@@ -200,6 +205,7 @@ int set_disk_open(struct set_disk *d, void (*changed)(struct set_disk *d, void *
 				 .opened = set_disk_opened,
 				 .failed = set_disk_failed,
 				 .name_volume = set_disk_name_volume,
+				 .damaged = set_disk_damaged,
 				 .context = d};
 	int err = disk_open(&o, &d->disk, d->why);
 	if (err != 0) {

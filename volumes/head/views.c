@@ -40,6 +40,7 @@ static void disk_view_fill(const struct set_disk *d, struct disk_view *v)
 	quarry_assert(d->disk && v->state != DISK_CLOSED);
 	disk_stats(d->disk, &v->stats);
 	disk_scrub_status(d->disk, &v->scrub);
+	v->is_healing = damage_is_healing(d);
 	v->counters = disk_counters(d->disk);
 }
 

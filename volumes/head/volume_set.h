@@ -31,6 +31,7 @@
 #include "daemon/metadata/members.h"
 #include "daemon/metadata/metadata.h"
 #include "replication/peer_client.h"
+#include "replication/peer_server.h"
 #include "volumes/disk/disk.h"
 #include "volumes/head/volume.h"
 
@@ -73,6 +74,10 @@ struct disk *volume_set_disk(struct volume_set *s, const struct uuid *disk);
 uint32_t volume_set_list_disks(struct volume_set *s, struct peer_disk *out);
 /* The node's disks can be asked over this client from now on, or no more: one client for each node at a time. */
 void volume_set_peer_changed(struct volume_set *s, const char *node, struct peer_client *client, bool is_up);
+/* Blocks that a scrub has found damaged on a disk of the volume, of any node, are healed by its head, which is this node's.
+ * done(), on a later turn unless there is no memory for it, with what peer_damage_answer() says. */
+void volume_set_heal(struct volume_set *s, const struct peer_damage *at, void (*done)(void *context, int res),
+		     void *context);
 /* Called before a disk is closed; NULL: nobody is. */
 void volume_set_on_disk_close(struct volume_set *s, void (*closes)(struct disk *disk, void *context), void *context);
 
@@ -200,6 +205,7 @@ struct disk_view {
 	struct disk_stats stats;
 	const struct disk_counters *counters; /* NULL when not open */
 	struct disk_scrub scrub;
+	bool is_healing; /* what a scrub has found damaged there, or is about to */
 	bool is_reserved;
 	struct {
 		bool is_wanted; /* it is being drained, or is empty: */
