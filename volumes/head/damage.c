@@ -24,6 +24,9 @@
 /* After a try that came to nothing; twice as long each time, up to: */
 #define DAMAGE_RETRY_NS     (2 * NS_PER_S)
 #define DAMAGE_RETRY_MAX_NS (300 * NS_PER_S)
+/* So long a place is about to be healed, for those who wait for it: a head may have to be attached first. After that, or when
+ * it takes a copy to come back, it may be healed some time. */
+#define DAMAGE_SOON_NS (16 * NS_PER_S)
 /* A head may have to wait for a client's write, and reads block by block. */
 #define DAMAGE_TIMEOUT_NS (5 * NS_PER_S)
 
@@ -41,16 +44,24 @@ static bool place_holds(const struct damage_place *p, const struct peer_damage *
 	       at->first + at->n_blocks <= p->at.first + p->at.n_blocks;
 }
 
-/* Lies the block behind the place, and is there room for it in what one request heals? */
-static bool place_takes(struct damage_place *p, const struct peer_damage *block, uint64_t scrub_ns)
+/* Does the place reach to the block, in what one request heals? A place lies in one window, and so in one segment. */
+static bool place_takes(struct damage_place *p, const struct damage_place *block)
 {
-	struct damage_place longer = *p;
-	bool is_edge = block->first % PEER_READ_BLOCKS == 0; /* so none lies in two segments */
-	longer.at.n_blocks++;
-	if (p->delay_ns != 0 || p->scrub_ns != scrub_ns || is_edge || !place_holds(&longer, block))
+	struct damage_place window = *p;
+	window.at.first -= window.at.first % PEER_READ_BLOCKS;
+	window.at.n_blocks = PEER_READ_BLOCKS;
+	if (p->delay_ns != 0 || p->scrub_ns != block->scrub_ns || block->at.first < p->at.first ||
+	    !place_holds(&window, &block->at))
 		return false;
-	p->at.n_blocks++;
+	uint64_t i = block->at.first - p->at.first;
+	p->at.n_blocks = max_u64(p->at.n_blocks, i + 1);
+	p->bad |= 1ull << i;
 	return true;
+}
+
+static uint64_t place_n_bad(const struct damage_place *p)
+{
+	return (uint64_t)__builtin_popcountll(p->bad);
 }
 
 static bool damage_grow(struct damage *g)
@@ -71,6 +82,7 @@ static bool damage_grow(struct damage *g)
 static void damage_put(struct damage *g, const struct damage_place *p)
 {
 	quarry_assert(g->n < g->room && p->at.n_blocks > 0 && p->at.n_blocks <= PEER_READ_BLOCKS);
+	quarry_assert(p->bad & 1 && p->bad >> (p->at.n_blocks - 1) == 1);
 	g->places[g->n++] = *p;
 }
 
@@ -128,6 +140,7 @@ void damage_note(struct set_disk *d, const struct uuid *volume, uint64_t tree, u
 	disk_scrub_status(d->disk, &scrub);
 	struct damage_place p = {
 	    .at = {.volume = *volume, .disk = d->facts.uuid, .tree_id = tree, .first = block, .n_blocks = 1},
+	    .bad = 1,
 	    .scrub_ns = scrub.started_wall_ns,
 	    .after_ns = max_u64(damage_now_ns(d->set), 1)};
 	for (uint32_t i = 0; i < g->n; i++)
@@ -135,7 +148,7 @@ void damage_note(struct set_disk *d, const struct uuid *volume, uint64_t tree, u
 			damage_take(g, i);
 			break;
 		}
-	if (g->n > 0 && place_takes(&g->places[g->n - 1], &p.at, p.scrub_ns))
+	if (g->n > 0 && place_takes(&g->places[g->n - 1], &p))
 		return;
 	if (!damage_grow(g))
 		return damage_tell_full(d);
@@ -149,7 +162,7 @@ bool damage_is_healing(const struct set_disk *d)
 	if (g->is_busy && uuid_equal(&g->now.at.disk, &d->facts.uuid))
 		return true;
 	for (uint32_t i = 0; i < g->n; i++)
-		if (g->places[i].delay_ns == 0 && uuid_equal(&g->places[i].at.disk, &d->facts.uuid))
+		if (g->places[i].delay_ns < DAMAGE_SOON_NS && uuid_equal(&g->places[i].at.disk, &d->facts.uuid))
 			return true;
 	return false;
 }
@@ -168,9 +181,11 @@ static bool place_has_hope(const struct volume_set *s, const struct damage_place
 	return false;
 }
 
-static void damage_put_off(struct volume_set *s)
+static void damage_put_off(struct volume_set *s, int res)
 {
 	struct damage_place *p = &s->damage.now;
+	if (res == -EIO)
+		p->delay_ns = max_u64(p->delay_ns, DAMAGE_SOON_NS / 2);
 	p->delay_ns = min_u64(max_u64(2 * p->delay_ns, DAMAGE_RETRY_NS), DAMAGE_RETRY_MAX_NS);
 	p->after_ns = damage_now_ns(s) + p->delay_ns;
 	if (damage_grow(&s->damage))
@@ -181,12 +196,14 @@ static void damage_put_off(struct volume_set *s)
 static void damage_split(struct volume_set *s)
 {
 	struct damage_place p = s->damage.now;
+	uint64_t first = p.at.first;
 	p.delay_ns = 0;
 	p.after_ns = max_u64(damage_now_ns(s), 1);
-	for (uint64_t n = p.at.n_blocks; n > 0 && damage_grow(&s->damage); n--) {
-		p.at.n_blocks = 1;
+	p.at.n_blocks = 1;
+	p.bad = 1;
+	for (uint64_t left = s->damage.now.bad; left != 0 && damage_grow(&s->damage); left &= left - 1) {
+		p.at.first = first + (uint64_t)__builtin_ctzll(left);
 		damage_put(&s->damage, &p);
-		p.at.first++;
 	}
 }
 
@@ -195,13 +212,13 @@ static void damage_settle(struct volume_set *s, int res)
 	const struct damage_place *p = &s->damage.now;
 	const struct set_disk *d = set_disk_by_uuid(s, &p->at.disk);
 	if (res == 0 && set_disk_runs_here(d))
-		disk_scrub_healed(d->disk, p->scrub_ns, p->at.n_blocks);
+		disk_scrub_healed(d->disk, p->scrub_ns, place_n_bad(p));
 	if (res == 0 || res == -ENOENT)
 		return;
-	if (res == -EIO && p->at.n_blocks > 1)
+	if (res == -EIO && place_n_bad(p) > 1)
 		damage_split(s);
 	else if (res != -EIO || place_has_hope(s, p))
-		damage_put_off(s);
+		damage_put_off(s, res);
 }
 
 static void damage_healed(struct volume_set *s, int res)

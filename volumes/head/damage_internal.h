@@ -14,10 +14,12 @@ struct set_volume;
 struct volume_set;
 
 struct damage_place {
-	struct peer_damage at; /* blocks side by side of one tree, on a disk of this node */
-	uint64_t scrub_ns;     /* when the scrub began that has found it */
-	uint64_t after_ns;     /* not before that again */
-	uint64_t delay_ns;     /* 0: it has not been tried */
+	struct peer_damage
+	    at;            /* a range of one tree, on a disk of this node, from its first to its last damaged block */
+	uint64_t bad;      /* bit per block of it: those that were found */
+	uint64_t scrub_ns; /* when the scrub began that has found it */
+	uint64_t after_ns; /* not before that again */
+	uint64_t delay_ns; /* since the last try; 0: it has not been tried */
 };
 
 /* The places that wait, in the order in which they were found or put off. */
@@ -40,7 +42,7 @@ void damage_fini(struct volume_set *s);
 void damage_note(struct set_disk *d, const struct uuid *volume, uint64_t tree, uint64_t block);
 void damage_stop(struct volume_set *s);          /* nothing more is begun */
 bool damage_is_busy(const struct volume_set *s); /* something is under way; set_stop_run() follows */
-/* Does a place on the disk wait that has not been tried, or is it being healed? */
+/* Is a place on the disk being healed, or about to be? */
 bool damage_is_healing(const struct set_disk *d);
 
 /* ---- damage_heal.c ---- */

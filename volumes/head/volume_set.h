@@ -205,7 +205,7 @@ struct disk_view {
 	struct disk_stats stats;
 	const struct disk_counters *counters; /* NULL when not open */
 	struct disk_scrub scrub;
-	bool is_healing; /* what a scrub has found damaged there, or is about to */
+	bool is_healing; /* what a scrub has found damaged there is being healed, or about to be */
 	bool is_reserved;
 	struct {
 		bool is_wanted; /* it is being drained, or is empty: */

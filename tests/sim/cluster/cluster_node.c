@@ -442,6 +442,7 @@ void cluster_open(struct cluster *c, uint64_t seed, bool is_traced)
 {
 	*c = (struct cluster){.seed = seed, .is_traced = is_traced, .id = uuid_make(1, 2), .pool = uuid_make(3, 4)};
 	c->habits = habits_choose(seed);
+	c->is_scrubbing = seed >= SEEDS_UNSCRUBBED && c->habits & HABIT_ROT;
 	c->sim = sim_create(seed);
 	c->store = cluster_store_open(c->sim);
 	c->n_nodes = 3 + (uint32_t)pick(c, NODES_MAX - 2);
