@@ -300,6 +300,7 @@ static json_t *volume_json(const struct answer_context *c, const struct snapshot
 	put_number(o, "min_replicas", v->min_replicas);
 	put_json(o, "copies", volume_copies_json(s, v));
 	put_number(o, "degraded_bytes", v->degraded_bytes);
+	put_number(o, "differing_blocks", v->differing_blocks);
 	put_number(o, "surplus_bytes", v->surplus_bytes);
 	put_text(o, "copies_why", v->copies_why);
 	put_text(o, "state", volume_state(v));

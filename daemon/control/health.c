@@ -189,6 +189,11 @@ static void tell_of_copies(const struct telling *t, const struct snapshot *s, co
 	}
 	const char *disks = named_end(&stale, stale.n);
 	snprintf(object, sizeof(object), "volume %s", v->name);
+	if (v->differing_blocks > 0 && !v->is_deleting)
+		tell(t, "copies-differ", object,
+		     "%llu blocks differ between its copies, though each matches its own checksum; compare what the "
+		     "events name with a backup, write it anew, then scrub again",
+		     (unsigned long long)v->differing_blocks);
 	copies_work_text(v, work, sizeof(work));
 	resync_text(v, resync, sizeof(resync));
 	if (v->is_deleting || (stale.n == 0 && v->degraded_bytes == 0))

@@ -210,6 +210,8 @@ static const struct metric volume_view_metrics[] = {
     {"quarry_volume_serving", "gauge", "1: attached and able to serve.", O(is_serving), .form = FLAG},
     {"quarry_volume_degraded_bytes", "gauge", "Of segments with fewer current copies than it has replicas.",
      O(degraded_bytes)},
+    {"quarry_volume_differing_blocks", "gauge",
+     "Blocks that differed between current copies when these were compared last.", O(differing_blocks)},
 };
 
 #define K(member) .offset = offsetof(struct disk_view, member)

@@ -158,6 +158,11 @@ q volume detach healed >/dev/null
 disk=n1-$(basename "$image" .img)
 expect 0 "$n_left bad blocks, $n_left of them healed" q disk scrub "$disk" --wait
 expect 0 '' q status
+q volume attach healed --nbd >/dev/null
+expect 0 '0 bad blocks' q disk scrub "$disk" --wait
+compared() { q --json events | jq -e '[.events[] | select(.code == "copies-compared" and .level == "info")] | length > 0' >/dev/null; }
+until_true 30 compared
+is "differing blocks" "$(q --json volume show healed | jq .differing_blocks)" 0
 is "disks with damage" "$(q --json disk list | jq '[.disks[] | select(.scrub.bad_blocks != .scrub.healed_blocks)] | length')" 0
 daemon_stop
 is "damaged blocks" "$(python3 "$dir/damaged.py" "$image")" 0

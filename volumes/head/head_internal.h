@@ -3,7 +3,7 @@
  *
  *   volume.c         a volume's life and what frontends ask     volume_io.c    every request: stages and dispatcher
  *   part.c, part_survey.c  the pieces that go to disks          range_lock.c   whose turn it is
- *   damage.c, damage_heal.c  what scrubs find is healed
+ *   damage.c, damage_heal.c  what scrubs find is healed         compare.c      copies are compared with each other
  *   volume_disk.c    who of the disks is asked                  heal.c         what a disk cannot read
  *   stale.c          marks a disk that failed                   layout.c       which disks have segments together
  *   reconcile.c      copies become equal at attach              resync.c, resync_copy.c  a stale disk becomes current
@@ -35,6 +35,7 @@
 #pragma once
 
 #include "replication/replica.h"
+#include "volumes/head/compare_internal.h"
 #include "volumes/head/copies_internal.h"
 #include "volumes/head/damage_internal.h"
 #include "volumes/head/drain_internal.h"
@@ -251,6 +252,7 @@ struct volume {
 	struct barrier barrier;
 	struct layout layout;
 	struct stale stale;
+	struct compare compare;
 	struct resync *resync; /* under way */
 	struct timer resync_timer;
 	uint64_t resync_delay_ns; /* before the next attempt */
@@ -287,10 +289,12 @@ struct set_volume {
 	struct volume_set *set;
 	struct list link; /* by name */
 	struct volume_facts facts;
-	struct volume *head;   /* NULL: not attached */
-	struct attach *attach; /* under way */
-	struct reap *reap;     /* being deleted */
-	struct list updates;   /* record_member.turn: the first has its turn */
+	struct volume *head;    /* NULL: not attached */
+	struct attach *attach;  /* under way */
+	struct reap *reap;      /* being deleted */
+	struct list updates;    /* record_member.turn: the first has its turn */
+	uint64_t unlike_blocks; /* that differed between copies when these were compared last; since the start: */
+	uint64_t n_compared;
 	uint64_t n_moves;      /* since the start: segments lie elsewhere than whoever has seen fewer may think */
 	struct list snapshots; /* oldest first */
 	uint32_t n_snapshots;  /* those being deleted not counted */

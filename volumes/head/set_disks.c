@@ -469,6 +469,16 @@ const struct command_kind command_disk_remove = {
 
 /* ---- disk scrub ---- */
 
+/* Of the volumes that are served here and have a copy there. */
+static void compare_copies_on(const struct set_disk *d)
+{
+	list_each (node, &d->set->volumes) {
+		struct set_volume *v = container_of(node, struct set_volume, link);
+		if (v->head && volume_facts_disk(&v->facts, &d->facts.uuid))
+			compare_now(v->head);
+	}
+}
+
 static void disk_scrub_run(struct command *c)
 {
 	if (command_find_disk(c) == 0 && command_check_disk_here(c, c->disk) == 0) {
@@ -480,6 +490,8 @@ static void disk_scrub_run(struct command *c)
 			if (err != 0 && err != -EBUSY) /* one is under way: that is what was asked for */
 				command_refuse(c, err, "failed", "disk %s cannot be scrubbed: %s", c->disk->facts.name,
 					       strerror(-err));
+			else
+				compare_copies_on(c->disk);
 		}
 	}
 	command_end(c);

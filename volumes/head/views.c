@@ -208,6 +208,7 @@ static void volume_view_copies(const struct set_volume *entry, struct volume_vie
 	v->fewest_copies = f->replicas;
 	v->is_rebuilding = entry->head && entry->head->is_rebuild_told;
 	v->is_evening = even_is_needed(entry);
+	v->differing_blocks = entry->unlike_blocks;
 	volume_view_copies_why(entry, v);
 	if (!entry->head)
 		return;

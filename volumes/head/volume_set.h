@@ -275,9 +275,10 @@ struct volume_view {
 	} resync;                             /* of the copy that is_resyncing */
 	/* Of segments with fewer current copies than replicas, and with more; 0 as well when it is detached. */
 	uint64_t degraded_bytes, surplus_bytes;
-	uint32_t fewest_copies; /* that any of its segments has */
-	bool is_rebuilding;     /* copies are being made anew elsewhere */
-	bool is_evening;        /* segments get as many copies as they are to have */
+	uint64_t differing_blocks; /* between current copies, when they were compared last */
+	uint32_t fewest_copies;    /* that any of its segments has */
+	bool is_rebuilding;        /* copies are being made anew elsewhere */
+	bool is_evening;           /* segments get as many copies as they are to have */
 	char copies_why
 	    [SET_WHY_BYTES]; /* why that, or leaving a disk, does not go on; "": nothing is known against it */
 	bool is_attached_nbd, is_attached_vhost, is_read_only, is_deleting, is_serving;

@@ -70,6 +70,8 @@ void cluster_count_events(struct cluster *c)
 				c->totals.takeovers += strcmp(views[j].code, "volume-taken-over") == 0;
 				c->totals.resyncs += strcmp(views[j].code, "copy-current") == 0;
 				c->totals.healed += strcmp(views[j].code, "blocks-healed") == 0;
+				if (strcmp(views[j].code, "copies-differ") == 0)
+					cluster_fail(c, "%s", views[j].text);
 				c->totals.rebalances += strcmp(views[j].code, "rebalance-begun") == 0;
 			}
 	}

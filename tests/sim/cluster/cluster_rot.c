@@ -6,7 +6,7 @@
  * Of a segment only one disk's copy rots as long as it lies there, and only what is durable on all; when no other copy is current
  * any more the block is whole again. So there always is a good one, though not always one that can be reached: then a read is
  * an error, and never wrong data.
- * At the end all disks are scrubbed, and nothing rotten is left; some seeds scrub a disk now and then.
+ * At the end all disks are scrubbed, and nothing rotten is left; some seeds scrub a disk now and then, and compare copies.
  * Only what a checkpoint holds rots: a record of the journal that does not match its data is a write that a crash cut short.
  *
  * Owner: the test.
@@ -140,6 +140,36 @@ void rot_pass(struct cluster *c)
 	}
 }
 
+/* ---- comparing copies ---- */
+
+static struct volume *compare_head(struct cluster *c, const struct model_volume *v)
+{
+	for (uint32_t i = 0; i < c->n_nodes && v->cells; i++) {
+		struct volume *head = node_is_awake(&c->nodes[i]) ? client_head(&c->nodes[i], v) : NULL;
+		if (head && volume_facts_are_replicated(&head->entry->facts))
+			return head;
+	}
+	return NULL;
+}
+
+static void compare_all(struct cluster *c)
+{
+	uint64_t end_ns = sim_now_ns(c->sim) + SCRUBS_NS;
+	for (uint32_t i = 0; i < VOLUMES_MAX; i++) {
+		struct volume *head = compare_head(c, &c->volumes[i]);
+		uint64_t n_compared = head ? head->entry->n_compared : 0;
+		if (!head)
+			continue;
+		compare_now(head);
+		while (head->entry->n_compared == n_compared && sim_now_ns(c->sim) < end_ns)
+			cluster_pass(c, 100 * NS_PER_MS);
+		if (head->entry->n_compared == n_compared || head->entry->unlike_blocks > 0)
+			cluster_fail(c, "the copies of %s: %llu blocks differ", c->volumes[i].name,
+				     (unsigned long long)head->entry->unlike_blocks);
+		c->totals.compared++;
+	}
+}
+
 /* ---- scrubs ---- */
 
 static struct set_disk *scrub_disk(struct cluster *c, uint32_t i)
@@ -154,8 +184,11 @@ void rot_scrub(struct cluster *c)
 	uint32_t i = (uint32_t)pick(c, c->n_disks);
 	uint64_t bytes_per_s = one_in(c, 2) ? 0 : MIB;
 	const struct set_disk *d = scrub_disk(c, i);
+	struct volume *head = compare_head(c, &c->volumes[pick(c, VOLUMES_MAX)]);
 	if (d && disk_scrub_start(d->disk, bytes_per_s, one_in(c, 2)) == 0)
 		cluster_say(c, &c->nodes[c->disks[i].node], "%s: a scrub begins", c->disks[i].name);
+	if (head)
+		compare_now(head);
 }
 
 static bool scrubs_have_ended(struct cluster *c)
@@ -193,4 +226,6 @@ void rot_scrub_all(struct cluster *c)
 				     (unsigned long long)scrub.bad_blocks, (unsigned long long)scrub.healed_blocks);
 		c->totals.scrubbed += scrub.healed_blocks;
 	}
+	if (c->seed >= SEEDS_UNSCRUBBED)
+		compare_all(c);
 }

@@ -62,6 +62,7 @@ struct cluster;
 	X(rotten)                                                                                                      \
 	X(healed)                                                                                                      \
 	X(scrubbed)                                                                                                    \
+	X(compared)                                                                                                    \
 	X(resyncs)                                                                                                     \
 	X(open_to_loss)                                                                                                \
 	X(checks)
@@ -199,7 +200,7 @@ struct rot {
 
 /* What else happens in a seed, a bit each. Those below tell the stories that they told before there were any. */
 #define SEEDS_PLAIN      10000u
-#define SEEDS_UNSCRUBBED 30000u /* below it disks are scrubbed at the end alone */
+#define SEEDS_UNSCRUBBED 30000u /* below it disks are scrubbed at the end alone, and copies not compared */
 enum habit {
 	HABIT_REPLICAS = 1,     /* volumes get more copies, and fewer */
 	HABIT_NODES = 2,        /* whole nodes are drained */
@@ -362,7 +363,7 @@ void fault_jump(struct cluster *c); /* somebody sets a clock */
 
 void rot_act(struct cluster *c);       /* a block is chosen */
 void rot_pass(struct cluster *c);      /* those chosen rot when a checkpoint holds them */
-void rot_scrub(struct cluster *c);     /* a scrub of some disk begins */
+void rot_scrub(struct cluster *c);     /* a scrub of some disk begins, and the copies of some volume are compared */
 void rot_scrub_all(struct cluster *c); /* of each; waits, and fails if anything is left */
 
 /* ---- cluster_judge.c ---- */
