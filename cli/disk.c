@@ -193,18 +193,26 @@ enum status disk_list(struct cli *c)
 	return DONE;
 }
 
+/* ", 3 of them healed"; "": none is. */
+static char *scrub_healed_text(const json_t *scrub)
+{
+	unsigned long long healed = number_at(scrub, "healed_blocks");
+	return healed > 0 ? text_format(", %llu of them healed", healed) : text_format("%s", "");
+}
+
 /* "running, 12% of 10G, 0 bad blocks", "ended at ..., ..." or "never". */
 static char *scrub_text(const json_t *scrub)
 {
 	uint64_t done = number_at(scrub, "done_bytes"), total = number_at(scrub, "total_bytes");
 	unsigned long long bad = number_at(scrub, "bad_blocks");
 	char size[SIZE_TEXT_BYTES];
+	auto_free char *healed = scrub_healed_text(scrub);
 	size_to_text(total, size);
 	if (bool_at(scrub, "running"))
-		return text_format("running, %u%% of %s, %llu bad blocks",
-				   total ? (unsigned)(100.0 * (double)done / (double)total) : 100u, size, bad);
+		return text_format("running, %u%% of %s, %llu bad blocks%s",
+				   total ? (unsigned)(100.0 * (double)done / (double)total) : 100u, size, bad, healed);
 	if (*text_at(scrub, "ended_at"))
-		return text_format("ended at %s, %llu bad blocks", text_at(scrub, "ended_at"), bad);
+		return text_format("ended at %s, %llu bad blocks%s", text_at(scrub, "ended_at"), bad, healed);
 	return text_format("never");
 }
 
@@ -303,7 +311,7 @@ enum status disk_drain(struct cli *c)
 static char *scrub_going_on(const json_t *disk, const void *context)
 {
 	const json_t *scrub = json_object_get(disk, "scrub");
-	return bool_at(scrub, "running") ? scrub_text(scrub) : NULL;
+	return bool_at(scrub, "running") || bool_at(scrub, "healing") ? scrub_text(scrub) : NULL;
 }
 
 enum status disk_scrub(struct cli *c)
@@ -321,7 +329,8 @@ enum status disk_scrub(struct cli *c)
 		return status;
 	auto_free char *name = text_printable(text_at(disk, "name"));
 	auto_free char *text = scrub_text(json_object_get(disk, "scrub"));
-	uint64_t bad = number_at(json_object_get(disk, "scrub"), "bad_blocks");
+	uint64_t bad = number_at(json_object_get(disk, "scrub"), "bad_blocks") -
+		       number_at(json_object_get(disk, "scrub"), "healed_blocks");
 	if (!cli_print_json(c, disk))
 		printf("disk '%s': scrub %s\n", name, text);
 	if (call_has(c->call, "wait") && bad > 0)

@@ -94,6 +94,17 @@ static void take_order(struct peer_order *o, void *context)
 		peer_order_answer(o, 0, NULL, 0);
 }
 
+static void damage_healed(void *context, int res)
+{
+	peer_damage_answer(context, res);
+}
+
+static void take_damage(struct peer_damage *d, void *context)
+{
+	const struct peers *p = context;
+	volume_set_heal(p->options.volumes, d, damage_healed, d);
+}
+
 void peers_on_order(struct peers *p, void (*take)(struct peer_order *o, void *context), void *context)
 {
 	p->take_order = take;
@@ -334,6 +345,7 @@ int peers_start(const struct peers_options *o, char why[static PEERS_WHY_BYTES],
 	    .credentials = p->credentials,
 	    .find_disk = find_disk,
 	    .take_order = take_order,
+	    .take_damage = take_damage,
 	    .list_disks = list_disks,
 	    .context = p,
 	};

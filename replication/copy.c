@@ -333,6 +333,32 @@ static void difference_of_data(struct lane *l, struct difference *out)
 	}
 }
 
+/* A block of zeros may be a hole at one side and data at the other. */
+static uint32_t stamp_content(const struct disk_stamp *s)
+{
+	static const uint8_t zeros[BLOCK_BYTES];
+	return s->is_data ? s->crc : crc32c(0, zeros, BLOCK_BYTES);
+}
+
+/* Of a comparison: the cursor moves to where a side is not known. */
+static void lane_count_unlike(struct lane *l)
+{
+	struct copy_progress *p = &l->copy->progress;
+	while (l->cursor < l->end) {
+		const struct disk_stamp *source = lane_stamp(l, SOURCE, l->cursor);
+		const struct disk_stamp *target = lane_stamp(l, TARGET, l->cursor);
+		if (!source || !target)
+			return;
+		uint64_t end = min_u64(source->first + source->n_blocks, target->first + target->n_blocks);
+		end = min_u64(end, l->end);
+		if ((source->is_data || target->is_data) && stamp_content(source) != stamp_content(target)) {
+			p->unlike_first = p->unlike_blocks ? min_u64(p->unlike_first, l->cursor) : l->cursor;
+			p->unlike_blocks += end - l->cursor;
+		}
+		l->cursor = end;
+	}
+}
+
 /* The next difference from the cursor on; the cursor moves past what is alike, at most to where a side is not known. */
 static void lane_compare(struct lane *l, struct difference *out)
 {
@@ -353,6 +379,15 @@ static void lane_compare(struct lane *l, struct difference *out)
 		}
 		l->cursor = end;
 	}
+}
+
+static void lane_find(struct lane *l)
+{
+	l->next.n_blocks = 0;
+	if (l->copy->options.only_compares)
+		lane_count_unlike(l);
+	else
+		lane_compare(l, &l->next);
 }
 
 /* ---- what a lane does in each stage ---- */
@@ -544,7 +579,7 @@ static void lane_run(struct lane *l)
 			lane_goto(l, LANE_COMPARE);
 			break;
 		case LANE_COMPARE:
-			lane_compare(l, &l->next);
+			lane_find(l);
 			if (l->next.n_blocks > 0 && l->next.is_data)
 				lane_goto(l, LANE_PACE);
 			else if (l->next.n_blocks > 0)

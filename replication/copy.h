@@ -10,6 +10,8 @@
  *     that was forked anew
  *   move, rebuild, drain       0 [MOVEZERO]     r, COPY_ALL       as a resync                          as a resync
  *
+ * A comparison is the same walk, and sends nothing: what differs is told.
+ *
  * It walks over the union of what either side wrote in epochs >= since, compares checksums and epochs, and sends what
  * differs, with the source's epochs; holes stay holes, and their epochs are kept too. Afterwards the target's tree holds
  * in the range what the source's does [UNION]; what the target has of epochs >= before, it keeps. That is from clients'
@@ -46,6 +48,7 @@ struct copy_progress {
 	enum copy_side failed; /* whose error ended it */
 	uint64_t failed_first, failed_blocks;   /* COPY_SOURCE with -EIO: which blocks cannot be read */
 	uint64_t skipped_first, skipped_blocks; /* skips_unread: the first of those that were left as they were */
+	uint64_t unlike_first, unlike_blocks;   /* only_compares: the first of those that differ, and their number */
 };
 
 struct copy;
@@ -56,6 +59,8 @@ struct copy_options {
 	uint64_t source_tree, target_tree;
 	uint64_t first, n_blocks;
 	uint64_t since, before;
+	/* Nothing is changed: blocks whose content differs, as their checksums tell, are counted. Epochs may differ. */
+	bool only_compares;
 	bool skips_unread;    /* data that the source cannot read are no error: there the target keeps what it has */
 	uint64_t bytes_per_s; /* of data read and sent; 0: unlimited */
 	/* NULL, or: clients' changes of [first, first + n_blocks) end before copy_held() is called, which may be at once,

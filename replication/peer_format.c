@@ -57,9 +57,9 @@ enum peer_status peer_status_of(int res)
 
 static bool type_is_known(unsigned type)
 {
-	return type >= PEER_GREETING && type <= PEER_HEAL;
+	return type >= PEER_GREETING && type <= PEER_DAMAGE;
 }
-_Static_assert(PEER_HEAL == 22, "types are numbered without gaps");
+_Static_assert(PEER_DAMAGE == 23, "types are numbered without gaps");
 
 static bool status_is_known(unsigned status)
 {
@@ -186,7 +186,7 @@ struct layout {
 	bool of_volume; /* volume and disk are set; generation and session too: not in a HELLO, nor with PEER_READER */
 };
 
-static const struct layout layouts[PEER_HEAL + 1] = {
+static const struct layout layouts[PEER_DAMAGE + 1] = {
     [PEER_GREETING] = {&greeting, &greeting, 0, false},
     [PEER_PING] = {&nothing, &nothing, 0, false},
     [PEER_HELLO] = {&hello, &hello_reply, 0, true},
@@ -209,6 +209,7 @@ static const struct layout layouts[PEER_HEAL + 1] = {
     [PEER_ORDER] = {&order, &order_reply, 0, false},
     [PEER_DISKS] = {&nothing, &disks_reply, 0, false},
     [PEER_HEAL] = {&heal, &nothing, PEER_READER, true},
+    [PEER_DAMAGE] = {&read, &nothing, PEER_READER, true},
 };
 
 static const struct body *body_of(const struct peer_header *h)

@@ -18,7 +18,7 @@
  *               |     32 |    8 | generation of the volume's attachment; 0 in what is of no volume, or of no session
  *               |     40 |    8 | session; 0 in a HELLO, in what is of none; the reply of a HELLO has the new one
  *               |     48 |   16 | volume
- *               |     64 |   16 | disk that is asked
+ *               |     64 |   16 | disk that is asked; of a DAMAGE: where the blocks are damaged, a disk of the one who tells
  *               |     80 |    8 | zero
  *               |     88 |    4 | CRC-32C of the body
  *               |     92 |    4 | CRC-32C of the header's first 92 bytes
@@ -104,7 +104,8 @@
 	X(SWAP, 19)       /* two trees exchange what they hold */                                                      \
 	X(ORDER, 20)      /* a request of the control API, to be done there: only to whom has PEER_TAKES_ORDERS */     \
 	X(DISKS, 21)      /* which disks do you serve, and what have they room for? */                                 \
-	X(HEAL, 22)       /* write what is damaged in its place, if this is what its checksum names */
+	X(HEAL, 22)       /* write what is damaged in its place, if this is what its checksum names */                 \
+	X(DAMAGE, 23)     /* a scrub has found these blocks damaged: heal them; only to whom has PEER_TAKES_DAMAGE */
 enum peer_type {
 #define X(name, number) PEER_##name = number,
 	PEER_TYPES(X)
@@ -116,11 +117,12 @@ enum {
 	PEER_REPLY = 1,   /* this is the answer */
 	PEER_FUA = 2,     /* WRITE, TRIM: answered when durable */
 	PEER_ORDERED = 4, /* WRITE that merged part of a block [RMWDEP] */
-	PEER_READER = 8,  /* READ, MAP, HEAL of a tree that never changes: without a session */
+	PEER_READER = 8,  /* READ, MAP, HEAL of a tree that never changes, and each DAMAGE: without a session */
 };
 
 /* Features, as bits of a GREETING. */
 #define PEER_TAKES_ORDERS 1u
+#define PEER_TAKES_DAMAGE 2u
 
 /*              status  number  errno */
 #define PEER_STATUSES(X)                                                                                               \

@@ -3,6 +3,7 @@
  *
  *   DRAIN -> MEMORY -> DISK -> HARDEN -> REPLY -> FREE        HARDEN only with FUA; what is refused goes to REPLY
  *   ORDER ------------------------------> REPLY -> FREE        a request of the control API
+ *   DAMAGE -----------------------------> REPLY -> FREE        blocks that a disk of the other node has lost
  *
  *   DRAIN    a HELLO waits until what came in earlier sessions of the volume is through, a DROP until what names its
  *            tree is
@@ -10,6 +11,7 @@
  *   DISK     asks the disk, and takes its answer
  *   HARDEN   a flush makes what was written durable
  *   ORDER    the control API carries it out
+ *   DAMAGE   the head of the volume heals it
  *   REPLY    the answer is on its way
  *
  * Invariants
@@ -66,6 +68,7 @@ static void request_check(const struct peer_request *r)
 	quarry_assert(r->stage != PEER_REQUEST_FREE);
 	quarry_assert(r->err <= 0);
 	quarry_assert(r->stage != PEER_REQUEST_ORDER || (r->header.type == PEER_ORDER && !r->session));
+	quarry_assert(r->stage != PEER_REQUEST_DAMAGE || (r->header.type == PEER_DAMAGE && !r->session));
 	if (r->stage < PEER_REQUEST_ORDER && !request_is_reader(r))
 		quarry_assert(r->session && list_is_linked(&r->link));
 }
@@ -267,6 +270,7 @@ static enum disk_op ask_op(const struct peer_request *r)
 	case PEER_TREES:
 	case PEER_ORDER:
 	case PEER_DISKS:
+	case PEER_DAMAGE:
 		break;
 	}
 	quarry_assert(!"a request that the disk is asked");
@@ -495,6 +499,7 @@ static void reply_fill(struct peer_request *r, struct peer_message *m)
 	case PEER_SWAP:
 	case PEER_DISKS:
 	case PEER_HEAL:
+	case PEER_DAMAGE:
 		break;
 	}
 }
@@ -569,6 +574,7 @@ static void request_run(struct peer_request *r)
 			request_goto(r, PEER_REQUEST_REPLY);
 			break;
 		case PEER_REQUEST_ORDER:
+		case PEER_REQUEST_DAMAGE:
 			request_goto(r, PEER_REQUEST_REPLY);
 			break;
 		case PEER_REQUEST_REPLY:
@@ -679,8 +685,36 @@ static void request_start_order(struct peer_request *r, const struct peer_in *in
 		request_run(r);
 }
 
+void peer_damage_answer(struct peer_damage *d, int res)
+{
+	struct peer_request *r = container_of(d, struct peer_request, damage);
+	quarry_assert(r->stage == PEER_REQUEST_DAMAGE && res <= 0);
+	r->err = res;
+	request_run(r);
+}
+
+/* It names no session: whose disk that is it tells of, and what it is good for the head sees by itself. */
+static void request_start_damage(struct peer_request *r)
+{
+	const struct peer_server_options *o = &server_of(r)->options;
+	r->damage = (struct peer_damage){.volume = r->header.volume,
+					 .disk = r->header.disk,
+					 .tree_id = r->tree_id,
+					 .first = r->first,
+					 .n_blocks = r->n_blocks};
+	if (r->err == 0 && !o->take_damage)
+		r->err = -EOPNOTSUPP;
+	request_goto(r, r->err ? PEER_REQUEST_REPLY : PEER_REQUEST_DAMAGE);
+	if (r->err == 0)
+		o->take_damage(&r->damage, o->context); /* the request may be gone */
+	else
+		request_run(r);
+}
+
 static int request_begin(struct peer_request *r)
 {
+	if (r->header.type == PEER_DAMAGE)
+		return request_is_reader(r) ? 0 : -EINVAL;
 	if (r->header.type == PEER_ORDER || request_is_reader(r))
 		return 0;
 	return r->header.type == PEER_HELLO ? request_begin_session(r) : request_enter_session(r);
@@ -726,6 +760,10 @@ void peer_request_start(struct peer_request *r, const struct peer_in *in)
 	r->err = in->is_intact ? request_begin(r) : -EBADMSG;
 	if (in->header.type == PEER_ORDER) {
 		request_start_order(r, in);
+		return;
+	}
+	if (in->header.type == PEER_DAMAGE) {
+		request_start_damage(r);
 		return;
 	}
 	request_goto(r, r->err ? PEER_REQUEST_REPLY : PEER_REQUEST_DRAIN);

@@ -34,6 +34,15 @@ struct peer_order {
  * server. NULL, with a status of 0: no memory for it. The order is the server's again. */
 void peer_order_answer(struct peer_order *o, unsigned http_status, char *text, uint32_t text_bytes);
 
+/* Blocks that a scrub of another node's disk has found damaged there: a head of this node may have them elsewhere. */
+struct peer_damage {
+	struct uuid volume, disk;
+	uint64_t tree_id, first, n_blocks; /* at most PEER_READ_BLOCKS */
+};
+/* How it has ended, once: 0 they are whole there, or nobody's any more; -EBUSY not now; -ENOENT no such volume or tree; -EIO
+ * some cannot be had, or not be rewritten. It is the server's again. */
+void peer_damage_answer(struct peer_damage *d, int res);
+
 #define PEER_SILENCE_NS    (30 * NS_PER_S) /* a node that says nothing for so long, not even PING, is gone */
 #define PEER_SESSIONS_MAX  16384u
 #define PEER_NODES_DEFAULT 64u
@@ -52,6 +61,8 @@ struct peer_server_options {
 	/* An order has come. It is answered on any later turn, or within, whatever becomes of its node; peer_server_stop()
 	 * waits for it. NULL: none are taken. */
 	void (*take_order)(struct peer_order *o, void *context);
+	/* The same of damage. */
+	void (*take_damage)(struct peer_damage *d, void *context);
 	/* All that run, at most PEER_DISKS_MAX; returns how many. NULL: none is told of. */
 	uint32_t (*list_disks)(struct peer_disk *out, void *context);
 	void *context;

@@ -21,6 +21,7 @@
 	X(DISK, "the disk")                                                                                            \
 	X(HARDEN, "the disk's flush")                                                                                  \
 	X(ORDER, "the command that it asks for")                                                                       \
+	X(DAMAGE, "the volume's head to heal it")                                                                      \
 	X(REPLY, "its reply to be sent")
 #define X(name, waits_for) PEER_REQUEST_##name,
 enum peer_request_stage { PEER_REQUEST_STAGES(X) };
@@ -54,6 +55,7 @@ struct peer_request {
 	struct op op; /* to be looked at again on the next turn */
 	struct disk_io io;
 	struct peer_order order;
+	struct peer_damage damage;
 	char *answer; /* to the order, of answer_bytes, from malloc(); NULL: none */
 	uint32_t answer_bytes;
 	unsigned http_status;

@@ -97,13 +97,16 @@ static json_t *disk_counters_json(const struct disk_counters *c)
 	return o;
 }
 
-static json_t *scrub_json(const struct disk_scrub *s)
+static json_t *scrub_json(const struct disk_view *v)
 {
+	const struct disk_scrub *s = &v->scrub;
 	json_t *o = json_object();
 	put_bool(o, "running", s->is_running);
 	put_number(o, "done_bytes", bytes_of(s->done_blocks));
 	put_number(o, "total_bytes", bytes_of(s->total_blocks));
 	put_number(o, "bad_blocks", s->bad_blocks);
+	put_number(o, "healed_blocks", s->healed_blocks);
+	put_bool(o, "healing", v->is_healing);
 	put_number(o, "straightened_leaves", s->straightened_leaves);
 	put_time(o, "started_at", s->started_wall_ns);
 	put_time(o, "ended_at", s->is_running ? 0 : s->ended_wall_ns);
@@ -177,7 +180,7 @@ static json_t *disk_json(const struct answer_context *c, const struct disk_view 
 	put_json(o, "journal", is_known ? journal_json(&v->stats) : json_null());
 	put_number_if(o, "checkpoints", is_known, v->stats.checkpoints);
 	put_number_if(o, "recovery_ns", is_known, v->stats.recovery_ns);
-	put_json(o, "scrub", is_known ? scrub_json(&v->scrub) : json_null());
+	put_json(o, "scrub", is_known ? scrub_json(v) : json_null());
 	put_json(o, "drain", v->drain.is_wanted ? drain_json(v) : json_null());
 	put_json(o, "counters", disk_counters_json(v->counters));
 	return o;
@@ -297,6 +300,7 @@ static json_t *volume_json(const struct answer_context *c, const struct snapshot
 	put_number(o, "min_replicas", v->min_replicas);
 	put_json(o, "copies", volume_copies_json(s, v));
 	put_number(o, "degraded_bytes", v->degraded_bytes);
+	put_number(o, "differing_blocks", v->differing_blocks);
 	put_number(o, "surplus_bytes", v->surplus_bytes);
 	put_text(o, "copies_why", v->copies_why);
 	put_text(o, "state", volume_state(v));

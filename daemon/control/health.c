@@ -61,24 +61,38 @@ static const char *named_end(struct named *l, uint32_t n)
 	return l->text;
 }
 
+/* Errors that were counted after a scrub has found, or made, all whole. */
+static uint64_t errors_since(uint64_t n, uint64_t settled)
+{
+	return n > settled ? n - settled : 0;
+}
+
 static void tell_of_disk(const struct telling *t, const struct disk_view *v)
 {
 	char object[DISK_LABEL_BYTES + 8];
 	uint64_t errors = v->counters ? counter_get(&v->counters->checksum_errors) : 0;
 	uint64_t unread = v->counters ? counter_get(&v->counters->io_errors) : 0;
+	uint64_t bad = v->scrub.bad_blocks - v->scrub.healed_blocks;
 	if (v->is_elsewhere)
 		return; /* its node knows */
+	errors = errors_since(errors, v->scrub.settled_checksum_errors);
+	unread = errors_since(unread, v->scrub.settled_io_errors);
 	snprintf(object, sizeof(object), "disk %s", v->name);
 	if (v->is_open && v->state == DISK_RECOVERING)
 		tell(t, "disk-recovering", object, "it replays its journal; its volumes wait for that");
 	else if (!v->is_open || v->state != DISK_RUNNING)
 		tell(t, "disk-failed", object, "%s",
 		     v->why[0] ? v->why : "it does not serve; the daemon's log says why");
-	if (v->scrub.bad_blocks > 0)
+	if (bad > 0 && v->is_healing)
+		tell(t, "disk-damaged", object,
+		     "its last scrub found %llu blocks that fail their checksums; they are being healed from other "
+		     "copies",
+		     (unsigned long long)bad);
+	else if (bad > 0)
 		tell(t, "disk-damaged", object,
 		     "its last scrub found %llu blocks that fail their checksums; restore what the "
 		     "events name, then scrub again",
-		     (unsigned long long)v->scrub.bad_blocks);
+		     (unsigned long long)bad);
 	else if (errors > 0)
 		tell(t, "disk-damaged", object,
 		     "%llu reads failed their checksums since the daemon's start; scrub it: quarry disk "
@@ -175,6 +189,11 @@ static void tell_of_copies(const struct telling *t, const struct snapshot *s, co
 	}
 	const char *disks = named_end(&stale, stale.n);
 	snprintf(object, sizeof(object), "volume %s", v->name);
+	if (v->differing_blocks > 0 && !v->is_deleting)
+		tell(t, "copies-differ", object,
+		     "%llu blocks differ between its copies, though each matches its own checksum; compare what the "
+		     "events name with a backup, write it anew, then scrub again",
+		     (unsigned long long)v->differing_blocks);
 	copies_work_text(v, work, sizeof(work));
 	resync_text(v, resync, sizeof(resync));
 	if (v->is_deleting || (stale.n == 0 && v->degraded_bytes == 0))

@@ -210,6 +210,8 @@ static const struct metric volume_view_metrics[] = {
     {"quarry_volume_serving", "gauge", "1: attached and able to serve.", O(is_serving), .form = FLAG},
     {"quarry_volume_degraded_bytes", "gauge", "Of segments with fewer current copies than it has replicas.",
      O(degraded_bytes)},
+    {"quarry_volume_differing_blocks", "gauge",
+     "Blocks that differed between current copies when these were compared last.", O(differing_blocks)},
 };
 
 #define K(member) .offset = offsetof(struct disk_view, member)
@@ -224,6 +226,8 @@ static const struct metric disk_view_metrics[] = {
     {"quarry_disk_scrub_size_bytes", "gauge", "How far it has to go.", K(scrub.total_blocks), .form = BLOCKS},
     {"quarry_disk_scrub_bad_blocks", "gauge", "Blocks that failed their checksums in the last scrub.",
      K(scrub.bad_blocks)},
+    {"quarry_disk_scrub_healed_blocks", "gauge", "Of these, blocks that were healed from another copy since.",
+     K(scrub.healed_blocks)},
     {"quarry_disk_scrub_straightened_leaves", "gauge", "Leaves that the last scrub made contiguous.",
      K(scrub.straightened_leaves)},
 };

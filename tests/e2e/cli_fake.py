@@ -270,8 +270,8 @@ class State:
             "pool": body.get("pool", "default"), "state": "running", "why": "", "reserved": body.get("reserve", False),
             "size_bytes": body.get("size_bytes", 1 << 30), "used_bytes": 1 << 20, "free_bytes": None,
             "waiting_bytes": 0, "counters": COUNTERS,
-            "scrub": {"running": False, "done_bytes": 0, "total_bytes": 0, "bad_blocks": 0, "straightened_leaves": 0,
-                      "started_at": None, "ended_at": None}}
+            "scrub": {"running": False, "done_bytes": 0, "total_bytes": 0, "bad_blocks": 0, "healed_blocks": 0,
+                      "healing": False, "straightened_leaves": 0, "started_at": None, "ended_at": None}}
         return 201, self.disks[name]
 
     def disk_write(self, body):
@@ -288,15 +288,18 @@ class State:
 
     def disk_get(self, name):
         disk = self.disk(name)
+        if disk["scrub"]["healing"]:
+            disk["scrub"].update(healing=False, healed_blocks=1)
         if disk["scrub"]["running"]:
             disk["scrub"]["done_bytes"] += 512 << 20
             if disk["scrub"]["done_bytes"] >= disk["scrub"]["total_bytes"]:
                 disk["scrub"].update(running=False, ended_at="2025-01-31T13:00:00Z",
-                                     bad_blocks=2 if "bad" in name else 0)
+                                     bad_blocks=3 if "bad" in name else 0, healing="bad" in name)
         return 200, disk
 
     def disk_scrub(self, name):
         self.disk(name)["scrub"].update(running=True, done_bytes=0, total_bytes=1 << 30, ended_at=None,
+                                        bad_blocks=0, healed_blocks=0, healing=False,
                                         started_at="2025-01-31T12:59:00Z")
         return 202, self.disk(name)
 

@@ -152,6 +152,22 @@ n_left=$(python3 "$dir/damaged.py" "$image")
 say "of $n_damaged damaged blocks $n_left are left, which were read from the other copy"
 holds test "$n_left" -lt "$n_damaged"
 
+say "and a scrub heals what nobody has read, though the volume is not attached by anybody"
+daemon_start
+q volume detach healed >/dev/null
+disk=n1-$(basename "$image" .img)
+expect 0 "$n_left bad blocks, $n_left of them healed" q disk scrub "$disk" --wait
+expect 0 '' q status
+q volume attach healed --nbd >/dev/null
+expect 0 '0 bad blocks' q disk scrub "$disk" --wait
+compared() { q --json events | jq -e '[.events[] | select(.code == "copies-compared" and .level == "info")] | length > 0' >/dev/null; }
+until_true 30 compared
+is "differing blocks" "$(q --json volume show healed | jq .differing_blocks)" 0
+is "disks with damage" "$(q --json disk list | jq '[.disks[] | select(.scrub.bad_blocks != .scrub.healed_blocks)] | length')" 0
+daemon_stop
+is "damaged blocks" "$(python3 "$dir/damaged.py" "$image")" 0
+expect 0 '' q disk check "$image"
+
 say "a disk that is full costs no copy"
 daemon_start
 q pool create small >/dev/null

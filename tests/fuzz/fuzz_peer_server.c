@@ -57,7 +57,7 @@ static void input_message(struct input *in, enum peer_type type, struct peer_mes
 	m->child[0] = m->since / 8;
 	if (type == PEER_TRIM || type == PEER_MAP || type == PEER_CUT || type == PEER_STAMPS || type == PEER_COPY_HOLES)
 		m->n_blocks <<= input_byte(in) % 40;
-	else if (type == PEER_READ || type == PEER_HEAL)
+	else if (type == PEER_READ || type == PEER_HEAL || type == PEER_DAMAGE)
 		m->n_blocks = 1 + m->n_blocks % PEER_READ_BLOCKS;
 	else
 		m->n_blocks = 1 + m->n_blocks % (type == PEER_ORDER ? PEER_TEXT_BLOCKS : PEER_WRITE_BLOCKS);
@@ -106,7 +106,8 @@ static bool send_one(struct line *l, struct input *in)
 {
 	static struct peer_message m;
 	uint8_t how = input_byte(in);
-	enum peer_type type = (enum peer_type)(PEER_GREETING + input_byte(in) % PEER_HEAL);
+	uint8_t which = input_byte(in);
+	enum peer_type type = which == UINT8_MAX ? PEER_DAMAGE : (enum peer_type)(PEER_GREETING + which % PEER_HEAL);
 	uint32_t flags = (uint32_t)(how >> FLAGS_SHIFT) << 1; /* FUA, ORDERED */
 	input_message(in, type, &m);
 	l->next_id -= how & REPEATS_ID;
@@ -122,7 +123,7 @@ static bool send_one(struct line *l, struct input *in)
 		h.flags = flags & (PEER_FUA | PEER_ORDERED);
 	else if (type == PEER_TRIM)
 		h.flags = flags & PEER_FUA;
-	bool can_read = type == PEER_READ || type == PEER_MAP || type == PEER_HEAL;
+	bool can_read = type == PEER_READ || type == PEER_MAP || type == PEER_HEAL || type == PEER_DAMAGE;
 	if (can_read && flags & PEER_FUA) { /* without a session */
 		h.flags = PEER_READER;
 		h.generation = h.session = 0;

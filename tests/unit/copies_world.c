@@ -107,19 +107,24 @@ static bool look_is_done(void *context)
 	return ((struct look *)context)->is_done;
 }
 
-int look_ask(struct bench *b, uint32_t disk, struct look *l)
+int look_ask_at(struct head_world *w, const struct set_disk *d, const struct uuid *volume, uint64_t tree,
+		struct look *l)
 {
-	struct disk *d = b->w.set->disks[disk]->disk;
-	l->io.tree = disk_tree_find(d, volume_uuid(b->v), volume_tree(b->v));
-	l->io.n_blocks = CELL_BLOCKS;
+	l->io.tree = disk_tree_find(d->disk, volume, tree);
+	l->io.n_blocks = l->iov.iov_len / BLOCK_BYTES;
 	l->io.iov = &l->iov;
 	l->io.n_iov = 1;
 	l->io.done = look_done;
 	l->is_done = false;
 	CU_ASSERT_PTR_NOT_NULL_FATAL(l->io.tree);
-	disk_submit(d, &l->io);
-	world_until(&b->w, look_is_done, l);
+	disk_submit(d->disk, &l->io);
+	world_until(w, look_is_done, l);
 	return l->res;
+}
+
+int look_ask(struct bench *b, uint32_t disk, struct look *l)
+{
+	return look_ask_at(&b->w, b->w.set->disks[disk], volume_uuid(b->v), volume_tree(b->v), l);
 }
 
 int look_at(struct bench *b, uint32_t disk, uint64_t pos, uint8_t *out, struct look *l)

@@ -39,6 +39,9 @@ struct look {
 	bool is_done;
 	int res;
 };
+/* What l->io says is asked of a disk of this node, with the memory l->iov; waits. */
+int look_ask_at(struct head_world *w, const struct set_disk *d, const struct uuid *volume, uint64_t tree,
+		struct look *l);
 /* What l->io says of a cell is asked of one copy; waits. */
 int look_ask(struct bench *b, uint32_t disk, struct look *l);
 /* Reads one copy. */

@@ -174,6 +174,16 @@ static uint32_t world_list_disks(struct peer_disk *out, void *context)
 	return volume_set_list_disks(((struct head_world *)context)->set, out);
 }
 
+static void world_damage_healed(void *context, int res)
+{
+	peer_damage_answer(context, res);
+}
+
+static void world_take_damage(struct peer_damage *d, void *context)
+{
+	volume_set_heal(((struct head_world *)context)->set, d, world_damage_healed, d);
+}
+
 static void world_disk_closes(struct disk *disk, void *context)
 {
 	peer_server_disk_closes(((struct head_world *)context)->server, disk);
@@ -197,6 +207,7 @@ static void world_let_peers_in(struct volume_set *s, void *context)
 					      .listen = address,
 					      .find_disk = world_find_disk,
 					      .list_disks = world_list_disks,
+					      .take_damage = world_take_damage,
 					      .context = w};
 	CU_ASSERT_EQUAL_FATAL(peer_server_start(&o, why, &w->server), 0);
 	volume_set_on_disk_close(s, world_disk_closes, w);

@@ -44,6 +44,8 @@ struct world {
 	bool is_stopped, has_no_disk;
 	bool holds_orders;       /* else they are answered at once, with their own text */
 	struct peer_order *held; /* the last of these */
+	struct peer_damage told; /* the last that came */
+	int damage_res;          /* what it is answered */
 	struct line lines[LINES_MAX];
 };
 
@@ -70,6 +72,13 @@ static inline void world_take_order(struct peer_order *o, void *context)
 		order_echo(o);
 }
 
+static inline void world_take_damage(struct peer_damage *d, void *context)
+{
+	struct world *w = context;
+	w->told = *d;
+	peer_damage_answer(d, w->damage_res);
+}
+
 static inline uint32_t world_list_disks(struct peer_disk *out, void *context)
 {
 	*out = (struct peer_disk){.uuid = uuid_make(1, 1), .n_blocks = 100, .room_blocks = 50};
@@ -88,6 +97,7 @@ static inline void world_start_server(struct world *w)
 					.connections_max = LINES_MAX - 1,
 					.find_disk = world_find_disk,
 					.take_order = world_take_order,
+					.take_damage = world_take_damage,
 					.list_disks = world_list_disks,
 					.context = w};
 	CU_ASSERT_EQUAL_FATAL(peer_server_start(&o, why, &w->server), 0);

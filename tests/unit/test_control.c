@@ -753,6 +753,11 @@ static void test_health(void)
 	    told, "metadata-failed(metadata store) disk-failed(disk d0) disk-failed(disk d1) disk-recovering(disk d2) "
 		  "disk-damaged(disk d3) disk-damaged(disk d3) volume-failing(volume v0) pool-full(pool p0) "
 		  "pool-nearly-full(pool p1) pool-empty(pool p2) ");
+	disks[3].view.scrub.healed_blocks = 1;
+	disks[3].view.stats.lost_parts = 0;
+	told[0] = '\0';
+	health_each(&s, tell, NULL);
+	CU_ASSERT_PTR_NULL(strstr(told, "d3"));
 	pools[1].n_full = 1; /* what is free is the reserve */
 	told[0] = '\0';
 	health_each(&s, tell, NULL);

@@ -131,6 +131,28 @@ static void three_damaged_copies_are_one_whole(void)
 	bench_close(&b);
 }
 
+/* Each of them rewrites it, one after the other. */
+static void two_readers_heal_one_block(void)
+{
+	for (uint64_t seed = 300; seed < 320; seed++) {
+		struct bench b;
+		struct world_request reads[3];
+		bench_open(&b, seed, 2, 2);
+		CU_ASSERT_EQUAL(bench_put(&b, 0, 0, 7, VOLUME_FUA), 0);
+		sim_file_flip(world_disk_file(&b.w, 1), cell_block(&b, 0, 0, 0, 1), 5);
+		b.v->disks[1].asked += 100;
+		for (uint32_t i = 0; i < array_size(reads); i++)
+			bench_request_start(&b, &reads[i], VOLUME_READ, cell_pos(0, 0));
+		for (uint32_t i = 0; i < array_size(reads); i++) {
+			world_until(&b.w, world_request_is_done, &reads[i]);
+			CU_ASSERT_EQUAL(reads[i].res, 0);
+		}
+		b.v->disks[1].asked -= 100;
+		bench_check_copies(&b);
+		bench_close(&b);
+	}
+}
+
 static void a_block_that_is_lost_everywhere_is_an_error(void)
 {
 	struct bench b;
@@ -440,6 +462,7 @@ int main(void)
 	CU_add_test(suite, "a damaged block is healed", a_damaged_block_is_healed);
 	CU_add_test(suite, "two damaged copies are one whole", two_damaged_copies_are_one_whole);
 	CU_add_test(suite, "three damaged copies are one whole", three_damaged_copies_are_one_whole);
+	CU_add_test(suite, "two readers heal one block", two_readers_heal_one_block);
 	CU_add_test(suite, "a block that is lost everywhere is an error", a_block_that_is_lost_everywhere_is_an_error);
 	CU_add_test(suite, "a disk that fails is marked", a_disk_that_fails_is_marked);
 	CU_add_test(suite, "nothing completes before the mark", nothing_completes_before_the_mark);

@@ -231,7 +231,7 @@ static void test_headers_refused(void)
 	expect_header(PEER_READ, 0, 0, 'X', "not a message");
 	expect_header(PEER_READ, 0, 4, 2, "version 2");
 	expect_header(PEER_READ, 0, 6, 0, "type 0");
-	expect_header(PEER_READ, 0, 6, 23, "type 23");
+	expect_header(PEER_READ, 0, 6, 24, "type 24");
 	expect_header(PEER_READ, 0, 12, 99, "status 99");
 	expect_header(PEER_READ, 0, 12, 1, "a request with a status");
 	expect_header(PEER_READ, 0, 8, PEER_FUA, "flags 0x2");

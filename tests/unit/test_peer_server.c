@@ -221,6 +221,28 @@ static void readers_need_no_session(void)
 	world_close(&w);
 }
 
+/* It names the teller's disk, which the server need not have, and is never part of a session. */
+static void damage_is_handed_on(void)
+{
+	static const int results[] = {0, -EBUSY, -ENOENT, -EIO};
+	struct world w;
+	world_open(&w);
+	struct line *l = line_begin(&w, 0);
+	struct peer_message m = {.tree_id = 3, .first = 70, .n_blocks = 5};
+	w.has_no_disk = true;
+	for (size_t i = 0; i < array_size(results); i++) {
+		w.damage_res = results[i];
+		w.told = (struct peer_damage){.first = 0};
+		CU_ASSERT_EQUAL(call_end(l, line_send(l, reader_header(l, PEER_DAMAGE), &m, NULL)), results[i]);
+		CU_ASSERT(uuid_equal(&w.told.volume, &l->volume) && w.told.tree_id == 3);
+		CU_ASSERT(w.told.first == 70 && w.told.n_blocks == 5);
+	}
+	w.told.n_blocks = 0;
+	CU_ASSERT_EQUAL(call_end(l, line_send(l, line_header(l, PEER_DAMAGE), &m, NULL)), -EINVAL);
+	CU_ASSERT_EQUAL(w.told.n_blocks, 0);
+	world_close(&w);
+}
+
 /* A clone is a fork into another volume. */
 static void forks_into_another_volume(void)
 {
@@ -505,7 +527,7 @@ static void an_order_and_its_answer(void)
 	world_open(&w);
 	struct line *l = line_open(&w, 0);
 	CU_ASSERT_EQUAL(line_call(l, PEER_GREETING, m, &greeting), 0);
-	CU_ASSERT_EQUAL(greeting.features, PEER_TAKES_ORDERS);
+	CU_ASSERT_EQUAL(greeting.features, PEER_TAKES_ORDERS | PEER_TAKES_DAMAGE);
 	for (size_t i = 0; i < array_size(sizes); i++) {
 		struct call *c = line_order(l, sizes[i]);
 		call_wait(l, c);
@@ -571,6 +593,7 @@ int main(void)
 	CU_add_test(suite, "another session", another_session);
 	CU_add_test(suite, "readers need no session", readers_need_no_session);
 	CU_add_test(suite, "forks into another volume", forks_into_another_volume);
+	CU_add_test(suite, "damage is handed on", damage_is_handed_on);
 	CU_add_test(suite, "what makes no sense", what_makes_no_sense);
 	CU_add_test(suite, "who breaks the rules", who_breaks_the_rules);
 	CU_add_test(suite, "the next session waits", the_next_session_waits);

@@ -76,6 +76,9 @@ struct disk_options {
 	void (*failed)(struct disk *d, void *context);
 	/* Writes the name that people know the volume by, for what is said about damage; NULL: its UUID is said. */
 	void (*name_volume)(const struct uuid *volume, char *text, size_t room, void *context);
+	/* A scrub has found a block of data, of this tree, that cannot be read or does not match its checksum: it may be had
+	 * elsewhere (DISK_HEAL). NULL: nobody sees to that. */
+	void (*damaged)(const struct uuid *volume, uint64_t tree_id, uint64_t block, void *context);
 	void *context;
 };
 /* Begins to open; the rest happens on the reactor and ends with opened(). 0 or -errno (nothing is called then). */
@@ -254,9 +257,14 @@ void disk_scrub_stop(struct disk *d);
 struct disk_scrub {
 	bool is_running;
 	uint64_t done_blocks, total_blocks, bad_blocks, straightened_leaves;
+	uint64_t healed_blocks; /* of bad_blocks */
+	/* Checksum errors, and reads that failed, since the disk was opened, until all that it had found was whole again. */
+	uint64_t settled_checksum_errors, settled_io_errors;
 	uint64_t started_wall_ns, ended_wall_ns;
 };
 void disk_scrub_status(const struct disk *d, struct disk_scrub *out);
+/* So many of those that the scrub begun at started_wall_ns has told of are whole again. */
+void disk_scrub_healed(struct disk *d, uint64_t started_wall_ns, uint64_t n_blocks);
 /* Asks for a checkpoint now (tests, drain); done() of a DISK_FLUSH does not need it. */
 void disk_checkpoint(struct disk *d);
 

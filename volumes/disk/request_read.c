@@ -6,7 +6,8 @@
  * checkpoint that would let it be reused waits for the reads of its side [PIN].
  *
  * Healing is a read the other way round: it finds and holds the blocks in the same way, and writes over them what their
- * pointers' checksums name. Cut short anywhere, it leaves a block that is as bad as it was.
+ * pointers' checksums name. Cut short anywhere, it leaves a block that is as bad as it was. A block is healed once at a time:
+ * two readers may come across it together.
  */
 #include "volumes/disk/requests_internal.h"
 
@@ -108,6 +109,23 @@ static uint32_t block_checksum(const struct disk_io *io, uint32_t block)
 	return crc;
 }
 
+static bool heal_holds(const struct read_run *run, uint64_t block)
+{
+	return run->io && run->op.kind != OP_NONE && run->io->op == DISK_HEAL &&
+	       pointer_block(run->io->own.pointers[run->first]) == block;
+}
+
+/* Is one of its blocks just being healed for another? */
+static bool heal_is_under_way(const struct disk_io *io)
+{
+	const struct disk *d = io->own.disk;
+	for (uint32_t i = 0; i < io->n_blocks; i++)
+		for (uint32_t r = 0; !pointer_is_hole(io->own.pointers[i]) && r < RUNS_MAX; r++)
+			if (heal_holds(&d->runs[r], pointer_block(io->own.pointers[i])))
+				return true;
+	return false;
+}
+
 /* Writes those blocks that are what the tree's checksums name; there is nothing to heal in a hole. */
 static void heal_submit(struct disk_io *io)
 {
@@ -136,6 +154,10 @@ enum flow request_look(struct disk_io *io)
 	if (res < 0)
 		return FLOW_NEXT;
 	io->own.read_side = d->read_side;
+	if (io->op == DISK_HEAL && heal_is_under_way(io)) {
+		list_append(&d->run_waiters, &io->own.waiter.link);
+		return FLOW_WAIT;
+	}
 	if (io->op == DISK_HEAL) {
 		heal_submit(io);
 		return FLOW_NEXT;

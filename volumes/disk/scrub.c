@@ -18,6 +18,7 @@
  *  3. Only blocks that this tree alone names are moved: its leaf is unshared, and each block's count is 1.
  *  4. Each finding is counted once, told as an event, and the scrub goes on.
  *  5. A scrub that is due begins by itself, slowly; one that is asked for meanwhile makes it as fast as was asked.
+ *  6. It heals nothing itself: whoever has the disk open is told of each damaged block of data, and may know of a copy.
  */
 #include "volumes/disk/scrub_internal.h"
 
@@ -274,6 +275,15 @@ static void scrub_found(struct scrub *s, const char *what, struct pointer p, uin
 			   res < 0 ? "cannot be read" : "does not match its checksum");
 }
 
+/* A block of the leaf at the cursor. */
+static void scrub_found_data(struct scrub *s, uint32_t i, int res)
+{
+	const struct disk_options *o = &s->disk->options;
+	scrub_found(s, "data", s->pointers[i], s->cursor + i, res);
+	if (o->damaged)
+		o->damaged(&s->volume, s->tree_id, s->cursor + i, o->context);
+}
+
 static void scrub_verify(struct scrub *s)
 {
 	for (uint32_t i = 0; i < s->n_ops; i++) {
@@ -287,7 +297,7 @@ static void scrub_verify(struct scrub *s)
 			struct pointer p = s->pointers[o->first + k];
 			if (o->res < 0 || block_crc(KIND_DATA, (uint8_t *)o->iov.iov_base + (size_t)k * BLOCK_BYTES) !=
 					      pointer_crc(p))
-				scrub_found(s, "data", p, s->cursor + o->first + k, o->res);
+				scrub_found_data(s, o->first + k, o->res);
 		}
 		s->status.done_blocks += o->n_blocks;
 	}
@@ -448,19 +458,30 @@ static void scrub_pause(struct scrub *s)
 		timer_start(s->disk->reactor, &s->timer, s->leaf_bytes * NS_PER_S / s->bytes_per_s);
 }
 
+/* It has seen everything, and all of it is whole: what was met until now is history. */
+static void scrub_settle_errors(struct scrub *s)
+{
+	const struct disk_counters *c = &s->disk->counters;
+	if (s->status.is_running || !s->is_whole || s->status.bad_blocks > s->status.healed_blocks)
+		return;
+	s->status.settled_checksum_errors = counter_get(&c->checksum_errors);
+	s->status.settled_io_errors = counter_get(&c->io_errors);
+}
+
 static void scrub_end(struct scrub *s)
 {
 	struct disk *d = s->disk;
 	scrub_unpin(s);
 	s->status.is_running = false;
 	s->status.ended_wall_ns = reactor_wall_ns(d->reactor);
+	scrub_settle_errors(s);
 	if (s->is_whole) /* the next checkpoint makes it durable */
 		d->scrubbed_wall_ns = s->status.ended_wall_ns;
 	scrub_schedule(d);
 	log_event(d->log, s->status.bad_blocks ? LOG_ERROR : LOG_INFO, "scrub-ended", d->name,
-		  "%llu blocks verified, %llu damaged, %llu leaves straightened",
+		  "%llu blocks verified, %llu damaged (of which %llu are healed), %llu leaves straightened",
 		  (unsigned long long)s->status.done_blocks, (unsigned long long)s->status.bad_blocks,
-		  (unsigned long long)s->status.straightened_leaves);
+		  (unsigned long long)s->status.healed_blocks, (unsigned long long)s->status.straightened_leaves);
 	disk_request_ended(d);
 }
 
@@ -559,6 +580,7 @@ static void scrub_run(struct scrub *s)
 int disk_scrub_start(struct disk *d, uint64_t bytes_per_s, bool straighten)
 {
 	struct scrub *s = d->scrub;
+	struct disk_scrub last;
 	if (d->state != DISK_RUNNING)
 		return -EIO;
 	if (s && s->status.is_running && s->is_slow && !s->is_stopping) {
@@ -568,6 +590,7 @@ int disk_scrub_start(struct disk *d, uint64_t bytes_per_s, bool straighten)
 	}
 	if (s && s->status.is_running)
 		return -EBUSY;
+	disk_scrub_status(d, &last);
 	if (s)
 		scrub_destroy(s);
 	d->scrub = s = calloc(1, sizeof(*s));
@@ -585,7 +608,10 @@ int disk_scrub_start(struct disk *d, uint64_t bytes_per_s, bool straighten)
 	list_init(&s->waiter.link);
 	timer_init(&s->timer, scrub_tick);
 	op_init(&s->again, scrub_again);
-	s->status = (struct disk_scrub){.is_running = true, .started_wall_ns = reactor_wall_ns(d->reactor)};
+	s->status = (struct disk_scrub){.is_running = true,
+					.started_wall_ns = reactor_wall_ns(d->reactor),
+					.settled_checksum_errors = last.settled_checksum_errors,
+					.settled_io_errors = last.settled_io_errors};
 	for (uint32_t i = 0; i < d->n_tree_slots; i++)
 		if (d->trees[i] && d->trees[i]->record.state == TREE_LIVE)
 			s->status.total_blocks += d->trees[i]->record.n_data_blocks;
@@ -639,6 +665,15 @@ void disk_scrub_stop(struct disk *d)
 void disk_scrub_status(const struct disk *d, struct disk_scrub *out)
 {
 	*out = d->scrub ? d->scrub->status : (struct disk_scrub){0};
+}
+
+void disk_scrub_healed(struct disk *d, uint64_t started_wall_ns, uint64_t n_blocks)
+{
+	struct scrub *s = d->scrub;
+	if (!s || s->status.started_wall_ns != started_wall_ns)
+		return; /* a later one has begun, which finds what is still damaged */
+	s->status.healed_blocks = min_u64(s->status.healed_blocks + n_blocks, s->status.bad_blocks);
+	scrub_settle_errors(s);
 }
 
 void scrub_destroy(struct scrub *s)

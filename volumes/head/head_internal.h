@@ -3,6 +3,7 @@
  *
  *   volume.c         a volume's life and what frontends ask     volume_io.c    every request: stages and dispatcher
  *   part.c, part_survey.c  the pieces that go to disks          range_lock.c   whose turn it is
+ *   damage.c, damage_heal.c  what scrubs find is healed         compare.c      copies are compared with each other
  *   volume_disk.c    who of the disks is asked                  heal.c         what a disk cannot read
  *   stale.c          marks a disk that failed                   layout.c       which disks have segments together
  *   reconcile.c      copies become equal at attach              resync.c, resync_copy.c  a stale disk becomes current
@@ -34,7 +35,9 @@
 #pragma once
 
 #include "replication/replica.h"
+#include "volumes/head/compare_internal.h"
 #include "volumes/head/copies_internal.h"
+#include "volumes/head/damage_internal.h"
 #include "volumes/head/drain_internal.h"
 #include "volumes/head/history.h"
 #include "volumes/head/part_internal.h"
@@ -249,6 +252,7 @@ struct volume {
 	struct barrier barrier;
 	struct layout layout;
 	struct stale stale;
+	struct compare compare;
 	struct resync *resync; /* under way */
 	struct timer resync_timer;
 	uint64_t resync_delay_ns; /* before the next attempt */
@@ -285,10 +289,12 @@ struct set_volume {
 	struct volume_set *set;
 	struct list link; /* by name */
 	struct volume_facts facts;
-	struct volume *head;   /* NULL: not attached */
-	struct attach *attach; /* under way */
-	struct reap *reap;     /* being deleted */
-	struct list updates;   /* record_member.turn: the first has its turn */
+	struct volume *head;    /* NULL: not attached */
+	struct attach *attach;  /* under way */
+	struct reap *reap;      /* being deleted */
+	struct list updates;    /* record_member.turn: the first has its turn */
+	uint64_t unlike_blocks; /* that differed between copies when these were compared last; since the start: */
+	uint64_t n_compared;
 	uint64_t n_moves;      /* since the start: segments lie elsewhere than whoever has seen fewer may think */
 	struct list snapshots; /* oldest first */
 	uint32_t n_snapshots;  /* those being deleted not counted */
@@ -299,7 +305,8 @@ struct set_volume {
 	uint64_t schedule_retry_ns;
 	uint64_t balance_after_ns; /* not before that again */
 	uint32_t balance_chunk;    /* where it goes on */
-	bool is_rehoming;          /* the set has attached it for itself, so that its segments can leave a disk */
+	bool is_rehoming;          /* the set has attached it for itself, so that its segments can leave a disk, */
+	uint64_t heal_until_ns;    /* or, until then, be healed */
 	char why[SET_WHY_BYTES];   /* recorded as attached and could not be */
 	struct leave_obstacle obstacle;
 };
@@ -355,6 +362,9 @@ struct volume_set {
 	struct list commands; /* in the order of submission; the first is carried out */
 	struct list aside;    /* commands that others may pass */
 	struct op command_op;
+	struct damage damage;
+	struct list heals; /* under way here, and how many: */
+	uint32_t n_heals;
 	struct timer schedule_timer;
 	struct timer drain_timer;
 	struct timer takeover_timer;
@@ -460,6 +470,10 @@ enum volume_io_wait { VOLUME_IO_WAITS(X) };
 void volume_submit_internal(struct volume *v, struct volume_io *io);
 /* Tells every disk that is joined that the epoch is complete; io is a FLUSH. */
 void volume_submit_complete(struct volume *v, struct volume_io *io, uint64_t epoch);
+/* A READ of at most PART_BYTES, inside a segment, by which a disk is healed: it is this disk that is read, and what it cannot
+ * read there is had elsewhere and rewritten as for any other read. `tree`: the live one, or a snapshot's. -ENODEV: the
+ * segment does not lie there. */
+void volume_submit_heal(struct volume *v, struct volume_io *io, uint32_t disk, uint64_t tree);
 void volume_io_init_locks(struct volume *v);
 /* What it stood in line for has come (all but TURN, LOCK and DISKS), or has failed with err: it goes on, on the next turn. */
 void volume_io_wake(struct volume_io *io, int err);

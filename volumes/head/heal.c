@@ -65,9 +65,20 @@ static void heal_ask(struct part *p, enum disk_op op, uint32_t disk)
 	part_ask(p, disk);
 }
 
+/* The volume's, or of what it reads, a snapshot's. */
+static void part_name(const struct part *p, char out[static SNAPSHOT_NAME_BYTES])
+{
+	const struct set_snapshot *snap = NULL;
+	if (p->request->own.heal.disk)
+		snap = snapshot_by_tree(p->volume->entry, p->request->own.heal.tree);
+	text_print(out, SNAPSHOT_NAME_BYTES, "%s%s%s", volume_name(p->volume), snap ? "@" : "",
+		   snap ? snap->facts.name : "");
+}
+
 static void heal_tell_lost(const struct part *p)
 {
-	const char *name = volume_name(p->volume);
+	char name[SNAPSHOT_NAME_BYTES];
+	part_name(p, name);
 	log_event(p->volume->set->log, LOG_ERROR, "block-lost", name,
 		  "block %" PRIu64 " of volume %s cannot be read from any copy: its readers get an I/O error",
 		  p->heal.first + (uint64_t)__builtin_ctzll(p->heal.bad), name);
@@ -76,7 +87,9 @@ static void heal_tell_lost(const struct part *p)
 static void heal_tell(const struct part *p)
 {
 	const struct heal *h = &p->heal;
-	const char *name = volume_name(p->volume);
+	char name[SNAPSHOT_NAME_BYTES];
+	part_name(p, name);
+	p->request->own.heal.n_left += h->n_failed;
 	const char *disk = p->volume->set->disks[__builtin_ctzll(h->origin)]->facts.name;
 	if (h->n_healed > 0)
 		log_event(p->volume->set->log, LOG_WARNING, "blocks-healed", name,

@@ -82,7 +82,15 @@ uint64_t part_good(const struct part *p)
 /* Whom to ask for what is looked for, or those that a change, a flush or an epoch goes to. */
 static uint64_t part_targets(const struct part *p)
 {
-	return part_looks(p) ? part_good(p) : volume_takers(p->volume, p->disks);
+	uint64_t only = p->request->own.heal.disk;
+	if (!part_looks(p))
+		return volume_takers(p->volume, p->disks);
+	return only ? part_good(p) & only : part_good(p);
+}
+
+static uint64_t part_tree(const struct part *p)
+{
+	return p->request->own.heal.disk ? p->request->own.heal.tree : volume_tree(p->volume);
 }
 
 /* The disk that a change goes to beside, because its segment moves there; 0: none. */
@@ -98,7 +106,7 @@ static void copy_send(struct part_copy *c, struct part *p, uint32_t disk)
 	struct volume_disk *vd = &p->volume->disks[disk];
 	c->part = p;
 	c->disk = disk;
-	c->rio.tree = volume_tree(p->volume);
+	c->rio.tree = part_tree(p);
 	c->rio.done = copy_done;
 	p->sent |= (1ull << disk) & ~p->moving_to;
 	p->owed++;
@@ -605,7 +613,7 @@ static enum part_stage part_after_carry(struct part *p)
 {
 	uint64_t targets = part_targets(p);
 	if (targets == 0) {
-		p->err = -EIO;
+		p->err = p->request->own.heal.disk & ~p->disks ? -ENODEV : -EIO;
 		p->sent = p->acked = p->full = 0;
 		part_judge(p);
 		return PART_END;

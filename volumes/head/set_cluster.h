@@ -112,4 +112,5 @@ const char *set_lease_why(const struct volume_set *s); /* what is wrong with it;
 /* ---- set_peers.c ---- */
 
 void set_disk_lose(struct set_disk *d, const char *why); /* another node's cannot be asked any more */
+struct peer_client *set_peer_client(struct volume_set *s, const char *node); /* NULL: it cannot be asked */
 void set_peers_abandon(struct volume_set *s);

@@ -178,6 +178,11 @@ static void set_disk_name_volume(const struct uuid *volume, char *text, size_t r
 	uuid_to_text(volume, text);
 }
 
+static void set_disk_damaged(const struct uuid *volume, uint64_t tree_id, uint64_t block, void *context)
+{
+	damage_note(context, volume, tree_id, block);
+}
+
 int set_disk_open(struct set_disk *d, void (*changed)(struct set_disk *d, void *context), void *context)
 {
 	struct volume_set *s = d->set;
@@ -200,6 +205,7 @@ int set_disk_open(struct set_disk *d, void (*changed)(struct set_disk *d, void *
 				 .opened = set_disk_opened,
 				 .failed = set_disk_failed,
 				 .name_volume = set_disk_name_volume,
+				 .damaged = set_disk_damaged,
 				 .context = d};
 	int err = disk_open(&o, &d->disk, d->why);
 	if (err != 0) {
@@ -463,6 +469,16 @@ const struct command_kind command_disk_remove = {
 
 /* ---- disk scrub ---- */
 
+/* Of the volumes that are served here and have a copy there. */
+static void compare_copies_on(const struct set_disk *d)
+{
+	list_each (node, &d->set->volumes) {
+		struct set_volume *v = container_of(node, struct set_volume, link);
+		if (v->head && volume_facts_disk(&v->facts, &d->facts.uuid))
+			compare_now(v->head);
+	}
+}
+
 static void disk_scrub_run(struct command *c)
 {
 	if (command_find_disk(c) == 0 && command_check_disk_here(c, c->disk) == 0) {
@@ -474,6 +490,8 @@ static void disk_scrub_run(struct command *c)
 			if (err != 0 && err != -EBUSY) /* one is under way: that is what was asked for */
 				command_refuse(c, err, "failed", "disk %s cannot be scrubbed: %s", c->disk->facts.name,
 					       strerror(-err));
+			else
+				compare_copies_on(c->disk);
 		}
 	}
 	command_end(c);

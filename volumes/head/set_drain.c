@@ -239,16 +239,21 @@ static bool entry_is_rehoming(const struct set_volume *entry)
 	return entry->is_rehoming && entry->head && !volume_facts_are_attached(&entry->facts);
 }
 
+static bool rehome_is_needed(const struct set_volume *entry)
+{
+	return leave_is_needed(entry) || heal_wants_head(entry);
+}
+
 static bool rehome_may_attach(struct set_volume *entry)
 {
 	return !entry->head && !entry->facts.is_deleting && !volume_facts_are_attached(&entry->facts) &&
-	       set_volume_is_here(entry) && leave_is_needed(entry);
+	       set_volume_is_here(entry) && rehome_is_needed(entry);
 }
 
 static bool rehome_may_detach(struct set_volume *entry)
 {
 	return entry_is_rehoming(entry) && entry->head->state == VOLUME_SERVING &&
-	       (!leave_is_needed(entry) || entry->head->is_fenced);
+	       (!rehome_is_needed(entry) || entry->head->is_fenced);
 }
 
 static void rehome_run(struct command *c)
@@ -315,7 +320,7 @@ static void drains_fired(struct timer *t)
 		struct set_volume *entry = container_of(node, struct set_volume, link);
 		if (!entry->head && !entry->attach)
 			entry->is_rehoming = false;
-		is_needed |= entry->is_rehoming || (!entry->facts.is_deleting && leave_is_needed(entry));
+		is_needed |= entry->is_rehoming || (!entry->facts.is_deleting && rehome_is_needed(entry));
 		if (entry->head)
 			leave_want(entry->head);
 		if (rehome_may_attach(entry) || rehome_may_detach(entry))

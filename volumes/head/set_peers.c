@@ -42,6 +42,12 @@ static struct set_peer *peer_find(struct volume_set *s, const char *node)
 	return NULL;
 }
 
+struct peer_client *set_peer_client(struct volume_set *s, const char *node)
+{
+	const struct set_peer *p = peer_find(s, node);
+	return p ? p->client : NULL;
+}
+
 /* ---- its disks ---- */
 
 static bool disk_is_of_peer(const struct set_disk *d, const struct set_peer *p)

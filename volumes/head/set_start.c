@@ -402,6 +402,7 @@ static int set_create(const struct volume_set_options *o, struct volume_set **ou
 	commands_init(s);
 	schedules_init(s);
 	drains_init(s);
+	damage_init(s);
 	balance_init(s);
 	takeovers_init(s);
 	returns_init(s);
@@ -595,7 +596,7 @@ void set_stop_run(struct volume_set *s)
 			stop_close(s);
 			break;
 		case STOP_CLOSE:
-			if (t->owed > 0)
+			if (t->owed > 0 || damage_is_busy(s) || s->n_heals > 0)
 				return;
 			t->stage = STOP_SEEN;
 			break;
@@ -623,6 +624,7 @@ static void stop_begin(struct volume_set *s)
 	schedules_stop(s);
 	drains_stop(s);
 	balance_stop(s);
+	damage_stop(s);
 	takeovers_stop(s);
 	returns_stop(s);
 }
@@ -671,6 +673,7 @@ void set_free(struct volume_set *s)
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
 		free(s->disks[i]);
 	set_peers_abandon(s);
+	damage_fini(s);
 	parts_fini(&s->parts);
 	parts_fini(&s->flushes);
 	free(s->stop);

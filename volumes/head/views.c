@@ -40,6 +40,7 @@ static void disk_view_fill(const struct set_disk *d, struct disk_view *v)
 	quarry_assert(d->disk && v->state != DISK_CLOSED);
 	disk_stats(d->disk, &v->stats);
 	disk_scrub_status(d->disk, &v->scrub);
+	v->is_healing = damage_is_healing(d);
 	v->counters = disk_counters(d->disk);
 }
 
@@ -207,6 +208,7 @@ static void volume_view_copies(const struct set_volume *entry, struct volume_vie
 	v->fewest_copies = f->replicas;
 	v->is_rebuilding = entry->head && entry->head->is_rebuild_told;
 	v->is_evening = even_is_needed(entry);
+	v->differing_blocks = entry->unlike_blocks;
 	volume_view_copies_why(entry, v);
 	if (!entry->head)
 		return;

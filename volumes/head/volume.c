@@ -62,6 +62,7 @@ int volume_create(struct set_volume *entry, uint64_t size_bytes, struct volume *
 	barrier_init(v);
 	stale_init(v);
 	resync_init(v);
+	compare_init(v);
 	leave_init(v);
 	*out = v;
 	return 0;
@@ -71,7 +72,7 @@ void volume_destroy(struct volume *v)
 {
 	quarry_assert(v->refs == 0 && list_is_empty(&v->requests) && list_is_empty(&v->watches));
 	quarry_assert(placer_is_idle(v) && barrier_is_resting(v) && !stale_is_busy(v) && !v->resync);
-	quarry_assert(!v->move && !v->leave);
+	quarry_assert(!v->move && !v->leave && compare_is_over(v));
 	volume_abandon(v);
 }
 
@@ -81,6 +82,7 @@ void volume_abandon(struct volume *v)
 	barrier_abandon(v);
 	stale_abandon(v);
 	resync_abandon(v);
+	compare_abandon(v);
 	leave_abandon(v);
 	layout_fini(v);
 	fill_abandon(v);
@@ -119,6 +121,7 @@ void volume_start_draining(struct volume *v, void (*drained)(struct volume *v))
 	fill_drain(v);
 	set_lease_drain(v);
 	resync_stop(v);
+	compare_stop(v);
 	leave_stop(v);
 	volume_check_drained(v);
 }
@@ -126,7 +129,7 @@ void volume_start_draining(struct volume *v, void (*drained)(struct volume *v))
 void volume_check_drained(struct volume *v)
 {
 	if (!v->drained || v->refs > 0 || v->n_requests > 0 || !placer_is_idle(v) || v->resync || v->leave || v->move ||
-	    v->drained_op.kind != OP_NONE)
+	    !compare_is_over(v) || v->drained_op.kind != OP_NONE)
 		return;
 	reactor_defer(v->set->reactor, &v->drained_op, 0);
 }

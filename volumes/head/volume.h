@@ -118,6 +118,11 @@ struct volume_io {
 			uint64_t n_moves; /* of the volume, when these were found */
 			uint64_t end;     /* the first change of all disks; then: the end of the row of segments */
 		} ahead;                  /* MAP with since: what goes on in ISSUE */
+		struct {
+			uint64_t disk;   /* bit of the only one that is read, unless it cannot; 0: any is */
+			uint64_t tree;   /* with a disk: the live one, or a snapshot's */
+			uint32_t n_left; /* blocks that could not be rewritten on a disk */
+		} heal;                  /* READ: see damage_heal.c */
 	} own;
 };
 

@@ -505,6 +505,7 @@ static void attach_serve(struct attach *a)
 	move_tidy(v);
 	resync_want(v);
 	leave_want(v);
+	compare_want(v);
 	if (v->why[0])
 		log_event(v->set->log, LOG_WARNING, "volume-degraded", a->entry->facts.name, "volume %s: %s",
 			  a->entry->facts.name, v->why);

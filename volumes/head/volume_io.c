@@ -526,8 +526,8 @@ static void volume_io_count(struct volume_io *io, uint64_t elapsed_ns)
 {
 	struct volume *v = io->own.volume;
 	struct volume_counters *c = &v->counters;
-	if (io->own.err == -EBADMSG)
-		return; /* it comes again */
+	if (io->own.err == -EBADMSG || io->own.heal.disk != 0)
+		return; /* it comes again; or it is no client's */
 	if (io->own.err != 0)
 		counter_add(io->own.err == -ENOSPC ? &c->no_space : &c->errors, 1);
 	if (io->own.err == -ENOSPC || (io->own.err == 0 && io->op == VOLUME_WRITE && v->full_ns != 0))
@@ -708,6 +708,7 @@ static void volume_io_begin(struct volume *v, struct volume_io *io, bool is_inte
 	io->own.part = NULL;
 	io->own.disks = io->own.epoch = io->own.fill_bytes = 0;
 	io->own.ahead.stage = 0;
+	io->own.heal.disk = io->own.heal.tree = io->own.heal.n_left = 0;
 	io->own.iov_index = 0;
 	io->own.iov_skip = 0;
 	io->own.is_locked = io->own.is_answered = io->own.is_strict = false;
@@ -751,6 +752,22 @@ void volume_submit(struct volume *v, struct volume_io *io)
 void volume_submit_internal(struct volume *v, struct volume_io *io)
 {
 	volume_io_submit(v, io, true);
+}
+
+void volume_submit_heal(struct volume *v, struct volume_io *io, uint32_t disk, uint64_t tree)
+{
+	quarry_assert(io->done && io->op == VOLUME_READ && io->flags == 0);
+	quarry_assert(io->len_bytes > 0 && io->len_bytes <= PART_BYTES);
+	volume_io_begin(v, io, false);
+	io->own.heal.disk = 1ull << disk;
+	io->own.heal.tree = tree;
+	io->own.err = v->state == VOLUME_SERVING ? 0 : -ESHUTDOWN;
+	if (io->pos_bytes + io->len_bytes > v->n_chunks * PLACEMENT_CHUNK * SEGMENT_BYTES)
+		io->own.err = -EINVAL;
+	io->own.cursor = io->pos_bytes;
+	io->own.end = io->pos_bytes + io->len_bytes;
+	io->own.stage = io->own.err ? VOLUME_IO_REPLY : VOLUME_IO_LOCK;
+	volume_io_go(io);
 }
 
 void volume_submit_complete(struct volume *v, struct volume_io *io, uint64_t epoch)

@@ -31,6 +31,7 @@
 #include "daemon/metadata/members.h"
 #include "daemon/metadata/metadata.h"
 #include "replication/peer_client.h"
+#include "replication/peer_server.h"
 #include "volumes/disk/disk.h"
 #include "volumes/head/volume.h"
 
@@ -73,6 +74,10 @@ struct disk *volume_set_disk(struct volume_set *s, const struct uuid *disk);
 uint32_t volume_set_list_disks(struct volume_set *s, struct peer_disk *out);
 /* The node's disks can be asked over this client from now on, or no more: one client for each node at a time. */
 void volume_set_peer_changed(struct volume_set *s, const char *node, struct peer_client *client, bool is_up);
+/* Blocks that a scrub has found damaged on a disk of the volume, of any node, are healed by its head, which is this node's.
+ * done(), on a later turn unless there is no memory for it, with what peer_damage_answer() says. */
+void volume_set_heal(struct volume_set *s, const struct peer_damage *at, void (*done)(void *context, int res),
+		     void *context);
 /* Called before a disk is closed; NULL: nobody is. */
 void volume_set_on_disk_close(struct volume_set *s, void (*closes)(struct disk *disk, void *context), void *context);
 
@@ -200,6 +205,7 @@ struct disk_view {
 	struct disk_stats stats;
 	const struct disk_counters *counters; /* NULL when not open */
 	struct disk_scrub scrub;
+	bool is_healing; /* what a scrub has found damaged there is being healed, or about to be */
 	bool is_reserved;
 	struct {
 		bool is_wanted; /* it is being drained, or is empty: */
@@ -269,9 +275,10 @@ struct volume_view {
 	} resync;                             /* of the copy that is_resyncing */
 	/* Of segments with fewer current copies than replicas, and with more; 0 as well when it is detached. */
 	uint64_t degraded_bytes, surplus_bytes;
-	uint32_t fewest_copies; /* that any of its segments has */
-	bool is_rebuilding;     /* copies are being made anew elsewhere */
-	bool is_evening;        /* segments get as many copies as they are to have */
+	uint64_t differing_blocks; /* between current copies, when they were compared last */
+	uint32_t fewest_copies;    /* that any of its segments has */
+	bool is_rebuilding;        /* copies are being made anew elsewhere */
+	bool is_evening;           /* segments get as many copies as they are to have */
 	char copies_why
 	    [SET_WHY_BYTES]; /* why that, or leaving a disk, does not go on; "": nothing is known against it */
 	bool is_attached_nbd, is_attached_vhost, is_read_only, is_deleting, is_serving;

@@ -4,6 +4,7 @@
  *   heal     nodes start, disks that failed are opened anew, volumes are attached
  *   settle   within SETTLE_NS: every volume has one head, all its copies are current, as many as it is to have, apart from
  *            each other; nothing moves, nothing is freed; what is drained is empty, and is then drained no more
+ *   scrub    every disk: what has rotted there, and nobody has read, is healed
  *   compare  every cell of every volume and snapshot, at its head, and on each disk by itself; the rest of each copy
  *   leave    nodes stop; each disk is checked as `quarry disk check` does; the store holds nothing that nobody names
  *
@@ -264,10 +265,6 @@ static void compare_cell(struct cluster *c, const struct cluster_disk *d, struct
 	struct look l = {
 	    .io = {.op = DISK_READ, .tree = tree, .first = cell_block(cell), .n_blocks = 1, .iov = &iov, .n_iov = 1}};
 	look(c, node_disk(&c->nodes[d->node], d)->disk, &l);
-	if (l.res == -EIO && rot_has(c, d, token)) {
-		c->totals.left_rotten++; /* nobody has read it there */
-		return;
-	}
 	if (l.res != 0)
 		cluster_fail(c, "cell %u of %s cannot be read on %s: %d", cell, name, d->name, l.res);
 	if (content_token(memory) != token)
@@ -395,7 +392,7 @@ static void leave(struct cluster *c)
 	if (!cluster_until(c, all_are_down, SETTLE_NS))
 		cluster_fail(c, "a node does not stop");
 	for (uint32_t i = 0; i < c->n_disks; i++)
-		if (disk_is_there(&c->disks[i]) && !rot_has_disk(c, &c->disks[i]))
+		if (disk_is_there(&c->disks[i]))
 			check_disk(c, &c->disks[i]);
 }
 
@@ -411,6 +408,7 @@ void cluster_judge(struct cluster *c)
 		cluster_pass(c, REBALANCE_NS);
 		settle(c);
 	}
+	rot_scrub_all(c);
 	c->is_quiet = true;
 	for (uint32_t i = 0; i < VOLUMES_MAX; i++)
 		if (c->volumes[i].cells)

@@ -70,6 +70,8 @@ void cluster_count_events(struct cluster *c)
 				c->totals.takeovers += strcmp(views[j].code, "volume-taken-over") == 0;
 				c->totals.resyncs += strcmp(views[j].code, "copy-current") == 0;
 				c->totals.healed += strcmp(views[j].code, "blocks-healed") == 0;
+				if (strcmp(views[j].code, "copies-differ") == 0)
+					cluster_fail(c, "%s", views[j].text);
 				c->totals.rebalances += strcmp(views[j].code, "rebalance-begun") == 0;
 			}
 	}
@@ -442,6 +444,7 @@ void cluster_open(struct cluster *c, uint64_t seed, bool is_traced)
 {
 	*c = (struct cluster){.seed = seed, .is_traced = is_traced, .id = uuid_make(1, 2), .pool = uuid_make(3, 4)};
 	c->habits = habits_choose(seed);
+	c->is_scrubbing = seed >= SEEDS_UNSCRUBBED && c->habits & HABIT_ROT;
 	c->sim = sim_create(seed);
 	c->store = cluster_store_open(c->sim);
 	c->n_nodes = 3 + (uint32_t)pick(c, NODES_MAX - 2);

@@ -6,6 +6,7 @@
  * Of a segment only one disk's copy rots as long as it lies there, and only what is durable on all; when no other copy is current
  * any more the block is whole again. So there always is a good one, though not always one that can be reached: then a read is
  * an error, and never wrong data.
+ * At the end all disks are scrubbed, and nothing rotten is left; some seeds scrub a disk now and then, and compare copies.
  * Only what a checkpoint holds rots: a record of the journal that does not match its data is a write that a crash cut short.
  *
  * Owner: the test.
@@ -13,6 +14,7 @@
 #include "tests/sim/cluster/cluster_world.h"
 
 #define BLOCK_BITS (BLOCK_BYTES * 8u)
+#define SCRUBS_NS  (300 * NS_PER_S)
 
 static uint64_t checkpoint_of(const struct cluster *c, const struct cluster_disk *d)
 {
@@ -138,18 +140,92 @@ void rot_pass(struct cluster *c)
 	}
 }
 
-bool rot_has(const struct cluster *c, const struct cluster_disk *d, uint64_t token)
+/* ---- comparing copies ---- */
+
+static struct volume *compare_head(struct cluster *c, const struct model_volume *v)
 {
-	for (uint32_t i = 0; i < ROT_MAX; i++)
-		if (c->rot[i].state == ROT_DONE && c->rot[i].disk == d && c->rot[i].token == token)
-			return true;
-	return false;
+	for (uint32_t i = 0; i < c->n_nodes && v->cells; i++) {
+		struct volume *head = node_is_awake(&c->nodes[i]) ? client_head(&c->nodes[i], v) : NULL;
+		if (head && volume_facts_are_replicated(&head->entry->facts))
+			return head;
+	}
+	return NULL;
 }
 
-bool rot_has_disk(const struct cluster *c, const struct cluster_disk *d)
+static void compare_all(struct cluster *c)
 {
-	for (uint32_t i = 0; i < ROT_MAX; i++)
-		if (c->rot[i].state == ROT_DONE && c->rot[i].disk == d)
-			return true;
-	return false;
+	uint64_t end_ns = sim_now_ns(c->sim) + SCRUBS_NS;
+	for (uint32_t i = 0; i < VOLUMES_MAX; i++) {
+		struct volume *head = compare_head(c, &c->volumes[i]);
+		uint64_t n_compared = head ? head->entry->n_compared : 0;
+		if (!head)
+			continue;
+		compare_now(head);
+		while (head->entry->n_compared == n_compared && sim_now_ns(c->sim) < end_ns)
+			cluster_pass(c, 100 * NS_PER_MS);
+		if (head->entry->n_compared == n_compared || head->entry->unlike_blocks > 0)
+			cluster_fail(c, "the copies of %s: %llu blocks differ", c->volumes[i].name,
+				     (unsigned long long)head->entry->unlike_blocks);
+		c->totals.compared++;
+	}
+}
+
+/* ---- scrubs ---- */
+
+static struct set_disk *scrub_disk(struct cluster *c, uint32_t i)
+{
+	struct cluster_node *n = &c->nodes[c->disks[i].node];
+	struct set_disk *mine = node_is_awake(n) && n->set ? node_disk(n, &c->disks[i]) : NULL;
+	return mine && mine->disk ? mine : NULL;
+}
+
+void rot_scrub(struct cluster *c)
+{
+	uint32_t i = (uint32_t)pick(c, c->n_disks);
+	uint64_t bytes_per_s = one_in(c, 2) ? 0 : MIB;
+	const struct set_disk *d = scrub_disk(c, i);
+	struct volume *head = compare_head(c, &c->volumes[pick(c, VOLUMES_MAX)]);
+	if (d && disk_scrub_start(d->disk, bytes_per_s, one_in(c, 2)) == 0)
+		cluster_say(c, &c->nodes[c->disks[i].node], "%s: a scrub begins", c->disks[i].name);
+	if (head)
+		compare_now(head);
+}
+
+static bool scrubs_have_ended(struct cluster *c)
+{
+	for (uint32_t i = 0; i < c->n_disks; i++) {
+		const struct set_disk *d = scrub_disk(c, i);
+		struct disk_scrub scrub = {.is_running = false};
+		if (d)
+			disk_scrub_status(d->disk, &scrub);
+		if (scrub.is_running || (d && damage_is_healing(d)))
+			return false;
+	}
+	return true;
+}
+
+void rot_scrub_all(struct cluster *c)
+{
+	if (!cluster_until(c, scrubs_have_ended, SCRUBS_NS)) /* that were begun before */
+		cluster_fail(c, "a scrub, or what it has found, does not end");
+	for (uint32_t i = 0; i < c->n_disks; i++) {
+		struct set_command scrub = {.kind = SET_DISK_SCRUB};
+		text_print(scrub.object, sizeof(scrub.object), "%s", c->disks[i].name);
+		if (scrub_disk(c, i) && order_wait(c, &c->nodes[c->disks[i].node], &scrub) != 0)
+			cluster_fail(c, "%s cannot be scrubbed: %s", c->disks[i].name, scrub.why);
+	}
+	if (!cluster_until(c, scrubs_have_ended, SCRUBS_NS))
+		cluster_fail(c, "a scrub, or what it has found, does not end");
+	for (uint32_t i = 0; i < c->n_disks; i++) {
+		const struct set_disk *d = scrub_disk(c, i);
+		struct disk_scrub scrub = {.bad_blocks = 0};
+		if (d)
+			disk_scrub_status(d->disk, &scrub);
+		if (scrub.healed_blocks != scrub.bad_blocks)
+			cluster_fail(c, "%s: of %llu damaged blocks %llu are healed", c->disks[i].name,
+				     (unsigned long long)scrub.bad_blocks, (unsigned long long)scrub.healed_blocks);
+		c->totals.scrubbed += scrub.healed_blocks;
+	}
+	if (c->seed >= SEEDS_UNSCRUBBED)
+		compare_all(c);
 }

@@ -16,6 +16,7 @@
 #define UPKEEP_PERCENT 8u
 #define JUMP_ONE_IN    25u /* turns */
 #define ROT_ONE_IN     15u
+#define SCRUB_ONE_IN   20u
 
 static bool all_are_up(struct cluster *c)
 {
@@ -65,6 +66,8 @@ static void turn(struct cluster *c, uint32_t ios_max, uint32_t trouble_percent, 
 		fault_jump(c);
 	if (c->habits & HABIT_ROT && one_in(c, ROT_ONE_IN))
 		rot_act(c);
+	if (c->is_scrubbing && one_in(c, SCRUB_ONE_IN))
+		rot_scrub(c);
 	if (pick(c, 100) < trouble_percent)
 		fault_act(c);
 	if (one_in(c, 20))

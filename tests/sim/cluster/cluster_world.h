@@ -61,7 +61,8 @@ struct cluster;
 	X(clock_jumps)                                                                                                 \
 	X(rotten)                                                                                                      \
 	X(healed)                                                                                                      \
-	X(left_rotten)                                                                                                 \
+	X(scrubbed)                                                                                                    \
+	X(compared)                                                                                                    \
 	X(resyncs)                                                                                                     \
 	X(open_to_loss)                                                                                                \
 	X(checks)
@@ -198,7 +199,8 @@ struct rot {
 };
 
 /* What else happens in a seed, a bit each. Those below tell the stories that they told before there were any. */
-#define SEEDS_PLAIN 10000u
+#define SEEDS_PLAIN      10000u
+#define SEEDS_UNSCRUBBED 30000u /* below it disks are scrubbed at the end alone, and copies not compared */
 enum habit {
 	HABIT_REPLICAS = 1,     /* volumes get more copies, and fewer */
 	HABIT_NODES = 2,        /* whole nodes are drained */
@@ -229,7 +231,8 @@ struct cluster {
 	bool is_quiet;          /* nothing more is to go wrong: every error is one */
 	bool is_keeping_drains; /* at the end: what is drained is to become empty */
 	uint32_t habits;
-	uint64_t removed; /* bit per disk: by force, or otherwise, as the store says */
+	bool is_scrubbing; /* disks are scrubbed now and then */
+	uint64_t removed;  /* bit per disk: by force, or otherwise, as the store says */
 	struct rot rot[ROT_MAX];
 	bool node_is_draining[NODES_MAX]; /* as the store says */
 	struct cluster_totals totals;
@@ -358,10 +361,10 @@ void fault_jump(struct cluster *c); /* somebody sets a clock */
 
 /* ---- cluster_rot.c ---- */
 
-void rot_act(struct cluster *c);  /* a block is chosen */
-void rot_pass(struct cluster *c); /* those chosen rot when a checkpoint holds them */
-bool rot_has(const struct cluster *c, const struct cluster_disk *d, uint64_t token);
-bool rot_has_disk(const struct cluster *c, const struct cluster_disk *d);
+void rot_act(struct cluster *c);       /* a block is chosen */
+void rot_pass(struct cluster *c);      /* those chosen rot when a checkpoint holds them */
+void rot_scrub(struct cluster *c);     /* a scrub of some disk begins, and the copies of some volume are compared */
+void rot_scrub_all(struct cluster *c); /* of each; waits, and fails if anything is left */
 
 /* ---- cluster_judge.c ---- */
 
