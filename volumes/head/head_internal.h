@@ -589,7 +589,7 @@ struct set_snapshot *snapshot_find_export(struct volume_set *s, const char *name
 struct set_snapshot *snapshot_put(struct set_volume *entry, const struct snapshot_facts *facts);
 void snapshot_remove(struct set_snapshot *snap); /* it has no head */
 void snapshot_mark_deleting(struct set_snapshot *snap);
-void snapshots_fini(struct set_volume *entry);   /* as a crash does */
+void snapshots_fini(struct set_volume *entry); /* as a crash does */
 /* Which lines of the record have snapshots. */
 void snapshots_mark_lines(const struct set_volume *entry, const struct volume_facts *facts, bool used[LINES_MAX]);
 /* Its head, made when there is none; the set's own use of it, until snapshot_close(). 0 or -ENOMEM. */
