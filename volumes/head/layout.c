@@ -30,9 +30,13 @@ static struct layout_set *layout_find(struct layout *l, uint64_t disks)
 	return NULL;
 }
 
+/* What others have reserved, and add when the store has answered them: a placement and a move. */
+#define PROMISED_MAX (PLACE_PICKS_MAX + 1)
+
 int layout_reserve(struct volume *v, uint32_t n)
 {
 	struct layout *l = &v->layout;
+	n += PROMISED_MAX;
 	if (l->room - l->n >= n)
 		return 0;
 	uint32_t room = 2 * (l->n + n);
