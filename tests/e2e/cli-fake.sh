@@ -315,6 +315,14 @@ q volume attach i1 --nbd >/dev/null
 expect 0 'is attached; what is written' q volume export i1 "$dir/live.raw"
 holds cmp "$dir/live.raw" "$dir/out.raw"
 is "still attached" "$(q --json volume show i1 | jq '.attachments | length')" 1
+mode unattached # it was attached by somebody else, since the command had looked
+expect 0 'exported volume' q volume export i1 "$dir/live.raw" --force
+good
+is "still attached" "$(q --json volume show i1 | jq '.attachments | length')" 1
+mode unmade # and made
+expect 1 "volume 'i1' exists; a new one is made: choose another name$" q volume import "$dir/source.raw" i1
+good
+same
 
 say "an interrupted import deletes its volume"
 nbdkit -f --exit-with-parent -U "$dir/slow.sock" -P "$dir/slow.pid" --filter=delay pattern 1G rdelay=100ms &
@@ -330,6 +338,24 @@ status=0
 wait "$import" || status=$?
 is "exit status" "$status" 1
 holds grep -q "^quarry: interrupted at byte .*; volume 'slow' was deleted again$" "$dir/said"
+same
+"$BUILD/quarry" volume import "nbd+unix:///?socket=$dir/slow.sock" slow 2>"$dir/said" &
+import=$!
+others+=("$import")
+until_true 10 attached
+kill -STOP "$import"
+q volume detach slow >/dev/null
+q volume delete slow >/dev/null
+q volume create slow --size 1M >/dev/null
+q volume attach slow --nbd >/dev/null
+kill -CONT "$import"
+status=0
+wait "$import" || status=$?
+is "exit status" "$status" 1
+holds grep -q "; volume 'slow' was deleted meanwhile, and the one that has its name now is left alone$" "$dir/said"
+holds attached
+q volume detach slow >/dev/null
+q volume delete slow >/dev/null
 same
 
 say "output that is not taken"
