@@ -321,8 +321,9 @@ enum status volume_export(struct cli *c)
 	enum status status = transfer_end(&transfer, export_run(&transfer));
 	if (status != DONE)
 		return status;
+	auto_free char *printable = text_printable(target); /* JSON takes no path that is not UTF-8 */
 	json_auto_t *value =
-	    json_pack("{sssssssIsb}", "volume", transfer.name, "target", target, "format", export_format_name(c),
+	    json_pack("{sssssssIsb}", "volume", transfer.name, "target", printable, "format", export_format_name(c),
 		      "copied_bytes", (json_int_t)transfer.copied_bytes, "verified", transfer_is_verified(&transfer));
 	char copied[SIZE_TEXT_BYTES];
 	size_to_text(transfer.copied_bytes, copied);

@@ -324,12 +324,13 @@ static void prune_print(struct prune *x)
 	char freed[SIZE_TEXT_BYTES];
 	const struct repository *r = &x->repository;
 	uint64_t freed_bytes = x->removed_bytes > x->store.stored_bytes ? x->removed_bytes - x->store.stored_bytes : 0;
+	auto_free char *path = text_printable(r->path); /* JSON takes no path that is not UTF-8 */
 	json_auto_t *kept = json_array(), *forgotten = json_array();
 	for (uint32_t i = 0; i < r->n_records; i++) {
 		auto_free char *title = record_title(r->records[i]);
 		json_array_append_new(x->is_kept[i] ? kept : forgotten, json_string(title));
 	}
-	json_auto_t *value = json_pack("{sssbsOsOsIsIsI}", "repository", r->path, "dry_run", x->is_trial, "kept", kept,
+	json_auto_t *value = json_pack("{sssbsOsOsIsIsI}", "repository", path, "dry_run", x->is_trial, "kept", kept,
 				       "forgotten", forgotten, "removed_packs", (json_int_t)x->n_removed, "freed_bytes",
 				       (json_int_t)freed_bytes, "given_up_chunks", (json_int_t)x->n_given_up);
 	if (cli_print_json(x->cli, value))

@@ -315,6 +315,7 @@ q volume attach i1 --nbd >/dev/null
 expect 0 'is attached; what is written' q volume export i1 "$dir/live.raw"
 holds cmp "$dir/live.raw" "$dir/out.raw"
 is "still attached" "$(q --json volume show i1 | jq '.attachments | length')" 1
+expect 0 'copied_bytes' q --json volume export i1 "$dir/"$'odd\xff.raw'
 mode unattached # it was attached by somebody else, since the command had looked
 expect 0 'exported volume' q volume export i1 "$dir/live.raw" --force
 good
