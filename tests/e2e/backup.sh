@@ -448,6 +448,16 @@ backup p@n9 "$dir/pruned"
 is "the base" "$(told base)" n8
 holds restores p@n9 "$dir/pruned"
 
+# the clock was set back: what was made last is not what goes first
+snapshot p n0 2000-01-01T00:00:00Z
+backup p@n0 "$dir/pruned"
+is "kept" "$(kept --keep-last 1)" "p@n9 p@n0"
+holds restores p@n0 "$dir/pruned"
+put p 40000 4
+snapshot p n10
+backup p@n10 "$dir/pruned"
+is "kept" "$(kept --keep-last 1)" p@n10
+
 # a prune that is killed before it removes what it has written again: chunks lie in two packs, of which one is damaged
 q volume create h --size 20M >/dev/null
 put h 0 1200
