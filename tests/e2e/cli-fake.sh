@@ -311,6 +311,23 @@ expect 1 "there is no folder '$dir/no'; make it first" q volume export i1 "$dir/
 mkdir "$dir/folder"
 expect 1 'folder' q volume export i1 "$dir/folder" --force
 holds test ! -e "$dir/x.raw"
+# what somebody uses is not written to: a lock, as quarryd has on its disks, and a device with a file system that is mounted
+head -c 100000 /dev/urandom >"$dir/used.raw"
+cp "$dir/used.raw" "$dir/used.before"
+coproc lock { exec /usr/bin/python3 -c 'import fcntl, sys; f = open(sys.argv[1], "r+b"); fcntl.lockf(f, fcntl.LOCK_EX)
+print(flush=True); sys.stdin.read()' "$dir/used.raw"; }
+others+=("$lock_PID")
+read -r _ <&"${lock[0]}"
+expect 1 "'$dir/used.raw' is in use by another program" q volume export i1 "$dir/used.raw" --force
+holds cmp "$dir/used.raw" "$dir/used.before"
+truncate -s 32M "$dir/mounted.raw"
+mkdir "$dir/mounted"
+if mkfs.ext4 -q "$dir/mounted.raw" && loop=$(losetup -f --show "$dir/mounted.raw" 2>/dev/null) && loops+=("$loop") && mount "$loop" "$dir/mounted" 2>/dev/null; then
+	mounts+=("$dir/mounted")
+	cp "$dir/used.before" "$dir/mounted"
+	expect 1 "cannot open '$loop': Device or resource busy" q volume export i1 "$loop" --force
+	holds cmp "$dir/mounted/used.before" "$dir/used.before"
+fi
 q volume attach i1 --nbd >/dev/null
 expect 0 'is attached; what is written' q volume export i1 "$dir/live.raw"
 holds cmp "$dir/live.raw" "$dir/out.raw"
