@@ -10,7 +10,7 @@
  *    hold him off, and people are told to import what only they can write (docs/how-to/back-up-an-image.md).
  *    An image of which a part is missing is refused: qemu-nbd would serve zeros in its place.
  * 3. A file in a format that is not known as such is not taken for raw data when its first bytes say otherwise.
- * 4. A target that is there is left alone unless the user insists.
+ * 4. A target that is there is left alone unless the user insists; one that somebody uses, even then.
  */
 #include "cli/image.h"
 
@@ -240,9 +240,24 @@ enum status image_open_source(struct cli *c, struct endpoint *e, const char *pat
 
 /* ---- target ---- */
 
+/* A device that is mounted, or part of something else, is not opened (O_EXCL). Who has a file open and cares, as quarryd its
+ * disks and qemu its images, holds a lock. */
+static enum status raw_claim(struct cli *c, struct endpoint *e, const char *path)
+{
+	struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	struct stat now;
+	bool is_device = stat(path, &now) == 0 && S_ISBLK(now.st_mode);
+	enum status status = endpoint_open_file(c, e, path, O_RDWR | (is_device ? O_EXCL : 0));
+	if (status != DONE)
+		return status;
+	if (fcntl(e->fd, F_OFD_SETLK, &whole) < 0 && (errno == EAGAIN || errno == EACCES))
+		return cli_refuse(c, "in-use", "'%s' is in use by another program; choose another name", path);
+	return DONE;
+}
+
 static enum status raw_open(struct cli *c, struct endpoint *e, struct image_target *t, uint64_t size_bytes)
 {
-	enum status status = endpoint_open_file(c, e, t->path, O_RDWR);
+	enum status status = raw_claim(c, e, t->path);
 	if (status != DONE || e->is_device)
 		return status;
 	char size[SIZE_TEXT_BYTES];

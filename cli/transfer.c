@@ -6,8 +6,10 @@
  *
  * 1. What runs a program (qemu-nbd) is opened before signals are held back, so that the program is born with none held.
  *    What must be undone (a volume, an attachment) is done after, so that Ctrl-C leaves nothing behind.
- * 2. An import makes its volume. One that fails deletes it again; an export that fails removes the file that it made.
- * 3. A volume that was attached before stays attached. What is there already is overwritten only when the user insists.
+ * 2. An import makes its volume. One that fails deletes it again, but no other that has its name by then; an export that
+ *    fails removes the file that it made.
+ * 3. A volume that was attached before stays attached, also when that happened a moment ago. What is there already is
+ *    overwritten only when the user insists.
  * 4. What was copied is read back and verified, unless the user does without: a copy that is not looked at is only a
  *    hope, and whoever makes one often deletes what it was made of.
  */
@@ -43,11 +45,19 @@ enum status transfer_connect(struct transfer *t, const json_t *present, bool is_
 	} else {
 		json_auto_t *body = json_pack("{sssb}", "frontend", "nbd", "read_only", is_read_only);
 		status = volume_attach_with(t->cli, t->name, body, &attachment);
-		t->is_attached = status == DONE;
+		t->is_attached = status == DONE && !is_unchanged(attachment);
 	}
 	if (status != DONE)
 		return status;
 	return endpoint_open_attachment(t->cli, &t->volume, attachment_uri(t->cli, attachment), t->context);
+}
+
+/* Has another volume the name of the one that was made? Somebody may have deleted that, and made this. */
+static bool volume_is_other(struct transfer *t)
+{
+	json_auto_t *volume = NULL;
+	auto_free char *path = api_path("/v1/volumes/", t->name, "");
+	return client_get(t->cli, path, &volume) == DONE && strcmp(text_at(volume, "uuid"), t->uuid) != 0;
 }
 
 enum status transfer_end(struct transfer *t, enum status status)
@@ -56,11 +66,18 @@ enum status transfer_end(struct transfer *t, enum status status)
 	struct failure first = c->failure;
 	endpoint_close(&t->volume);
 	endpoint_close(&t->other);
-	enum status undone = t->is_attached ? volume_detach_from(c, t->name, "/attachments/nbd", NULL) : DONE;
+	bool is_other = status != DONE && t->is_created && volume_is_other(t);
+	enum status undone =
+	    t->is_attached && !is_other ? volume_detach_from(c, t->name, "/attachments/nbd", NULL) : DONE;
 	if (undone != DONE && status == DONE)
 		status = cli_refuse(c, c->failure.code, "all is copied, but %s '%s' is still attached: %s",
 				    object_noun(t->name), t->name, c->failure.text);
-	else if (status != DONE && t->is_created) {
+	else if (is_other) {
+		status =
+		    cli_refuse(c, first.code,
+			       "%s; volume '%s' was deleted meanwhile, and the one that has its name now is left alone",
+			       first.text, t->name);
+	} else if (status != DONE && t->is_created) {
 		auto_free char *path = api_path("/v1/volumes/", t->name, "");
 		undone = client_call(c, &(struct request){.method = "DELETE", .path = path}, NULL);
 		status = cli_refuse(c, first.code, "%s; volume '%s' was %s", first.text, t->name,
@@ -71,6 +88,7 @@ enum status transfer_end(struct transfer *t, enum status status)
 	if (status != DONE)
 		image_target_drop(&t->target);
 	free(t->target.path);
+	free(t->uuid);
 	interrupt_end(&t->interrupt);
 	return status;
 }
@@ -89,6 +107,11 @@ static enum status transfer_copy(struct transfer *t, struct endpoint *source, st
 
 /* ---- import ---- */
 
+static enum status volume_refuse_existing(struct cli *c, const char *name)
+{
+	return cli_refuse(c, "exists", "volume '%s' exists; a new one is made: choose another name", name);
+}
+
 /* A second create of the same volume succeeds, and would copy over the data of the first. One that is being deleted has
  * given up its name. */
 static enum status volume_is_new(struct cli *c, const char *name)
@@ -97,7 +120,7 @@ static enum status volume_is_new(struct cli *c, const char *name)
 	auto_free char *path = api_path("/v1/volumes/", name, "");
 	enum status status = client_get(c, path, &volume);
 	if (status == DONE && strcmp(text_at(volume, "state"), "deleting") != 0)
-		return cli_refuse(c, "exists", "volume '%s' exists; a new one is made: choose another name", name);
+		return volume_refuse_existing(c, name);
 	return status == DONE || strcmp(c->failure.code, "not-found") == 0 ? DONE : status;
 }
 
@@ -105,7 +128,7 @@ enum status transfer_create(struct transfer *t, uint64_t size_bytes)
 {
 	struct cli *c = t->cli;
 	size_bytes = (size_bytes + SECTOR_BYTES - 1) / SECTOR_BYTES * SECTOR_BYTES;
-	json_auto_t *body = json_pack("{sssI}", "name", t->name, "size_bytes", (json_int_t)size_bytes);
+	json_auto_t *body = json_pack("{sssI}", "name", t->name, "size_bytes", (json_int_t)size_bytes), *volume = NULL;
 	body_text(c, body, "pool", "pool");
 	body_number(c, body, "replicas", "replicas");
 	if (t->fill && json_object_set_new(body, "fill", json_string(t->fill)) < 0)
@@ -113,8 +136,12 @@ enum status transfer_create(struct transfer *t, uint64_t size_bytes)
 				  t->fill);
 	enum status status = t->fill ? DONE : volume_is_new(c, t->name); /* one that is being filled is gone on with */
 	if (status == DONE)
-		status = client_call(c, &(struct request){.method = "POST", .path = "/v1/volumes", .body = body}, NULL);
+		status =
+		    client_call(c, &(struct request){.method = "POST", .path = "/v1/volumes", .body = body}, &volume);
+	if (status == DONE && !t->fill && is_unchanged(volume)) /* made by somebody else, since it was looked for */
+		status = volume_refuse_existing(c, t->name);
 	t->is_created = status == DONE;
+	t->uuid = t->is_created ? text_format("%s", text_at(volume, "uuid")) : NULL;
 	return status;
 }
 
@@ -294,8 +321,9 @@ enum status volume_export(struct cli *c)
 	enum status status = transfer_end(&transfer, export_run(&transfer));
 	if (status != DONE)
 		return status;
+	auto_free char *printable = text_printable(target); /* JSON takes no path that is not UTF-8 */
 	json_auto_t *value =
-	    json_pack("{sssssssIsb}", "volume", transfer.name, "target", target, "format", export_format_name(c),
+	    json_pack("{sssssssIsb}", "volume", transfer.name, "target", printable, "format", export_format_name(c),
 		      "copied_bytes", (json_int_t)transfer.copied_bytes, "verified", transfer_is_verified(&transfer));
 	char copied[SIZE_TEXT_BYTES];
 	size_to_text(transfer.copied_bytes, copied);

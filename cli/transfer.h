@@ -16,6 +16,7 @@ struct transfer {
 	struct interrupt interrupt;
 	struct image_target target; /* of an export into a file */
 	uint64_t copied_bytes;
+	char *uuid;                   /* of the volume that was made; NULL: none */
 	bool is_created, is_attached; /* by us */
 };
 
@@ -24,6 +25,6 @@ void transfer_begin(struct transfer *t, struct cli *c, const char *name);
 must_check enum status transfer_create(struct transfer *t, uint64_t size_bytes);
 /* Attaches the volume, unless it is (present: its attachment), and connects to it. */
 must_check enum status transfer_connect(struct transfer *t, const json_t *present, bool is_read_only);
-/* Undoes what is only there for the transfer: detaches, deletes a volume that was made when status is not DONE. Returns
+/* Undoes what is only there for the transfer: detaches, deletes the volume that was made when status is not DONE. Returns
  * the status that holds then; what goes wrong in the undoing is told behind the first reason. */
 must_check enum status transfer_end(struct transfer *t, enum status status);

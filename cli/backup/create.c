@@ -648,7 +648,8 @@ static struct record *record_make(struct create *x)
 	char now[32];
 	struct record *record = record_create();
 	const struct repository *r = &x->repository;
-	uint64_t sequence = r->n_records ? record_number(r->records[r->n_records - 1], RECORD_SEQUENCE) + 1 : 1;
+	uint64_t last = r->n_records ? record_number(r->records[r->n_records - 1], RECORD_SEQUENCE) : 0;
+	uint64_t sequence = last < SEQUENCE_MAX ? last + 1 : last; /* more could not be read again */
 	auto_free char *id = snapshot_id_text(x->snapshot_facts);
 	time_now_text(now);
 	record->description =

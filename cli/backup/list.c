@@ -32,6 +32,7 @@ static void list_print(const struct repository *r)
 static json_t *list_json(const struct repository *r)
 {
 	char id[2 * REPOSITORY_ID_BYTES + 1];
+	auto_free char *path = text_printable(r->path); /* JSON takes no path that is not UTF-8 */
 	json_t *backups = json_array();
 	uint64_t n_bytes = 0;
 	for (uint32_t i = 0; i < r->n_records; i++)
@@ -39,7 +40,7 @@ static json_t *list_json(const struct repository *r)
 	for (uint32_t i = 0; i < r->n_packs; i++)
 		n_bytes += r->packs[i].n_bytes;
 	hex_write(id, r->identity.id, REPOSITORY_ID_BYTES);
-	return json_pack("{sssssssbsIsIso}", "repository", r->path, "id", id, "created_at", r->identity.created_at,
+	return json_pack("{sssssssbsIsIso}", "repository", path, "id", id, "created_at", r->identity.created_at,
 			 "encrypted", r->identity.is_encrypted, "packs_bytes", (json_int_t)n_bytes, "chunks",
 			 (json_int_t)index_n(r->index), "backups", backups);
 }

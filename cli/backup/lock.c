@@ -174,9 +174,21 @@ static void lock_take_away(const struct lock *lock, const json_t *stale)
 	(void)unlinkat(lock->dir_fd, aside, 0);
 }
 
-static enum status lock_refuse(struct cli *c, const char *path, const json_t *other)
+/* Neither one nor the beginning of one: nobody here ever leaves such a thing, so nobody takes it away. */
+static bool lock_is_foreign(int dir_fd, const json_t *other)
+{
+	struct stat stat;
+	return !json_is_object(other) && fstatat(dir_fd, LOCK_FILE, &stat, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       (!S_ISREG(stat.st_mode) || stat.st_size > 0);
+}
+
+static enum status lock_refuse(struct cli *c, int dir_fd, const char *path, const json_t *other)
 {
 	auto_free char *host = text_printable(text_at(other, "host"));
+	if (lock_is_foreign(dir_fd, other))
+		return cli_refuse(
+		    c, "in-use",
+		    "'%s/" LOCK_FILE "' does not say who writes in the repository; remove it if nobody does", path);
 	if (!json_is_object(other))
 		return cli_refuse(c, "in-use", "repository '%s' is in use by somebody who has just begun; try again",
 				  path);
@@ -204,7 +216,7 @@ enum status lock_take(struct cli *c, struct lock *lock, int dir_fd, const char *
 					  "cannot write in repository '%s': %s", path, strerror(-error));
 		json_auto_t *other = lock_read(dir_fd);
 		if (!lock_is_stale(dir_fd, other))
-			return lock_refuse(c, path, other);
+			return lock_refuse(c, dir_fd, path, other);
 		lock_take_away(lock, other);
 	}
 	return cli_refuse(c, "in-use", "repository '%s' is in use; try again", path);

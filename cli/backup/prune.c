@@ -55,11 +55,13 @@ static bool is_same_volume(const struct record *a, const struct record *b)
 	       strcmp(record_text(a, RECORD_VOLUME), record_text(b, RECORD_VOLUME)) == 0;
 }
 
-/* The backups of the volume of the first one that was not yet decided on, oldest first. */
+/* The backups of the volume of the first one that was not yet decided on, oldest first. The one that was made last is kept
+ * whatever its time: where a clock was set back it may count as the oldest, and nobody wants to lose what he has just made.
+ */
 static void volume_decide(struct prune *x, uint32_t first, const struct policy *policy, bool *is_decided)
 {
 	const struct repository *r = &x->repository;
-	uint32_t *order = calloc(r->n_records, sizeof(*order)), n = 0;
+	uint32_t *order = calloc(r->n_records, sizeof(*order)), n = 0, made_last = first;
 	struct policy_item *items = calloc(r->n_records, sizeof(*items));
 	if (!order || !items)
 		abort();
@@ -71,6 +73,7 @@ static void volume_decide(struct prune *x, uint32_t first, const struct policy *
 			order[at] = order[at - 1];
 		order[at] = i;
 		is_decided[i] = true;
+		made_last = i;
 	}
 	for (uint32_t i = 0; i < n; i++) {
 		if (!day_parse(record_time(r->records[order[i]]), &items[i].day))
@@ -78,7 +81,7 @@ static void volume_decide(struct prune *x, uint32_t first, const struct policy *
 	}
 	policy_apply(policy, items, n);
 	for (uint32_t i = 0; i < n; i++)
-		x->is_kept[order[i]] = items[i].is_kept;
+		x->is_kept[order[i]] = items[i].is_kept || order[i] == made_last;
 	free(order);
 	free(items);
 }
@@ -324,12 +327,13 @@ static void prune_print(struct prune *x)
 	char freed[SIZE_TEXT_BYTES];
 	const struct repository *r = &x->repository;
 	uint64_t freed_bytes = x->removed_bytes > x->store.stored_bytes ? x->removed_bytes - x->store.stored_bytes : 0;
+	auto_free char *path = text_printable(r->path); /* JSON takes no path that is not UTF-8 */
 	json_auto_t *kept = json_array(), *forgotten = json_array();
 	for (uint32_t i = 0; i < r->n_records; i++) {
 		auto_free char *title = record_title(r->records[i]);
 		json_array_append_new(x->is_kept[i] ? kept : forgotten, json_string(title));
 	}
-	json_auto_t *value = json_pack("{sssbsOsOsIsIsI}", "repository", r->path, "dry_run", x->is_trial, "kept", kept,
+	json_auto_t *value = json_pack("{sssbsOsOsIsIsI}", "repository", path, "dry_run", x->is_trial, "kept", kept,
 				       "forgotten", forgotten, "removed_packs", (json_int_t)x->n_removed, "freed_bytes",
 				       (json_int_t)freed_bytes, "given_up_chunks", (json_int_t)x->n_given_up);
 	if (cli_print_json(x->cli, value))

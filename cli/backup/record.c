@@ -122,7 +122,7 @@ static bool description_is_sane(const json_t *d)
 	uint64_t size_bytes = number_at(d, RECORD_SIZE);
 	return name_is_valid(text_at(d, RECORD_VOLUME)) && name_is_valid(text_at(d, RECORD_SNAPSHOT)) &&
 	       size_bytes > 0 && size_bytes <= VOLUME_BYTES_MAX && size_bytes % 512 == 0 &&
-	       number_at(d, RECORD_SEQUENCE) > 0;
+	       number_at(d, RECORD_SEQUENCE) > 0 && number_at(d, RECORD_SEQUENCE) <= SEQUENCE_MAX;
 }
 
 int record_parse(struct record *r, const uint8_t *plain, size_t n_bytes)

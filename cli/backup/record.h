@@ -24,8 +24,10 @@ struct record {
 #define RECORD_SNAPSHOT_ID "snapshot_id" /* tells apart two snapshots of one name */
 #define RECORD_SIZE        "size_bytes"  /* of the volume */
 #define RECORD_DATA        "data_bytes"  /* of it, what is no hole */
-#define RECORD_SEQUENCE    "sequence"    /* grows with each backup in a repository */
+#define RECORD_SEQUENCE    "sequence"    /* grows with each backup in a repository, up to SEQUENCE_MAX */
 #define RECORD_CREATED_AT  "created_at"
+
+#define SEQUENCE_MAX (1ull << 62) /* far beyond what is ever reached, and still a number of JSON */
 
 struct record *record_create(void);
 void record_destroy(struct record *r);

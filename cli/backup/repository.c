@@ -48,12 +48,14 @@ enum status repository_refuse(struct repository *r, const char *what, int error)
 
 void repository_note(struct repository *r, bool is_lost, const char *folder, const char *name, const char *text)
 {
+	auto_free char *printable = text_printable(name);
 	r->problems = reallocarray(r->problems, r->n_problems + 1, sizeof(*r->problems));
 	if (!r->problems)
 		abort();
-	r->problems[r->n_problems++] = (struct problem){.file = text_format("%s%s%s", folder, *folder ? "/" : "", name),
-							.text = text_format("%s", text),
-							.is_lost = is_lost};
+	r->problems[r->n_problems++] =
+	    (struct problem){.file = text_format("%s%s%s", folder, *folder ? "/" : "", printable),
+			     .text = text_format("%s", text),
+			     .is_lost = is_lost};
 }
 
 void repository_warn(const struct repository *r)

@@ -322,10 +322,10 @@ static enum status restore_print(struct restore *x)
 {
 	struct cli *c = x->cli;
 	char size[SIZE_TEXT_BYTES], written[SIZE_TEXT_BYTES];
-	auto_free char *title = record_title(x->record);
-	json_auto_t *value =
-	    json_pack("{sssssssIsI}", "backup", title, "repository", x->repository.path, "volume", x->transfer.name,
-		      "size_bytes", (json_int_t)x->size_bytes, "written_bytes", (json_int_t)x->written_bytes);
+	auto_free char *title = record_title(x->record), *path = text_printable(x->repository.path);
+	json_auto_t *value = /* takes no path that is not UTF-8 */
+	    json_pack("{sssssssIsI}", "backup", title, "repository", path, "volume", x->transfer.name, "size_bytes",
+		      (json_int_t)x->size_bytes, "written_bytes", (json_int_t)x->written_bytes);
 	if (cli_print_json(c, value))
 		return DONE;
 	size_to_text(x->size_bytes, size);

@@ -194,12 +194,13 @@ static char *verify_files(const struct verify *x)
 static enum status verify_result(struct verify *x)
 {
 	struct repository *r = &x->repository;
+	auto_free char *path = text_printable(r->path); /* JSON takes no path that is not UTF-8 */
 	json_auto_t *files = json_array();
 	for (uint32_t i = 0; i < r->n_problems; i++)
 		json_array_append_new(files,
 				      json_pack("{ssss}", "file", r->problems[i].file, "problem", r->problems[i].text));
 	bool is_sound = r->n_problems == 0 && x->n_hurt == 0;
-	json_auto_t *value = json_pack("{sssbsIsbsOsO}", "repository", r->path, "sound", is_sound, "verified_bytes",
+	json_auto_t *value = json_pack("{sssbsIsbsOsO}", "repository", path, "sound", is_sound, "verified_bytes",
 				       (json_int_t)x->read_bytes, "pack_missing", x->is_pack_missing, "files", files,
 				       "backups", x->backups);
 	if (!cli_print_json(x->cli, value))

@@ -158,7 +158,26 @@ rm "$later/repository"
 holds restores v@s1 "$later" 2>/dev/null
 rm -r "$later"
 
+say "names that nobody should have given"
+odd=$dir/$'odd\xff'
+cp -r "$repo" "$odd"
+expect 0 'whole' q --json backup verify "$odd"
+expect 0 'v@s7|"s7"' q --json backup list "$odd"
+expect 0 'removed_packs' q --json backup prune "$odd" --keep-last 100
+expect 0 'written_bytes' q --json backup restore "$odd/v@s1" odd
+q volume delete odd >/dev/null
+touch "$odd/packs/"$'\e[31m\xff'
+expect 1 "'packs/.\[31m.' is damaged" q backup verify "$odd"
+expect 1 '"packs/.\[31m."' q --json backup verify "$odd"
+holds test -z "$(q backup list "$odd" 2>&1 | tr -dc '\033')"
+rm -r "$odd"
+
 say "one writer at a time; a lock left behind is taken over"
+echo garbage >"$repo/lock"
+expect 1 "'$repo/lock' does not say who writes in the repository; remove it" q backup prune "$repo" --keep-last 100
+ln -sf nowhere "$repo/lock"
+expect 1 "'$repo/lock' does not say who writes" q backup prune "$repo" --keep-last 100
+rm "$repo/lock"
 write_lock() { # BOOT PID START AT
 	printf '{"token":"x","host":"%s","boot":"%s","pid":%s,"start":%s,"at":%s}' "$5" "$1" "$2" "$3" "$4" >"$repo/lock"
 }
@@ -436,6 +455,16 @@ snapshot p n9
 backup p@n9 "$dir/pruned"
 is "the base" "$(told base)" n8
 holds restores p@n9 "$dir/pruned"
+
+# the clock was set back: what was made last is not what goes first
+snapshot p n0 2000-01-01T00:00:00Z
+backup p@n0 "$dir/pruned"
+is "kept" "$(kept --keep-last 1)" "p@n9 p@n0"
+holds restores p@n0 "$dir/pruned"
+put p 40000 4
+snapshot p n10
+backup p@n10 "$dir/pruned"
+is "kept" "$(kept --keep-last 1)" p@n10
 
 # a prune that is killed before it removes what it has written again: chunks lie in two packs, of which one is damaged
 q volume create h --size 20M >/dev/null

@@ -317,10 +317,36 @@ expect 1 "there is no folder '$dir/no'; make it first" q volume export i1 "$dir/
 mkdir "$dir/folder"
 expect 1 'folder' q volume export i1 "$dir/folder" --force
 holds test ! -e "$dir/x.raw"
+# what somebody uses is not written to: a lock, as quarryd has on its disks, and a device with a file system that is mounted
+head -c 100000 /dev/urandom >"$dir/used.raw"
+cp "$dir/used.raw" "$dir/used.before"
+coproc lock { exec /usr/bin/python3 -c 'import fcntl, sys; f = open(sys.argv[1], "r+b"); fcntl.lockf(f, fcntl.LOCK_EX)
+print(flush=True); sys.stdin.read()' "$dir/used.raw"; }
+others+=("$lock_PID")
+read -r _ <&"${lock[0]}"
+expect 1 "'$dir/used.raw' is in use by another program" q volume export i1 "$dir/used.raw" --force
+holds cmp "$dir/used.raw" "$dir/used.before"
+truncate -s 32M "$dir/mounted.raw"
+mkdir "$dir/mounted"
+if mkfs.ext4 -q "$dir/mounted.raw" && loop=$(losetup -f --show "$dir/mounted.raw" 2>/dev/null) && loops+=("$loop") && mount "$loop" "$dir/mounted" 2>/dev/null; then
+	mounts+=("$dir/mounted")
+	cp "$dir/used.before" "$dir/mounted"
+	expect 1 "cannot open '$loop': Device or resource busy" q volume export i1 "$loop" --force
+	holds cmp "$dir/mounted/used.before" "$dir/used.before"
+fi
 q volume attach i1 --nbd >/dev/null
 expect 0 'is attached; what is written' q volume export i1 "$dir/live.raw"
 holds cmp "$dir/live.raw" "$dir/out.raw"
 is "still attached" "$(q --json volume show i1 | jq '.attachments | length')" 1
+expect 0 'copied_bytes' q --json volume export i1 "$dir/"$'odd\xff.raw'
+mode unattached # it was attached by somebody else, since the command had looked
+expect 0 'exported volume' q volume export i1 "$dir/live.raw" --force
+good
+is "still attached" "$(q --json volume show i1 | jq '.attachments | length')" 1
+mode unmade # and made
+expect 1 "volume 'i1' exists; a new one is made: choose another name$" q volume import "$dir/source.raw" i1
+good
+same
 
 say "an interrupted import deletes its volume"
 nbdkit -f --exit-with-parent -U "$dir/slow.sock" -P "$dir/slow.pid" --filter=delay pattern 1G rdelay=100ms &
@@ -336,6 +362,24 @@ status=0
 wait "$import" || status=$?
 is "exit status" "$status" 1
 holds grep -q "^quarry: interrupted at byte .*; volume 'slow' was deleted again$" "$dir/said"
+same
+"$BUILD/quarry" volume import "nbd+unix:///?socket=$dir/slow.sock" slow 2>"$dir/said" &
+import=$!
+others+=("$import")
+until_true 10 attached
+kill -STOP "$import"
+q volume detach slow >/dev/null
+q volume delete slow >/dev/null
+q volume create slow --size 1M >/dev/null
+q volume attach slow --nbd >/dev/null
+kill -CONT "$import"
+status=0
+wait "$import" || status=$?
+is "exit status" "$status" 1
+holds grep -q "; volume 'slow' was deleted meanwhile, and the one that has its name now is left alone$" "$dir/said"
+holds attached
+q volume detach slow >/dev/null
+q volume delete slow >/dev/null
 same
 
 say "output that is not taken"

@@ -5,7 +5,8 @@
 
 It keeps volumes in memory and their data in files of FOLDER, served by nbdkit while they are attached. FOLDER/mode, when it
 exists, holds one word that spoils every answer: close, html, array, empty, hang, refuse, unhealthy, bad-nbd, which lets
-writes to attached volumes fail, or lossy-nbd, which loses them. FOLDER/requests gets a line for every request: method, path, body.
+writes to attached volumes fail, lossy-nbd, which loses them, unmade, which shows no volume as long as it can, or unattached,
+which shows none of their attachments. FOLDER/requests gets a line for every request: method, path, body.
 
 A snapshot of a volume is a qcow2 file with a dirty bitmap for every earlier snapshot, served by qemu-nbd: what changed since it.
 FOLDER/no-changes, when it exists, lets that be a secret.
@@ -90,16 +91,22 @@ class State:
         name = body["name"]
         if name in self.volumes and self.volumes[name]["size_bytes"] != body["size_bytes"]:
             raise Refusal(409, "exists", f"volume '{name}' exists with another size")
-        if name not in self.volumes:
-            self.volumes[name] = {
-                "name": name, "uuid": str(uuid.uuid4()), "pool": body.get("pool", "default"),
-                "size_bytes": body["size_bytes"], "allocated_bytes": 4096, "replicas": body.get("replicas", 1),
-                "state": "detached", "why": "", "read_only": False, "attachments": [],
-                "disks": [{"uuid": "u1", "name": "d1", "allocated_bytes": 4096}], "generation": 1, "epoch": 1,
-                "created_at": "2025-01-31T12:34:56Z", "counters": None}
-            with open(os.path.join(self.folder, name + ".data"), "wb") as f:
-                f.truncate(body["size_bytes"])
+        if name in self.volumes:
+            return 201, dict(self.volumes[name], unchanged=True)
+        self.volumes[name] = {
+            "name": name, "uuid": str(uuid.uuid4()), "pool": body.get("pool", "default"),
+            "size_bytes": body["size_bytes"], "allocated_bytes": 4096, "replicas": body.get("replicas", 1),
+            "state": "detached", "why": "", "read_only": False, "attachments": [],
+            "disks": [{"uuid": "u1", "name": "d1", "allocated_bytes": 4096}], "generation": 1, "epoch": 1,
+            "created_at": "2025-01-31T12:34:56Z", "counters": None}
+        with open(os.path.join(self.folder, name + ".data"), "wb") as f:
+            f.truncate(body["size_bytes"])
         return 201, self.volumes[name]
+
+    def volume_get(self, name):
+        if self.mode() == "unmade":
+            raise Refusal(404, "not-found", f"there is no volume '{name}'; see 'quarry volume list'")
+        return 200, dict(self.volume(name), **({"attachments": []} if self.mode() == "unattached" else {}))
 
     def volume_patch(self, name, body):
         volume = self.volume(name)
@@ -128,28 +135,29 @@ class State:
             command.append("-r")
         if self.mode() == "bad-nbd":
             command.append("--filter=error")
-        if not volume["attachments"]:
-            if self.mode() == "lossy-nbd":
-                command += ["null", str(volume["size_bytes"])]
-            else:
-                command += ["file", os.path.join(self.folder, name + ".data")]
-            if self.mode() == "bad-nbd":
-                command += ["error-pwrite=EIO", "error-pwrite-rate=100%"]
-            self.servers[name] = self.starter.submit(subprocess.Popen, command).result()
-            while not os.path.exists(socket + ".pid"):
-                if self.servers[name].poll() is not None:
-                    raise Refusal(500, "internal", "nbdkit ended")
-            volume["attachments"] = [{"frontend": "nbd", "uri": f"nbd+unix:///{name}?socket={socket}",
-                                      "uris": [f"nbd+unix:///{name}?socket={socket}", f"nbd://0.0.0.0:10809/{name}"],
-                                      "read_only": bool(body.get("read_only"))}]
-            volume["state"], volume["counters"] = "serving", COUNTERS
+        if volume["attachments"]:
+            return 201, dict(volume["attachments"][0], unchanged=True)
+        if self.mode() == "lossy-nbd":
+            command += ["null", str(volume["size_bytes"])]
+        else:
+            command += ["file", os.path.join(self.folder, name + ".data")]
+        if self.mode() == "bad-nbd":
+            command += ["error-pwrite=EIO", "error-pwrite-rate=100%"]
+        self.servers[name] = self.starter.submit(subprocess.Popen, command).result()
+        while not os.path.exists(socket + ".pid"):
+            if self.servers[name].poll() is not None:
+                raise Refusal(500, "internal", "nbdkit ended")
+        volume["attachments"] = [{"frontend": "nbd", "uri": f"nbd+unix:///{name}?socket={socket}",
+                                  "uris": [f"nbd+unix:///{name}?socket={socket}", f"nbd://0.0.0.0:10809/{name}"],
+                                  "read_only": bool(body.get("read_only"))}]
+        volume["state"], volume["counters"] = "serving", COUNTERS
         return 201, volume["attachments"][0]
 
     def detach(self, name):
         volume = self.volume(name)
         if volume["attachments"]:
             server = self.servers.pop(name)
-            server.terminate()
+            server.kill()  # asked to end it would wait for clients that stand still
             server.wait()
             os.unlink(os.path.join(self.folder, name + ".nbd.pid"))
             os.unlink(os.path.join(self.folder, name + ".nbd"))
@@ -384,7 +392,7 @@ class State:
             ("DELETE /v1/volumes/(.*)/attachments", lambda name: self.detach(name)),
             ("DELETE /v1/volumes/(.*)/attachments/nbd", lambda name: self.detach(name)),
             ("DELETE /v1/volumes/(.*)/attachments/vhost-user", lambda name: (200, {"unchanged": True})),
-            ("GET /v1/volumes/(.*)", lambda name: (200, self.volume(name))),
+            ("GET /v1/volumes/(.*)", lambda name: self.volume_get(name)),
             ("PATCH /v1/volumes/(.*)", lambda name: self.volume_patch(name, body)),
             ("DELETE /v1/volumes/(.*)", lambda name: self.volume_delete(name)),
         ]

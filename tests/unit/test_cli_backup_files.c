@@ -377,6 +377,7 @@ static void test_a_wrong_record_is_refused(void)
 	    "{\"volume\":\"v\",\"snapshot\":\"s\",\"size_bytes\":0,\"sequence\":1}",
 	    "{\"volume\":\"v\",\"snapshot\":\"s\",\"size_bytes\":9223372036854775296,\"sequence\":1}",
 	    "{\"volume\":\"v\",\"snapshot\":\"s\",\"size_bytes\":512}",
+	    "{\"volume\":\"v\",\"snapshot\":\"s\",\"size_bytes\":512,\"sequence\":9223372036854775807}",
 	    "{\"volume\":\"v\",\"volume\":\"w\",\"snapshot\":\"s\",\"size_bytes\":512,\"sequence\":1}",
 	};
 	CU_ASSERT_EQUAL(record_of(good, (const uint32_t[]){0, 1}, 2, 2), 0);
