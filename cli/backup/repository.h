@@ -20,7 +20,7 @@ struct repository_pack {
 /* A file that is not as it should be. */
 struct problem {
 	char *file, *text; /* file: its name as it may be shown, since anybody may have put it there */
-	bool is_lost; /* something that backups may need is gone; else a second copy still serves */
+	bool is_lost;      /* something that backups may need is gone; else a second copy still serves */
 };
 
 /* Owner: the command; the packs and the index may be read by its workers. */

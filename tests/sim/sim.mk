@@ -16,7 +16,7 @@ $(BUILD)/sim-copy: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/sim/copy/*.c))
 $(BUILD)/sim-cluster: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/sim/cluster/*.c))
 
 CHECK_TESTS    += '@1500! $(BUILD)/sim-cluster --seeds 2000 --first 10001 --replay tests/sim/cluster/seeds'
-CHECK_CI_TESTS += '$(BUILD)/sim-cluster --seeds 100 --first 30001'
+CHECK_CI_TESTS += '$(BUILD)/sim-cluster --seeds 50 --first 30001'
 SOAK_TESTS     += '$(BUILD)/sim-cluster --seeds $(or $(SEEDS),100000) --jobs 2 --first $(shell date +%s)'
 
 CHECK_TESTS    += '@600! $(BUILD)/sim-copy --seeds 500'
