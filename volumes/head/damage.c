@@ -121,12 +121,16 @@ static void damage_plan(struct volume_set *s)
 	timer_start(s->reactor, &g->timer, due_ns - now_ns);
 }
 
-static void damage_tell_full(struct set_disk *d)
+/* What finds no room is told of, once until all is through. */
+static void damage_keep(struct volume_set *s, const struct damage_place *p)
 {
-	if (d->set->damage.is_full)
+	const struct set_disk *d = set_disk_by_uuid(s, &p->at.disk);
+	if (damage_grow(&s->damage))
+		return damage_put(&s->damage, p);
+	if (s->damage.is_full || !d)
 		return;
-	d->set->damage.is_full = true;
-	log_event(d->set->log, LOG_WARNING, "scrub-behind", d->facts.name,
+	s->damage.is_full = true;
+	log_event(s->log, LOG_WARNING, "scrub-behind", d->facts.name,
 		  "the scrub of disk %s finds more damage than is healed at once: scrub it again", d->facts.name);
 }
 
@@ -150,9 +154,7 @@ void damage_note(struct set_disk *d, const struct uuid *volume, uint64_t tree, u
 		}
 	if (g->n > 0 && place_takes(&g->places[g->n - 1], &p))
 		return;
-	if (!damage_grow(g))
-		return damage_tell_full(d);
-	damage_put(g, &p);
+	damage_keep(d->set, &p);
 	damage_plan(d->set);
 }
 
@@ -170,11 +172,11 @@ bool damage_is_healing(const struct set_disk *d)
 /* ---- how it has ended ---- */
 
 /* May a copy come back that has it? */
-static bool place_has_hope(const struct volume_set *s, const struct damage_place *p)
+static bool place_has_hope(struct volume_set *s, const struct damage_place *p)
 {
-	const struct set_volume *entry = set_volume_by_uuid((struct volume_set *)s, &p->at.volume);
+	const struct set_volume *entry = set_volume_by_uuid(s, &p->at.volume);
 	for (uint32_t i = 0; entry && i < entry->facts.n_disks; i++) {
-		const struct set_disk *d = set_disk_by_uuid((struct volume_set *)s, &entry->facts.disks[i].uuid);
+		const struct set_disk *d = set_disk_by_uuid(s, &entry->facts.disks[i].uuid);
 		if (entry->facts.disks[i].is_stale || !set_disk_is_running(d))
 			return true;
 	}
@@ -188,8 +190,7 @@ static void damage_put_off(struct volume_set *s, int res)
 		p->delay_ns = max_u64(p->delay_ns, DAMAGE_SOON_NS / 2);
 	p->delay_ns = min_u64(max_u64(2 * p->delay_ns, DAMAGE_RETRY_NS), DAMAGE_RETRY_MAX_NS);
 	p->after_ns = damage_now_ns(s) + p->delay_ns;
-	if (damage_grow(&s->damage))
-		damage_put(&s->damage, p);
+	damage_keep(s, p);
 }
 
 /* One block that cannot be had kept the others from being looked at: each is tried by itself. */
@@ -201,9 +202,9 @@ static void damage_split(struct volume_set *s)
 	p.after_ns = max_u64(damage_now_ns(s), 1);
 	p.at.n_blocks = 1;
 	p.bad = 1;
-	for (uint64_t left = s->damage.now.bad; left != 0 && damage_grow(&s->damage); left &= left - 1) {
+	for (uint64_t left = s->damage.now.bad; left != 0; left &= left - 1) {
 		p.at.first = first + (uint64_t)__builtin_ctzll(left);
-		damage_put(&s->damage, &p);
+		damage_keep(s, &p);
 	}
 }
 
