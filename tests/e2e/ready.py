@@ -20,7 +20,7 @@ def has_ended():
             return False
         with open("/proc/%s/stat" % pid) as f:
             return f.read().rsplit(")", 1)[1].split()[0] in "ZX"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second: it was collected between opening and reading
         return os.path.exists(pidfile)
 
 
