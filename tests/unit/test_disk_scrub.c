@@ -114,6 +114,26 @@ static void all_that_is_damaged_is_found(void)
 	}
 }
 
+/* It is no damage: the other copy counts, and the next checkpoint but one writes there. */
+static void a_superblock_that_a_crash_left_half_written(void)
+{
+	struct one_disk o;
+	disk_with_everything(&o);
+	uint64_t block = block_of(&o, 0);
+	sim_crash(o.machine, SIM_KILL);
+	disk_abandon(o.disk);
+	sim_file_flip(o.medium, block, 1234);
+	one_open_disk(&o);
+	CU_ASSERT_EQUAL(scrub(&o).bad_blocks, 0);
+	CU_ASSERT_EQUAL(block, superblock_slot_block(superblock_slot(o.disk->superblock.checkpoint - 1, 1)));
+	disk_checkpoint(o.disk);
+	one_let_pass(&o, NS_PER_S);
+	CU_ASSERT_EQUAL(scrub(&o).bad_blocks, 0);
+	sim_file_flip(o.medium, block, 1234);
+	CU_ASSERT_EQUAL(scrub(&o).bad_blocks, 1);
+	one_close(&o);
+}
+
 /* What lies below a page that is gone is one finding, and what lies beside it is verified. */
 static void a_page_that_is_not_in_the_cache(void)
 {
@@ -217,6 +237,7 @@ int main(void)
 	CU_initialize_registry();
 	CU_pSuite suite = CU_add_suite("a scrub of a disk", NULL, NULL);
 	CU_add_test(suite, "all that is damaged is found", all_that_is_damaged_is_found);
+	CU_add_test(suite, "a superblock that a crash left half written", a_superblock_that_a_crash_left_half_written);
 	CU_add_test(suite, "a page that is not in the cache", a_page_that_is_not_in_the_cache);
 	CU_add_test(suite, "pages that a checkpoint is writing", pages_that_a_checkpoint_is_writing);
 	CU_add_test(suite, "one is due", one_is_due);

@@ -133,13 +133,24 @@ static void found(struct scrub *s, const char *what, uint64_t block, const char 
 	disk_report_damage(d, what, block, "scrub: %s", how);
 }
 
-/* The newest checkpoint's copies, and those of the one before it. A checkpoint that has begun meanwhile writes there. */
+static bool is_newest_pair(const struct disk *d, uint64_t block)
+{
+	return block == superblock_slot_block(superblock_slot(d->superblock.checkpoint, 0)) ||
+	       block == superblock_slot_block(superblock_slot(d->superblock.checkpoint, 1));
+}
+
+/*
+ * The newest checkpoint's copies, and those of the one before it. A checkpoint that has begun meanwhile writes there. A crash
+ * leaves one of a pair that it was writing, or a torn one; the checkpoint that ends the recovery writes the other pair.
+ */
 static void compare_superblock(struct scrub *s, const struct scrub_op *o)
 {
 	const struct disk *d = s->disk;
 	struct superblock sb;
 	char why[WHY_BYTES];
 	if (!checkpoint_is_idle(&d->checkpoint) || s->checkpoint != d->superblock.checkpoint)
+		return;
+	if (d->checkpoints < 2 && !is_newest_pair(d, pointer_block(o->pointer)))
 		return;
 	if (o->res < 0) {
 		found(s, "superblock", pointer_block(o->pointer), "it cannot be read");
