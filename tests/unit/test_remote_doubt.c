@@ -239,6 +239,50 @@ static void attached_when_a_slow_disk_is_not_slow_any_more(void)
 	cluster_close(&c);
 }
 
+static void tree_count(const struct tree_record *t, void *context)
+{
+	*(uint32_t *)context += t->state == TREE_LIVE;
+}
+
+static uint32_t trees_of_others(struct cluster *c)
+{
+	uint32_t n = 0;
+	for (uint32_t i = 1; i < N_NODES; i++)
+		for (uint32_t d = 0; d < SET_DISKS_MAX; d++)
+			if (c->nodes[i].set->disks[d] && c->nodes[i].set->disks[d]->disk)
+				disk_trees_each(c->nodes[i].set->disks[d]->disk, tree_count, &n);
+	return n;
+}
+
+/* At its first write a connection ends, at any moment: then nobody knows what the disk there has done. */
+static void a_disk_that_is_joined_in_vain(void)
+{
+	uint32_t n_in_vain = 0;
+	for (uint64_t n_steps = 0; n_steps < 120; n_steps++) {
+		struct cluster c;
+		struct world_request write = {.io = {.op = VOLUME_WRITE, .len_bytes = BLOCK_BYTES}};
+		cluster_open(&c, 5, 3);
+		struct head_world *w = &c.nodes[0], *other = &c.nodes[1 + n_steps % 2];
+		write.iov = (struct iovec){c.data, BLOCK_BYTES};
+		memset(c.data, 1, BLOCK_BYTES);
+		world_request_start(volume_with_copies(w, "v", 2), &write);
+		for (uint64_t n = 0; n < n_steps / 2 && !write.is_done; n++)
+			CU_ASSERT_FATAL(sim_step(w->sim));
+		bool is_early = !write.is_done;
+		world_disconnect(w, other);
+		world_until(w, world_request_is_done, &write);
+		CU_ASSERT_EQUAL(write.res, 0);
+		n_in_vain += is_early && trees_of_others(&c) == 2;
+		world_connect(w, other);
+		world_let_pass(w, 30 * NS_PER_S);
+		CU_ASSERT_EQUAL(trees_of_others(&c), 1);
+		CU_ASSERT_EQUAL(stale_copies(w, "v"), 0);
+		expect_one(&c, w, "v", 0, 1);
+		cluster_close(&c);
+	}
+	CU_ASSERT(n_in_vain > 0);
+}
+
 /* A clone that a disk of another node has refused was never attached, and is deleted there as well. */
 static void a_clone_that_fails_is_deleted(void)
 {
@@ -276,6 +320,7 @@ int main(void)
 	CU_add_test(suite, "commands wait for the start", commands_wait_for_the_start);
 	CU_add_test(suite, "attached when a slow disk is not slow any more",
 		    attached_when_a_slow_disk_is_not_slow_any_more);
+	CU_add_test(suite, "a disk that is joined in vain", a_disk_that_is_joined_in_vain);
 	CU_add_test(suite, "a clone that fails is deleted", a_clone_that_fails_is_deleted);
 	CU_add_test(suite, "deleted from a disk that failed for a moment",
 		    deleted_from_a_disk_that_failed_for_a_moment);

@@ -674,3 +674,19 @@ bool volume_facts_name_disk(struct volume_facts *v, const struct uuid *disk, uin
 	known->generation = generation;
 	return true;
 }
+
+bool volume_facts_use_disk(const struct volume_facts *v, const struct uuid *disk)
+{
+	const struct volume_disk_facts *known = volume_facts_disk((struct volume_facts *)v, disk);
+	return known && !known->is_left;
+}
+
+bool volume_facts_take_disk(struct volume_facts *v, const struct uuid *disk, uint64_t generation)
+{
+	if (!volume_facts_name_disk(v, disk, generation))
+		return false;
+	struct volume_disk_facts *known = volume_facts_disk(v, disk);
+	if (known->is_left)
+		known->is_left = known->is_stale = false;
+	return true;
+}

@@ -164,3 +164,7 @@ void volume_facts_clear(struct volume_facts *v);
 struct volume_disk_facts *volume_facts_disk(struct volume_facts *v, const struct uuid *disk);
 /* From now on the disk is named, and may be told this generation. false: there are too many. */
 must_check bool volume_facts_name_disk(struct volume_facts *v, const struct uuid *disk, uint64_t generation);
+/* Does what lies there count? A disk that is being joined for the first time is named before, as one that is left. */
+bool volume_facts_use_disk(const struct volume_facts *v, const struct uuid *disk);
+/* Names it, as one that counts from now on. */
+must_check bool volume_facts_take_disk(struct volume_facts *v, const struct uuid *disk, uint64_t generation);

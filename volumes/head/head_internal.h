@@ -651,9 +651,9 @@ must_check bool fork_covers(const struct fork *f, struct volume_facts *facts);
 /* Can every disk that holds the volume be reached? If not, says which in why. */
 must_check bool fork_reaches_all(const struct volume *v, char *why, size_t room);
 
-/* ---- join.c: a volume begins to use a disk: FENCE, CREATE where it has no tree yet, DROP, COMPLETE ---- */
+/* ---- join.c: a volume begins to use a disk: NAME where it is new, FENCE, CREATE where it has no tree yet, DROP, COMPLETE ---- */
 
-#define JOIN_STAGES(X) X(FENCE) X(LIST) X(CREATE) X(DROP) X(COMPLETE) X(END)
+#define JOIN_STAGES(X) X(NAME) X(FENCE) X(LIST) X(CREATE) X(DROP) X(COMPLETE) X(END)
 #define X(name)        JOIN_##name,
 enum join_stage { JOIN_STAGES(X) };
 #undef X
@@ -664,6 +664,7 @@ struct join {
 	enum join_stage stage;
 	int err;
 	bool is_answered;
+	struct record_update update;           /* NAME */
 	struct replica_trees trees;            /* that are there */
 	struct tree_batch *batch;              /* under way */
 	uint64_t complete_epoch;               /* set by the caller: to be told to the disk; 0: nothing */

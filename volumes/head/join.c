@@ -1,8 +1,10 @@
 /*
  * join.c: a volume begins to use a disk: the first words of a head to a disk of its volume.
  *
- *   FENCE -> LIST -> CREATE -> DROP -> COMPLETE -> END
+ *   NAME -> FENCE -> LIST -> CREATE -> DROP -> COMPLETE -> END
  *
+ *   NAME      the record names a disk that is new to the volume, as one that is left. So whatever becomes of this, and of its
+ *             head, what is there is known, and goes (leave.c, reaper.c). Who started it records that it counts
  *   FENCE     the volume's generation becomes durable there, lower ones are refused from now on [FENCEDUR]; a session
  *             begins
  *   LIST      which trees are there
@@ -35,6 +37,58 @@ static const struct volume_facts *join_facts(const struct join *j)
 {
 	return &j->volume->entry->facts;
 }
+
+static const struct set_disk *join_disk(const struct join *j)
+{
+	return j->volume->set->disks[j->disk];
+}
+
+/* ---- NAME ---- */
+
+static int join_change_name(struct record_update *u, struct volume_facts *facts)
+{
+	const struct join *j = container_of(u, struct join, update);
+	const struct uuid *uuid = &join_disk(j)->facts.uuid;
+	if (volume_facts_disk(facts, uuid))
+		return 0;
+	if (!volume_facts_name_disk(facts, uuid, j->volume->generation))
+		return -ENOSPC;
+	struct volume_disk_facts *known = volume_facts_disk(facts, uuid);
+	known->is_left = known->is_stale = true;
+	return 0;
+}
+
+static void join_extend_name(struct record_update *u, struct transaction *t)
+{
+	const struct set_disk *d = join_disk(container_of(u, struct join, update));
+	char uuid[UUID_TEXT_BYTES];
+	uuid_to_text(&d->facts.uuid, uuid);
+	transaction_condition(t, placement_revision(d), DISK_KEY, uuid);
+}
+
+static void join_named(struct record_update *u, int res)
+{
+	struct join *j = container_of(u, struct join, update);
+	if (res == -ESTALE || res == -ENOENT)
+		volume_fence(j->volume, "another head has attached it");
+	j->err = res;
+	join_run(j);
+}
+
+static enum flow join_name(struct join *j)
+{
+	if (volume_facts_disk(&j->volume->entry->facts, &join_disk(j)->facts.uuid))
+		return FLOW_NEXT;
+	j->update = (struct record_update){.generation = j->volume->generation,
+					   .head = j->volume,
+					   .change = join_change_name,
+					   .extend = join_extend_name,
+					   .done = join_named};
+	record_update_start(&j->update, j->volume->entry);
+	return FLOW_WAIT;
+}
+
+/* ---- what the disk is asked ---- */
 
 /* Sends a request unless the disk has gone away meanwhile. */
 static enum flow join_send(struct join *j, enum disk_op op)
@@ -90,8 +144,7 @@ static enum flow join_batch(struct join *j, struct tree_batch *batch)
 
 static bool join_is_recorded(const struct join *j)
 {
-	struct volume *v = j->volume;
-	return volume_facts_disk(&v->entry->facts, &v->set->disks[j->disk]->facts.uuid) != NULL;
+	return volume_facts_use_disk(join_facts(j), &join_disk(j)->facts.uuid);
 }
 
 static void join_listed(struct replica_trees *t, int res)
@@ -162,7 +215,8 @@ static void join_end(struct join *j)
 		v->disks[j->disk].state = is_recorded ? VOLUME_DISK_LOST : VOLUME_DISK_UNUSED;
 	if (j->err != 0) /* the next attempt begins with a session of its own */
 		replica_lose(&v->disks[j->disk].replica, j->err);
-	if (j->err != 0 && j->err != -ENODATA) /* which is the attach's to judge */
+	if (j->err != 0 && j->err != -ENODATA &&
+	    j->err != -EAGAIN) /* the attach's to judge; and what is only put off */
 		log_event(v->set->log, LOG_ERROR, "disk-not-joined", v->entry->facts.name,
 			  "volume %s cannot use disk %s (%s): %s%s", v->entry->facts.name, d->facts.name, d->facts.path,
 			  strerror(-j->err), join_hint(j));
@@ -177,6 +231,11 @@ static void join_run(struct join *j)
 		if (j->err != 0)
 			j->stage = JOIN_END;
 		switch (j->stage) {
+		case JOIN_NAME:
+			j->stage = JOIN_FENCE;
+			if (join_name(j) == FLOW_WAIT)
+				return;
+			break;
 		case JOIN_FENCE:
 			j->stage = JOIN_LIST;
 			if (join_fence(j) == FLOW_WAIT)
@@ -228,6 +287,7 @@ void join_abandon(struct join *j)
 {
 	if (!j)
 		return;
+	record_update_abandon(&j->update);
 	tree_batch_abandon(j->batch);
 	replica_trees_clear(&j->trees);
 	free(j);

@@ -487,9 +487,11 @@ static void leave_tell(const struct leave *l)
 {
 	const struct set_disk *d = leave_disk(l);
 	const char *name = l->volume->entry->facts.name;
-	log_event(l->volume->set->log, LOG_NOTICE, "disk-left", name,
-		  "volume %s has nothing on disk %s any more: %" PRIu64 " GiB of it lie elsewhere now", name,
-		  d->facts.name, l->n_moved);
+	char moved[64] = "";
+	if (l->n_moved > 0) /* else another head moved it, or it was joined in vain */
+		text_print(moved, sizeof(moved), ": %" PRIu64 " GiB of it lie elsewhere now", l->n_moved);
+	log_event(l->volume->set->log, LOG_NOTICE, "disk-left", name, "volume %s has nothing on disk %s any more%s",
+		  name, d->facts.name, moved);
 }
 
 static void leave_evened(struct leave *l)

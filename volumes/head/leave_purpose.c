@@ -28,6 +28,13 @@ static bool disk_is_to_be_replaced(const struct set_volume *entry, const struct 
 	       placement_domains_running(entry->set, &pool->facts) >= entry->facts.replicas;
 }
 
+/* Is it about to count? It is named before it is joined, in case that comes to nothing. */
+static bool disk_is_being_joined(const struct set_volume *entry, const struct set_disk *d)
+{
+	const struct volume *v = entry->head;
+	return v && (placer_uses_disk(v, d->index) || move_uses_disk(v, d->index));
+}
+
 /* Can something be done about it now? */
 bool leave_wants_disk(const struct set_volume *entry, const struct volume_disk_facts *known)
 {
@@ -35,7 +42,7 @@ bool leave_wants_disk(const struct set_volume *entry, const struct volume_disk_f
 	if (!d)
 		return false;
 	if (known->is_left)
-		return set_disk_is_running(d) || d->state == SET_DISK_REMOVED;
+		return (set_disk_is_running(d) && !disk_is_being_joined(entry, d)) || d->state == SET_DISK_REMOVED;
 	return (d->facts.is_draining && set_disk_is_running(d)) || disk_is_to_be_replaced(entry, known, d);
 }
 

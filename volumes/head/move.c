@@ -187,10 +187,10 @@ static const struct uuid *move_target_uuid(const struct move *m)
 	return &m->volume->set->disks[m->order.target]->facts.uuid;
 }
 
-/* Does the record name the target? */
+/* Does the record name the target as one that counts? */
 static bool move_is_named(const struct move *m)
 {
-	return !move_has_target(m) || volume_facts_disk(&m->volume->entry->facts, move_target_uuid(m)) != NULL;
+	return !move_has_target(m) || volume_facts_use_disk(&m->volume->entry->facts, move_target_uuid(m));
 }
 
 static struct moving_facts move_facts(const struct move *m)
@@ -273,7 +273,7 @@ static int move_change_name(struct record_update *u, struct volume_facts *facts)
 	facts->moving = move_facts(m);
 	if (!move_has_target(m))
 		return 0;
-	return volume_facts_name_disk(facts, move_target_uuid(m), m->volume->generation) ? 0 : -ENOSPC;
+	return volume_facts_take_disk(facts, move_target_uuid(m), m->volume->generation) ? 0 : -ENOSPC;
 }
 
 /* The target is not taken away meanwhile. */

@@ -85,7 +85,7 @@ static bool picks_have_room(const struct volume *v)
 bool placer_uses_disk(const struct volume *v, uint32_t disk)
 {
 	const struct placer *p = &v->placer;
-	return picks_disks(p) >> disk & 1 || (p->join && p->join->disk == disk);
+	return (picks_disks(p) | p->new_disks) >> disk & 1 || (p->join && p->join->disk == disk);
 }
 
 static int pick_add(struct volume *v, uint64_t segment, uint64_t full, bool is_move)
@@ -220,12 +220,18 @@ static void placer_refuse(struct placer *p, uint32_t disk, int err)
 	p->stage = PLACER_CHOOSE;
 }
 
+static void placer_give_up(struct volume *v, int err);
+
 static void placer_joined(struct join *j, int res)
 {
 	struct volume *v = j->volume;
 	struct placer *p = &v->placer;
 	quarry_assert(p->stage == PLACER_JOIN && p->join == j);
 	p->join = NULL;
+	if (res == -EAGAIN) { /* what is known of the disk is not the newest */
+		placer_give_up(v, 0);
+		return;
+	}
 	if (res == 0)
 		p->new_disks |= 1ull << j->disk;
 	else
@@ -331,7 +337,7 @@ static bool placer_names(const struct volume *v, uint32_t disk)
 	return v->placer.new_disks >> disk & 1 && d && !d->facts.is_removed;
 }
 
-/* The record names every disk that holds a tree of the volume. */
+/* Every disk that holds a tree of the volume counts from now on. */
 static int placer_change(struct record_update *u, struct volume_facts *facts)
 {
 	struct volume *v = volume_of_update(u);
@@ -339,7 +345,7 @@ static int placer_change(struct record_update *u, struct volume_facts *facts)
 		if (!placer_names(v, i))
 			continue;
 		const struct uuid *uuid = &v->set->disks[i]->facts.uuid;
-		if (!volume_facts_name_disk(facts, uuid, v->generation))
+		if (!volume_facts_take_disk(facts, uuid, v->generation))
 			return -ENOSPC;
 	}
 	return 0;
@@ -447,8 +453,10 @@ static void placer_judge_lost(struct volume *v)
 {
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++)
 		if (v->disks[i].state == VOLUME_DISK_LOST &&
-		    !volume_facts_disk(&v->entry->facts, &v->set->disks[i]->facts.uuid))
+		    !volume_facts_use_disk(&v->entry->facts, &v->set->disks[i]->facts.uuid)) {
 			v->disks[i].state = VOLUME_DISK_UNUSED;
+			v->placer.new_disks &= ~(1ull << i);
+		}
 	stale_wake(v);
 }
 
@@ -460,6 +468,16 @@ static void placer_rest(struct volume *v)
 		placer_judge_lost(v);
 	barrier_run(v);
 	placer_run(v);
+}
+
+/* Nothing was recorded. Those who wait are told: 0 look again, or an error. */
+static void placer_give_up(struct volume *v, int err)
+{
+	placer_answer_moves(v, -ENOSPC);
+	picks_clear(v);
+	placer_wake_all(v, err);
+	placer_rest(v);
+	leave_want(v); /* a disk may be named, and not used */
 }
 
 static void placer_recorded(struct record_update *u, int res)
@@ -483,7 +501,7 @@ static void placer_recorded(struct record_update *u, int res)
 		placer_doubt(v);
 	placer_wake_all(v, err);
 	placer_rest(v);
-	leave_want(v); /* the record may name a disk that was joined, and has begun to be drained since */
+	leave_want(v); /* the record may name a disk that came to nothing, or has begun to be drained since */
 }
 
 static bool picks_have_move(const struct placer *p)
@@ -536,6 +554,7 @@ void placer_run(struct volume *v)
 				p->stage = PLACER_REST;
 				p->is_joining = false;
 				barrier_run(v);
+				leave_want(v);
 				return;
 			}
 			if (!p->is_joining && (!barrier_is_resting(v) || move_is_naming(v)))
@@ -557,12 +576,8 @@ void placer_run(struct volume *v)
 			if (p->stage == PLACER_CHOOSE)
 				break;
 			p->stage = PLACER_RECORD;
-			if (placer_record(v) == 0)
-				return;
-			placer_answer_moves(v, -ENOSPC);
-			picks_clear(v);
-			placer_wake_all(v, -ENOMEM);
-			placer_rest(v);
+			if (placer_record(v) != 0)
+				placer_give_up(v, -ENOMEM);
 			return;
 		case PLACER_RECORD:
 			quarry_assert(!"without an update under way");

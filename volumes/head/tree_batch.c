@@ -107,7 +107,7 @@ struct tree_batch *tree_batch_missing(struct volume *v, uint32_t disk)
 	if (!b)
 		return NULL;
 	batch_add(b, v->entry->facts.live_tree);
-	if (!volume_facts_disk(&v->entry->facts, &v->set->disks[disk]->facts.uuid))
+	if (!volume_facts_use_disk(&v->entry->facts, &v->set->disks[disk]->facts.uuid))
 		list_each (node, &v->entry->snapshots) {
 			const struct set_snapshot *snap = container_of(node, struct set_snapshot, link);
 			if (!snap->facts.is_deleting)

@@ -6,6 +6,7 @@
  *            each other; nothing moves, nothing is freed; what is drained is empty, and is then drained no more
  *   scrub    every disk: what has rotted there, and nobody has read, is healed
  *   compare  every cell of every volume and snapshot, at its head, and on each disk by itself; the rest of each copy
+ *   empty    all volumes are deleted, some are rolled back before; nothing is left on any disk
  *   leave    nodes stop; each disk is checked as `quarry disk check` does; the store holds nothing that nobody names
  *
  * Owner: the test.
@@ -364,6 +365,76 @@ static void compare_volume(struct cluster *c, struct model_volume *v)
 	}
 }
 
+/* ---- empty ---- */
+
+#define LAG_NS                                                                                                         \
+	(5 * NS_PER_S) /* a node may not have heard yet what the last command did at another, or a disk be left */
+
+static void must(struct cluster *c, struct cluster_node *n, struct set_command o)
+{
+	uint64_t end_ns = sim_now_ns(c->sim) + LAG_NS;
+	int res = order_wait(c, n, &o);
+	while ((res == -EBUSY || res == -EREMOTE || res == -EIO) && sim_now_ns(c->sim) < end_ns) {
+		cluster_pass(c, 100 * NS_PER_MS);
+		res = order_wait(c, n, &o);
+	}
+	if (res != 0)
+		cluster_fail(c, "%s: command %d on %s fails at the end: %s", n->name, o.kind, o.object, o.why);
+}
+
+static void empty_volume(struct cluster *c, const struct model_volume *v)
+{
+	const struct model_snapshot *s = &v->snapshots[pick(c, SNAPSHOTS_EACH)];
+	struct set_command delete = order_command(SET_VOLUME_DELETE, v, NULL);
+	struct cluster_node *n = head_node(c, v);
+	delete.with_snapshots = true;
+	must(c, n, order_command(SET_VOLUME_DETACH, v, NULL));
+	if (volume_facts_are_replicated(&v->facts.record))
+		n = &c->nodes[pick(c, c->n_nodes)];
+	if (s->name[0] && s->point && facts_have_snapshot(c, v, s->name))
+		must(c, n, order_command(SET_SNAPSHOT_ROLLBACK, v, s));
+	must(c, &c->nodes[pick(c, c->n_nodes)], delete);
+}
+
+static bool all_is_deleted(struct cluster *c)
+{
+	for (uint32_t i = 0; i < VOLUMES_MAX; i++)
+		if (c->volumes[i].facts.exists)
+			return false;
+	for (uint32_t i = 0; i < c->n_nodes; i++)
+		if (node_trouble(&c->nodes[i]))
+			return false;
+	return !facts_left_over(c);
+}
+
+struct tree_look {
+	struct cluster *cluster;
+	const struct cluster_disk *disk;
+};
+
+static void judge_tree(const struct tree_record *t, void *context)
+{
+	const struct tree_look *l = context;
+	cluster_fail(l->cluster, "%s has tree %llu of a volume that is deleted", l->disk->name,
+		     (unsigned long long)t->tree_id);
+}
+
+/* Space that nobody names would never be free again. */
+static void empty(struct cluster *c)
+{
+	for (uint32_t i = 0; i < VOLUMES_MAX; i++)
+		if (c->volumes[i].cells)
+			empty_volume(c, &c->volumes[i]);
+	if (!cluster_until(c, all_is_deleted, SETTLE_NS))
+		cluster_fail(c, "what is deleted is not gone");
+	for (uint32_t i = 0; i < c->n_disks; i++) {
+		struct tree_look l = {c, &c->disks[i]};
+		struct set_disk *d = disk_is_there(l.disk) ? node_disk(&c->nodes[l.disk->node], l.disk) : NULL;
+		if (d)
+			disk_trees_each(d->disk, judge_tree, &l);
+	}
+}
+
 /* ---- leave ---- */
 
 static void check_disk(struct cluster *c, const struct cluster_disk *d)
@@ -413,5 +484,6 @@ void cluster_judge(struct cluster *c)
 	for (uint32_t i = 0; i < VOLUMES_MAX; i++)
 		if (c->volumes[i].cells)
 			compare_volume(c, &c->volumes[i]);
+	empty(c);
 	leave(c);
 }

@@ -203,8 +203,8 @@ struct cluster_node *order_node(struct cluster *c, const struct model_volume *v)
 	return NULL;
 }
 
-static struct set_command command_on(enum set_command_kind kind, const struct model_volume *v,
-				     const struct model_snapshot *s)
+struct set_command order_command(enum set_command_kind kind, const struct model_volume *v,
+				 const struct model_snapshot *s)
 {
 	struct set_command command = {.kind = kind, .n_targets = s ? 1 : 0};
 	text_print(command.object, sizeof(command.object), "%s", v->name);
@@ -228,7 +228,7 @@ static void act_snapshot(struct cluster *c, struct cluster_order *o)
 		return;
 	o->snapshot = s;
 	o->mark = oracle_now(o->volume->cells);
-	o->command = command_on(SET_SNAPSHOT_CREATE, o->volume, s);
+	o->command = order_command(SET_SNAPSHOT_CREATE, o->volume, s);
 	o->ended = snapshot_done;
 	order_give(c, o);
 }
@@ -239,7 +239,7 @@ static void act_snapshot_delete(struct cluster *c, struct cluster_order *o)
 	if (!o->snapshot)
 		return;
 	o->snapshot->doubt = DOUBT_GONE;
-	o->command = command_on(SET_SNAPSHOT_DELETE, o->volume, o->snapshot);
+	o->command = order_command(SET_SNAPSHOT_DELETE, o->volume, o->snapshot);
 	o->ended = snapshot_deleted;
 	order_give(c, o);
 }
@@ -254,7 +254,7 @@ static void act_rollback(struct cluster *c, struct cluster_order *o)
 	v->rollback.point = point_copy(o->snapshot->point);
 	v->rollback.live_tree = v->facts.record.live_tree;
 	o->snapshot->doubt = DOUBT_EXISTS; /* nobody deletes it meanwhile */
-	o->command = command_on(SET_SNAPSHOT_ROLLBACK, v, o->snapshot);
+	o->command = order_command(SET_SNAPSHOT_ROLLBACK, v, o->snapshot);
 	o->ended = rolled_back;
 	order_give(c, o);
 }
@@ -273,7 +273,7 @@ static void act_detach_and_rollback(struct cluster *c, struct cluster_order *o)
 {
 	if (!snapshot_pick(c, o->volume))
 		return;
-	o->command = command_on(SET_VOLUME_DETACH, o->volume, NULL);
+	o->command = order_command(SET_VOLUME_DETACH, o->volume, NULL);
 	o->ended = detached_for_rollback;
 	order_give(c, o);
 }
@@ -287,7 +287,7 @@ static void act_clone(struct cluster *c, struct cluster_order *o)
 	if (!o->clone)
 		return;
 	o->snapshot->doubt = DOUBT_EXISTS;
-	o->command = command_on(SET_VOLUME_CLONE, o->volume, o->snapshot);
+	o->command = order_command(SET_VOLUME_CLONE, o->volume, o->snapshot);
 	text_print(o->command.other, sizeof(o->command.other), "%s", o->clone->name);
 	o->ended = cloned;
 	order_give(c, o);
@@ -303,7 +303,7 @@ static void act_volume_delete(struct cluster *c, struct cluster_order *o)
 		if (c->orders[i].is_used && c->orders[i].volume == v)
 			return;
 	v->is_quiet = true;
-	o->command = command_on(SET_VOLUME_DELETE, v, NULL);
+	o->command = order_command(SET_VOLUME_DELETE, v, NULL);
 	o->command.with_snapshots = true;
 	o->ended = volume_deleted;
 	order_give(c, o);
@@ -313,7 +313,7 @@ static void act_attach(struct cluster *c, struct cluster_order *o, bool takeover
 {
 	if (one_in(c, 2))
 		o->node = order_node(c, NULL);
-	o->command = command_on(SET_VOLUME_ATTACH, o->volume, NULL);
+	o->command = order_command(SET_VOLUME_ATTACH, o->volume, NULL);
 	o->command.takeover = takeover;
 	text_print(o->command.other, sizeof(o->command.other), "nbd");
 	order_give(c, o);
@@ -321,13 +321,13 @@ static void act_attach(struct cluster *c, struct cluster_order *o, bool takeover
 
 static void act_detach(struct cluster *c, struct cluster_order *o)
 {
-	o->command = command_on(SET_VOLUME_DETACH, o->volume, NULL);
+	o->command = order_command(SET_VOLUME_DETACH, o->volume, NULL);
 	order_give(c, o);
 }
 
 static void act_move(struct cluster *c, struct cluster_order *o)
 {
-	o->command = command_on(SET_VOLUME_MOVE, o->volume, NULL);
+	o->command = order_command(SET_VOLUME_MOVE, o->volume, NULL);
 	text_print(o->command.other, sizeof(o->command.other), "%s", c->nodes[pick(c, c->n_nodes)].name);
 	o->ended = volume_moved;
 	order_give(c, o);
@@ -437,13 +437,13 @@ struct model_volume *order_create_volume(struct cluster *c, uint32_t replicas, u
 {
 	struct model_volume *v = volume_make(c, SEGMENTS_MAX, min_replicas);
 	struct cluster_node *n = &c->nodes[pick(c, c->n_nodes)];
-	struct set_command create = command_on(SET_VOLUME_CREATE, v, NULL), attach;
+	struct set_command create = order_command(SET_VOLUME_CREATE, v, NULL), attach;
 	create.size_bytes = v->n_segments * GIB;
 	create.replicas = replicas;
 	create.min_replicas = min_replicas;
 	if (order_wait(c, n, &create) != 0)
 		cluster_fail(c, "%s cannot be made: %s", v->name, create.why);
-	attach = command_on(SET_VOLUME_ATTACH, v, NULL);
+	attach = order_command(SET_VOLUME_ATTACH, v, NULL);
 	text_print(attach.other, sizeof(attach.other), "nbd");
 	if (order_wait(c, n, &attach) != 0)
 		cluster_fail(c, "%s cannot be attached: %s", v->name, attach.why);

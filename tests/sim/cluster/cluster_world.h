@@ -328,6 +328,8 @@ void order_give(struct cluster *c, struct cluster_order *o);
 struct cluster_node *order_node(struct cluster *c, const struct model_volume *v);
 /* What a rollback has come to is seen at the head that serves now. */
 void rollback_decide(struct model_volume *v, const struct volume *head);
+struct set_command order_command(enum set_command_kind kind, const struct model_volume *v,
+				 const struct model_snapshot *s); /* s: NULL or one of the volume's */
 /* Waits for its answer: 0 or -errno, with the reason in command->why. */
 int order_wait(struct cluster *c, struct cluster_node *n, struct set_command *command);
 
