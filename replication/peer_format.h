@@ -100,7 +100,7 @@
 	X(COPY, 15)       /* write, with the source's epochs, where what is there is of an epoch < `before` */         \
 	X(CUT, 16)        /* drop a range of all trees: the segment has moved away */                                  \
 	X(FORGET, 17)     /* the volume has left this disk */                                                          \
-	X(COPY_HOLES, 18) /* the same of any number of holes of one epoch */                                           \
+	X(COPY_HOLES, 18) /* the same of up to 4 GiB of holes of one epoch */                                          \
 	X(SWAP, 19)       /* two trees exchange what they hold */                                                      \
 	X(ORDER, 20)      /* a request of the control API, to be done there: only to whom has PEER_TAKES_ORDERS */     \
 	X(DISKS, 21)      /* which disks do you serve, and what have they room for? */                                 \

@@ -108,8 +108,8 @@ enum disk_op {
 	/* What a copy from another disk needs (replication/copy.h): */
 	DISK_STAMPS, /* what blocks hold, by checksum, and since which epoch */
 	DISK_COPY, /* as WRITE, with an epoch for each block; -EEXIST, and nothing is made: something there is newer */
-	DISK_COPY_HOLES, /* any number of blocks become holes that remember one epoch, except what there is newer */
-	DISK_SWAP,       /* two trees of a volume exchange what they hold; -EBUSY: a change of either is under way */
+	DISK_COPY_HOLES, /* up to DISK_HOLES_BLOCKS_MAX blocks become holes that remember one epoch, except what there is newer */
+	DISK_SWAP, /* two trees of a volume exchange what they hold; -EBUSY: a change of either is under way */
 	DISK_CUT, /* a range of all trees of the volume becomes holes; they do not come, go or swap meanwhile; as TRIM */
 };
 

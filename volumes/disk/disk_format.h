@@ -37,6 +37,7 @@
 #define DISK_TREES_MAX        65535u        /* trees of one disk: so no count of 16 bits can overflow */
 #define DISK_VOLUMES_MAX      65535u
 #define DISK_IO_BLOCKS_MAX    64u                      /* blocks of one request: 256 KiB */
+#define DISK_HOLES_BLOCKS_MAX (1u << 20)               /* of a COPY_HOLES, which goes leaf by leaf: 4 GiB */
 #define DISK_WRITE_BLOCKS_MAX (DISK_IO_BLOCKS_MAX + 1) /* of a write: 256 KiB wherever they begin, atomic (P5) */
 #define BLOCK_NUMBER_BITS     48u
 #define EPOCH_MAX             ((1ull << 48) - 1)

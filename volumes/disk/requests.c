@@ -216,6 +216,8 @@ static int check_range(const struct disk_io *io)
 	uint64_t n_max = is_write(io->op) ? DISK_WRITE_BLOCKS_MAX : DISK_IO_BLOCKS_MAX;
 	if (has_data && (io->n_blocks > n_max || io->n_iov == 0 || io->n_iov > DISK_IO_IOV_MAX))
 		return -EINVAL;
+	if (io->op == DISK_COPY_HOLES && io->n_blocks > DISK_HOLES_BLOCKS_MAX)
+		return -EINVAL;
 	return io->op == DISK_COPY ? check_epochs(io) : 0;
 }
 

@@ -310,6 +310,8 @@ static void part_scatter_edges(struct part *p)
 
 /* ---- CARRY ---- */
 
+_Static_assert(SEGMENT_BLOCKS <= DISK_HOLES_BLOCKS_MAX, "a part lies in one segment");
+
 static enum disk_op part_op(const struct part *p)
 {
 	switch (p->kind) {
