@@ -64,8 +64,6 @@ older "3 2 0 4"
 say "a disk is drained: the copies go to another node"
 node_add_disk n3
 until_true 15 answers n1 n3 true
-knows_its_room() { [ "$(jsonn n1 .free_bytes disk show n3-d1)" != null ]; } # it is told now and then
-until_true 15 knows_its_room
 load_begin tests/e2e/loadgen --seed $((RANDOM + 1)) --depth 4 --window-mib 12 "$(node_uri n1 w)"
 load_tell load 20000
 load_hear loading

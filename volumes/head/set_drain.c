@@ -81,10 +81,18 @@ void drain_view(const struct set_disk *d, struct disk_view *view)
 
 /* ---- drain ---- */
 
-/* Have the others of the pool room for what lies there? */
+/* Is it of another node that lives, and has not told of it yet? */
+static bool disk_is_unknown(const struct set_disk *d)
+{
+	return !set_disk_is_ours(d) && d->n_blocks == 0 && !d->facts.is_removed &&
+	       set_node_is_alive(d->set, d->facts.node);
+}
+
+/* Have the others of the pool room for what lies there? What is not known is tried. */
 static int drain_check_room(struct command *c, const struct leaving *l, const char *pool)
 {
 	uint64_t room = 0, bytes = 0;
+	bool is_unknown = false;
 	char needed[SIZE_TEXT_BYTES], there[SIZE_TEXT_BYTES];
 	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
 		const struct set_disk *d = c->set->disks[i];
@@ -94,8 +102,9 @@ static int drain_check_room(struct command *c, const struct leaving *l, const ch
 			bytes += drain_bytes(d);
 		else if (set_disk_is_running(d) && !d->facts.is_draining)
 			room += set_disk_room(d) * BLOCK_BYTES;
+		is_unknown |= disk_is_unknown(d);
 	}
-	if (bytes <= room)
+	if (bytes <= room || is_unknown)
 		return 0;
 	return command_refuse(c, -ENOSPC, "no-space",
 			      "%s %s holds %s of data, and the other disks of pool %s have room for %s: add a disk",
