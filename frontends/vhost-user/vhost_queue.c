@@ -14,7 +14,7 @@
  *     looked up anew.
  *  4. A broken ring is served no more; its guest is told by the err event and, once, the log. If it lacks memory, its own
  *     or that of a request, it goes on when memory comes: a VMM whose region grows takes it away and brings a larger one
- *     (QEMU with CONFIGURE_MEM_SLOTS), while the guest runs.
+ *     (QEMU with CONFIGURE_MEM_SLOTS), while the guest runs. That is nobody's fault, so it is told only when it lasts.
  */
 #include "frontends/vhost-user/vhost_internal.h"
 
@@ -72,12 +72,23 @@ static void queue_broke(struct vhost_queue *q)
 	struct vhost_server *s = q->connection->door->server;
 	char text[VHOST_TEXT_BYTES];
 
+	q->is_untold = q->ring.is_lacking && timer_is_running(&q->connection->gap);
+	if (q->is_untold)
+		return;
 	counter_add(&s->counters.broken_rings, 1);
 	guest_to_text(q->connection, text);
 	log_event(s->log, LOG_WARNING, "vhost-ring-broken", q->connection->door->name,
 		  "%s: queue %u is served no more: %s", text, q->index, q->ring.why ? q->ring.why : "?");
 	if (q->err)
 		event_signal(q->err);
+}
+
+void queue_gap_ended(struct vhost_queue *q)
+{
+	if (!q->is_untold)
+		return;
+	quarry_assert(q->ring.is_broken && q->ring.is_lacking);
+	queue_broke(q);
 }
 
 /* Without its parts it is broken, if it was not before. 0 or -EFAULT. */
@@ -99,6 +110,10 @@ static void queue_mend(struct vhost_queue *q)
 	char text[VHOST_TEXT_BYTES];
 
 	vring_mend(&q->ring);
+	if (q->is_untold) {
+		q->is_untold = false;
+		return;
+	}
 	guest_to_text(q->connection, text);
 	log_line(q->connection->door->server->log, LOG_INFO, "vhost",
 		 "%s: queue %u may be served again: memory has come", text, q->index);
@@ -129,6 +144,7 @@ static void queue_start(struct vhost_queue *q)
 	if (queue_place(q) != 0)
 		return;
 	q->is_running = true;
+	q->is_untold = false;
 	v->has_event_idx = c->features & VIRTIO_F_EVENT_IDX;
 	v->has_indirect = c->features & VIRTIO_F_INDIRECT_DESC;
 	v->inflight = inflight_of(c, q->index, v->size, v->is_packed, &is_new);
@@ -159,7 +175,7 @@ static void queue_halt(struct vhost_queue *q)
 	quarry_assert(q->n_requests == 0);
 	queue_call(q);
 	list_remove(&q->starving);
-	q->is_running = q->is_starved = q->ring.is_broken = false;
+	q->is_running = q->is_starved = q->ring.is_broken = q->is_untold = false;
 	q->ring.inflight = NULL;
 }
 

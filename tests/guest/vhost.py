@@ -88,8 +88,8 @@ def migrate(folder):
         here.tell("migrate", uri=uri)
         wait_for(lambda: here.tell("query-migrate").get("status") in ("completed", "failed"), 120)
         check(here.tell("query-migrate")["status"] == "completed", "migrated to another QEMU", here.tell("query-migrate"))
+        there.works("the load goes on there, beside the first QEMU", TURN)
         here.end()
-        there.works("the load goes on there", TURN)
         there.works("and has read what it wrote", STOP)
         no_errors(there)
     finally:
