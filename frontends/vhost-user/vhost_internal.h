@@ -21,9 +21,11 @@
 #define VHOST_CLIENTS_MAX 4u
 /* Descriptors that may be held by closing them before whoever has sent such ones is not let in again. */
 #define VHOST_HELD_MAX 64u
-/* Requests that one queue takes before others have their turn. */
-#define VHOST_TAKE_MAX     64u
-#define VHOST_PIECE_IOVECS 64u /* volume_io takes no more */
+/* Requests that one queue takes before others have their turn; and bytes that a guest writes: they are copied and summed
+ * at a few hundred microseconds a MiB, and what a turn has gathered goes to the disk at its end only. */
+#define VHOST_TAKE_MAX       64u
+#define VHOST_TAKE_BYTES_MAX (1 * MIB)
+#define VHOST_PIECE_IOVECS   64u /* volume_io takes no more */
 /* Of one request with the volume at a time: a guest's largest ordinary read, 126 segments, needs two. */
 #define VHOST_PIECES     4u
 #define VHOST_SEG_MAX    126u

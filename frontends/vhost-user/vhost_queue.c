@@ -210,8 +210,19 @@ bool queue_is_drained(const struct vhost_queue *q)
 	return q->n_requests == 0 && !(q->is_running && vring_is_resuming(&q->ring));
 }
 
+/* What has been taken in this turn. */
+struct taken {
+	uint32_t n_requests;
+	uint64_t copied_bytes; /* that the guest writes */
+};
+
+static bool queue_has_taken_enough(const struct taken *t)
+{
+	return t->n_requests >= VHOST_TAKE_MAX || t->copied_bytes >= VHOST_TAKE_BYTES_MAX;
+}
+
 /* True: a request was taken. */
-static bool queue_take(struct vhost_queue *q)
+static bool queue_take(struct vhost_queue *q, struct taken *t)
 {
 	struct vhost_server *s = q->connection->door->server;
 	struct vhost_request *r = vhost_take_request(s);
@@ -222,6 +233,8 @@ static bool queue_take(struct vhost_queue *q)
 	}
 	int res = vring_next(&q->ring, &r->chain);
 	if (res == 1) {
+		t->n_requests++;
+		t->copied_bytes += r->chain.readable_bytes;
 		blk_begin(r, q);
 		return true;
 	}
@@ -239,17 +252,17 @@ static void queue_set_kicks(struct vhost_queue *q, bool wanted)
 
 void queue_pump(struct vhost_queue *q)
 {
-	uint32_t n_taken = 0;
+	struct taken taken = {0};
 
 	if (!queue_takes(q) || q->is_starved)
 		return;
 	queue_set_kicks(q, false);
 	for (;;) {
-		while (n_taken < VHOST_TAKE_MAX && queue_takes(q) && queue_take(q))
-			n_taken++;
+		while (!queue_has_taken_enough(&taken) && queue_takes(q) && queue_take(q, &taken))
+			;
 		if (q->is_starved || !queue_takes(q))
 			return;
-		if (n_taken == VHOST_TAKE_MAX) {
+		if (queue_has_taken_enough(&taken)) {
 			guest_wake(q->connection); /* goes on in the next turn */
 			break;
 		}
@@ -262,7 +275,7 @@ void queue_pump(struct vhost_queue *q)
 			break;
 		queue_set_kicks(q, false);
 	}
-	if (n_taken > 0 && q->connection->door->server->poll_ns > 0)
+	if (taken.n_requests > 0 && q->connection->door->server->poll_ns > 0)
 		q->busy_until_ns =
 		    reactor_now_ns(q->connection->door->server->reactor) + q->connection->door->server->poll_ns;
 }

@@ -514,6 +514,29 @@ static void a_packed_ring_asks_for_kicks_after_a_full_turn(void)
 	a_turn_full_of_requests_is_followed_by_kicks(true);
 }
 
+/* A MiB of what is written in one turn, and the rest in the next ones, though nothing is completed meanwhile. */
+static void a_turn_full_of_data_is_followed_by_another(void)
+{
+	struct guest_world m;
+	uint32_t token, len;
+
+	guest_world_open(&m, NULL, false);
+	for (uint32_t n = 1; n <= 7; n++) {
+		fake_volume_hold(m.w.vm, true);
+		for (uint32_t i = 0; i < n; i++)
+			vmm_request(&m.v, &(struct vmm_request){BLK_T_OUT, i, 1024 * i, VMM_DATA, 512 * KIB, false, 0});
+		vhost_world_pass(&m.w, NS_PER_S);
+		CU_ASSERT_EQUAL(fake_volume_n_held(m.w.vm), n);
+		fake_volume_hold(m.w.vm, false);
+		while (fake_volume_n_held(m.w.vm) > 0)
+			fake_volume_let_go(m.w.vm, 0);
+		for (uint32_t i = 0; i < n; i++)
+			CU_ASSERT_EQUAL_FATAL(vmm_completion(&m.v, &token, &len), BLK_S_OK);
+		CU_ASSERT_EQUAL(vmm_read(&m.v, 0, VMM_DATA, 4096), BLK_S_OK);
+	}
+	guest_world_close(&m);
+}
+
 static void a_polled_ring_is_served_without_kicks(void)
 {
 	struct guest_world m;
@@ -559,6 +582,7 @@ int main(void)
 	    T(a_reset_waits_for_requests_in_flight),
 	    T(a_split_ring_asks_for_kicks_after_a_full_turn),
 	    T(a_packed_ring_asks_for_kicks_after_a_full_turn),
+	    T(a_turn_full_of_data_is_followed_by_another),
 	    T(a_polled_ring_is_served_without_kicks),
 	};
 
