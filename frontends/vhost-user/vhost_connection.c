@@ -1,8 +1,11 @@
 /*
  * vhost_connection.c: one client, from the moment it is accepted until nothing of it is left.
  *
- *   HEADER -> PAYLOAD -> DRAIN -> APPLY -> REPLY -> HEADER ...
- *      any stage -------------------------------------> CLOSE -> freed
+ *   IDLE -> HEADER -> PAYLOAD -> DRAIN -> APPLY -> REPLY -> IDLE ...
+ *      any stage -----------------------------------------> CLOSE -> freed
+ *
+ * In IDLE it may stay for as long as it likes; a message that has begun has a limit of time, since there are few places
+ * at a door. The first byte is received alone, so that it is known to have come.
  *
  * DRAIN is for messages that change what requests in flight use (memory, a ring): no new requests are taken until those
  * in flight are completed, of this queue or of all, and with them those that were in flight when a former connection
@@ -26,6 +29,10 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+/* VMMs hand a message to the kernel in one call: a rest that does not come within this time never does. The machine may be
+ * as busy as it likes, or stand still for a moment. */
+#define MESSAGE_LIMIT_NS (10 * NS_PER_S)
 
 static void guest_run(struct turn_hook *h);
 
@@ -80,6 +87,25 @@ static void guest_received(struct op *op, int res)
 	guest_wake(c);
 }
 
+/* The one that runs is spared: its guest would lose its disk, and the place is its own in any case. */
+static void guest_is_late(struct timer *t)
+{
+	struct vhost_connection *c = container_of(t, struct vhost_connection, late);
+
+	if (c->door->runner == c)
+		timer_start(c->door->server->reactor, &c->late, MESSAGE_LIMIT_NS);
+	else
+		guest_end(c, "it has sent the beginning of a message only");
+}
+
+static void guest_gap_ended(struct timer *t)
+{
+	struct vhost_connection *c = container_of(t, struct vhost_connection, gap);
+
+	for (uint32_t i = 0; i < c->n_queues; i++)
+		queue_gap_ended(&c->queues[i]);
+}
+
 static void guest_sent(struct op *op, int res)
 {
 	struct vhost_connection *c = container_of(op, struct vhost_connection, send);
@@ -124,6 +150,22 @@ static void notice_send(struct vhost_connection *c)
 	stream_send(c->backend, &c->notice, &c->notice_iov, 1);
 }
 
+void guest_tell_waiting(struct vhost_connection *c)
+{
+	const struct vhost_connection *runner = c->door->runner;
+	char text[VHOST_TEXT_BYTES], other[VHOST_TEXT_BYTES];
+
+	/* a former connection of its own that comes to its end is no news */
+	if (!runner || runner == c || runner->is_ending || c->is_told_to_wait)
+		return;
+	c->is_told_to_wait = true;
+	guest_to_text(c, text);
+	guest_to_text(runner, other);
+	log_event(c->door->server->log, LOG_WARNING, "vhost-client-waits", c->door->name,
+		  "%s: its guest waits: another VMM has the volume until it disconnects or has migrated its guest (%s)",
+		  text, other);
+}
+
 void guest_set_running(struct vhost_connection *c, bool is_running)
 {
 	quarry_assert(!is_running || c->door->runner == c);
@@ -158,6 +200,8 @@ int guest_create(struct vhost_door *d, struct stream *stream, struct vhost_conne
 	op_init(&c->send, guest_sent);
 	op_init(&c->notice, notice_sent);
 	turn_hook_init(&c->hook, guest_run);
+	timer_init(&c->late, guest_is_late);
+	timer_init(&c->gap, guest_gap_ended);
 	for (uint32_t i = 0; i < c->n_queues; i++)
 		queue_init(&c->queues[i], c, i);
 	guest_wake(c);
@@ -173,6 +217,8 @@ static void guest_destroy(struct vhost_connection *c)
 
 	quarry_assert(c->n_requests == 0 && !c->is_receiving && !c->is_sending && !c->is_noticing);
 	quarry_assert(c->door->runner != c);
+	timer_stop(r, &c->late);
+	timer_stop(r, &c->gap);
 	if (!c->has_failed) /* that was told already */
 		guest_tell(c, "vhost-client-disconnected", "disconnected");
 	reactor_fds_close(r, &c->fds);
@@ -323,6 +369,8 @@ static void guest_check(const struct vhost_connection *c)
 	quarry_assert(c->n_queues > 0 && c->n_queues <= VHOST_QUEUES_MAX);
 	quarry_assert(c->stage != VHOST_CONNECTION_CLOSE || c->is_ending);
 	quarry_assert(!(c->is_receiving && c->is_received));
+	bool has_begun = c->stage == VHOST_CONNECTION_HEADER || c->stage == VHOST_CONNECTION_PAYLOAD;
+	quarry_assert(has_begun == timer_is_running(&c->late) || c->is_ending);
 }
 
 /* Read this function to know the life of a connection. */
@@ -336,8 +384,14 @@ static void guest_run(struct turn_hook *h)
 		if (c->is_ending)
 			c->stage = VHOST_CONNECTION_CLOSE;
 		switch (c->stage) {
+		case VHOST_CONNECTION_IDLE:
+			if (guest_receive(c, c->header, 1) == FLOW_WAIT)
+				return;
+			timer_start(c->door->server->reactor, &c->late, MESSAGE_LIMIT_NS);
+			c->stage = VHOST_CONNECTION_HEADER;
+			break;
 		case VHOST_CONNECTION_HEADER:
-			if (guest_receive(c, c->header, VHOST_HEADER_BYTES) == FLOW_WAIT)
+			if (guest_receive(c, c->header + 1, VHOST_HEADER_BYTES - 1) == FLOW_WAIT)
 				return;
 			header_read(c);
 			c->stage = VHOST_CONNECTION_PAYLOAD;
@@ -345,6 +399,8 @@ static void guest_run(struct turn_hook *h)
 		case VHOST_CONNECTION_PAYLOAD:
 			if (guest_receive(c, c->payload, c->payload_bytes) == FLOW_WAIT)
 				return;
+			timer_stop(c->door->server->reactor, &c->late);
+			c->has_spoken = true;
 			c->stage = VHOST_CONNECTION_DRAIN;
 			break;
 		case VHOST_CONNECTION_DRAIN:
@@ -359,7 +415,7 @@ static void guest_run(struct turn_hook *h)
 		case VHOST_CONNECTION_REPLY:
 			if (guest_reply(c) == FLOW_WAIT)
 				return;
-			c->stage = VHOST_CONNECTION_HEADER;
+			c->stage = VHOST_CONNECTION_IDLE;
 			if (c->is_suspect)
 				guest_end(c, "it has sent descriptors that do not close at once");
 			break;

@@ -21,9 +21,11 @@
 #define VHOST_CLIENTS_MAX 4u
 /* Descriptors that may be held by closing them before whoever has sent such ones is not let in again. */
 #define VHOST_HELD_MAX 64u
-/* Requests that one queue takes before others have their turn. */
-#define VHOST_TAKE_MAX     64u
-#define VHOST_PIECE_IOVECS 64u /* volume_io takes no more */
+/* Requests that one queue takes before others have their turn; and bytes that a guest writes: they are copied and summed
+ * at a few hundred microseconds a MiB, and what a turn has gathered goes to the disk at its end only. */
+#define VHOST_TAKE_MAX       64u
+#define VHOST_TAKE_BYTES_MAX (1 * MIB)
+#define VHOST_PIECE_IOVECS   64u /* volume_io takes no more */
 /* Of one request with the volume at a time: a guest's largest ordinary read, 126 segments, needs two. */
 #define VHOST_PIECES     4u
 #define VHOST_SEG_MAX    126u
@@ -109,6 +111,7 @@ struct vhost_queue {
 	bool is_call_due; /* something was completed in this turn */
 	bool is_starved;  /* in the server's line for requests */
 	bool is_silenced; /* the guest was asked for no kicks: to be looked at in the next turn */
+	bool is_untold;   /* it lacks memory that may be on its way: nobody was told */
 	struct list requests, starving;
 	uint32_t n_requests;
 	uint64_t busy_until_ns; /* polled until then */
@@ -117,7 +120,8 @@ struct vhost_queue {
 /* ---- connections ---- */
 
 #define VHOST_CONNECTION_STAGES(X)                                                                                     \
-	X(HEADER)  /* waits for a message */                                                                           \
+	X(IDLE)    /* waits for a message */                                                                           \
+	X(HEADER)  /* waits for the rest of its header */                                                              \
 	X(PAYLOAD) /* waits for the rest of it */                                                                      \
 	X(DRAIN)   /* it changes what requests in flight use: waits for these */                                       \
 	X(APPLY)   /* carries it out */                                                                                \
@@ -140,10 +144,14 @@ struct vhost_connection {
 	bool is_receiving, is_sending, is_received, is_sent;
 	bool is_ending;  /* finish what is in flight, then close */
 	bool has_failed; /* ending for a mistake of the client's */
+	bool has_spoken; /* a whole message has come */
+	bool is_told_to_wait;
 	bool is_suspect; /* to be ended: its descriptors do not close at once */
 	bool is_paused;  /* takes no requests: DRAIN */
 	bool wants_turn; /* has rings to run */
 	struct turn_hook hook;
+	struct timer late; /* runs from a message's first byte to its last */
+	struct timer gap;  /* runs while memory that was taken away may come again */
 
 	/* the message at hand */
 	struct iovec receive_iov, send_iov;
@@ -228,6 +236,8 @@ void vhost_door_choose(struct vhost_door *d);
 must_check int guest_create(struct vhost_door *d, struct stream *stream, struct vhost_connection **out);
 void guest_wake(struct vhost_connection *c);
 void guest_end(struct vhost_connection *c, const char *why);
+/* It has rings to run, and another one runs: whoever looks why its guest hangs is told, once. */
+void guest_tell_waiting(struct vhost_connection *c);
 /* It may run now, or no longer. */
 void guest_set_running(struct vhost_connection *c, bool is_running);
 void guest_notice(struct vhost_connection *c); /* the configuration has changed */
@@ -256,6 +266,8 @@ void queue_fini(struct vhost_queue *q);
 void queue_judge(struct vhost_queue *q);
 /* Its parts are looked up anew: memory has changed, or where it lies. One that lacked memory goes on if it has come. */
 void queue_relocate(struct vhost_queue *q);
+/* The memory that was taken away has not come again: if it lacks any, it is told now. */
+void queue_gap_ended(struct vhost_queue *q);
 void queue_stop(struct vhost_queue *q); /* nothing is in flight */
 /* The client is gone, without having stopped it: the record stays open, so that it can go on. */
 void queue_abandon(struct vhost_queue *q);

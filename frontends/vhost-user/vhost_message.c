@@ -11,6 +11,10 @@
 
 #include <errno.h>
 
+/* A VMM whose region grows takes it away and brings the larger one with the messages that follow at once; with this much
+ * time for a machine as busy as it likes. */
+#define MEMORY_GAP_NS (5 * NS_PER_S)
+
 /* ---- helpers ---- */
 
 static struct reactor *reactor_of(const struct vhost_connection *c)
@@ -124,6 +128,7 @@ static int rem_mem_reg(struct vhost_connection *c)
 	struct vhost_region region = region_read(c->payload + 8);
 	int res = memory_remove(&c->memory, &region);
 
+	timer_start(reactor_of(c), &c->gap, MEMORY_GAP_NS);
 	queues_each(c, queue_relocate);
 	return res;
 }
@@ -250,6 +255,7 @@ static int set_vring_event(struct vhost_connection *c)
 		return res;
 	q->is_started = true;
 	vhost_door_choose(c->door);
+	guest_tell_waiting(c);
 	queue_judge(q);
 	return 0;
 }

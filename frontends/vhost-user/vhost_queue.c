@@ -14,7 +14,7 @@
  *     looked up anew.
  *  4. A broken ring is served no more; its guest is told by the err event and, once, the log. If it lacks memory, its own
  *     or that of a request, it goes on when memory comes: a VMM whose region grows takes it away and brings a larger one
- *     (QEMU with CONFIGURE_MEM_SLOTS), while the guest runs.
+ *     (QEMU with CONFIGURE_MEM_SLOTS), while the guest runs. That is nobody's fault, so it is told only when it lasts.
  */
 #include "frontends/vhost-user/vhost_internal.h"
 
@@ -72,12 +72,23 @@ static void queue_broke(struct vhost_queue *q)
 	struct vhost_server *s = q->connection->door->server;
 	char text[VHOST_TEXT_BYTES];
 
+	q->is_untold = q->ring.is_lacking && timer_is_running(&q->connection->gap);
+	if (q->is_untold)
+		return;
 	counter_add(&s->counters.broken_rings, 1);
 	guest_to_text(q->connection, text);
 	log_event(s->log, LOG_WARNING, "vhost-ring-broken", q->connection->door->name,
 		  "%s: queue %u is served no more: %s", text, q->index, q->ring.why ? q->ring.why : "?");
 	if (q->err)
 		event_signal(q->err);
+}
+
+void queue_gap_ended(struct vhost_queue *q)
+{
+	if (!q->is_untold)
+		return;
+	quarry_assert(q->ring.is_broken && q->ring.is_lacking);
+	queue_broke(q);
 }
 
 /* Without its parts it is broken, if it was not before. 0 or -EFAULT. */
@@ -99,6 +110,10 @@ static void queue_mend(struct vhost_queue *q)
 	char text[VHOST_TEXT_BYTES];
 
 	vring_mend(&q->ring);
+	if (q->is_untold) {
+		q->is_untold = false;
+		return;
+	}
 	guest_to_text(q->connection, text);
 	log_line(q->connection->door->server->log, LOG_INFO, "vhost",
 		 "%s: queue %u may be served again: memory has come", text, q->index);
@@ -129,6 +144,7 @@ static void queue_start(struct vhost_queue *q)
 	if (queue_place(q) != 0)
 		return;
 	q->is_running = true;
+	q->is_untold = false;
 	v->has_event_idx = c->features & VIRTIO_F_EVENT_IDX;
 	v->has_indirect = c->features & VIRTIO_F_INDIRECT_DESC;
 	v->inflight = inflight_of(c, q->index, v->size, v->is_packed, &is_new);
@@ -159,7 +175,7 @@ static void queue_halt(struct vhost_queue *q)
 	quarry_assert(q->n_requests == 0);
 	queue_call(q);
 	list_remove(&q->starving);
-	q->is_running = q->is_starved = q->ring.is_broken = false;
+	q->is_running = q->is_starved = q->ring.is_broken = q->is_untold = false;
 	q->ring.inflight = NULL;
 }
 
@@ -194,8 +210,19 @@ bool queue_is_drained(const struct vhost_queue *q)
 	return q->n_requests == 0 && !(q->is_running && vring_is_resuming(&q->ring));
 }
 
+/* What has been taken in this turn. */
+struct taken {
+	uint32_t n_requests;
+	uint64_t copied_bytes; /* that the guest writes */
+};
+
+static bool queue_has_taken_enough(const struct taken *t)
+{
+	return t->n_requests >= VHOST_TAKE_MAX || t->copied_bytes >= VHOST_TAKE_BYTES_MAX;
+}
+
 /* True: a request was taken. */
-static bool queue_take(struct vhost_queue *q)
+static bool queue_take(struct vhost_queue *q, struct taken *t)
 {
 	struct vhost_server *s = q->connection->door->server;
 	struct vhost_request *r = vhost_take_request(s);
@@ -206,6 +233,8 @@ static bool queue_take(struct vhost_queue *q)
 	}
 	int res = vring_next(&q->ring, &r->chain);
 	if (res == 1) {
+		t->n_requests++;
+		t->copied_bytes += r->chain.readable_bytes;
 		blk_begin(r, q);
 		return true;
 	}
@@ -223,17 +252,17 @@ static void queue_set_kicks(struct vhost_queue *q, bool wanted)
 
 void queue_pump(struct vhost_queue *q)
 {
-	uint32_t n_taken = 0;
+	struct taken taken = {0};
 
 	if (!queue_takes(q) || q->is_starved)
 		return;
 	queue_set_kicks(q, false);
 	for (;;) {
-		while (n_taken < VHOST_TAKE_MAX && queue_takes(q) && queue_take(q))
-			n_taken++;
+		while (!queue_has_taken_enough(&taken) && queue_takes(q) && queue_take(q, &taken))
+			;
 		if (q->is_starved || !queue_takes(q))
 			return;
-		if (n_taken == VHOST_TAKE_MAX) {
+		if (queue_has_taken_enough(&taken)) {
 			guest_wake(q->connection); /* goes on in the next turn */
 			break;
 		}
@@ -246,7 +275,7 @@ void queue_pump(struct vhost_queue *q)
 			break;
 		queue_set_kicks(q, false);
 	}
-	if (n_taken > 0 && q->connection->door->server->poll_ns > 0)
+	if (taken.n_requests > 0 && q->connection->door->server->poll_ns > 0)
 		q->busy_until_ns =
 		    reactor_now_ns(q->connection->door->server->reactor) + q->connection->door->server->poll_ns;
 }

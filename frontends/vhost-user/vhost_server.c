@@ -3,14 +3,20 @@
  *
  *   volume attached --vhost_door_open()--> listening --volume detached, server stopped--> closing: clients end --> gone
  *
- * Several clients may be connected to one volume, but the rings of one only are served at a time: the runner's. So a
- * virtual machine can move: the VMM of its destination connects and asks what it wants while the source still runs, and
- * is served when the source has stopped its rings. A client that comes back after it was cut off waits in the same way
+ * Several clients may be connected to one volume, but the rings of one only are served at a time: the runner's. It has
+ * the volume for as long as it is connected, whatever its guest does: one that reboots or is paused has stopped its rings,
+ * and its caches would be wrong if another guest wrote meanwhile. A client that comes back after it was cut off waits
  * until the last requests of its former connection are completed.
+ *
+ * A virtual machine can move, though: the VMM of its destination connects and asks what it wants while the source still
+ * runs, and is served when the source has stopped its rings. That it moves is told by the log of changed pages, which VMMs
+ * keep for this only.
+ *
+ * A door has few places. A client that has not sent one whole message gives up its own when they are all taken.
  *
  * Invariants
  *  1. A door holds a reference to its volume and watches it, from vhost_door_open() until it is gone.
- *  2. door->runner is a connection that has started a ring, or NULL; who has started a ring first runs next.
+ *  2. door->runner is a connection that has started a ring since it came, or NULL; who has started one first runs next.
  *  3. A request is in the pool or in its queue's list. Queues that found none wait in `starving` and are served in turn.
  *  4. A door is freed on a turn of its own: whoever closed it may still look at it.
  *
@@ -75,9 +81,15 @@ static bool guest_wants_to_run(const struct vhost_connection *c)
 	return false;
 }
 
+/* Its guest goes on in another VMM: the rings are stopped, the log of changed pages is not. */
+static bool guest_has_moved(const struct vhost_connection *c)
+{
+	return !guest_wants_to_run(c) && c->n_requests == 0 && c->memory.is_logging;
+}
+
 void vhost_door_choose(struct vhost_door *d)
 {
-	if (d->runner && (guest_wants_to_run(d->runner) || d->runner->n_requests > 0))
+	if (d->runner && !guest_has_moved(d->runner))
 		return;
 	d->runner = NULL;
 	list_each (node, &d->connections) {
@@ -114,14 +126,41 @@ static bool vhost_door_is_shut(struct vhost_door *d)
 	return d->is_suspect && n_held > VHOST_HELD_MAX;
 }
 
+/* One that ends without having said anything has nothing that lasts: it is gone at once. */
+static uint32_t vhost_door_places_taken(const struct vhost_door *d)
+{
+	uint32_t n = 0;
+
+	list_each (node, &d->connections) {
+		const struct vhost_connection *c = container_of(node, struct vhost_connection, link);
+		n += c->has_spoken || !c->is_ending;
+	}
+	quarry_assert(n <= VHOST_CLIENTS_MAX && n <= d->n_connections);
+	return n;
+}
+
+/* Whoever has said nothing for longest gives up its place. False: all of them have. */
+static bool vhost_door_make_place(struct vhost_door *d)
+{
+	list_each (node, &d->connections) {
+		struct vhost_connection *c = container_of(node, struct vhost_connection, link);
+		if (c->has_spoken || c->is_ending)
+			continue;
+		guest_end(c, "it has said nothing, and another client needs its place");
+		return true;
+	}
+	return false;
+}
+
 static void vhost_door_admit(struct vhost_door *d)
 {
 	struct vhost_server *s = d->server;
 	struct vhost_connection *c;
 	bool is_shut = vhost_door_is_shut(d);
+	bool is_full = !is_shut && vhost_door_places_taken(d) == VHOST_CLIENTS_MAX && !vhost_door_make_place(d);
 
 	s->n_accepted++;
-	if (is_shut || d->n_connections == VHOST_CLIENTS_MAX || guest_create(d, d->stream, &c) != 0) {
+	if (is_shut || is_full || guest_create(d, d->stream, &c) != 0) {
 		counter_add(&s->counters.refused, 1);
 		log_line(s->log, LOG_WARNING, "vhost", "%s: a client was refused: %u are connected already%s", d->name,
 			 d->n_connections,

@@ -13,6 +13,28 @@ probe=$BUILD/vhost-probe
 vhost_make v1 64M --queues 4
 s=$(vhost_socket v1)
 
+clients_begin() { # FILE N COMMAND: N clients that send what the expression of Python says, and stay
+	/usr/bin/python3 - "$s" "$2" "$3" >"$1" <<-'END' &
+		import socket, sys
+		clients = [socket.socket(socket.AF_UNIX) for i in range(int(sys.argv[2]))]
+		for c in clients:
+		    c.connect(sys.argv[1])
+		    c.sendall(eval(sys.argv[3]))
+		print("ready", flush=True)
+		for c in clients:
+		    c.recv(1)
+		print("ended", flush=True)
+	END
+	others+=($!)
+	until_true 10 grep -q ready "$1"
+}
+say "clients that have said nothing give way; half a message has a limit of time"
+clients_begin "$dir/silent" 4 'b""'
+expect 0 'checks$' "$probe" "$s" requests
+expect 0 'another client needs its place' q events
+kill "${others[-1]}"
+clients_begin "$dir/half" 1 'bytes([1, 0, 0, 0, 1])' # it ends while the test goes on
+
 say "what it says of itself"
 expect 0 '^capacity 131072$' "$probe" "$s" config
 cp "$dir/said" "$dir/config"
@@ -44,6 +66,9 @@ for ring in "" --packed; do
 	expect 0 'checks$' "$probe" $ring "$s" firmware
 done
 expect 0 "id $(json '.uuid' volume show v1 | tr -d - | cut -c 1-8)" "$probe" "$s" requests
+
+until_true 20 grep -q ended "$dir/half"
+expect 0 'the beginning of a message only' q events
 
 say "NBD reads what was written"
 q volume detach v1 >/dev/null

@@ -4,6 +4,9 @@
 #   vhost_make NAME SIZE [OPTIONS ...]   creates a volume and attaches it;  vhost_socket NAME is where
 #   load_verify                   the load that lib.sh has begun stops, and what is on the volumes is held against it
 #   pressure_now                  "FDS MIB" of the daemon
+#   guest_attend NAME COMMAND ...        runs the test of a guest on the volume of that name, and does to the daemon what it asks
+#                                 for by a line in $dir/ask: stop or kill, both of which start it again, or resize; then it
+#                                 says so in $dir/answer.   guest_asks WHAT is the command for that
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # dir, daemon_pid: lib.sh's
 
@@ -44,4 +47,31 @@ pressure_now() {
 		read -r -t 0.05 <> <(:) || true # poll
 	done
 	echo "$least $(daemon_memory_mib)"
+}
+
+guest_asks() {
+	echo "echo $1 >$dir/ask; read -r _ <$dir/answer"
+}
+
+guest_attend() {
+	local name=$1 what pid
+	shift
+	[ -p "$dir/ask" ] || mkfifo -m 666 "$dir/ask" "$dir/answer"
+	exec 9<>"$dir/ask"
+	"$@" 9>&- &
+	pid=$!
+	others+=("$pid")
+	while kill -0 $pid 2>/dev/null; do
+		read -r -t 0.5 what <&9 || continue
+		case $what in
+		kill | stop)
+			"daemon_$what"
+			daemon_start
+			;;
+		resize) q volume resize "$name" 576M >/dev/null ;;
+		esac
+		echo "$what" >"$dir/answer"
+	done
+	exec 9>&-
+	holds wait $pid
 }

@@ -36,24 +36,8 @@ session=(env -C "$dir/session" HOME="$dir/session" XDG_RUNTIME_DIR="$dir/session
 others+=($!)
 until_true 20 "${session[@]}" virsh -q -c qemu:///session version >/dev/null 2>&1
 
-mkfifo -m 666 "$dir/ask" "$dir/answer"
-exec 9<>"$dir/ask"
-"${session[@]}" ./libvirt.py --initramfs initramfs --kernel kernel --socket "$(vhost_socket vm1)" --how-to attach-to-a-vm.md \
-	--ask "$dir/ask" --answer "$dir/answer" 9>&- &
-pid=$!
-while kill -0 $pid 2>/dev/null; do
-	read -r -t 0.5 what <&9 || continue
-	case $what in
-	kill | stop)
-		"daemon_$what"
-		daemon_start
-		;;
-	resize) q volume resize vm1 576M >/dev/null ;;
-	esac
-	echo "$what" >"$dir/answer"
-done
-exec 9>&-
-holds wait $pid
+guest_attend vm1 "${session[@]}" ./libvirt.py --initramfs initramfs --kernel kernel --socket "$(vhost_socket vm1)" \
+	--how-to attach-to-a-vm.md --ask "$dir/ask" --answer "$dir/answer"
 daemon_stop
 expect 0 '' q disk check "$dir/disks/d1.img"
 passed

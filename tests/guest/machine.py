@@ -180,6 +180,18 @@ class Guest:
             pass
 
 
+VHOST_MACHINE = "q35,memory-backend=mem"
+
+
+def vhost_disk(path, n_queues, is_packed=False):
+    """What VHOST_MACHINE needs for a disk over vhost-user: what the device shares with us is the guest's memory itself; a port
+    of its own lets the disk come and go."""
+    return ["-object", "memory-backend-memfd,id=mem,size=512M,share=on", "-device", "pcie-root-port,id=slot1,chassis=1,slot=1",
+            "-chardev", "socket,id=disk,path=%s,reconnect=1" % path,
+            "-device", "vhost-user-blk-pci,id=blk,chardev=disk,bus=slot1,num-queues=%d,packed=%s" %
+            (n_queues, "on" if is_packed else "off")]
+
+
 class Uml(Guest):
     """User Mode Linux: the kernel is a process of its own, and its second serial line one end of a pair of sockets."""
 

@@ -14,7 +14,7 @@ The volume is overwritten; 128 MiB or more. Exit status 0: all checks passed.
 import os
 import subprocess
 
-from machine import SEEN, Guest, arguments, check, compare, main, no_errors, wait_for, work
+from machine import SEEN, VHOST_MACHINE, Guest, arguments, check, compare, main, no_errors, vhost_disk, wait_for, work
 
 p = arguments(__doc__, "--socket")
 p.add_argument("--queues", type=int, default=1)
@@ -54,16 +54,11 @@ for mode in "write through" "write back"; do
 done"""
 GONE = "i=0; while [ -e /dev/vda ] && [ $i -lt 300 ]; do usleep 100000; i=$((i + 1)); done; [ ! -e /dev/vda ]"
 THERE = "i=0; while [ ! -e /dev/vda ] && [ $i -lt 300 ]; do usleep 100000; i=$((i + 1)); done; [ -e /dev/vda ]"
-MACHINE = "q35,memory-backend=mem"
 KIND = "packed" if o.packed else "split"
 
 
 def devices():
-    # what the device shares with us is the guest's memory itself; a port of its own lets the disk come and go
-    return ["-object", "memory-backend-memfd,id=mem,size=512M,share=on", "-device", "pcie-root-port,id=slot1,chassis=1,slot=1",
-            "-chardev", "socket,id=disk,path=%s,reconnect=1" % o.socket,
-            "-device", "vhost-user-blk-pci,id=blk,chardev=disk,bus=slot1,num-queues=%d,packed=%s" %
-            (o.queues, "on" if o.packed else "off")]
+    return vhost_disk(o.socket, o.queues, o.packed)
 
 
 def restarts(guest):
@@ -80,9 +75,9 @@ def migrate(folder):
     """To another QEMU on the same volume, which connects while the first still runs, under the load; it goes on there.
     With one processor: QEMU 7.2 loses memory of an emulated machine with two, whatever its devices are."""
     os.mkdir(folder + "/there")
-    guests, uri = [Guest(folder, o, devices(), MACHINE, 1)], "unix:%s/incoming" % folder
+    guests, uri = [Guest(folder, o, devices(), VHOST_MACHINE, 1)], "unix:%s/incoming" % folder
     try:
-        guests.append(Guest(folder + "/there", o, devices() + ["-incoming", "defer"], MACHINE, 1))
+        guests.append(Guest(folder + "/there", o, devices() + ["-incoming", "defer"], VHOST_MACHINE, 1))
         here, there = guests
         for guest in guests:
             guest.qmp_begin()
@@ -93,8 +88,8 @@ def migrate(folder):
         here.tell("migrate", uri=uri)
         wait_for(lambda: here.tell("query-migrate").get("status") in ("completed", "failed"), 120)
         check(here.tell("query-migrate")["status"] == "completed", "migrated to another QEMU", here.tell("query-migrate"))
+        there.works("the load goes on there, beside the first QEMU", TURN)
         here.end()
-        there.works("the load goes on there", TURN)
         there.works("and has read what it wrote", STOP)
         no_errors(there)
     finally:
@@ -117,7 +112,7 @@ def replug(guest):
 
 
 def run(folder):
-    guest = Guest(folder, o, devices(), MACHINE)
+    guest = Guest(folder, o, devices(), VHOST_MACHINE)
     try:
         guest.wait_up()
         check(True, "the guest is up: %s ring, %d queues" % (KIND, o.queues))

@@ -14,31 +14,13 @@ kernel=$("$top/tests/guest/make-initramfs" "$dir/initramfs") || status=$?
 [ $status != 77 ] || skip "$kernel"
 [ $status = 0 ] || fail "the initramfs was not made: $kernel"
 
-# The guest's test runs in a process of its own; it asks for a restart by a line here.
-mkfifo "$dir/ask" "$dir/answer"
 boot() { # NAME OPTIONS ...
-	local name=$1 what pid
+	local name=$1
 	shift
 	vhost_make "$name" 512M --queues 4
-	"$top/tests/guest/vhost.py" --initramfs "$dir/initramfs" --kernel "$kernel" --socket "$(vhost_socket "$name")" "$@" \
-		--restart "echo restart >$dir/ask; read -r _ <$dir/answer" --restarts "$restarts" \
-		--resize "echo resize >$dir/ask; read -r _ <$dir/answer" 9>&- &
-	pid=$!
-	others+=("$pid")
-	exec 9<>"$dir/ask"
-	while kill -0 $pid 2>/dev/null; do
-		read -r -t 0.5 what <&9 || continue
-		case $what in
-		restart)
-			daemon_kill
-			daemon_start
-			;;
-		resize) q volume resize "$name" 576M >/dev/null ;;
-		esac
-		echo "$what" >"$dir/answer"
-	done
-	exec 9>&-
-	holds wait $pid
+	guest_attend "$name" "$top/tests/guest/vhost.py" --initramfs "$dir/initramfs" --kernel "$kernel" \
+		--socket "$(vhost_socket "$name")" "$@" --restart "$(guest_asks kill)" --restarts "$restarts" \
+		--resize "$(guest_asks resize)"
 }
 boot one --queues 1
 boot two --queues 2 --packed
