@@ -4,6 +4,7 @@
  */
 #include "daemon/core/checksum.h"
 #include "tests/unit/copies_world.h"
+#include "volumes/disk/disk_internal.h"
 
 #include <CUnit/Basic.h>
 #include <errno.h>
@@ -102,6 +103,40 @@ static void a_source_that_cannot_be_read_is_none(void)
 	bench_close(&b);
 }
 
+static void first_has_lost_power(struct head_world *w)
+{
+	w->set->disks[0]->disk->superblock.power_losses++;
+}
+
+/* Nothing is taken from the copy that lost power, and may lack a completed write, in place of what cannot be read. */
+static void what_lost_power_is_no_other_source(void)
+{
+	struct bench b;
+	bench_open(&b, 3, 2, 2);
+	bench_change(&b, 40);
+	CU_ASSERT_EQUAL(bench_put(&b, 0, CELL, 9, 0), 0);
+	world_let_pass(&b.w, 3 * NS_PER_S);
+	write_one_copy(&b, 1, CELL, 201);
+	write_one_copy(&b, 1, CELL + 1, 202); /* which tells recovery that the first is durable */
+	uint64_t block = cell_block(&b, 1, 0, CELL, 1);
+	world_crash(&b.w, SIM_KILL);
+	sim_file_flip(world_disk_file(&b.w, 2), block, 7);
+	b.w.disks_open = first_has_lost_power;
+	CU_ASSERT_EQUAL_FATAL(world_start(&b.w), 0);
+	CU_ASSERT_PTR_NULL(world_head(&b.w, "vm1"));
+	CU_ASSERT_PTR_NOT_NULL(strstr(set_volume_find(b.w.set, "vm1")->why, "can be found on none of its disks"));
+	sim_file_flip(world_disk_file(&b.w, 2), block, 7); /* it can be read after all */
+	world_let_pass(&b.w, 60 * NS_PER_S);
+	b.v = world_head(&b.w, "vm1");
+	CU_ASSERT_PTR_NOT_NULL_FATAL(b.v);
+	b.model[0][CELL] = 201;
+	b.model[0][CELL + 1] = 202;
+	bench_check(&b);
+	bench_check_copies(&b);
+	expect_one_tree(&b);
+	bench_close(&b);
+}
+
 /* No copy has it whole: the volume is served all the same, and who reads that block gets what some copy has, or an error. */
 static void what_nobody_can_read_keeps_nobody_from_the_rest(void)
 {
@@ -160,6 +195,7 @@ int main(void)
 	CU_pSuite suite = CU_add_suite("reconcile", NULL, NULL);
 	CU_add_test(suite, "what one copy alone has", what_one_copy_alone_has);
 	CU_add_test(suite, "a source that cannot be read is none", a_source_that_cannot_be_read_is_none);
+	CU_add_test(suite, "what lost power is no other source", what_lost_power_is_no_other_source);
 	CU_add_test(suite, "what nobody can read keeps nobody from the rest",
 		    what_nobody_can_read_keeps_nobody_from_the_rest);
 	CU_add_test(suite, "a disk is lost while another is joined", a_disk_is_lost_while_another_is_joined);

@@ -18,9 +18,10 @@
  *  1. The source of a segment is a disk that did not lose power, if there is one [INTACT], and before that one of which no
  *     older copy was accepted. It is read from its live tree, which stays as it is until the SWAP.
  *  2. Whatever fails, nothing but the forks has changed, or all of a disk: it may begin again from the same L.
- *  3. A source that cannot be read is none: another disk of the segment is, from the start again. Where each has something
- *     that it cannot read, those blocks alone stay as each has them: they are nobody's loss but their readers' (P3), and
- *     no reason not to serve the rest.
+ *  3. A source that cannot be read is none: another disk of the segment is, from the start again; but none that lost power in
+ *     place of one that did not, since it may lack completed writes. Where each has something that it cannot read, those
+ *     blocks alone stay as each has them: they are nobody's loss but their readers' (P3), and no reason not to serve the
+ *     rest. A disk that lost power keeps none of its own in such a place: then the volume is not served.
  *
  * Owner: the attach.
  */
@@ -136,16 +137,20 @@ static uint64_t reconcile_newest(const struct reconcile *r, uint64_t disks)
 	return newest ? newest : disks;
 }
 
-/* One that can be read, if there is one; of these, one that is intact. */
+static bool disk_is_intact(const struct reconcile *r, uint32_t disk)
+{
+	return !r->volume->disks[disk].replica.is_suspect;
+}
+
+/* One that is intact, if there is one; of these, one that can be read. */
 static uint32_t reconcile_source(const struct reconcile *r, uint64_t disks)
 {
-	uint64_t newest = reconcile_newest(r, disks), readable = newest & ~r->unread, intact = 0;
-	if (readable == 0)
-		readable = newest;
-	for (uint64_t left = readable; left != 0; left &= left - 1)
-		if (!r->volume->disks[__builtin_ctzll(left)].replica.is_suspect)
+	uint64_t newest = reconcile_newest(r, disks), intact = 0;
+	for (uint64_t left = newest; left != 0; left &= left - 1)
+		if (disk_is_intact(r, (uint32_t)__builtin_ctzll(left)))
 			intact |= left & -left;
-	return (uint32_t)__builtin_ctzll(intact ? intact : readable);
+	uint64_t sources = intact ? intact : newest, readable = sources & ~r->unread;
+	return (uint32_t)__builtin_ctzll(readable ? readable : sources);
 }
 
 /* Not only data: where they are cannot be read either. */
@@ -174,6 +179,13 @@ static void reconcile_tell_skipped(const struct reconcile *r, const struct copy_
 static bool reconcile_source_is_unread(const struct reconcile *r)
 {
 	return r->unread >> r->source & 1;
+}
+
+/* May the target keep what it has where the source cannot be read? */
+static bool reconcile_may_skip(const struct reconcile *r)
+{
+	bool may_lack_writes = disk_is_intact(r, r->source) && !disk_is_intact(r, r->target);
+	return reconcile_source_is_unread(r) && !may_lack_writes;
 }
 
 static void reconcile_copied(int res, const struct copy_progress *p, void *context)
@@ -212,7 +224,7 @@ static int reconcile_copy(struct reconcile *r)
 				 .n_blocks = SEGMENT_BLOCKS,
 				 .since = r->since,
 				 .before = COPY_ALL,
-				 .skips_unread = reconcile_source_is_unread(r),
+				 .skips_unread = reconcile_may_skip(r),
 				 .done = reconcile_copied,
 				 .context = r};
 	return copy_start(&o, &r->copy);
