@@ -263,6 +263,7 @@ struct volume {
 	struct leave *leave; /* under way */
 	struct timer leave_timer;
 	uint64_t leave_delay_ns; /* before the next attempt */
+	uint32_t leave_turn;     /* the disk from which on the next one that is to be left is looked for */
 	bool is_leave_told;      /* that it does not go on */
 	bool is_rebuild_told;    /* that copies are being made anew */
 	bool is_dropping;        /* a sweep drops trees */

@@ -695,10 +695,26 @@ static void leave_tell_begin(const struct leave *l)
 		  v->entry->facts.name);
 }
 
+/* One that cannot be left keeps no other from it, and the number of copies has a turn among them. SET_DISKS_MAX: it is that,
+ * or there is no disk to be left. */
+static uint32_t leave_next_disk(const struct volume *v)
+{
+	const struct volume_facts *f = &v->entry->facts;
+	uint32_t first = SET_DISKS_MAX, next = SET_DISKS_MAX;
+	for (uint32_t i = 0; i < f->n_disks; i++) {
+		if (!leave_wants_disk(v->entry, &f->disks[i]))
+			continue;
+		uint32_t disk = set_disk_by_uuid(v->set, &f->disks[i].uuid)->index;
+		first = (uint32_t)min_u64(first, disk);
+		next = disk >= v->leave_turn ? (uint32_t)min_u64(next, disk) : next;
+	}
+	return next == SET_DISKS_MAX && !even_is_needed(v->entry) ? first : next;
+}
+
 static void leave_timer_fired(struct timer *t)
 {
 	struct volume *v = container_of(t, struct volume, leave_timer);
-	const struct volume_disk_facts *known = leave_find_disk(v->entry);
+	uint32_t disk = leave_next_disk(v);
 	if (v->state != VOLUME_SERVING || v->is_fenced || v->leave || v->move || v->resync ||
 	    !leave_is_needed(v->entry))
 		return; /* the end of any of these asks again */
@@ -708,9 +724,11 @@ static void leave_timer_fired(struct timer *t)
 		return;
 	}
 	l->volume = v;
-	l->purpose = known ? LEAVE_FOR_DISK : leave_is_urgent(v->entry) ? LEAVE_FOR_COPIES : LEAVE_FOR_BALANCE;
-	l->disk = known ? set_disk_by_uuid(v->set, &known->uuid)->index : SET_DISKS_MAX;
-	l->disk_revision = known ? leave_disk(l)->facts.revision : 0;
+	bool is_for_disk = disk < SET_DISKS_MAX;
+	l->purpose = is_for_disk ? LEAVE_FOR_DISK : leave_is_urgent(v->entry) ? LEAVE_FOR_COPIES : LEAVE_FOR_BALANCE;
+	l->disk = disk;
+	l->disk_revision = is_for_disk ? leave_disk(l)->facts.revision : 0;
+	v->leave_turn = is_for_disk ? disk + 1 : 0;
 	l->replicas = v->entry->facts.replicas;
 	timer_init(&l->poll, leave_polled);
 	op_init(&l->op, leave_turn);

@@ -180,6 +180,11 @@ static void explain(struct cluster *c)
 			if (n->set->disks[d] && n->set->disks[d]->state != SET_DISK_RUNNING)
 				printf("  %s: disk %s does not run: %s\n", n->name, n->set->disks[d]->facts.name,
 				       n->set->disks[d]->why);
+		for (uint32_t d = 0; d < SET_DISKS_MAX; d++)
+			if (n->set->disks[d] && n->set->disks[d]->disk)
+				printf("  %s: disk %s has room for %llu blocks\n", n->name,
+				       n->set->disks[d]->facts.name,
+				       (unsigned long long)set_disk_room(n->set->disks[d]));
 		volume_set_slow_requests(n->set, 0, explain_request, n);
 	}
 }

@@ -41,18 +41,22 @@ static const struct set_disk *disk_of_node(const struct cluster *c, const struct
 	return n->state == NODE_UP ? set_disk_by_uuid(n->set, &d->uuid) : NULL;
 }
 
-/* Nodes that copies of the volume can lie on. */
+/* Nodes that copies of the volume can lie on: with room for as much of it as any node has. */
 static uint32_t spread_domains(const struct cluster *c, const struct uuid *volume)
 {
-	uint64_t nodes = 0, needed = 0;
-	for (uint32_t i = 0; i < c->n_disks; i++)
-		needed = max_u64(needed, volume_blocks(disk_of_node(c, &c->disks[i]), volume));
+	uint64_t has[NODES_MAX] = {0}, room[NODES_MAX] = {0}, needed = 0;
+	uint32_t n = 0;
 	for (uint32_t i = 0; i < c->n_disks; i++) {
-		const struct set_disk *d = disk_takes(c, &c->disks[i]) ? disk_of_node(c, &c->disks[i]) : NULL;
-		if (d && set_disk_room(d) + volume_blocks(d, volume) >= needed)
-			nodes |= 1ull << c->disks[i].node;
+		const struct set_disk *d = disk_of_node(c, &c->disks[i]);
+		uint64_t blocks = volume_blocks(d, volume);
+		has[c->disks[i].node] += blocks;
+		needed = max_u64(needed, has[c->disks[i].node]);
+		if (d && disk_takes(c, &c->disks[i]))
+			room[c->disks[i].node] += set_disk_room(d) + blocks;
 	}
-	return (uint32_t)__builtin_popcountll(nodes);
+	for (uint32_t i = 0; i < c->n_nodes; i++)
+		n += room[i] > 0 && room[i] >= needed;
+	return n;
 }
 
 static bool shares_a_node(const struct cluster *c, uint64_t disks)
