@@ -128,6 +128,7 @@ struct set_measure {
 	uint64_t data_bytes;   /* it points to */
 	uint64_t unique_bytes; /* of these: nobody else does */
 	uint64_t frees_bytes;  /* deleting it gives back: data and maps */
+	char missing[256];     /* a disk that could not be asked, and why: the figures lack it; "": all were */
 };
 
 struct set_changes {
