@@ -138,7 +138,12 @@ static void test_history(void)
 	CU_ASSERT_EQUAL(order_read(&t, &o, &why), -EINVAL);
 	expect_refusal("POST", "/v1/snapshots", "{\"snapshots\":[\"a@b\",\"c\"]}", 400, "invalid", "VOLUME@SNAPSHOT");
 	expect_refusal("PUT", "/v1/volumes/a/schedule", "{\"every_s\":0,\"keep\":1}", 400, "invalid", "every_s");
-	expect_refusal("PUT", "/v1/volumes/a/schedule", "{\"every_s\":5}", 400, "invalid", "keep");
+	expect_refusal("PUT", "/v1/volumes/a/schedule", "{\"every_s\":9,\"keep\":1}", 400, "invalid",
+		       "every_s: " SCHEDULE_LIMITS);
+	expect_refusal("PUT", "/v1/volumes/a/schedule", "{\"every_s\":10,\"keep\":16384}", 400, "invalid",
+		       "keep: " SCHEDULE_LIMITS);
+	CU_ASSERT_EQUAL(read_order("PUT", "/v1/volumes/a/schedule", "{\"every_s\":10,\"keep\":16383}"), 0);
+	expect_refusal("PUT", "/v1/volumes/a/schedule", "{\"every_s\":50}", 400, "invalid", "keep");
 }
 
 static void test_disk_add(void)

@@ -121,7 +121,12 @@ enum set_command_kind {
 struct set_target {
 	char volume[VOLUME_NAME_MAX + 1], snapshot[VOLUME_NAME_MAX + 1];
 };
-#define SET_TARGETS_MAX 16u /* volumes of one consistent point: what one transaction can record */
+/* A schedule's limits. Each snapshot is flushed, recorded, and deleted again in the background. */
+#define SCHEDULE_EVERY_MIN_S 10u
+#define SCHEDULE_EVERY_MAX_S INT32_MAX
+#define SCHEDULE_KEEP_MAX    16383u
+#define SCHEDULE_LIMITS      "a schedule takes a snapshot every 10 s to 68 years, and keeps 1 to 16383 of them"
+#define SET_TARGETS_MAX      16u /* volumes of one consistent point: what one transaction can record */
 
 /* What a volume or snapshot takes of the disks. */
 struct set_measure {
@@ -160,7 +165,7 @@ struct set_command {
 	bool has_failure_domain;
 	uint32_t queues; /* ATTACH over vhost-user; 0: not given */
 	bool force, reserve, read_only;
-	bool takeover;       /* ATTACH */
+	bool takeover; /* ATTACH */
 	bool cancel;         /* DISK_DRAIN, NODE_DRAIN: it is drained no more */
 	bool accept_older;   /* DISK_ADD: of a disk that is known, even an older copy */
 	bool with_snapshots; /* VOLUME_DELETE: they are deleted, too */
