@@ -140,9 +140,11 @@ static json_t *attached_json(const struct answer_context *c, const struct snapsh
 {
 	char name[2 * SET_TEXT_MAX];
 	snprintf(name, sizeof(name), "%s@%s", v->volume, v->name);
-	return attachment_json(
+	json_t *o = attachment_json(
 	    c,
 	    &(struct attachment){.frontend = frontend, .name = name, .is_read_only = true, .queues = v->vhost_queues});
+	put_bool(o, "temporary", v->is_temporary && strcmp(frontend, "nbd") == 0);
+	return o;
 }
 
 static json_t *snapshot_json(const struct answer_context *c, const struct snapshot_view *v, const struct set_measure *m)

@@ -282,6 +282,12 @@ static void test_attachments(void)
 	CU_ASSERT(order.command.read_only);
 	CU_ASSERT_EQUAL(order.show, ORDER_ATTACHMENT);
 	expect_invalid("POST", "/v1/volumes/a/attachments", "{\"frontend\":\"iscsi\"}", "frontend: must be one of");
+	expect_invalid("POST", "/v1/volumes/a/attachments", "{\"frontend\":\"nbd\",\"temporary\":true}",
+		       "temporary: goes with");
+	expect_invalid("POST", "/v1/volumes/a@s/attachments", "{\"frontend\":\"vhost-user\",\"temporary\":true}",
+		       "temporary: goes with");
+	CU_ASSERT_EQUAL(read_order("POST", "/v1/volumes/a@s/attachments", "{\"frontend\":\"nbd\",\"temporary\":true}"),
+			0);
 	CU_ASSERT_EQUAL(read_order("DELETE", "/v1/volumes/a/attachments", NULL), 0);
 	CU_ASSERT_EQUAL(order.command.kind, SET_VOLUME_DETACH);
 	CU_ASSERT_STRING_EQUAL(order.command.other, "");

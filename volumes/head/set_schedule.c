@@ -144,7 +144,7 @@ static void schedule_thin(struct volume_set *s, struct set_volume *entry)
 		if (!snap->facts.is_scheduled || snap->facts.is_deleting)
 			continue;
 		n--;
-		if (snap->head || snapshot_is_attached(snap))
+		if ((snap->head || snapshot_is_attached(snap)) && !snapshot_is_left(snap))
 			continue;
 		struct set_command *o = schedule_order(entry, SET_SNAPSHOT_DELETE, snap->facts.name, thin_done);
 		if (o)

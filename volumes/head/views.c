@@ -297,6 +297,7 @@ static void snapshot_view_fill(const struct set_snapshot *snap, const struct tre
 				    .is_attached_nbd = f->attached_nbd[0] != 0,
 				    .is_attached_vhost = f->attached_vhost[0] != 0,
 				    .vhost_queues = snapshot_vhost_queues(snap),
+				    .is_temporary = f->is_temporary,
 				    .is_deleting = f->is_deleting,
 				    .is_scheduled = f->is_scheduled};
 	text_print(v->volume, sizeof(v->volume), "%s", snap->entry->facts.name);

@@ -166,6 +166,8 @@ struct set_command {
 	uint32_t queues; /* ATTACH over vhost-user; 0: not given */
 	bool force, reserve, read_only;
 	bool takeover; /* ATTACH */
+	/* ATTACH of a snapshot over NBD: when nobody is connected it may go. DETACH: only such, and when nobody is */
+	bool temporary;
 	bool cancel;         /* DISK_DRAIN, NODE_DRAIN: it is drained no more */
 	bool accept_older;   /* DISK_ADD: of a disk that is known, even an older copy */
 	bool with_snapshots; /* VOLUME_DELETE: they are deleted, too */
@@ -307,6 +309,7 @@ struct snapshot_view {
 	uint64_t size_bytes, data_bytes, created_ns, epoch;
 	bool is_elsewhere; /* its volume is on another node: data_bytes is not known here */
 	bool is_attached_nbd, is_attached_vhost, is_deleting, is_scheduled;
+	bool is_temporary; /* over NBD: for who copies it */
 	uint32_t vhost_queues;
 };
 /* Calls each() for every object in order of name (snapshots: of their volume's, oldest first). */
