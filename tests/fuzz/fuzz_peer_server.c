@@ -108,7 +108,7 @@ static bool send_one(struct line *l, struct input *in)
 	uint8_t how = input_byte(in);
 	uint8_t which = input_byte(in);
 	enum peer_type type = (enum peer_type)(PEER_GREETING + which % PEER_HEAL);
-	if (which >= UINT8_MAX - 1) /* what came later: the inputs that were kept still mean the same */
+	if (which >= UINT8_MAX - 1) /* what came later has numbers of its own */
 		type = which == UINT8_MAX ? PEER_DAMAGE : PEER_MEASURE;
 	uint32_t flags = (uint32_t)(how >> FLAGS_SHIFT) << 1; /* FUA, ORDERED */
 	input_message(in, type, &m);
