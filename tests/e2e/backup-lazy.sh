@@ -8,7 +8,7 @@ require_daemon
 rounds=${1:-4}
 daemon_begin
 disk_make d1 2G
-mib=128 # of the volumes
+mib=96 # of the volumes: more than one leaf
 repo=$dir/repo
 
 fill() { q --json volume show "$1" | jq -r ".fill${2:+.$2}"; }
@@ -41,7 +41,7 @@ drop() {
 }
 
 volume_make v ${mib}M
-fio --name=w --ioengine=nbd --uri="$(uri v)" --rw=randwrite --bs=16k --iodepth=16 --size=${mib}M --io_size=60M --randseed=5 \
+fio --name=w --ioengine=nbd --uri="$(uri v)" --rw=randwrite --bs=16k --iodepth=16 --size=${mib}M --io_size=40M --randseed=5 \
 	--randrepeat=1 --refill_buffers >/dev/null
 q snapshot create v@s >/dev/null
 q volume attach v@s --nbd >/dev/null

@@ -6,7 +6,7 @@
 . "$(dirname "$0")/lib.sh"
 require jq nbdkit qemu-img qemu-nbd nbdsh script
 [ -x "$BUILD/quarry" ] || skip "quarry is not built"
-rounds=${1:-10}
+rounds=${1:-6}
 mkdir "$dir/fake"
 "$here/cli_fake.py" "$dir/control.sock" "$dir/fake" 2>"$dir/fake.log" &
 others+=($!)
@@ -290,8 +290,8 @@ done
 n_files=0
 while read -r file; do
 	n_files=$((n_files + 1))
-	chosen=$((RANDOM % 3)) # of those that are whole, this one is restored
-	for way in flip cut remove; do
+	ways=(flip cut remove) chosen=${ways[RANDOM % 3]} # those that are whole are restored after this one
+	for way in "${ways[@]}"; do
 		cp "$victim/$file" "$dir/saved"
 		size=$(stat -c %s "$dir/saved")
 		case $way in
@@ -320,7 +320,7 @@ while read -r file; do
 			if [ "${states[s - 1]}" != whole ]; then
 				n_hurt=$((n_hurt + 1))
 				expect 1 'is hurt' q backup restore "$victim/d@s$s" x
-			elif [ $((s % 3)) = "$chosen" ]; then
+			elif [ $way = "$chosen" ]; then
 				holds restores "d@s$s" "$victim" 2>/dev/null
 			fi
 		done
@@ -529,14 +529,14 @@ done
 say "killed at random moments, $rounds times: a valid repository, and its chunks are used again"
 killed=$dir/killed
 q volume create k --size 200M >/dev/null
-put k 0 16000
+put k 0 8000
 snapshot k s0
 started=$(date +%s%N)
 backup k@s0 "$killed"
 took_ms=$((($(date +%s%N) - started) / 1000000)) # on this machine, now
 n_killed=0
 for round in $(seq "$rounds"); do
-	put k $((round % 25 * 6000)) 6000
+	put k $((round % 25 * 6000)) 3000
 	put k $((RANDOM * 5)) 400
 	snapshot k "s$round"
 	delay=0.$(printf %03d $((RANDOM % (took_ms < 900 ? took_ms : 900))))
