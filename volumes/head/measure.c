@@ -50,11 +50,8 @@ void measure_work_free(struct measure_work *w)
 /* ---- the end ---- */
 
 /* Does the record still name what was measured? Else disks that had dropped it by then were not counted. */
-static bool measure_is_named(const struct measure_work *w)
+static bool measure_is_named(const struct measure_work *w, const struct set_volume *entry)
 {
-	const struct set_volume *entry = set_volume_by_uuid(w->command->set, &w->volume);
-	if (!entry || entry->facts.is_deleting)
-		return false;
 	if (entry->facts.live_tree == w->tree)
 		return true;
 	list_each (node, &entry->snapshots) {
@@ -69,9 +66,13 @@ static void measure_over(struct measure_work *w)
 {
 	struct command *c = w->command;
 	struct set_measure *m = &c->order->measure;
-	if (!measure_is_named(w))
+	const struct set_volume *entry = set_volume_by_uuid(c->set, &w->volume);
+	bool is_gone = !entry || entry->facts.is_deleting || (c->snapshot && !measure_is_named(w, entry));
+	if (is_gone)
 		command_refuse(c, -ENOENT, "not-found", "%s cannot be measured: it was deleted meanwhile",
 			       c->order->object);
+	else if (!measure_is_named(w, entry))
+		text_print(m->missing, sizeof(m->missing), "it was rolled back meanwhile: ask again");
 	/* what is written and trimmed under the walk is counted where it was seen */
 	m->unique_bytes = min_u64(m->unique_bytes, m->data_bytes);
 	m->frees_bytes = max_u64(m->frees_bytes, m->unique_bytes);
