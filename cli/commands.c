@@ -185,7 +185,7 @@ const struct command commands[] = {
 	 .summary = "take snapshots of a volume by the clock",
 	 .more = "Snapshots that were not taken by the schedule are never deleted by it.",
 	 .options = OPTIONS(OPTION("every", WORD("TIME", VALUE_TIME), "such as 15m, 1h or 7d; at least 10s"),
-			    OPTION("keep", NUMBER("N", 1, 16383), "how many of them stay; older ones are deleted"),
+			    OPTION("keep", NUMBER("N", 0, UINT32_MAX), "how many of them stay; older ones are deleted"),
 			    OPTION("off", NO_VALUE, "end the schedule; its snapshots stay"))},
 	{.noun = "snapshot", .verb = "diff", .run = snapshot_diff,
 	 .arguments = {WORD("NAME@FROM", VALUE_SNAPSHOT), MAYBE("NAME@TO", VALUE_EXPORT)},

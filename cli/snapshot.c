@@ -80,6 +80,8 @@ enum status snapshot_show(struct cli *c)
 	field_size(stdout, "unique", json_object_get(snapshot, "unique_bytes"));
 	field_size(stdout, "shared", json_object_get(snapshot, "shared_bytes"));
 	field_size(stdout, "deleting frees", json_object_get(snapshot, "frees_bytes"));
+	if (*text_at(snapshot, "unmeasured"))
+		field_text(stdout, "not measured", text_at(snapshot, "unmeasured"));
 	size_t i;
 	json_t *attachment;
 	json_array_foreach(json_object_get(snapshot, "attachments"), i, attachment)

@@ -9,7 +9,8 @@
  * 2. An import makes its volume. One that fails deletes it again, but no other that has its name by then; an export that
  *    fails removes the file that it made.
  * 3. A volume that was attached before stays attached, also when that happened a moment ago. What is there already is
- *    overwritten only when the user insists.
+ *    overwritten only when the user insists. A snapshot may be copied several times at once: the daemon knows which of its
+ *    attachments are for that, and the last copy takes it away.
  * 4. What was copied is read back and verified, unless the user does without: a copy that is not looked at is only a
  *    hope, and whoever makes one often deletes what it was made of.
  */
@@ -28,18 +29,51 @@
 #include <stdio.h>
 #include <string.h>
 
-#define SECTOR_BYTES 512u
-#define LOOK_BYTES   (1u << 20) /* of each run of data on a server */
+#define SECTOR_BYTES   512u
+#define LOOK_BYTES     (1u << 20) /* of each run of data on a server */
+#define SNAPSHOT_TRIES 4u
 
 void transfer_begin(struct transfer *t, struct cli *c, const char *name)
 {
 	*t = (struct transfer){.cli = c, .name = name, .interrupt = {.fd = -1}};
 }
 
+/* "/v1/volumes/VOLUME", of the volume that a snapshot is of; to be freed. */
+static char *snapshot_volume_path(const struct transfer *t)
+{
+	auto_free char *volume = text_format("%.*s", (int)(strchr(t->name, '@') - t->name), t->name);
+	return api_path("/v1/volumes/", volume, "");
+}
+
+/* Another copy of it may end between our asking and our connecting, and take the attachment with it. */
+static enum status snapshot_connect(struct transfer *t)
+{
+	json_auto_t *volume = NULL, *body = json_pack("{sssbsb}", "frontend", "nbd", "read_only", 1, "temporary", 1);
+	auto_free char *path = snapshot_volume_path(t);
+	enum status status = client_get(t->cli, path, &volume);
+	if (status != DONE)
+		return status;
+	t->snapshot_of = text_format("%s", text_at(volume, "uuid"));
+	for (unsigned i = 0; i < SNAPSHOT_TRIES; i++) {
+		json_auto_t *attachment = NULL;
+		endpoint_close(&t->volume);
+		status = volume_attach_with(t->cli, t->name, body, &attachment);
+		if (status != DONE)
+			return status;
+		t->is_temporary = bool_at(attachment, "temporary");
+		status = endpoint_open_attachment(t->cli, &t->volume, attachment_uri(t->cli, attachment), t->context);
+		if (status == DONE || !t->is_temporary)
+			break;
+	}
+	return status;
+}
+
 enum status transfer_connect(struct transfer *t, const json_t *present, bool is_read_only)
 {
 	json_auto_t *attachment = NULL;
 	enum status status = DONE;
+	if (strchr(t->name, '@'))
+		return snapshot_connect(t);
 	if (present) {
 		attachment = json_incref((json_t *)present);
 	} else {
@@ -50,6 +84,42 @@ enum status transfer_connect(struct transfer *t, const json_t *present, bool is_
 	if (status != DONE)
 		return status;
 	return endpoint_open_attachment(t->cli, &t->volume, attachment_uri(t->cli, attachment), t->context);
+}
+
+/* The snapshot's name now, if its volume was given another one meanwhile; to be freed. NULL: the volume is gone. */
+static char *snapshot_name_now(struct transfer *t)
+{
+	json_auto_t *answer = NULL;
+	size_t i;
+	json_t *volume;
+	if (client_get(t->cli, "/v1/volumes", &answer) != DONE)
+		return NULL;
+	json_array_foreach(json_object_get(answer, "volumes"), i, volume)
+	{
+		if (strcmp(text_at(volume, "uuid"), t->snapshot_of) == 0)
+			return text_format("%s%s", text_at(volume, "name"), strchr(t->name, '@'));
+	}
+	return NULL;
+}
+
+/* Another copy of the snapshot may still be under way, and then does this at its end. */
+static enum status snapshot_let_go(struct transfer *t)
+{
+	json_auto_t *volume = NULL;
+	auto_free char *path = snapshot_volume_path(t), *now = NULL;
+	bool is_same =
+	    client_get(t->cli, path, &volume) == DONE && strcmp(text_at(volume, "uuid"), t->snapshot_of) == 0;
+	if (!is_same)
+		now = snapshot_name_now(t);
+	return is_same || now ? volume_detach_from(t->cli, now ? now : t->name, "/attachments/nbd?temporary=true", NULL)
+			      : DONE;
+}
+
+static enum status transfer_detach(struct transfer *t)
+{
+	if (t->is_temporary)
+		return snapshot_let_go(t);
+	return t->is_attached ? volume_detach_from(t->cli, t->name, "/attachments/nbd", NULL) : DONE;
 }
 
 /* Has another volume the name of the one that was made? Somebody may have deleted that, and made this. */
@@ -67,8 +137,7 @@ enum status transfer_end(struct transfer *t, enum status status)
 	endpoint_close(&t->volume);
 	endpoint_close(&t->other);
 	bool is_other = status != DONE && t->is_created && volume_is_other(t);
-	enum status undone =
-	    t->is_attached && !is_other ? volume_detach_from(c, t->name, "/attachments/nbd", NULL) : DONE;
+	enum status undone = is_other ? DONE : transfer_detach(t);
 	if (undone != DONE && status == DONE)
 		status = cli_refuse(c, c->failure.code, "all is copied, but %s '%s' is still attached: %s",
 				    object_noun(t->name), t->name, c->failure.text);
@@ -89,6 +158,7 @@ enum status transfer_end(struct transfer *t, enum status status)
 		image_target_drop(&t->target);
 	free(t->target.path);
 	free(t->uuid);
+	free(t->snapshot_of);
 	interrupt_end(&t->interrupt);
 	return status;
 }

@@ -18,6 +18,10 @@ struct transfer {
 	uint64_t copied_bytes;
 	char *uuid;                   /* of the volume that was made; NULL: none */
 	bool is_created, is_attached; /* by us */
+	/* Of a snapshot: its attachment is there only for copies, of which this is one; and its volume's, which may get another
+	 * name meanwhile. */
+	bool is_temporary;
+	char *snapshot_of;
 };
 
 void transfer_begin(struct transfer *t, struct cli *c, const char *name);

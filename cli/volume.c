@@ -107,6 +107,8 @@ static void volume_history_print(const json_t *volume)
 		field_size(stdout, "unique", json_object_get(volume, "unique_bytes"));
 		field_size(stdout, "shared", json_object_get(volume, "shared_bytes"));
 	}
+	if (*text_at(volume, "unmeasured"))
+		field_text(stdout, "not measured", text_at(volume, "unmeasured"));
 	if (number_at(volume, "reclaiming_bytes") > 0)
 		field_size(stdout, "reclaiming", json_object_get(volume, "reclaiming_bytes"));
 	auto_free char *snapshots = text_format("%llu", (unsigned long long)number_at(volume, "snapshots"));

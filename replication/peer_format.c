@@ -57,9 +57,9 @@ enum peer_status peer_status_of(int res)
 
 static bool type_is_known(unsigned type)
 {
-	return type >= PEER_GREETING && type <= PEER_DAMAGE;
+	return type >= PEER_GREETING && type <= PEER_MEASURE;
 }
-_Static_assert(PEER_DAMAGE == 23, "types are numbered without gaps");
+_Static_assert(PEER_MEASURE == 24, "types are numbered without gaps");
 
 static bool status_is_known(unsigned status)
 {
@@ -164,6 +164,12 @@ static const struct body heal = {
 };
 static const struct body disks_reply = {
     .fields = {FIELD(n_entries, PEER_DISKS_MAX)}, .n_fields = 1, .list = LIST_DISKS};
+static const struct body measure = {.fields = {FIELD(tree_id, ANY), FIELD(first, PEER_BLOCK_MAX)}, .n_fields = 2};
+static const struct body measure_reply = {
+    .fields = {FIELD(first, PEER_BLOCK_MAX), FIELD(is_last, 1), FIELD(data_blocks, PEER_BLOCK_MAX),
+	       FIELD(own_data_blocks, PEER_BLOCK_MAX), FIELD(own_pages, PEER_BLOCK_MAX)},
+    .n_fields = 5,
+};
 static const struct body swap = {.fields = {FIELD(tree_id, ANY), FIELD(other_id, ANY)}, .n_fields = 2};
 static const struct body order = {
     .fields = {FIELD(n_blocks, PEER_TEXT_BLOCKS), FIELD(text_bytes, PEER_TEXT_MAX)},
@@ -186,7 +192,7 @@ struct layout {
 	bool of_volume; /* volume and disk are set; generation and session too: not in a HELLO, nor with PEER_READER */
 };
 
-static const struct layout layouts[PEER_DAMAGE + 1] = {
+static const struct layout layouts[PEER_MEASURE + 1] = {
     [PEER_GREETING] = {&greeting, &greeting, 0, false},
     [PEER_PING] = {&nothing, &nothing, 0, false},
     [PEER_HELLO] = {&hello, &hello_reply, 0, true},
@@ -210,6 +216,7 @@ static const struct layout layouts[PEER_DAMAGE + 1] = {
     [PEER_DISKS] = {&nothing, &disks_reply, 0, false},
     [PEER_HEAL] = {&heal, &nothing, PEER_READER, true},
     [PEER_DAMAGE] = {&read, &nothing, PEER_READER, true},
+    [PEER_MEASURE] = {&measure, &measure_reply, PEER_READER, true},
 };
 
 static const struct body *body_of(const struct peer_header *h)

@@ -66,20 +66,21 @@
 #define PEER_READ_BLOCKS  64u
 /* Of a WRITE or COPY: what one journal record holds, so it is there whole or not. 256 KiB that begin inside a block lie
  * in so many (P5). */
-#define PEER_WRITE_BLOCKS 65u
-#define PEER_LIST_MAX     256u /* runs, trees or extents of one message: who wants more asks again */
-#define PEER_TEXT_BLOCKS  64u  /* of an ORDER or its reply */
-#define PEER_MAP_EXTENTS  128u /* of the reply to a MAP */
-#define PEER_STAMP_RUNS   128u /* of the reply to a STAMPS */
-#define PEER_DISKS_MAX    64u  /* of the reply to a DISKS */
-#define PEER_REQUESTS_MAX 128u /* of one connection, not yet answered: who sends more is cut off */
-#define PEER_DATA_MAX     (PEER_WRITE_BLOCKS * BLOCK_BYTES)
-#define PEER_TEXT_MAX     (PEER_TEXT_BLOCKS * BLOCK_BYTES)
-#define PEER_BODY_MAX     (64u + PEER_LIST_MAX * 32u)
-#define PEER_NAME_BYTES   64u
-#define PEER_EPOCH_MAX    ((1ull << 48) - 1)
-#define PEER_BLOCK_MAX    (1ull << 48) /* no volume has more blocks */
-#define PEER_WHY_BYTES    120
+#define PEER_WRITE_BLOCKS  65u
+#define PEER_LIST_MAX      256u  /* runs, trees or extents of one message: who wants more asks again */
+#define PEER_TEXT_BLOCKS   64u   /* of an ORDER or its reply */
+#define PEER_MAP_EXTENTS   128u  /* of the reply to a MAP */
+#define PEER_STAMP_RUNS    128u  /* of the reply to a STAMPS */
+#define PEER_DISKS_MAX     64u   /* of the reply to a DISKS */
+#define PEER_MEASURE_STEPS 4096u /* leaves, at most, of the reply to a MEASURE */
+#define PEER_REQUESTS_MAX  128u  /* of one connection, not yet answered: who sends more is cut off */
+#define PEER_DATA_MAX      (PEER_WRITE_BLOCKS * BLOCK_BYTES)
+#define PEER_TEXT_MAX      (PEER_TEXT_BLOCKS * BLOCK_BYTES)
+#define PEER_BODY_MAX      (64u + PEER_LIST_MAX * 32u)
+#define PEER_NAME_BYTES    64u
+#define PEER_EPOCH_MAX     ((1ull << 48) - 1)
+#define PEER_BLOCK_MAX     (1ull << 48) /* no volume has more blocks */
+#define PEER_WHY_BYTES     120
 
 /*           type      number  what is asked */
 #define PEER_TYPES(X)                                                                                                  \
@@ -105,7 +106,8 @@
 	X(ORDER, 20)      /* a request of the control API, to be done there: only to whom has PEER_TAKES_ORDERS */     \
 	X(DISKS, 21)      /* which disks do you serve, and what have they room for? */                                 \
 	X(HEAL, 22)       /* write what is damaged in its place, if this is what its checksum names */                 \
-	X(DAMAGE, 23)     /* a scrub has found these blocks damaged: heal them; only to whom has PEER_TAKES_DAMAGE */
+	X(DAMAGE, 23)     /* a scrub has found these blocks damaged: heal them; only to whom has PEER_TAKES_DAMAGE */  \
+	X(MEASURE, 24)    /* what does this tree alone point to? Only to whom has PEER_MEASURES */
 enum peer_type {
 #define X(name, number) PEER_##name = number,
 	PEER_TYPES(X)
@@ -117,12 +119,13 @@ enum {
 	PEER_REPLY = 1,   /* this is the answer */
 	PEER_FUA = 2,     /* WRITE, TRIM: answered when durable */
 	PEER_ORDERED = 4, /* WRITE that merged part of a block [RMWDEP] */
-	PEER_READER = 8,  /* READ, MAP, HEAL of a tree that never changes, and each DAMAGE: without a session */
+	PEER_READER = 8,  /* READ, MAP, HEAL of a tree that never changes, each DAMAGE and MEASURE: without a session */
 };
 
 /* Features, as bits of a GREETING. */
 #define PEER_TAKES_ORDERS 1u
 #define PEER_TAKES_DAMAGE 2u
+#define PEER_MEASURES     4u
 
 /*              status  number  errno */
 #define PEER_STATUSES(X)                                                                                               \
@@ -189,11 +192,14 @@ struct peer_message {
 	uint64_t zero_blocks, bad_blocks; /* bit i: block i is a hole; cannot be read; a 65th is neither */
 	uint64_t is_suspect;              /* HELLO: the disk lost power and has not answered a COMPLETE since */
 	uint64_t generation_was;          /* HELLO: the highest of the volume that the disk knew before; 0: none */
-	uint64_t is_last;                 /* TREES, MAP, STAMPS: nothing follows */
-	uint64_t features;                /* GREETING: bits that both must have to be used */
-	uint64_t n_entries;               /* of trees, extents, runs and disks */
-	uint64_t text_bytes;              /* ORDER: of the data */
-	uint64_t http_status;             /* the same, its reply: of the answer */
+	uint64_t is_last;                 /* TREES, MAP, STAMPS, MEASURE: nothing follows */
+	/* MEASURE, its reply: all that the tree points to; what it alone does, in what was looked at: from `first` of the
+	 * request to that of the reply */
+	uint64_t data_blocks, own_data_blocks, own_pages;
+	uint64_t features;    /* GREETING: bits that both must have to be used */
+	uint64_t n_entries;   /* of trees, extents, runs and disks */
+	uint64_t text_bytes;  /* ORDER: of the data */
+	uint64_t http_status; /* the same, its reply: of the answer */
 	union {
 		uint32_t crcs[PEER_WRITE_BLOCKS];
 		struct peer_stamp stamps[PEER_LIST_MAX];

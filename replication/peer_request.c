@@ -265,6 +265,8 @@ static enum disk_op ask_op(const struct peer_request *r)
 		return DISK_CUT;
 	case PEER_HEAL:
 		return DISK_HEAL;
+	case PEER_MEASURE:
+		return DISK_MEASURE;
 	case PEER_GREETING:
 	case PEER_PING:
 	case PEER_TREES:
@@ -283,6 +285,8 @@ static int request_find(struct peer_request *r)
 	const struct peer_server *s = server_of(r);
 	r->disk = s->options.find_disk(&r->header.disk, s->options.context);
 	r->tree = r->disk ? disk_tree_find(r->disk, &r->header.volume, r->tree_id) : NULL;
+	if (!r->disk && r->header.type == PEER_MEASURE)
+		return -ESHUTDOWN; /* a tree that is not there takes nothing; a disk that is not there has not been asked */
 	return r->tree ? 0 : -ENOENT;
 }
 
@@ -310,6 +314,7 @@ static enum flow request_ask(struct peer_request *r)
 	r->io.generation = r->header.generation;
 	r->io.size_blocks = r->size_blocks;
 	r->io.before = r->before;
+	r->io.steps_max = PEER_MEASURE_STEPS;
 	if (request_has_blocks(r))
 		ask_write(r);
 	else if (r->header.type == PEER_READ)
@@ -482,6 +487,13 @@ static void reply_fill(struct peer_request *r, struct peer_message *m)
 		break;
 	case PEER_ORDER:
 		reply_order(r, m);
+		break;
+	case PEER_MEASURE:
+		m->first = r->io.next;
+		m->is_last = r->io.next == 0;
+		m->data_blocks = r->io.data_blocks;
+		m->own_data_blocks = r->io.own_data_blocks;
+		m->own_pages = r->io.own_pages;
 		break;
 	case PEER_GREETING:
 	case PEER_PING:
@@ -713,7 +725,7 @@ static void request_start_damage(struct peer_request *r)
 
 static int request_begin(struct peer_request *r)
 {
-	if (r->header.type == PEER_DAMAGE)
+	if (r->header.type == PEER_DAMAGE || r->header.type == PEER_MEASURE)
 		return request_is_reader(r) ? 0 : -EINVAL;
 	if (r->header.type == PEER_ORDER || request_is_reader(r))
 		return 0;

@@ -189,8 +189,8 @@ static void client_greeted(struct peer_client_connection *c, struct peer_request
 	s->reply = (struct peer_message){0};
 	s->reply.node.cluster = s->options.cluster;
 	memcpy(s->reply.node.name, s->name, sizeof(s->name));
-	s->reply.features =
-	    (s->options.take_order ? PEER_TAKES_ORDERS : 0) | (s->options.take_damage ? PEER_TAKES_DAMAGE : 0);
+	s->reply.features = PEER_MEASURES | (s->options.take_order ? PEER_TAKES_ORDERS : 0) |
+			    (s->options.take_damage ? PEER_TAKES_DAMAGE : 0);
 	peer_request_answer(r, &in->header, 0);
 	log_line(s->options.log, LOG_INFO, "peer", "node %s at %s has connected", c->name,
 		 peer_connection_peer(c->wire));

@@ -67,7 +67,7 @@ struct replica_io {
 	struct op op;
 };
 /* done() comes on a later turn. MAP has room for at most PEER_MAP_EXTENTS, STAMPS for PEER_STAMP_RUNS. MEASURE works on
- * this node only. */
+ * this node only: measure.c asks other nodes itself. */
 void replica_submit(struct replica *r, struct replica_io *rio);
 
 /* Which trees of the volume are there. */

@@ -89,7 +89,7 @@ int file_read_at(int fd, void *data, size_t n_bytes, uint64_t pos_bytes)
 	return 0;
 }
 
-int file_read(int dir_fd, const char *name, size_t max_bytes, uint8_t **data, size_t *n_bytes)
+int file_open(int dir_fd, const char *name)
 {
 	struct stat stat;
 	int error = 0, fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -99,9 +99,22 @@ int file_read(int dir_fd, const char *name, size_t max_bytes, uint8_t **data, si
 		error = -errno;
 	else if (!S_ISREG(stat.st_mode))
 		error = -EISDIR;
+	if (error)
+		close(fd);
+	return error ? error : fd;
+}
+
+int file_read(int dir_fd, const char *name, size_t max_bytes, uint8_t **data, size_t *n_bytes)
+{
+	struct stat stat;
+	int error = 0, fd = file_open(dir_fd, name);
+	*data = NULL;
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &stat) < 0)
+		error = -errno;
 	else if ((uint64_t)stat.st_size > max_bytes)
 		error = -EFBIG;
-	*data = NULL;
 	if (!error) {
 		*n_bytes = (size_t)stat.st_size;
 		*data = malloc(*n_bytes + 1);

@@ -9,6 +9,8 @@
 
 /* 0 or -errno. Afterwards the file is there with all of it, also after a crash, or nothing is. */
 must_check int file_write(int dir_fd, const char *name, const void *data, size_t n_bytes);
+/* A regular file, for reading: its descriptor, or -errno; -EISDIR: it is something else, which is not waited for. */
+must_check int file_open(int dir_fd, const char *name);
 /* 0 and the file's bytes, to be freed; -errno; -EFBIG: longer than max_bytes, -EISDIR: no regular file. */
 must_check int file_read(int dir_fd, const char *name, size_t max_bytes, uint8_t **data, size_t *n_bytes);
 /* The part of an open file that begins at pos_bytes: 0; -EBADMSG: the file is shorter. */

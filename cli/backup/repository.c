@@ -77,6 +77,17 @@ static const char *reading_text(int error)
 
 /* ---- the key file ---- */
 
+/* Who can read the key file can read the backups, wherever they are. */
+static void key_file_warn(const char *path)
+{
+	struct stat stat;
+	if (path && fstatat(AT_FDCWD, path, &stat, 0) == 0 && stat.st_mode & (S_IRWXG | S_IRWXO))
+		fprintf(
+		    stderr,
+		    "quarry: note: others than its owner may use the key file '%s' (its mode is %04o): chmod 600 it\n",
+		    path, stat.st_mode & 07777u);
+}
+
 static enum status key_file_read(struct cli *c, const char *path, uint8_t **data, size_t *n_bytes)
 {
 	int error = file_read(AT_FDCWD, path, KEY_FILE_BYTES_MAX, data, n_bytes);
@@ -268,9 +279,9 @@ static bool is_temporary(const char *name)
 int repository_table(const struct repository *r, uint32_t pack, struct pack_table *table)
 {
 	const char *name = r->packs[pack].name;
-	int fd = openat(r->packs_fd, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	int fd = file_open(r->packs_fd, name);
 	if (fd < 0)
-		return -errno;
+		return fd;
 	int error = pack_table_read(&r->vault, fd, name, table);
 	close(fd);
 	return error;
@@ -536,6 +547,7 @@ enum status repository_open(struct cli *c, struct repository *r, const char *pat
 	r->index = index_create();
 	vault_library_begin();
 	enum status status = use == REPOSITORY_CREATE ? key_file_check(c) : DONE;
+	key_file_warn(call_text(c->call, "key-file"));
 	if (status == DONE)
 		status = dir_open(r, use);
 	/* not to put a lock into a directory that is something else */
@@ -587,9 +599,9 @@ static int worker_open(const struct repository *r, struct worker *w, uint32_t pa
 		return 0;
 	worker_close(w);
 	w->pack = pack;
-	w->fd = openat(r->packs_fd, r->packs[pack].name, O_RDONLY | O_CLOEXEC);
+	w->fd = file_open(r->packs_fd, r->packs[pack].name);
 	/* it was there when the repository was opened */
-	return w->fd >= 0 ? 0 : errno == ENOENT ? -ESTALE : -errno;
+	return w->fd >= 0 ? 0 : w->fd == -ENOENT ? -ESTALE : w->fd;
 }
 
 /* Into w->room, as it stands in the pack. */

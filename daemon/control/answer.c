@@ -289,7 +289,7 @@ static json_t *volume_json(const struct answer_context *c, const struct snapshot
 	put_text(o, "pool", v->pool);
 	put_json(o, "node", v->node[0] ? json_string(v->node) : json_null());
 	put_number(o, "size_bytes", v->size_bytes);
-	put_number_if(o, "allocated_bytes", !v->is_elsewhere, v->allocated_bytes);
+	put_number_if(o, "allocated_bytes", !v->is_elsewhere, answer_data_bytes(v->allocated_bytes, measure));
 	volume_history_json(o, v, measure);
 	json_t *fill = fill_json(c, v);
 	if (v->fill_source[0])

@@ -8,10 +8,12 @@
 #include <stdio.h>
 #include <string.h>
 
-/* What only a measurement knows; NULL: there was none. */
+/* What only a measurement knows, of all the disks or not at all; NULL: there was none. */
 static void put_measure(json_t *o, const struct set_measure *m)
 {
-	if (!m) {
+	bool is_missing = m && m->missing[0];
+	put_json(o, "unmeasured", is_missing ? json_string(m->missing) : json_null());
+	if (!m || is_missing) {
 		put_json(o, "unique_bytes", json_null());
 		put_json(o, "shared_bytes", json_null());
 		put_json(o, "frees_bytes", json_null());
@@ -21,6 +23,11 @@ static void put_measure(json_t *o, const struct set_measure *m)
 	put_number(o, "unique_bytes", m->unique_bytes);
 	put_number(o, "shared_bytes", m->data_bytes - m->unique_bytes);
 	put_number(o, "frees_bytes", m->frees_bytes);
+}
+
+uint64_t answer_data_bytes(uint64_t seen_bytes, const struct set_measure *m)
+{
+	return m && !m->missing[0] ? m->data_bytes : seen_bytes;
 }
 
 const struct set_measure *order_measure(const struct order *o)
@@ -133,9 +140,11 @@ static json_t *attached_json(const struct answer_context *c, const struct snapsh
 {
 	char name[2 * SET_TEXT_MAX];
 	snprintf(name, sizeof(name), "%s@%s", v->volume, v->name);
-	return attachment_json(
+	json_t *o = attachment_json(
 	    c,
 	    &(struct attachment){.frontend = frontend, .name = name, .is_read_only = true, .queues = v->vhost_queues});
+	put_bool(o, "temporary", v->is_temporary && strcmp(frontend, "nbd") == 0);
+	return o;
 }
 
 static json_t *snapshot_json(const struct answer_context *c, const struct snapshot_view *v, const struct set_measure *m)
@@ -150,7 +159,7 @@ static json_t *snapshot_json(const struct answer_context *c, const struct snapsh
 	put_text(o, "state", v->is_deleting ? "deleting" : "ok");
 	put_time(o, "created_at", v->created_ns);
 	put_number(o, "size_bytes", v->size_bytes);
-	put_number_if(o, "data_bytes", !v->is_elsewhere, v->data_bytes);
+	put_number_if(o, "data_bytes", !v->is_elsewhere, answer_data_bytes(v->data_bytes, m));
 	put_measure(o, v->is_elsewhere ? NULL : m);
 	put_number(o, "epoch", v->epoch);
 	put_bool(o, "scheduled", v->is_scheduled);

@@ -22,6 +22,9 @@ json_t *node_json(const struct answer_context *c, const struct snapshot *s, cons
 uint64_t answer_uptime_s(const struct answer_context *c);
 
 /* answer_history.c */
+/* What data takes, as the figures beside it have it: those of a measurement, which has all disks, or what was seen on
+ * this node's. */
+uint64_t answer_data_bytes(uint64_t seen_bytes, const struct set_measure *m);
 void volume_history_json(json_t *o, const struct volume_view *v, const struct set_measure *m);
 json_t *schedule_json(const struct volume_view *v);                             /* null when there is none */
 json_t *schedules_json(const struct snapshot *s);                               /* of all volumes */

@@ -311,16 +311,17 @@ static int frontend_check(const char *frontend, struct refusal *why)
 static int read_attach(const struct order_text *t, const struct parts *p, struct order *out, struct refusal *why)
 {
 	static const struct body_key keys[] = {
-	    {"frontend", BODY_TEXT, IN(other), true},
-	    {"read_only", BODY_BOOLEAN, IN(read_only), false},
-	    {"takeover", BODY_BOOLEAN, IN(takeover), false},
-	    {"queues", BODY_QUEUES, IN(queues), false},
-	    {0},
+	    {"frontend", BODY_TEXT, IN(other), true},        {"read_only", BODY_BOOLEAN, IN(read_only), false},
+	    {"takeover", BODY_BOOLEAN, IN(takeover), false}, {"temporary", BODY_BOOLEAN, IN(temporary), false},
+	    {"queues", BODY_QUEUES, IN(queues), false},      {0},
 	};
 	if (queries_check(t, NULL, why) < 0 || object_take(p, out, why) < 0 ||
-	    body_read(t, keys, &out->command, NULL, why) < 0)
+	    body_read(t, keys, &out->command, NULL, why) < 0 || frontend_check(out->command.other, why) < 0)
 		return -EINVAL;
-	return frontend_check(out->command.other, why);
+	if (!out->command.temporary || (strchr(out->command.object, '@') && strcmp(out->command.other, "nbd") == 0))
+		return 0;
+	order_refuse(why, 400, "invalid", "temporary: goes with a snapshot over NBD");
+	return -EINVAL;
 }
 
 static int read_move(const struct order_text *t, const struct parts *p, struct order *out, struct refusal *why)
@@ -333,7 +334,9 @@ static int read_move(const struct order_text *t, const struct parts *p, struct o
 
 static int read_detach(const struct order_text *t, const struct parts *p, struct order *out, struct refusal *why)
 {
-	if (read_plain(t, p, out, why) < 0)
+	static const char *const known[] = {"temporary", NULL};
+	if (queries_check(t, known, why) < 0 || body_check_absent(t, why) < 0 || object_take(p, out, why) < 0 ||
+	    query_boolean(t, "temporary", &out->command.temporary, why) < 0)
 		return -EINVAL;
 	if (p->n < 5)
 		return 0;

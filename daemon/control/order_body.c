@@ -13,8 +13,6 @@
 #include <jansson.h>
 #include <string.h>
 
-#define KEEP_MAX 16383u /* snapshots of a volume, less the one that is taken before the oldest goes */
-
 bool order_name_is_valid(const char *name)
 {
 	size_t len = strlen(name);
@@ -106,14 +104,13 @@ static int body_domain(const struct body_key *k, const json_t *value, struct set
 	return body_refuse(why, k->name, "must be one of \"disk\", \"node\", \"rack\", \"zone\"");
 }
 
-static int body_range(const struct body_key *k, const json_t *value, uint64_t max, void *to, struct refusal *why)
+static int body_schedule(const struct body_key *k, const json_t *value, void *to, struct refusal *why)
 {
 	json_int_t n = json_integer_value(value);
-	if (!json_is_integer(value) || n < 1 || (uint64_t)n > max) {
-		order_refuse(why, 400, "invalid", "%s: must be a whole number from 1 to %llu", k->name,
-			     (unsigned long long)max);
-		return -EINVAL;
-	}
+	json_int_t min = k->kind == BODY_SECONDS ? SCHEDULE_EVERY_MIN_S : 1;
+	json_int_t max = k->kind == BODY_SECONDS ? SCHEDULE_EVERY_MAX_S : SCHEDULE_KEEP_MAX;
+	if (!json_is_integer(value) || n < min || n > max)
+		return body_refuse(why, k->name, SCHEDULE_LIMITS);
 	uint64_t wide = (uint64_t)n;
 	uint32_t narrow = (uint32_t)n;
 	if (k->size == sizeof(wide))
@@ -168,9 +165,8 @@ static int body_value(const struct body_key *k, const json_t *value, struct set_
 	case BODY_DOMAIN:
 		return body_domain(k, value, c, why);
 	case BODY_SECONDS:
-		return body_range(k, value, INT32_MAX, to, why);
 	case BODY_KEEP:
-		return body_range(k, value, KEEP_MAX, to, why);
+		return body_schedule(k, value, to, why);
 	case BODY_TARGETS:
 		return body_targets(k, value, c, why);
 	}

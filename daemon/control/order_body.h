@@ -13,8 +13,8 @@ enum body_kind {
 	BODY_QUEUES, /* 1 to 64 */
 	BODY_BOOLEAN,
 	BODY_DOMAIN,  /* "disk" "node" "rack" "zone" */
-	BODY_SECONDS, /* 1 s to 68 years */
-	BODY_KEEP,    /* 1 to 16383 */
+	BODY_SECONDS, /* of a schedule: how often */
+	BODY_KEEP,    /* of a schedule: how many stay */
 	BODY_TARGETS, /* a list of 1 to SET_TARGETS_MAX texts "NAME@SNAP" */
 };
 

@@ -231,7 +231,7 @@ class State:
                 other["bitmaps"].remove(snapshot)
         return 200, {}
 
-    def snapshot_attach(self, title):
+    def snapshot_attach(self, title, body):
         if os.path.exists(self.path("retaken")):  # names a snapshot that is deleted now and taken anew
             with open(self.path("retaken"), encoding="utf-8") as f:
                 self.n_snapshots += 1
@@ -249,10 +249,13 @@ class State:
                     raise Refusal(500, "internal", "qemu-nbd ended")
                 time.sleep(0.01)  # poll: until the socket is there
             uri = f"nbd+unix:///{title}?socket={socket}"
-            snapshot["attachments"] = [{"frontend": "nbd", "uri": uri, "uris": [uri], "read_only": True}]
+            snapshot["attachments"] = [{"frontend": "nbd", "uri": uri, "uris": [uri], "read_only": True,
+                                        "temporary": bool(body.get("temporary"))}]
         return 201, snapshot["attachments"][0]
 
-    def snapshot_detach(self, title):
+    def snapshot_detach(self, title, query):
+        if query == "temporary=true" and not any(a["temporary"] for a in self.snapshot(title)["attachments"]):
+            return 200, {"unchanged": True}
         if self.snapshot(title)["attachments"]:
             server = self.servers.pop(title)
             server.terminate()
@@ -385,9 +388,9 @@ class State:
                                                                    self.snapshots.get(name, [])})),
             ("POST /v1/volumes/(.*)/snapshots", lambda name: self.snapshot_create(name, body)),
             ("DELETE /v1/volumes/(.*)/snapshots/(.*)", lambda name, snapshot: self.snapshot_delete(name, snapshot)),
-            ("POST /v1/volumes/([^/]*%40[^/]*)/attachments", lambda name: self.snapshot_attach(name.replace("%40", "@"))),
+            ("POST /v1/volumes/([^/]*%40[^/]*)/attachments", lambda name: self.snapshot_attach(name.replace("%40", "@"), body)),
             ("DELETE /v1/volumes/([^/]*%40[^/]*)/attachments/nbd",
-             lambda name: self.snapshot_detach(name.replace("%40", "@"))),
+             lambda name: self.snapshot_detach(name.replace("%40", "@"), query)),
             ("POST /v1/volumes/(.*)/attachments", lambda name: self.attach(name, body)),
             ("DELETE /v1/volumes/(.*)/attachments", lambda name: self.detach(name)),
             ("DELETE /v1/volumes/(.*)/attachments/nbd", lambda name: self.detach(name)),

@@ -85,6 +85,11 @@ say "the longest pause of a client: $pause ms"
 holds test "$pause" -lt 3000
 expect 1 'volume v' qn n1 status
 holds node_event n1 copy-stale
+expect 0 '' qn n1 snapshot create v@lost
+expect 0 'not measured: *disk .* of node n3 cannot be asked: its node cannot be reached' qn n1 snapshot show v@lost
+is "what is not known of it" "$(jsonn n1 '[.unique_bytes, .shared_bytes, .frees_bytes] | tostring' snapshot show v@lost)" \
+	'[null,null,null]'
+expect 0 '' qn n1 snapshot delete v@lost
 
 say "it comes back, and takes over what it has missed"
 node_start n3
@@ -143,6 +148,14 @@ expect 0 '' qn n2 volume detach v@s
 expect 0 '^nbd' qn n4 volume attach c --nbd
 nbd "$(node_uri n4 c)" 'assert h.pread(65536, 5 << 29) == b"a" * 65536; h.pwrite(b"c" * 4096, 5 << 29)'
 is "current copies of the clone" "$(copies n4 c current)" 3
+expect 0 '' qn n4 snapshot create c@q
+nbd "$(node_uri n4 c)" 'h.pwrite(b"d" * 16384, 5 << 29)'
+for n in n1 n2 n4; do # the other blocks v@s has, too; n4 has no disk
+	is "what only the snapshot has, on three nodes, says $n" "$(jsonn $n .unique_bytes snapshot show c@q)" $((3 * 4096))
+done
+is "told with it" "$(jsonn n2 '[.data_bytes == .unique_bytes + .shared_bytes, .unmeasured] | tostring' snapshot show c@q)" \
+	'[true,null]'
+expect 0 '' qn n4 snapshot delete c@q
 expect 0 '' qn n4 volume detach c
 
 say "all nodes die at once"

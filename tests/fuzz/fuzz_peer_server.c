@@ -107,7 +107,9 @@ static bool send_one(struct line *l, struct input *in)
 	static struct peer_message m;
 	uint8_t how = input_byte(in);
 	uint8_t which = input_byte(in);
-	enum peer_type type = which == UINT8_MAX ? PEER_DAMAGE : (enum peer_type)(PEER_GREETING + which % PEER_HEAL);
+	enum peer_type type = (enum peer_type)(PEER_GREETING + which % PEER_HEAL);
+	if (which >= UINT8_MAX - 1) /* what came later has numbers of its own */
+		type = which == UINT8_MAX ? PEER_DAMAGE : PEER_MEASURE;
 	uint32_t flags = (uint32_t)(how >> FLAGS_SHIFT) << 1; /* FUA, ORDERED */
 	input_message(in, type, &m);
 	l->next_id -= how & REPEATS_ID;
@@ -123,7 +125,8 @@ static bool send_one(struct line *l, struct input *in)
 		h.flags = flags & (PEER_FUA | PEER_ORDERED);
 	else if (type == PEER_TRIM)
 		h.flags = flags & PEER_FUA;
-	bool can_read = type == PEER_READ || type == PEER_MAP || type == PEER_HEAL || type == PEER_DAMAGE;
+	bool can_read =
+	    type == PEER_READ || type == PEER_MAP || type == PEER_HEAL || type == PEER_DAMAGE || type == PEER_MEASURE;
 	if (can_read && flags & PEER_FUA) { /* without a session */
 		h.flags = PEER_READER;
 		h.generation = h.session = 0;

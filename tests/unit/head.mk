@@ -1,6 +1,6 @@
 # tests/unit/head.mk: tests of volumes/head run a whole volume set on a simulated machine.
 
-HEAD_TESTS := $(patsubst %,$(BUILD)/tests/unit/test_%,volume volume_set set_disks placement disk_space disk_recovery snapshots rollback exports scrub disk_requests deleted fill ahead set_nodes remote_copies remote_doubt copies damage compare resync reconcile moves move_steps replicas waiting doubt older node_drain balance)
+HEAD_TESTS := $(patsubst %,$(BUILD)/tests/unit/test_%,volume volume_set set_disks placement disk_space disk_recovery snapshots rollback exports scrub disk_requests deleted fill ahead set_nodes remote_copies remote_doubt measure copies damage compare resync reconcile moves move_steps replicas waiting doubt older node_drain balance)
 
 $(HEAD_TESTS): $(BUILD)/tests/unit/head_world.o
 

@@ -469,6 +469,27 @@ static void test_digits(void)
 	CU_ASSERT_FALSE(hex_read(bytes, 2, "0ag0"));
 }
 
+/* What somebody put where a pack was is not waited for. */
+static void test_only_files_are_read(void)
+{
+	char folder[] = "/tmp/quarry-test.XXXXXX";
+	uint8_t *data = NULL;
+	size_t n = 0;
+	CU_ASSERT_PTR_NOT_NULL_FATAL(mkdtemp(folder));
+	int dir = open(folder, O_RDONLY | O_DIRECTORY);
+	CU_ASSERT_FATAL(dir >= 0);
+	CU_ASSERT_EQUAL(mkfifoat(dir, "pack", 0600), 0);
+	CU_ASSERT_EQUAL(file_open(dir, "pack"), -EISDIR);
+	CU_ASSERT_EQUAL(file_read(dir, "pack", 100, &data, &n), -EISDIR);
+	CU_ASSERT_PTR_NULL(data);
+	CU_ASSERT_EQUAL(file_open(dir, "."), -EISDIR);
+	CU_ASSERT_EQUAL(file_open(AT_FDCWD, "/dev/zero"), -EISDIR);
+	CU_ASSERT_EQUAL(file_open(dir, "nothing"), -ENOENT);
+	CU_ASSERT_EQUAL(unlinkat(dir, "pack", 0), 0);
+	close(dir);
+	rmdir(folder);
+}
+
 int main(void)
 {
 	vault_library_begin();
@@ -487,6 +508,7 @@ int main(void)
 	CU_ADD_TEST(suite, test_the_identity_and_its_key);
 	CU_ADD_TEST(suite, test_files_are_whole_or_not_there);
 	CU_ADD_TEST(suite, test_digits);
+	CU_ADD_TEST(suite, test_only_files_are_read);
 	CU_basic_run_tests();
 	unsigned failures = CU_get_number_of_failures();
 	CU_cleanup_registry();

@@ -138,7 +138,12 @@ static void test_history(void)
 	CU_ASSERT_EQUAL(order_read(&t, &o, &why), -EINVAL);
 	expect_refusal("POST", "/v1/snapshots", "{\"snapshots\":[\"a@b\",\"c\"]}", 400, "invalid", "VOLUME@SNAPSHOT");
 	expect_refusal("PUT", "/v1/volumes/a/schedule", "{\"every_s\":0,\"keep\":1}", 400, "invalid", "every_s");
-	expect_refusal("PUT", "/v1/volumes/a/schedule", "{\"every_s\":5}", 400, "invalid", "keep");
+	expect_refusal("PUT", "/v1/volumes/a/schedule", "{\"every_s\":9,\"keep\":1}", 400, "invalid",
+		       "every_s: " SCHEDULE_LIMITS);
+	expect_refusal("PUT", "/v1/volumes/a/schedule", "{\"every_s\":10,\"keep\":16384}", 400, "invalid",
+		       "keep: " SCHEDULE_LIMITS);
+	CU_ASSERT_EQUAL(read_order("PUT", "/v1/volumes/a/schedule", "{\"every_s\":10,\"keep\":16383}"), 0);
+	expect_refusal("PUT", "/v1/volumes/a/schedule", "{\"every_s\":50}", 400, "invalid", "keep");
 }
 
 static void test_disk_add(void)
@@ -277,6 +282,12 @@ static void test_attachments(void)
 	CU_ASSERT(order.command.read_only);
 	CU_ASSERT_EQUAL(order.show, ORDER_ATTACHMENT);
 	expect_invalid("POST", "/v1/volumes/a/attachments", "{\"frontend\":\"iscsi\"}", "frontend: must be one of");
+	expect_invalid("POST", "/v1/volumes/a/attachments", "{\"frontend\":\"nbd\",\"temporary\":true}",
+		       "temporary: goes with");
+	expect_invalid("POST", "/v1/volumes/a@s/attachments", "{\"frontend\":\"vhost-user\",\"temporary\":true}",
+		       "temporary: goes with");
+	CU_ASSERT_EQUAL(read_order("POST", "/v1/volumes/a@s/attachments", "{\"frontend\":\"nbd\",\"temporary\":true}"),
+			0);
 	CU_ASSERT_EQUAL(read_order("DELETE", "/v1/volumes/a/attachments", NULL), 0);
 	CU_ASSERT_EQUAL(order.command.kind, SET_VOLUME_DETACH);
 	CU_ASSERT_STRING_EQUAL(order.command.other, "");

@@ -249,6 +249,17 @@ static void judge_tree(struct tiny *t, const struct model_tree *m)
 	struct disk_io measured = submit(t, (struct disk_io){.op = DISK_MEASURE, .tree_id = m->id});
 	CU_ASSERT_EQUAL_FATAL(measured.data_blocks, data);
 	CU_ASSERT_EQUAL_FATAL(measured.own_data_blocks, unique);
+	CU_ASSERT_EQUAL_FATAL(measured.next, 0);
+	uint64_t own = 0, pages = 0;
+	struct disk_io piece = {.next = 0};
+	do {
+		piece = submit(
+		    t, (struct disk_io){.op = DISK_MEASURE, .tree_id = m->id, .first = piece.next, .steps_max = 1});
+		own += piece.own_data_blocks;
+		pages += piece.own_pages;
+	} while (piece.next > 0);
+	CU_ASSERT_EQUAL_FATAL(own, unique);
+	CU_ASSERT_EQUAL_FATAL(pages, measured.own_pages);
 }
 
 static bool is_freed(void *context)

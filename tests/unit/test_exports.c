@@ -245,6 +245,80 @@ static void a_store_that_fails_is_tried_again(void)
 	}
 }
 
+/* ---- attached only to be copied ---- */
+
+static int copy_begins(void)
+{
+	struct set_command c = order_other(SET_VOLUME_ATTACH, "vm1@s", "nbd");
+	c.temporary = true;
+	return world_command(&w, &c);
+}
+
+static int copy_ends(void)
+{
+	struct set_command c = order_other(SET_VOLUME_DETACH, "vm1@s", "nbd");
+	c.temporary = true;
+	return world_command(&w, &c);
+}
+
+static void the_last_copy_detaches(void)
+{
+	open_world(20);
+	CU_ASSERT_EQUAL(copy_begins(), 0);
+	struct volume *one = volume_get(w.set, "vm1@s");
+	CU_ASSERT_PTR_NOT_NULL_FATAL(one);
+	CU_ASSERT_EQUAL(copy_begins(), 0);
+	struct volume *two = volume_get(w.set, "vm1@s");
+	CU_ASSERT_PTR_EQUAL(one, two);
+	CU_ASSERT_TRUE(look().is_temporary);
+	CU_ASSERT_EQUAL(world_snapshot_delete(&w, "vm1@s"), -EBUSY);
+	volume_put(one);
+	CU_ASSERT_EQUAL(copy_ends(), 0); /* the other goes on */
+	CU_ASSERT_TRUE(look().is_attached_nbd);
+	volume_put(two);
+	CU_ASSERT_EQUAL(copy_ends(), 0);
+	CU_ASSERT_FALSE(look().is_attached_nbd);
+	CU_ASSERT_FALSE(look().is_temporary);
+	/* what somebody attached stays, whether before or after */
+	CU_ASSERT_EQUAL(attach("nbd"), 0);
+	CU_ASSERT_EQUAL(copy_begins(), 0);
+	CU_ASSERT_FALSE(look().is_temporary);
+	CU_ASSERT_EQUAL(copy_ends(), 0);
+	CU_ASSERT_TRUE(is_exported());
+	CU_ASSERT_EQUAL(detach("nbd"), 0);
+	CU_ASSERT_EQUAL(copy_begins(), 0);
+	CU_ASSERT_EQUAL(attach("nbd"), 0);
+	CU_ASSERT_EQUAL(copy_ends(), 0);
+	CU_ASSERT_TRUE(is_exported());
+	close_world();
+}
+
+/* Who copied it was killed, or the daemon was: nothing waits for them. */
+static void a_killed_copy_is_in_nobodys_way(void)
+{
+	for (int crash = 0; crash < 2; crash++) {
+		open_world(21);
+		CU_ASSERT_EQUAL(copy_begins(), 0);
+		if (crash) {
+			world_crash(&w, SIM_KILL);
+			CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+			CU_ASSERT_TRUE(look().is_temporary);
+		}
+		CU_ASSERT_TRUE(is_exported());
+		CU_ASSERT_EQUAL(world_snapshot_delete(&w, "vm1@s"), 0);
+		CU_ASSERT_PTR_NULL(volume_get(w.set, "vm1@s"));
+		world_stop(&w);
+		CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+		CU_ASSERT_EQUAL(set_volume_find(w.set, "vm1")->n_snapshots, 0);
+		close_world();
+	}
+	open_world(22);
+	CU_ASSERT_EQUAL(copy_begins(), 0);
+	CU_ASSERT_EQUAL(attach("vhost-user"), 0); /* somebody does use it */
+	CU_ASSERT_EQUAL(world_snapshot_delete(&w, "vm1@s"), -EBUSY);
+	close_world();
+}
+
 int main(void)
 {
 	if (CU_initialize_registry() != CUE_SUCCESS)
@@ -255,6 +329,8 @@ int main(void)
 	CU_add_test(suite, "a door that does not open", a_door_that_does_not_open_leaves_nothing);
 	CU_add_test(suite, "a door moves with the name", a_door_moves_with_the_name);
 	CU_add_test(suite, "attachments come back", attachments_come_back);
+	CU_add_test(suite, "the last copy detaches", the_last_copy_detaches);
+	CU_add_test(suite, "a killed copy is in nobody's way", a_killed_copy_is_in_nobodys_way);
 	CU_add_test(suite, "a store that fails", a_store_that_fails_is_tried_again);
 	CU_basic_set_mode(CU_BRM_NORMAL);
 	CU_basic_run_tests();

@@ -231,7 +231,7 @@ static void test_headers_refused(void)
 	expect_header(PEER_READ, 0, 0, 'X', "not a message");
 	expect_header(PEER_READ, 0, 4, 2, "version 2");
 	expect_header(PEER_READ, 0, 6, 0, "type 0");
-	expect_header(PEER_READ, 0, 6, 24, "type 24");
+	expect_header(PEER_READ, 0, 6, 25, "type 25");
 	expect_header(PEER_READ, 0, 12, 99, "status 99");
 	expect_header(PEER_READ, 0, 12, 1, "a request with a status");
 	expect_header(PEER_READ, 0, 8, PEER_FUA, "flags 0x2");
@@ -247,6 +247,7 @@ static void test_headers_refused(void)
 	expect_header(PEER_READ, 0, 40, 0, "without a session");
 	expect_header(PEER_READ, 0, 8, PEER_READER, "a generation where there is none");
 	expect_header(PEER_STAMPS, 0, 8, PEER_READER, "flags 0x8");
+	expect_header(PEER_MEASURE, 0, 8, PEER_FUA, "flags 0x2");
 	expect_header(PEER_DISKS, 0, 64, 1, "is of no volume");
 	expect_header(PEER_HELLO, 0, 40, 1, "only its reply has a session");
 	expect_header(PEER_PING, 0, 32, 1, "is of no volume");
@@ -324,6 +325,9 @@ static void test_bodies_refused(void)
 	expect_field(PEER_TRIM, 0, 2, 0, "no blocks");
 	expect_field(PEER_TRIM, 0, 2, PEER_BLOCK_MAX, "blocks beyond any volume");
 	expect_field(PEER_CUT, 0, 0, UINT64_MAX, "field 1");
+	expect_field(PEER_MEASURE, 0, 1, PEER_BLOCK_MAX + 1, "field 2");
+	expect_field(PEER_MEASURE, PEER_REPLY, 1, 2, "field 2");
+	expect_field(PEER_MEASURE, PEER_REPLY, 3, PEER_BLOCK_MAX + 1, "field 4");
 	expect_field(PEER_READ, PEER_REPLY, 1, 1, "another number of data blocks");
 	expect_field(PEER_STAMPS, 0, 2, PEER_BLOCK_MAX, "blocks beyond any volume");
 	expect_field(PEER_STAMPS, PEER_REPLY, 1, PEER_LIST_MAX + 1, "field 2");

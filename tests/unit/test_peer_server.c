@@ -243,6 +243,46 @@ static void damage_is_handed_on(void)
 	world_close(&w);
 }
 
+static int line_measure(struct line *l, uint64_t tree_id, uint64_t first, struct peer_message *out)
+{
+	struct call *c = line_send(l, reader_header(l, PEER_MEASURE),
+				   &(struct peer_message){.tree_id = tree_id, .first = first}, NULL);
+	call_wait(l, c);
+	if (c->reply.status == PEER_STATUS_OK)
+		*out = *c->message;
+	return call_end(l, c);
+}
+
+/* What a tree alone points to: of a disk that is there, and without a session. */
+static void trees_are_measured(void)
+{
+	struct world w;
+	world_open(&w);
+	struct line *l = line_begin(&w, 0), *other = line_open(&w, 1);
+	struct peer_message m = {.tree_id = 3, .n_blocks = 2, .epoch = 2}, measured = {0};
+	CU_ASSERT_EQUAL(line_greet(other), 0);
+	CU_ASSERT_EQUAL(line_call(l, PEER_CREATE, (struct peer_message){.tree_id = 3, .epoch = 1}, NULL), 0);
+	CU_ASSERT_EQUAL(call_end(l, line_write(l, m, 0, 9)), 0);
+	CU_ASSERT_EQUAL(line_measure(other, 3, 0, &measured), 0);
+	CU_ASSERT(measured.is_last == 1 && measured.first == 0);
+	CU_ASSERT(measured.data_blocks == 2 && measured.own_data_blocks == 2);
+	CU_ASSERT_EQUAL(line_measure(other, 3, PEER_BLOCK_MAX, &measured), 0); /* nothing is so far out */
+	CU_ASSERT(measured.is_last == 1 && measured.own_data_blocks == 0);
+	CU_ASSERT_EQUAL(line_call(l, PEER_FORK, (struct peer_message){.tree_id = 4, .parent_id = 3, .epoch = 2}, NULL),
+			0);
+	m.n_blocks = 1;
+	m.epoch = 3;
+	CU_ASSERT_EQUAL(call_end(l, line_write(l, m, 0, 8)), 0);
+	CU_ASSERT_EQUAL(line_measure(other, 4, 0, &measured), 0);
+	CU_ASSERT(measured.data_blocks == 2 && measured.own_data_blocks == 1);
+	CU_ASSERT_EQUAL(line_measure(other, 5, 0, &measured), -ENOENT);
+	m = (struct peer_message){.tree_id = 3};
+	CU_ASSERT_EQUAL(call_end(l, line_send(l, line_header(l, PEER_MEASURE), &m, NULL)), -EINVAL);
+	w.has_no_disk = true;
+	CU_ASSERT_EQUAL(line_measure(other, 3, 0, &measured), -ESHUTDOWN);
+	world_close(&w);
+}
+
 /* A clone is a fork into another volume. */
 static void forks_into_another_volume(void)
 {
@@ -527,7 +567,7 @@ static void an_order_and_its_answer(void)
 	world_open(&w);
 	struct line *l = line_open(&w, 0);
 	CU_ASSERT_EQUAL(line_call(l, PEER_GREETING, m, &greeting), 0);
-	CU_ASSERT_EQUAL(greeting.features, PEER_TAKES_ORDERS | PEER_TAKES_DAMAGE);
+	CU_ASSERT_EQUAL(greeting.features, PEER_TAKES_ORDERS | PEER_TAKES_DAMAGE | PEER_MEASURES);
 	for (size_t i = 0; i < array_size(sizes); i++) {
 		struct call *c = line_order(l, sizes[i]);
 		call_wait(l, c);
@@ -594,6 +634,7 @@ int main(void)
 	CU_add_test(suite, "readers need no session", readers_need_no_session);
 	CU_add_test(suite, "forks into another volume", forks_into_another_volume);
 	CU_add_test(suite, "damage is handed on", damage_is_handed_on);
+	CU_add_test(suite, "trees are measured", trees_are_measured);
 	CU_add_test(suite, "what makes no sense", what_makes_no_sense);
 	CU_add_test(suite, "who breaks the rules", who_breaks_the_rules);
 	CU_add_test(suite, "the next session waits", the_next_session_waits);

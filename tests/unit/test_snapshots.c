@@ -595,6 +595,38 @@ static void changes_are_right_after_rollbacks_and_between_clones(void)
 
 /* ---- schedules ---- */
 
+static void look_next(const struct volume_view *v, void *context)
+{
+	*(uint64_t *)context = v->next_snapshot_ns;
+}
+
+static uint64_t next_ns(void)
+{
+	uint64_t ns = 0;
+	volume_set_volumes(w.set, look_next, &ns);
+	return ns;
+}
+
+/* The first one is taken now, and not long ago. */
+static void a_new_schedule_tells_when(void)
+{
+	open_world(24, 1);
+	put(world_volume(&w, "vm1", GIB), 0, 1);
+	struct set_volume *entry = set_volume_find(w.set, "vm1");
+	CU_ASSERT_EQUAL(next_ns(), 0);
+	entry->is_schedule_busy = true; /* as while it waits for other commands */
+	struct set_command c = {.kind = SET_VOLUME_SCHEDULE, .object = "vm1", .every_s = 3600, .keep = 9};
+	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
+	CU_ASSERT_EQUAL(next_ns(), reactor_wall_ns(w.set->reactor));
+	entry->is_schedule_busy = false;
+	schedules_plan(w.set);
+	uint64_t from_ns = reactor_wall_ns(w.set->reactor);
+	world_let_pass(&w, NS_PER_S);
+	CU_ASSERT_EQUAL(entry->n_snapshots, 1);
+	CU_ASSERT(next_ns() >= from_ns + 3600 * NS_PER_S && next_ns() <= from_ns + 3601 * NS_PER_S);
+	close_world();
+}
+
 static void a_schedule_takes_and_keeps(void)
 {
 	open_world(9, 1);
@@ -602,8 +634,11 @@ static void a_schedule_takes_and_keeps(void)
 	put(v, 0, 1);
 	struct set_command c = {.kind = SET_VOLUME_SCHEDULE, .object = "vm1", .every_s = 9, .keep = 3};
 	CU_ASSERT_EQUAL(world_command(&w, &c), -EINVAL);
-	CU_ASSERT_PTR_NOT_NULL(strstr(w.why, "every 10 s"));
+	CU_ASSERT_PTR_NOT_NULL(strstr(w.why, SCHEDULE_LIMITS));
 	c.every_s = 3600;
+	c.keep = SCHEDULE_KEEP_MAX + 1;
+	CU_ASSERT_EQUAL(world_command(&w, &c), -EINVAL);
+	c.keep = 3;
 	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
 	CU_ASSERT_EQUAL(world_snapshot(&w, "vm1@mine"), 0);
 	world_let_pass(&w, 10ull * 3600 * NS_PER_S + NS_PER_S);
@@ -725,6 +760,7 @@ int main(void)
 	CU_add_test(suite, "barriers that are asked for", a_barrier_that_is_asked_for_comes);
 	CU_add_test(suite, "crashes leave no debris", crashes_leave_no_debris);
 	CU_add_test(suite, "changes", changes_are_right_after_rollbacks_and_between_clones);
+	CU_add_test(suite, "a new schedule tells when", a_new_schedule_tells_when);
 	CU_add_test(suite, "schedules", a_schedule_takes_and_keeps);
 	CU_add_test(suite, "schedules and a wrong clock", a_schedule_survives_a_wrong_clock);
 	CU_add_test(suite, "lost replies", a_store_that_loses_replies_changes_nothing);

@@ -159,6 +159,7 @@ struct disk_io {
 	uint32_t stamps_max;
 	struct disk_extent *extents; /* MAP: room for extents_max */
 	uint32_t extents_max;
+	uint32_t steps_max; /* MEASURE: it may end early, after so many pages; 0: it does not */
 	uint64_t since;     /* MAP: tell only what changed in epochs >= since (0: everything) */
 	struct uuid volume; /* CREATE FENCE COMPLETE FORGET MEASURE CUT; FORK: the child's volume */
 	uint64_t tree_id; /* CREATE FORK: of the new tree; SWAP: of the other; MEASURE: which may be dropped by then */
@@ -172,12 +173,15 @@ struct disk_io {
 	uint32_t n_stamps;          /* STAMPS: filled, in order and without gaps; they end early when room ran out */
 	struct disk_tree *new_tree; /* CREATE, FORK */
 	uint64_t data_blocks;       /* MEASURE: that the tree points to */
-	uint64_t own_data_blocks, own_pages; /* MEASURE: that it alone points to; -ENOENT: it was dropped */
-	uint64_t new_session;                /* FENCE: never repeats */
-	uint64_t complete_epoch;             /* FENCE: the last complete one this disk remembers */
-	uint64_t generation_was;             /* FENCE: the highest that it knew before; 0: none */
-	bool is_suspect;     /* FENCE: it lost power, and has been told of no complete epoch since [INTACT] */
-	uint64_t bad_blocks; /* READ, HEAL with -EIO: bit i = block i failed, or is not what the checksum names */
+	/* MEASURE: from `first` on, that it alone points to; a page counts where what lies below it ends. -ENOENT: it was
+	 * dropped */
+	uint64_t own_data_blocks, own_pages;
+	uint64_t next;           /* MEASURE: where it ended early, behind `first`; 0: it did not */
+	uint64_t new_session;    /* FENCE: never repeats */
+	uint64_t complete_epoch; /* FENCE: the last complete one this disk remembers */
+	uint64_t generation_was; /* FENCE: the highest that it knew before; 0: none */
+	bool is_suspect;         /* FENCE: it lost power, and has been told of no complete epoch since [INTACT] */
+	uint64_t bad_blocks;     /* READ, HEAL with -EIO: bit i = block i failed, or is not what the checksum names */
 
 	/* the disk's own */
 	struct {
@@ -190,8 +194,9 @@ struct disk_io {
 		struct op op;      /* to be called again on the next turn */
 		uint64_t sequence; /* of the journal block that holds its last record; 0: none */
 		uint64_t started_ns;
-		uint64_t cursor; /* TRIM, MAP: next block to look at */
-		uint32_t n_cut;  /* of cut */
+		uint64_t cursor;  /* TRIM, MAP: next block to look at */
+		uint32_t n_cut;   /* of cut */
+		uint32_t n_steps; /* MEASURE */
 		unsigned read_side;
 		bool is_submitting; /* inside disk_submit(): done() must wait for the next turn */
 		bool is_flushed;    /* the flush it waited for has ended */

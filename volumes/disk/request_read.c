@@ -223,16 +223,20 @@ static enum flow request_measure(struct disk_io *io, uint32_t steps)
 	/* looked up anew: it may have been dropped, and its memory freed, since the last turn */
 	struct disk_tree *t = disk_tree_find(io->own.disk, &io->volume, io->tree_id);
 	int res = t ? 0 : -ENOENT;
-	while (res == 0 && steps-- > 0)
+	bool is_cut = false;
+	for (; res == 0 && !is_cut && steps > 0; steps--) {
 		res = tree_measure_step(t, &m, &io->own.waiter);
+		is_cut = res == 0 && ++io->own.n_steps == io->steps_max;
+	}
 	if (t)
 		io->data_blocks = t->record.n_data_blocks;
 	io->own.cursor = m.cursor;
 	io->own_data_blocks = m.data_blocks;
 	io->own_pages = m.pages;
-	if (res == 0)
+	io->next = is_cut ? m.cursor : 0;
+	if (res == 0 && !is_cut)
 		reactor_defer(io->own.disk->reactor, &io->own.op, 0);
-	if (res == 0 || res == -EAGAIN)
+	if ((res == 0 && !is_cut) || res == -EAGAIN)
 		return FLOW_WAIT;
 	io->own.err = res < 0 ? res : 0;
 	return FLOW_NEXT;

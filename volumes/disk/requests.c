@@ -144,7 +144,7 @@ void disk_submit(struct disk *d, struct disk_io *io)
 	op_init(&io->own.op, io_again);
 	io->own.cursor = io->first;
 	io->n_extents = io->n_stamps = 0;
-	io->data_blocks = io->own_data_blocks = io->own_pages = 0;
+	io->data_blocks = io->own_data_blocks = io->own_pages = io->next = 0;
 	io->bad_blocks = 0;
 	d->n_requests++;
 	io_goto(io, IO_ADMIT);

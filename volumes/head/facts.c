@@ -623,16 +623,19 @@ int snapshot_from_json(const char *key, const char *text, struct uuid *volume, s
 	read_name_or_none(&r, "attached_vhost", out->attached_vhost);
 	if (json_object_get(r.object, "vhost_queues"))
 		out->vhost_queues = (uint32_t)read_number(&r, "vhost_queues", VOLUME_VHOST_QUEUES_MAX);
+	if (json_object_get(r.object, "temporary"))
+		out->is_temporary = read_bool(&r, "temporary");
 	return reader_close(&r);
 }
 
 char *snapshot_to_json(const struct snapshot_facts *s)
 {
-	return json_text(json_pack(
-	    "{s:s,s:o,s:o,s:o,s:o,s:s,s:b,s:s,s:s,s:o}", "name", s->name, "branch", json_number(s->branch), "epoch",
-	    json_number(s->epoch), "size_bytes", json_number(s->size_bytes), "created_ns", json_number(s->created_ns),
-	    "state", s->is_deleting ? "deleting" : "ok", "scheduled", (int)s->is_scheduled, "attached_nbd",
-	    s->attached_nbd, "attached_vhost", s->attached_vhost, "vhost_queues", json_number(s->vhost_queues)));
+	return json_text(json_pack("{s:s,s:o,s:o,s:o,s:o,s:s,s:b,s:s,s:s,s:o,s:b}", "name", s->name, "branch",
+				   json_number(s->branch), "epoch", json_number(s->epoch), "size_bytes",
+				   json_number(s->size_bytes), "created_ns", json_number(s->created_ns), "state",
+				   s->is_deleting ? "deleting" : "ok", "scheduled", (int)s->is_scheduled,
+				   "attached_nbd", s->attached_nbd, "attached_vhost", s->attached_vhost, "vhost_queues",
+				   json_number(s->vhost_queues), "temporary", (int)s->is_temporary));
 }
 
 int volume_facts_copy(const struct volume_facts *from, struct volume_facts *to)

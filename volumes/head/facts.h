@@ -86,6 +86,7 @@ struct snapshot_facts {
 	uint64_t size_bytes;    /* of the volume then */
 	uint64_t created_ns;
 	bool is_deleting, is_scheduled;
+	bool is_temporary; /* attached over NBD for who copies it: when nobody is connected it may go */
 	char attached_nbd[NAME_BYTES], attached_vhost[NAME_BYTES]; /* the node that serves it so; "": none */
 	uint32_t vhost_queues;                                     /* 0: as many as usual */
 	uint64_t revision;

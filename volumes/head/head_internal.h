@@ -602,7 +602,9 @@ bool snapshots_are_read(const struct set_volume *entry);    /* has one of them a
 void snapshot_gone(struct set_snapshot *snap);              /* the store does not hold it any more */
 bool snapshot_is_attached(const struct set_snapshot *snap); /* in whatever way, by any node */
 bool snapshot_has_export(const struct set_snapshot *snap);  /* by this node, over NBD */
-bool snapshot_has_door(const struct set_snapshot *snap);    /* by this node, over vhost-user */
+/* Attached by this node, for who copied it and is gone: it may be let go. */
+bool snapshot_is_left(const struct set_snapshot *snap);
+bool snapshot_has_door(const struct set_snapshot *snap); /* by this node, over vhost-user */
 uint32_t snapshot_vhost_queues(const struct set_snapshot *snap);
 /* Opens its head for its attachments, once for all of them: 0 or -ENOMEM. And lets go of it. */
 must_check int snapshot_serve(struct set_snapshot *snap);

@@ -13,6 +13,8 @@
  * Invariants
  *  1. A snapshot is served before its attachment is recorded, so that what is recorded can be served.
  *  2. Both attachments of a snapshot share one head; it is let go with the last of them.
+ *  3. Who attaches one only to copy it says so (temporary), and may have company: the last of them detaches it. One that was
+ *     killed leaves it attached, and in nobody's way: the next one that copies it detaches it, or a deletion does.
  */
 #include "volumes/head/command_internal.h"
 
@@ -63,6 +65,8 @@ static struct snapshot_facts export_wanted(const struct command *c)
 	const char *node = is_attached ? c->set->node_name : "";
 	if (export_is_about(c, "nbd"))
 		text_print(facts.attached_nbd, sizeof(facts.attached_nbd), "%s", node);
+	if (export_is_about(c, "nbd"))
+		facts.is_temporary = is_attached && c->order->temporary;
 	if (export_is_about(c, "vhost-user")) {
 		text_print(facts.attached_vhost, sizeof(facts.attached_vhost), "%s", node);
 		facts.vhost_queues = is_attached ? c->order->queues : 0;
@@ -118,6 +122,8 @@ static int export_check(struct command *c)
 	bool is_attached = order_is_vhost(c) ? snapshot_has_door(snap) : snapshot_has_export(snap);
 	if (!is_attached || !snap->is_served) /* the second: it could not be brought back */
 		return is_attached || command_check_node_takes(c, c->set->node_name) == 0 ? 1 : c->err;
+	if (snap->facts.is_temporary && !order_is_vhost(c) && !c->order->temporary)
+		return 1; /* now somebody wants it to stay */
 	if (queues > 0 && queues != snapshot_vhost_queues(snap))
 		return command_refuse(c, -EEXIST, "exists", "snapshot %s is attached with %u queues: detach it first",
 				      c->order->object, snapshot_vhost_queues(snap));
@@ -168,12 +174,21 @@ static void unexport_drained(struct volume *v)
 	export_record(c, EXPORT_RECORD);
 }
 
+/* Of who copied it: does it stay, for others that do, or because somebody wants it to? */
+static bool unexport_must_not(const struct command *c)
+{
+	const struct set_snapshot *snap = c->snapshot;
+	return c->order->temporary && (!snap->facts.is_temporary || (snap->head && snap->head->refs > 0));
+}
+
 /* Has it the attachment that is to go? */
 static bool unexport_has_work(struct command *c)
 {
 	if (export_find(c) != 0 || command_check_frontend(c) != 0)
 		return false;
 	const struct snapshot_facts *f = &c->snapshot->facts;
+	if (unexport_must_not(c))
+		return false;
 	return (export_is_about(c, "nbd") && f->attached_nbd[0]) ||
 	       (export_is_about(c, "vhost-user") && f->attached_vhost[0]);
 }

@@ -21,7 +21,6 @@
 
 #define SCHEDULE_RETRY_S 60u
 #define SCHEDULE_LOOK_S  60u /* at least this often, since the wall clock may be set */
-#define SCHEDULE_MIN_S   10u /* each is flushed, recorded, and deleted again in the background */
 
 /* ---- the command ---- */
 
@@ -49,12 +48,10 @@ static int schedule_check(struct command *c)
 	const struct set_command *o = c->order;
 	if (command_find_volume(c) != 0)
 		return c->err;
-	if (o->every_s == 0 ||
-	    (o->every_s >= SCHEDULE_MIN_S && o->every_s <= INT32_MAX && o->keep > 0 && o->keep < SNAPSHOTS_MAX))
+	bool is_every = o->every_s >= SCHEDULE_EVERY_MIN_S && o->every_s <= SCHEDULE_EVERY_MAX_S;
+	if (o->every_s == 0 || (is_every && o->keep > 0 && o->keep <= SCHEDULE_KEEP_MAX))
 		return 0;
-	return command_refuse(c, -EINVAL, "invalid",
-			      "a schedule takes a snapshot every %u s to 68 years and keeps 1 to %u", SCHEDULE_MIN_S,
-			      SNAPSHOTS_MAX - 1);
+	return command_refuse(c, -EINVAL, "invalid", SCHEDULE_LIMITS);
 }
 
 static void schedule_run(struct command *c)
@@ -72,6 +69,8 @@ static void schedule_run(struct command *c)
 }
 
 const struct command_kind command_schedule = {.name = "snapshot schedule", .run = schedule_run};
+
+_Static_assert(SCHEDULE_KEEP_MAX + 1 == SNAPSHOTS_MAX, "one more is taken before the oldest goes");
 
 /* ---- when ---- */
 
@@ -145,7 +144,7 @@ static void schedule_thin(struct volume_set *s, struct set_volume *entry)
 		if (!snap->facts.is_scheduled || snap->facts.is_deleting)
 			continue;
 		n--;
-		if (snap->head || snapshot_is_attached(snap))
+		if ((snap->head || snapshot_is_attached(snap)) && !snapshot_is_left(snap))
 			continue;
 		struct set_command *o = schedule_order(entry, SET_SNAPSHOT_DELETE, snap->facts.name, thin_done);
 		if (o)

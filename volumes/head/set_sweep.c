@@ -42,6 +42,8 @@ static void delete_extend(struct record_update *u, struct transaction *t)
 	char uuid[UUID_TEXT_BYTES];
 	uuid_to_text(&c->volume->facts.uuid, uuid);
 	facts.is_deleting = true;
+	facts.is_temporary = false;
+	facts.attached_nbd[0] = 0;
 	transaction_put(t, snapshot_to_json(&facts), SNAPSHOT_KEY, uuid, (unsigned long long)facts.tree);
 	if (!c->order->is_internal) /* what a schedule thins out nobody asks for again */
 		deleted_put(c->set, t, &c->deleted);
@@ -53,6 +55,8 @@ static void delete_recorded(struct record_update *u, int res)
 	if (res != 0) {
 		command_refuse_store(c, res);
 	} else {
+		c->snapshot->facts.is_temporary = false;
+		c->snapshot->facts.attached_nbd[0] = 0;
 		snapshot_mark_deleting(c->snapshot);
 		c->snapshot->facts.revision = u->revision;
 		if (!c->order->is_internal)
@@ -81,6 +85,8 @@ static int snapshot_delete_check(struct command *c)
 	const struct set_snapshot *snap = c->snapshot;
 	if (command_check_here(c, c->volume) != 0)
 		return c->err;
+	if (snapshot_is_left(snap))
+		return 1;
 	if (snapshot_is_attached(snap))
 		return command_refuse(c, -EBUSY, "in-use",
 				      "snapshot %s@%s is attached: detach it first (quarry volume detach %s@%s)",
@@ -93,6 +99,25 @@ static int snapshot_delete_check(struct command *c)
 	return 1;
 }
 
+static void delete_record(struct command *c)
+{
+	c->stage = DELETE_WAIT;
+	c->update.change = delete_change;
+	c->update.extend = delete_extend;
+	c->update.done = delete_recorded;
+	record_update_start(&c->update, c->volume);
+}
+
+static void delete_drained(struct volume *v)
+{
+	struct set_snapshot *snap = v->snapshot;
+	struct command *c = container_of(v->set->commands.next, struct set_command, link)->own;
+	quarry_assert(c && c->kind == &command_snapshot_delete && c->snapshot == snap);
+	v->state = VOLUME_SERVING;
+	snapshot_serve_end(snap);
+	delete_record(c);
+}
+
 static void snapshot_delete_run(struct command *c)
 {
 	if (c->stage == DELETE_CHECK) {
@@ -100,10 +125,10 @@ static void snapshot_delete_run(struct command *c)
 			return;
 		c->stage = DELETE_WAIT;
 		if (c->err == 0 && snapshot_delete_check(c) == 1) {
-			c->update.change = delete_change;
-			c->update.extend = delete_extend;
-			c->update.done = delete_recorded;
-			record_update_start(&c->update, c->volume);
+			if (c->snapshot->is_served) /* for somebody who is gone; and nobody else comes in now */
+				volume_start_draining(c->snapshot->head, delete_drained);
+			else
+				delete_record(c);
 			return;
 		}
 	}

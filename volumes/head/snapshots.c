@@ -232,6 +232,13 @@ bool snapshot_has_export(const struct set_snapshot *snap)
 	return strcmp(snap->facts.attached_nbd, snap->entry->set->node_name) == 0;
 }
 
+bool snapshot_is_left(const struct set_snapshot *snap)
+{
+	const struct snapshot_facts *f = &snap->facts;
+	bool is_idle = !snap->head || (snap->is_served && snap->uses == 1 && snap->head->refs == 0);
+	return f->is_temporary && snapshot_has_export(snap) && !f->attached_vhost[0] && is_idle;
+}
+
 bool snapshot_has_door(const struct set_snapshot *snap)
 {
 	return strcmp(snap->facts.attached_vhost, snap->entry->set->node_name) == 0;

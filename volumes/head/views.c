@@ -216,6 +216,13 @@ static void volume_view_copies(const struct set_volume *entry, struct volume_vie
 	v->surplus_bytes = layout_surplus(entry->head) * SEGMENT_BYTES;
 }
 
+/* What is due already, or always was, as the first one of a schedule, is taken now. */
+static uint64_t volume_view_next_ns(const struct set_volume *entry)
+{
+	uint64_t next_ns = schedule_next_ns(entry);
+	return next_ns ? max_u64(next_ns, reactor_wall_ns(entry->set->reactor)) : 0;
+}
+
 static void volume_view_fill(struct set_volume *entry, const struct tree_sizes *sizes, struct volume_view *v)
 {
 	const struct volume_facts *f = &entry->facts;
@@ -234,7 +241,7 @@ static void volume_view_fill(struct set_volume *entry, const struct tree_sizes *
 				  .n_snapshots = entry->n_snapshots,
 				  .every_s = f->schedule.every_s,
 				  .keep = f->schedule.keep,
-				  .next_snapshot_ns = schedule_next_ns(entry)};
+				  .next_snapshot_ns = volume_view_next_ns(entry)};
 	text_print(v->cloned_from, sizeof(v->cloned_from), "%s", f->cloned_from);
 	text_print(v->name, sizeof(v->name), "%s", f->name);
 	text_print(v->pool, sizeof(v->pool), "%s", f->pool);
@@ -290,6 +297,7 @@ static void snapshot_view_fill(const struct set_snapshot *snap, const struct tre
 				    .is_attached_nbd = f->attached_nbd[0] != 0,
 				    .is_attached_vhost = f->attached_vhost[0] != 0,
 				    .vhost_queues = snapshot_vhost_queues(snap),
+				    .is_temporary = f->is_temporary,
 				    .is_deleting = f->is_deleting,
 				    .is_scheduled = f->is_scheduled};
 	text_print(v->volume, sizeof(v->volume), "%s", snap->entry->facts.name);

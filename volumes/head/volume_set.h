@@ -121,13 +121,19 @@ enum set_command_kind {
 struct set_target {
 	char volume[VOLUME_NAME_MAX + 1], snapshot[VOLUME_NAME_MAX + 1];
 };
-#define SET_TARGETS_MAX 16u /* volumes of one consistent point: what one transaction can record */
+/* A schedule's limits. Each snapshot is flushed, recorded, and deleted again in the background. */
+#define SCHEDULE_EVERY_MIN_S 10u
+#define SCHEDULE_EVERY_MAX_S INT32_MAX
+#define SCHEDULE_KEEP_MAX    16383u
+#define SCHEDULE_LIMITS      "a schedule takes a snapshot every 10 s to 68 years, and keeps 1 to 16383 of them"
+#define SET_TARGETS_MAX      16u /* volumes of one consistent point: what one transaction can record */
 
 /* What a volume or snapshot takes of the disks. */
 struct set_measure {
 	uint64_t data_bytes;   /* it points to */
 	uint64_t unique_bytes; /* of these: nobody else does */
 	uint64_t frees_bytes;  /* deleting it gives back: data and maps */
+	char missing[256];     /* a disk that could not be asked, and why: the figures lack it; "": all were */
 };
 
 struct set_changes {
@@ -159,7 +165,9 @@ struct set_command {
 	bool has_failure_domain;
 	uint32_t queues; /* ATTACH over vhost-user; 0: not given */
 	bool force, reserve, read_only;
-	bool takeover;       /* ATTACH */
+	bool takeover; /* ATTACH */
+	/* ATTACH of a snapshot over NBD: when nobody is connected it may go. DETACH: only such, and when nobody is */
+	bool temporary;
 	bool cancel;         /* DISK_DRAIN, NODE_DRAIN: it is drained no more */
 	bool accept_older;   /* DISK_ADD: of a disk that is known, even an older copy */
 	bool with_snapshots; /* VOLUME_DELETE: they are deleted, too */
@@ -301,6 +309,7 @@ struct snapshot_view {
 	uint64_t size_bytes, data_bytes, created_ns, epoch;
 	bool is_elsewhere; /* its volume is on another node: data_bytes is not known here */
 	bool is_attached_nbd, is_attached_vhost, is_deleting, is_scheduled;
+	bool is_temporary; /* over NBD: for who copies it */
 	uint32_t vhost_queues;
 };
 /* Calls each() for every object in order of name (snapshots: of their volume's, oldest first). */
