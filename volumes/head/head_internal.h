@@ -654,7 +654,7 @@ must_check bool fork_covers(const struct fork *f, struct volume_facts *facts);
 /* Can every disk that holds the volume be reached? If not, says which in why. */
 must_check bool fork_reaches_all(const struct volume *v, char *why, size_t room);
 
-/* ---- join.c: a volume begins to use a disk: NAME where it is new, FENCE, CREATE where it has no tree yet, DROP, COMPLETE ---- */
+/* ---- join.c: a volume begins to use a disk: NAME, FENCE, CREATE what it has not yet, DROP, COMPLETE ---- */
 
 #define JOIN_STAGES(X) X(NAME) X(FENCE) X(LIST) X(CREATE) X(DROP) X(COMPLETE) X(END)
 #define X(name)        JOIN_##name,
