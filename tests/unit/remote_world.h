@@ -131,6 +131,6 @@ static inline uint32_t stale_copies(struct head_world *w, const char *name)
 	const struct volume_facts *f = &set_volume_find(w->set, name)->facts;
 	uint32_t n = 0;
 	for (uint32_t i = 0; i < f->n_disks; i++)
-		n += f->disks[i].is_stale;
+		n += f->disks[i].is_stale && !f->disks[i].is_new;
 	return n;
 }

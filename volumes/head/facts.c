@@ -342,6 +342,7 @@ static void read_volume_disk(struct reader *r, const char *uuid, json_t *object,
 	int state = read_word(&disk, "state", states, array_size(states));
 	out->is_stale = state > 0;
 	out->is_left = state == 2;
+	out->is_new = state == 2 && json_object_get(object, "new") && read_bool(&disk, "new");
 	out->since = state == 1 ? read_number(&disk, "since", EPOCH_MAX) : 0;
 	if (state == 1 && json_object_get(object, "trees_before"))
 		out->had_before = read_number(&disk, "trees_before", INT64_MAX);
@@ -509,6 +510,8 @@ static json_t *volume_disks_to_json(const struct volume_facts *v)
 			json_object_set_new(state, "generation", json_number(d->generation));
 		if (d->is_older && !d->is_stale)
 			json_object_set_new(state, "older", json_true());
+		if (d->is_left && d->is_new)
+			json_object_set_new(state, "new", json_true());
 		json_object_set_new(object, uuid, state);
 	}
 	return object;
@@ -690,6 +693,6 @@ bool volume_facts_take_disk(struct volume_facts *v, const struct uuid *disk, uin
 		return false;
 	struct volume_disk_facts *known = volume_facts_disk(v, disk);
 	if (known->is_left)
-		known->is_left = known->is_stale = false;
+		known->is_left = known->is_stale = known->is_new = false;
 	return true;
 }

@@ -96,6 +96,7 @@ struct volume_disk_facts {
 	struct uuid uuid;
 	bool is_stale;
 	bool is_left;        /* stale, and no segment lies there: what it has of the volume is to be dropped */
+	bool is_new;         /* left, and nothing was ever written there: it may be joined as it is */
 	uint64_t since;      /* of a stale one: it may lack writes of epochs >= since, */
 	uint64_t had_before; /* and had every tree with a lower id that is recorded */
 	uint64_t generation; /* the last that may have been told to it; 0: not known */
@@ -165,7 +166,7 @@ void volume_facts_clear(struct volume_facts *v);
 struct volume_disk_facts *volume_facts_disk(struct volume_facts *v, const struct uuid *disk);
 /* From now on the disk is named, and may be told this generation. false: there are too many. */
 must_check bool volume_facts_name_disk(struct volume_facts *v, const struct uuid *disk, uint64_t generation);
-/* Does what lies there count? A disk that is being joined for the first time is named before, as one that is left. */
+/* Does what lies there count? A disk that is being joined for the first time is named before, as one that is left and new. */
 bool volume_facts_use_disk(const struct volume_facts *v, const struct uuid *disk);
 /* Names it, as one that counts from now on. */
 must_check bool volume_facts_take_disk(struct volume_facts *v, const struct uuid *disk, uint64_t generation);

@@ -4,7 +4,8 @@
  *   NAME -> FENCE -> LIST -> CREATE -> DROP -> COMPLETE -> END
  *
  *   NAME      the record names a disk that is new to the volume, as one that is left. So whatever becomes of this, and of its
- *             head, what is there is known, and goes (leave.c, reaper.c). Who started it records that it counts
+ *             head, what is there is known: it is used the next time, or goes with the volume, or when the disk is drained or
+ *             removed (reaper.c, leave.c). Who started it records that it counts
  *   FENCE     the volume's generation becomes durable there, lower ones are refused from now on [FENCEDUR]; a session
  *             begins
  *   LIST      which trees are there
@@ -45,16 +46,23 @@ static const struct set_disk *join_disk(const struct join *j)
 
 /* ---- NAME ---- */
 
+/* It is, or an earlier attempt has named it, and told it of this generation. */
+static bool join_is_named(const struct join *j, struct volume_facts *facts)
+{
+	const struct volume_disk_facts *known = volume_facts_disk(facts, &join_disk(j)->facts.uuid);
+	return known && (!known->is_new || known->generation == j->volume->generation);
+}
+
 static int join_change_name(struct record_update *u, struct volume_facts *facts)
 {
 	const struct join *j = container_of(u, struct join, update);
 	const struct uuid *uuid = &join_disk(j)->facts.uuid;
-	if (volume_facts_disk(facts, uuid))
+	if (join_is_named(j, facts))
 		return 0;
 	if (!volume_facts_name_disk(facts, uuid, j->volume->generation))
 		return -ENOSPC;
 	struct volume_disk_facts *known = volume_facts_disk(facts, uuid);
-	known->is_left = known->is_stale = true;
+	known->is_left = known->is_stale = known->is_new = true;
 	return 0;
 }
 
@@ -77,7 +85,7 @@ static void join_named(struct record_update *u, int res)
 
 static enum flow join_name(struct join *j)
 {
-	if (volume_facts_disk(&j->volume->entry->facts, &join_disk(j)->facts.uuid))
+	if (join_is_named(j, &j->volume->entry->facts))
 		return FLOW_NEXT;
 	j->update = (struct record_update){.generation = j->volume->generation,
 					   .head = j->volume,

@@ -28,11 +28,15 @@ static bool disk_is_to_be_replaced(const struct set_volume *entry, const struct 
 	       placement_domains_running(entry->set, &pool->facts) >= entry->facts.replicas;
 }
 
-/* Is it about to count? It is named before it is joined, in case that comes to nothing. */
-static bool disk_is_being_joined(const struct set_volume *entry, const struct set_disk *d)
+/* One that is new, and may be joined at any time, is in nobody's way before it is to be empty. */
+static bool disk_is_to_be_dropped(const struct set_volume *entry, const struct volume_disk_facts *known,
+				  const struct set_disk *d)
 {
 	const struct volume *v = entry->head;
-	return v && (placer_uses_disk(v, d->index) || move_uses_disk(v, d->index));
+	bool is_being_joined = v && (placer_uses_disk(v, d->index) || move_uses_disk(v, d->index));
+	if (d->state == SET_DISK_REMOVED)
+		return true;
+	return set_disk_is_running(d) && !is_being_joined && (!known->is_new || d->facts.is_draining);
 }
 
 /* Can something be done about it now? */
@@ -42,7 +46,7 @@ bool leave_wants_disk(const struct set_volume *entry, const struct volume_disk_f
 	if (!d)
 		return false;
 	if (known->is_left)
-		return (set_disk_is_running(d) && !disk_is_being_joined(entry, d)) || d->state == SET_DISK_REMOVED;
+		return disk_is_to_be_dropped(entry, known, d);
 	return (d->facts.is_draining && set_disk_is_running(d)) || disk_is_to_be_replaced(entry, known, d);
 }
 

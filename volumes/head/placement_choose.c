@@ -30,8 +30,7 @@ bool placement_may_take(struct volume *v, const struct set_disk *d)
 	const struct volume_disk_facts *known = volume_facts_disk(&v->entry->facts, &d->facts.uuid);
 	enum volume_disk_state state = v->disks[d->index].state;
 	bool is_current = state == VOLUME_DISK_UNUSED || state == VOLUME_DISK_JOINED;
-	bool is_joined = v->placer.new_disks >> d->index & 1; /* and the record will say so */
-	return is_current && (is_joined || !(known && known->is_stale));
+	return is_current && !(known && known->is_stale && !known->is_new);
 }
 
 /* What the disks of a pool have room for, and which of them may be chosen together. */

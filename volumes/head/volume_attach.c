@@ -364,6 +364,8 @@ static void attach_join(struct attach *a)
 				   SET_DISKS_MAX);
 			break;
 		}
+		if (facts->disks[i].is_new)
+			continue; /* it is not used yet */
 		v->disks[d->index].state = facts->disks[i].is_stale ? VOLUME_DISK_STALE : VOLUME_DISK_LOST;
 		if (facts->disks[i].is_stale)
 			continue;

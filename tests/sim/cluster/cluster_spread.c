@@ -75,7 +75,7 @@ const char *spread_trouble(struct cluster *c, const struct model_volume *v)
 		bool is_removed = c->removed >> cluster_disk_number(c, &f->disks[i].uuid) & 1;
 		if (is_removed && has_domains)
 			return "it still knows a disk that was removed";
-		if (!is_removed && f->disks[i].is_stale)
+		if (!is_removed && f->disks[i].is_stale && !f->disks[i].is_new)
 			return "a copy is not current";
 	}
 	for (uint32_t s = 0; s < v->n_segments; s++) {

@@ -440,7 +440,7 @@ static bool is_degraded(struct history_world *w)
 	list_each (node, &w->set->volumes) {
 		const struct volume_facts *f = &container_of(node, struct set_volume, link)->facts;
 		for (uint32_t i = 0; i < f->n_disks; i++)
-			if (f->disks[i].is_stale && !f->is_deleting)
+			if (f->disks[i].is_stale && !f->disks[i].is_new && !f->is_deleting)
 				return true;
 	}
 	return false;
