@@ -33,7 +33,8 @@ static struct volume *volume_of_stale(struct stale *s)
 	return container_of(s, struct volume, stale);
 }
 
-/* Bit per disk: lost, and called stale by the record, or not. What is on its way is decided first: as if it was not. */
+/* Bit per disk: lost, and called stale by the record, or not. What is on its way is decided first: as if it was not. One that
+ * is named, and does not count yet, is marked when it does. */
 static uint64_t stale_lost(const struct volume *v, bool is_marked)
 {
 	uint64_t disks = 0;
@@ -42,7 +43,7 @@ static uint64_t stale_lost(const struct volume *v, bool is_marked)
 		if (v->disks[i].state != VOLUME_DISK_LOST)
 			continue;
 		known = volume_facts_disk(&v->entry->facts, &v->set->disks[i]->facts.uuid);
-		if (known && (known->is_stale && !v->disks[i].is_switching) == is_marked)
+		if (known && !known->is_left && (known->is_stale && !v->disks[i].is_switching) == is_marked)
 			disks |= 1ull << i;
 	}
 	return disks;
