@@ -637,7 +637,7 @@ static int request_enter_session(struct peer_request *r)
 	struct peer_session *s = session_find(r->connection, &r->header);
 	enum peer_type type = r->header.type;
 	if (!s)
-		return -ESTALE;
+		return session_refusal(r->connection, &r->header);
 	if ((type == PEER_CREATE || type == PEER_FORK) && !new_tree_is_sane(r))
 		return -EINVAL;
 	if (type == PEER_FORGET && session_has_trees(s))

@@ -139,6 +139,9 @@ void client_request_done(struct peer_client_connection *c); /* one more is free 
 struct peer_session *session_begin(struct peer_client_connection *c, const struct peer_header *h, struct disk *disk);
 /* The session that the header names, if it is open, came in this connection, and is the disk's newest; else NULL. */
 struct peer_session *session_find(struct peer_client_connection *c, const struct peer_header *h);
+/* Why there is none: -ESTALE another is the disk's; -ESHUTDOWN nobody has one, since the disk was closed meanwhile: its head has
+ * lost the disk, and not the volume. */
+int session_refusal(const struct peer_client_connection *c, const struct peer_header *h);
 /* Is it what the disk remembers as the newest, right now? */
 bool session_is_newest(const struct peer_session *s);
 /* Are the requests of all earlier sessions of the volume on the disk through? */

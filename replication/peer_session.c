@@ -19,6 +19,7 @@
  */
 #include "replication/peer_server_internal.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -94,6 +95,15 @@ struct peer_session *session_find(struct peer_client_connection *c, const struct
 	if (s->number != h->session || s->generation != h->generation)
 		return NULL;
 	return session_is_newest(s) ? s : NULL;
+}
+
+int session_refusal(const struct peer_client_connection *c, const struct peer_header *h)
+{
+	const struct peer_server_options *o = &c->server->options;
+	const struct disk *disk = o->find_disk(&h->disk, o->context);
+	struct volume_record record;
+	bool is_fenced = disk && disk_volume(disk, &h->volume, &record) && record.generation > h->generation;
+	return is_fenced || session_newest(c->server, &h->volume, &h->disk) ? -ESTALE : -ESHUTDOWN;
 }
 
 bool session_is_newest(const struct peer_session *s)

@@ -108,7 +108,7 @@ static void a_session(void)
 	CU_ASSERT_EQUAL(line_call(l, PEER_DROP, (struct peer_message){.tree_id = 3}, NULL), 0);
 	one_let_pass(&w.one, NS_PER_S);
 	CU_ASSERT_EQUAL(line_call(l, PEER_FORGET, (struct peer_message){0}, NULL), 0);
-	CU_ASSERT_EQUAL(line_call(l, PEER_FLUSH, (struct peer_message){0}, NULL), -ESTALE);
+	CU_ASSERT_EQUAL(line_call(l, PEER_FLUSH, (struct peer_message){0}, NULL), -ESHUTDOWN);
 	world_close(&w);
 }
 
@@ -500,11 +500,11 @@ static void a_disk_that_closes(void)
 	one_close_disk(&w.one);
 	call_wait(l, c); /* whatever it is told */
 	call_forget(c);
-	CU_ASSERT_EQUAL(line_call(l, PEER_FLUSH, (struct peer_message){0}, NULL), -ESTALE);
+	CU_ASSERT_EQUAL(line_call(l, PEER_FLUSH, (struct peer_message){0}, NULL), -ESHUTDOWN);
 	CU_ASSERT_EQUAL(line_hello(l), -ENOENT);
 	one_open_disk(&w.one);
 	w.has_no_disk = false;
-	CU_ASSERT_EQUAL(line_call(l, PEER_FLUSH, (struct peer_message){0}, NULL), -ESTALE);
+	CU_ASSERT_EQUAL(line_call(l, PEER_FLUSH, (struct peer_message){0}, NULL), -ESHUTDOWN);
 	CU_ASSERT_EQUAL(line_hello(l), 0);
 	CU_ASSERT(l->session > first_session);
 	world_stop_server(&w); /* and the node restarts its server */
