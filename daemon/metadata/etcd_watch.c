@@ -37,23 +37,35 @@ void etcd_watch_fini(struct etcd_watch *w)
 	etcd_transfer_fini(&w->transfer);
 }
 
-/* All changes of one line. 0, -EBADMSG: the stream is not to be trusted any more. */
+/* All changes of one line; etcd sends those of one transaction in one. 0, -EBADMSG: the stream is not to be trusted any more;
+ * -ENOMEM. */
 static int watch_tell(struct etcd_watch *w, const struct etcd_news *news)
 {
+	size_t n_events = json_array_size(news->events), n = 0;
+	struct metadata_item *items = calloc(n_events ? n_events : 1, sizeof(*items));
 	uint64_t seen = w->seen_revision;
-	for (size_t i = 0; i < json_array_size(news->events); i++) {
-		struct metadata_item item;
-		int res = etcd_read_event(json_array_get(news->events, i), w->store->prefix, &item);
+	int res = items ? 0 : -ENOMEM;
+	for (size_t i = 0; i < n_events && res == 0; i++) {
+		res = etcd_read_event(json_array_get(news->events, i), w->store->prefix, &items[n]);
 		if (res < 0)
-			return res;
-		if (item.revision > w->seen_revision)
-			metadata_inbox_changed(&w->store->base, &item);
-		seen = max_u64(seen, item.revision);
-		free(item.key);
-		free(item.value);
+			break;
+		seen = max_u64(seen, items[n].revision);
+		if (items[n].revision > w->seen_revision) {
+			n++;
+			continue;
+		}
+		free(items[n].key);
+		free(items[n].value);
 	}
-	w->seen_revision = seen;
-	return 0;
+	if (res == 0 && n > 0)
+		metadata_inbox_changed(&w->store->base, items, n);
+	for (size_t i = 0; i < n; i++) {
+		free(items[i].key);
+		free(items[i].value);
+	}
+	free(items);
+	w->seen_revision = res == 0 ? seen : w->seen_revision;
+	return res < 0 ? res : 0;
 }
 
 static void watch_missed(struct etcd_watch *w, uint64_t compact_revision)

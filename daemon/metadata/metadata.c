@@ -91,29 +91,41 @@ static void inbox_post_locked(struct metadata *m)
 	reactor_post(m->reactor, &in->message);
 }
 
-void metadata_inbox_changed(struct metadata *m, const struct metadata_item *item)
+static struct news *news_make(const struct metadata_item *item)
+{
+	struct news *n = calloc(1, sizeof(*n));
+	if (!n)
+		return NULL;
+	n->item = (struct metadata_item){.key = strdup(item->key), .revision = item->revision, .lease = item->lease};
+	n->item.value = item->value ? strdup(item->value) : NULL;
+	if (n->item.key && (n->item.value || !item->value))
+		return n;
+	free(n->item.key);
+	free(n->item.value);
+	free(n);
+	return NULL;
+}
+
+void metadata_inbox_changed(struct metadata *m, const struct metadata_item *items, size_t n_items)
 {
 	struct metadata_inbox *in = m->inbox;
-	struct news *n = calloc(1, sizeof(*n));
-	bool enough = n != NULL;
-	if (enough) {
-		n->item =
-		    (struct metadata_item){.key = strdup(item->key), .revision = item->revision, .lease = item->lease};
-		n->item.value = item->value ? strdup(item->value) : NULL;
-		enough = n->item.key && (n->item.value || !item->value);
+	struct list news;
+	bool enough = true;
+	list_init(&news);
+	for (size_t i = 0; i < n_items && enough; i++) {
+		struct news *n = news_make(&items[i]);
+		enough = n != NULL;
+		if (n)
+			list_append(&news, &n->link);
 	}
 	pthread_mutex_lock(&in->mutex);
 	if (enough)
-		list_append(&in->news, &n->link);
+		list_splice(&in->news, &news); /* at once: who hears of one hears of all */
 	else
 		in->has_lost = true;
 	inbox_post_locked(m);
 	pthread_mutex_unlock(&in->mutex);
-	if (!enough && n) {
-		free(n->item.key);
-		free(n->item.value);
-		free(n);
-	}
+	news_free(&news);
 }
 
 void metadata_inbox_lost(struct metadata *m)

@@ -117,7 +117,8 @@ void metadata_close(struct metadata *m);
 void metadata_submit(struct metadata *m, struct metadata_request *q);
 void metadata_request_clear(struct metadata_request *q);
 
-/* Calls changed() for every change under a prefix after the watch began, in order; of a change by another process late,
+/* Calls changed() for every change under a prefix after the watch began, in order, and for all changes of one transaction in
+ * one turn of the reactor: what they say together is never seen by halves. Of a change by another process it calls late,
  * when the store cannot be reached. lost(), where set: changes were missed, because the store could not be reached for
  * so long that it has forgotten them; what the watcher relies on is to be read again. */
 struct metadata_watch {

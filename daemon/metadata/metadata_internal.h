@@ -22,8 +22,8 @@ must_check int metadata_request_add(struct metadata_request *q, const struct met
 void metadata_tell(struct metadata *m, const struct metadata_item *item);
 void metadata_tell_lost(struct metadata *m);
 /* From any thread: the same by a message, in order with what that thread posts. Copies the texts. Without memory it
- * becomes a loss. */
-void metadata_inbox_changed(struct metadata *m, const struct metadata_item *item);
+ * becomes a loss. All that one transaction has changed is told in one call, and so in one turn of the reactor. */
+void metadata_inbox_changed(struct metadata *m, const struct metadata_item *items, size_t n_items);
 void metadata_inbox_lost(struct metadata *m);
 /* Its message died with the reactor. */
 void metadata_inbox_forget(struct metadata *m);

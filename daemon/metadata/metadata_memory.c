@@ -164,7 +164,7 @@ static void memory_end_lease(struct memory_store *s, struct lease *lease)
 		s->revision += !has_grown;
 		has_grown = true;
 		metadata_inbox_changed(&s->base,
-				       &(struct metadata_item){.key = s->items[i].key, .revision = s->revision});
+				       &(struct metadata_item){.key = s->items[i].key, .revision = s->revision}, 1);
 		memory_delete(s, s->items[i].key);
 	}
 }

@@ -367,7 +367,8 @@ static int store_delete_leased(struct sqlite_store *s, uint64_t lease)
 		struct metadata_request q = {.op = METADATA_TRANSACT, .n_changes = 1, .changes = {{.key = key}}};
 		res = store_transact(s, &q);
 		if (res == 0 && q.changed)
-			metadata_inbox_changed(&s->base, &(struct metadata_item){.key = key, .revision = q.revision});
+			metadata_inbox_changed(&s->base, &(struct metadata_item){.key = key, .revision = q.revision},
+					       1);
 		free(key);
 	}
 	return res;

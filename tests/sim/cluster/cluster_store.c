@@ -292,8 +292,12 @@ static void store_changed(struct metadata_watch *w, const struct metadata_item *
 		n->item =
 		    (struct metadata_item){text_copy(item->key), text_copy(item->value), item->revision, item->lease};
 		n->at_ns = sim_now_ns(store->sim) + way_ns(store->sim);
-		if (!list_is_empty(&c->news))
-			n->at_ns = max_u64(n->at_ns, container_of(c->news.prev, struct news, link)->at_ns);
+		const struct news *last =
+		    list_is_empty(&c->news) ? NULL : container_of(c->news.prev, struct news, link);
+		if (last && last->item.revision == item->revision) /* what one transaction has changed comes together */
+			n->at_ns = last->at_ns;
+		else if (last)
+			n->at_ns = max_u64(n->at_ns, last->at_ns);
 		list_append(&c->news, &n->link);
 		if (!timer_is_running(&c->news_timer))
 			timer_start(c->base.reactor, &c->news_timer, n->at_ns - sim_now_ns(store->sim));
