@@ -201,8 +201,7 @@ struct leave_obstacle {
 	enum leave_purpose purpose;
 	char text[SET_WHY_BYTES]; /* for people; "": nothing is known */
 };
-/* The first disk of the record that is to be left, and can be; NULL: there is none. Is this one? */
-const struct volume_disk_facts *leave_find_disk(const struct set_volume *entry);
+/* Is this disk of the record to be left, and can be? */
 bool leave_wants_disk(const struct set_volume *entry, const struct volume_disk_facts *known);
 bool leave_is_needed(const struct set_volume *entry); /* there is something to be done, and it can be */
 bool leave_is_urgent(const struct set_volume *entry); /* the same, but for rebalancing */

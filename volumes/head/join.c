@@ -223,8 +223,8 @@ static void join_end(struct join *j)
 		v->disks[j->disk].state = is_recorded ? VOLUME_DISK_LOST : VOLUME_DISK_UNUSED;
 	if (j->err != 0) /* the next attempt begins with a session of its own */
 		replica_lose(&v->disks[j->disk].replica, j->err);
-	if (j->err != 0 && j->err != -ENODATA &&
-	    j->err != -EAGAIN) /* the attach's to judge; and what is only put off */
+	bool is_put_off = j->err == -EAGAIN;
+	if (j->err != 0 && j->err != -ENODATA && !is_put_off) /* the second is the attach's to judge */
 		log_event(v->set->log, LOG_ERROR, "disk-not-joined", v->entry->facts.name,
 			  "volume %s cannot use disk %s (%s): %s%s", v->entry->facts.name, d->facts.name, d->facts.path,
 			  strerror(-j->err), join_hint(j));

@@ -50,19 +50,19 @@ bool leave_wants_disk(const struct set_volume *entry, const struct volume_disk_f
 	return (d->facts.is_draining && set_disk_is_running(d)) || disk_is_to_be_replaced(entry, known, d);
 }
 
-const struct volume_disk_facts *leave_find_disk(const struct set_volume *entry)
+static bool leave_wants_any(const struct set_volume *entry)
 {
 	for (uint32_t i = 0; i < entry->facts.n_disks; i++)
 		if (leave_wants_disk(entry, &entry->facts.disks[i]))
-			return &entry->facts.disks[i];
-	return NULL;
+			return true;
+	return false;
 }
 
 static bool leave_is_needed_for(const struct set_volume *entry, enum leave_purpose purpose)
 {
 	switch (purpose) {
 	case LEAVE_FOR_DISK:
-		return leave_find_disk(entry) != NULL;
+		return leave_wants_any(entry);
 	case LEAVE_FOR_COPIES:
 		return even_is_needed(entry);
 	case LEAVE_FOR_BALANCE:

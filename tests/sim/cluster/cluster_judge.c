@@ -372,8 +372,8 @@ static void compare_volume(struct cluster *c, struct model_volume *v)
 
 /* ---- empty ---- */
 
-#define LAG_NS                                                                                                         \
-	(5 * NS_PER_S) /* a node may not have heard yet what the last command did at another, or a disk be left */
+/* A node may not have heard yet what the last command did at another, or a disk is just being left. */
+#define LAG_NS (5 * NS_PER_S)
 
 static void must(struct cluster *c, struct cluster_node *n, struct set_command o)
 {
