@@ -13,11 +13,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -430,12 +432,24 @@ static void test_slow_command(void)
 	run_script(script_slow_command);
 }
 
+/* What the client has sent was read, and so is ahead of whatever is sent on another connection from now on. */
+static void wait_until_read(int fd)
+{
+	int n_unread = 1;
+	for (int i = 0; i < 5000 && n_unread > 0; i++) {
+		CU_ASSERT_EQUAL_FATAL(ioctl(fd, SIOCOUTQ, &n_unread), 0);
+		poll(NULL, 0, 1);
+	}
+	CU_ASSERT_EQUAL(n_unread, 0);
+}
+
 /* A command that ends within the grace is answered, a poll for events at once; new requests are told to come back. */
 static void script_stop_with_requests(struct bench *b)
 {
 	static struct reply slow, follower;
 	int fd = client_connect(b), fd_follower = client_connect(b), fd_late = client_connect(b);
 	client_send(fd_follower, "GET", "/v1/events?wait=60", "", NULL);
+	wait_until_read(fd_follower);
 	client_send(fd, "POST", "/v1/volumes", "", "{\"name\":\"held\",\"size_bytes\":512}");
 	wait_until_held(b);
 	reactor_post(b->reactor, &b->stop);
