@@ -60,14 +60,18 @@ static void reclaiming_print(const json_t *reclaiming)
 
 static void balance_print(const json_t *balance)
 {
-	char moved[SIZE_TEXT_BYTES];
+	char moved[SIZE_TEXT_BYTES], left[SIZE_TEXT_BYTES], eta[SIZE_TEXT_BYTES];
 	if (!json_is_object(balance))
 		return;
 	size_to_text(number_at(balance, "moved_bytes"), moved);
 	auto_free char *node = text_printable(text_at(balance, "node"));
 	auto_free char *volume = text_printable(text_at(balance, "volume"));
+	size_to_text(number_at(balance, "left_bytes"), left);
+	duration_to_text(number_at(balance, "eta_s"), eta);
 	if (*volume)
-		printf("rebalancing: segments of volume '%s' move to emptier disks, %s until now\n", volume, moved);
+		printf("rebalancing: segments of volume '%s' move to emptier disks: %s until now, about %s to go%s%s\n",
+		       volume, moved, left, number_at(balance, "eta_s") > 0 ? ", for about " : "",
+		       number_at(balance, "eta_s") > 0 ? eta : "");
 	else
 		printf("rebalancing: node '%s' moves segments to emptier disks\n", node);
 }

@@ -363,6 +363,8 @@ static json_t *balance_json(const struct balance_view *v)
 	put_text(o, "node", v->node);
 	put_text(o, "volume", v->volume);
 	put_number(o, "moved_bytes", v->moved_bytes);
+	put_number(o, "left_bytes", v->left_bytes);
+	put_number_if(o, "eta_s", v->eta_s > 0, v->eta_s);
 	return o;
 }
 

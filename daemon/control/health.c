@@ -166,13 +166,10 @@ static void copies_work_text(const struct volume_view *v, char *text, size_t roo
 static void resync_text(const struct volume_view *v, char *text, size_t room)
 {
 	char eta[48] = "";
-	bool is_resyncing = false;
-	for (uint32_t i = 0; i < v->n_copies; i++)
-		is_resyncing |= v->copies[i].is_resyncing;
 	if (v->resync.eta_s > 0)
 		snprintf(eta, sizeof(eta), ", about %llu s more", (unsigned long long)v->resync.eta_s);
 	snprintf(text, room, "%s", "");
-	if (is_resyncing)
+	if (v->resync.is_running)
 		snprintf(text, room, "; resyncing: %u %% compared, %llu MiB copied%s", v->resync.percent,
 			 (unsigned long long)(v->resync.copied_bytes / MIB), eta);
 }

@@ -210,6 +210,11 @@ static const struct metric volume_view_metrics[] = {
     {"quarry_volume_serving", "gauge", "1: attached and able to serve.", O(is_serving), .form = FLAG},
     {"quarry_volume_degraded_bytes", "gauge", "Of segments with fewer current copies than it has replicas.",
      O(degraded_bytes)},
+    {"quarry_volume_stale_copies", "gauge", "Disks whose copies of it are not current.", O(n_stale), .form = SMALL},
+    {"quarry_volume_resyncing", "gauge", "1: one of these is being made current.", O(resync.is_running), .form = FLAG},
+    {"quarry_volume_resync_copied_bytes", "gauge", "What was copied for that.", O(resync.copied_bytes)},
+    {"quarry_volume_resync_left_seconds", "gauge", "About so long it takes; 0: not known.", O(resync.eta_s)},
+    {"quarry_volume_rebuilding", "gauge", "1: copies are being made anew elsewhere.", O(is_rebuilding), .form = FLAG},
     {"quarry_volume_differing_blocks", "gauge",
      "Blocks that differed between current copies when these were compared last.", O(differing_blocks)},
 };
@@ -221,6 +226,7 @@ static const struct metric disk_view_metrics[] = {
     {"quarry_disk_draining", "gauge", "1: it is being drained, or is and holds nothing.", K(drain.is_wanted),
      .form = FLAG},
     {"quarry_disk_drain_left_bytes", "gauge", "Data that are still to leave it.", K(drain.left_bytes)},
+    {"quarry_disk_drain_left_seconds", "gauge", "About so long that takes; 0: not known.", K(drain.eta_s)},
     {"quarry_disk_scrub_running", "gauge", "1: a scrub is under way.", K(scrub.is_running), .form = FLAG},
     {"quarry_disk_scrub_done_bytes", "gauge", "How far the scrub is.", K(scrub.done_blocks), .form = BLOCKS},
     {"quarry_disk_scrub_size_bytes", "gauge", "How far it has to go.", K(scrub.total_blocks), .form = BLOCKS},
@@ -484,17 +490,44 @@ static void count_problem(const struct problem *problem, void *context)
 	(*(uint64_t *)context)++;
 }
 
+static bool node_is_alive(const struct snapshot_node *n)
+{
+	return n->view.state == MEMBER_SERVING;
+}
+static bool node_is_draining(const struct snapshot_node *n)
+{
+	return n->drain.is_wanted;
+}
+
+/* Of each node of the cluster; of one that is alone: alone. */
+static void nodes_metric(struct sheet *p, const char *name, const char *help, bool (*of)(const struct snapshot_node *n),
+			 bool alone)
+{
+	head(p, name, "gauge", help);
+	for (size_t i = 0; i < p->s->n_nodes; i++)
+		sample_number(p, &(struct sample){name, "node", p->s->nodes[i].view.name, NULL, NULL},
+			      of(&p->s->nodes[i]));
+	if (p->s->n_nodes == 0)
+		sample_number(p, &(struct sample){name, "node", p->context->config->node.name, NULL, NULL}, alone);
+}
+
 static void nodes_write(struct sheet *p)
 {
-	head(p, "quarry_node_alive", "gauge", "1: the node has a lease; 0: it has stopped, or died.");
-	for (size_t i = 0; i < p->s->n_nodes; i++) {
-		const struct member_view *v = &p->s->nodes[i].view;
-		sample_number(p, &(struct sample){.name = "quarry_node_alive", .noun = "node", .object = v->name},
-			      v->state == MEMBER_SERVING);
-	}
-	if (p->s->n_nodes == 0)
-		sample_number(
-		    p, &(struct sample){"quarry_node_alive", "node", p->context->config->node.name, NULL, NULL}, 1);
+	nodes_metric(p, "quarry_node_alive", "1: the node has a lease; 0: it has stopped, or died.", node_is_alive,
+		     true);
+	nodes_metric(p, "quarry_node_draining", "1: it is being drained, or is and serves and holds nothing.",
+		     node_is_draining, false);
+}
+
+/* What this node has move to emptier disks. */
+static void balance_write(struct sheet *p)
+{
+	const struct balance_view *v = &p->s->balance;
+	bool is_ours = v->node[0] && strcmp(v->node, p->context->config->node.name) == 0;
+	single_number(p, "quarry_rebalancing", "gauge", "1: this node has segments move to emptier disks.", is_ours);
+	single_number(p, "quarry_rebalance_moved_bytes", "gauge", "Since it has begun.", v->moved_bytes);
+	single_number(p, "quarry_rebalance_left_bytes", "gauge", "About so much is to move.", v->left_bytes);
+	single_number(p, "quarry_rebalance_left_seconds", "gauge", "About so long that takes; 0: not known.", v->eta_s);
 }
 
 static void node_write(struct sheet *p)
@@ -531,6 +564,7 @@ char *metrics_text(const struct answer_context *c, const struct snapshot *s)
 		return NULL;
 	node_write(&p);
 	nodes_write(&p);
+	balance_write(&p);
 	for (size_t i = 0; i < array_size(families); i++)
 		family_write(&p, &families[i]);
 	process_write(&p);

@@ -179,7 +179,8 @@ void volume_set_node_drain(const struct volume_set *set, const char *node, struc
 
 void volume_set_balance(const struct volume_set *set, struct balance_view *view)
 {
-	*view = (struct balance_view){.node = "n1", .volume = "vm1", .moved_bytes = MIB};
+	*view = (struct balance_view){
+	    .node = "n1", .volume = "vm1", .moved_bytes = MIB, .left_bytes = 3 * MIB, .eta_s = 90};
 }
 
 void volume_set_disks_adding(struct volume_set *set, void (*each)(const struct disk_adding_view *v, void *context),

@@ -671,6 +671,10 @@ static void script_metrics(struct bench *b)
 	CU_ASSERT_PTR_NOT_NULL(
 	    strstr(r->body, "quarry_volume_latency_seconds_count{volume=\"vm1\",operation=\"read\"} 2\n"));
 	CU_ASSERT_PTR_NOT_NULL(strstr(r->body, "quarry_nbd_connections 0\n"));
+	CU_ASSERT_PTR_NOT_NULL(strstr(r->body, "quarry_node_draining{node=\"n1\"} 0\n"));
+	CU_ASSERT_PTR_NOT_NULL(strstr(r->body, "quarry_rebalancing 1\n"));
+	CU_ASSERT_PTR_NOT_NULL(strstr(r->body, "quarry_rebalance_left_seconds 90\n"));
+	CU_ASSERT_PTR_NOT_NULL(strstr(r->body, "quarry_volume_resyncing{volume=\"vm1\"} 0\n"));
 	char *reference = file_text("docs/reference/metrics.md");
 	check_reference(reference, r->body);
 	check_metrics(r->body, reference);

@@ -52,6 +52,26 @@ uint32_t balance_fill(const struct set_disk *d)
 	return disk_fill(d) / 10;
 }
 
+/* What lies on each disk above the mean of the pool, and half of the gap that is left in the end. */
+uint64_t balance_left_bytes(const struct volume_set *s, const char *pool)
+{
+	double size = 0, used = 0, left = 0;
+	for (uint32_t i = 0; i < SET_DISKS_MAX; i++) {
+		const struct set_disk *d = s->disks[i];
+		if (!disk_counts(d, pool))
+			continue;
+		size += (double)d->facts.size_bytes;
+		used += (double)d->facts.size_bytes * disk_fill(d) / 1000;
+	}
+	for (uint32_t i = 0; i < SET_DISKS_MAX && size > 0; i++) {
+		const struct set_disk *d = s->disks[i];
+		double above = disk_counts(d, pool) ? disk_fill(d) / 1000.0 - used / size - BALANCE_STOP / 2000.0 : 0;
+		if (above > 0)
+			left += above * (double)d->facts.size_bytes;
+	}
+	return (uint64_t)left;
+}
+
 /* ---- a volume that is attached: segments that lie on these disks ---- */
 
 struct pair {

@@ -53,6 +53,8 @@ must_check bool node_drain_choose(const struct set_volume *entry, char *node, si
 uint32_t balance_gap(const struct volume_set *s, const char *pool, const struct set_disk **fullest,
 		     const struct set_disk **emptiest);
 uint32_t balance_fill(const struct set_disk *d); /* percent */
+/* About so much is to move until the disks of the pool are as far apart as BALANCE_STOP. */
+uint64_t balance_left_bytes(const struct volume_set *s, const char *pool);
 /* Should segments that lie on these disks move, to a disk that is none of the refused? */
 bool balance_concerns(struct volume *v, uint64_t disks, uint64_t refused);
 /* Of a segment on order->disks: sets out, target and max_bytes. 0 or -ENOSPC. */
@@ -70,7 +72,8 @@ struct set_balance {
 	bool is_on, has_volume; /* this node moves; this volume has its turn: */
 	bool is_without_head;   /* that volume had none at the last look */
 	struct uuid volume;
-	uint64_t n_moved, moved_bytes; /* since it is on */
+	uint64_t began_ns; /* when it was turned on; since then: */
+	uint64_t n_moved, moved_bytes;
 	struct timer timer;
 };
 void balance_init(struct volume_set *s);

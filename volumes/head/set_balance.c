@@ -145,6 +145,8 @@ static void balance_begin(struct volume_set *s, struct set_volume *entry)
 		    s->log, LOG_NOTICE, "rebalance-begun", entry->facts.pool,
 		    "disk %s of pool %s is %u %% full, and disk %s %u %%: segments of volumes move to the emptier ones",
 		    full->facts.name, entry->facts.pool, balance_fill(full), empty->facts.name, balance_fill(empty));
+	if (!b->is_on)
+		b->began_ns = reactor_now_ns(s->reactor);
 	b->is_on = b->has_volume = true;
 	b->is_without_head = false;
 	b->volume = entry->facts.uuid;
@@ -264,4 +266,10 @@ void volume_set_balance(const struct volume_set *s, struct balance_view *view)
 		   !s->members && s->balance.is_on ? s->node_name : s->balance.node);
 	if (entry)
 		text_print(view->volume, sizeof(view->volume), "%s", entry->facts.name);
+	if (!s->balance.is_on) /* the node that has it on knows how far it is */
+		return;
+	list_each (link, &s->pools)
+		view->left_bytes += balance_left_bytes(s, container_of(link, struct set_pool, link)->facts.name);
+	view->eta_s = drain_eta_s(view->moved_bytes + view->left_bytes, view->left_bytes,
+				  reactor_now_ns(s->reactor) - s->balance.began_ns);
 }

@@ -177,6 +177,7 @@ static const struct uuid *volume_view_resync(const struct set_volume *entry, str
 		resync_look(entry->head, &p);
 	if (p.disk == SET_DISKS_MAX)
 		return NULL;
+	v->resync.is_running = true;
 	v->resync.copied_bytes = p.copied_bytes;
 	v->resync.percent = (uint32_t)(100 * p.done);
 	v->resync.eta_s = p.eta_s;
@@ -204,6 +205,7 @@ static void volume_view_copies(const struct set_volume *entry, struct volume_vie
 		v->copies[v->n_copies].disk = f->disks[i].uuid;
 		v->copies[v->n_copies].is_resyncing = resyncing && uuid_equal(resyncing, &f->disks[i].uuid);
 		v->copies[v->n_copies++].is_stale = f->disks[i].is_stale;
+		v->n_stale += f->disks[i].is_stale;
 	}
 	v->fewest_copies = f->replicas;
 	v->is_rebuilding = entry->head && entry->head->is_rebuild_told;

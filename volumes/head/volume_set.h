@@ -237,7 +237,9 @@ struct node_drain_view {
 struct balance_view {
 	char node[VOLUME_NAME_MAX + 1]; /* that has them move; "": none does */
 	char volume[SET_TEXT_MAX];      /* of this node, whose segments move; "": none now */
-	uint64_t moved_bytes;           /* by this node, since it has begun */
+	uint64_t moved_bytes;           /* by this node, since it has begun; 0, as is what follows, when another does */
+	uint64_t left_bytes;            /* about so much is to move */
+	uint64_t eta_s;                 /* 0: not known */
 };
 /* A disk that is being formatted, and with reserve written through. */
 struct disk_adding_view {
@@ -277,7 +279,9 @@ struct volume_view {
 		struct uuid disk;
 		bool is_stale, is_resyncing;
 	} copies[64];
+	uint32_t n_stale; /* of these */
 	struct {
+		bool is_running;
 		uint64_t copied_bytes, eta_s; /* eta_s 0: not known yet */
 		uint32_t percent;             /* of what is compared */
 	} resync;                             /* of the copy that is_resyncing */
