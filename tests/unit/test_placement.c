@@ -91,6 +91,29 @@ static void first_writes_share_transactions(void)
 	free(data);
 }
 
+/* The store knows something newer of the disk, which is not taken in while a command is carried out: so the command that
+ * waits for the write does not wait for ever. */
+static void a_detach_ends_though_a_placement_cannot_be_recorded(void)
+{
+	struct head_world w;
+	char key[KEY_BYTES], uuid[UUID_TEXT_BYTES];
+	uint8_t *data = world_memory(4096);
+	world_open(&w, 6);
+	world_add_disk(&w, DISK_BYTES);
+	CU_ASSERT_EQUAL(world_start(&w), 0);
+	struct volume *v = world_volume(&w, "vm1", TIB);
+	uuid_to_text(&w.set->disks[0]->facts.uuid, uuid);
+	snprintf(key, sizeof(key), DISK_KEY, uuid);
+	world_put(&w, key, world_get(&w, key));
+	struct world_request r = {.io = {.op = VOLUME_WRITE, .len_bytes = 4096}, .iov = {data, 4096}};
+	world_request_start(v, &r);
+	CU_ASSERT_EQUAL(world_detach(&w, "vm1"), 0);
+	CU_ASSERT(r.is_done);
+	CU_ASSERT_EQUAL(r.res, -ESHUTDOWN);
+	world_close(&w);
+	free(data);
+}
+
 static void chunks_are_cached_within_a_bound(void)
 {
 	struct head_world w;
@@ -533,6 +556,8 @@ int main(void)
 	CU_initialize_registry();
 	CU_pSuite suite = CU_add_suite("placement", NULL, NULL);
 	CU_add_test(suite, "first writes share transactions", first_writes_share_transactions);
+	CU_add_test(suite, "a detach ends though a placement cannot be recorded",
+		    a_detach_ends_though_a_placement_cannot_be_recorded);
 	CU_add_test(suite, "chunks are cached within a bound", chunks_are_cached_within_a_bound);
 	CU_add_test(suite, "free space is the weight", free_space_is_the_weight);
 	CU_add_test(suite, "copies are chosen from domains of their own", copies_are_chosen_from_domains_of_their_own);

@@ -297,6 +297,7 @@ static void chunk_read_done(struct metadata_request *q, int res)
 	free(read);
 	c->read = NULL;
 	c->is_loading = false;
+	v->n_chunk_reads--;
 	c->is_broken = err != 0;
 	if (c->is_again) {
 		c->is_again = false;
@@ -330,6 +331,7 @@ static int chunk_read(struct chunk *c)
 	read->request = (struct metadata_request){.op = METADATA_GET, .key = read->key, .done = chunk_read_done};
 	c->read = read;
 	c->is_loading = true;
+	v->n_chunk_reads++;
 	metadata_submit(v->set->metadata, &read->request);
 	return 0;
 }

@@ -248,6 +248,7 @@ struct volume {
 	struct volume_disk disks[SET_DISKS_MAX]; /* by index */
 	struct chunk **chunks;                   /* by number; NULL: not loaded */
 	uint32_t n_chunks;
+	uint32_t n_chunk_reads; /* that are on their way */
 	struct placer placer;
 	struct barrier barrier;
 	struct layout layout;

@@ -221,6 +221,7 @@ static void placer_refuse(struct placer *p, uint32_t disk, int err)
 }
 
 static void placer_give_up(struct volume *v, int err);
+static int placer_judge(struct volume *v, int res);
 
 static void placer_joined(struct join *j, int res)
 {
@@ -229,7 +230,7 @@ static void placer_joined(struct join *j, int res)
 	quarry_assert(p->stage == PLACER_JOIN && p->join == j);
 	p->join = NULL;
 	if (res == -EAGAIN) { /* what is known of the disk is not the newest */
-		placer_give_up(v, 0);
+		placer_give_up(v, placer_judge(v, res));
 		return;
 	}
 	if (res == 0)
@@ -436,6 +437,8 @@ static void placer_answer_moves(struct volume *v, int res)
 /* What those who wait are told: 0 look again, or an error. */
 static int placer_judge(struct volume *v, int res)
 {
+	if (res == -EAGAIN && v->state == VOLUME_DRAINING) /* what the store knows better is not heard until that is over */
+		return -ESHUTDOWN;
 	if (res == 0 || res == -EAGAIN || (res == -ETIMEDOUT && (!v->set->members || set_lease_is_patient(v))))
 		return 0;
 	if (res == -ESTALE || res == -ENOENT)

@@ -71,6 +71,7 @@ int volume_create(struct set_volume *entry, uint64_t size_bytes, struct volume *
 void volume_destroy(struct volume *v)
 {
 	quarry_assert(v->refs == 0 && list_is_empty(&v->requests) && list_is_empty(&v->watches));
+	quarry_assert(v->n_chunk_reads == 0);
 	quarry_assert(placer_is_idle(v) && barrier_is_resting(v) && !stale_is_busy(v) && !v->resync);
 	quarry_assert(!v->move && !v->leave && compare_is_over(v));
 	volume_abandon(v);
@@ -128,7 +129,7 @@ void volume_start_draining(struct volume *v, void (*drained)(struct volume *v))
 
 void volume_check_drained(struct volume *v)
 {
-	if (!v->drained || v->refs > 0 || v->n_requests > 0 || !placer_is_idle(v) || v->resync || v->leave || v->move ||
+	if (!v->drained || v->refs > 0 || v->n_requests > 0 || v->n_chunk_reads > 0 || !placer_is_idle(v) || v->resync || v->leave || v->move ||
 	    !compare_is_over(v) || v->drained_op.kind != OP_NONE)
 		return;
 	reactor_defer(v->set->reactor, &v->drained_op, 0);
