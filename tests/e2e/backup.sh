@@ -245,6 +245,9 @@ for i in $(seq 16); do # each tidies up, and leaves alone who is just taking the
 	writers+=($!)
 done
 wait "${writers[@]}" || true
+mkdir "$beside/packs/tmp-mine"
+expect 0 'kept' q backup prune "$beside" --keep-last 2
+holds rmdir "$beside/packs/tmp-mine"
 is "wrong for writers" "$(cat "$dir"/writer.* | grep -v 'is in use by' || true)" ""
 rm -r "$beside" "$dir"/writer.*
 
