@@ -13,6 +13,7 @@
 
 #include <curl/curl.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -56,6 +57,7 @@ static enum status output_end(struct cli *c, enum status status)
 int main(int argc, char **argv)
 {
 	struct cli cli = {0};
+	signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error like any other: what was begun is undone */
 	curl_global_init(CURL_GLOBAL_DEFAULT);
 	enum status status = call_parse(&cli, argc, argv);
 	if (status == DONE)

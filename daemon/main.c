@@ -157,6 +157,7 @@ static void signals_block(struct daemon *d)
 	sigaddset(&d->signals, SIGUSR1);
 	pthread_sigmask(SIG_BLOCK, &d->signals, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a disk that may not grow is an error of that disk alone */
 }
 
 /* ---- the node's life as the service manager sees it ---- */

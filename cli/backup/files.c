@@ -71,6 +71,12 @@ int file_write(int dir_fd, const char *name, const void *data, size_t n_bytes)
 	return error ? error : dir_sync(dir_fd);
 }
 
+bool file_is_gone(int dir_fd, const char *name)
+{
+	struct stat stat;
+	return fstatat(dir_fd, name, &stat, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT;
+}
+
 int file_remove(int dir_fd, const char *name)
 {
 	return unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT ? 0 : -errno;

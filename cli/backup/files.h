@@ -11,6 +11,8 @@
 must_check int file_write(int dir_fd, const char *name, const void *data, size_t n_bytes);
 /* A regular file, for reading: its descriptor, or -errno; -EISDIR: it is something else, which is not waited for. */
 must_check int file_open(int dir_fd, const char *name);
+/* Nothing has that name, not even a link that leads nowhere. */
+must_check bool file_is_gone(int dir_fd, const char *name);
 /* 0 and the file's bytes, to be freed; -errno; -EFBIG: longer than max_bytes, -EISDIR: no regular file. */
 must_check int file_read(int dir_fd, const char *name, size_t max_bytes, uint8_t **data, size_t *n_bytes);
 /* The part of an open file that begins at pos_bytes: 0; -EBADMSG: the file is shorter. */

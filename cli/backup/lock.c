@@ -118,7 +118,7 @@ static json_t *lock_read(int dir_fd)
 	return value;
 }
 
-/* 0, -EEXIST: there is one, or another -errno. */
+/* 0, -EEXIST: there is one, -ENOENT: a prune that tidies up has taken our file for one that was left, or another -errno. */
 static int lock_make(struct lock *lock)
 {
 	auto_free char *text = lock_text(lock);
@@ -128,7 +128,7 @@ static int lock_make(struct lock *lock)
 		return error;
 	error = linkat(lock->dir_fd, temporary, lock->dir_fd, LOCK_FILE, 0) < 0 ? -errno : 0;
 	(void)unlinkat(lock->dir_fd, temporary, 0);
-	if (error == 0 || error == -EEXIST)
+	if (error == 0 || error == -EEXIST || error == -ENOENT)
 		return error;
 	int fd = openat(lock->dir_fd, LOCK_FILE, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
@@ -211,6 +211,8 @@ enum status lock_take(struct cli *c, struct lock *lock, int dir_fd, const char *
 		lock->is_held = error == 0;
 		if (lock->is_held)
 			return DONE;
+		if (error == -ENOENT && i + 1 < TRIES_MAX)
+			continue;
 		if (error != -EEXIST)
 			return cli_refuse(c, error == -ENOSPC ? "no-space" : "local",
 					  "cannot write in repository '%s': %s", path, strerror(-error));
@@ -239,6 +241,13 @@ enum status lock_check(struct cli *c, struct lock *lock, const char *path)
 	if (error)
 		return cli_refuse(c, "local", "cannot write in repository '%s': %s", path, strerror(-error));
 	return DONE;
+}
+
+bool lock_is_taken(int dir_fd)
+{
+	struct stat stat;
+	json_auto_t *other = lock_read(dir_fd);
+	return fstatat(dir_fd, LOCK_FILE, &stat, AT_SYMLINK_NOFOLLOW) == 0 && !lock_is_stale(dir_fd, other);
 }
 
 void lock_release(struct lock *lock)

@@ -16,4 +16,6 @@ struct lock {
 must_check enum status lock_take(struct cli *c, struct lock *lock, int dir_fd, const char *path);
 /* Still ours? Says again that we live, when the last time is long past. Before anything is taken away, and often. */
 must_check enum status lock_check(struct cli *c, struct lock *lock, const char *path);
+/* Does somebody write there now? */
+must_check bool lock_is_taken(int dir_fd);
 void lock_release(struct lock *lock);

@@ -7,6 +7,7 @@
  * 3. A pack whose table cannot be read is as good as not there: what needs it is found by what it lacks.
  * 4. A chunk that several packs have is read from the first of them that has it whole.
  * 5. A directory with anything in it but a repository is never made one.
+ * 6. Who only reads takes no lock, and may read beside a writer: what comes or goes under its eyes is not damage.
  */
 #include "cli/backup/repository.h"
 
@@ -24,6 +25,7 @@
 #define COPY               ".copy"
 #define FOLDER_PACKS       "packs"
 #define FOLDER_BACKUPS     "backups"
+#define LOOKS_MAX          8u
 #define KEY_FILE_BYTES_MIN 32u
 #define KEY_FILE_BYTES_MAX (64u << 10)
 
@@ -93,6 +95,8 @@ static enum status key_file_read(struct cli *c, const char *path, uint8_t **data
 	int error = file_read(AT_FDCWD, path, KEY_FILE_BYTES_MAX, data, n_bytes);
 	if (error == -EFBIG)
 		return cli_refuse(c, "local", "the key file '%s' is larger than %u bytes", path, KEY_FILE_BYTES_MAX);
+	if (error == -EISDIR)
+		return cli_refuse(c, "local", "the key file '%s' is not a regular file", path);
 	if (error)
 		return cli_refuse(c, "local", "cannot read the key file '%s': %s", path, strerror(-error));
 	if (*n_bytes >= KEY_FILE_BYTES_MIN)
@@ -313,7 +317,7 @@ static enum status packs_look(struct repository *r)
 	for (size_t i = 0; !error && i < names.n; i++) {
 		const char *name = names.list[i];
 		int bad = is_temporary(name) ? 0 : is_file_name(name) ? pack_look(r, name, false) : -EBADMSG;
-		if (bad)
+		if (bad && !(bad == -ENOENT && file_is_gone(r->packs_fd, name)))
 			repository_note(r, true, FOLDER_PACKS, name, reading_text(bad));
 	}
 	names_free(&names);
@@ -325,10 +329,11 @@ static int pack_compare(const void *a, const void *b)
 	return strcmp(((const struct repository_pack *)a)->name, ((const struct repository_pack *)b)->name);
 }
 
-bool repository_look_again(struct repository *r)
+/* -EAGAIN: one was taken away under our eyes, and what it had is perhaps in another one, which came after the list. */
+static int packs_look_again(struct repository *r, bool *has_found)
 {
 	struct names names;
-	bool has_found = false;
+	bool is_moving = false;
 	size_t n_known = r->n_packs;
 	struct repository_pack *known = calloc(n_known + 1, sizeof(*known));
 	if (!known)
@@ -342,11 +347,22 @@ bool repository_look_again(struct repository *r)
 		if (!is_file_name(names.list[i]))
 			continue;
 		snprintf(wanted.name, sizeof(wanted.name), "%s", names.list[i]);
-		if (!bsearch(&wanted, known, n_known, sizeof(*known), pack_compare))
-			has_found |= pack_look(r, names.list[i], true) == 0;
+		if (bsearch(&wanted, known, n_known, sizeof(*known), pack_compare))
+			continue;
+		int bad = pack_look(r, names.list[i], true);
+		*has_found |= bad == 0;
+		is_moving |= bad == -ENOENT;
 	}
 	names_free(&names);
 	free(known);
+	return is_moving ? -EAGAIN : error;
+}
+
+bool repository_look_again(struct repository *r)
+{
+	bool has_found = false;
+	for (unsigned i = 0; i < LOOKS_MAX && packs_look_again(r, &has_found) == -EAGAIN; i++)
+		;
 	return has_found;
 }
 
@@ -380,11 +396,29 @@ static int record_write(struct repository *r, const struct record *record, const
 	return error;
 }
 
+/* Its two copies come and go one after the other. One that is missing while somebody writes is no damage, nor is one
+ * that has come meanwhile. */
+static int record_read_late(struct repository *r, const char *name, const char *suffix, struct record **record)
+{
+	if (lock_is_taken(r->dir_fd))
+		return 0;
+	return record_read(r, name, suffix, record);
+}
+
 static enum status record_look(struct repository *r, const char *name, enum repository_use use)
 {
 	struct record *first = NULL, *second = NULL;
 	auto_free char *copy_name = text_format("%s" COPY, name);
 	int error = record_read(r, name, "", &first), copy_error = record_read(r, name, COPY, &second);
+	if (use == REPOSITORY_READ && error == -ENOENT && second)
+		error = record_read_late(r, name, "", &first);
+	else if (use == REPOSITORY_READ && copy_error == -ENOENT && first)
+		copy_error = record_read_late(r, name, COPY, &second);
+	if (file_is_gone(r->backups_fd, name) && file_is_gone(r->backups_fd, copy_name)) { /* a prune took it away */
+		record_destroy(first);
+		record_destroy(second);
+		return DONE;
+	}
 	if (error && copy_error) {
 		repository_note(r, true, FOLDER_BACKUPS, error == -ENOENT ? copy_name : name,
 				"is damaged: which backup it was is not known");
@@ -395,7 +429,7 @@ static enum status record_look(struct repository *r, const char *name, enum repo
 		repository_note(r, false, FOLDER_BACKUPS, name, reading_text(error));
 	if (copy_error)
 		repository_note(r, false, FOLDER_BACKUPS, copy_name, reading_text(copy_error));
-	struct record *record = error ? second : first;
+	struct record *record = first ? first : second;
 	r->records = reallocarray(r->records, r->n_records + 1, sizeof(struct record *));
 	if (!r->records)
 		abort();
@@ -403,7 +437,7 @@ static enum status record_look(struct repository *r, const char *name, enum repo
 	int healing = 0;
 	if (use != REPOSITORY_READ && (error || copy_error))
 		healing = record_write(r, record, error ? "" : COPY);
-	if (!error)
+	if (record != second)
 		record_destroy(second);
 	return healing ? repository_refuse(r, "write a backup's file", healing) : DONE;
 }
@@ -488,7 +522,9 @@ enum status repository_tidy(struct repository *r, uint64_t *n_removed)
 			if (!is_temporary(names.list[n]))
 				continue;
 			error = file_remove(fds[i], names.list[n]);
-			++*n_removed;
+			*n_removed += error == 0;
+			if (error == -EISDIR) /* no writer makes one */
+				error = 0;
 		}
 		names_free(&names);
 	}
@@ -562,7 +598,11 @@ enum status repository_open(struct cli *c, struct repository *r, const char *pat
 		status = folders_open(r, use == REPOSITORY_CREATE);
 	if (status == DONE)
 		status = packs_look(r);
-	return status == DONE ? records_look(r, use) : status;
+	if (status == DONE)
+		status = records_look(r, use);
+	if (status == DONE && use == REPOSITORY_READ)
+		repository_look_again(r); /* for the packs of backups that have come meanwhile */
+	return status;
 }
 
 void repository_close(struct repository *r)

@@ -65,7 +65,7 @@ uint32_t repository_add_pack(struct repository *r, const char *name, uint64_t n_
 must_check int repository_table(const struct repository *r, uint32_t pack, struct pack_table *table);
 /* After -ESTALE: readers take no lock, and prune may have put chunks into other packs since. Takes in the packs that are
  * new; false: there is none. No worker is at work meanwhile. */
-must_check bool repository_look_again(struct repository *r);
+bool repository_look_again(struct repository *r);
 /* Removes what writers that were killed have left. */
 must_check enum status repository_tidy(struct repository *r, uint64_t *n_removed);
 /* Reads one chunk, from whichever pack has it whole. 0; -ENOENT: no pack has it; -ESTALE: its pack has gone since;

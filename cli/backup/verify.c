@@ -4,8 +4,11 @@
  * 1. Each chunk of each pack is opened, unpacked and held against its name, by the workers, a pack each. What no pack
  *    has whole is marked in the index.
  * 2. Then each backup is walked over: what it needs must be there and not be marked.
- * 3. Nothing is changed. Sound means: every file is whole, and every backup can be restored.
+ * 3. A prune may take packs away meanwhile. What it was that they had and backups lack is in no pack that was read, or in
+ *    none at all: whoever wants to know asks again. It is not called damage.
+ * 4. Nothing is changed. Sound means: every file is whole, and every backup can be restored.
  */
+#include "cli/backup/files.h"
 #include "cli/backup/survey.h"
 #include "cli/call.h"
 #include "cli/handlers.h"
@@ -73,9 +76,10 @@ static void pack_end(struct verify *x, struct verify_pack *v)
 	auto_free char *text = text_format("is damaged: %u of its chunks", v->n_bad);
 	v->is_in_work = false;
 	x->read_bytes += pack->n_bytes;
-	if (v->error)
+	bool is_gone = file_is_gone(x->repository.packs_fd, pack->name);
+	if (v->error && !is_gone)
 		repository_note(&x->repository, true, "packs", pack->name, "has become unreadable");
-	else if (v->n_bad)
+	else if (v->n_bad && !is_gone)
 		repository_note(&x->repository, true, "packs", pack->name, text);
 	size_to_text(x->read_bytes, done);
 	size_to_text(x->total_bytes, total);
@@ -191,6 +195,15 @@ static char *verify_files(const struct verify *x)
 	return text_format("%u file%s%s", n, n == 1 ? "" : "s", x->is_pack_missing ? " and a missing pack" : "");
 }
 
+static bool packs_are_gone(const struct repository *r)
+{
+	for (uint32_t i = 0; i < r->n_packs; i++) {
+		if (file_is_gone(r->packs_fd, r->packs[i].name))
+			return true;
+	}
+	return false;
+}
+
 static enum status verify_result(struct verify *x)
 {
 	struct repository *r = &x->repository;
@@ -200,6 +213,11 @@ static enum status verify_result(struct verify *x)
 		json_array_append_new(files,
 				      json_pack("{ssss}", "file", r->problems[i].file, "problem", r->problems[i].text));
 	bool is_sound = r->n_problems == 0 && x->n_hurt == 0;
+	if (!is_sound && packs_are_gone(r))
+		return cli_refuse(
+		    x->cli, "in-use",
+		    "packs of repository '%s' were taken away while it was verified, as a prune does; verify it again",
+		    r->path);
 	json_auto_t *value = json_pack("{sssbsIsbsOsO}", "repository", path, "sound", is_sound, "verified_bytes",
 				       (json_int_t)x->read_bytes, "pack_missing", x->is_pack_missing, "files", files,
 				       "backups", x->backups);

@@ -208,7 +208,54 @@ for stale in 'an-earlier-boot x' elsewhere; do
 	expect 0 'backed up' q backup create "v@l${#stale}" "$repo"
 done
 
+say "read beside a writer: what comes or goes is no damage"
+beside=$dir/beside
+q backup create v@s8 "$beside" >/dev/null
+record=$(find "$beside/backups" -name '*.copy')
+for gone in "$record" "${record%.copy}"; do
+	mv "$gone" "$dir/gone"
+	repo=$beside write_lock "$boot" $$ "$start" 1 "$(hostname)"
+	expect 0 'v@s8 +whole' q backup verify "$beside"
+	is "warned" "$(q backup list "$beside" 2>&1 >/dev/null)" ""
+	rm "$beside/lock"
+	expect 1 'is missing' q backup verify "$beside"
+	mv "$dir/gone" "$gone"
+done
+read_on() { # what is wrong is said
+	while [ ! -e "$dir/enough" ]; do
+		q backup verify "$beside" 2>&1 >/dev/null || true
+		q backup list "$beside" 2>&1 >/dev/null
+	done | grep -v 'packs of repository .* were taken away while it was verified' || true
+}
+read_on >"$dir/read" &
+reader=$!
+others+=("$reader")
+for i in 1 2 3 4 5 6 7 8; do
+	put v 100 40
+	snapshot v "beside$i"
+	q backup create "v@beside$i" "$beside" >/dev/null
+	q backup prune "$beside" --keep-last 2 >/dev/null
+done
+touch "$dir/enough"
+wait "$reader"
+is "wrong for readers" "$(cat "$dir/read")" ""
+writers=()
+for i in $(seq 16); do # each tidies up, and leaves alone who is just taking the lock
+	"$BUILD/quarry" backup prune "$beside" --keep-last 2 >/dev/null 2>"$dir/writer.$i" &
+	writers+=($!)
+done
+wait "${writers[@]}" || true
+mkdir "$beside/packs/tmp-mine"
+expect 0 'kept' q backup prune "$beside" --keep-last 2
+holds rmdir "$beside/packs/tmp-mine"
+is "wrong for writers" "$(cat "$dir"/writer.* | grep -v 'is in use by' || true)" ""
+rm -r "$beside" "$dir"/writer.*
+
 say "no permission, no space"
+if command -v prlimit >/dev/null; then
+	expect 1 'File too large' prlimit --fsize=100 "$BUILD/quarry" backup create v@s8 "$dir/limited"
+	is "nothing is left over" "$(find "$dir/limited" -type f | wc -l)" 0
+fi
 if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
 	chmod 755 "$dir" "$dir/fake"
 	chmod 666 "$dir/control.sock"
@@ -236,6 +283,7 @@ if [ "$(id -u)" = 0 ] && mkdir "$dir/small" && mount -t tmpfs -o size=5M none "$
 fi
 
 say "encrypted"
+expect 1 "the key file '/dev/urandom' is not a regular file" q backup create v@s1 "$dir/never" --key-file /dev/urandom
 head -c 32 /dev/urandom >"$dir/key"
 chmod 640 "$dir/key"
 head -c 32 /dev/urandom >"$dir/other-key"

@@ -319,6 +319,47 @@ static void a_killed_copy_is_in_nobodys_way(void)
 	close_world();
 }
 
+static void a_killed_copy_goes_with_the_volume(void)
+{
+	struct set_command delete = {.kind = SET_VOLUME_DELETE, .object = "vm1"};
+	for (int crash = 0; crash < 2; crash++) {
+		open_world(23);
+		CU_ASSERT_EQUAL(world_detach(&w, "vm1"), 0);
+		CU_ASSERT_EQUAL(copy_begins(), 0);
+		struct volume *copied = volume_get(w.set, "vm1@s");
+		CU_ASSERT_PTR_NOT_NULL_FATAL(copied);
+		delete.with_snapshots = true;
+		CU_ASSERT_EQUAL(world_command(&w, &delete), -EBUSY); /* not killed yet */
+		volume_put(copied);
+		delete.with_snapshots = false;
+		CU_ASSERT_EQUAL(world_command(&w, &delete), -EBUSY);
+		CU_ASSERT_TRUE(is_exported());
+		delete.with_snapshots = true;
+		CU_ASSERT_EQUAL(world_command(&w, &delete), 0);
+		CU_ASSERT_PTR_NULL(volume_get(w.set, "vm1@s"));
+		if (crash)
+			world_crash(&w, SIM_KILL);
+		else
+			world_stop(&w);
+		CU_ASSERT_EQUAL_FATAL(world_start(&w), 0);
+		CU_ASSERT_PTR_NULL(set_volume_find(w.set, "vm1"));
+		close_world();
+	}
+}
+
+/* Of a volume nothing is attached only to be copied: whoever lets go of a copy leaves it alone. */
+static void a_volume_stays_when_a_copy_ends(void)
+{
+	struct set_command c = order_other(SET_VOLUME_DETACH, "vm1", "nbd");
+	open_world(24);
+	CU_ASSERT_EQUAL_FATAL(
+	    world_command(&w, &(struct set_command){.kind = SET_VOLUME_ATTACH, .object = "vm1", .other = "nbd"}), 0);
+	c.temporary = true;
+	CU_ASSERT_EQUAL(world_command(&w, &c), 0);
+	CU_ASSERT_TRUE(set_volume_find(w.set, "vm1")->facts.is_attached_nbd);
+	close_world();
+}
+
 int main(void)
 {
 	if (CU_initialize_registry() != CUE_SUCCESS)
@@ -331,6 +372,8 @@ int main(void)
 	CU_add_test(suite, "attachments come back", attachments_come_back);
 	CU_add_test(suite, "the last copy detaches", the_last_copy_detaches);
 	CU_add_test(suite, "a killed copy is in nobody's way", a_killed_copy_is_in_nobodys_way);
+	CU_add_test(suite, "a killed copy goes with the volume", a_killed_copy_goes_with_the_volume);
+	CU_add_test(suite, "a volume stays when a copy ends", a_volume_stays_when_a_copy_ends);
 	CU_add_test(suite, "a store that fails", a_store_that_fails_is_tried_again);
 	CU_basic_set_mode(CU_BRM_NORMAL);
 	CU_basic_run_tests();

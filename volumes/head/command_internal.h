@@ -107,6 +107,8 @@ void changes_work_free(struct changes_work *w);
 /* The set's own attachment of the volume ends first, for a command that needs it detached. FLOW_WAIT: kind->run is
  * called again. */
 must_check enum flow command_end_rehoming(struct command *c, struct set_volume *entry);
+/* What killed copies have left attached of the volume's snapshots is served no more. FLOW_WAIT: not yet, c runs again. */
+must_check enum flow exports_end_left(struct command *c);
 
 /* Is the node given anything new? 0, or refused: it is being drained. */
 must_check int command_check_node_takes(struct command *c, const char *node);

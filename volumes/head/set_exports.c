@@ -226,6 +226,30 @@ static void unexport_run(struct command *c)
 
 const struct command_kind command_unexport = {.name = "snapshot detach", .run = unexport_run};
 
+/* ---- with the volume ---- */
+
+static void left_drained(struct volume *v)
+{
+	struct set_snapshot *snap = v->snapshot;
+	struct command *c = container_of(v->set->commands.next, struct set_command, link)->own;
+	quarry_assert(c && c->volume == snap->entry);
+	v->state = VOLUME_SERVING;
+	snapshot_serve_end(snap);
+	c->kind->run(c);
+}
+
+enum flow exports_end_left(struct command *c)
+{
+	list_each (node, &c->volume->snapshots) {
+		struct set_snapshot *snap = container_of(node, struct set_snapshot, link);
+		if (!snap->is_served || !snapshot_is_left(snap))
+			continue;
+		volume_start_draining(snap->head, left_drained);
+		return FLOW_WAIT;
+	}
+	return FLOW_NEXT;
+}
+
 /* ---- at the start ---- */
 
 void exports_return(struct set_volume *entry)

@@ -245,7 +245,7 @@ static void delete_check_snapshots(struct command *c)
 {
 	list_each (node, &c->volume->snapshots) {
 		const struct set_snapshot *snap = container_of(node, struct set_snapshot, link);
-		if (snap->head || snapshot_is_attached(snap))
+		if ((snap->head || snapshot_is_attached(snap)) && !snapshot_is_left(snap))
 			command_refuse(c, -EBUSY, "in-use",
 				       "snapshot %s@%s is attached: detach it first (quarry volume detach %s@%s)",
 				       c->order->object, snap->facts.name, c->order->object, snap->facts.name);
@@ -271,6 +271,10 @@ static void volume_delete_run(struct command *c)
 			command_refuse(c, -EBUSY, "in-use", "volume %s is attached: detach it first", c->order->object);
 		if (c->err == 0)
 			delete_check_snapshots(c);
+		if (c->err == 0 && exports_end_left(c) == FLOW_WAIT) {
+			c->stage = UPDATE_CHECK; /* who knows what has come meanwhile */
+			return;
+		}
 		if (c->err == 0) {
 			update_start(c, delete_change, delete_extend);
 			return;
@@ -485,6 +489,10 @@ static void volume_detach_run(struct command *c)
 		c->stage = DETACH_ALL;
 		if (detach_check(c) != 0)
 			return command_end(c);
+		if (c->order->temporary) { /* no attachment of a volume is */
+			c->order->is_unchanged = true;
+			return command_end(c);
+		}
 		if (detach_has_work(c) && detach_leaves_other(c) && c->volume->head)
 			c->stage = DETACH_ONE;
 		if (c->stage == DETACH_ALL && c->volume->head && (detach_has_work(c) || c->order->other[0] == 0))
