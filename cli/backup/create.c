@@ -105,6 +105,7 @@ struct create {
 	struct record_leaf *done; /* of the backup, in any order */
 	uint32_t done_room;
 	uint64_t read_bytes, data_blocks, rate_bytes; /* rate_bytes: a second, 0: no limit */
+	double rate_due_ms;                           /* when what was read is due, at that rate */
 	uint64_t started_ms, shown_ms, locked_ms;
 	bool is_there;      /* the repository has this very backup: nothing is to be done */
 	enum status status; /* of the first failure */
@@ -209,11 +210,20 @@ static void leaves_run(struct create *x)
 /* How long reading must wait for the rate; 0: not at all. */
 static uint64_t rate_wait_ms(const struct create *x)
 {
+	uint64_t from_ms = now_ms() + RATE_BURST_MS, due_ms = (uint64_t)x->rate_due_ms;
+	return x->rate_bytes > 0 && due_ms > from_ms ? due_ms - from_ms : 0;
+}
+
+/* What could have been read while nothing was, as the repository did not get on, is not made up for: that would be faster
+ * than the rate allows, for as long as it stood still. */
+static void rate_count(struct create *x, uint64_t len_bytes)
+{
+	double now = (double)now_ms();
 	if (x->rate_bytes == 0)
-		return 0;
-	uint64_t passed_ms = now_ms() - x->started_ms + RATE_BURST_MS;
-	uint64_t due_ms = (uint64_t)((double)x->read_bytes * 1000 / (double)x->rate_bytes);
-	return due_ms > passed_ms ? due_ms - passed_ms : 0;
+		return;
+	if (x->rate_due_ms < now)
+		x->rate_due_ms = now;
+	x->rate_due_ms += (double)len_bytes * 1000 / (double)x->rate_bytes;
 }
 
 /* Takes the next piece of an open leaf that must be read; holes are set in passing. */
@@ -279,6 +289,7 @@ static void slot_read(struct create *x, struct slot *slot)
 			memset(slot->data + (size_t)(end - 1) * BLOCK_BYTES, 0, BLOCK_BYTES);
 		}
 		x->read_bytes += len_bytes;
+		rate_count(x, len_bytes);
 		endpoint_read(&x->transfer.volume, &slot->reads[slot->n_runs++],
 			      slot->data + (size_t)block * BLOCK_BYTES, len_bytes, pos_bytes);
 	}

@@ -8,6 +8,7 @@
  * 4. A chunk that several packs have is read from the first of them that has it whole.
  * 5. A directory with anything in it but a repository is never made one.
  * 6. Who only reads takes no lock, and may read beside a writer: what comes or goes under its eyes is not damage.
+ * 7. The folders that a backup's files are in are as durable as these, before any of them is written.
  */
 #include "cli/backup/repository.h"
 
@@ -550,6 +551,20 @@ static int folder_open(struct repository *r, const char *name, bool may_make)
 	return fd < 0 ? -errno : fd;
 }
 
+/* Also what a writer has made that was killed before it did this. A folder above that gives no right to read cannot be
+ * opened, and so not be made durable from here. */
+static int folders_sync(const struct repository *r)
+{
+	int above = openat(r->dir_fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int error = dir_sync(r->dir_fd);
+	if (above < 0)
+		return error;
+	if (!error)
+		error = dir_sync(above);
+	close(above);
+	return error;
+}
+
 static enum status dir_open(struct repository *r, enum repository_use use)
 {
 	if (use == REPOSITORY_CREATE && mkdir(r->path, 0700) < 0 && errno != EEXIST)
@@ -569,11 +584,12 @@ static enum status folders_open(struct repository *r, bool may_make)
 {
 	r->packs_fd = folder_open(r, FOLDER_PACKS, may_make);
 	r->backups_fd = folder_open(r, FOLDER_BACKUPS, may_make);
-	if (r->packs_fd >= 0 && r->backups_fd >= 0)
-		return DONE;
 	bool is_packs = r->packs_fd < 0;
-	return repository_refuse(r, is_packs ? "open '" FOLDER_PACKS "'" : "open '" FOLDER_BACKUPS "'",
-				 is_packs ? r->packs_fd : r->backups_fd);
+	if (is_packs || r->backups_fd < 0)
+		return repository_refuse(r, is_packs ? "open '" FOLDER_PACKS "'" : "open '" FOLDER_BACKUPS "'",
+					 is_packs ? r->packs_fd : r->backups_fd);
+	int error = may_make ? folders_sync(r) : 0;
+	return error ? repository_refuse(r, "make the folders durable", error) : DONE;
 }
 
 enum status repository_open(struct cli *c, struct repository *r, const char *path, enum repository_use use)

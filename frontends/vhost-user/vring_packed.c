@@ -140,7 +140,8 @@ static void record_mend(struct vring *v)
 
 	if (is_cut && old_used < v->size) {
 		uint16_t flags = shared_load16(desc_at(v, old_used) + DESC_FLAGS_AT);
-		if (!!(flags & DESC_AVAIL) == old_wrap && !!(flags & DESC_USED) == old_wrap)
+		/* AVAIL says nothing: of a ring that was full, the guest may have taken it and given the place anew */
+		if (!!(flags & DESC_USED) == old_wrap)
 			record_copy(v, false); /* the guest can see it used */
 	}
 	record_copy(v, true);

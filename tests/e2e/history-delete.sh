@@ -1,5 +1,6 @@
 #!/bin/bash
 # limit: 240
+# alone
 # history-delete.sh: a large snapshot is deleted while a client writes: its latency stays bounded, and the space comes
 # back. How the deletion stays behind clients is held exactly in tests/unit/test_disk_drop.c.
 . "$(dirname "$0")/lib.sh"

@@ -83,6 +83,51 @@ static void a_clone_in_doubt(void)
 	CU_ASSERT(n_there > 10);
 }
 
+/* While a clone is made, its source is written to where nothing was, on a disk that it had not used. That is no part of the
+ * snapshot, and the clone knows nothing of that disk: what it writes there itself must not be looked for on it. */
+static void a_clone_while_its_source_grows(void)
+{
+	for (uint64_t seed = 200; seed < 300; seed++) {
+		struct cluster c;
+		struct world_order clone = {.command = order_other(SET_VOLUME_CLONE, "v", "clone")};
+		struct world_request write = {
+		    .io = {.op = VOLUME_WRITE, .pos_bytes = SEGMENT_BYTES, .len_bytes = BLOCK_BYTES}};
+		cluster_open(&c, seed, 3);
+		struct head_world *w = &c.nodes[0];
+		volume_with_copies(w, "v", 2);
+		write_one(&c, w, "v", 0, 1);
+		CU_ASSERT_EQUAL(world_snapshot(w, "v@s"), 0);
+		clone.command.n_targets = 1;
+		text_print(clone.command.targets[0].volume, VOLUME_NAME_MAX, "v");
+		text_print(clone.command.targets[0].snapshot, VOLUME_NAME_MAX, "s");
+		struct metadata_faults slow = {.delay_max_ns = 30 * NS_PER_MS}, none = {0};
+		metadata_memory_set_faults(w->metadata, &slow);
+		memset(c.data, 2, BLOCK_BYTES);
+		write.iov = (struct iovec){c.data, BLOCK_BYTES};
+		world_request_start(world_head(w, "v"), &write);
+		for (uint64_t n = 0; n < 4 * (seed - 200); n++)
+			sim_step(w->sim);
+		world_order_start(w, &clone);
+		world_until(w, world_order_is_done, &clone);
+		world_until(w, world_request_is_done, &write);
+		CU_ASSERT(clone.res == 0 && write.res == 0);
+		metadata_memory_set_faults(w->metadata, &none);
+		CU_ASSERT_EQUAL_FATAL(world_attach(w, "clone"), 0);
+		expect_one(&c, w, "clone", 0, 1);
+		for (uint64_t segment = 1; segment < 6; segment++)
+			write_one(&c, w, "clone", segment, (uint8_t)(10 + segment));
+		for (uint32_t i = 1; i < N_NODES; i++) {
+			CU_ASSERT_EQUAL(world_detach(&c.nodes[i - 1], "clone"), 0);
+			let_settle(&c);
+			CU_ASSERT_EQUAL_FATAL(world_attach(&c.nodes[i], "clone"), 0);
+			expect_one(&c, &c.nodes[i], "clone", 0, 1);
+			for (uint64_t segment = 1; segment < 6; segment++)
+				expect_one(&c, &c.nodes[i], "clone", segment, (uint8_t)(10 + segment));
+		}
+		cluster_close(&c);
+	}
+}
+
 /* Another node detaches it while the head's has no lease; then that has one again, and attaches it. */
 static void attached_again_after_another_has_detached_it(void)
 {
@@ -323,6 +368,7 @@ int main(void)
 		    brought_back_when_a_slow_disk_is_not_slow_any_more);
 	CU_add_test(suite, "a mark that the watch tells", a_mark_that_the_watch_tells);
 	CU_add_test(suite, "a clone in doubt", a_clone_in_doubt);
+	CU_add_test(suite, "a clone while its source grows", a_clone_while_its_source_grows);
 	CU_add_test(suite, "attached again after another has detached it",
 		    attached_again_after_another_has_detached_it);
 	CU_add_test(suite, "attached again while another attaches it", attached_again_while_another_attaches_it);

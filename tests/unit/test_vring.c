@@ -358,6 +358,17 @@ static void split_is_cut_within_a_completion(void)
 	world_close(&w);
 }
 
+/* As before the last steps of a completion: the chain whose first entry this is in flight, and the second copies of the
+ * free head, of the used index and of the wrap counter not yet written. */
+static void packed_record_cut(struct ring_world *w, uint16_t entry,
+			      const uint8_t before[static INFLIGHT_PACKED_HEAD_BYTES])
+{
+	w->inflight[INFLIGHT_PACKED_HEAD_BYTES + entry * INFLIGHT_PACKED_ENTRY_BYTES] = 1;
+	memcpy(w->inflight + 14, before + 14, 2);
+	memcpy(w->inflight + 18, before + 18, 2);
+	w->inflight[21] = before[21];
+}
+
 /* Every prefix of the stores of a completion, told by the two copies and the guest's descriptor. */
 static void packed_is_cut_within_a_completion(void)
 {
@@ -370,15 +381,47 @@ static void packed_is_cut_within_a_completion(void)
 		memcpy(before, w.inflight, sizeof(before));
 		memcpy(flags, w.ring.desc + 14, 2);
 		vring_complete(&w.ring, &w.chain, 1);
-		w.inflight[INFLIGHT_PACKED_HEAD_BYTES] = 1; /* still in flight */
-		memcpy(w.inflight + 14, before + 14, 2);    /* the second copy of the free head, */
-		memcpy(w.inflight + 18, before + 18, 2);    /* of the used index */
-		w.inflight[21] = before[21];                /* and of the wrap counter is not yet written */
+		packed_record_cut(&w, w.chain.entry, before);
 		if (!is_seen)
 			memcpy(w.ring.desc + 14, flags, 2); /* nor is the guest's descriptor */
 		ring_begin(&w, false);
 		CU_ASSERT_EQUAL(w.ring.n_resume, is_seen ? 0 : 1);
 		CU_ASSERT_EQUAL(vring_next(&w.ring, &w.chain), is_seen ? 0 : 1);
+		world_close(&w);
+	}
+}
+
+/* The ring was full: the guest has taken the answer and put its next request where that stood. It has no answer twice. */
+static void a_packed_place_given_again_was_used(void)
+{
+	for (unsigned rounds = 0; rounds < 2; rounds++) { /* with either wrap counter */
+		struct ring_world w;
+		struct vring_chain first;
+		world_open(&w, true);
+		for (unsigned i = 0; i < rounds * SIZE / 2; i++) {
+			guest_adds(&w, 1);
+			CU_ASSERT_EQUAL_FATAL(vring_next(&w.ring, &w.chain), 1);
+			vring_complete(&w.ring, &w.chain, 1);
+		}
+		for (uint16_t id = 0; id < SIZE / 2; id++) {
+			guest_adds(&w, id);
+			CU_ASSERT_EQUAL_FATAL(vring_next(&w.ring, &w.chain), 1);
+			if (id == 0)
+				first = w.chain;
+		}
+		uint8_t before[INFLIGHT_PACKED_HEAD_BYTES];
+		memcpy(before, w.inflight, sizeof(before));
+		vring_complete(&w.ring, &first, 1);
+		packed_record_cut(&w, first.entry, before);
+		guest_adds(&w, 7);
+		ring_begin(&w, false);
+		CU_ASSERT_EQUAL(w.ring.n_resume, SIZE / 2 - 1);
+		static const uint16_t ids[] = {1, 2, 3, 7};
+		for (unsigned i = 0; i < array_size(ids); i++) {
+			CU_ASSERT_EQUAL_FATAL(vring_next(&w.ring, &w.chain), 1);
+			CU_ASSERT_EQUAL(w.chain.id, ids[i]);
+		}
+		CU_ASSERT_EQUAL(vring_next(&w.ring, &w.chain), 0);
 		world_close(&w);
 	}
 }
@@ -493,6 +536,7 @@ int main(void)
 	CU_add_test(suite, "packed resumes", packed_resumes);
 	CU_add_test(suite, "split is cut within a completion", split_is_cut_within_a_completion);
 	CU_add_test(suite, "packed is cut within a completion", packed_is_cut_within_a_completion);
+	CU_add_test(suite, "a packed place given again was used", a_packed_place_given_again_was_used);
 	CU_add_test(suite, "a packed record may not lead behind the ring",
 		    a_packed_record_may_not_lead_behind_the_ring);
 	CU_add_test(suite, "a spoilt record does no harm", a_spoilt_record_does_no_harm);

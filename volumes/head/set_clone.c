@@ -17,8 +17,9 @@
  *  1. Until RECORD the clone is what the reaper would remove; whatever fails, that is what happens to it.
  *  2. The clone's epochs begin above the epoch of its fork, which is the source's current one: so epochs never grow along
  *     a lineage, and all that the clone writes is younger than what it shares (history.h).
- *  3. The clone's placement names only disks that its record names. Segments on others were placed after the snapshot,
- *     and are holes in it.
+ *  3. The clone's placement names only disks that its record says are used. A segment that lies on another as well was placed
+ *     after the snapshot, and is a hole in it: else the clone would write there to the disks that it knows, and read from
+ *     that one when it has joined it for something else.
  */
 #include "volumes/head/command_internal.h"
 
@@ -195,6 +196,17 @@ static void clone_list(struct command *c)
 	metadata_submit(c->set->metadata, &w->list);
 }
 
+static bool clone_has_all(const struct volume_facts *clone, const json_t *disks)
+{
+	bool has_all = json_array_size(disks) > 0;
+	for (size_t i = 0; i < json_array_size(disks); i++) {
+		struct uuid uuid;
+		const char *disk = json_string_value(json_array_get(disks, i));
+		has_all &= disk && uuid_from_text(disk, &uuid) == 0 && volume_facts_use_disk(clone, &uuid);
+	}
+	return has_all;
+}
+
 /* The chunk without the segments on disks that the clone does not have. NULL: no memory, or it cannot be read. */
 static char *clone_chunk(const struct volume_facts *clone, const char *text)
 {
@@ -204,10 +216,7 @@ static char *clone_chunk(const struct volume_facts *clone, const char *text)
 	void *next;
 	json_object_foreach_safe(segments, next, name, disks)
 	{
-		struct uuid uuid;
-		const char *disk = json_string_value(json_array_get(disks, 0));
-		if (!disk || uuid_from_text(disk, &uuid) != 0 ||
-		    !volume_facts_disk((struct volume_facts *)clone, &uuid))
+		if (!clone_has_all(clone, disks))
 			json_object_del(segments, name);
 	}
 	char *copy = json_is_object(segments) ? json_dumps(root, JSON_COMPACT) : NULL;
@@ -273,14 +282,15 @@ static void clone_fork(struct command *c)
 	fork_start(&w->fork);
 }
 
-/* A disk that has no current copy of the source has nothing of the clone. */
+/* A disk that has no current copy of the source has nothing of the clone; nor has one that is not used yet, though the source
+ * may have joined it by now. */
 static int clone_change(struct record_update *u, struct volume_facts *facts)
 {
 	const struct fork *fork = &container_of(u, struct command, update)->clone->fork;
 	for (uint32_t i = 0; i < facts->n_disks; i++) {
 		struct volume_disk_facts *known = &facts->disks[i];
 		const struct set_disk *d = set_disk_by_uuid(fork->volume->set, &known->uuid);
-		known->is_stale = !d || !(fork->disks >> d->index & 1);
+		known->is_stale = known->is_left || !d || !(fork->disks >> d->index & 1);
 		known->since = known->had_before = 0;
 	}
 	facts->is_deleting = false;
