@@ -24,8 +24,8 @@ volume_make v 300M
 write_all 1
 q snapshot create v@old >/dev/null
 write_all 2
-read -r n0 p0 m0 < <(client 4)
-client 6 >"$dir/beside" &
+read -r n0 p0 m0 < <(client 3)
+client 5 >"$dir/beside" &
 client=$!
 others+=("$client")
 is_writing() { [ "$(q --json volume show v | jq .counters.writes)" -gt "$1" ]; }

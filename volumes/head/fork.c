@@ -113,7 +113,7 @@ void fork_start(struct fork *f)
 	f->owed = 1;
 	reactor_defer(v->set->reactor, &f->op, 0);
 	for (uint32_t i = 0; i < SET_DISKS_MAX && f->err == 0; i++)
-		if (v->disks[i].state == VOLUME_DISK_JOINED)
+		if (v->disks[i].state == VOLUME_DISK_JOINED && !(f->left_out >> i & 1))
 			fork_send(f, i);
 }
 

@@ -636,6 +636,7 @@ struct fork {
 	struct volume *volume; /* whose sessions are used */
 	uint64_t from, to;     /* tree ids */
 	struct uuid to_volume;
+	uint64_t left_out; /* bit per disk: there it is not to be */
 	uint64_t epoch;
 	void (*done)(struct fork *f, int res); /* 0: durable on all; -EIO: not on all */
 	void *context;

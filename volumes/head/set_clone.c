@@ -268,6 +268,20 @@ static void clone_forked(struct fork *f, int res)
 	c->kind->run(c);
 }
 
+/* Disks that the source has joined since the clone was born, which its record does not name: nobody would ever ask them for
+ * what they have of it. */
+static uint64_t clone_lacks(const struct command *c)
+{
+	const struct volume_facts *facts = &c->clone->clone->facts;
+	uint64_t disks = UINT64_MAX;
+	for (uint32_t i = 0; i < facts->n_disks; i++) {
+		const struct set_disk *d = set_disk_by_uuid(c->set, &facts->disks[i].uuid);
+		if (d && !facts->disks[i].is_left)
+			disks &= ~(1ull << d->index);
+	}
+	return disks;
+}
+
 static void clone_fork(struct command *c)
 {
 	struct clone_work *w = c->clone;
@@ -276,6 +290,7 @@ static void clone_fork(struct command *c)
 				.from = c->snapshot->facts.tree,
 				.to = w->clone->facts.live_tree,
 				.to_volume = w->clone->facts.uuid,
+				.left_out = clone_lacks(c),
 				.epoch = w->clone->facts.epoch_base,
 				.done = clone_forked,
 				.context = c};
