@@ -53,6 +53,13 @@ for bit in 0 1 3 5 9 12 13 15; do
 	holds test $((protocol >> bit & 1)) = 1
 done
 
+say "quarry-vhost-bench"
+bench() { "$BUILD/quarry-vhost-bench" --socket "$s" --rw read --once --size 1M "$@"; }
+expect 0 '"ios": 256,' bench
+expect 2 '^quarry-vhost-bench: --queues must be 1 to 16$' bench --queues 17
+expect 2 '^quarry-vhost-bench: --iodepth must be 1 to 512$' bench --iodepth 513
+expect 2 '^quarry-vhost-bench: --bs must be a multiple of 512, at most 16M$' bench --bs 513
+
 for ring in "" --packed; do
 	for queues in 1 4; do
 		for regions in 1 5; do
