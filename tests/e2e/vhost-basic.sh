@@ -147,6 +147,15 @@ q snapshot create "$long@$long" >/dev/null
 expect 1 'too long a path' q volume attach "$long@$long" --vhost-user
 expect 0 '' q snapshot delete "$long@$long"
 expect 0 '' q snapshot delete v1@s1
+q volume create w --size 16M >/dev/null
+touch "$(vhost_socket w)"
+expect 1 "listen on $(vhost_socket w): a file or another program's socket is there; remove it$" q volume attach w --vhost-user
+rm "$(vhost_socket w)"
+mv "$dir/vhost" "$dir/away"
+expect 1 "listen on $(vhost_socket w): its folder is gone; make it" q volume attach w --vhost-user
+mv "$dir/away" "$dir/vhost"
+expect 0 "^$(vhost_socket w)$" q volume attach w --vhost-user
+expect 0 '' q volume detach w
 
 say "a client that runs is told of a resize"
 vhost_make v2 64M
