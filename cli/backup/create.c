@@ -709,6 +709,7 @@ static enum status create_again(struct create *x, const struct record *record)
 	repository_warn(&x->repository);
 	json_auto_t *value = json_copy(record->description);
 	json_object_set_new(value, "elapsed_ms", json_integer(0));
+	json_object_set_new(value, "unchanged", json_true());
 	if (!cli_print_json(x->cli, value))
 		printf("backup '%s' is in '%s' already; nothing changed\n", x->title, x->repository.path);
 	return DONE;

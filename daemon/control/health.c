@@ -225,7 +225,8 @@ static void tell_of_fill(const struct telling *t, const struct volume_view *v)
 		     "restore when its source is whole again: %s",
 		     (unsigned long long)v->unfillable_bytes, named_end(&ranges, v->n_unfillable), v->fill_source);
 	else if (!v->is_filling)
-		tell(t, "fill-stalled", object, "nobody fills it from %s; repeat the restore", v->fill_source);
+		tell(t, "fill-stalled", object, "nobody fills it; go on with: quarry backup restore %s %s --lazy",
+		     v->fill_source, v->name);
 }
 
 static void tell_of_pool(const struct telling *t, const struct pool_view *v)

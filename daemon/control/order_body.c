@@ -110,7 +110,7 @@ static int body_schedule(const struct body_key *k, const json_t *value, void *to
 	json_int_t min = k->kind == BODY_SECONDS ? SCHEDULE_EVERY_MIN_S : 1;
 	json_int_t max = k->kind == BODY_SECONDS ? SCHEDULE_EVERY_MAX_S : SCHEDULE_KEEP_MAX;
 	if (!json_is_integer(value) || n < min || n > max)
-		return body_refuse(why, k->name, SCHEDULE_LIMITS);
+		return body_refuse(why, k->name, "is out of range: " SCHEDULE_LIMITS);
 	uint64_t wide = (uint64_t)n;
 	uint32_t narrow = (uint32_t)n;
 	if (k->size == sizeof(wide))

@@ -183,7 +183,8 @@ struct nbd_talk {
 	char bitmaps[STATUS_BITMAPS_MAX][BITMAP_NAME_BYTES]; /* selected, too */
 	uint32_t n_bitmaps;
 	char meta_export[NBD_EXPORT_NAME_BYTES];
-	char listed[NBD_EXPORT_NAME_BYTES]; /* LIST: the last name sent */
+	char listed[NBD_EXPORT_NAME_BYTES]; /* LIST: the last name sent; LIST_META_CONTEXT: the export */
+	uint32_t n_listed;                  /* LIST_META_CONTEXT: bitmaps sent */
 	uint32_t answer_bytes;
 	struct iovec answer_iov;
 	uint8_t answer[ANSWER_BYTES];

@@ -264,7 +264,7 @@ static bool answer_bitmap(struct nbd_talk *t, uint32_t id, const char *name)
 {
 	uint32_t len_bytes = (uint32_t)(sizeof(NBD_BITMAP_PREFIX) - 1 + strlen(name));
 	if (t->answer_bytes + 2 * NBD_OPTION_REPLY_HEADER_BYTES + 4 + len_bytes > ANSWER_BYTES)
-		return false; /* room is kept for the ACK; a list of thousands ends here */
+		return false; /* room is kept for the ACK */
 	uint8_t *p = answer_reply(t, NBD_REP_META_CONTEXT, 4 + len_bytes);
 	put_be32(p, id);
 	memcpy(p + 4, NBD_BITMAP_PREFIX, sizeof(NBD_BITMAP_PREFIX) - 1);
@@ -272,16 +272,53 @@ static bool answer_bitmap(struct nbd_talk *t, uint32_t id, const char *name)
 	return true;
 }
 
+struct bitmap_list {
+	struct nbd_talk *talk;
+	uint32_t n; /* seen in this answer */
+};
+
 static void list_bitmap(const char *name, void *context)
 {
-	(void)answer_bitmap(context, 0, name);
+	struct bitmap_list *l = context;
+	struct nbd_talk *t = l->talk;
+	if (t->verdict == VERDICT_MORE || l->n++ < t->n_listed)
+		return;
+	if (answer_bitmap(t, 0, name))
+		t->n_listed++;
+	else
+		t->verdict = VERDICT_MORE;
 }
 
+/*
+ * As many as fit; the rest in answers that follow. They come in order of age, and are counted: when one is deleted between
+ * two answers, the one behind it may be left out of this list; who knows its name can select it.
+ */
+static enum nbd_talk_verdict list_bitmaps(struct nbd_talk *t, struct volume *v)
+{
+	t->verdict = VERDICT_ON;
+	volume_each_base(v, list_bitmap, &(struct bitmap_list){.talk = t});
+	if (t->verdict == VERDICT_ON)
+		answer_ack(t);
+	return t->verdict;
+}
+
+static enum nbd_talk_verdict list_more_bitmaps(struct nbd_connection *c)
+{
+	struct nbd_talk *t = &c->talk;
+	struct volume *v = find_export(c, nbd_text_of(t->listed));
+	if (!v) {
+		answer_error(t, NBD_REP_ERR_UNKNOWN, "the volume has been detached");
+		return VERDICT_ON;
+	}
+	enum nbd_talk_verdict verdict = list_bitmaps(t, v);
+	volume_put(v);
+	return verdict;
+}
+
+/* Those that are asked for by name. */
 static void answer_bitmaps(struct nbd_talk *t, struct volume *v, const struct nbd_meta_query *q, bool sets)
 {
 	char name[BITMAP_NAME_BYTES];
-	if (!sets && (q->n_queries == 0 || q->names_bitmaps))
-		volume_each_base(v, list_bitmap, t);
 	for (uint32_t i = 0; i < q->n_bitmaps; i++) {
 		if ((sets && t->n_bitmaps == STATUS_BITMAPS_MAX) || !bitmap_name(v, q->bitmaps[i], name))
 			continue;
@@ -297,6 +334,8 @@ static enum nbd_talk_verdict answer_meta(struct nbd_connection *c, struct nbd_te
 	bool sets = t->option.option == NBD_OPT_SET_META_CONTEXT;
 	struct nbd_meta_query q;
 
+	if (t->verdict == VERDICT_MORE)
+		return list_more_bitmaps(c);
 	if (sets) { /* even a refused one replaces what was selected before */
 		t->has_allocation = false;
 		t->n_bitmaps = 0;
@@ -323,9 +362,16 @@ static enum nbd_talk_verdict answer_meta(struct nbd_connection *c, struct nbd_te
 		answer_meta_context(t, 0);
 	}
 	answer_bitmaps(t, v, &q, sets);
+	enum nbd_talk_verdict verdict = VERDICT_ON;
+	if (!sets && (q.n_queries == 0 || q.names_bitmaps)) {
+		snprintf(t->listed, sizeof(t->listed), "%.*s", (int)q.name.len_bytes, (const char *)q.name.bytes);
+		t->n_listed = 0;
+		verdict = list_bitmaps(t, v);
+	} else {
+		answer_ack(t);
+	}
 	volume_put(v);
-	answer_ack(t);
-	return VERDICT_ON;
+	return verdict;
 }
 
 /* ---- carrying out ---- */

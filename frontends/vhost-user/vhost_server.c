@@ -262,7 +262,10 @@ static int vhost_door_listen(struct vhost_door *d, const char *name, struct list
 		    "its socket would have too long a path (107 bytes at most): choose a shorter vhost.dir or name: %s",
 		    d->path);
 	else if (res != 0)
-		snprintf(why, room, "cannot listen on %s: %s", d->path, strerror(-res));
+		snprintf(why, room, "cannot listen on %s: %s", d->path,
+			 res == -ENOENT       ? "its folder is gone; make it, or start quarryd anew"
+			 : res == -EADDRINUSE ? "a file or another program's socket is there; remove it"
+					      : strerror(-res));
 	return res;
 }
 

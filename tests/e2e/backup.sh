@@ -57,7 +57,8 @@ holds restores v@s1
 is "left attached" "$(curl -sf --unix-socket "$QUARRY_SOCKET" http://localhost/v1/volumes/v/snapshots |
 	jq '[.snapshots[].attachments[]] | length')" 0
 expect 0 "backup 'v@s2' is in '$repo' already; nothing changed" q backup create v@s2 "$repo"
-is "told again" "$(q --json backup create v@s2 "$repo" | jq -c '[.snapshot, .read_bytes, .elapsed_ms]')" '["s2",16384,0]'
+is "told again" "$(q --json backup create v@s2 "$repo" | jq -c '[.snapshot, .read_bytes, .elapsed_ms, .unchanged]')" \
+	'["s2",16384,0,true]'
 expect 0 '^v@s2 +.* s1$' q backup list "$repo"
 is "backups" "$(q --json backup list "$repo" | jq -c '[.backups[].snapshot]')" '["s1","s2"]'
 q --json backup verify "$repo" >"$dir/answer"

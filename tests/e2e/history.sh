@@ -93,7 +93,8 @@ for how in stop kill kill; do
 done
 
 say "a schedule"
-expect 1 'every 10 s to 68 years' q snapshot schedule log --every 9s --keep 2
+expect 1 "^quarry: --every '9s' is out of range: a schedule takes a snapshot every 10 s to 68 years" \
+	q snapshot schedule log --every 9s --keep 2
 expect 0 '' q snapshot schedule log --every 10s --keep 2
 has_kept() { [ "$(json '[.snapshots[] | select(.scheduled and .state == "ok")] | length' snapshot list log)" = 2 ]; }
 until_true 20 has_kept

@@ -53,6 +53,13 @@ for bit in 0 1 3 5 9 12 13 15; do
 	holds test $((protocol >> bit & 1)) = 1
 done
 
+say "quarry-vhost-bench"
+bench() { "$BUILD/quarry-vhost-bench" --socket "$s" --rw read --once --size 1M "$@"; }
+expect 0 '"ios": 256,' bench
+expect 2 '^quarry-vhost-bench: --queues must be 1 to 16$' bench --queues 17
+expect 2 '^quarry-vhost-bench: --iodepth must be 1 to 512$' bench --iodepth 513
+expect 2 '^quarry-vhost-bench: --bs must be a multiple of 512, at most 16M$' bench --bs 513
+
 for ring in "" --packed; do
 	for queues in 1 4; do
 		for regions in 1 5; do
@@ -140,6 +147,15 @@ q snapshot create "$long@$long" >/dev/null
 expect 1 'too long a path' q volume attach "$long@$long" --vhost-user
 expect 0 '' q snapshot delete "$long@$long"
 expect 0 '' q snapshot delete v1@s1
+q volume create w --size 16M >/dev/null
+touch "$(vhost_socket w)"
+expect 1 "listen on $(vhost_socket w): a file or another program's socket is there; remove it$" q volume attach w --vhost-user
+rm "$(vhost_socket w)"
+mv "$dir/vhost" "$dir/away"
+expect 1 "listen on $(vhost_socket w): its folder is gone; make it" q volume attach w --vhost-user
+mv "$dir/away" "$dir/vhost"
+expect 0 "^$(vhost_socket w)$" q volume attach w --vhost-user
+expect 0 '' q volume detach w
 
 say "a client that runs is told of a resize"
 vhost_make v2 64M

@@ -14,6 +14,7 @@
 #include "daemon/core/list.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,6 +26,7 @@ struct volume {
 	struct uuid uuid;
 	uint64_t size_bytes, largest_bytes; /* largest_bytes: that it ever had */
 	uint64_t snapshot_number;
+	uint32_t n_bases;
 	bool is_read_only, is_null, holds, is_detached;
 	uint8_t **blocks;
 	uint64_t n_blocks;
@@ -282,6 +284,11 @@ void volume_each_base(struct volume *v, void (*each)(const char *name, void *con
 {
 	if (v->is_read_only)
 		each("s1", context);
+	for (uint32_t i = 0; i < v->n_bases; i++) {
+		char name[16];
+		snprintf(name, sizeof(name), "base-%u", i);
+		each(name, context);
+	}
 }
 
 static void fake_changes_turn(struct op *op, int res)
@@ -373,6 +380,7 @@ struct volume *fake_volume_add(struct volume_set *set, const struct fake_options
 	v->is_read_only = o->is_read_only;
 	v->is_null = o->is_null;
 	v->snapshot_number = o->snapshot_number;
+	v->n_bases = o->n_bases;
 	v->n_blocks = (o->size_bytes + BLOCK_BYTES - 1) / BLOCK_BYTES;
 	if (!v->is_null) {
 		v->blocks = calloc(v->n_blocks + 1, sizeof(*v->blocks));

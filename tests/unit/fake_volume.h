@@ -15,6 +15,7 @@ struct fake_options {
 	const char *name;
 	uint64_t size_bytes;
 	uint64_t snapshot_number; /* 0: it is none */
+	uint32_t n_bases;         /* earlier snapshots that it lists: base-0, base-1, ... */
 	bool is_read_only;
 	bool is_null; /* keeps nothing: reads leave the buffers as they are */
 };

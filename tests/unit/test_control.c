@@ -731,6 +731,9 @@ static void tell(const struct problem *p, void *context)
 	size_t used = strlen(told);
 	snprintf(told + used, sizeof(told) - used, "%s(%s) ", p->code, p->object);
 	CU_ASSERT(strlen(p->message) > 0);
+	if (strcmp(p->code, "fill-stalled") == 0)
+		CU_ASSERT_STRING_EQUAL(p->message,
+				       "nobody fills it; go on with: quarry backup restore /srv/b/v@s v1 --lazy");
 }
 
 static void test_health(void)
@@ -780,6 +783,9 @@ static void test_health(void)
 	told[0] = '\0';
 	health_each(&s, tell, NULL);
 	CU_ASSERT_PTR_NOT_NULL(strstr(told, "pool-full(pool p0) pool-full(pool p1) pool-empty(pool p2) "));
+	snprintf(volumes[1].view.fill_source, sizeof(volumes[1].view.fill_source), "%s", "/srv/b/v@s");
+	health_each(&s, tell, NULL);
+	CU_ASSERT_PTR_NOT_NULL(strstr(told, "fill-stalled(volume v1) "));
 }
 
 int main(void)

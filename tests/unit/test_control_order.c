@@ -139,9 +139,9 @@ static void test_history(void)
 	expect_refusal("POST", "/v1/snapshots", "{\"snapshots\":[\"a@b\",\"c\"]}", 400, "invalid", "VOLUME@SNAPSHOT");
 	expect_refusal("PUT", "/v1/volumes/a/schedule", "{\"every_s\":0,\"keep\":1}", 400, "invalid", "every_s");
 	expect_refusal("PUT", "/v1/volumes/a/schedule", "{\"every_s\":9,\"keep\":1}", 400, "invalid",
-		       "every_s: " SCHEDULE_LIMITS);
+		       "every_s: is out of range: " SCHEDULE_LIMITS);
 	expect_refusal("PUT", "/v1/volumes/a/schedule", "{\"every_s\":10,\"keep\":16384}", 400, "invalid",
-		       "keep: " SCHEDULE_LIMITS);
+		       "keep: is out of range: " SCHEDULE_LIMITS);
 	CU_ASSERT_EQUAL(read_order("PUT", "/v1/volumes/a/schedule", "{\"every_s\":10,\"keep\":16383}"), 0);
 	expect_refusal("PUT", "/v1/volumes/a/schedule", "{\"every_s\":50}", 400, "invalid", "keep");
 }

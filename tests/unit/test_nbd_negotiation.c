@@ -378,6 +378,38 @@ static void test_contexts_are_listed_and_set(void)
 	end(&c);
 }
 
+/* More snapshots than fit into one answer; the wildcard, too. A request on the same connection goes on behind it. */
+static void test_contexts_of_hundreds_of_snapshots(void)
+{
+	static const char *const wild[] = {"qemu:dirty-bitmap:", "base:allocation"};
+	struct nbd_client c;
+	world_start(&world, &(struct nbd_world_options){0});
+	fake_volume_add(world.set, &(struct fake_options){.name = "z", .size_bytes = MIB, .n_bases = 1000});
+	client_connect(&world, &c);
+	client_greet(&c, FIXED);
+	client_option(&c, NBD_OPT_STRUCTURED_REPLY, NULL, 0);
+	expect_type(&c, NBD_OPT_STRUCTURED_REPLY, NBD_REP_ACK);
+	for (uint32_t n_queries = 0; n_queries <= 2; n_queries++) {
+		send_meta(&c, NBD_OPT_LIST_META_CONTEXT, "z", n_queries, wild);
+		struct option_reply r = client_option_reply(&c);
+		if (n_queries != 1) {
+			CU_ASSERT(r.len_bytes == 19 && memcmp(r.data + 4, "base:allocation", 15) == 0);
+			r = client_option_reply(&c);
+		}
+		uint32_t n = 0;
+		for (; r.type == NBD_REP_META_CONTEXT; r = client_option_reply(&c)) {
+			char wanted[64];
+			int len = snprintf(wanted, sizeof(wanted), "qemu:dirty-bitmap:base-%u", n++);
+			CU_ASSERT(r.len_bytes == (uint32_t)len + 4 && memcmp(r.data + 4, wanted, (size_t)len) == 0);
+		}
+		CU_ASSERT_EQUAL(r.type, NBD_REP_ACK);
+		CU_ASSERT_EQUAL(n, 1000);
+	}
+	send_meta(&c, NBD_OPT_LIST_META_CONTEXT, "vm1", 0, NULL);
+	expect_allocation(&c, NBD_OPT_LIST_META_CONTEXT, true);
+	end(&c);
+}
+
 /* After SET for one export and GO for another, or a second SET that fails, block status is refused. */
 static void test_a_context_counts_for_its_export_and_until_the_next_set(void)
 {
@@ -489,6 +521,7 @@ int main(void)
 	CU_ADD_TEST(suite, test_starttls_is_refused_without_tls);
 	CU_ADD_TEST(suite, test_contexts_need_structured_replies);
 	CU_ADD_TEST(suite, test_contexts_are_listed_and_set);
+	CU_ADD_TEST(suite, test_contexts_of_hundreds_of_snapshots);
 	CU_ADD_TEST(suite, test_a_context_counts_for_its_export_and_until_the_next_set);
 	CU_ADD_TEST(suite, test_a_silent_client_is_sent_away);
 	CU_ADD_TEST(suite, test_a_client_that_leaves_at_any_byte);

@@ -234,6 +234,23 @@ static enum rw rw_of(const char *text)
 	exit(2);
 }
 
+static void options_check(const struct bench *b, const struct vhost_options *v)
+{
+	_Static_assert(VHOST_RING_SIZE_MAX / 2 == 512 && VHOST_QUEUES_MAX == 16, "as the messages say");
+	const char *wrong = NULL;
+
+	if (b->bs % SECTOR != 0 || b->bs == 0 || b->bs > 16u << 20)
+		wrong = "--bs must be a multiple of 512, at most 16M";
+	else if (b->depth == 0 || b->depth > VHOST_RING_SIZE_MAX / 2)
+		wrong = "--iodepth must be 1 to 512";
+	else if (v->n_queues == 0 || v->n_queues > VHOST_QUEUES_MAX)
+		wrong = "--queues must be 1 to 16";
+	if (!wrong)
+		return;
+	fprintf(stderr, "quarry-vhost-bench: %s\n", wrong);
+	exit(2);
+}
+
 static void options_read(struct bench *b, struct vhost_options *v, int argc, char **argv)
 {
 	static const struct option options[] = {{"socket", required_argument, NULL, 's'},
@@ -288,11 +305,11 @@ static void options_read(struct bench *b, struct vhost_options *v, int argc, cha
 			exit(2);
 		}
 	}
-	if (!v->path || optind != argc || b->bs % SECTOR != 0 || b->bs == 0 || b->bs > 16u << 20 || b->depth == 0 ||
-	    b->depth > VHOST_RING_SIZE_MAX / 2) {
+	if (!v->path || optind != argc) {
 		fputs(usage, stderr);
 		exit(2);
 	}
+	options_check(b, v);
 }
 
 static void report(const struct bench *b)
@@ -334,7 +351,7 @@ static void fill(struct bench *b)
 int main(int argc, char **argv)
 {
 	struct bench *b = malloc(sizeof(*b));
-	struct vhost_options v = {.queue_size = 128, .n_regions = 1};
+	struct vhost_options v = {.n_queues = 1, .queue_size = 128, .n_regions = 1};
 
 	if (!b)
 		return 1;
