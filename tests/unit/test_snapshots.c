@@ -306,8 +306,27 @@ static void several_volumes_have_one_point(void)
 		CU_ASSERT_TRUE(first >= 0 && second >= 0);
 		/* the second volume's write was sent when the first's was done */
 		CU_ASSERT_TRUE(((first - second) & 0xff) <= 1);
+		CU_ASSERT_EQUAL(world_command(&w, &c), 0); /* again: they are there */
+		CU_ASSERT_TRUE(c.is_unchanged);
 		close_world();
 	}
+}
+
+static void two_moments_are_no_point(void)
+{
+	struct set_command c = {.kind = SET_SNAPSHOT_CREATE, .n_targets = 2};
+	open_world(7, 2);
+	for (int i = 0; i < 2; i++) {
+		text_print(c.targets[i].volume, sizeof(c.targets[i].volume), "vm%d", i + 1);
+		text_print(c.targets[i].snapshot, sizeof(c.targets[i].snapshot), "%s", "s");
+		(void)world_volume(&w, c.targets[i].volume, GIB);
+	}
+	CU_ASSERT_EQUAL(world_snapshot(&w, "vm1@s"), 0);
+	world_let_pass(&w, NS_PER_MS);
+	CU_ASSERT_EQUAL(world_snapshot(&w, "vm2@s"), 0);
+	CU_ASSERT_EQUAL(world_command(&w, &c), -EEXIST);
+	CU_ASSERT_FALSE(c.is_unchanged);
+	close_world();
 }
 
 /* ---- views ---- */
@@ -753,6 +772,7 @@ int main(void)
 	CU_add_test(suite, "commands may be repeated", commands_may_be_repeated);
 	CU_add_test(suite, "much is flushed before writes wait", much_is_flushed_before_writes_wait);
 	CU_add_test(suite, "several volumes have one point", several_volumes_have_one_point);
+	CU_add_test(suite, "two moments are no point", two_moments_are_no_point);
 	CU_add_test(suite, "views", views_tell_what_each_takes);
 	CU_add_test(suite, "rollback", a_rollback_brings_back_content_and_size);
 	CU_add_test(suite, "clones live and die alone", clones_live_and_die_alone);

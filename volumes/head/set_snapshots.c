@@ -114,6 +114,8 @@ static int snapshot_create_check(struct command *c)
 {
 	const struct set_command *o = c->order;
 	uint32_t n_there = 0;
+	bool is_one_moment = true;
+	uint64_t created_ns = 0;
 	const char *there = "", *missing = "";
 	if (o->n_targets == 0)
 		return command_refuse(c, -EINVAL, "invalid", "say which snapshot to take: NAME@SNAP");
@@ -122,10 +124,15 @@ static int snapshot_create_check(struct command *c)
 	for (uint32_t i = 0; i < o->n_targets; i++) {
 		if (command_check_name(c, o->targets[i].snapshot) != 0 || snapshot_add(c, &o->targets[i]) != 0)
 			return c->err;
-		bool is_there = snapshot_find(c->snapshots->points[i].entry, o->targets[i].snapshot) != NULL;
-		n_there += is_there;
-		*(is_there ? &there : &missing) = o->targets[i].volume;
+		const struct set_snapshot *snap = snapshot_find(c->snapshots->points[i].entry, o->targets[i].snapshot);
+		n_there += snap != NULL;
+		*(snap ? &there : &missing) = o->targets[i].volume;
+		is_one_moment &= !snap || created_ns == 0 || snap->facts.created_ns == created_ns;
+		created_ns = snap ? snap->facts.created_ns : created_ns;
 	}
+	if (n_there == o->n_targets && !is_one_moment)
+		return command_refuse(c, -EEXIST, "exists",
+				      "these snapshots exist, and were not taken at one moment: choose other names");
 	if (n_there == o->n_targets)
 		return 0;
 	if (n_there > 0)
@@ -362,6 +369,7 @@ static void snapshot_claim(struct command *c)
 static void snapshot_take_ids(struct command *c)
 {
 	struct snapshot_work *w = c->snapshots;
+	uint64_t now_ns = reactor_wall_ns(c->set->reactor); /* the same for all: they are known by it */
 	for (uint32_t i = 0; i < w->n; i++) {
 		struct snapshot_point *p = &w->points[i];
 		struct volume *v = p->entry->head;
@@ -370,7 +378,7 @@ static void snapshot_take_ids(struct command *c)
 		p->facts = (struct snapshot_facts){.tree = v->next_tree++,
 						   .branch = f->live_tree,
 						   .size_bytes = f->size_bytes,
-						   .created_ns = reactor_wall_ns(c->set->reactor),
+						   .created_ns = now_ns,
 						   .is_scheduled = c->order->is_scheduled};
 		text_print(p->facts.name, sizeof(p->facts.name), "%s", p->name);
 	}
