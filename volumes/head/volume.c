@@ -129,8 +129,8 @@ void volume_start_draining(struct volume *v, void (*drained)(struct volume *v))
 
 void volume_check_drained(struct volume *v)
 {
-	if (!v->drained || v->refs > 0 || v->n_requests > 0 || v->n_chunk_reads > 0 || !placer_is_idle(v) || v->resync || v->leave || v->move ||
-	    !compare_is_over(v) || v->drained_op.kind != OP_NONE)
+	if (!v->drained || v->refs > 0 || v->n_requests > 0 || v->n_chunk_reads > 0 || !placer_is_idle(v) ||
+	    v->resync || v->leave || v->move || !compare_is_over(v) || v->drained_op.kind != OP_NONE)
 		return;
 	reactor_defer(v->set->reactor, &v->drained_op, 0);
 }
