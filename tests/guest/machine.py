@@ -120,7 +120,7 @@ class Guest:
 
     def power_off(self):
         self.send("poweroff -f")
-        self.process.wait(20)
+        self.process.wait(self.options.limit)
 
     def result(self):
         end, out, is_on = time.monotonic() + self.options.limit, [], False
