@@ -125,13 +125,12 @@ expect() {
 }
 
 until_true() {
-	local limit=$1 end pause_ms=20
+	local limit=$1 end
 	end=$(($(date +%s%N) / 1000000 + limit * 1000))
 	shift
 	while ! "$@" >/dev/null 2>&1; do
 		[ $(($(date +%s%N) / 1000000)) -lt $end ] || fail "not within $limit s: $*"
-		sleep "0.$(printf %03d $pause_ms)"    # poll: with a limit, and more seldom the longer it takes:
-		pause_ms=$((pause_ms * 3 / 2 < 250 ? pause_ms * 3 / 2 : 250)) # to ask is work, which others wait for
+		sleep 0.05 # poll: with a limit
 	done
 }
 
