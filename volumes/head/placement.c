@@ -437,7 +437,8 @@ static void placer_answer_moves(struct volume *v, int res)
 /* What those who wait are told: 0 look again, or an error. */
 static int placer_judge(struct volume *v, int res)
 {
-	if (res == -EAGAIN && v->state == VOLUME_DRAINING) /* what the store knows better is not heard until that is over */
+	/* What the store knows better is heard when the detach is over, and that waits for who waits here. */
+	if (res == -EAGAIN && v->state == VOLUME_DRAINING)
 		return -ESHUTDOWN;
 	if (res == 0 || res == -EAGAIN || (res == -ETIMEDOUT && (!v->set->members || set_lease_is_patient(v))))
 		return 0;
