@@ -367,8 +367,12 @@ static void test_tls(void)
 	char ca[96];
 	etcd_start(&e, "https");
 	bench_start(&b);
-	CU_ASSERT_EQUAL(bench_open(&b, &e, "/quarry"), -EHOSTUNREACH); /* nobody vouches for it */
-	CU_ASSERT_PTR_NOT_NULL(strstr(b.why, "certificate"));
+	bool is_told = false; /* that nobody vouches for it; or, on a busy machine, that the handshake took too long */
+	for (int i = 0; i < 20 && !is_told; i++) {
+		CU_ASSERT_EQUAL(bench_open(&b, &e, "/quarry"), -EHOSTUNREACH);
+		is_told = strstr(b.why, "certificate") != NULL;
+	}
+	CU_ASSERT(is_told);
 	snprintf(ca, sizeof(ca), "%s/data/fixtures/client/cert.pem", e.folder);
 	struct metadata_etcd_options o = {.endpoints = {e.url}, .n_endpoints = 1, .prefix = "/quarry", .ca_file = ca};
 	CU_ASSERT_EQUAL_FATAL(metadata_open_etcd(b.reactor, b.log, &o, b.why, &b.store), 0);
