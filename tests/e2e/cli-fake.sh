@@ -250,8 +250,8 @@ expect 0 'of 977K, 20K of it data, verified' q volume import "nbd+unix:///?socke
 expect 0 'verified' q volume export odd "$dir/odd.raw"
 holds cmp -n 1000000 "$dir/odd.raw" "$dir/odd"
 
-names() { q --json volume list | jq -c '[.volumes[] | select(.state != "deleting") | .name]'; } # in the background
 say "what is not what was written is found"
+names() { q --json volume list | jq -c '[.volumes[] | select(.state != "deleting") | .name]'; } # that is in the background
 before=$(names)
 mode lossy-nbd
 expect 1 "'.*' does not give back .* bytes 0 to 1048576: .*; volume 'x' was deleted again" q volume import "$dir/source.raw" x

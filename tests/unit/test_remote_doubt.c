@@ -44,21 +44,28 @@ static void a_mark_that_the_watch_tells(void)
 	}
 }
 
+/* A volume "v" with a block and a snapshot, and the order for its clone. */
+static struct world_order source_to_clone(struct cluster *c, struct head_world *w)
+{
+	struct world_order clone = {.command = order_other(SET_VOLUME_CLONE, "v", "clone")};
+	volume_with_copies(w, "v", 2);
+	write_one(c, w, "v", 0, 1);
+	CU_ASSERT_EQUAL(world_snapshot(w, "v@s"), 0);
+	clone.command.n_targets = 1;
+	text_print(clone.command.targets[0].volume, VOLUME_NAME_MAX, "v");
+	text_print(clone.command.targets[0].snapshot, VOLUME_NAME_MAX, "s");
+	return clone;
+}
+
 /* It is not known whether a clone has been recorded as good: then it is there, whole, or not at all. */
 static void a_clone_in_doubt(void)
 {
 	uint32_t n_there = 0;
 	for (uint64_t seed = 100; seed < 160; seed++) {
 		struct cluster c;
-		struct world_order clone = {.command = order_other(SET_VOLUME_CLONE, "v", "clone")};
 		cluster_open(&c, seed, 2);
 		struct head_world *w = &c.nodes[0];
-		volume_with_copies(w, "v", 2);
-		write_one(&c, w, "v", 0, 1);
-		CU_ASSERT_EQUAL(world_snapshot(w, "v@s"), 0);
-		clone.command.n_targets = 1;
-		text_print(clone.command.targets[0].volume, VOLUME_NAME_MAX, "v");
-		text_print(clone.command.targets[0].snapshot, VOLUME_NAME_MAX, "s");
+		struct world_order clone = source_to_clone(&c, w);
 		world_order_start(w, &clone);
 		while (!volume_or_what_is_left(w, "clone"))
 			CU_ASSERT_FATAL(sim_step(w->sim));
@@ -83,8 +90,6 @@ static void a_clone_in_doubt(void)
 	CU_ASSERT(n_there > 10);
 }
 
-/* While a clone is made, its source is written to where nothing was, on a disk that it had not used. That is no part of the
- * snapshot, and the clone knows nothing of that disk: what it writes there itself must not be looked for on it. */
 struct strays {
 	struct volume_facts *facts;
 	const struct set_disk *disk;
@@ -110,21 +115,17 @@ static uint32_t strays_of(struct cluster *c, struct set_volume *v)
 	return s.n;
 }
 
+/* While a clone is made, its source is written to where nothing was, on a disk that it had not used. That is no part of the
+ * snapshot, and the clone knows nothing of that disk: what it writes there itself must not be looked for on it. */
 static void a_clone_while_its_source_grows(void)
 {
 	for (uint64_t seed = 200; seed < 300; seed++) {
 		struct cluster c;
-		struct world_order clone = {.command = order_other(SET_VOLUME_CLONE, "v", "clone")};
 		struct world_request write = {
 		    .io = {.op = VOLUME_WRITE, .pos_bytes = SEGMENT_BYTES, .len_bytes = BLOCK_BYTES}};
 		cluster_open(&c, seed, 3);
 		struct head_world *w = &c.nodes[0];
-		volume_with_copies(w, "v", 2);
-		write_one(&c, w, "v", 0, 1);
-		CU_ASSERT_EQUAL(world_snapshot(w, "v@s"), 0);
-		clone.command.n_targets = 1;
-		text_print(clone.command.targets[0].volume, VOLUME_NAME_MAX, "v");
-		text_print(clone.command.targets[0].snapshot, VOLUME_NAME_MAX, "s");
+		struct world_order clone = source_to_clone(&c, w);
 		struct metadata_faults slow = {.delay_max_ns = 30 * NS_PER_MS}, none = {0};
 		metadata_memory_set_faults(w->metadata, &slow);
 		memset(c.data, 2, BLOCK_BYTES);

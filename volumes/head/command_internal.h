@@ -107,6 +107,8 @@ void changes_work_free(struct changes_work *w);
 /* The set's own attachment of the volume ends first, for a command that needs it detached. FLOW_WAIT: kind->run is
  * called again. */
 must_check enum flow command_end_rehoming(struct command *c, struct set_volume *entry);
+/* The snapshot is served no more, and its clients are ended; then c->kind->run(c). */
+void export_drain(struct command *c, const struct set_snapshot *snap);
 /* What killed copies have left attached of the volume's snapshots is served no more. FLOW_WAIT: not yet, c runs again. */
 must_check enum flow exports_end_left(struct command *c);
 

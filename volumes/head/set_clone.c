@@ -297,15 +297,14 @@ static void clone_fork(struct command *c)
 	fork_start(&w->fork);
 }
 
-/* A disk that has no current copy of the source has nothing of the clone; nor has one that is not used yet, though the source
- * may have joined it by now. */
+/* A disk that has no current copy of the source has nothing of the clone; nor has one that was left out. */
 static int clone_change(struct record_update *u, struct volume_facts *facts)
 {
 	const struct fork *fork = &container_of(u, struct command, update)->clone->fork;
 	for (uint32_t i = 0; i < facts->n_disks; i++) {
 		struct volume_disk_facts *known = &facts->disks[i];
 		const struct set_disk *d = set_disk_by_uuid(fork->volume->set, &known->uuid);
-		known->is_stale = known->is_left || !d || !(fork->disks >> d->index & 1);
+		known->is_stale = !d || !(fork->disks >> d->index & 1);
 		known->since = known->had_before = 0;
 	}
 	facts->is_deleting = false;

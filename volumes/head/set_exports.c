@@ -164,14 +164,20 @@ const struct command_kind command_export = {.name = "snapshot attach", .run = ex
 
 /* ---- detach ---- */
 
-static void unexport_drained(struct volume *v)
+static void export_drained(struct volume *v)
 {
 	struct set_snapshot *snap = v->snapshot;
 	struct command *c = container_of(v->set->commands.next, struct set_command, link)->own;
-	quarry_assert(c && c->kind == &command_unexport && c->snapshot == snap);
-	snap->head->state = VOLUME_SERVING; /* the set itself may use it on */
+	quarry_assert(c && c->volume == snap->entry);
+	v->state = VOLUME_SERVING; /* the set itself may use it on */
 	snapshot_serve_end(snap);
-	export_record(c, EXPORT_RECORD);
+	c->kind->run(c);
+}
+
+void export_drain(struct command *c, const struct set_snapshot *snap)
+{
+	quarry_assert(snap->is_served && c->volume == snap->entry);
+	volume_start_draining(snap->head, export_drained);
 }
 
 /* Of who copied it: does it stay, for others that do, or because somebody wants it to? */
@@ -211,13 +217,13 @@ static void unexport_run(struct command *c)
 		if (!c->snapshot->is_served || unexport_leaves_other(c)) /* the first: it could not be brought back */
 			return export_record(c, EXPORT_RECORD);
 		c->stage = EXPORT_DRAIN;
-		volume_start_draining(c->snapshot->head, unexport_drained);
-		return;
+		return export_drain(c, c->snapshot);
+	case EXPORT_DRAIN:
+		return export_record(c, EXPORT_RECORD);
 	case EXPORT_RECORD:
 		if (c->err == 0 && c->snapshot->is_served)
 			volume_tell(c->snapshot->head, order_is_vhost(c) ? VOLUME_VHOST_DETACHED : VOLUME_NBD_DETACHED);
 		break;
-	case EXPORT_DRAIN:
 	case EXPORT_UNDO:
 		break;
 	}
@@ -228,23 +234,13 @@ const struct command_kind command_unexport = {.name = "snapshot detach", .run = 
 
 /* ---- with the volume ---- */
 
-static void left_drained(struct volume *v)
-{
-	struct set_snapshot *snap = v->snapshot;
-	struct command *c = container_of(v->set->commands.next, struct set_command, link)->own;
-	quarry_assert(c && c->volume == snap->entry);
-	v->state = VOLUME_SERVING;
-	snapshot_serve_end(snap);
-	c->kind->run(c);
-}
-
 enum flow exports_end_left(struct command *c)
 {
 	list_each (node, &c->volume->snapshots) {
-		struct set_snapshot *snap = container_of(node, struct set_snapshot, link);
+		const struct set_snapshot *snap = container_of(node, struct set_snapshot, link);
 		if (!snap->is_served || !snapshot_is_left(snap))
 			continue;
-		volume_start_draining(snap->head, left_drained);
+		export_drain(c, snap);
 		return FLOW_WAIT;
 	}
 	return FLOW_NEXT;

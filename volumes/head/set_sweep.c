@@ -21,7 +21,7 @@
 
 /* ---- delete ---- */
 
-enum snapshot_delete_stage { DELETE_CHECK, DELETE_WAIT };
+enum snapshot_delete_stage { DELETE_CHECK, DELETE_DRAIN, DELETE_WAIT };
 
 static int delete_change(struct record_update *u, struct volume_facts *facts)
 {
@@ -108,16 +108,6 @@ static void delete_record(struct command *c)
 	record_update_start(&c->update, c->volume);
 }
 
-static void delete_drained(struct volume *v)
-{
-	struct set_snapshot *snap = v->snapshot;
-	struct command *c = container_of(v->set->commands.next, struct set_command, link)->own;
-	quarry_assert(c && c->kind == &command_snapshot_delete && c->snapshot == snap);
-	v->state = VOLUME_SERVING;
-	snapshot_serve_end(snap);
-	delete_record(c);
-}
-
 static void snapshot_delete_run(struct command *c)
 {
 	if (c->stage == DELETE_CHECK) {
@@ -125,13 +115,13 @@ static void snapshot_delete_run(struct command *c)
 			return;
 		c->stage = DELETE_WAIT;
 		if (c->err == 0 && snapshot_delete_check(c) == 1) {
+			c->stage = DELETE_DRAIN;
 			if (c->snapshot->is_served) /* for somebody who is gone; and nobody else comes in now */
-				volume_start_draining(c->snapshot->head, delete_drained);
-			else
-				delete_record(c);
-			return;
+				return export_drain(c, c->snapshot);
 		}
 	}
+	if (c->stage == DELETE_DRAIN)
+		return delete_record(c);
 	command_end(c);
 }
 
