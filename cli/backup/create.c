@@ -22,6 +22,7 @@
  *    or to a worker.
  */
 
+#include "cli/backup/rate.h"
 #include "cli/backup/source.h"
 #include "cli/backup/store.h"
 #include "cli/backup/survey.h"
@@ -48,7 +49,6 @@
 #define RUNS_MAX       (PIECE_BLOCKS / 2)
 #define PROGRESS_MS    200u
 #define LOCK_CHECK_MS  30000u
-#define RATE_BURST_MS  50u
 #define RATE_BYTES_MIN (64ull << 10) /* what is less is a unit left out: 200 for 200M */
 #define NICE           10            /* of the scale that nice(1) has */
 #define CONTEXT_PREFIX "qemu:dirty-bitmap:"
@@ -104,8 +104,8 @@ struct create {
 	uint32_t next_leaf, n_leaves, n_done;
 	struct record_leaf *done; /* of the backup, in any order */
 	uint32_t done_room;
-	uint64_t read_bytes, data_blocks, rate_bytes; /* rate_bytes: a second, 0: no limit */
-	double rate_due_ms;                           /* when what was read is due, at that rate */
+	uint64_t read_bytes, data_blocks;
+	struct rate rate;
 	uint64_t started_ms, shown_ms, locked_ms;
 	bool is_there;      /* the repository has this very backup: nothing is to be done */
 	enum status status; /* of the first failure */
@@ -207,25 +207,6 @@ static void leaves_run(struct create *x)
 
 /* ---- one piece ---- */
 
-/* How long reading must wait for the rate; 0: not at all. */
-static uint64_t rate_wait_ms(const struct create *x)
-{
-	uint64_t from_ms = now_ms() + RATE_BURST_MS, due_ms = (uint64_t)x->rate_due_ms;
-	return x->rate_bytes > 0 && due_ms > from_ms ? due_ms - from_ms : 0;
-}
-
-/* What could have been read while nothing was, as the repository did not get on, is not made up for: that would be faster
- * than the rate allows, for as long as it stood still. */
-static void rate_count(struct create *x, uint64_t len_bytes)
-{
-	double now = (double)now_ms();
-	if (x->rate_bytes == 0)
-		return;
-	if (x->rate_due_ms < now)
-		x->rate_due_ms = now;
-	x->rate_due_ms += (double)len_bytes * 1000 / (double)x->rate_bytes;
-}
-
 /* Takes the next piece of an open leaf that must be read; holes are set in passing. */
 static bool piece_take(struct open_leaf *open, struct slot *slot)
 {
@@ -250,7 +231,7 @@ static bool piece_take(struct open_leaf *open, struct slot *slot)
 /* Finds the slot a piece; FLOW_WAIT: there is none, or not now. */
 static enum flow slot_plan(struct create *x, struct slot *slot)
 {
-	while (x->status == DONE && rate_wait_ms(x) == 0) {
+	while (x->status == DONE && rate_wait_ms(&x->rate, now_ms()) == 0) {
 		struct open_leaf *unused = NULL;
 		for (unsigned i = 0; i < LEAVES_OPEN; i++) {
 			if (piece_take(&x->leaves[i], slot))
@@ -289,7 +270,7 @@ static void slot_read(struct create *x, struct slot *slot)
 			memset(slot->data + (size_t)(end - 1) * BLOCK_BYTES, 0, BLOCK_BYTES);
 		}
 		x->read_bytes += len_bytes;
-		rate_count(x, len_bytes);
+		rate_count(&x->rate, len_bytes, now_ms());
 		endpoint_read(&x->transfer.volume, &slot->reads[slot->n_runs++],
 			      slot->data + (size_t)block * BLOCK_BYTES, len_bytes, pos_bytes);
 	}
@@ -462,7 +443,7 @@ static void create_wait(struct create *x)
 	struct pollfd waits[] = {endpoint_pollfd(&x->transfer.volume),
 				 {.fd = workers_fd(x->workers), .events = POLLIN},
 				 {.fd = x->status == DONE ? x->transfer.interrupt.fd : -1, .events = POLLIN}};
-	uint64_t rate_ms = rate_wait_ms(x);
+	uint64_t rate_ms = rate_wait_ms(&x->rate, now_ms());
 	int timeout = !create_is_ready(x) ? -1 : rate_ms > 0 ? (int)(rate_ms < 1000 ? rate_ms : 1000) : 0;
 	if (poll(waits, array_size(waits), timeout) < 0 && errno != EINTR)
 		create_fail(x, "wait for", 0, errno);
@@ -785,7 +766,7 @@ enum status backup_create(struct cli *c)
 		abort();
 	x->cli = c;
 	x->title = call_text(c->call, "NAME@SNAP");
-	x->rate_bytes = rate_bytes;
+	x->rate.bytes_per_s = rate_bytes;
 	transfer_begin(&x->transfer, c, x->title);
 	worker_begin(&x->here);
 	x->repository = (struct repository){.dir_fd = -1, .packs_fd = -1, .backups_fd = -1};
