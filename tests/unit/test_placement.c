@@ -92,26 +92,38 @@ static void first_writes_share_transactions(void)
 }
 
 /* The store knows something newer of the disk, which is not taken in while a command is carried out: so the command that
- * waits for the write does not wait for ever. */
+ * waits for the write, or the end of the set, does not wait for ever. */
 static void a_detach_ends_though_a_placement_cannot_be_recorded(void)
 {
-	struct head_world w;
-	char key[KEY_BYTES], uuid[UUID_TEXT_BYTES];
-	uint8_t *data = world_memory(4096);
-	world_open(&w, 6);
-	world_add_disk(&w, DISK_BYTES);
-	CU_ASSERT_EQUAL(world_start(&w), 0);
-	struct volume *v = world_volume(&w, "vm1", TIB);
-	uuid_to_text(&w.set->disks[0]->facts.uuid, uuid);
-	snprintf(key, sizeof(key), DISK_KEY, uuid);
-	world_put(&w, key, world_get(&w, key));
-	struct world_request r = {.io = {.op = VOLUME_WRITE, .len_bytes = 4096}, .iov = {data, 4096}};
-	world_request_start(v, &r);
-	CU_ASSERT_EQUAL(world_detach(&w, "vm1"), 0);
-	CU_ASSERT(r.is_done);
-	CU_ASSERT_EQUAL(r.res, -ESHUTDOWN);
-	world_close(&w);
-	free(data);
+	struct metadata_faults slow = {.delay_max_ns = 30 * NS_PER_MS};
+	for (uint64_t seed = 10; seed < 20; seed++) {
+		struct head_world w;
+		char key[KEY_BYTES], uuid[UUID_TEXT_BYTES];
+		uint8_t *data = world_memory(4096);
+		memset(data, 1, 4096);
+		world_open(&w, seed);
+		world_add_disk(&w, DISK_BYTES);
+		CU_ASSERT_EQUAL(world_start(&w), 0);
+		struct volume *v = world_volume(&w, "vm1", TIB);
+		if (seed % 2) { /* the disk is joined: it is the record that is refused */
+			CU_ASSERT_EQUAL(world_write(&w, v, GIB, data, 4096, 0), 0);
+		}
+		uuid_to_text(&w.set->disks[0]->facts.uuid, uuid);
+		snprintf(key, sizeof(key), DISK_KEY, uuid);
+		world_put(&w, key, world_get(&w, key));
+		metadata_memory_set_faults(w.metadata, &slow);
+		struct world_request r = {.io = {.op = VOLUME_WRITE, .len_bytes = 4096}, .iov = {data, 4096}};
+		world_request_start(v, &r);
+		if (seed < 15) {
+			CU_ASSERT_EQUAL(world_detach(&w, "vm1"), 0);
+		} else {
+			world_stop(&w);
+		}
+		CU_ASSERT(r.is_done);
+		CU_ASSERT_EQUAL(r.res, -ESHUTDOWN);
+		world_close(&w);
+		free(data);
+	}
 }
 
 static void chunks_are_cached_within_a_bound(void)
